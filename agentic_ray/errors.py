@@ -1,0 +1,108 @@
+"""Every error this package raises on purpose, each also the built-in a user would catch.
+
+No other module defines a public exception; none of these carries behaviour beyond its message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class AgenticRayError(Exception):
+    """Base of all errors raised by agentic_ray."""
+
+
+class InvalidArgumentError(AgenticRayError, ValueError):
+    """An argument has the right type and an unusable value."""
+
+
+class InvalidTypeError(AgenticRayError, TypeError):
+    """An argument has an unusable type."""
+
+
+class EmptyInputError(AgenticRayError, ValueError, TypeError):
+    """A reduction of nothing without ``initial`` (``functools.reduce`` raises ``TypeError``)."""
+
+
+class GraphError(AgenticRayError, ValueError):
+    """A task graph is not valid. ``keys`` names the tasks at fault."""
+
+    def __init__(self, message: str, keys: Iterable[str] = ()) -> None:
+        self.keys = tuple(keys)
+        super().__init__(message)
+
+
+class CycleError(GraphError):
+    """Tasks depend on each other in a circle; ``keys`` is the circle in order."""
+
+
+class MissingKeyError(GraphError, LookupError):
+    """A task or an output needs a key that no task makes."""
+
+
+class DuplicateKeyError(GraphError):
+    """Two different tasks claim the same key."""
+
+
+class SerializationError(AgenticRayError, TypeError):
+    """A function or a value cannot be sent to another process."""
+
+
+class SessionError(AgenticRayError, RuntimeError):
+    """Ray could not be started, reached, or is gone."""
+
+
+class PlacementError(AgenticRayError, RuntimeError):
+    """Work cannot be placed anywhere in this cluster."""
+
+
+class NoSuitableDeviceError(PlacementError, ValueError):
+    """No device of the wanted kind exists and the codelet has no other implementation."""
+
+
+class ImpossibleResourcesError(PlacementError, ValueError):
+    """A task asks for more than any node of the cluster has."""
+
+
+class PolicyError(AgenticRayError, RuntimeError):
+    """A placement policy raised, or answered with something that cannot be carried out."""
+
+
+class TaskError(AgenticRayError, RuntimeError):
+    """User code failed and its own exception could not be brought back; the text tells it."""
+
+
+class ExecutorLostError(AgenticRayError, RuntimeError):
+    """A bundle lost its executor more often than its retry budget allows."""
+
+
+class OutOfDeviceMemoryError(AgenticRayError, MemoryError):
+    """A device has not enough memory for a bundle."""
+
+
+class JobCancelledError(AgenticRayError, RuntimeError):
+    """The job was cancelled before it had a result."""
+
+
+class JobTimeoutError(AgenticRayError, TimeoutError):
+    """A result was not there in the time the caller gave."""
+
+
+class UnknownJobError(AgenticRayError, LookupError):
+    """No job has this identifier."""
+
+
+class UnknownWorkloadError(AgenticRayError, LookupError):
+    """No workload is registered under this name."""
+
+
+class InvalidParametersError(AgenticRayError, ValueError, TypeError):
+    """A workload refused its parameters."""
+
+
+class ServiceError(AgenticRayError, RuntimeError):
+    """The HTTP service answered with an error, or could not be reached."""
+
+
+class CheckFailedError(AgenticRayError, AssertionError):
+    """A result differs from its single-process recomputation."""

@@ -1,0 +1,406 @@
+"""The nouns of a task graph: resources, costs, codelets, tasks, graphs and bundles.
+
+Pure data. How keys are hashed is in ``keys``, how graphs are rewritten in ``passes``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from agentic_ray.errors import CycleError, DuplicateKeyError, InvalidArgumentError, MissingKeyError
+from agentic_ray.graph.keys import content_key
+
+Tag = Literal["cpu", "gpu", "any"]
+TAGS: tuple[Tag, ...] = ("cpu", "gpu", "any")
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one task holds while it runs.
+
+    Parameters
+    ----------
+    cpus : float
+        CPU slots of a node (on a GPU: the slot that feeds it).
+    memory_bytes : int
+        Host memory at the peak, 0 when unknown.
+    gpus : float
+        GPUs, a fraction when the device can be shared.
+    gpu_memory_bytes : int
+        Device memory at the peak, 0 when unknown.
+    """
+
+    cpus: float = 1.0
+    memory_bytes: int = 0
+    gpus: float = 0.0
+    gpu_memory_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("cpus", "memory_bytes", "gpus", "gpu_memory_bytes"):
+            value = getattr(self, name)
+            if not value >= 0:  # also refuses NaN
+                raise InvalidArgumentError(f"Resources.{name} must be >= 0, not {value!r}")
+
+    def union(self, other: Resources) -> Resources:
+        """The least resources in which either of the two can run, one after the other."""
+        return Resources(
+            max(self.cpus, other.cpus),
+            max(self.memory_bytes, other.memory_bytes),
+            max(self.gpus, other.gpus),
+            max(self.gpu_memory_bytes, other.gpu_memory_bytes),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CostHint:
+    """What a task is expected to do: floating point operations, bytes moved, logical items.
+
+    ``items`` counts the logical tasks inside (elements of a chunk); the decomposition rate and
+    the cost model's size axis use it.
+    """
+
+    flops: float = 0.0
+    read_bytes: int = 0
+    written_bytes: int = 0
+    items: int = 1
+
+    def __add__(self, other: CostHint) -> CostHint:
+        return CostHint(
+            self.flops + other.flops,
+            self.read_bytes + other.read_bytes,
+            self.written_bytes + other.written_bytes,
+            self.items + other.items,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Codelet:
+    """One named operation with an implementation per device kind, as in StarPU.
+
+    Parameters
+    ----------
+    name : str
+        Stable name; the cost model learns under it.
+    cpu, gpu : callable or None
+        ``f(*args, **kwargs)``. An implementation with a keyword parameter ``xp`` is given the
+        array namespace of its device (numpy or cupy). At least one is needed; without ``gpu``
+        the codelet runs on the CPU only.
+    cost : CostHint or None
+        Cost of one task when the task itself does not say.
+    version : str
+        Part of every task key; change it when the meaning changes.
+    opaque : bool
+        Arbitrary Python that may hold the GIL, leak or crash: runs in the process lane.
+    has_effects : bool
+        Never run twice at the same time (no speculation).
+    chunk_axis : int or None
+        Axis of the first argument along which the work may be split and the results
+        concatenated again.
+
+    References
+    ----------
+    C. Augonnet et al., "StarPU: a unified platform for task scheduling on heterogeneous
+    multicore architectures", CCPE 23(2), 2011.
+    """
+
+    name: str
+    cpu: Callable[..., Any] | None
+    gpu: Callable[..., Any] | None = None
+    cost: CostHint | None = None
+    version: str = ""
+    opaque: bool = False
+    has_effects: bool = False
+    chunk_axis: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise InvalidArgumentError("a codelet needs a name")
+        if self.cpu is None and self.gpu is None:
+            raise InvalidArgumentError(f"codelet {self.name!r} needs a cpu or a gpu implementation")
+        for kind in ("cpu", "gpu"):
+            implementation = getattr(self, kind)
+            if implementation is not None and not callable(implementation):
+                raise InvalidArgumentError(
+                    f"the {kind} implementation of codelet {self.name!r} is not callable"
+                )
+
+    def implementation(self, kind: str) -> Callable[..., Any] | None:
+        """The implementation for device kind ``"cpu"`` or ``"gpu"``, or None."""
+        return self.gpu if kind == "gpu" else self.cpu
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """Stands in a task's arguments for the value of the task with this key."""
+
+    key: str
+
+
+def find_refs(value: Any) -> Iterator[str]:
+    """Keys of the ``Ref``s in ``value``, looking into tuples, lists and dict values."""
+    if isinstance(value, Ref):
+        yield value.key
+    elif isinstance(value, list | tuple):
+        for element in value:
+            yield from find_refs(element)
+    elif isinstance(value, dict):
+        for element in value.values():
+            yield from find_refs(element)
+
+
+def replace_refs(value: Any, lookup: Callable[[str], Any]) -> Any:
+    """``value`` with every ``Ref`` replaced by ``lookup(key)``; containers are rebuilt."""
+    if isinstance(value, Ref):
+        return lookup(value.key)
+    if type(value) is list:
+        return [replace_refs(element, lookup) for element in value]
+    if type(value) is tuple:
+        return tuple(replace_refs(element, lookup) for element in value)
+    if type(value) is dict:
+        return {name: replace_refs(element, lookup) for name, element in value.items()}
+    return value
+
+
+_DEFAULT_RESOURCES = Resources()
+_DEFAULT_COST = CostHint()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One call of a codelet. Make it with `Task.of`, which finds dependencies and the key."""
+
+    key: str
+    codelet: Codelet
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    dependencies: tuple[str, ...] = ()
+    tag: Tag = "any"
+    resources: Resources = _DEFAULT_RESOURCES
+    cost: CostHint = _DEFAULT_COST
+    priority: int = 0
+
+    def __post_init__(self) -> None:
+        if self.tag not in TAGS:
+            raise InvalidArgumentError(f"tag must be one of {TAGS}, not {self.tag!r}")
+
+    @classmethod
+    def of(
+        cls,
+        codelet: Codelet,
+        *args: Any,
+        key: str | None = None,
+        tag: Tag = "any",
+        resources: Resources | None = None,
+        cost: CostHint | None = None,
+        priority: int = 0,
+        **kwargs: Any,
+    ) -> Task:
+        """A task whose key is the content hash of codelet, version and arguments.
+
+        References among ``args`` and ``kwargs`` become the dependencies. ``key`` overrides the
+        hash for callers that know a cheaper name of the same content.
+        """
+        dependencies = tuple(dict.fromkeys(find_refs((args, kwargs))))
+        return cls(
+            key or content_key(codelet.name, codelet, args, kwargs),
+            codelet,
+            args,
+            kwargs,
+            dependencies,
+            tag,
+            resources or _DEFAULT_RESOURCES,
+            cost or codelet.cost or _DEFAULT_COST,
+            priority,
+        )
+
+    def kinds(self) -> tuple[str, ...]:
+        """Device kinds this task may run on, best first, by tag and implementations.
+
+        A task tagged ``"gpu"`` may still run on the CPU when its codelet can: a cluster
+        without a GPU runs everything on the CPU and says so.
+        """
+        codelet = self.codelet
+        if self.tag == "cpu":
+            return ("cpu",) if codelet.cpu is not None else ()
+        if codelet.gpu is None:
+            return ("cpu",)
+        return ("gpu", "cpu") if codelet.cpu is not None else ("gpu",)
+
+
+class TaskGraph:
+    """An immutable, validated set of tasks in topological order, with the keys wanted from it.
+
+    Parameters
+    ----------
+    tasks : iterable of Task
+        In any order. The same task object may appear twice; two different tasks with one
+        key may not.
+    outputs : iterable of str
+        Keys whose values are the result, in the order the caller wants them.
+
+    Raises
+    ------
+    DuplicateKeyError, MissingKeyError, CycleError
+        Each names the keys at fault.
+    """
+
+    __slots__ = ("_by_key", "outputs", "tasks")
+
+    tasks: tuple[Task, ...]
+    outputs: tuple[str, ...]
+    _by_key: dict[str, Task]
+
+    def __init__(self, tasks: Iterable[Task], outputs: Iterable[str]) -> None:
+        by_key: dict[str, Task] = {}
+        duplicates: list[str] = []
+        for task in tasks:
+            known = by_key.setdefault(task.key, task)
+            if known is not task:
+                duplicates.append(task.key)
+        if duplicates:
+            raise DuplicateKeyError(
+                f"more than one task has the key {_named(duplicates)}", duplicates
+            )
+        wanted = tuple(outputs)
+        missing = [key for key in wanted if key not in by_key]
+        for task in by_key.values():
+            missing += [key for key in task.dependencies if key not in by_key]
+        if missing:
+            missing = list(dict.fromkeys(missing))
+            raise MissingKeyError(f"no task makes {_named(missing)}", missing)
+        object.__setattr__(self, "tasks", _topological(by_key))
+        object.__setattr__(self, "outputs", wanted)
+        object.__setattr__(self, "_by_key", by_key)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"TaskGraph is immutable, {name!r} cannot be set")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TaskGraph, (self.tasks, self.outputs)
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self.tasks)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._by_key
+
+    def __getitem__(self, key: str) -> Task:
+        try:
+            return self._by_key[key]
+        except KeyError:
+            raise MissingKeyError(f"no task makes {key!r}", (key,)) from None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, TaskGraph):
+            return NotImplemented
+        return self.tasks == other.tasks and self.outputs == other.outputs
+
+    __hash__ = None  # type: ignore[assignment]  # arguments of tasks need not be hashable
+
+    def __repr__(self) -> str:
+        return f"TaskGraph({len(self.tasks)} tasks, {len(self.outputs)} outputs)"
+
+
+def _named(keys: list[str]) -> str:
+    shown = ", ".join(repr(key) for key in keys[:5])
+    return shown + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+
+
+def _topological(by_key: dict[str, Task]) -> tuple[Task, ...]:
+    """Depth-first order, so that a chain's tasks stay next to each other (iterative)."""
+    order: list[Task] = []
+    done: set[str] = set()
+    for root in by_key:
+        if root in done:
+            continue
+        path: list[str] = [root]
+        on_path: dict[str, None] = {root: None}
+        pending = [iter(by_key[root].dependencies)]
+        while pending:
+            for key in pending[-1]:
+                if key in done:
+                    continue
+                if key in on_path:
+                    keys = list(on_path)
+                    circle = [*keys[keys.index(key) :], key]
+                    raise CycleError(
+                        "tasks depend on each other in a circle: " + " -> ".join(circle),
+                        circle[:-1],
+                    )
+                path.append(key)
+                on_path[key] = None
+                pending.append(iter(by_key[key].dependencies))
+                break
+            else:
+                pending.pop()
+                key = path.pop()
+                del on_path[key]
+                done.add(key)
+                order.append(by_key[key])
+    return tuple(order)
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Tasks that run one after the other in one executor: the unit of placement and retry.
+
+    Parameters
+    ----------
+    key : str
+        Key of the last task; unique within a graph.
+    tasks : tuple of Task
+        In execution order.
+    inputs : tuple of str
+        Keys of values made by other bundles that are needed here.
+    outputs : tuple of str
+        Keys of values that leave the process.
+    """
+
+    key: str
+    tasks: tuple[Task, ...]
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+    @property
+    def priority(self) -> int:
+        return max(task.priority for task in self.tasks)
+
+    @property
+    def tag(self) -> Tag:
+        """The strictest tag among the tasks; ``"any"`` if none is strict."""
+        tags = {task.tag for task in self.tasks}
+        return "gpu" if "gpu" in tags else "cpu" if "cpu" in tags else "any"
+
+    @property
+    def opaque(self) -> bool:
+        return any(task.codelet.opaque for task in self.tasks)
+
+    @property
+    def has_effects(self) -> bool:
+        return any(task.codelet.has_effects for task in self.tasks)
+
+    @property
+    def resources(self) -> Resources:
+        result = self.tasks[0].resources
+        for task in self.tasks[1:]:
+            if task.resources is not result:
+                result = result.union(task.resources)
+        return result
+
+    @property
+    def items(self) -> int:
+        """Logical tasks inside, for the decomposition rate."""
+        return sum(task.cost.items for task in self.tasks)
+
+    def kinds(self) -> tuple[str, ...]:
+        """Device kinds on which every task of the bundle can run, best first."""
+        kinds = self.tasks[0].kinds()
+        for task in self.tasks[1:]:
+            others = task.kinds()
+            kinds = tuple(kind for kind in kinds if kind in others)
+        return kinds

@@ -1,0 +1,222 @@
+"""What goes into the Dispatcher (events) and what comes out (commands). Pure data.
+
+Times are seconds of the adapter's clock (monotonic in the real runtime, virtual in the
+simulator); the Dispatcher knows no other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from agentic_ray.graph.task import Bundle
+from agentic_ray.schedule.placement import Placement
+from agentic_ray.telemetry.state import ClusterState, NodeState
+
+Cause = Literal["user", "system", "memory", "input_lost"]
+"""Why a bundle failed: the user's code raised; its executor died; the device had too little
+memory; a value it needs could not be fetched."""
+
+
+# --- events ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSubmitted:
+    """Bundles of one graph, in topological order. ``bundle_ids`` in events index into them:
+    bundle ``i`` of the graph has the id ``first_id + i`` that `Dispatcher.next_bundle_id` gave.
+    """
+
+    time: float
+    graph_id: str
+    bundles: tuple[Bundle, ...]
+    outputs: tuple[str, ...]
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BundleStarted:
+    time: float
+    bundle_id: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class ValueInfo:
+    """Where a value is and how big. ``node_id`` None: in the caller's own memory, safe."""
+
+    key: str
+    size_bytes: int
+    node_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFinished:
+    """``task_seconds`` are measured on the executor, one figure a task, in order."""
+
+    time: float
+    bundle_id: int
+    attempt: int
+    seconds: float
+    task_seconds: tuple[float, ...] = ()
+    values: tuple[ValueInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFailed:
+    time: float
+    bundle_id: int
+    attempt: int
+    cause: Cause
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class ValueLost:
+    time: float
+    graph_id: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSlots:
+    """One device of a node and how many bundles it runs at once."""
+
+    device: str
+    kind: Literal["cpu", "gpu"]
+    slots: int
+    speed: float = 1.0
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUp:
+    """A node is there, or has other slots than before."""
+
+    time: float
+    node: NodeState
+    devices: tuple[DeviceSlots, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLost:
+    time: float
+    node_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GpuLost:
+    time: float
+    node_id: str
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    time: float
+    cluster: ClusterState
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    time: float
+    graph_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class GraphReleased:
+    """The caller has the results (or gave them up); the graph can be forgotten."""
+
+    time: float
+    graph_id: str
+
+
+Event = (
+    GraphSubmitted
+    | BundleStarted
+    | BundleFinished
+    | BundleFailed
+    | ValueLost
+    | NodeUp
+    | NodeLost
+    | GpuLost
+    | Telemetry
+    | Tick
+    | CancelRequested
+    | GraphReleased
+)
+
+
+# --- commands ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    graph_id: str
+    bundle_id: int
+    attempt: int
+    bundle: Bundle
+    placement: Placement
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    bundle_id: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recompute:
+    """These values are gone and will be made again; drop what is held of them."""
+
+    graph_id: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """No bundle needs these values any more."""
+
+    graph_id: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    node_id: str
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestResources:
+    """Capacity that waiting work could use beyond what there is, for the autoscaler."""
+
+    cpus: int
+    gpus: int
+
+
+@dataclass(frozen=True, slots=True)
+class FinishGraph:
+    graph_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailGraph:
+    """``bundle`` is the one at fault when there is one."""
+
+    graph_id: str
+    error: BaseException
+    bundle: Bundle | None = None
+
+
+Command = (
+    Start | Cancel | Recompute | Release | Quarantine | RequestResources | FinishGraph | FailGraph
+)

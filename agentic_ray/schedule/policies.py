@@ -1,0 +1,117 @@
+"""Placement policies. Pure: they read a ClusterView and answer with Placements."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from agentic_ray.errors import InvalidArgumentError
+from agentic_ray.graph.task import Bundle
+from agentic_ray.schedule.placement import Placement, Policy
+
+if TYPE_CHECKING:
+    from agentic_ray.schedule.cost_model import CostModel
+    from agentic_ray.schedule.view import ClusterView, Executor
+
+
+class LoadBalance:
+    """Each bundle to the executor with the fewest bundles a slot; near its inputs on a tie."""
+
+    name = "load_balance"
+
+    def place(
+        self, ready: Sequence[Bundle], cluster: ClusterView, model: CostModel
+    ) -> Sequence[Placement]:
+        placements: list[Placement] = []
+        added: dict[Executor, int] = {}
+        heaps: dict[tuple[tuple[str, ...], bool], list[tuple[float, int, Executor]]] = {}
+        for bundle in ready:
+            kinds = bundle.kinds()
+            lane = (kinds, bundle.opaque)
+            heap = heaps.get(lane)
+            if heap is None:
+                heap = heaps[lane] = [
+                    (executor.load, executor.order, executor)
+                    for executor in cluster.of_kinds(kinds)
+                ]
+                heapq.heapify(heap)
+            executor = self._take(heap, bundle, cluster, added)
+            if executor is not None:
+                placements.append(self._placed(bundle, executor, cluster, model, added))
+        return placements
+
+    def _take(
+        self,
+        heap: list[tuple[float, int, Executor]],
+        bundle: Bundle,
+        cluster: ClusterView,
+        added: dict[Executor, int],
+    ) -> Executor | None:
+        """Least loaded executor with room; among equals the one that holds most inputs."""
+        local = cluster.local_bytes(bundle) if bundle.inputs else {}
+        equals: list[tuple[float, int, Executor]] = []
+        while heap and (not equals or (local and heap[0][0] <= equals[0][0])):
+            load, order, executor = heapq.heappop(heap)
+            extra = added.get(executor, 0)
+            if executor.room(bundle.opaque) <= extra:
+                continue  # full for the rest of this round
+            current = (executor.in_flight + extra) / executor.slots
+            if current > load:  # another lane's heap filled it meanwhile
+                heapq.heappush(heap, (current, order, executor))
+                continue
+            equals.append((load, order, executor))
+        if not equals:
+            return None
+        best = max(equals, key=lambda item: (local.get(item[2].node_id, 0), -item[1]))
+        executor = best[2]
+        added[executor] = added.get(executor, 0) + 1
+        for load, order, other in equals:
+            if other is executor:
+                load = (executor.in_flight + added[executor]) / executor.slots
+            heapq.heappush(heap, (load, order, other))
+        return executor
+
+    def _placed(
+        self,
+        bundle: Bundle,
+        executor: Executor,
+        cluster: ClusterView,
+        model: CostModel,
+        added: dict[Executor, int],
+    ) -> Placement:
+        before = executor.in_flight + added[executor] - 1
+        reason = (
+            f"least loaded {executor.kind} executor ({before} in flight on {executor.slots} slots)"
+        )
+        if bundle.tag == "gpu" and executor.kind == "cpu":
+            reason += "; tagged gpu, but there is no usable GPU"
+        predicted = model.predict_bundle(bundle, executor.kind)
+        if predicted is None:
+            return Placement(bundle.key, executor.node_id, executor.device, None, None, reason)
+        start = cluster.now_seconds + executor.ready_in_seconds
+        finish = start + predicted.seconds / executor.speed
+        return Placement(bundle.key, executor.node_id, executor.device, start, finish, reason)
+
+
+_BUILT_IN: dict[str, type[Policy]] = {"load_balance": LoadBalance}
+
+
+def get_policy(policy: str | Policy) -> Policy:
+    """The policy of this name, or the policy object itself.
+
+    Raises
+    ------
+    InvalidArgumentError
+        The name is unknown, or the object has no ``place``.
+    """
+    if isinstance(policy, str):
+        if policy not in _BUILT_IN:
+            names = ", ".join(sorted(_BUILT_IN))
+            raise InvalidArgumentError(f"unknown policy {policy!r}; there are: {names}")
+        return _BUILT_IN[policy]()
+    if not isinstance(policy, Policy):
+        raise InvalidArgumentError(
+            f"a policy needs a name and place(ready, cluster, model), {policy!r} has not"
+        )
+    return policy
