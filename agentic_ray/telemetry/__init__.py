@@ -14,6 +14,7 @@ from agentic_ray.telemetry.collector import (
     NodeReport,
     merge_reports,
 )
+from agentic_ray.telemetry.devices import VisibleDevices, environment_for, visible_devices
 from agentic_ray.telemetry.health import FATAL_XIDS, assess, is_silent
 from agentic_ray.telemetry.host import CgroupLimits, HostState, probe_host, read_cgroup
 from agentic_ray.telemetry.nvml import GpuLink, GpuReading, NvmlProbe
@@ -36,13 +37,16 @@ __all__ = [
     "NodeReport",
     "NodeState",
     "NvmlProbe",
+    "VisibleDevices",
     "assess",
+    "environment_for",
     "format_bytes",
     "is_silent",
     "merge_reports",
     "probe_host",
     "probe_ray",
     "read_cgroup",
+    "visible_devices",
 ]
 
 

@@ -27,8 +27,9 @@ FATAL_XIDS: Final[dict[int, str]] = {
 }
 """XID codes after which a GPU must be reset, or its node rebooted, before it can be trusted.
 
-Chosen from NVIDIA, "XID Errors" (docs.nvidia.com/deploy/xid-errors): codes whose remedy is a
-reset, a reboot or a repair. Left out on purpose are those that a faulty program causes (13, 31,
+Chosen from NVIDIA, "XID Errors" (docs.nvidia.com/deploy/xid-errors, with the Xid catalog) and
+"Xid Checks" of NVIDIA Health Validation: codes whose remedy is a reset, a reboot or a repair,
+on data-centre and other cards. Left out on purpose are those that a faulty program causes (13, 31,
 32, 43, 45, 68, 69, 109: its own context dies and the GPU goes on), those that only report
 (63, 92, 154) and contained memory errors (94), which kill one program and leave the rest intact.
 """

@@ -410,6 +410,8 @@ class NvmlProbe:
         memory = self._ask("nvmlDeviceGetMemoryInfo", handle, _MEMORY_V2)
         if memory is None:
             memory = self._ask("nvmlDeviceGetMemoryInfo", handle)
+        if memory is None and state.mig_parent is not None:
+            self._laid_out_at = None  # the instance may have been removed: look next time
         rates = self._ask("nvmlDeviceGetUtilizationRates", handle)
         if device.slow is None or now - device.slow_at >= self._slow_seconds:
             device.slow, device.slow_at = self._slow_figures(device), now

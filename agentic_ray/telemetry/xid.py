@@ -14,7 +14,7 @@ from typing import Any, Final
 _XID_CRITICAL_ERROR: Final = 0x8  # nvmlEventTypeXidCriticalError
 _ERROR_TIMEOUT: Final = 10
 _WHOLE_GPU: Final = 0xFFFFFFFF  # instance id of an event that no MIG instance is blamed for
-_WAIT_MILLISECONDS: Final = 500
+_WAIT_MILLISECONDS: Final = 200
 
 
 class XidLog:
@@ -116,7 +116,7 @@ class XidWatcher:
         """
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(timeout=4 * _WAIT_MILLISECONDS / 1000)
+            self._thread.join(timeout=10 * _WAIT_MILLISECONDS / 1000)
             if self._thread.is_alive():
                 return False
         if self._set is not None:
