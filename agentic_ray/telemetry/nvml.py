@@ -329,8 +329,12 @@ class NvmlProbe:
 
     def _compute_devices(self, card: Any, uuid: str, index: int) -> list[_Device]:
         """The GPU itself, or its MIG instances when it is in MIG mode."""
-        name = self._ask("nvmlDeviceGetName", card) or "NVIDIA GPU"
+        known = self._known.get(uuid)
+        name = self._ask("nvmlDeviceGetName", card) or (known.name if known else "NVIDIA GPU")
         mode = self._ask("nvmlDeviceGetMigMode", card)
+        if mode is None and any(gpu.mig_parent == uuid for gpu in self._known.values()):
+            # not a card without MIG, but one that does not answer now
+            raise _UnavailableError("the MIG mode of the GPU cannot be read")
         if mode is None or not mode[0]:
             return [_Device(card, GpuState(uuid, index, name), card)]
         devices = []

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -148,6 +149,18 @@ def test_a_removed_mig_instance_is_noticed_before_the_layout_is_old(standin: Any
     standin.write(gpu__0__mig__0__uuid=None)
     standin.read()
     assert [gpu["uuid"] for gpu in standin.read()["gpus"]] == [UUID_1]
+
+
+def test_a_gpu_in_mig_mode_that_does_not_answer_is_no_whole_gpu(standin: Any) -> None:
+    standin.write(gpu__0__mig=1, gpu__0__migs=1, gpu__0__mig__0__uuid="MIG-x")
+    standin.read()
+    standin.set("gpu.0.error.nvmlDeviceGetMigMode", 999)
+    standin.set("gpu.1.error.nvmlDeviceGetName", 999)
+    standin.write()
+    first, second = standin.read()["gpus"]
+    assert (first["uuid"], first["healthy"]) == ("MIG-x", False)
+    assert first["reason"] == "the MIG mode of the GPU cannot be read"
+    assert second["name"] == "NVIDIA Test 80GB"  # models are told apart by it
 
 
 @pytest.mark.parametrize(("code", "words"), [(15, "lost"), (16, "reset")])
@@ -364,6 +377,49 @@ def test_topology_through_an_nvlink_switch(standin: Any) -> None:
 def test_topology_unknown(standin: Any) -> None:
     (link,) = standin.read()["links"]
     assert (link["pcie"], link["nvlinks"]) == (None, None)
+
+
+FUNCTIONS = [
+    "nvmlInitWithFlags",
+    "nvmlDeviceGetCount_v2",
+    "nvmlDeviceGetHandleByIndex_v2",
+    "nvmlDeviceGetUUID",
+    "nvmlDeviceGetName",
+    "nvmlDeviceGetMemoryInfo_v2",
+    "nvmlDeviceGetMemoryInfo",
+    "nvmlDeviceGetMigMode",
+    "nvmlDeviceGetUtilizationRates",
+    "nvmlDeviceGetTotalEccErrors",
+    "nvmlDeviceGetPowerUsage",
+    "nvmlDeviceGetComputeRunningProcesses_v3",
+    "nvmlDeviceGetNvLinkState",
+    "nvmlDeviceGetP2PStatus",
+    "*",
+]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_error_anywhere_leaves_a_reading_that_makes_sense(standin: Any, seed: int) -> None:
+    random = Random(seed)
+    standin.do("new", events=False)
+    standin.read()
+    for _ in range(25):
+        for key in [key for key in standin.state if "error." in key]:
+            standin.set(key, None)
+        for _ in range(random.randrange(3)):
+            prefix = random.choice(("", "gpu.0.", "gpu.1."))
+            standin.set(f"{prefix}error.{random.choice(FUNCTIONS)}", random.choice(range(1, 30)))
+        standin.write()
+        reading = standin.read()
+        assert {gpu["uuid"] for gpu in reading["gpus"]} == {UUID_0, UUID_1}
+        for state in reading["gpus"]:
+            assert state["healthy"] == (state["reason"] is None)
+            for figure in FIGURES[1:]:
+                assert state["healthy"] or state[figure] is None
+    for key in [key for key in standin.state if "error." in key]:
+        standin.set(key, None)
+    standin.write()
+    assert all(gpu["healthy"] for gpu in standin.read()["gpus"])
 
 
 def test_no_driver_on_this_machine() -> None:
