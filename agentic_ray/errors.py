@@ -44,6 +44,10 @@ class DuplicateKeyError(GraphError):
     """Two different tasks claim the same key."""
 
 
+class SourceError(AgenticRayError, ValueError):
+    """A file is damaged, has changed, or does not hold what was said or inferred of it."""
+
+
 class SerializationError(AgenticRayError, TypeError):
     """A function or a value cannot be sent to another process."""
 
