@@ -1,0 +1,110 @@
+"""Settings of a session, read once: arguments first, then ``AGENTIC_RAY_*``, then defaults."""
+
+from __future__ import annotations
+
+import os
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from agentic_ray.errors import InvalidArgumentError
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a session runs with. Every field is also ``AGENTIC_RAY_<NAME>`` in the environment.
+
+    Parameters
+    ----------
+    address : str or None
+        A Ray cluster (``"auto"`` or ``host:port``); None: ``RAY_ADDRESS`` if set, else an
+        embedded Ray of our own.
+    num_cpus : int or None
+        CPUs of an embedded Ray; None: all of the machine.
+    object_store_memory_bytes : int or None
+        Object store of an embedded Ray; None: Ray's default.
+    share : float or None
+        Fraction (0, 1] of each node's CPUs this session takes; None: all when we started Ray,
+        else what is free.
+    idle_release_seconds : float
+        After so long without work the session gives its CPUs back to Ray.
+    poll_seconds : float
+        Interval at which nodes and their telemetry are read.
+    progress : bool or None
+        Progress bars; None: where a person watches (a terminal or a notebook).
+    progress_after_seconds : float
+        Work shorter than this shows no bar.
+    max_failures : int
+        Deaths of its own executor that a bundle may survive.
+    overhead_fraction : float
+        Call overhead accepted as a share of a bundle's predicted seconds.
+    """
+
+    address: str | None = None
+    num_cpus: int | None = None
+    object_store_memory_bytes: int | None = None
+    share: float | None = None
+    idle_release_seconds: float = 2.0
+    poll_seconds: float = 1.0
+    progress: bool | None = None
+    progress_after_seconds: float = 2.0
+    max_failures: int = 4
+    overhead_fraction: float = 0.02
+
+    def __post_init__(self) -> None:
+        if self.num_cpus is not None and self.num_cpus < 1:
+            raise InvalidArgumentError(f"num_cpus must be at least 1, not {self.num_cpus}")
+        if self.share is not None and not 0 < self.share <= 1:
+            raise InvalidArgumentError(f"share must be in (0, 1], not {self.share}")
+        for name in ("idle_release_seconds", "progress_after_seconds", "max_failures"):
+            if not getattr(self, name) >= 0:
+                raise InvalidArgumentError(f"{name} must be >= 0, not {getattr(self, name)}")
+        for name in ("poll_seconds", "overhead_fraction"):
+            if not getattr(self, name) > 0:
+                raise InvalidArgumentError(f"{name} must be > 0, not {getattr(self, name)}")
+
+    @classmethod
+    def resolve(cls, environ: Mapping[str, str] | None = None, **arguments: Any) -> Settings:
+        """Settings from ``arguments`` that are not None, then the environment, then defaults.
+
+        Raises
+        ------
+        InvalidArgumentError
+            An argument is unknown, or a value cannot be read or used.
+        """
+        environ = os.environ if environ is None else environ
+        known = {entry.name for entry in fields(cls)}
+        unknown = sorted(set(arguments) - known)
+        if unknown:
+            raise InvalidArgumentError(
+                f"unknown setting {', '.join(unknown)}; there are: {', '.join(sorted(known))}"
+            )
+        types = typing.get_type_hints(cls)
+        chosen: dict[str, Any] = {}
+        for name in known:
+            if arguments.get(name) is not None:
+                chosen[name] = arguments[name]
+            elif (text := environ.get(f"AGENTIC_RAY_{name.upper()}", "")) != "":
+                chosen[name] = _parse(name, text, types[name])
+        return cls(**chosen)
+
+
+def _parse(name: str, text: str, hint: Any) -> Any:
+    wanted = next((t for t in typing.get_args(hint) if t is not type(None)), hint)
+    try:
+        if wanted is bool:
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
+                text.lower()
+            ]
+        return wanted(text)
+    except (KeyError, ValueError):
+        raise InvalidArgumentError(
+            f"AGENTIC_RAY_{name.upper()}={text!r} is not a {wanted.__name__}"
+        ) from None
+
+
+def cache_directory() -> Path:
+    """Where this user's calibrations and unpacked data are kept (not created here)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agentic_ray"

@@ -1,0 +1,31 @@
+"""Doing: sessions on Ray, executors, and the loop that carries the Dispatcher's commands out."""
+
+from agentic_ray.runtime.execute import check_cancelled
+from agentic_ray.runtime.failures import ElementFailure
+from agentic_ray.runtime.run import Run, RunEvent
+from agentic_ray.runtime.session import (
+    Session,
+    cluster,
+    get_session,
+    init,
+    job_scope,
+    shutdown,
+)
+from agentic_ray.runtime.values import Stored, is_object_ref, put, stored
+
+__all__ = [
+    "ElementFailure",
+    "Run",
+    "RunEvent",
+    "Session",
+    "Stored",
+    "check_cancelled",
+    "cluster",
+    "get_session",
+    "init",
+    "is_object_ref",
+    "job_scope",
+    "put",
+    "shutdown",
+    "stored",
+]

@@ -1,0 +1,92 @@
+"""User exceptions on their way home: packed on the executor, rebuilt for the caller."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+from ray import cloudpickle
+
+from agentic_ray.errors import TaskError
+
+
+class ElementFailure(Exception):
+    """Internal: tells which element of a chunk raised. The cause is the user's exception."""
+
+    def __init__(self, chunk: int, element: int | None) -> None:
+        super().__init__(chunk, element)
+        self.chunk = chunk
+        self.element = element
+
+
+class BundleCancelled(BaseException):
+    """Internal: raised inside a bundle that is to stop; no user code should swallow it."""
+
+
+class RemoteTraceback(Exception):
+    """The cause of a rebuilt exception: its text is the traceback on the executor."""
+
+    def __str__(self) -> str:
+        return "\n" + str(self.args[0])
+
+
+@dataclass(frozen=True, slots=True)
+class PackedError:
+    """A user's exception as it crosses processes. ``pickled`` None: it cannot be pickled."""
+
+    type_name: str
+    message: str
+    traceback: str
+    codelet: str
+    pickled: bytes | None
+    chunk: int | None = None
+    element: int | None = None
+
+    @classmethod
+    def pack(cls, error: BaseException, codelet: str) -> PackedError:
+        chunk = element = None
+        if isinstance(error, ElementFailure) and error.__cause__ is not None:
+            chunk, element = error.chunk, error.element
+            error = error.__cause__
+        text = "".join(traceback.format_exception(error))
+        pickled: bytes | None
+        try:
+            pickled = cloudpickle.dumps(error)
+            cloudpickle.loads(pickled)
+        except Exception:  # whatever the exception's own hooks raise; its text still travels
+            pickled = None
+        if isinstance(error, SystemExit):
+            pickled = None  # raised in the caller it would end their program
+        name = f"{type(error).__module__}.{type(error).__qualname__}"
+        return cls(name, str(error), text, codelet, pickled, chunk, element)
+
+    def rebuild(self) -> BaseException:
+        """The user's own exception, with the remote traceback as cause and a note on where.
+
+        Sets ``chunk_index`` and ``element_index`` on it where it takes attributes.
+        """
+        error: BaseException
+        try:
+            if self.pickled is None:
+                raise TypeError("not picklable")
+            error = cloudpickle.loads(self.pickled)
+        except Exception:
+            error = TaskError(f"{self.type_name}: {self.message}")
+        error.__cause__ = RemoteTraceback(self.traceback)
+        place = f"while running {self.codelet!r}"
+        if self.chunk is not None:
+            place += f" on chunk {self.chunk}"
+        if self.element is not None:
+            place += f" (element {self.element} of the input)"
+        error.add_note(place)
+        for name, value in (("chunk_index", self.chunk), ("element_index", self.element)):
+            _set_if_possible(error, name, value)
+        return error
+
+
+def _set_if_possible(error: BaseException, name: str, value: Any) -> None:
+    try:
+        setattr(error, name, value)
+    except (AttributeError, TypeError):
+        return  # an exception with __slots__: the note says it too

@@ -1,0 +1,83 @@
+"""Small work stays local: a graph quicker than one call runs in the caller's process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from agentic_ray.graph.task import TaskGraph, replace_refs
+from agentic_ray.runtime.devices import HostDevice
+from agentic_ray.runtime.execute import call_codelet
+from agentic_ray.runtime.failures import PackedError
+from agentic_ray.runtime.run import Run
+from agentic_ray.runtime.values import Stored
+from agentic_ray.schedule.cost_model import CostModel
+from agentic_ray.schedule.metrics import PlacementRecord
+
+
+class _Nowhere:
+    """Backend of a run that was over before it began."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = values
+
+    def fetch(self, graph_id: str, key: str) -> Any:
+        return self._values[key]
+
+    def held(self, graph_id: str, key: str) -> Any:
+        return self._values[key]
+
+    def request_cancel(self, graph_id: str) -> None:
+        return None
+
+    def release(self, graph_id: str) -> None:
+        return None
+
+
+def run_locally(graph: TaskGraph, predicted: Mapping[str, float], model: CostModel) -> Run | None:
+    """The finished run of ``graph`` if it is predicted to be quicker than one call, else None.
+
+    Opaque callables never run in the caller's process, nor does work of unknown cost, nor work
+    on values that are in the object store.
+    """
+    total = 0.0
+    for task in graph:
+        seconds = predicted[task.key]
+        if seconds < 0 or task.codelet.opaque or task.codelet.cpu is None or task.tag == "gpu":
+            return None
+        if any(isinstance(argument, Stored) for argument in task.args):
+            return None
+        total += seconds
+    if total >= model.call_overhead_seconds:
+        return None
+    values: dict[str, Any] = {}
+    run = Run(_Nowhere(values), "local", graph.outputs, (), asked=1, slots=1)
+    device = HostDevice()
+    for task in graph:
+        lookup = values.__getitem__
+        before = time.monotonic()
+        try:
+            args = replace_refs(task.args, lookup) if task.dependencies else task.args
+            kwargs = replace_refs(dict(task.kwargs), lookup)
+            values[task.key] = call_codelet(task.codelet, device, args, kwargs)
+        except Exception as error:  # user code; reported as from anywhere else
+            run.settle(PackedError.pack(error, task.codelet.name).rebuild())
+            return run
+        after = time.monotonic()
+        model.observe(task, "cpu", after - before)
+        run.records.append(
+            PlacementRecord(
+                task.key,
+                "caller",
+                "cpu",
+                predicted[task.key],
+                after - before,
+                f"the whole graph takes {total * 1e3:.2g} ms, less than one call",
+                before,
+                after,
+                task.cost.items,
+            )
+        )
+    run.settle(None)
+    return run

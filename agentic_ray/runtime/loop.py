@@ -1,0 +1,435 @@
+"""The thin adapter between the Dispatcher and Ray: commands become calls, answers become events.
+
+One thread owns the Dispatcher; everything else talks to it through its inbox.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import cloudpickle
+from ray import exceptions as ray_errors
+
+from agentic_ray.errors import AgenticRayError, SerializationError, SessionError, TaskError
+from agentic_ray.graph.task import Bundle
+from agentic_ray.runtime.execute import Inline, Payload, Report, Step
+from agentic_ray.runtime.executors import process_lane
+from agentic_ray.runtime.run import Run, ValueGone
+from agentic_ray.runtime.values import CodeletTable, Stored
+from agentic_ray.schedule.dispatcher import Dispatcher
+from agentic_ray.schedule.events import (
+    BundleFailed,
+    BundleFinished,
+    Cancel,
+    CancelRequested,
+    Cause,
+    Command,
+    Event,
+    FailGraph,
+    FinishGraph,
+    GraphReleased,
+    GraphSubmitted,
+    Quarantine,
+    Recompute,
+    Release,
+    RequestResources,
+    Start,
+    Tick,
+    ValueInfo,
+    ValueLost,
+)
+from agentic_ray.schedule.metrics import PlacementRecord
+from agentic_ray.schedule.placement import Placement
+
+_logger = logging.getLogger("agentic_ray")
+_TICK_SECONDS = 1.0
+
+_INPUT_LOST = (
+    ray_errors.ObjectLostError,  # also: owner died, reconstruction failed, fetch timed out
+    ray_errors.ReferenceCountingAssertionError,
+)
+_SYSTEM = (
+    ray_errors.RayActorError,
+    ray_errors.WorkerCrashedError,
+    ray_errors.OutOfMemoryError,
+    ray_errors.NodeDiedError,
+    ray_errors.LocalRayletDiedError,
+    ray_errors.TaskCancelledError,
+    ray_errors.TaskUnschedulableError,
+    ray_errors.ActorUnschedulableError,
+)
+
+
+@dataclass(slots=True)
+class _Call:
+    """A bundle under way on Ray."""
+
+    graph_id: str
+    bundle: Bundle
+    placement: Placement
+    attempt: int
+    refs: Sequence[Any]
+    inputs: dict[str, Any]
+    started: float
+    executor: Any | None  # None: process lane
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    bundle_id: int
+    attempt: int
+    future: Any
+
+
+class Loop:
+    """Owns the Dispatcher, the runs and the values between bundles.
+
+    Parameters
+    ----------
+    dispatcher : Dispatcher
+    executor : callable
+        ``(node_id, device) -> actor handle`` of the executor there.
+    request_resources : callable
+        Told ``(cpus, gpus)`` when waiting work could use more than there is.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        codelets: CodeletTable,
+        executor: Callable[[str, str], Any],
+        request_resources: Callable[[int, int], None],
+    ) -> None:
+        self.dispatcher = dispatcher
+        self._codelets = codelets
+        self._executor = executor
+        self._on_request = request_resources
+        self._inbox: queue.SimpleQueue[Event | _Answer | Callable[[], None] | None] = (
+            queue.SimpleQueue()
+        )
+        self._runs: dict[str, Run] = {}
+        self._values: dict[tuple[str, str], Inline | Any] = {}
+        self._calls: dict[tuple[int, int], _Call] = {}
+        self._closed = False
+        self._thread = threading.Thread(target=self._main, name="agentic-ray-loop", daemon=True)
+
+    # --- from other threads ------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def post(self, event: Event) -> None:
+        self._inbox.put(event)
+
+    def submit(self, run: Run, bundles: tuple[Bundle, ...], priority: int) -> None:
+        event = GraphSubmitted(time.monotonic(), run.graph_id, bundles, run.outputs, priority)
+
+        def begin() -> None:
+            self._runs[run.graph_id] = run
+            self._handle(event)
+
+        if self._closed:
+            raise SessionError("the session is shut down")
+        self._inbox.put(begin)
+
+    def fetch(self, graph_id: str, key: str) -> Any:
+        """The value of a finished graph's output; ValueGone if it must be made again."""
+        held = self._values.get((graph_id, key))
+        if isinstance(held, Inline):
+            return held.load()
+        try:
+            if held is None:
+                raise ValueGone
+            return ray.get(held)
+        except (*_INPUT_LOST, *_SYSTEM, ValueGone) as error:
+            _logger.warning("value %s is lost (%s); it is computed again", key, error)
+            self._runs[graph_id].reopen()
+            self._inbox.put(ValueLost(time.monotonic(), graph_id, key))
+            raise ValueGone from error
+
+    def held(self, graph_id: str, key: str) -> Inline | Any:
+        """The value itself if small, else its ObjectRef."""
+        return self._values.get((graph_id, key))
+
+    def request_cancel(self, graph_id: str) -> None:
+        self._inbox.put(CancelRequested(time.monotonic(), graph_id))
+
+    def release(self, graph_id: str) -> None:
+        self._inbox.put(GraphReleased(time.monotonic(), graph_id))
+
+    @property
+    def active_calls(self) -> int:
+        return len(self._calls)
+
+    def close(self) -> None:
+        """Fail what is unfinished and end the thread."""
+        self._closed = True
+        self._inbox.put(None)
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(timeout=5)
+
+    # --- the loop's own thread ---------------------------------------------------------
+
+    def _main(self) -> None:
+        next_tick = time.monotonic() + _TICK_SECONDS
+        while True:
+            now = time.monotonic()
+            wakeup = self.dispatcher.next_wakeup_seconds
+            until = next_tick if wakeup is None else min(next_tick, wakeup)
+            try:
+                item = self._inbox.get(timeout=max(0.0, until - now))
+            except queue.Empty:
+                next_tick = time.monotonic() + _TICK_SECONDS
+                item = Tick(time.monotonic())
+            if item is None:
+                break
+            try:
+                if isinstance(item, _Answer):
+                    self._answered(item)
+                elif callable(item):
+                    item()
+                else:
+                    self._handle(item)
+            except Exception as error:
+                # A bug here must not hang every caller for ever: fail what is under way.
+                _logger.exception("internal error in the dispatch loop")
+                self._abandon(SessionError(f"internal error in the dispatch loop: {error!r}"))
+        self._abandon(SessionError("the session was shut down"))
+
+    def _abandon(self, error: BaseException) -> None:
+        for run in self._runs.values():
+            if not run.done:
+                run.settle(error)
+
+    def _handle(self, event: Event) -> None:
+        pending = [event]
+        while pending:
+            for command in self.dispatcher.handle(pending.pop(0)):
+                refused = self._carry_out(command)
+                if refused is not None:
+                    pending.append(refused)
+        if isinstance(event, GraphReleased):
+            self._runs.pop(event.graph_id, None)
+            for key in [key for key in self._values if key[0] == event.graph_id]:
+                del self._values[key]
+
+    def _carry_out(self, command: Command) -> Event | None:
+        if isinstance(command, Start):
+            return self._start(command)
+        if isinstance(command, Cancel):
+            self._cancel(command)
+        elif isinstance(command, Release | Recompute):
+            for key in command.keys:
+                self._values.pop((command.graph_id, key), None)
+            if isinstance(command, Recompute) and (run := self._runs.get(command.graph_id)):
+                run.log("recompute", text=f"{len(command.keys)} lost values are computed again")
+        elif isinstance(command, FinishGraph):
+            if run := self._runs.get(command.graph_id):
+                run.log("finished")
+                run.settle(None)
+        elif isinstance(command, FailGraph):
+            if run := self._runs.get(command.graph_id):
+                run.log(
+                    "failed", command.bundle.key if command.bundle else "", "", str(command.error)
+                )
+                run.settle(command.error)
+        elif isinstance(command, Quarantine):
+            _logger.warning("device %s is not used: %s", command.device, command.reason)
+        elif isinstance(command, RequestResources):
+            self._on_request(command.cpus, command.gpus)
+        return None
+
+    def _start(self, command: Start) -> Event | None:
+        """Send a bundle to its executor; the event of a refusal if it cannot be sent."""
+        bundle, placement = command.bundle, command.placement
+        now = time.monotonic()
+        try:
+            payload, inputs = self._payload(command.graph_id, bundle)
+            executor = None
+            returns = 1 + len(bundle.outputs)
+            if bundle.opaque and placement.device == "cpu":
+                from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+                refs = process_lane.options(
+                    num_returns=returns,
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(
+                        placement.node_id, soft=True
+                    ),
+                ).remote(payload, *inputs.values())
+            else:
+                executor = self._executor(placement.node_id, placement.device)
+                token = f"{command.bundle_id}.{command.attempt}"
+                refs = executor.run.options(num_returns=returns).remote(
+                    token, payload, *inputs.values()
+                )
+        except (AgenticRayError, TypeError) as error:
+            return BundleFailed(now, command.bundle_id, command.attempt, "user", error)
+        except ray_errors.RayError as error:
+            return BundleFailed(now, command.bundle_id, command.attempt, "system", error)
+        refs = [refs] if returns == 1 else refs
+        call = _Call(
+            command.graph_id, bundle, placement, command.attempt, refs, inputs, now, executor
+        )
+        self._calls[command.bundle_id, command.attempt] = call
+        if command.attempt and (run := self._runs.get(command.graph_id)):
+            run.log("retry", bundle.key, placement.node_id, f"attempt {command.attempt + 1}")
+        refs[0].future().add_done_callback(
+            lambda future, i=command.bundle_id, a=command.attempt: self._inbox.put(
+                _Answer(i, a, future)
+            )
+        )
+        return None
+
+    def _payload(self, graph_id: str, bundle: Bundle) -> tuple[Payload, dict[str, Any]]:
+        inline: dict[str, Inline] = {}
+        inputs: dict[str, Any] = {}
+        for key in bundle.inputs:
+            value = self._values[graph_id, key]
+            if isinstance(value, Inline):
+                inline[key] = value
+            else:
+                inputs[key] = value
+        codelets: dict[str, Any] = {}
+        steps: list[Step] = []
+        for task in bundle.tasks:
+            token, source = self._codelets.source(task.codelet)
+            codelets[token] = source
+            args = _name_stored(task.args, inputs)
+            kwargs = _name_stored(dict(task.kwargs), inputs)
+            steps.append(Step(task.key, token, args, kwargs))
+        try:
+            pickled = cloudpickle.dumps(tuple(steps))
+        except Exception as error:  # pickle raises whatever the objects' hooks raise
+            raise SerializationError(f"the data of {bundle.key} cannot be sent: {error}") from error
+        return Payload(pickled, codelets, tuple(inputs), inline, bundle.outputs), inputs
+
+    def _cancel(self, command: Cancel) -> None:
+        call = self._calls.get((command.bundle_id, command.attempt))
+        if call is None:
+            return
+        if call.executor is None:
+            ray.cancel(call.refs[0], force=True)
+        else:
+            token = f"{command.bundle_id}.{command.attempt}"
+            call.executor.cancel.options(concurrency_group="control").remote(token)
+
+    # --- answers -----------------------------------------------------------------------
+
+    def _answered(self, answer: _Answer) -> None:
+        call = self._calls.pop((answer.bundle_id, answer.attempt))
+        now = time.monotonic()
+        error = answer.future.exception()
+        if error is not None:
+            cause, shown = self._classify(call, error)
+            self._failed(answer, call, cause, shown, now)
+            return
+        report: Report = answer.future.result()
+        if report.cancelled:
+            self._failed(answer, call, "system", TaskError("cancelled"), now)
+        elif report.error is not None:
+            cause = "memory" if report.out_of_memory and call.placement.device != "cpu" else "user"
+            self._failed(answer, call, cause, report.error.rebuild(), now)
+        else:
+            self._finished(answer, call, report, now)
+
+    def _finished(self, answer: _Answer, call: _Call, report: Report, now: float) -> None:
+        infos: list[ValueInfo] = []
+        wanted = self.dispatcher.expects(answer.bundle_id, answer.attempt)
+        for output, ref in zip(report.outputs, call.refs[1:], strict=True):
+            if wanted:
+                held = ref if output.inline is None else output.inline
+                self._values[call.graph_id, output.key] = held
+            node_id = report.node_id if output.inline is None else None
+            infos.append(ValueInfo(output.key, output.size_bytes, node_id))
+        run = self._runs.get(call.graph_id)
+        if wanted and run is not None:
+            self._record(run, call, report, now)
+        self._handle(
+            BundleFinished(
+                now,
+                answer.bundle_id,
+                answer.attempt,
+                report.seconds,
+                report.task_seconds,
+                tuple(infos),
+            )
+        )
+
+    def _record(self, run: Run, call: _Call, report: Report, now: float) -> None:
+        key = call.bundle.key
+        if report.ray_attempt:
+            run.failed_bundles.add(key)
+            run.log("recovered", key, report.node_id, "Ray ran it again after its process died")
+        retried = key in run.failed_bundles
+        if retried:
+            run.recovered_bundles.add(key)
+        reason = call.placement.reason
+        if report.node_id != call.placement.node_id:
+            reason += "; Ray moved it here after its node was lost"
+        items = call.bundle.items
+        run.items_done += items
+        run.records.append(
+            PlacementRecord(
+                key,
+                report.node_id,
+                call.placement.device,
+                call.placement.predicted_seconds,
+                report.seconds,
+                reason,
+                call.started,
+                now,
+                items,
+                len(call.bundle.tasks),
+                retried,
+            )
+        )
+
+    def _failed(
+        self, answer: _Answer, call: _Call, cause: Cause, error: BaseException, now: float
+    ) -> None:
+        run = self._runs.get(call.graph_id)
+        if run is not None and self.dispatcher.expects(answer.bundle_id, answer.attempt):
+            run.log(f"failed: {cause}", call.bundle.key, call.placement.node_id, str(error))
+            if cause != "user":
+                run.failed_bundles.add(call.bundle.key)
+        self._handle(BundleFailed(now, answer.bundle_id, answer.attempt, cause, error))
+
+    def _classify(self, call: _Call, error: BaseException) -> tuple[Cause, BaseException]:
+        """What a failed Ray call means; lost inputs are reported as such first."""
+        reason = error
+        if isinstance(error, ray_errors.RayTaskError) and isinstance(error.cause, Exception):
+            reason = error.cause
+        if isinstance(reason, _INPUT_LOST):
+            lost_hex = getattr(reason, "object_ref_hex", None)
+            large = {key: ref for key, ref in call.inputs.items() if not key.startswith("@")}
+            lost = [key for key, ref in large.items() if ref.hex() == lost_hex] or list(large)
+            if not lost:
+                return "user", SessionError(f"an object given as input is lost: {reason}")
+            for key in lost:
+                self._handle(ValueLost(time.monotonic(), call.graph_id, key))
+            return "input_lost", reason
+        if isinstance(reason, _SYSTEM):
+            return "system", reason
+        return "user", TaskError(f"{type(reason).__name__}: {reason}")
+
+
+def _name_stored(value: Any, inputs: dict[str, Any]) -> Any:
+    """``value`` with every `Stored` replaced by a Ref to an extra argument of the call."""
+    from agentic_ray.graph.task import Ref
+
+    if isinstance(value, Stored):
+        name = "@" + value.ref.hex()
+        inputs[name] = value.ref
+        return Ref(name)
+    if type(value) in (list, tuple):
+        return type(value)(_name_stored(element, inputs) for element in value)
+    if type(value) is dict:
+        return {name: _name_stored(element, inputs) for name, element in value.items()}
+    return value

@@ -1,0 +1,282 @@
+"""Nodes of the session: who is there, the executors on them, the CPUs held from Ray.
+
+A thread reads Ray's node table and the executors' reports and tells the loop what changed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+
+from agentic_ray.errors import SessionError
+from agentic_ray.runtime.executors import start_cpu_executor, start_gpu_executor
+from agentic_ray.schedule.events import DeviceSlots, Event, NodeLost, NodeUp, Telemetry
+from agentic_ray.telemetry.collector import NodeReport, merge_reports
+from agentic_ray.telemetry.ray_probe import probe_ray
+from agentic_ray.telemetry.state import ClusterState, NodeState
+
+_logger = logging.getLogger("agentic_ray")
+_RESERVE_WAIT_SECONDS = 0.5
+
+
+@dataclass(slots=True)
+class _Node:
+    state: NodeState
+    wanted_slots: int
+    slots: int = 0
+    cpu: Any = None
+    gpus: dict[str, Any] = field(default_factory=dict)
+    held: list[Any] = field(default_factory=list)
+    held_cpus: int = 0
+    report: NodeReport | None = None
+    report_pending: bool = False
+
+
+class Nodes:
+    """Keeps executors on every living node and the session's share of its CPUs.
+
+    Parameters
+    ----------
+    post : callable
+        Takes NodeUp, NodeLost and Telemetry events.
+    share : float or None
+        Fraction of each node's CPUs to take; None: what is free.
+    """
+
+    def __init__(
+        self,
+        post: Callable[[Event], None],
+        *,
+        share: float | None,
+        poll_seconds: float,
+        idle_release_seconds: float,
+        is_idle: Callable[[], bool],
+    ) -> None:
+        self._post = post
+        self._share = share
+        self._poll_seconds = poll_seconds
+        self._idle_release_seconds = idle_release_seconds
+        self._is_idle = is_idle
+        self._nodes: dict[str, _Node] = {}
+        self._lock = threading.RLock()
+        self._stop = threading.Event()
+        self._busy_until = 0.0
+        self._reserved = False
+        self._state = ClusterState((), time.time())
+        self._thread = threading.Thread(target=self._main, name="agentic-ray-nodes", daemon=True)
+
+    @property
+    def state(self) -> ClusterState:
+        """The newest view of the cluster."""
+        return self._state
+
+    @property
+    def slots(self) -> int:
+        """Bundles that run at once on the whole cluster."""
+        with self._lock:
+            return sum(node.slots + len(node.gpus) for node in self._nodes.values())
+
+    def start(self) -> None:
+        self.refresh()
+        self._thread.start()
+
+    def executor(self, node_id: str, device: str) -> Any:
+        """Actor handle of the executor of ``device`` on ``node_id``.
+
+        Raises
+        ------
+        SessionError
+            The node or the device is gone.
+        """
+        with self._lock:
+            node = self._nodes.get(node_id)
+            found = None if node is None else node.cpu if device == "cpu" else node.gpus.get(device)
+        if found is None:
+            raise SessionError(f"device {device} of node {node_id} is gone")
+        return found
+
+    def reserve(self) -> None:
+        """Hold CPUs for work about to be submitted; cheap while they are held."""
+        with self._lock:
+            self._busy_until = time.monotonic() + self._idle_release_seconds
+            if self._reserved:
+                return
+            self._reserved = True
+            self._hold_more(wait_seconds=_RESERVE_WAIT_SECONDS)
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+        with self._lock:
+            for node in self._nodes.values():
+                self._let_go(node)
+                for actor in (node.cpu, *node.gpus.values()):
+                    if actor is not None:
+                        ray.kill(actor)
+            self._nodes.clear()
+
+    # --- the watcher -------------------------------------------------------------------
+
+    def _main(self) -> None:
+        while not self._stop.wait(self._poll_seconds):
+            try:
+                self.refresh()
+                self._balance()
+            except Exception as error:
+                # Ray going away under us ends here; anything else must be seen.
+                if self._stop.is_set() or not ray.is_initialized():
+                    return
+                _logger.warning("cannot read the cluster: %s", error)
+
+    def refresh(self) -> ClusterState:
+        """Read the node table and the reports; start executors on new nodes."""
+        seen = probe_ray(local=not self._nodes)
+        with self._lock:
+            alive = {node.node_id: node for node in seen.nodes if node.alive}
+            for node_id in [node_id for node_id in self._nodes if node_id not in alive]:
+                self._lose(node_id)
+            for node_id, state in alive.items():
+                known = self._nodes.get(node_id)
+                if known is None:
+                    self._add(state)
+                else:
+                    known.state = state
+                    self._ask_report(known)
+            reports = {
+                node_id: node.report
+                for node_id, node in self._nodes.items()
+                if node.report is not None
+            }
+        self._state = merge_reports(seen, reports, time.time()) if reports else seen
+        self._post(Telemetry(time.monotonic(), self._state))
+        return self._state
+
+    def _add(self, state: NodeState) -> None:
+        wanted = int(state.cpus_total * (self._share or 1.0))
+        if wanted < 1 and self._share is None and state.cpus_total < 1:
+            return  # a node without CPUs (a head set to 0) takes no work
+        node = _Node(state, max(1, wanted))
+        node.slots = node.wanted_slots
+        threads = max(2, int(state.cpus_total)) + 2
+        node.cpu = start_cpu_executor(state.node_id, node.slots, threads)
+        self._nodes[state.node_id] = node
+        if self._reserved:
+            self._hold(node, 0.0)
+        self._announce(node)
+        ray_gpus = int(_ray_gpus(state))
+        for _ in range(ray_gpus):
+            self._start_gpu(node)
+
+    def _start_gpu(self, node: _Node) -> None:
+        """Announce a GPU once its executor has found it; a failure is kept as a reason."""
+        actor = start_gpu_executor(node.state.node_id)
+
+        def named(future: Any) -> None:
+            error = future.exception()
+            with self._lock:
+                if node.state.node_id not in self._nodes or self._stop.is_set():
+                    return
+                if error is not None:
+                    _logger.warning("a GPU of %s is not usable: %s", node.state.host, error)
+                    ray.kill(actor)
+                    return
+                node.gpus[future.result()] = actor
+                self._announce(node)
+
+        actor.device_name.remote().future().add_done_callback(named)
+
+    def _announce(self, node: _Node) -> None:
+        devices = [DeviceSlots("cpu", "cpu", node.slots)]
+        devices += [DeviceSlots(uuid, "gpu", 1) for uuid in node.gpus]
+        self._post(NodeUp(time.monotonic(), node.state, tuple(devices)))
+
+    def _lose(self, node_id: str) -> None:
+        node = self._nodes.pop(node_id)
+        reason = f"node {node_id[:12]} ({node.state.host}) is gone"
+        _logger.warning("%s; its work goes elsewhere", reason)
+        self._post(NodeLost(time.monotonic(), node_id, reason))
+        self._let_go(node)
+        for actor in (node.cpu, *node.gpus.values()):
+            ray.kill(actor)
+
+    def _ask_report(self, node: _Node) -> None:
+        if node.report_pending:
+            return
+        node.report_pending = True
+
+        def received(future: Any) -> None:
+            node.report_pending = False
+            if future.exception() is None and future.result() is not None:
+                node.report = replace(future.result(), received_at=time.time())
+
+        call = node.cpu.report.options(concurrency_group="control").remote()
+        call.future().add_done_callback(received)
+
+    # --- the share of Ray's CPUs -------------------------------------------------------
+
+    def _balance(self) -> None:
+        with self._lock:
+            if not self._reserved:
+                return
+            now = time.monotonic()
+            if not self._is_idle():
+                self._busy_until = now + self._idle_release_seconds
+                self._hold_more(wait_seconds=0.0)
+            elif now >= self._busy_until:
+                for node in self._nodes.values():
+                    self._let_go(node)
+                self._reserved = False
+
+    def _hold_more(self, wait_seconds: float) -> None:
+        if any(node.held_cpus < node.wanted_slots for node in self._nodes.values()):
+            free = {node.node_id: node.cpus_free for node in probe_ray(local=False).nodes}
+            for node_id, node in self._nodes.items():
+                if node.held_cpus < node.wanted_slots:
+                    node.state = replace(node.state, cpus_free=free.get(node_id, 0.0))
+                    self._hold(node, wait_seconds)
+
+    def _hold(self, node: _Node, wait_seconds: float) -> None:
+        """Reserve free CPUs up to the share. A placement group holds them without a process.
+
+        Where nothing is free the session still runs one bundle at a time, unreserved, so that
+        two sessions on one cluster both make progress.
+        """
+        take = int(min(node.wanted_slots - node.held_cpus, node.state.cpus_free))
+        if take >= 1:
+            group = placement_group(
+                [{"CPU": take}],
+                strategy="STRICT_PACK",
+                bundle_label_selector=[{"ray.io/node-id": node.state.node_id}],
+            )
+            # (PlacementGroup.wait counts in whole seconds)
+            if ray.wait([group.ready()], timeout=max(wait_seconds, 0.05))[0]:
+                node.held.append(group)
+                node.held_cpus += take
+            else:
+                remove_placement_group(group)  # somebody else was quicker
+        slots = max(1, node.held_cpus)
+        if slots != node.slots:
+            node.slots = slots
+            node.cpu.set_slots.options(concurrency_group="control").remote(slots)
+            self._announce(node)
+
+    def _let_go(self, node: _Node) -> None:
+        for group in node.held:
+            remove_placement_group(group)
+        node.held.clear()
+        node.held_cpus = 0
+
+
+def _ray_gpus(state: NodeState) -> float:
+    for row in ray.nodes():
+        if row["NodeID"] == state.node_id:
+            return float((row.get("Resources") or {}).get("GPU", 0.0))
+    return 0.0

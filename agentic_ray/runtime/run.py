@@ -1,0 +1,163 @@
+"""The caller's side of one submitted graph: waiting, result, cancel, placements, metrics."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from agentic_ray.errors import JobTimeoutError
+from agentic_ray.graph.task import Bundle
+from agentic_ray.schedule.metrics import Metrics, PlacementRecord, summarise
+
+
+class Backend(Protocol):
+    """What a run needs of the session's loop."""
+
+    def fetch(self, graph_id: str, key: str) -> Any: ...
+    def request_cancel(self, graph_id: str) -> None: ...
+    def release(self, graph_id: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """Something that happened to a run, for the user to read."""
+
+    time: float
+    kind: str
+    bundle: str
+    node_id: str
+    text: str
+
+
+class ValueGone(Exception):
+    """Internal: a finished value could not be fetched and is being made again."""
+
+
+class Run:
+    """One graph under way. Made by `Session.submit`; safe to use from any thread."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        graph_id: str,
+        outputs: Sequence[str],
+        bundles: Sequence[Bundle],
+        *,
+        asked: int,
+        slots: int,
+    ) -> None:
+        self.graph_id = graph_id
+        self.outputs = tuple(outputs)
+        self.items_total = sum(bundle.items for bundle in bundles)
+        self.items_done = 0
+        self.bundles_total = len(bundles)
+        self.asked = asked
+        self.slots = slots
+        self.created_seconds = time.monotonic()
+        self.finished_seconds: float | None = None
+        self.records: list[PlacementRecord] = []
+        self.failed_bundles: set[str] = set()
+        self.recovered_bundles: set[str] = set()
+        self.history: list[RunEvent] = []
+        self._backend = backend
+        self._over = threading.Event()
+        self._error: BaseException | None = None
+        self._values: list[Any] | None = None
+        self._lock = threading.Lock()
+        self._callbacks: list[Callable[[], None]] = []
+
+    # --- for the loop ------------------------------------------------------------------
+
+    def log(self, kind: str, bundle: str = "", node_id: str = "", text: str = "") -> None:
+        self.history.append(RunEvent(time.time(), kind, bundle, node_id, text))
+
+    def settle(self, error: BaseException | None) -> None:
+        """The graph is finished or has failed."""
+        with self._lock:
+            self._error = error
+            self.finished_seconds = time.monotonic()
+            self._over.set()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    def reopen(self) -> None:
+        """A finished output was lost and is being made again."""
+        self._over.clear()
+
+    # --- for the caller ----------------------------------------------------------------
+
+    @property
+    def done(self) -> bool:
+        return self._over.is_set()
+
+    @property
+    def error(self) -> BaseException | None:
+        return self._error
+
+    def on_done(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` when the run is over, at once if it is."""
+        with self._lock:
+            if not self._over.is_set():
+                self._callbacks.append(callback)
+                return
+        callback()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the run is over; False if ``timeout`` seconds passed before that."""
+        return self._over.wait(timeout)
+
+    def cancel(self) -> None:
+        """Stop what runs and drop the rest; `result` then raises JobCancelledError."""
+        self._backend.request_cancel(self.graph_id)
+
+    def result(self, timeout: float | None = None) -> list[Any]:
+        """The values of the graph's outputs, in order.
+
+        Raises
+        ------
+        JobTimeoutError
+            Not there after ``timeout`` seconds; the run goes on.
+        JobCancelledError, or the user's own exception
+            What ended the run.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self._values is None:
+            # Short waits, so that a main thread notices Ctrl-C at once.
+            remaining = None if deadline is None else deadline - time.monotonic()
+            if not self._over.wait(0.2 if remaining is None else max(0.0, min(0.2, remaining))):
+                if remaining is not None and remaining <= 0:
+                    raise JobTimeoutError(f"no result of {self.graph_id} after {timeout} seconds")
+                continue
+            if self._error is not None:
+                self._backend.release(self.graph_id)
+                raise self._error
+            try:
+                values = [self._backend.fetch(self.graph_id, key) for key in self.outputs]
+            except ValueGone:
+                continue
+            self._values = values
+            self._backend.release(self.graph_id)
+        return self._values
+
+    def placements(self) -> list[PlacementRecord]:
+        """Where each finished bundle ran and why."""
+        return list(self.records)
+
+    def events(self) -> list[RunEvent]:
+        return list(self.history)
+
+    @property
+    def metrics(self) -> Metrics:
+        end = self.finished_seconds or time.monotonic()
+        return summarise(
+            self.records,
+            slots=self.slots,
+            makespan_seconds=end - self.created_seconds,
+            asked=self.asked,
+            failed=len(self.failed_bundles),
+            recovered=len(self.recovered_bundles),
+        )

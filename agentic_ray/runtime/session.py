@@ -1,0 +1,316 @@
+"""The session: connects to Ray or starts it, owns loop and nodes, takes graphs, is shut down."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import contextvars
+import itertools
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+
+from agentic_ray.config import Settings
+from agentic_ray.errors import InvalidArgumentError, JobCancelledError, SessionError
+from agentic_ray.graph.passes import bundle as bundle_pass
+from agentic_ray.graph.passes import cull
+from agentic_ray.graph.task import Task, TaskGraph
+from agentic_ray.runtime.local import run_locally
+from agentic_ray.runtime.loop import Loop
+from agentic_ray.runtime.nodes import Nodes
+from agentic_ray.runtime.run import Run
+from agentic_ray.runtime.values import CodeletTable
+from agentic_ray.schedule.cost_model import CostModel
+from agentic_ray.schedule.dispatcher import Dispatcher, RetryRules
+from agentic_ray.schedule.placement import Policy
+from agentic_ray.schedule.policies import get_policy
+from agentic_ray.telemetry.state import ClusterState
+
+_logger = logging.getLogger("agentic_ray")
+_scope: contextvars.ContextVar[str | None] = contextvars.ContextVar("job_scope", default=None)
+
+BUNDLES_PER_SLOT = 4
+"""Bundles a slot gets at least, where there is enough work, so that slots end together."""
+
+
+class Session:
+    """One connection to Ray with the executors, dispatcher and cost model that go with it."""
+
+    def __init__(self, settings: Settings, policy: str | Policy) -> None:
+        self.settings = settings
+        self.model = CostModel()
+        self._started_ray = _connect(settings)
+        share = settings.share
+        if share is None and self._started_ray:
+            share = 1.0
+        retry = RetryRules(max_failures=settings.max_failures)
+        self._codelets = CodeletTable()
+        self._runs: dict[str, tuple[str | None, Run]] = {}
+        self._cancelled_scopes: set[str] = set()
+        self._lock = threading.Lock()
+        self._counter = itertools.count()
+        self._name = uuid.uuid4().hex[:8]
+        self._closed = False
+        self._loop = Loop(
+            Dispatcher(get_policy(policy), self.model, retry),
+            self._codelets,
+            lambda node_id, device: self._nodes.executor(node_id, device),
+            self._request_resources,
+        )
+        self._nodes = Nodes(
+            self._loop.post,
+            share=share,
+            poll_seconds=settings.poll_seconds,
+            idle_release_seconds=settings.idle_release_seconds,
+            is_idle=lambda: not self._runs,
+        )
+        self._loop.start()
+        self._nodes.start()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed or not ray.is_initialized()
+
+    @property
+    def slots(self) -> int:
+        """Bundles that run at once."""
+        return max(1, self._nodes.slots)
+
+    def cluster(self) -> ClusterState:
+        """The cluster as it is now, with the nodes' newest reports."""
+        return self._nodes.refresh()
+
+    def submit(
+        self,
+        graph: TaskGraph,
+        *,
+        priority: int = 0,
+        asked: int | None = None,
+        target_seconds: float | None = None,
+    ) -> Run:
+        """Run a graph; returns at once.
+
+        Parameters
+        ----------
+        graph : TaskGraph
+        priority : int
+            Higher goes first.
+        asked : int, optional
+            Logical tasks the caller asked for, for the decomposition rate.
+        target_seconds : float, optional
+            Predicted work in one bundle; None: chosen from call overhead and slots.
+
+        Raises
+        ------
+        SerializationError
+            A function of the graph cannot be sent.
+        SessionError
+            The session is shut down.
+        JobCancelledError
+            The job this is part of was cancelled.
+        """
+        if self.closed:
+            raise SessionError("the session is shut down; call agentic_ray.init() again")
+        scope = _scope.get()
+        if scope is not None and scope in self._cancelled_scopes:
+            raise JobCancelledError(f"job {scope} was cancelled")
+        graph = cull(graph)
+        predicted = {task.key: self._seconds(task) for task in graph}
+        local = run_locally(graph, predicted, self.model)
+        if local is not None:
+            return local
+        for codelet in {task.codelet for task in graph}:
+            self._codelets.source(codelet)  # an unpicklable function fails here, in the caller
+        if target_seconds is None:
+            target_seconds = self.bundle_seconds(sum(s for s in predicted.values() if s > 0))
+        bundles = bundle_pass(
+            graph,
+            # What is not known yet is not grouped: it may be long.
+            seconds=lambda task: predicted[task.key] if predicted[task.key] >= 0 else float("inf"),
+            target_seconds=target_seconds,
+        )
+        self._nodes.reserve()
+        graph_id = f"{self._name}-{next(self._counter)}"
+        items = sum(task.cost.items for task in graph)
+        run = Run(
+            self._loop,
+            graph_id,
+            graph.outputs,
+            bundles,
+            asked=items if asked is None else asked,
+            slots=self.slots,
+        )
+        with self._lock:
+            self._runs[graph_id] = (scope, run)
+        run.on_done(lambda: self._forget(graph_id))
+        self._loop.submit(run, bundles, priority)
+        return run
+
+    def bundle_seconds(self, total_seconds: float) -> float:
+        """Work to put in one bundle: overhead small against it, and enough bundles a slot."""
+        least = self.model.call_overhead_seconds / self.settings.overhead_fraction
+        even = total_seconds / (self.slots * BUNDLES_PER_SLOT)
+        return min(max(least, even), total_seconds / self.slots) if total_seconds else least
+
+    def cancel_scope(self, scope: str) -> None:
+        """Cancel every run submitted inside ``job_scope(scope)``, and those still to come."""
+        with self._lock:
+            self._cancelled_scopes.add(scope)
+            runs = [run for name, run in self._runs.values() if name == scope]
+        for run in runs:
+            run.cancel()
+
+    def close(self) -> None:
+        """End executors and, if we started it, Ray."""
+        if self._closed:
+            return
+        self._closed = True
+        if ray.is_initialized():
+            self._nodes.close()
+        self._loop.close()
+        if self._started_ray and ray.is_initialized():
+            ray.shutdown()
+
+    def drain(self, timeout_seconds: float) -> bool:
+        """Wait until no call is under way; False if the time was too short."""
+        deadline = time.monotonic() + timeout_seconds
+        while self._loop.active_calls and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return not self._loop.active_calls
+
+    def _seconds(self, task: Task) -> float:
+        """Predicted seconds on the likelier device; -1 when unknown."""
+        for kind in reversed(task.kinds()):
+            prediction = self.model.predict(task, kind)
+            if prediction is not None:
+                return prediction.seconds
+        return -1.0
+
+    def _forget(self, graph_id: str) -> None:
+        with self._lock:
+            self._runs.pop(graph_id, None)
+
+    def _request_resources(self, cpus: int, gpus: int) -> None:
+        if self._started_ray:
+            return  # nobody scales an embedded Ray
+        from ray.autoscaler import sdk
+
+        bundles = [{"GPU": 1}] * gpus
+        sdk.request_resources(num_cpus=cpus or None, bundles=bundles or None)
+
+
+def _connect(settings: Settings) -> bool:
+    """Join or start Ray; True if it was started here."""
+    if ray.is_initialized():
+        return False
+    address = settings.address or os.environ.get("RAY_ADDRESS") or None
+    if address is not None and address.startswith("ray://"):
+        raise InvalidArgumentError(
+            f"{address}: a session cannot run through Ray Client; run the program on a node of "
+            "the cluster, or send it with `ray job submit`"
+        )
+    if address in (None, "local"):
+        options: dict[str, Any] = {}
+        if settings.object_store_memory_bytes is not None:
+            options["object_store_memory"] = settings.object_store_memory_bytes
+        ray.init(
+            address="local",
+            num_cpus=settings.num_cpus,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            **options,
+        )
+        return True
+    try:
+        ray.init(address=address, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise SessionError(
+            f"no Ray cluster answers at {address!r} ({error}); start one with "
+            "`ray start --head`, or leave the address out to use an embedded Ray"
+        ) from error
+    return False
+
+
+_session: Session | None = None
+_session_lock = threading.RLock()
+
+
+def init(
+    address: str | None = None,
+    *,
+    num_cpus: int | None = None,
+    share: float | None = None,
+    policy: str | Policy = "load_balance",
+    **settings: Any,
+) -> Session:
+    """Join a Ray cluster, or start an embedded Ray; does nothing when that is done.
+
+    Parameters
+    ----------
+    address : str, optional
+        ``"auto"`` or ``host:port`` of a running cluster. Default: ``RAY_ADDRESS`` if set, else
+        an embedded Ray on this machine. A Ray that this process has joined already is used.
+    num_cpus : int, optional
+        CPUs of an embedded Ray; default: all.
+    share : float, optional
+        Fraction of each node's CPUs to take; default: all when we started Ray, else what is
+        free.
+    policy : str or Policy
+        Where bundles go.
+    **settings
+        Further fields of `agentic_ray.config.Settings`.
+
+    Raises
+    ------
+    SessionError
+        The cluster cannot be reached.
+    InvalidArgumentError
+        A setting is unknown or unusable.
+    """
+    global _session
+    resolved = Settings.resolve(address=address, num_cpus=num_cpus, share=share, **settings)
+    with _session_lock:
+        if _session is None or _session.closed:
+            _session = Session(resolved, policy)
+        return _session
+
+
+def get_session() -> Session:
+    """The session, started with default settings if there is none."""
+    session = _session
+    if session is not None and not session.closed:
+        return session
+    return init()
+
+
+def shutdown() -> None:
+    """End the session; Ray too, if we started it. Does nothing when there is none."""
+    global _session
+    with _session_lock:
+        if _session is not None:
+            _session.close()
+            _session = None
+
+
+def cluster() -> ClusterState:
+    """The cluster as it is now; prints as a table, renders in Jupyter."""
+    return get_session().cluster()
+
+
+@contextlib.contextmanager
+def job_scope(job_id: str) -> Iterator[None]:
+    """Graphs submitted inside, in this thread, belong to the job and are cancelled with it."""
+    token = _scope.set(job_id)
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
+atexit.register(shutdown)

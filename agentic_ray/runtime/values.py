@@ -1,0 +1,105 @@
+"""Values on the caller's side: what was put in the object store, and how codelets are sent."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import cloudpickle
+
+from agentic_ray.errors import SerializationError
+from agentic_ray.graph.keys import content_key
+from agentic_ray.graph.task import Codelet
+from agentic_ray.runtime.execute import INLINE_BYTES, pack_value
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A value in the object store, to be used as a task's argument.
+
+    The caller owns it and holds the only reference that counts: it lives as long as this does.
+    """
+
+    ref: Any
+    size_bytes: int
+    node_id: str | None = None
+
+    def __content_key__(self) -> str:
+        return str(self.ref.hex())
+
+
+def is_object_ref(value: Any) -> bool:
+    """Whether ``value`` is a Ray ObjectRef."""
+    return isinstance(value, ray.ObjectRef)
+
+
+def stored(ref: Any) -> tuple[Stored, Any]:
+    """A user's ObjectRef as an argument, and the value it holds (without a copy if an array)."""
+    value = ray.get(ref)
+    return Stored(ref, int(getattr(value, "nbytes", 0))), value
+
+
+def put(value: Any) -> Any:
+    """``value`` itself if it is small, else as `Stored` in the object store.
+
+    Raises
+    ------
+    SerializationError
+        The value cannot be pickled.
+    """
+    inline, size = pack_value(value)
+    if inline is not None:
+        return value
+    try:
+        ref = ray.put(value)
+    except (TypeError, ValueError) as error:
+        raise SerializationError(
+            f"a value of type {type(value).__name__} cannot be put in the object store: {error}"
+        ) from error
+    return Stored(ref, size, ray.get_runtime_context().get_node_id())
+
+
+class CodeletTable:
+    """Pickles each codelet once; a large one goes to the object store once.
+
+    Remembers the most recent codelets only, because they hold what their functions capture.
+    """
+
+    _KEPT = 256
+
+    def __init__(self) -> None:
+        self._known: dict[Codelet, tuple[str, Any]] = {}
+        self._lock = threading.Lock()
+
+    def source(self, codelet: Codelet) -> tuple[str, Any]:
+        """The token executors know the codelet by, and its pickle or an ObjectRef of it.
+
+        Raises
+        ------
+        SerializationError
+            The function, or something it captures, cannot be pickled.
+        """
+        with self._lock:
+            found = self._known.get(codelet)
+            if found is None:
+                data = self._pickle(codelet)
+                found = self._known[codelet] = (
+                    content_key(codelet.name, data),
+                    data if len(data) <= INLINE_BYTES else ray.put(data),
+                )
+                if len(self._known) > self._KEPT:
+                    del self._known[next(iter(self._known))]
+            return found
+
+    def _pickle(self, codelet: Codelet) -> bytes:
+        try:
+            data: bytes = cloudpickle.dumps(codelet)
+        except Exception as error:  # pickle raises whatever the captured objects' hooks raise
+            raise SerializationError(
+                f"{codelet.name} cannot be sent to another process: {error}. Functions are sent "
+                "with everything they capture; open files, locks, sockets and generators must be "
+                "made inside the function instead."
+            ) from error
+        return data

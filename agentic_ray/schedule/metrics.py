@@ -1,0 +1,125 @@
+"""What is said of a finished job: its placements and the figures E, L, D and F. Pure."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementRecord:
+    """Where one bundle ran and why, predicted and actual.
+
+    ``started_seconds`` and ``finished_seconds`` are on the session's clock; the actual seconds
+    are measured on the executor and exclude waiting and transport. ``retried`` says that an
+    earlier attempt was lost.
+    """
+
+    bundle: str
+    node_id: str
+    device: str
+    predicted_seconds: float | None
+    actual_seconds: float
+    reason: str
+    started_seconds: float
+    finished_seconds: float
+    items: int = 1
+    tasks: int = 1
+    retried: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """The figures of a job.
+
+    Parameters
+    ----------
+    efficiency : float
+        E = busy seconds of all slots / (makespan x slots).
+    imbalance : float
+        L = (max - mean) / max of the busy seconds per slot.
+    decomposition : float
+        D = logical tasks made / logical tasks asked for.
+    recovery : float
+        F = bundles recovered / bundles that failed; 1.0 when none failed.
+    mean_task_seconds : float
+        Busy seconds per logical task (the seed's P / N).
+    """
+
+    efficiency: float
+    imbalance: float
+    decomposition: float
+    recovery: float
+    mean_task_seconds: float
+    makespan_seconds: float
+    busy_seconds: float
+    slots: int
+    tasks: int
+    bundles: int
+    failed: int = 0
+    recovered: int = 0
+
+
+def summarise(
+    records: Sequence[PlacementRecord],
+    *,
+    slots: int,
+    makespan_seconds: float,
+    asked: int,
+    failed: int = 0,
+    recovered: int = 0,
+) -> Metrics:
+    """Metrics of one job from the records of its bundles.
+
+    Parameters
+    ----------
+    slots : int
+        Slots the job could use, also those it left idle.
+    asked : int
+        Logical tasks the caller asked for.
+    """
+    slots = max(slots, 1)
+    busy = sum(record.actual_seconds for record in records)
+    made = sum(record.items for record in records)
+    per_slot = busy_per_slot(records, slots)
+    longest = max(per_slot, default=0.0)
+    mean = sum(per_slot) / len(per_slot) if per_slot else 0.0
+    available = makespan_seconds * slots
+    return Metrics(
+        efficiency=min(1.0, busy / available) if available > 0 else 0.0,
+        imbalance=(longest - mean) / longest if longest > 0 else 0.0,
+        decomposition=made / asked if asked else 1.0,
+        recovery=recovered / failed if failed else 1.0,
+        mean_task_seconds=busy / made if made else 0.0,
+        makespan_seconds=makespan_seconds,
+        busy_seconds=busy,
+        slots=slots,
+        tasks=made,
+        bundles=len(records),
+        failed=failed,
+        recovered=recovered,
+    )
+
+
+def busy_per_slot(records: Iterable[PlacementRecord], slots: int) -> list[float]:
+    """Busy seconds of each of ``slots`` slots, idle ones included.
+
+    Executors do not name their threads, so bundles are laid on slots as an executor would:
+    each, by its finishing time, on the slot of its device that has been free the longest.
+    """
+    by_device: dict[tuple[str, str], list[PlacementRecord]] = {}
+    for record in records:
+        by_device.setdefault((record.node_id, record.device), []).append(record)
+    loads: list[float] = []
+    share = max(1, slots // len(by_device)) if by_device else slots
+    for group in by_device.values():
+        group.sort(key=lambda record: record.finished_seconds - record.actual_seconds)
+        heap = [(float("-inf"), i) for i in range(share)]
+        busy = [0.0] * share
+        for record in group:
+            _, slot = heapq.heappop(heap)
+            busy[slot] += record.actual_seconds
+            heapq.heappush(heap, (record.finished_seconds, slot))
+        loads += busy
+    return loads + [0.0] * (slots - len(loads))
