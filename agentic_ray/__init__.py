@@ -1,7 +1,108 @@
-"""The public facade: every public name is imported from here. Nothing is implemented here."""
+"""The public facade: every public name is imported from here. Nothing is implemented here.
+
+Names are loaded when they are first used, so that importing the package starts nothing and
+costs little.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from agentic_ray import errors, sources
+    from agentic_ray.graph import Codelet, CostHint, Resources, Task, TaskGraph, codelet
+    from agentic_ray.mapreduce import map_reduce, map_reduce_job
+    from agentic_ray.master import (
+        Job,
+        JobState,
+        Master,
+        Worker,
+        job,
+        jobs,
+        submit,
+        worker,
+        workload,
+    )
+    from agentic_ray.runtime import Session, cluster, get_session, init, shutdown
+    from agentic_ray.service import Client
+    from agentic_ray.telemetry import ClusterState, GpuState, NodeState
+
+_HOME = {
+    "Codelet": "graph",
+    "CostHint": "graph",
+    "Resources": "graph",
+    "Task": "graph",
+    "TaskGraph": "graph",
+    "codelet": "graph",
+    "map_reduce": "mapreduce",
+    "map_reduce_job": "mapreduce",
+    "Job": "master",
+    "JobState": "master",
+    "Master": "master",
+    "Worker": "master",
+    "job": "master",
+    "jobs": "master",
+    "submit": "master",
+    "worker": "master",
+    "workload": "master",
+    "Session": "runtime",
+    "cluster": "runtime",
+    "get_session": "runtime",
+    "init": "runtime",
+    "shutdown": "runtime",
+    "Client": "service",
+    "ClusterState": "telemetry",
+    "GpuState": "telemetry",
+    "NodeState": "telemetry",
+}
+_MODULES = ("errors", "sources")
+
+__all__ = [
+    "Client",
+    "ClusterState",
+    "Codelet",
+    "CostHint",
+    "GpuState",
+    "Job",
+    "JobState",
+    "Master",
+    "NodeState",
+    "Resources",
+    "Session",
+    "Task",
+    "TaskGraph",
+    "Worker",
+    "__version__",
+    "cluster",
+    "codelet",
+    "errors",
+    "get_session",
+    "init",
+    "job",
+    "jobs",
+    "map_reduce",
+    "map_reduce_job",
+    "shutdown",
+    "sources",
+    "submit",
+    "worker",
+    "workload",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        value: Any = importlib.import_module(f"{__name__}.{name}")
+    elif name in _HOME:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -38,8 +38,6 @@ class Settings:
         Work shorter than this shows no bar.
     max_failures : int
         Deaths of its own executor that a bundle may survive.
-    overhead_fraction : float
-        Call overhead accepted as a share of a bundle's predicted seconds.
     """
 
     address: str | None = None
@@ -51,7 +49,6 @@ class Settings:
     progress: bool | None = None
     progress_after_seconds: float = 2.0
     max_failures: int = 4
-    overhead_fraction: float = 0.02
 
     def __post_init__(self) -> None:
         if self.num_cpus is not None and self.num_cpus < 1:
@@ -61,9 +58,8 @@ class Settings:
         for name in ("idle_release_seconds", "progress_after_seconds", "max_failures"):
             if not getattr(self, name) >= 0:
                 raise InvalidArgumentError(f"{name} must be >= 0, not {getattr(self, name)}")
-        for name in ("poll_seconds", "overhead_fraction"):
-            if not getattr(self, name) > 0:
-                raise InvalidArgumentError(f"{name} must be > 0, not {getattr(self, name)}")
+        if not self.poll_seconds > 0:
+            raise InvalidArgumentError(f"poll_seconds must be > 0, not {self.poll_seconds}")
 
     @classmethod
     def resolve(cls, environ: Mapping[str, str] | None = None, **arguments: Any) -> Settings:

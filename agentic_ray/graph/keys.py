@@ -168,6 +168,8 @@ def _pickled(value: Any) -> bytes:
         pickled: bytes = cloudpickle.dumps(value)
     except Exception as error:  # pickle raises whatever the object's hooks raise
         raise SerializationError(
-            f"cannot make a content key of {type(value).__name__}: {error}"
+            f"a {type(value).__name__} can neither be hashed nor sent to another process: {error}. "
+            "Functions are sent with everything they capture; open files, locks, sockets and "
+            "generators must be made inside the function instead."
         ) from error
     return pickled

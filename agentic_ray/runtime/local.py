@@ -11,7 +11,7 @@ from agentic_ray.runtime.devices import HostDevice
 from agentic_ray.runtime.execute import call_codelet
 from agentic_ray.runtime.failures import PackedError
 from agentic_ray.runtime.run import Run
-from agentic_ray.runtime.values import Stored
+from agentic_ray.runtime.values import holds_stored
 from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.metrics import PlacementRecord
 
@@ -46,7 +46,9 @@ def run_locally(graph: TaskGraph, predicted: Mapping[str, float], model: CostMod
         seconds = predicted[task.key]
         if seconds < 0 or task.codelet.opaque or task.codelet.cpu is None or task.tag == "gpu":
             return None
-        if any(isinstance(argument, Stored) for argument in task.args):
+        if model.predict_size(task.codelet.name, "cpu", 1.0) is None and task.cost.items:
+            return None  # only guessed at so far
+        if holds_stored(task.args):
             return None
         total += seconds
     if total >= model.call_overhead_seconds:
@@ -66,7 +68,7 @@ def run_locally(graph: TaskGraph, predicted: Mapping[str, float], model: CostMod
             return run
         after = time.monotonic()
         model.observe(task, "cpu", after - before)
-        run.records.append(
+        run.record(
             PlacementRecord(
                 task.key,
                 "caller",

@@ -154,9 +154,10 @@ class Loop:
             self._inbox.put(ValueLost(time.monotonic(), graph_id, key))
             raise ValueGone from error
 
-    def held(self, graph_id: str, key: str) -> Inline | Any:
-        """The value itself if small, else its ObjectRef."""
-        return self._values.get((graph_id, key))
+    def held(self, graph_id: str, key: str) -> Any:
+        """The value of a finished graph's output if it is small, else `Stored`."""
+        value = self._values[graph_id, key]
+        return value.load() if isinstance(value, Inline) else Stored(value, 0)
 
     def request_cancel(self, graph_id: str) -> None:
         self._inbox.put(CancelRequested(time.monotonic(), graph_id))
@@ -373,9 +374,7 @@ class Loop:
         reason = call.placement.reason
         if report.node_id != call.placement.node_id:
             reason += "; Ray moved it here after its node was lost"
-        items = call.bundle.items
-        run.items_done += items
-        run.records.append(
+        run.record(
             PlacementRecord(
                 key,
                 report.node_id,
@@ -385,7 +384,7 @@ class Loop:
                 reason,
                 call.started,
                 now,
-                items,
+                call.bundle.items,
                 len(call.bundle.tasks),
                 retried,
             )

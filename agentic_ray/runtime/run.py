@@ -17,6 +17,7 @@ class Backend(Protocol):
     """What a run needs of the session's loop."""
 
     def fetch(self, graph_id: str, key: str) -> Any: ...
+    def held(self, graph_id: str, key: str) -> Any: ...
     def request_cancel(self, graph_id: str) -> None: ...
     def release(self, graph_id: str) -> None: ...
 
@@ -68,11 +69,19 @@ class Run:
         self._values: list[Any] | None = None
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[], object]] = []
 
     # --- for the loop ------------------------------------------------------------------
 
     def log(self, kind: str, bundle: str = "", node_id: str = "", text: str = "") -> None:
         self.history.append(RunEvent(time.time(), kind, bundle, node_id, text))
+
+    def record(self, record: PlacementRecord) -> None:
+        """A bundle is finished."""
+        self.records.append(record)
+        self.items_done += record.items
+        for listener in self._listeners:
+            listener()
 
     def settle(self, error: BaseException | None) -> None:
         """The graph is finished or has failed."""
@@ -83,6 +92,8 @@ class Run:
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback()
+        for listener in self._listeners:
+            listener()
 
     def reopen(self) -> None:
         """A finished output was lost and is being made again."""
@@ -105,6 +116,12 @@ class Run:
                 self._callbacks.append(callback)
                 return
         callback()
+
+    def listen(self, listener: Callable[[], object]) -> None:
+        """Call ``listener`` whenever a bundle finishes and when the run is over."""
+        self._listeners.append(listener)
+        if self.records or self.done:
+            listener()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the run is over; False if ``timeout`` seconds passed before that."""
@@ -142,6 +159,13 @@ class Run:
             self._values = values
             self._backend.release(self.graph_id)
         return self._values
+
+    def handles(self) -> list[Any]:
+        """The outputs of a finished run for use as arguments of other tasks: small values
+        themselves, large ones where they are, as `Stored`."""
+        handles = [self._backend.held(self.graph_id, key) for key in self.outputs]
+        self._backend.release(self.graph_id)
+        return handles
 
     def placements(self) -> list[PlacementRecord]:
         """Where each finished bundle ran and why."""

@@ -36,7 +36,10 @@ _logger = logging.getLogger("agentic_ray")
 _scope: contextvars.ContextVar[str | None] = contextvars.ContextVar("job_scope", default=None)
 
 BUNDLES_PER_SLOT = 4
-"""Bundles a slot gets at least, where there is enough work, so that slots end together."""
+"""Bundles a slot gets, where there is enough work, so that slots end together."""
+SHORTEST_BUNDLE_OVERHEADS = 4.0
+"""Bundles shorter than this many call overheads are made only to use every slot. (The overhead
+of one bundle is hidden behind the work of the one before it on the same executor.)"""
 
 
 class Session:
@@ -153,10 +156,15 @@ class Session:
         return run
 
     def bundle_seconds(self, total_seconds: float) -> float:
-        """Work to put in one bundle: overhead small against it, and enough bundles a slot."""
-        least = self.model.call_overhead_seconds / self.settings.overhead_fraction
+        """Predicted work to put in one bundle, of work of ``total_seconds`` in all.
+
+        Several bundles a slot, so that slots end together, but none so short that its call
+        overhead shows; work too small for that is split evenly, down to one call's worth.
+        """
+        overhead = self.model.call_overhead_seconds
+        least = overhead * SHORTEST_BUNDLE_OVERHEADS
         even = total_seconds / (self.slots * BUNDLES_PER_SLOT)
-        return min(max(least, even), total_seconds / self.slots) if total_seconds else least
+        return max(min(max(least, even), total_seconds / self.slots), overhead)
 
     def cancel_scope(self, scope: str) -> None:
         """Cancel every run submitted inside ``job_scope(scope)``, and those still to come."""
@@ -185,12 +193,13 @@ class Session:
         return not self._loop.active_calls
 
     def _seconds(self, task: Task) -> float:
-        """Predicted seconds on the likelier device; -1 when unknown."""
+        """Predicted seconds on the likelier device; -1 when unknown. Steps that only combine
+        (no items of their own) count as nothing until they were seen."""
         for kind in reversed(task.kinds()):
             prediction = self.model.predict(task, kind)
             if prediction is not None:
                 return prediction.seconds
-        return -1.0
+        return -1.0 if task.cost.items else 0.0
 
     def _forget(self, graph_id: str) -> None:
         with self._lock:

@@ -1,0 +1,5 @@
+"""The generic front end: map a function over data of any kind and reduce in a fixed tree."""
+
+from agentic_ray.mapreduce.job import MapReduce, map_reduce, map_reduce_job
+
+__all__ = ["MapReduce", "map_reduce", "map_reduce_job"]

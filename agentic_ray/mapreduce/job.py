@@ -1,0 +1,492 @@
+"""Plans a map-reduce in waves of chunks, learns what an element costs, combines in one tree."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from agentic_ray.errors import (
+    EmptyInputError,
+    InvalidArgumentError,
+    InvalidTypeError,
+    JobTimeoutError,
+)
+from agentic_ray.graph import (
+    Codelet,
+    CostHint,
+    Kernel,
+    Tag,
+    Task,
+    TaskGraph,
+    aligned_spans,
+    tree_reduce,
+)
+from agentic_ray.graph.task import TAGS
+from agentic_ray.mapreduce.kernels import NOTHING, chunk_codelet, combine_codelet
+from agentic_ray.mapreduce.leaves import Cut, Leaves, leaves_of
+from agentic_ray.runtime import Run, RunEvent, Session, get_session
+from agentic_ray.runtime.progress import ProgressBar
+from agentic_ray.schedule.metrics import Metrics, PlacementRecord, summarise
+
+_MISSING: Final[Any] = object()
+_WAVE_BUNDLES_PER_SLOT = 8
+"""Bundles under way a slot; more would only delay what is learnt of the costs."""
+_FIRST_WAVE_PER_SLOT = 2
+_CANCEL_WAIT_SECONDS = 5.0
+
+Span = tuple[int, int]
+
+
+@dataclass(slots=True)
+class _Wave:
+    """Some consecutive chunks under way as one graph, and what its outputs stand for."""
+
+    run: Run
+    nodes: list[Span]
+
+
+@dataclass(slots=True)
+class _Plan:
+    """How far the data has been cut."""
+
+    position: int = 0
+    chunks: int = 0
+    exhausted: bool = False
+    waves: list[_Wave] = field(default_factory=list)
+
+
+class MapReduce:
+    """One map-reduce. `result` runs it; placements and metrics tell of it afterwards."""
+
+    def __init__(
+        self,
+        map_fn: Callable[..., Any],
+        data: Any,
+        reduce_fn: Callable[..., Any] | None,
+        *,
+        initial: Any,
+        chunk_size: int | str,
+        tag: Tag,
+        priority: int,
+        progress: bool | None,
+        session: Session,
+    ) -> None:
+        _check(map_fn, reduce_fn, chunk_size, tag, priority, initial)
+        blocks = isinstance(map_fn, Kernel)
+        fixed = None if chunk_size == "auto" else int(chunk_size)
+        self._leaves: Leaves = leaves_of(
+            data, blocks=blocks, block_rows=fixed if blocks else None, gpu=tag == "gpu"
+        )
+        # For a codelet the chunk size is the block's: how blocks are grouped stays automatic.
+        self._chunk = None if blocks else fixed
+        self._codelet = chunk_codelet(map_fn, reduce_fn)
+        self._combine: Codelet | None = None
+        if reduce_fn is not None:
+            self._combine = combine_codelet(map_fn, reduce_fn, optional=self._leaves.optional)
+        self._reduce_fn = reduce_fn
+        self._initial = initial
+        self._tag: Tag = tag
+        self._priority = priority
+        self._progress = progress
+        self._session = session
+        self._runs: list[Run] = []
+        self._asked = 0
+        self._started: float | None = None
+        self._finished: float | None = None
+        self._changed = threading.Event()
+
+    # --- for the user ------------------------------------------------------------------
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Run to the end and return the value.
+
+        Raises
+        ------
+        EmptyInputError
+            There is nothing to reduce and no ``initial``.
+        JobTimeoutError
+            Not done after ``timeout`` seconds; what runs is cancelled.
+        SerializationError, or the user's own exception
+        """
+        self._started = time.monotonic()
+        deadline = None if timeout is None else self._started + timeout
+        try:
+            total = self._leaves.count if self._leaves.bytes_per_leaf == 0 else None
+            with ProgressBar("map_reduce", total, self._progress, self._session.settings) as bar:
+                value = self._run(deadline, bar)
+        except BaseException:
+            self.cancel()
+            raise
+        finally:
+            self._finished = time.monotonic()
+        return value
+
+    def cancel(self) -> None:
+        """Stop what runs, and wait a little until it has stopped."""
+        unfinished = [run for run in self._runs if not run.done]
+        for run in unfinished:
+            run.cancel()
+        for run in unfinished:
+            run.wait(_CANCEL_WAIT_SECONDS)
+        if unfinished:
+            self._session.drain(_CANCEL_WAIT_SECONDS)
+
+    def placements(self) -> list[PlacementRecord]:
+        """Where each bundle ran and why, in the order they finished."""
+        return [record for run in self._runs for record in run.placements()]
+
+    def events(self) -> list[RunEvent]:
+        return sorted((e for run in self._runs for e in run.events()), key=lambda e: e.time)
+
+    @property
+    def metrics(self) -> Metrics:
+        end = self._finished or time.monotonic()
+        return summarise(
+            self.placements(),
+            slots=max((run.slots for run in self._runs), default=1),
+            makespan_seconds=end - (self._started or end),
+            asked=self._asked,
+            failed=sum(len(run.failed_bundles) for run in self._runs),
+            recovered=sum(len(run.recovered_bundles) for run in self._runs),
+        )
+
+    # --- the plan ----------------------------------------------------------------------
+
+    def _run(self, deadline: float | None, bar: ProgressBar) -> Any:
+        plan = _Plan(exhausted=self._leaves.count == 0)
+        while not plan.exhausted:
+            self._await_room(plan, deadline, bar)
+            self._next_wave(plan)
+        if not plan.waves:
+            return self._with_initial(NOTHING)
+        if self._combine is None:
+            lists = [chunk for wave in plan.waves for chunk in self._wait(wave.run, deadline, bar)]
+            return [value for values in lists for value in values]
+        if len(plan.waves) == 1 and len(plan.waves[0].nodes) == 1:
+            return self._with_initial(self._wait(plan.waves[0].run, deadline, bar)[0])
+        return self._with_initial(self._last_reduce(plan, deadline, bar))
+
+    def _await_room(self, plan: _Plan, deadline: float | None, bar: ProgressBar) -> None:
+        """Until more work is useful: few bundles under way, and some cost known."""
+        while True:
+            self._changed.clear()
+            under_way = 0
+            for run in self._runs:
+                if run.error is not None:
+                    run.result()  # raises it
+                under_way += run.bundles_total - len(run.records)
+            known = self._seconds_per_leaf() is not None or self._chunk is not None
+            limit = self._session.slots * _WAVE_BUNDLES_PER_SLOT // 2
+            if not under_way or (known and under_way <= limit):
+                return
+            self._pause(deadline, bar)
+
+    def _pause(self, deadline: float | None, bar: ProgressBar) -> None:
+        if deadline is not None and time.monotonic() > deadline:
+            raise JobTimeoutError("the map-reduce is not done in the time given")
+        self._changed.wait(0.1)  # short, so that the main thread notices Ctrl-C
+        done = sum(run.items_done for run in self._runs)
+        note = "" if self._leaves.count is not None else "(reading an iterator)"
+        bar.update(done, note=note)
+
+    def _wait(
+        self, run: Run, deadline: float | None, bar: ProgressBar, *, fetch: bool = True
+    ) -> list[Any]:
+        while not run.done:
+            self._changed.clear()
+            if not run.done:
+                self._pause(deadline, bar)
+            for other in self._runs:
+                if other.error is not None:
+                    other.result()
+        if not fetch:
+            return []
+        return run.result(None if deadline is None else max(0.1, deadline - time.monotonic()))
+
+    def _next_wave(self, plan: _Plan) -> None:
+        """Cut the next chunks and submit them with as much of the tree as they complete."""
+        start = plan.position
+        limit = self._session.slots * _WAVE_BUNDLES_PER_SLOT
+        spans: list[Span] = []
+        tasks: list[Task] = []
+        for span in self._next_spans(plan, limit):
+            cut = self._leaves.cut(*span)
+            if cut is None:
+                plan.exhausted = True
+                break
+            stop = span[0] + cut.leaves
+            spans.append((span[0], stop))
+            tasks.append(self._task(plan.chunks, span[0], cut))
+            plan.chunks += 1
+            plan.position = stop
+            self._asked += cut.items
+            if stop < span[1]:
+                plan.exhausted = True
+                break
+        if self._leaves.count is not None and plan.position >= self._leaves.count:
+            plan.exhausted = True
+        if not spans:
+            return
+        keys = [task.key for task in tasks]
+        nodes = spans
+        if self._combine is not None:
+            nodes, keys, more = self._tree(start, spans, keys, final=plan.exhausted)
+            tasks = [*tasks, *more]
+        # A chunk is sized to be a bundle; only what is far too small is put together.
+        run = self._session.submit(
+            TaskGraph(tasks, keys),
+            priority=self._priority,
+            asked=sum(task.cost.items for task in tasks),
+        )
+        run.listen(self._changed.set)
+        self._runs.append(run)
+        plan.waves.append(_Wave(run, nodes))
+
+    def _next_spans(self, plan: _Plan, limit: int) -> list[Span]:
+        """The next chunks, at most ``limit``, as leaves to take."""
+        start = plan.position
+        count = self._leaves.count
+        if self._chunk is not None:
+            stop = start + limit * self._chunk
+            stop = stop if count is None else min(stop, count)
+            return [(at, min(at + self._chunk, stop)) for at in range(start, stop, self._chunk)]
+        seconds = self._seconds_per_leaf()
+        slots = self._session.slots
+        if seconds is None:
+            first = slots * _FIRST_WAVE_PER_SLOT
+            if count is not None and count - start <= 2 * first:
+                first = count - start  # so few that nothing is learnt in time
+            return aligned_spans(start, start + first, 1)
+        left = math.inf if count is None else count - start
+        total = seconds * min(left, 1e15)
+        target = self._session.bundle_seconds(total)
+        size = int(min(max(target / max(seconds, 1e-9), 1), 1 << 30, left))
+        if count is None:
+            size = min(size, max(start, 1))  # an iterator's waves grow by doubling
+        spans = aligned_spans(start, start + int(min(left, limit * size)), size)[:limit]
+        low, high = spans[-1]
+        if high != count and (low % (high - low) or (high - low) & (high - low - 1)):
+            spans.pop()  # cut short by the limit, so no subtree
+        return spans
+
+    def _seconds_per_leaf(self) -> float | None:
+        """What a leaf costs, by the cost model; None before the first observation."""
+        size = self._leaves.bytes_per_leaf or 1.0
+        kinds = ("gpu", "cpu") if self._tag == "gpu" else ("cpu", "gpu")
+        for kind in kinds:
+            found = self._session.model.predict_size(self._codelet.name, kind, size)
+            if found is not None:
+                return found.seconds
+        return None
+
+    def _task(self, chunk: int, first: int, cut: Cut) -> Task:
+        return Task.of(
+            self._codelet,
+            chunk,
+            first,
+            list(cut.pieces),
+            key=f"{self._codelet.name}/{chunk}",
+            tag=self._tag,
+            cost=CostHint(read_bytes=cut.read_bytes, items=cut.items),
+            priority=0,
+        )
+
+    def _tree(
+        self, start: int, spans: list[Span], keys: list[str], *, final: bool
+    ) -> tuple[list[Span], list[str], list[Task]]:
+        """Combine the wave's chunks as far as the canonical tree allows without the others."""
+        assert self._combine is not None
+        stop = spans[-1][1]
+        if self._chunk is not None:
+            # Chunks were asked for: they are the leaves, in a tree of their own.
+            low = start // self._chunk
+            spans = [(low + i, low + i + 1) for i in range(len(spans))]
+            start, stop = low, low + len(spans)
+        whole = 1 << 62
+        # A last node that is no power of two long is a subtree only at the end of the data.
+        nodes = aligned_spans(start, stop, whole) if final else _complete(start, stop)
+        roots: list[str] = []
+        tasks: list[Task] = []
+        at = 0
+        for node in nodes:
+            inside = at
+            while at < len(spans) and spans[at][1] <= node[1]:
+                at += 1
+            more, root = tree_reduce(
+                keys[inside:at], self._combine, spans=spans[inside:at], tag=self._tag
+            )
+            tasks += more
+            roots.append(root)
+        return nodes, roots, tasks
+
+    def _last_reduce(self, plan: _Plan, deadline: float | None, bar: ProgressBar) -> Any:
+        """Combine the waves' values, small in number, as one more graph."""
+        assert self._combine is not None
+        nodes: list[Span] = []
+        leaves: list[Task] = []
+        hold = Codelet("value", _identity, opaque=self._combine.opaque)
+        for wave in plan.waves:
+            self._wait(wave.run, deadline, bar, fetch=False)
+            nodes += wave.nodes
+            for value in wave.run.handles():
+                key = f"{self._codelet.name}/value/{len(leaves)}"
+                leaves.append(Task.of(hold, value, key=key, cost=CostHint(items=0)))
+        tasks, root = tree_reduce(
+            [leaf.key for leaf in leaves], self._combine, spans=nodes, tag=self._tag
+        )
+        run = self._session.submit(
+            TaskGraph([*leaves, *tasks], [root]), priority=self._priority, asked=0
+        )
+        run.listen(self._changed.set)
+        self._runs.append(run)
+        return self._wait(run, deadline, bar)[0]
+
+    def _with_initial(self, value: Any) -> Any:
+        if value is NOTHING:
+            if self._reduce_fn is None:
+                return []
+            if self._initial is _MISSING:
+                raise EmptyInputError("cannot reduce an empty input without an initial value")
+            return self._initial
+        if self._initial is _MISSING or self._reduce_fn is None:
+            return value
+        return self._reduce_fn(self._initial, value)
+
+
+def _identity(value: Any) -> Any:
+    return value
+
+
+def _complete(start: int, stop: int) -> list[Span]:
+    """``start..stop`` as aligned spans that are all powers of two long."""
+    nodes: list[Span] = []
+    while start < stop:
+        length = 1 << ((stop - start).bit_length() - 1)
+        if start:
+            length = min(length, start & -start)
+        nodes.append((start, start + length))
+        start += length
+    return nodes
+
+
+def _check(
+    map_fn: Any, reduce_fn: Any, chunk_size: Any, tag: Any, priority: Any, initial: Any
+) -> None:
+    if not callable(map_fn):
+        raise InvalidTypeError(f"map_fn must be callable, not {type(map_fn).__name__}")
+    if reduce_fn is not None and not callable(reduce_fn):
+        raise InvalidTypeError(f"reduce_fn must be callable, not {type(reduce_fn).__name__}")
+    if reduce_fn is None and initial is not _MISSING:
+        raise InvalidArgumentError("initial needs a reduce_fn")
+    if chunk_size != "auto":
+        if not isinstance(chunk_size, int) or isinstance(chunk_size, bool):
+            raise InvalidTypeError(f"chunk_size must be 'auto' or an int, not {chunk_size!r}")
+        if chunk_size < 1:
+            raise InvalidArgumentError(f"chunk_size must be at least 1, not {chunk_size}")
+    if tag not in TAGS:
+        raise InvalidArgumentError(f"tag must be one of {', '.join(TAGS)}, not {tag!r}")
+    if not isinstance(priority, int) or isinstance(priority, bool):
+        raise InvalidTypeError(f"priority must be an int, not {priority!r}")
+
+
+def map_reduce_job(
+    map_fn: Callable[..., Any],
+    data: Any,
+    reduce_fn: Callable[..., Any] | None = None,
+    *,
+    initial: Any = _MISSING,
+    chunk_size: int | str = "auto",
+    tag: Tag = "any",
+    priority: int = 0,
+    progress: bool | None = None,
+) -> MapReduce:
+    """`map_reduce` as an object: ``.result()``, then ``.placements()`` and ``.metrics``."""
+    return MapReduce(
+        map_fn,
+        data,
+        reduce_fn,
+        initial=initial,
+        chunk_size=chunk_size,
+        tag=tag,
+        priority=priority,
+        progress=progress,
+        session=get_session(),
+    )
+
+
+def map_reduce(
+    map_fn: Callable[..., Any],
+    data: Any,
+    reduce_fn: Callable[..., Any] | None = None,
+    *,
+    initial: Any = _MISSING,
+    chunk_size: int | str = "auto",
+    tag: Tag = "any",
+    priority: int = 0,
+    progress: bool | None = None,
+) -> Any:
+    """Apply ``map_fn`` to every element of ``data`` and reduce the results in a fixed tree.
+
+    The tree depends on the number of elements only, so the result has the same bits whatever
+    the automatic chunk size, the cluster, the schedule, or what fails on the way.
+
+    Parameters
+    ----------
+    map_fn : callable or codelet
+        A plain function is called with one element, in a worker process. A codelet (see
+        `agentic_ray.codelet`) is called with blocks of rows of an array, or with the parts of
+        a source, in threads beside the data, on CPUs or GPUs.
+    data : sequence, range, numpy.ndarray, iterator, path, source, or ObjectRef(s) of arrays
+        An array is mapped along its first axis. A path is read by its suffix: CSV and Parquet
+        as tables, anything else as lines of text. An iterator is read as it is needed.
+    reduce_fn : callable, optional
+        ``reduce_fn(left, right)``, associative; order is kept, so it need not be commutative.
+        Without it the result is the list of mapped values, in order.
+    initial : optional
+        Combined once, from the left, with the reduction; also the result of an empty input.
+    chunk_size : int or "auto"
+        Elements of a task; for a codelet, rows of a block. ``"auto"`` follows what elements
+        were seen to cost.
+    tag : {"any", "cpu", "gpu"}
+        Where the tasks may run.
+    priority : int
+        Higher goes first.
+    progress : bool, optional
+        A progress bar; default: on work over two seconds where a person watches.
+
+    Returns
+    -------
+    The reduced value, or a list.
+
+    Raises
+    ------
+    EmptyInputError
+        Nothing to reduce and no ``initial``.
+    SerializationError
+        A function, an element or a result cannot be pickled.
+    InvalidTypeError, InvalidArgumentError
+        An argument cannot be used.
+    The user's own exception
+        Whatever ``map_fn`` or ``reduce_fn`` raised, with the remote traceback as its cause and
+        ``chunk_index`` and ``element_index``; the rest of the work is stopped.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar, operator
+    >>> ar.map_reduce(lambda x: x * x, [1, 2, 3, 4, 5], operator.add)
+    55
+    """
+    return map_reduce_job(
+        map_fn,
+        data,
+        reduce_fn,
+        initial=initial,
+        chunk_size=chunk_size,
+        tag=tag,
+        priority=priority,
+        progress=progress,
+    ).result()

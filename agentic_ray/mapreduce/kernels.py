@@ -1,0 +1,148 @@
+"""What runs on the executors: map the leaves of a chunk and fold them in the canonical tree.
+
+A leaf is what the map function is called with once: an element, a block of an array, or a part
+of a file (whose elements are leaves of their own below it). A piece is a `Part`, or a tuple
+``(data, start, stop, step)``: rows ``start..stop`` of a sequence, in blocks of ``step`` rows or,
+if that is None, one by one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentic_ray.graph import Codelet, CostHint, Kernel, accepts_xp, content_key, fold
+from agentic_ray.runtime import ElementFailure, check_cancelled
+from agentic_ray.sources import Part
+
+
+class Nothing:
+    """The value of a part that has no elements: the identity of every reduction."""
+
+    def __reduce__(self) -> str:
+        return "NOTHING"
+
+
+NOTHING = Nothing()
+
+
+@dataclass(frozen=True)
+class MapChunk:
+    """Maps the leaves of a chunk; reduces them if there is a ``reduce``, else lists them."""
+
+    function: Callable[..., Any]
+    reduce: Callable[..., Any] | None
+
+    def __call__(self, chunk: int, first: int, pieces: Sequence[Any], *, xp: Any = None) -> Any:
+        function: Callable[..., Any] = self.function
+        if accepts_xp(function):
+            function = functools.partial(function, xp=xp)
+        reduce = self.reduce
+        if reduce is not None and accepts_xp(reduce):
+            reduce = functools.partial(reduce, xp=xp)
+        values = self._values(function, chunk, first, pieces, reduce)
+        try:
+            if reduce is None:
+                return list(values)
+            if pieces and isinstance(pieces[0], Part):
+                return fold(Optional(reduce), values)
+            return fold(reduce, values)
+        except ElementFailure:
+            raise
+        except Exception as error:  # from the user's reduce function
+            raise ElementFailure(chunk, None) from error
+
+    def _values(
+        self,
+        function: Callable[..., Any],
+        chunk: int,
+        first: int,
+        pieces: Sequence[Any],
+        reduce: Callable[..., Any] | None,
+    ) -> Iterator[Any]:
+        index = first - 1
+        try:
+            for piece in pieces:
+                if isinstance(piece, Part):
+                    index += 1
+                    check_cancelled()
+                    loaded = piece.load()
+                    if piece.unit == "block":
+                        yield function(loaded)
+                    elif reduce is None:
+                        yield from map(function, loaded)
+                    else:
+                        mapped = list(map(function, loaded))
+                        yield fold(reduce, mapped) if mapped else NOTHING
+                    continue
+                data, start, stop, step = piece
+                if step is None:
+                    for element in data[start:stop]:
+                        index += 1
+                        yield function(element)
+                else:
+                    for low in range(start, stop, step):
+                        index += 1
+                        check_cancelled()
+                        yield function(data[low : min(low + step, stop)])
+        except Exception as error:
+            raise ElementFailure(chunk, index) from error
+
+
+@dataclass(frozen=True)
+class Optional:
+    """A binary operator that passes over NOTHING."""
+
+    operator: Callable[..., Any]
+
+    def __call__(self, left: Any, right: Any, *, xp: Any = None) -> Any:
+        if left is NOTHING or right is NOTHING:
+            return right if left is NOTHING else left
+        if accepts_xp(self.operator):
+            return self.operator(left, right, xp=xp)
+        return self.operator(left, right)
+
+
+def implementations(function: Any) -> tuple[Callable[..., Any] | None, Callable[..., Any] | None]:
+    """CPU and GPU version of a user's function: a Kernel's own, or the function on the CPU."""
+    if isinstance(function, Kernel):
+        codelet = function.codelet
+        return codelet.cpu, codelet.gpu
+    return function, None
+
+
+def name_of(function: Any) -> str:
+    if isinstance(function, Kernel):
+        return function.codelet.name.rpartition(".")[2]
+    return str(getattr(function, "__qualname__", type(function).__name__)).rpartition(".")[2]
+
+
+def chunk_codelet(map_fn: Any, reduce_fn: Any) -> Codelet:
+    """The codelet that maps and folds one chunk."""
+    cpu, gpu = implementations(map_fn)
+    reduce_cpu, reduce_gpu = (None, None) if reduce_fn is None else implementations(reduce_fn)
+    # The name is what the cost model learns under: different functions must not share it.
+    names = name_of(map_fn) + ("" if reduce_fn is None else f"+{name_of(reduce_fn)}")
+    return Codelet(
+        content_key(f"map[{names}]", cpu, reduce_cpu)[:-20],
+        None if cpu is None else MapChunk(cpu, reduce_cpu),
+        None if gpu is None else MapChunk(gpu, reduce_gpu or reduce_cpu),
+        opaque=not isinstance(map_fn, Kernel),
+    )
+
+
+def combine_codelet(map_fn: Any, reduce_fn: Any, *, optional: bool) -> Codelet:
+    """The codelet that combines two chunks' values, in the lane of the map function."""
+    cpu, gpu = implementations(reduce_fn)
+    if optional:
+        cpu = None if cpu is None else Optional(cpu)
+        gpu = None if gpu is None else Optional(gpu)
+    return Codelet(
+        content_key(f"reduce[{name_of(reduce_fn)}]", cpu)[:-20],
+        cpu,
+        gpu,
+        cost=CostHint(items=0),
+        opaque=not isinstance(map_fn, Kernel),
+    )

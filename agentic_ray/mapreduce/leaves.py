@@ -1,0 +1,201 @@
+"""Data of any kind as a row of leaves, cut into chunks on demand.
+
+Knows nothing of tasks: it turns leaves ``start..stop`` into pieces that can be sent.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from agentic_ray.errors import InvalidTypeError
+from agentic_ray.runtime import is_object_ref, put, stored
+from agentic_ray.sources import Part, Source, open_source
+
+BLOCK_BYTES = 1 << 20
+"""Size of a block given to a codelet: fits a core's cache, so temporaries stay there."""
+GPU_BLOCK_BYTES = 1 << 28
+"""The same for work tagged gpu: large enough to fill the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Pieces of one chunk: ``leaves`` of them, ``read_bytes`` in all (0: not known),
+    ``items`` logical tasks."""
+
+    pieces: tuple[Any, ...]
+    leaves: int
+    read_bytes: int
+    items: int
+
+
+class Leaves(Protocol):
+    """A row of leaves. ``count`` is None when only iterating tells."""
+
+    count: int | None
+    optional: bool
+    bytes_per_leaf: float
+
+    def cut(self, start: int, stop: int) -> Cut | None:
+        """Leaves ``start..stop``; fewer at the end of an iterator, None past it."""
+        ...
+
+
+class SequenceLeaves:
+    """Elements of a sequence, a range or an array, one leaf each."""
+
+    optional = False
+    bytes_per_leaf = 0.0
+
+    def __init__(self, data: Sequence[Any] | np.ndarray[Any, Any]) -> None:
+        self._data = data
+        self.count: int | None = len(data)
+
+    def cut(self, start: int, stop: int) -> Cut:
+        count = stop - start
+        piece = (put(self._data[start:stop]), 0, count, None)
+        return Cut((piece,), count, 0, count)
+
+
+class IteratorLeaves:
+    """Elements of an iterable that is read once, as far as it is needed."""
+
+    optional = False
+    bytes_per_leaf = 0.0
+    count: int | None = None
+
+    def __init__(self, data: Iterable[Any]) -> None:
+        self._iterator = iter(data)
+
+    def cut(self, start: int, stop: int) -> Cut | None:
+        items = list(itertools.islice(self._iterator, stop - start))
+        if not items:
+            return None
+        return Cut(((put(items), 0, len(items), None),), len(items), 0, len(items))
+
+
+class BlockLeaves:
+    """Blocks of rows of arrays that follow each other; no block crosses from one to the next."""
+
+    optional = False
+
+    def __init__(self, arrays: Sequence[tuple[Any, np.ndarray[Any, Any]]], block_rows: int) -> None:
+        self._sources = [source for source, _ in arrays]
+        self._lengths = [len(array) for _, array in arrays]
+        self._row_bytes = [array.nbytes / max(len(array), 1) for _, array in arrays]
+        self._rows = block_rows
+        blocks = [-(-length // block_rows) for length in self._lengths]
+        self._ends = list(itertools.accumulate(blocks))
+        self.count: int | None = self._ends[-1] if self._ends else 0
+        self.bytes_per_leaf = max(self._row_bytes, default=0.0) * block_rows
+
+    def cut(self, start: int, stop: int) -> Cut:
+        pieces: list[Any] = []
+        size = 0.0
+        at = start
+        index = bisect.bisect_right(self._ends, start)
+        while at < stop:
+            first = self._ends[index - 1] if index else 0
+            last = min(stop, self._ends[index])
+            low = (at - first) * self._rows
+            high = min((last - first) * self._rows, self._lengths[index])
+            size += (high - low) * self._row_bytes[index]
+            source = self._sources[index]
+            if isinstance(source, np.ndarray):
+                pieces.append((put(source[low:high]), 0, high - low, self._rows))
+            else:
+                pieces.append((source, low, high, self._rows))
+            at = last
+            index += 1
+        return Cut(tuple(pieces), stop - start, int(size), stop - start)
+
+
+class PartLeaves:
+    """Parts of files, one leaf each; a part of elements may turn out to be empty."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = parts
+        self.count: int | None = len(parts)
+        self.optional = any(part.unit == "element" for part in parts)
+        self.bytes_per_leaf = sum(part.bytes for part in parts) / max(len(parts), 1)
+
+    def cut(self, start: int, stop: int) -> Cut:
+        parts = tuple(self._parts[start:stop])
+        items = sum(1 if part.items is None else part.items for part in parts)
+        return Cut(parts, len(parts), sum(part.bytes for part in parts), items)
+
+
+def leaves_of(data: Any, *, blocks: bool, block_rows: int | None, gpu: bool) -> Leaves:
+    """Leaves of whatever the user gave.
+
+    Parameters
+    ----------
+    blocks : bool
+        The map function takes blocks of arrays (it is a codelet), not elements.
+    block_rows : int or None
+        Rows of a block; None: chosen from the row's size, and from nothing else, so that the
+        result has the same bits everywhere.
+    gpu : bool
+        Blocks are meant for a GPU.
+
+    Raises
+    ------
+    InvalidTypeError
+        The data cannot be mapped over.
+    FileNotFoundError
+        A path leads nowhere.
+    """
+    if isinstance(data, Source):
+        return PartLeaves(data.parts())
+    if isinstance(data, str | os.PathLike):
+        return PartLeaves(open_source(os.fspath(data)).parts())
+    if is_object_ref(data):
+        data = [data]
+    if isinstance(data, list | tuple) and data and all(is_object_ref(item) for item in data):
+        held = [stored(ref) for ref in data]
+        if not all(isinstance(value, np.ndarray) for _, value in held):
+            raise InvalidTypeError("ObjectRefs to map over must hold NumPy arrays")
+        if blocks:
+            return _blocks(held, block_rows, gpu)
+        if len(held) > 1:
+            return SequenceLeaves(np.concatenate([value for _, value in held]))
+        return SequenceLeaves(held[0][1])
+    if isinstance(data, np.ndarray):
+        if data.ndim == 0:
+            raise InvalidTypeError("cannot map over a 0-d array; use array.reshape(1)")
+        return _blocks([(data, data)], block_rows, gpu) if blocks else SequenceLeaves(data)
+    if isinstance(data, bytes | bytearray):
+        raise InvalidTypeError("cannot map over bytes; use list(data) for its numbers")
+    if blocks and isinstance(data, range | list | tuple) and _is_numeric(data):
+        array = np.asarray(data)
+        return _blocks([(array, array)], block_rows, gpu)
+    if isinstance(data, Sequence):
+        return SequenceLeaves(data)
+    if isinstance(data, Iterable):
+        return IteratorLeaves(data)
+    raise InvalidTypeError(
+        f"cannot map over {type(data).__name__}; give a sequence, a range, a NumPy array, an "
+        "iterator, a path or a source such as agentic_ray.sources.csv(path)"
+    )
+
+
+def _blocks(
+    arrays: Sequence[tuple[Any, np.ndarray[Any, Any]]], block_rows: int | None, gpu: bool
+) -> BlockLeaves:
+    if block_rows is None:
+        row_bytes = max((array.nbytes / max(len(array), 1) for _, array in arrays), default=1)
+        rows = int((GPU_BLOCK_BYTES if gpu else BLOCK_BYTES) / max(row_bytes, 1))
+        block_rows = 1 << (max(rows, 1).bit_length() - 1)
+    return BlockLeaves(arrays, block_rows)
+
+
+def _is_numeric(data: Sequence[Any]) -> bool:
+    return isinstance(data, range) or all(
+        isinstance(item, int | float | complex | np.number) for item in data
+    )
