@@ -1,0 +1,24 @@
+"""One embedded Ray for the whole run: starting it takes seconds, using it milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import agentic_ray as ar
+
+
+@pytest.fixture(scope="session")
+def _one_session() -> Iterator[None]:
+    yield
+    ar.shutdown()
+
+
+@pytest.fixture
+def ray_session(_one_session: None) -> ar.Session:
+    """A session on an embedded Ray with two CPUs, shared by all tests that need one.
+
+    A test that kills things restores what it killed, or uses a Ray of its own in a subprocess.
+    """
+    return ar.init(num_cpus=2)
