@@ -6,7 +6,7 @@ Pure data. How keys are hashed is in ``keys``, how graphs are rewritten in ``pas
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from agentic_ray.errors import CycleError, DuplicateKeyError, InvalidArgumentError, MissingKeyError
@@ -404,3 +404,8 @@ class Bundle:
             others = task.kinds()
             kinds = tuple(kind for kind in kinds if kind in others)
         return kinds
+
+    def on_cpu(self) -> Bundle:
+        """The same work, to be run on a CPU only."""
+        tasks = tuple(replace(task, tag="cpu") for task in self.tasks)
+        return Bundle(self.key, tasks, self.inputs, self.outputs)

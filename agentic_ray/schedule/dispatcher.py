@@ -19,7 +19,7 @@ from agentic_ray.errors import (
     NoSuitableDeviceError,
     PolicyError,
 )
-from agentic_ray.graph.task import Bundle
+from agentic_ray.graph.task import Bundle, Resources
 from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.events import (
     BundleFailed,
@@ -66,30 +66,39 @@ class RetryRules:
     base_seconds, cap_seconds : float
         Back-off: ``base * 2**(n - 1)`` up to the cap, plus up to half of it as jitter that
         depends on the bundle and the count only.
+    patience_seconds : float
+        How long ready work waits for a kind of device that the cluster has not got (any more)
+        before its graph fails. With no node at all it waits for the first.
     """
 
     max_failures: int = 4
     max_losses: int = 32
     base_seconds: float = 0.05
     cap_seconds: float = 10.0
+    patience_seconds: float = 30.0
 
     def delay_seconds(self, key: str, failures: int) -> float:
-        plain = min(self.cap_seconds, self.base_seconds * 2.0 ** (failures - 1))
+        plain = min(self.cap_seconds, self.base_seconds * 2.0 ** min(failures - 1, 64))
         jitter = zlib.crc32(f"{key}/{failures}".encode()) / 2**32
         return plain * (1 + jitter / 2)
 
 
 @dataclass(slots=True, eq=False)
 class _Record:
-    """A bundle's state. Ready when nothing is missing and it is neither done nor running."""
+    """A bundle's state. Ready when nothing is missing and it is neither done nor running.
+
+    ``missing`` counts the inputs that are not in the graph's values, also after they were
+    released. ``again``: it was done and is to be done again because values were lost.
+    """
 
     bundle: Bundle
     graph: _Graph
     bundle_id: int
     lane: tuple[tuple[str, ...], bool]
-    weight: int
+    resources: Resources
     missing: int = 0
     done: bool = False
+    again: bool = False
     queued: bool = False
     running: int = 0
     attempts: int = 0
@@ -100,7 +109,7 @@ class _Record:
 @dataclass(slots=True, eq=False)
 class _Graph:
     graph_id: str
-    outputs: tuple[str, ...]
+    outputs: frozenset[str]
     priority: int
     first_id: int
     count: int
@@ -119,6 +128,11 @@ class _Attempt:
     executor: Executor
     predicted_seconds: float
     started: bool = False
+    cancelled: bool = False
+
+
+def _codelet_names(bundle: Bundle) -> str:
+    return ", ".join(dict.fromkeys(task.codelet.name for task in bundle.tasks))
 
 
 class Dispatcher:
@@ -140,6 +154,7 @@ class Dispatcher:
         self._attempts: dict[tuple[int, int], _Attempt] = {}
         self._ready: dict[tuple[tuple[str, ...], bool], list[tuple[int, int, _Record]]] = {}
         self._delayed: list[tuple[float, int, _Record]] = []
+        self._stranded: dict[tuple[str, ...], float] = {}
         self._executor_count = 0
         self._requested = (0, 0)
         self._commands: list[Command] = []
@@ -153,8 +168,9 @@ class Dispatcher:
 
     @property
     def next_wakeup_seconds(self) -> float | None:
-        """When a Tick is needed for a delayed retry, on the adapter's clock."""
-        return self._delayed[0][0] if self._delayed else None
+        """When a Tick is needed for a delayed retry or a lost patience, on the adapter's clock."""
+        due = [since + self.retry.patience_seconds for since in self._stranded.values()]
+        return min([*due, *(entry[0] for entry in self._delayed[:1])], default=None)
 
     @property
     def idle(self) -> bool:
@@ -192,7 +208,7 @@ class Dispatcher:
             self.view.state = event.cluster
         elif isinstance(event, CancelRequested):
             graph = self._graphs.get(event.graph_id)
-            if graph is not None and not graph.over:
+            if graph is not None and not graph.over and not graph.finished:
                 error = JobCancelledError(f"job {event.graph_id} was cancelled")
                 self._fail_graph(graph, error, None)
         elif isinstance(event, GraphReleased):
@@ -201,11 +217,16 @@ class Dispatcher:
             self._request_resources()
         self._wake_delayed()
         self._schedule()
+        self._give_up_stranded()
         return self._commands
 
     def _submitted(self, event: GraphSubmitted) -> None:
         graph = _Graph(
-            event.graph_id, event.outputs, event.priority, self.next_bundle_id, len(event.bundles)
+            event.graph_id,
+            frozenset(event.outputs),
+            event.priority,
+            self.next_bundle_id,
+            len(event.bundles),
         )
         self._graphs[event.graph_id] = graph
         for bundle in event.bundles:
@@ -214,7 +235,7 @@ class Dispatcher:
                 graph,
                 self.next_bundle_id,
                 (bundle.kinds(), bundle.opaque),
-                max(1, round(bundle.resources.cpus)),
+                bundle.resources,
                 missing=len(bundle.inputs),
             )
             self.next_bundle_id += 1
@@ -224,7 +245,7 @@ class Dispatcher:
             for key in bundle.inputs:
                 graph.consumers.setdefault(key, []).append(record)
                 graph.uses[key] = graph.uses.get(key, 0) + 1
-        for key in dict.fromkeys(event.outputs):
+        for key in graph.outputs:
             graph.uses[key] = graph.uses.get(key, 0) + 1
             graph.outputs_missing += 1
         refusal = self._refusal(event.bundles)
@@ -260,38 +281,77 @@ class Dispatcher:
             for consumer in graph.consumers.get(info.key, ()):
                 consumer.missing -= 1
                 self._offer(consumer)
-        for key in record.bundle.inputs:
-            graph.uses[key] -= 1
-            if not graph.uses[key] and graph.values.pop(key, None) is not None:
-                unwanted.append(key)
+        unwanted += self._drop_uses(graph, record.bundle.inputs)
         if unwanted:
             self._commands.append(Release(graph.graph_id, tuple(unwanted)))
         self._maybe_finish(graph)
+
+    def _drop_uses(self, graph: _Graph, keys: Iterable[str]) -> list[str]:
+        """One use less of each of ``keys``; gives the values that nobody needs any more.
+
+        A bundle that was to make lost values again, has not started, and of which nobody needs
+        a value any more counts as done, and so on up the graph.
+        """
+        released: list[str] = []
+        pending = list(keys)
+        while pending:
+            key = pending.pop()
+            graph.uses[key] -= 1
+            if graph.uses[key]:
+                continue
+            if graph.values.pop(key, None) is not None:
+                released.append(key)
+                for consumer in graph.consumers.get(key, ()):
+                    consumer.missing += 1
+            producer = graph.home.get(key)
+            if producer is not None and not producer.running and self._is_spare(producer):
+                producer.done = True
+                pending += producer.bundle.inputs
+        return released
+
+    def _is_spare(self, record: _Record) -> bool:
+        """Whether it is to run again although nobody needs any more what was lost."""
+        if not record.again or record.done:
+            return False
+        graph = record.graph
+        return not any(
+            graph.uses.get(key) and key not in graph.values for key in record.bundle.outputs
+        )
 
     def _failed(self, event: BundleFailed) -> None:
         attempt = self._end_attempt(event.bundle_id, event.attempt)
         if attempt is None:
             return
         record = attempt.record
-        if record.done or record.graph.over:
-            return
-        if event.cause == "user":
-            self._fail_graph(record.graph, event.error, record.bundle)
-            return
         if event.cause == "memory" and "cpu" in record.lane[0]:
-            record.lane = (("cpu",), record.lane[1])  # the device was too small for it
+            record.bundle = record.bundle.on_cpu()  # the device was too small for it
+            record.lane = (record.bundle.kinds(), record.lane[1])
         if event.cause == "input_lost":
             record.losses += 1
         else:
             record.failures += 1
-        self._retry(record, event.error)
+        self._retry(record, event.error, final=event.cause == "user")
 
-    def _retry(self, record: _Record, error: BaseException) -> None:
+    def _retry(self, record: _Record, error: BaseException, *, final: bool = False) -> None:
+        """Try a bundle again after a while, or fail its graph if its budget is spent.
+
+        Nothing of the kind if nobody waits for it any more.
+        """
+        if record.running or record.done or record.graph.over or record.graph.finished:
+            return
+        if self._is_spare(record):
+            record.done = True
+            released = self._drop_uses(record.graph, record.bundle.inputs)
+            if released:
+                self._commands.append(Release(record.graph.graph_id, tuple(released)))
+            return
+        if final:
+            self._fail_graph(record.graph, error, record.bundle)
+            return
         rules = self.retry
         if record.failures > rules.max_failures or record.losses > rules.max_losses:
-            names = ", ".join(dict.fromkeys(task.codelet.name for task in record.bundle.tasks))
             lost = ExecutorLostError(
-                f"bundle {record.bundle.key} ({names}) lost its executor "
+                f"bundle {record.bundle.key} ({_codelet_names(record.bundle)}) lost its executor "
                 f"{record.failures + record.losses} times; last: {error}"
             )
             lost.__cause__ = error
@@ -341,21 +401,22 @@ class Dispatcher:
         executor.healthy = False
         for key, attempt in list(self._attempts.items()):
             if attempt.executor is executor:
+                self._cancel(key, attempt)
                 self._end_attempt(*key)
-                record = attempt.record
-                self._commands.append(Cancel(*key))
-                if not record.done and not record.graph.over and not record.running:
-                    record.losses += 1
-                    self._retry(record, ExecutorLostError(reason))
+                attempt.record.losses += 1
+                self._retry(attempt.record, ExecutorLostError(reason))
 
     def _lose(self, graph: _Graph, keys: Iterable[str]) -> None:
         """Values are gone: make again what is still needed, recursively up the graph."""
         gone: list[str] = []
-        pending = list(keys)
+        seen: set[str] = set()
+        pending = [] if graph.over else list(keys)
         while pending:
             key = pending.pop()
-            if graph.over or key not in graph.home:
+            producer = graph.home.get(key)
+            if producer is None or key in seen:
                 continue
+            seen.add(key)
             if graph.values.pop(key, None) is not None:
                 gone.append(key)
                 if key in graph.outputs:
@@ -363,14 +424,14 @@ class Dispatcher:
                     graph.finished = False
                 for consumer in graph.consumers.get(key, ()):
                     consumer.missing += 1
-            producer = graph.home[key]
-            if not graph.uses.get(key) or not producer.done:
+            if not graph.uses.get(key):
                 continue
-            producer.done = False
-            for name in producer.bundle.inputs:
-                graph.uses[name] += 1
-                if name not in graph.values:
-                    pending.append(name)
+            if producer.done:
+                producer.done = False
+                producer.again = True
+                for name in producer.bundle.inputs:
+                    graph.uses[name] += 1
+            pending += (name for name in producer.bundle.inputs if name not in graph.values)
             self._offer(producer)
         if gone:
             self._commands.append(Recompute(graph.graph_id, tuple(gone)))
@@ -380,9 +441,17 @@ class Dispatcher:
         if graph is None:
             return
         graph.over = True
+        waiting = False
         for record in self._of(graph):
             self._cancel_attempts(record)
-            self._records.pop(record.bundle_id, None)
+            waiting = waiting or record.queued
+            del self._records[record.bundle_id]
+        if waiting:  # do not keep it alive in the queues
+            for heap in self._ready.values():
+                heap[:] = [entry for entry in heap if entry[2].graph is not graph]
+                heapq.heapify(heap)
+            self._delayed = [entry for entry in self._delayed if entry[2].graph is not graph]
+            heapq.heapify(self._delayed)
         if graph.values:
             self._commands.append(Release(graph.graph_id, tuple(graph.values)))
 
@@ -399,7 +468,7 @@ class Dispatcher:
         if found is not None:
             found.record.running -= 1
             executor = found.executor
-            executor.in_flight -= found.record.weight
+            executor.give_back(found.record.resources)
             executor.backlog_seconds = max(0.0, executor.backlog_seconds - found.predicted_seconds)
             if not executor.in_flight:
                 executor.backlog_seconds = 0.0  # no drift from rounding
@@ -409,7 +478,12 @@ class Dispatcher:
         if record.running:
             for key, attempt in self._attempts.items():
                 if attempt.record is record:
-                    self._commands.append(Cancel(*key))
+                    self._cancel(key, attempt)
+
+    def _cancel(self, key: tuple[int, int], attempt: _Attempt) -> None:
+        if not attempt.cancelled:
+            attempt.cancelled = True
+            self._commands.append(Cancel(*key))
 
     def _fail_graph(self, graph: _Graph, error: BaseException, bundle: Bundle | None) -> None:
         graph.over = True
@@ -441,6 +515,9 @@ class Dispatcher:
     def _refusal(self, bundles: Iterable[Bundle]) -> tuple[BaseException, Bundle] | None:
         """Why this cluster can never run one of these bundles, checked at submit."""
         executors = self.view.executors.values()
+        for bundle in bundles:
+            if not bundle.kinds():
+                return self._no_device(bundle), bundle
         if not executors:
             return None  # nothing known yet: wait for the first node
         kinds_here = {executor.kind for executor in executors}
@@ -448,14 +525,9 @@ class Dispatcher:
         cpus = max((s.cpus_total for s in states), default=max(e.slots for e in executors))
         memories = [s.memory_total_bytes for s in states if s.memory_total_bytes is not None]
         for bundle in bundles:
-            names = ", ".join(dict.fromkeys(task.codelet.name for task in bundle.tasks))
-            kinds = bundle.kinds()
-            if not kinds_here.intersection(kinds):
-                wanted = " or ".join(kinds) or "no device at all (its tag excludes every version)"
-                return NoSuitableDeviceError(
-                    f"{names} can only run on {wanted}, and this cluster has "
-                    f"{self._described()}; give the codelet a cpu implementation or add a GPU node"
-                ), bundle
+            if not kinds_here.intersection(bundle.kinds()):
+                return self._no_device(bundle), bundle
+            names = _codelet_names(bundle)
             need = bundle.resources
             if need.cpus > max(cpus, 1):
                 return ImpossibleResourcesError(
@@ -467,6 +539,13 @@ class Dispatcher:
                     f"has {max(memories)}"
                 ), bundle
         return None
+
+    def _no_device(self, bundle: Bundle) -> NoSuitableDeviceError:
+        wanted = " or ".join(bundle.kinds()) or "no device at all (its tag excludes every version)"
+        return NoSuitableDeviceError(
+            f"{_codelet_names(bundle)} can only run on {wanted}, and this cluster has "
+            f"{self._described()}; give the codelet a cpu implementation or add a GPU node"
+        )
 
     def _described(self) -> str:
         executors = self.view.executors.values()
@@ -492,20 +571,30 @@ class Dispatcher:
             self._requested = (cpus, gpus)
             self._commands.append(RequestResources(cpus, gpus))
 
+    def _give_up_stranded(self) -> None:
+        """Fail what has waited too long for a kind of device that is not there."""
+        kinds_here = {executor.kind for executor in self.view.executors.values()}
+        waiting: dict[tuple[str, ...], float] = {}
+        for (kinds, _), heap in self._ready.items():
+            if heap and kinds_here and not kinds_here.intersection(kinds):
+                since = self._stranded.get(kinds, self.view.now_seconds)
+                if self.view.now_seconds < since + self.retry.patience_seconds:
+                    waiting[kinds] = since
+                    continue
+                for _, _, record in heap:
+                    record.queued = False
+                    if not record.graph.over and not record.graph.finished:
+                        error = self._no_device(record.bundle)
+                        self._fail_graph(record.graph, error, record.bundle)
+                heap.clear()
+        self._stranded = waiting
+
     # --- placing -----------------------------------------------------------------------
 
     def _schedule(self) -> None:
         while True:
             window = self._window()
-            if not window:
-                return
-            started = self._place(window)
-            for record in window:
-                if not record.running:
-                    record.queued = False
-                    if not record.graph.over:
-                        self._offer(record)
-            if not started:
+            if not window or not self._place(window):
                 return
 
     def _window(self) -> list[_Record]:
@@ -537,7 +626,30 @@ class Dispatcher:
         return [record for _, _, record in window]
 
     def _place(self, window: list[_Record]) -> bool:
-        """Ask the policy about ``window`` and start what it placed; False: nothing started."""
+        """Start what the policy places of ``window``; the rest stays ready.
+
+        False: nothing changed. An error of the policy fails the graph it happens with.
+        """
+        error = self._try_place(window)
+        graphs = list(dict.fromkeys(record.graph for record in window))
+        if error is not None and len(graphs) > 1:
+            errors = {
+                graph: self._try_place([record for record in window if record.graph is graph])
+                for graph in graphs
+            }
+        else:
+            errors = dict.fromkeys(graphs, error)
+        for graph, blamed in errors.items():
+            if blamed is not None and not graph.finished:
+                self._fail_graph(graph, blamed, None)
+        for record in window:
+            if not record.running:
+                record.queued = False
+                if errors[record.graph] is None:
+                    self._offer(record)
+        return any(errors.values()) or any(record.running for record in window)
+
+    def _try_place(self, window: list[_Record]) -> PolicyError | None:
         by_key = {record.bundle.key: record for record in window}
         self.view.values = {
             key: record.graph.values[key] for record in window for key in record.bundle.inputs
@@ -546,49 +658,51 @@ class Dispatcher:
             placements = list(
                 self.policy.place([record.bundle for record in window], self.view, self.model)
             )
-            for placement in placements:
-                self._check(placement, by_key)
+            self._check(placements, by_key)
         except PolicyError as error:
-            self._blame(window, error)
-            return False
+            return error
         except Exception as error:  # a policy is user code
-            blamed = PolicyError(f"policy {self.policy.name!r} raised {error!r}")
-            blamed.__cause__ = error
-            self._blame(window, blamed)
-            return False
+            raised = PolicyError(f"policy {self.policy.name!r} raised {error!r}")
+            raised.__cause__ = error
+            return raised
+        full: set[Executor] = set()
         for placement in placements:
-            self._start(by_key.pop(placement.bundle), placement)
-        if not placements and not self._attempts:
-            self._blame(
-                window,
-                PolicyError(
-                    f"policy {self.policy.name!r} places none of {len(window)} ready bundles "
-                    "although nothing is running"
-                ),
-            )
-        return bool(placements)
+            record = by_key[placement.bundle]
+            executor = self.view.executors[placement.node_id, placement.device]
+            if executor not in full and executor.admits(record.resources, record.lane[1]):
+                self._start(record, placement)
+            else:
+                full.add(executor)  # nothing less urgent overtakes what waits for room here
+        if self._attempts:
+            return None
+        return PolicyError(
+            f"policy {self.policy.name!r} places none of {len(window)} ready bundles where there "
+            "is room although nothing is running"
+        )
 
-    def _check(self, placement: Placement, offered: dict[str, _Record]) -> None:
+    def _check(self, placements: Iterable[Placement], offered: dict[str, _Record]) -> None:
         name = self.policy.name
-        record = offered.get(placement.bundle)
-        if record is None:
-            raise PolicyError(f"policy {name!r} placed {placement.bundle!r}, which was not offered")
-        executor = self.view.executors.get((placement.node_id, placement.device))
-        if executor is None:
-            raise PolicyError(
-                f"policy {name!r} placed {placement.bundle!r} on unknown device "
-                f"{placement.device!r} of node {placement.node_id!r}"
-            )
-        if executor.kind not in record.lane[0]:
-            raise PolicyError(
-                f"policy {name!r} placed {placement.bundle!r} on a {executor.kind}, it runs on "
-                f"{' or '.join(record.lane[0])} only"
-            )
-
-    def _blame(self, window: list[_Record], error: PolicyError) -> None:
-        for graph in dict.fromkeys(record.graph for record in window):
-            if not graph.over:
-                self._fail_graph(graph, error, None)
+        placed: set[str] = set()
+        for placement in placements:
+            record = offered.get(placement.bundle)
+            if record is None:
+                raise PolicyError(
+                    f"policy {name!r} placed {placement.bundle!r}, which was not offered"
+                )
+            if placement.bundle in placed:
+                raise PolicyError(f"policy {name!r} placed {placement.bundle!r} twice")
+            placed.add(placement.bundle)
+            executor = self.view.executors.get((placement.node_id, placement.device))
+            if executor is None:
+                raise PolicyError(
+                    f"policy {name!r} placed {placement.bundle!r} on unknown device "
+                    f"{placement.device!r} of node {placement.node_id!r}"
+                )
+            if executor.kind not in record.lane[0]:
+                raise PolicyError(
+                    f"policy {name!r} placed {placement.bundle!r} on a {executor.kind}, it runs "
+                    f"on {' or '.join(record.lane[0])} only"
+                )
 
     def _start(self, record: _Record, placement: Placement) -> None:
         executor = self.view.executors[placement.node_id, placement.device]
@@ -597,7 +711,7 @@ class Dispatcher:
         record.running += 1
         record.queued = False
         predicted = placement.predicted_seconds or 0.0
-        executor.in_flight += record.weight
+        executor.take(record.resources)
         executor.backlog_seconds += predicted
         self._attempts[record.bundle_id, attempt] = _Attempt(record, executor, predicted)
         self._commands.append(

@@ -5,10 +5,11 @@ The Dispatcher keeps these objects up to date; a policy only reads them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from agentic_ray.graph.task import Bundle
+from agentic_ray.graph.task import Bundle, Resources
 from agentic_ray.schedule.events import ValueInfo
 from agentic_ray.telemetry.state import ClusterState, NodeState
 
@@ -20,6 +21,8 @@ PREFETCH_PER_SLOT = 1
 class Executor:
     """One device of one node: ``slots`` bundles run there at once.
 
+    ``in_flight`` counts the slots of the bundles sent there: as many as its CPUs for a bundle on
+    a CPU device, one on a GPU. ``wide`` of them belong to bundles of several slots.
     ``backlog_seconds`` is the predicted work in flight, divided by nothing; ``speed`` is the
     device's speed relative to the cost model's reference.
     """
@@ -31,6 +34,8 @@ class Executor:
     speed: float = 1.0
     memory_bytes: int | None = None
     in_flight: int = 0
+    wide: int = 0
+    memory_in_flight_bytes: int = 0
     backlog_seconds: float = 0.0
     healthy: bool = True
     reason: str = ""
@@ -40,8 +45,45 @@ class Executor:
         """How many more bundles it takes. Opaque ones are processes: none is sent ahead."""
         if not self.healthy:
             return 0
-        ahead = 0 if opaque else self.slots * PREFETCH_PER_SLOT
+        ahead = 0 if opaque or self.wide else self.slots * PREFETCH_PER_SLOT
         return max(0, self.slots + ahead - self.in_flight)
+
+    def admits(self, resources: Resources, opaque: bool = False) -> bool:
+        """Whether a bundle that needs ``resources`` may be sent now.
+
+        Nothing is sent ahead of or behind a bundle of several slots, since an executor counts
+        calls. A bundle that is too large for the device runs there alone.
+        """
+        if not self.healthy or self.slots < 1:
+            return False
+        if not self.in_flight:
+            return True
+        width = self._width(resources)
+        room = self.room(opaque) if width == 1 else self.slots - self.in_flight
+        if width > room:
+            return False
+        after = self.memory_in_flight_bytes + self._memory_bytes(resources)
+        return self.memory_bytes is None or after <= self.memory_bytes
+
+    def take(self, resources: Resources) -> None:
+        """Count a bundle that was sent."""
+        self._count(resources, 1)
+
+    def give_back(self, resources: Resources) -> None:
+        """Count a bundle that has ended."""
+        self._count(resources, -1)
+
+    def _count(self, resources: Resources, sign: int) -> None:
+        width = self._width(resources)
+        self.in_flight += sign * width
+        self.wide += sign * width if width > 1 else 0
+        self.memory_in_flight_bytes += sign * self._memory_bytes(resources)
+
+    def _width(self, resources: Resources) -> int:
+        return max(1, math.ceil(resources.cpus)) if self.kind == "cpu" else 1
+
+    def _memory_bytes(self, resources: Resources) -> int:
+        return resources.memory_bytes if self.kind == "cpu" else resources.gpu_memory_bytes
 
     @property
     def load(self) -> float:

@@ -1,0 +1,665 @@
+"""Deterministic simulation of the Dispatcher: a seeded random cluster in virtual time.
+
+A second, much simpler model of what is going on checks every command and, after every event,
+the invariants. ``python tests/schedule/simulation.py SEED`` replays one seed and prints it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import math
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentic_ray.errors import (
+    ExecutorLostError,
+    ImpossibleResourcesError,
+    JobCancelledError,
+    NoSuitableDeviceError,
+    PolicyError,
+)
+from agentic_ray.graph import Bundle, Codelet, Ref, Resources, Task, TaskGraph, bundle
+from agentic_ray.schedule import ClusterView, CostModel, Dispatcher, Placement, Policy, RetryRules
+from agentic_ray.schedule import events as ev
+from agentic_ray.schedule.policies import get_policy
+from agentic_ray.schedule.view import PREFETCH_PER_SLOT, Executor
+from agentic_ray.telemetry.state import ClusterState, NodeState
+
+HORIZON_SECONDS = 10.0
+"""Graphs are submitted and faults happen before this; afterwards everything must drain."""
+
+POLICIES = ("load_balance",)
+
+
+def _nothing(*_: Any) -> None: ...
+
+
+_CPU = Codelet("on_cpu", _nothing)
+_BOTH = Codelet("on_both", _nothing, _nothing)
+_GPU = Codelet("on_gpu", None, _nothing)
+_OPAQUE = Codelet("opaque", _nothing, opaque=True)
+
+
+class SimulationFailure(AssertionError):
+    """An invariant does not hold; the message carries the seed."""
+
+
+class UserError(Exception):
+    """What the user's code raises in the simulation."""
+
+
+class RandomPolicy:
+    """Any placement the contract allows, also onto full executors, which the Dispatcher defers."""
+
+    name = "random"
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+
+    def place(
+        self, ready: Sequence[Bundle], cluster: ClusterView, model: CostModel
+    ) -> Sequence[Placement]:
+        placements = []
+        for offered in ready:
+            executors = cluster.of_kinds(offered.kinds())
+            admitting = [e for e in executors if e.admits(offered.resources, offered.opaque)]
+            if self._rng.random() < 0.3:
+                placements.append(self._placed(offered, self._rng.choice(executors)))
+            elif admitting and (not placements or self._rng.random() < 0.7):
+                placements.append(self._placed(offered, self._rng.choice(admitting)))
+        return placements
+
+    def _placed(self, offered: Bundle, executor: Executor) -> Placement:
+        return Placement(offered.key, executor.node_id, executor.device, None, None, "random")
+
+
+class BrokenPolicy(RandomPolicy):
+    """Raises, or answers with nonsense, now and then."""
+
+    name = "broken"
+
+    def place(
+        self, ready: Sequence[Bundle], cluster: ClusterView, model: CostModel
+    ) -> Sequence[Placement]:
+        placements = list(super().place(ready, cluster, model))
+        fault = self._rng.randrange(40)
+        if fault == 0:
+            raise ZeroDivisionError("broken policy")
+        if fault == 1 and placements:
+            return [*placements, placements[0]]
+        if fault == 2:
+            return [*placements, Placement("nobody", "nowhere", "cpu", None, None, "")]
+        if fault == 3:
+            return [Placement(ready[0].key, "nowhere", "cpu", None, None, "")]
+        return [] if fault == 4 else placements
+
+
+@dataclass(slots=True)
+class _Device:
+    slots: ev.DeviceSlots
+    attempts: list[tuple[int, int]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Node:
+    node_id: str
+    devices: dict[str, _Device]
+    slowness: float = 1.0
+
+
+@dataclass(slots=True)
+class _Part:
+    """A bundle as the model sees it."""
+
+    bundle: Bundle
+    bundle_id: int
+    starts: int = 0
+    completed: int = 0
+    failures: int = 0
+    losses: int = 0
+    live: int = 0
+
+
+@dataclass(slots=True)
+class _Job:
+    graph_id: str
+    outputs: tuple[str, ...]
+    parts: list[_Part]
+    first_id: int
+    state: str = "open"
+    values: dict[str, str | None] = field(default_factory=dict)
+    home: dict[str, _Part] = field(default_factory=dict)
+    users: dict[str, list[_Part]] = field(default_factory=dict)
+    cancel_asked: bool = False
+
+    def demanded(self, key: str) -> bool:
+        """Whether anybody needs the value of ``key``, be it there or not."""
+        return key in self.outputs or any(self.wanted(part) for part in self.users.get(key, ()))
+
+    def wanted(self, part: _Part) -> bool:
+        """Whether ``part`` is still to be run, or to be run again."""
+        if not part.completed or part.live:
+            return True
+        return any(key not in self.values and self.demanded(key) for key in part.bundle.outputs)
+
+
+@dataclass(slots=True)
+class _Attempt:
+    job: _Job
+    part: _Part
+    place: tuple[str, str]
+    cancelled: bool = False
+
+
+class Simulation:
+    """One seeded run; ``log`` is every event and command in order."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.rng = rng = random.Random(seed)
+        self.log: list[str] = []
+        self.now = 0.0
+        self.retry = RetryRules(
+            max_failures=rng.choice((0, 2, 4)),
+            max_losses=rng.choice((1, 8, 32)),
+            base_seconds=0.05,
+            cap_seconds=1.0,
+            patience_seconds=3.0,
+        )
+        self.policy = self._pick_policy()
+        self.dispatcher = Dispatcher(self.policy, retry=self.retry)
+        self.fault_rate = rng.choice((0.0, 0.02, 0.1, 0.3))
+        self.inline_rate = rng.choice((0.0, 0.3, 1.0))
+        self.gpu_rate = rng.choice((0.0, 0.5))
+        self.nodes: dict[str, _Node] = {}
+        self.jobs: dict[str, _Job] = {}
+        self.attempts: dict[tuple[int, int], _Attempt] = {}
+        self.executions = 0
+        self._agenda: list[tuple[float, int, str, Any]] = []
+        self._sequence = 0
+        self._just_lost: set[tuple[str, str]] = set()
+        self._event: ev.Event = ev.Tick(0.0)
+
+    def _pick_policy(self) -> Policy:
+        choice = self.rng.random()
+        if choice < 0.1:
+            return BrokenPolicy(self.rng)
+        if choice < 0.5:
+            return RandomPolicy(self.rng)
+        return get_policy(self.rng.choice(POLICIES))
+
+    # --- the run -----------------------------------------------------------------------
+
+    def run(self) -> Simulation:
+        try:
+            self._plan()
+            self._drain()
+            self._finish()
+        except SimulationFailure:
+            raise
+        except Exception as error:
+            self._fail(f"{type(error).__name__}: {error}", error)
+        return self
+
+    def digest(self) -> str:
+        return hashlib.sha256("\n".join(self.log).encode()).hexdigest()
+
+    def _plan(self) -> None:
+        rng = self.rng
+        for i in range(rng.randint(0, 3)):
+            self._at(rng.choice((0.0, rng.uniform(0, 3))), "node_up", f"n{i}")
+        shapes = [self._random_graph(i) for i in range(rng.randint(1, 3))]
+        for i in range(rng.randint(1, 4)):
+            graph = rng.choice(shapes)
+            self._at(rng.uniform(0, HORIZON_SECONDS / 2), "submit", (f"g{i}", graph))
+        faults = ("node_down", "node_up", "gpu_lost", "value_lost", "slow", "cancel", "release")
+        for _ in range(rng.choice((0, 2, 8))):
+            self._at(rng.uniform(0, HORIZON_SECONDS), rng.choice(faults), None)
+        for _ in range(rng.randint(0, 3)):
+            self._at(rng.uniform(0, HORIZON_SECONDS), rng.choice(("tick", "telemetry")), None)
+        self._at(HORIZON_SECONDS, "node_up", "last")
+
+    def _random_graph(self, index: int) -> tuple[tuple[Bundle, ...], tuple[str, ...]]:
+        rng = self.rng
+        tasks: list[Task] = []
+        small = rng.random() < 0.7
+        for i in range(rng.randint(1, 14)):
+            known = [task.key for task in tasks]
+            inputs = rng.sample(known, min(len(known), rng.choice((0, 1, 1, 2, 3))))
+            codelet = rng.choice((_CPU, _CPU, _CPU, _OPAQUE, _BOTH, _BOTH, _GPU))
+            if codelet is _GPU and rng.random() > self.gpu_rate:
+                codelet = _BOTH
+            resources = Resources(
+                cpus=1 if small else rng.choice((0.5, 1, 1, 1.5, 2, 3)),
+                memory_bytes=rng.choice((0, 0, 40, 70)),
+                gpu_memory_bytes=rng.choice((0, 0, 60)),
+            )
+            tasks.append(
+                Task.of(
+                    codelet,
+                    *map(Ref, inputs),
+                    key=f"t{index}.{i}",
+                    tag=rng.choice(("any", "gpu")) if codelet.gpu else "any",
+                    resources=resources,
+                    priority=rng.choice((0, 0, 0, 5)),
+                )
+            )
+        used = {key for task in tasks for key in task.dependencies}
+        outputs = [t.key for t in tasks if t.key not in used or rng.random() < 0.1]
+        graph = TaskGraph(tasks, outputs[: rng.choice((1, len(outputs)))])
+        target = rng.choice((0.0, 2.0, 4.0))
+        return bundle(graph, seconds=lambda _: 1.0, target_seconds=target), graph.outputs
+
+    def _drain(self) -> None:
+        while True:
+            wakeup = self.dispatcher.next_wakeup_seconds
+            if wakeup is not None and (not self._agenda or wakeup <= self._agenda[0][0]):
+                self._send(ev.Tick(max(self.now, wakeup + self.rng.choice((0.0, 0.01)))))
+            elif self._agenda:
+                time, _, kind, detail = heapq.heappop(self._agenda)
+                self.now = max(self.now, time)
+                getattr(self, f"_do_{kind}")(detail)
+            else:
+                return
+
+    def _finish(self) -> None:
+        for job in self.jobs.values():
+            self._check(job.state != "open", f"{job.graph_id} never ends")
+            if job.state != "released":
+                self._send(ev.GraphReleased(self.now, job.graph_id))
+        self._drain()
+        for name, kept in vars(self.dispatcher).items():
+            if isinstance(kept, dict | list) and name not in ("_ready", "_commands"):
+                self._check(not kept, f"{name} keeps {kept!r} after everything was released")
+        queued = [heap for heap in self.dispatcher._ready.values() if heap]
+        self._check(not queued, f"queues keep {queued!r} after everything was released")
+
+    def _at(self, time: float, kind: str, detail: Any) -> None:
+        self._sequence += 1
+        heapq.heappush(self._agenda, (time, self._sequence, kind, detail))
+
+    # --- what happens to the cluster ---------------------------------------------------
+
+    def _do_tick(self, _: None) -> None:
+        self._send(ev.Tick(self.now))
+
+    def _do_telemetry(self, _: None) -> None:
+        states = tuple(self._state(node) for node in self.nodes.values())
+        self._send(ev.Telemetry(self.now, ClusterState(states, self.now)))
+
+    def _do_node_up(self, node_id: str | None) -> None:
+        """A node comes, or one that is there comes with other devices."""
+        rng = self.rng
+        node_id = node_id or f"n{rng.randrange(4)}"
+        offers = [ev.DeviceSlots("cpu", "cpu", rng.choice((1, 2, 4)), rng.choice((0.5, 1.0)))]
+        if rng.random() < 0.3:
+            offers[0] = ev.DeviceSlots("cpu", "cpu", offers[0].slots, 1.0, 100)
+        for i in range(rng.choice((0, 0, 1, 2))):
+            memory = rng.choice((None, 100))
+            offers.append(ev.DeviceSlots(f"GPU-{node_id}-{i}", "gpu", 1, 2.0, memory))
+        node = self.nodes.setdefault(node_id, _Node(node_id, {}))
+        for name in [name for name in node.devices if name not in {o.device for o in offers}]:
+            self._drop_device(node, name)
+        for offer in offers:
+            node.devices.setdefault(offer.device, _Device(offer)).slots = offer
+        self._send(ev.NodeUp(self.now, self._state(node), tuple(offers)))
+
+    def _do_node_down(self, _: None) -> None:
+        if not self.nodes:
+            return
+        node = self.nodes.pop(self.rng.choice(list(self.nodes)))
+        for name in list(node.devices):
+            self._drop_device(node, name)
+        self._just_lost = {
+            (job.graph_id, key)
+            for job in self.jobs.values()
+            for key, place in job.values.items()
+            if place == node.node_id
+        }
+        self._send(ev.NodeLost(self.now, node.node_id, "unplugged"))
+
+    def _do_gpu_lost(self, _: None) -> None:
+        gpus = [(n, d) for n in self.nodes.values() for d in n.devices if d != "cpu"]
+        if gpus:
+            node, name = self.rng.choice(gpus)
+            self._drop_device(node, name)
+            self._send(ev.GpuLost(self.now, node.node_id, name, "fell off the bus"))
+
+    def _do_value_lost(self, _: None) -> None:
+        known = [(job.graph_id, key) for job in self.jobs.values() for key in job.home]
+        if known:
+            self._lose(*self.rng.choice(known))
+
+    def _lose(self, graph_id: str, key: str) -> None:
+        self._just_lost = {(graph_id, key)}
+        self._send(ev.ValueLost(self.now, graph_id, key))
+
+    def _do_slow(self, _: None) -> None:
+        if self.nodes:
+            self.nodes[self.rng.choice(list(self.nodes))].slowness = self.rng.choice((1.0, 10.0))
+
+    def _do_cancel(self, _: None) -> None:
+        if self.jobs:
+            job = self.jobs[self.rng.choice(list(self.jobs))]
+            job.cancel_asked = True
+            self._send(ev.CancelRequested(self.now, job.graph_id))
+
+    def _do_release(self, _: None) -> None:
+        if self.jobs:
+            self._send(ev.GraphReleased(self.now, self.rng.choice(list(self.jobs))))
+
+    def _do_submit(self, detail: Any) -> None:
+        graph_id, (bundles, outputs) = detail
+        first = self.dispatcher.next_bundle_id
+        parts = [_Part(b, first + i) for i, b in enumerate(bundles)]
+        job = self.jobs[graph_id] = _Job(graph_id, outputs, parts, first)
+        for part in parts:
+            for key in part.bundle.outputs:
+                job.home[key] = part
+            for key in part.bundle.inputs:
+                job.users.setdefault(key, []).append(part)
+        priority = self.rng.choice((0, 0, 10))
+        self._send(ev.GraphSubmitted(self.now, graph_id, bundles, outputs, priority))
+
+    def _do_report(self, event: ev.BundleFinished | ev.BundleFailed) -> None:
+        """Deliver a report: in time, late (its device is gone), or a second time."""
+        lost_input = None
+        known = self.attempts.get((event.bundle_id, event.attempt))
+        if isinstance(event, ev.BundleFailed) and event.cause == "input_lost" and known:
+            lost_input = self.rng.choice(known.part.bundle.inputs)
+            self._lose(known.job.graph_id, lost_input)
+        if self.rng.random() < 0.1:
+            self._at(self.now + self.rng.uniform(0, 2), "report", event)
+        self._send(self._dated(event))
+
+    def _dated(self, event: Any) -> Any:
+        fields = {name: getattr(event, name) for name in event.__dataclass_fields__}
+        return type(event)(**{**fields, "time": self.now})
+
+    def _do_started(self, event: ev.BundleStarted) -> None:
+        self._send(self._dated(event))
+
+    def _state(self, node: _Node) -> NodeState:
+        cpus = float(node.devices["cpu"].slots.slots)
+        return NodeState(node.node_id, node.node_id, cpus, cpus, 1000, 1000)
+
+    def _drop_device(self, node: _Node, name: str) -> None:
+        for key in node.devices.pop(name).attempts:
+            attempt = self.attempts.pop(key)
+            attempt.part.live -= 1
+            attempt.part.losses += 1
+
+    # --- one event ---------------------------------------------------------------------
+
+    def _send(self, event: ev.Event) -> None:
+        self.now = event.time
+        self._event = event
+        self._write(event)
+        self._before(event)
+        for command in self.dispatcher.handle(event):
+            self._write(command)
+            getattr(self, f"_on_{type(command).__name__.lower()}")(command)
+        self._just_lost = set()
+        self._check_invariants()
+
+    def _before(self, event: ev.Event) -> None:
+        """What the model knows from the event alone."""
+        if isinstance(event, ev.GraphReleased):
+            self.jobs[event.graph_id].state = "released"
+        if not isinstance(event, ev.BundleFinished | ev.BundleFailed):
+            return
+        attempt = self.attempts.pop((event.bundle_id, event.attempt), None)
+        expected = self.dispatcher.expects(event.bundle_id, event.attempt)
+        self._check(
+            expected == (attempt is not None and attempt.job.state in ("open", "finished")),
+            f"expects() says {expected} of {event}",
+        )
+        if attempt is None:
+            return
+        node_id, name = attempt.place
+        self.nodes[node_id].devices[name].attempts.remove((event.bundle_id, event.attempt))
+        attempt.part.live -= 1
+        if isinstance(event, ev.BundleFailed):
+            if event.cause == "input_lost":
+                attempt.part.losses += 1
+            else:
+                attempt.part.failures += 1
+        elif attempt.job.state in ("open", "finished"):
+            attempt.part.completed += 1
+            for info in event.values:
+                attempt.job.values.setdefault(info.key, info.node_id)
+
+    def _on_start(self, command: ev.Start) -> None:
+        job = self.jobs[command.graph_id]
+        part = job.parts[command.bundle_id - job.first_id]
+        offered = part.bundle
+        place = (command.placement.node_id, command.placement.device)
+        self._check(job.state in ("open", "finished"), f"start for a graph that is {job.state}")
+        part.bundle = command.bundle  # another one after a GPU was too small: on the CPU
+        self._check(_same_work(part.bundle, offered), "start of another bundle than submitted")
+        self._check(command.attempt == part.starts, "attempts are not counted one by one")
+        self._check(not part.live, "started while an attempt of it runs")
+        missing = [key for key in offered.inputs if key not in job.values]
+        self._check(not missing, f"started without its inputs {missing}")
+        self._check(job.wanted(part), "started again although nothing of it is needed")
+        node = self.nodes.get(place[0])
+        device = node.devices.get(place[1]) if node else None
+        if node is None or device is None:
+            self._fail(f"started on {place}, which is not there")
+        self._check(device.slots.kind in command.bundle.kinds(), "started on a device of a wrong kind")
+        self._check_room(device, offered)
+        key = (command.bundle_id, command.attempt)
+        device.attempts.append(key)
+        self.attempts[key] = _Attempt(job, part, place)
+        part.starts += 1
+        part.live += 1
+        self.executions += 1
+        self._execute(command, node, device)
+
+    def _check_room(self, device: _Device, offered: Bundle) -> None:
+        others = [self.attempts[key].part.bundle for key in device.attempts]
+        if not others:
+            return  # alone, it may be larger than the device
+        widths = [_width(device, other) for other in [*others, offered]]
+        ahead = 0 if offered.opaque or max(widths) > 1 else PREFETCH_PER_SLOT
+        slots = device.slots.slots
+        self._check(sum(widths) <= slots * (1 + ahead), f"{widths} started on {slots} slots")
+        memory = device.slots.memory_bytes
+        held = sum(_memory_bytes(device, other) for other in [*others, offered])
+        self._check(memory is None or held <= memory, f"{held} of {memory} bytes in use")
+
+    def _execute(self, command: ev.Start, node: _Node, device: _Device) -> None:
+        """Decide now what will come of an attempt and when it is reported."""
+        rng = self.rng
+        ids = (command.bundle_id, command.attempt)
+        seconds = rng.uniform(0.05, 1.0) * node.slowness / device.slots.speed
+        if rng.random() < 0.5:
+            self._at(self.now + seconds / 2, "started", ev.BundleStarted(0.0, *ids))
+        done = self.now + seconds
+        if rng.random() >= self.fault_rate:
+            values = []
+            for key in command.bundle.outputs:
+                where = rng.random()
+                place = None if where < self.inline_rate else node.node_id
+                values.append(ev.ValueInfo(key, rng.randrange(1000), place))
+            times = tuple(seconds for _ in command.bundle.tasks)
+            report: Any = ev.BundleFinished(0.0, *ids, seconds, times, tuple(values))
+        else:
+            causes = ["system", "system"]
+            causes += ["user"] if rng.random() < 0.2 else []
+            causes += ["memory"] if device.slots.kind == "gpu" else []
+            causes += ["input_lost"] * 2 if command.bundle.inputs else []
+            cause: Any = rng.choice(causes)
+            report = ev.BundleFailed(0.0, *ids, cause, UserError(cause))
+        self._at(done, "report", report)
+
+    def _on_cancel(self, command: ev.Cancel) -> None:
+        """The report comes at its time all the same: a cancelled bundle may still finish."""
+        attempt = self.attempts.get((command.bundle_id, command.attempt))
+        if attempt is not None:
+            self._check(not attempt.cancelled, "cancelled twice")
+            attempt.cancelled = True
+        else:
+            dropped = isinstance(self._event, ev.NodeLost | ev.NodeUp | ev.GpuLost)
+            self._check(dropped, "cancel of an attempt that is over")
+
+    def _on_recompute(self, command: ev.Recompute) -> None:
+        job = self.jobs[command.graph_id]
+        for key in command.keys:
+            self._check((job.graph_id, key) in self._just_lost, f"{key} was not lost")
+            self._check(key in job.values, f"{key} was not there")
+            del job.values[key]
+            if key in job.outputs and job.state == "finished":
+                job.state = "open"
+
+    def _on_release(self, command: ev.Release) -> None:
+        job = self.jobs[command.graph_id]
+        for key in command.keys:
+            self._check(key in job.values, f"release of {key}, which is not there")
+            if job.state != "released":
+                self._check(not job.demanded(key), f"release of {key}, which is still needed")
+            del job.values[key]
+
+    def _on_quarantine(self, command: ev.Quarantine) -> None:
+        lost = self._event
+        self._check(
+            isinstance(lost, ev.GpuLost) and lost.device == command.device, "quarantine of nothing"
+        )
+
+    def _on_requestresources(self, command: ev.RequestResources) -> None:
+        self._check(command.cpus >= 0 and command.gpus >= 0, "negative resources")
+        self._check(isinstance(self._event, ev.Tick), "resources are asked for on a Tick")
+
+    def _on_finishgraph(self, command: ev.FinishGraph) -> None:
+        job = self.jobs[command.graph_id]
+        self._check(job.state == "open", f"finished although {job.state}")
+        absent = [key for key in job.outputs if key not in job.values]
+        self._check(not absent, f"finished without {absent}")
+        job.state = "finished"
+
+    def _on_failgraph(self, command: ev.FailGraph) -> None:
+        job = self.jobs[command.graph_id]
+        error = command.error
+        self._check(job.state == "open", f"failed although {job.state}")
+        job.state = "failed"
+        key = command.bundle.key if command.bundle else None
+        part = next((p for p in job.parts if p.bundle.key == key), None)
+        if isinstance(error, ExecutorLostError):
+            spent = part is not None and (
+                part.failures > self.retry.max_failures or part.losses > self.retry.max_losses
+            )
+            self._check(spent, f"gave up with budget left: {error}")
+        elif isinstance(error, UserError):
+            same = isinstance(self._event, ev.BundleFailed) and self._event.error is error
+            self._check(same and self._event.cause == "user", "fails for an error of no user")
+        elif isinstance(error, JobCancelledError):
+            self._check(job.cancel_asked, "cancelled although nobody asked")
+        elif isinstance(error, NoSuitableDeviceError):
+            kinds = {d.slots.kind for n in self.nodes.values() for d in n.devices.values()}
+            here = part is not None and kinds.intersection(part.bundle.kinds())
+            self._check(not here, "no suitable device although there is one")
+        elif isinstance(error, PolicyError):
+            self._check(isinstance(self.policy, BrokenPolicy), f"a good policy is blamed: {error}")
+        else:
+            self._check(isinstance(error, ImpossibleResourcesError), f"unexpected {error!r}")
+
+    # --- invariants --------------------------------------------------------------------
+
+    def _check_invariants(self) -> None:
+        known = self.dispatcher._attempts
+        self._check(known.keys() == self.attempts.keys(), "other attempts than started")
+        executors = self.dispatcher.view.executors
+        places = [(n.node_id, d) for n in self.nodes.values() for d in n.devices]
+        self._check(set(executors) == set(places), "other executors than there are")
+        for node in self.nodes.values():
+            for name, device in node.devices.items():
+                running = [self.attempts[key].part.bundle for key in device.attempts]
+                executor = executors[node.node_id, name]
+                width = sum(_width(device, part) for part in running)
+                self._check(executor.in_flight == width, f"{name}: in_flight is off")
+                held = sum(_memory_bytes(device, part) for part in running)
+                self._check(executor.memory_in_flight_bytes == held, f"{name}: memory is off")
+        for job in self.jobs.values():
+            if job.state in ("open", "finished"):
+                self._check_job(job)
+        if executors and not self.attempts and self.dispatcher.next_wakeup_seconds is None:
+            stuck = [job.graph_id for job in self.jobs.values() if job.state == "open"]
+            self._check(not stuck, f"nothing is under way and {stuck} are not finished")
+
+    def _check_job(self, job: _Job) -> None:
+        kept = self.dispatcher._graphs[job.graph_id].values
+        self._check(kept.keys() == job.values.keys(), "other values than there are")
+        complete = all(key in job.values for key in job.outputs)
+        self._check(complete == (job.state == "finished"), f"{job.state}, complete: {complete}")
+        unneeded = [key for key in job.values if not job.demanded(key)]
+        self._check(not unneeded, f"{unneeded} are kept although nobody needs them")
+
+    def _check(self, holds: object, message: str) -> None:
+        if not holds:
+            self._fail(message)
+
+    def _fail(self, message: str, cause: BaseException | None = None) -> Any:
+        recent = "\n  ".join(self.log[-12:])
+        raise SimulationFailure(
+            f"seed {self.seed}, at {self.now:.6f} s: {message}\n  {recent}\n"
+            f"replay({self.seed}) repeats it"
+        ) from cause
+
+    def _write(self, message: ev.Event | ev.Command) -> None:
+        self.log.append(f"{self.now:.6f} {_line(message)}")
+
+
+def _same_work(one: Bundle, other: Bundle) -> bool:
+    keys = [[task.key for task in either.tasks] for either in (one, other)]
+    return keys[0] == keys[1] and one.key == other.key and one.outputs == other.outputs
+
+
+def _width(device: _Device, held: Bundle) -> int:
+    return max(1, math.ceil(held.resources.cpus)) if device.slots.kind == "cpu" else 1
+
+
+def _memory_bytes(device: _Device, held: Bundle) -> int:
+    resources = held.resources
+    is_cpu = device.slots.kind == "cpu"
+    return resources.memory_bytes if is_cpu else resources.gpu_memory_bytes
+
+
+def _line(message: Any) -> str:
+    """One readable line, the same in every process."""
+    shown = []
+    for name in message.__dataclass_fields__:
+        value = getattr(message, name)
+        if isinstance(value, Bundle):
+            value = value.key
+        elif isinstance(value, Placement):
+            value = f"{value.node_id}/{value.device}"
+        elif isinstance(value, NodeState):
+            value = value.node_id
+        elif name == "bundles":
+            value = len(value)
+        elif isinstance(value, BaseException):
+            value = f"{type(value).__name__}: {value}"
+        elif name in ("time", "cluster", "task_seconds"):
+            continue
+        shown.append(str(value))
+    return f"{type(message).__name__} {' '.join(shown)}"
+
+
+def replay(seed: int) -> Simulation:
+    """Run one seed; raises SimulationFailure if an invariant does not hold."""
+    return Simulation(seed).run()
+
+
+def run_seeds(seeds: Sequence[int]) -> int:
+    """Run many seeds; gives how many bundle executions that were."""
+    return sum(replay(seed).executions for seed in seeds)
+
+
+if __name__ == "__main__":
+    simulation = replay(int(sys.argv[1]))
+    print(*simulation.log, sep="\n")
+    print(simulation.digest())
