@@ -1,0 +1,5 @@
+"""The main job, end to end on real data: what `agentic-ray demo` runs, shows and checks."""
+
+from agentic_ray.demo.run import run_demo
+
+__all__ = ["run_demo"]
