@@ -337,13 +337,15 @@ class Dispatcher:
 
         Nothing of the kind if nobody waits for it any more.
         """
-        if record.running or record.done or record.graph.over or record.graph.finished:
+        if record.running or record.done or record.graph.over:
             return
         if self._is_spare(record):
             record.done = True
             released = self._drop_uses(record.graph, record.bundle.inputs)
             if released:
                 self._commands.append(Release(record.graph.graph_id, tuple(released)))
+            return
+        if record.graph.finished:
             return
         if final:
             self._fail_graph(record.graph, error, record.bundle)

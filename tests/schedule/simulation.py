@@ -122,6 +122,7 @@ class _Part:
     failures: int = 0
     losses: int = 0
     live: int = 0
+    cpu_only: bool = False
 
 
 @dataclass(slots=True)
@@ -182,6 +183,7 @@ class Simulation:
         self._agenda: list[tuple[float, int, str, Any]] = []
         self._sequence = 0
         self._just_lost: set[tuple[str, str]] = set()
+        self._doomed: list[_Job] = []
         self._event: ev.Event = ev.Tick(0.0)
 
     def _pick_policy(self) -> Policy:
@@ -217,7 +219,7 @@ class Simulation:
             graph = rng.choice(shapes)
             self._at(rng.uniform(0, HORIZON_SECONDS / 2), "submit", (f"g{i}", graph))
         faults = ("node_down", "node_up", "gpu_lost", "value_lost", "slow", "cancel", "release")
-        for _ in range(rng.choice((0, 2, 8))):
+        for _ in range(rng.choice((0, 2, 8, 20))):
             self._at(rng.uniform(0, HORIZON_SECONDS), rng.choice(faults), None)
         for _ in range(rng.randint(0, 3)):
             self._at(rng.uniform(0, HORIZON_SECONDS), rng.choice(("tick", "telemetry")), None)
@@ -392,6 +394,15 @@ class Simulation:
             attempt = self.attempts.pop(key)
             attempt.part.live -= 1
             attempt.part.losses += 1
+            self._note_spent(attempt)
+
+    def _is_spent(self, part: _Part) -> bool:
+        return part.failures > self.retry.max_failures or part.losses > self.retry.max_losses
+
+    def _note_spent(self, attempt: _Attempt) -> None:
+        wanted = attempt.job.state == "open" and attempt.job.wanted(attempt.part)
+        if wanted and self._is_spent(attempt.part):
+            self._doomed.append(attempt.job)
 
     # --- one event ---------------------------------------------------------------------
 
@@ -403,7 +414,14 @@ class Simulation:
         for command in self.dispatcher.handle(event):
             self._write(command)
             getattr(self, f"_on_{type(command).__name__.lower()}")(command)
+        for graph_id, key in self._just_lost:
+            job = self.jobs[graph_id]
+            known = job.state in ("open", "finished") and key in job.values
+            self._check(not known, f"{key} is lost and still counted as there")
+        for job in self._doomed:
+            self._check(job.state != "open", f"{job.graph_id} goes on with its budget spent")
         self._just_lost = set()
+        self._doomed = []
         self._check_invariants()
 
     def _before(self, event: ev.Event) -> None:
@@ -428,6 +446,9 @@ class Simulation:
                 attempt.part.losses += 1
             else:
                 attempt.part.failures += 1
+            self._note_spent(attempt)
+            if event.cause == "memory" and "cpu" in attempt.part.bundle.kinds():
+                attempt.part.cpu_only = True
         elif attempt.job.state in ("open", "finished"):
             attempt.part.completed += 1
             for info in event.values:
@@ -450,7 +471,8 @@ class Simulation:
         device = node.devices.get(place[1]) if node else None
         if node is None or device is None:
             self._fail(f"started on {place}, which is not there")
-        self._check(device.slots.kind in command.bundle.kinds(), "started on a device of a wrong kind")
+        kinds = ("cpu",) if part.cpu_only else offered.kinds()
+        self._check(device.slots.kind in kinds, f"started on a {device.slots.kind}, not {kinds}")
         self._check_room(device, offered)
         key = (command.bundle_id, command.attempt)
         device.attempts.append(key)
@@ -549,9 +571,7 @@ class Simulation:
         key = command.bundle.key if command.bundle else None
         part = next((p for p in job.parts if p.bundle.key == key), None)
         if isinstance(error, ExecutorLostError):
-            spent = part is not None and (
-                part.failures > self.retry.max_failures or part.losses > self.retry.max_losses
-            )
+            spent = part is not None and self._is_spent(part)
             self._check(spent, f"gave up with budget left: {error}")
         elif isinstance(error, UserError):
             same = isinstance(self._event, ev.BundleFailed) and self._event.error is error
@@ -586,6 +606,10 @@ class Simulation:
         for job in self.jobs.values():
             if job.state in ("open", "finished"):
                 self._check_job(job)
+        if isinstance(self._event, ev.GraphReleased):
+            queues = [*self.dispatcher._ready.values(), self.dispatcher._delayed]
+            waiting = {entry[2].graph.graph_id for queue in queues for entry in queue}
+            self._check(self._event.graph_id not in waiting, "a released graph waits in a queue")
         if executors and not self.attempts and self.dispatcher.next_wakeup_seconds is None:
             stuck = [job.graph_id for job in self.jobs.values() if job.state == "open"]
             self._check(not stuck, f"nothing is under way and {stuck} are not finished")
