@@ -13,15 +13,8 @@ from rich.console import Console
 import agentic_ray.demo.run as demo
 from agentic_ray.demo.flights import Delays
 from agentic_ray.errors import InvalidArgumentError
-from agentic_ray.runtime import shutdown
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", autouse=True)
-def session() -> Any:
-    yield
-    shutdown()
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
 
 
 def run(**options: Any) -> tuple[int, str]:
