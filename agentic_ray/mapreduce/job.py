@@ -236,11 +236,12 @@ class MapReduce:
         if self._combine is not None:
             nodes, keys, more = self._tree(start, spans, keys, final=plan.exhausted)
             tasks = [*tasks, *more]
-        # A chunk is sized to be a bundle; only what is far too small is put together.
         run = self._session.submit(
             TaskGraph(tasks, keys),
             priority=self._priority,
             asked=sum(task.cost.items for task in tasks),
+            # Before a cost is known every chunk is a bundle, so that every slot has work.
+            target_seconds=0.0 if self._seconds_per_leaf() is None else None,
         )
         run.listen(self._changed.set)
         self._runs.append(run)

@@ -56,9 +56,9 @@ def run_locally(graph: TaskGraph, predicted: Mapping[str, float], model: CostMod
     values: dict[str, Any] = {}
     run = Run(_Nowhere(values), "local", graph.outputs, (), asked=1, slots=1)
     device = HostDevice()
+    lookup = values.__getitem__
+    started = before = time.monotonic()
     for task in graph:
-        lookup = values.__getitem__
-        before = time.monotonic()
         try:
             args = replace_refs(task.args, lookup) if task.dependencies else task.args
             kwargs = replace_refs(dict(task.kwargs), lookup)
@@ -68,18 +68,20 @@ def run_locally(graph: TaskGraph, predicted: Mapping[str, float], model: CostMod
             return run
         after = time.monotonic()
         model.observe(task, "cpu", after - before)
-        run.record(
-            PlacementRecord(
-                task.key,
-                "caller",
-                "cpu",
-                predicted[task.key],
-                after - before,
-                f"the whole graph takes {total * 1e3:.2g} ms, less than one call",
-                before,
-                after,
-                task.cost.items,
-            )
+        before = after
+    run.record(
+        PlacementRecord(
+            graph.outputs[-1] if graph.outputs else "",
+            "caller",
+            "cpu",
+            total,
+            before - started,
+            f"predicted {total * 1e3:.2g} ms, less than one call: done in the caller's process",
+            started,
+            before,
+            sum(task.cost.items for task in graph),
+            len(graph),
         )
+    )
     run.settle(None)
     return run
