@@ -18,8 +18,8 @@ from agentic_ray.errors import InvalidTypeError
 from agentic_ray.runtime import is_object_ref, put, stored
 from agentic_ray.sources import Part, Source, open_source
 
-BLOCK_BYTES = 1 << 20
-"""Size of a block given to a codelet: fits a core's cache, so temporaries stay there."""
+BLOCK_BYTES = 1 << 21
+"""Size of a block given to a codelet: it and its temporaries stay in the caches."""
 GPU_BLOCK_BYTES = 1 << 28
 """The same for work tagged gpu: large enough to fill the device."""
 
