@@ -50,7 +50,7 @@ fmt: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed-bench
-	for file in benchmarks/bench_*.py; do \
+	for file in benchmarks/[a-z]*.py; do \
 		echo "== $$file"; $(BIN)/python "$$file" || exit 1; \
 	done
 
