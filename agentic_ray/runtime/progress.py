@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import html
+import importlib
 import sys
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from agentic_ray.config import Settings
+
+
+class _Bar(Protocol):
+    """One way to show progress."""
+
+    def show(self, done: int, total: int | None, note: str) -> None: ...
+    def close(self) -> None: ...
 
 
 class ProgressBar:
@@ -21,15 +30,16 @@ class ProgressBar:
         Items in all, None when not known.
     """
 
-    def __init__(self, label: str, total: int | None, wanted: bool | None, settings: Settings):
+    def __init__(
+        self, label: str, total: int | None, wanted: bool | None, settings: Settings
+    ) -> None:
         if wanted is None:
             wanted = settings.progress
-        self._wanted = _watched() if wanted is None else wanted
+        self._wanted = _in_notebook() or _on_terminal() if wanted is None else wanted
         self._label = label
         self._total = total
         self._due = time.monotonic() + settings.progress_after_seconds
-        self._bar: Any = None
-        self._task: Any = None
+        self._bar: _Bar | None = None
 
     def __enter__(self) -> ProgressBar:
         return self
@@ -39,9 +49,9 @@ class ProgressBar:
         if not self._wanted or time.monotonic() < self._due:
             return
         if self._bar is None:
-            self._start()
-        total = self._total if total is None else total
-        self._bar.update(self._task, completed=done, total=total, note=note)
+            make = _NotebookBar if _in_notebook() else _TerminalBar
+            self._bar = make(self._label)
+        self._bar.show(done, self._total if total is None else total, note)
 
     def __exit__(
         self,
@@ -50,34 +60,68 @@ class ProgressBar:
         trace: TracebackType | None,
     ) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            self._bar.close()
 
-    def _start(self) -> None:
+
+class _TerminalBar:
+    """Drawn by rich on standard error, with elapsed and remaining time."""
+
+    def __init__(self, label: str) -> None:
+        from rich import progress
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
 
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+        self._progress = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[note]}"),
             console=Console(stderr=True),
             transient=True,
         )
-        self._task = self._bar.add_task(self._label, total=self._total, note="")
-        self._bar.start()
+        self._task = self._progress.add_task(label, total=None, note="")
+        self._progress.start()
+
+    def show(self, done: int, total: int | None, note: str) -> None:
+        self._progress.update(self._task, completed=done, total=total, note=note)
+
+    def close(self) -> None:
+        self._progress.stop()
 
 
-def _watched() -> bool:
-    if "ipykernel" in sys.modules:
-        return True
+class _NotebookBar:
+    """An HTML progress element that is redrawn in place; needs no widget extension."""
+
+    def __init__(self, label: str) -> None:
+        ipython: Any = importlib.import_module("IPython.display")
+        self._label = html.escape(label)
+        self._started = time.monotonic()
+        self._html = ipython.HTML
+        self._handle = ipython.display(self._html(""), display_id=True)
+
+    def show(self, done: int, total: int | None, note: str) -> None:
+        elapsed = time.monotonic() - self._started
+        span = f'value="{done}" max="{total}"' if total else ""
+        counts = f"{done:,}/{total:,}" if total else f"{done:,}"
+        self._handle.update(
+            self._html(
+                f"{self._label} <progress {span}></progress> {counts} "
+                f"{elapsed:.0f} s {html.escape(note)}"
+            )
+        )
+
+    def close(self) -> None:
+        self._handle.update(self._html(""))
+
+
+def _in_notebook() -> bool:
+    """Whether this process is a Jupyter kernel with its shell."""
+    ipython: Any = sys.modules.get("IPython")
+    if ipython is None or "ipykernel" not in sys.modules:
+        return False
+    return type(ipython.get_ipython()).__name__ == "ZMQInteractiveShell"
+
+
+def _on_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
