@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         worker,
         workload,
     )
-    from agentic_ray.runtime import Session, cluster, get_session, init, shutdown
+    from agentic_ray.runtime import Session, cluster, explain, get_session, init, shutdown
     from agentic_ray.service import Client
     from agentic_ray.telemetry import ClusterState, GpuState, NodeState
 
@@ -50,6 +50,7 @@ _HOME = {
     "workload": "master",
     "Session": "runtime",
     "cluster": "runtime",
+    "explain": "runtime",
     "get_session": "runtime",
     "init": "runtime",
     "shutdown": "runtime",
@@ -79,6 +80,7 @@ __all__ = [
     "cluster",
     "codelet",
     "errors",
+    "explain",
     "get_session",
     "init",
     "job",

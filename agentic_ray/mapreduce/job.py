@@ -29,6 +29,7 @@ from agentic_ray.graph.task import TAGS
 from agentic_ray.mapreduce.kernels import NOTHING, chunk_codelet, combine_codelet
 from agentic_ray.mapreduce.leaves import Cut, Leaves, leaves_of
 from agentic_ray.runtime import Run, RunEvent, Session, get_session
+from agentic_ray.runtime.explain import placement_table
 from agentic_ray.runtime.progress import ProgressBar
 from agentic_ray.schedule.metrics import Metrics, PlacementRecord, summarise
 
@@ -141,6 +142,18 @@ class MapReduce:
 
     def events(self) -> list[RunEvent]:
         return sorted((e for run in self._runs for e in run.events()), key=lambda e: e.time)
+
+    def explain(self) -> str:
+        """What is known of the data and the cost of a leaf, and where finished bundles ran."""
+        count = "an unknown number of" if self._leaves.count is None else f"{self._leaves.count:,}"
+        seconds = self._seconds_per_leaf()
+        cost = "not known yet" if seconds is None else f"about {seconds:.3g} s each"
+        lane = "worker processes" if self._codelet.opaque else "executor threads"
+        head = (
+            f"{self._codelet.name} over {count} leaves, {cost}, tagged {self._tag}, in {lane} on "
+            f"{self._session.slots} slots"
+        )
+        return head + "\n" + placement_table(self.placements())
 
     @property
     def metrics(self) -> Metrics:

@@ -1,6 +1,7 @@
 """Doing: sessions on Ray, executors, and the loop that carries the Dispatcher's commands out."""
 
 from agentic_ray.runtime.execute import check_cancelled
+from agentic_ray.runtime.explain import explain, placement_table
 from agentic_ray.runtime.failures import ElementFailure
 from agentic_ray.runtime.run import Run, RunEvent
 from agentic_ray.runtime.session import (
@@ -21,10 +22,12 @@ __all__ = [
     "Stored",
     "check_cancelled",
     "cluster",
+    "explain",
     "get_session",
     "init",
     "is_object_ref",
     "job_scope",
+    "placement_table",
     "put",
     "shutdown",
     "stored",

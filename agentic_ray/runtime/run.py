@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from agentic_ray.errors import JobTimeoutError
 from agentic_ray.graph.task import Bundle
+from agentic_ray.runtime.explain import placement_table
 from agentic_ray.schedule.metrics import Metrics, PlacementRecord, summarise
 
 
@@ -170,6 +171,10 @@ class Run:
     def placements(self) -> list[PlacementRecord]:
         """Where each finished bundle ran and why."""
         return list(self.records)
+
+    def explain(self) -> str:
+        """Where each finished bundle ran and why, as a table."""
+        return placement_table(self.records)
 
     def events(self) -> list[RunEvent]:
         return list(self.history)
