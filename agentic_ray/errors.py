@@ -100,6 +100,18 @@ class UnknownWorkloadError(AgenticRayError, LookupError):
     """No workload is registered under this name."""
 
 
+class WorkloadFileError(AgenticRayError, ImportError):
+    """A file of workloads cannot be loaded, or registers none."""
+
+
+class QueueFullError(AgenticRayError, RuntimeError):
+    """The master's queue is full. ``retry_after_seconds`` says when to try again."""
+
+    def __init__(self, message: str, retry_after_seconds: float = 1.0) -> None:
+        self.retry_after_seconds = retry_after_seconds
+        super().__init__(message)
+
+
 class InvalidParametersError(AgenticRayError, ValueError, TypeError):
     """A workload refused its parameters."""
 

@@ -1,0 +1,88 @@
+"""`Job`: what a caller holds of a submitted job. The record behind it is `jobs.JobRecord`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from agentic_ray.errors import JobTimeoutError
+from agentic_ray.master.jobs import JobEvent, JobRecord, JobState, lifecycle, raise_failure
+
+
+class Owner(Protocol):
+    """What a handle needs of its master."""
+
+    def record(self, job_id: str) -> JobRecord: ...
+    def wait(self, job_id: str, timeout_seconds: float | None = None) -> JobRecord: ...
+    def cancel(self, job_id: str) -> bool: ...
+
+
+class Job:
+    """A submitted job. Made by `Master.submit`; safe to use from any thread.
+
+    A handle keeps its job's result, also when the master has forgotten the job.
+    """
+
+    def __init__(self, owner: Owner, job_id: str) -> None:
+        self.id = job_id
+        self._owner = owner
+        self._final: JobRecord | None = None
+
+    def settle(self, record: JobRecord) -> None:
+        """For the master: this is how the job ended."""
+        self._final = record
+
+    @property
+    def record(self) -> JobRecord:
+        """Everything known of the job now."""
+        return self._final or self._owner.record(self.id)
+
+    def status(self) -> JobState:
+        """The state now; compares equal to its name, e.g. ``"succeeded"``."""
+        return self.record.state
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for the result.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait; the job goes on after that.
+
+        Raises
+        ------
+        JobTimeoutError
+            Not there in time; also when the job itself ran longer than it may.
+        JobCancelledError
+            The job was cancelled.
+        The workload's own exception
+            It failed in this process; otherwise TaskError with its type and message.
+        """
+        record = self._final or self._owner.wait(self.id, timeout)
+        if not record.state.finished:
+            raise JobTimeoutError(f"job {self.id} is {record.state.value} after {timeout} seconds")
+        raise_failure(record)
+        return record.result
+
+    def cancel(self) -> bool:
+        """Cancel the job; False if it has finished already.
+
+        A queued job never runs. A running one is told to stop, and is cancelled once it has:
+        its work on the cluster stops, code of its own runs to its next use of the cluster.
+        """
+        return self._final is None and self._owner.cancel(self.id)
+
+    def events(self) -> list[JobEvent]:
+        """What happened to the job, in order."""
+        return lifecycle(self.record)
+
+    @property
+    def metrics(self) -> Mapping[str, Any] | None:
+        """E, L, D and F of the finished job; None before, or if it used no cluster."""
+        return self.record.metrics
+
+    def __repr__(self) -> str:
+        record = self.record
+        age = (record.finished_at or time.time()) - record.created_at
+        return f"<Job {self.id} {record.workload} {record.state.value} {age:.1f} s>"

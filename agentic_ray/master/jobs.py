@@ -1,0 +1,209 @@
+"""What a job is at one moment: `JobRecord`, `JobState`, and the legal steps between states.
+
+Pure data and pure functions. The handle a caller holds is `handle.Job`.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Final
+
+from agentic_ray.errors import InvalidArgumentError, JobCancelledError, TaskError
+
+
+class JobState(StrEnum):
+    """``queued -> running -> succeeded | failed | cancelled``; a queued job may end at once."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def finished(self) -> bool:
+        """Whether no further step follows."""
+        return not _STEPS[self]
+
+
+_STEPS: Final[Mapping[JobState, frozenset[JobState]]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
+    JobState.RUNNING: frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELLED: frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailure:
+    """Why a job has no result.
+
+    ``exception`` is the object itself, only in the process in which it was raised; what is
+    stored and sent are the type's name and the message. ``traceback`` is for the user's own
+    eyes and never sent over HTTP.
+    """
+
+    type: str
+    message: str
+    traceback: str = ""
+    exception: BaseException | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, error: BaseException) -> JobFailure:
+        shown = "".join(traceback.format_exception(error))
+        link: BaseException | None = error
+        seen: set[int] = set()
+        while link is not None and id(link) not in seen:
+            # Kept with the job, the traceback would keep alive what the workload had at hand.
+            traceback.clear_frames(link.__traceback__)
+            seen.add(id(link))
+            link = link.__cause__ or link.__context__
+        return cls(type(error).__name__, str(error), shown, error)
+
+    def to_dict(self) -> dict[str, str]:
+        return {"type": self.type, "message": self.message}
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """One job at one moment; each step makes a new record.
+
+    Parameters
+    ----------
+    id : str
+    workload, version : str
+        The registered workload.
+    params, result : JSON
+        Plain JSON types.
+    priority : int
+        Higher runs first.
+    sequence : int
+        Order of submission, first in first out among equals.
+    created_at, started_at, finished_at : float or None
+        Seconds since the epoch.
+    timeout_seconds : float or None
+        Longest running time, not counting the time in the queue.
+    cancel_requested : bool
+        The job runs and has been told to stop.
+    metrics : mapping or None
+        E, L, D, F and what they are made of; None when the job put nothing on the cluster.
+    size_bytes : int
+        JSON size of params and result, by which a store bounds itself.
+    """
+
+    id: str
+    workload: str
+    version: str
+    params: Any
+    priority: int
+    sequence: int
+    created_at: float
+    timeout_seconds: float | None = None
+    state: JobState = JobState.QUEUED
+    started_at: float | None = None
+    finished_at: float | None = None
+    result: Any = None
+    error: JobFailure | None = None
+    cancel_requested: bool = False
+    metrics: Mapping[str, Any] | None = None
+    size_bytes: int = 0
+
+    def to_dict(self, *, with_result: bool = True) -> dict[str, Any]:
+        """What is shown of the job, as JSON types; without its params, which may be large."""
+        shown: dict[str, Any] = {
+            "task_id": self.id,
+            "state": self.state.value,
+            "workload": self.workload,
+            "version": self.version,
+            "priority": self.priority,
+            "created_at": self.created_at,
+            "started_at": self.started_at,
+            "finished_at": self.finished_at,
+            "timeout_seconds": self.timeout_seconds,
+            "cancel_requested": self.cancel_requested,
+            "error": None if self.error is None else self.error.to_dict(),
+            "metrics": None if self.metrics is None else dict(self.metrics),
+        }
+        if with_result:
+            shown["result"] = self.result
+        return shown
+
+
+def advance(
+    record: JobRecord,
+    state: JobState,
+    at: float,
+    *,
+    result: Any = None,
+    error: JobFailure | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    result_bytes: int = 0,
+) -> JobRecord:
+    """The record after one step.
+
+    Parameters
+    ----------
+    at : float
+        Seconds since the epoch. A clock that went back does not make a job end before it began.
+
+    Raises
+    ------
+    InvalidArgumentError
+        The step is not legal, a failure has no error, or something else has one.
+    """
+    if state not in _STEPS[record.state]:
+        raise InvalidArgumentError(
+            f"job {record.id} is {record.state.value} and cannot become {state.value}"
+        )
+    if (error is not None) != (state in (JobState.FAILED, JobState.CANCELLED)):
+        raise InvalidArgumentError(f"a {state.value} job has an error exactly when it failed")
+    at = max(at, record.created_at, record.started_at or 0.0)
+    if state is JobState.RUNNING:
+        return replace(record, state=state, started_at=at)
+    return replace(
+        record,
+        state=state,
+        finished_at=at,
+        result=result,
+        error=error,
+        metrics=metrics,
+        size_bytes=record.size_bytes + result_bytes,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """Something that happened to a job; ``bundle`` and ``node_id`` are empty if none is meant."""
+
+    time: float
+    kind: str
+    text: str = ""
+    bundle: str = ""
+    node_id: str = ""
+
+
+def lifecycle(record: JobRecord) -> list[JobEvent]:
+    """The steps the job has taken, in order."""
+    events = [JobEvent(record.created_at, JobState.QUEUED.value)]
+    if record.started_at is not None:
+        events.append(JobEvent(record.started_at, JobState.RUNNING.value))
+    if record.finished_at is not None:
+        text = "" if record.error is None else f"{record.error.type}: {record.error.message}"
+        events.append(JobEvent(record.finished_at, record.state.value, text))
+    return events
+
+
+def raise_failure(record: JobRecord) -> None:
+    """Raise what ended the job, the original exception where this process has it."""
+    if record.error is None:
+        return
+    if record.error.exception is not None:
+        raise record.error.exception
+    text = f"{record.error.type}: {record.error.message}"
+    if record.state is JobState.CANCELLED:
+        raise JobCancelledError(text)
+    raise TaskError(text)

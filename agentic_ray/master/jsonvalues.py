@@ -1,0 +1,189 @@
+"""Strict JSON in and out: what parameters and results may be, and how numpy values become it.
+
+Pure. Strict means RFC 8259: no NaN or Infinity literals, no duplicate names, no lone encodings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any, Final, Literal, NoReturn
+
+import numpy as np
+from pydantic import BaseModel
+
+from agentic_ray.errors import InvalidArgumentError, SerializationError
+
+MAX_DEPTH: Final = 100
+"""Levels of nesting that parameters and results may have."""
+
+_PLAIN: Final = frozenset({str, bool, type(None)})
+_NON_FINITE: Final = {math.inf: "Infinity", -math.inf: "-Infinity"}
+
+
+class _NotJson(Exception):
+    """Internal: what is wrong, with the path grown from the inside out while unwinding."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        self.path: list[str] = []
+
+
+def to_json(
+    value: Any, *, name: str = "result", non_finite: Literal["text", "refuse"] = "text"
+) -> Any:
+    """``value`` as plain JSON types.
+
+    Numpy scalars and arrays, tuples, dataclasses and pydantic models are converted; integers
+    stay exact. JSON has no NaN and no infinities: they become the strings ``"NaN"``,
+    ``"Infinity"`` and ``"-Infinity"``, or are refused.
+
+    Parameters
+    ----------
+    value : object
+    name : str
+        What the value is called in an error.
+    non_finite : {"text", "refuse"}
+
+    Raises
+    ------
+    SerializationError
+        Something in it has no JSON form; the message names the place.
+    """
+    try:
+        return _convert(value, MAX_DEPTH, non_finite == "text")
+    except _NotJson as error:
+        place = name + "".join(reversed(error.path))
+        raise SerializationError(f"{place} {error.reason}") from None
+
+
+def dumps(value: Any) -> str:
+    """The JSON text, ASCII only, of plain JSON types (see `to_json`)."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+
+
+def loads(text: bytes | str) -> Any:
+    """Parse strict JSON.
+
+    Raises
+    ------
+    InvalidArgumentError
+        Not UTF-8, not JSON, NaN or Infinity, a number out of range, a name given twice, or
+        nested too deep.
+    """
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8")
+        return json.loads(
+            text,
+            parse_constant=_refuse_constant,
+            parse_float=_finite_float,
+            object_pairs_hook=_unique_names,
+        )
+    except UnicodeDecodeError as error:
+        raise InvalidArgumentError(f"the text is not UTF-8: {error}") from None
+    except json.JSONDecodeError as error:
+        raise InvalidArgumentError(f"not valid JSON: {error}") from None
+    except RecursionError:
+        raise InvalidArgumentError("not usable JSON: nested too deep") from None
+    except ValueError as error:  # from the hooks, and integers of too many digits
+        raise InvalidArgumentError(f"not usable JSON: {error}") from None
+
+
+def _refuse_constant(literal: str) -> NoReturn:
+    raise ValueError(f"{literal} is not JSON")
+
+
+def _finite_float(literal: str) -> float:
+    value = float(literal)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {literal[:40]} is out of range")
+    return value
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {twice!r} is given twice")
+    return result
+
+
+def _convert(value: Any, depth: int, as_text: bool) -> Any:
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is int:
+        return _integer(value)
+    if kind is float:
+        return value if math.isfinite(value) else _special(value, as_text)
+    if depth == 0:
+        raise _NotJson(f"is nested deeper than {MAX_DEPTH} levels, or contains itself")
+    if isinstance(value, Mapping):
+        return _object(value, depth, as_text)
+    if isinstance(value, list | tuple):
+        return _array(value, depth, as_text)
+    if isinstance(value, np.ndarray | np.generic):
+        if value.dtype.kind not in "biufUO":
+            raise _NotJson(f"is a numpy {value.dtype} and has no JSON form")
+        if isinstance(value, np.longdouble):
+            value = np.float64(value)  # its item() is a longdouble again
+        return _convert(value.tolist(), depth, as_text)
+    if isinstance(value, BaseModel):
+        return _convert(value.model_dump(), depth, as_text)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        named = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return _object(named, depth, as_text)
+    for base in (str, bool, int, float):  # their subclasses: IntEnum, StrEnum and the like
+        if isinstance(value, base):
+            return _convert(base(value), depth, as_text)
+    raise _NotJson(f"is of type {kind.__name__} and has no JSON form")
+
+
+def _integer(value: int) -> int:
+    # Python itself refuses to write or read longer ones (sys.set_int_max_str_digits).
+    digits = sys.get_int_max_str_digits()
+    if digits and value.bit_length() * math.log10(2) >= digits:
+        raise _NotJson(f"is an integer of more than {digits} digits, too long for JSON text")
+    return value
+
+
+def _special(value: float, as_text: bool) -> str:
+    text = _NON_FINITE.get(value, "NaN")
+    if not as_text:
+        raise _NotJson(f"is {text}, which is not JSON")
+    return text
+
+
+def _array(values: list[Any] | tuple[Any, ...], depth: int, as_text: bool) -> list[Any]:
+    kinds = set(map(type, values))
+    if kinds <= _PLAIN or (kinds == {float} and all(map(math.isfinite, values))):
+        return list(values)  # the long plain list, without a call for each element
+    result = []
+    for i, value in enumerate(values):
+        try:
+            result.append(_convert(value, depth - 1, as_text))
+        except _NotJson as error:
+            error.path.append(f"[{i}]")
+            raise
+    return result
+
+
+def _object(values: Mapping[Any, Any], depth: int, as_text: bool) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if not isinstance(key, str | int | np.integer) or isinstance(key, bool):
+            raise _NotJson(f"has a key of type {type(key).__name__}; JSON names are strings")
+        name = str(key)
+        if name in result:
+            raise _NotJson(f"has two keys that are {name!r} as JSON names")
+        try:
+            result[name] = _convert(value, depth - 1, as_text)
+        except _NotJson as error:
+            error.path.append(f".{name}")
+            raise
+    return result
