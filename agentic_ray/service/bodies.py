@@ -1,0 +1,138 @@
+"""What requests may contain and how answers are written. Pure; the routes are in ``http``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agentic_ray.errors import (
+    InvalidArgumentError,
+    InvalidParametersError,
+    InvalidTypeError,
+    QueueFullError,
+    SerializationError,
+    SessionError,
+    UnknownJobError,
+    UnknownWorkloadError,
+)
+from agentic_ray.master.jsonvalues import dumps, loads, to_json
+from agentic_ray.master.workloads import DEFAULT
+
+STATUS_OF: Final[Mapping[type[Exception], int]] = {
+    InvalidParametersError: 422,
+    InvalidArgumentError: 422,
+    InvalidTypeError: 422,
+    SerializationError: 422,
+    UnknownWorkloadError: 422,
+    UnknownJobError: 404,
+    QueueFullError: 503,
+    SessionError: 503,
+}
+"""HTTP status of each error that a request may end with."""
+
+
+class JsonResponse(Response):
+    """Strict JSON in ASCII, so that no text in a result can break it."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return dumps(content).encode("ascii")
+
+
+class RequestError(Exception):
+    """A request that is refused before it reaches the master."""
+
+    def __init__(self, status: int, message: str, kind: str = "RequestError") -> None:
+        self.status = status
+        self.kind = kind
+        super().__init__(message)
+
+
+def too_large(limit_bytes: int) -> RequestError:
+    """The refusal of a body over the limit."""
+    return RequestError(413, f"the body is larger than {limit_bytes} bytes", "BodyTooLarge")
+
+
+def error_body(kind: str, message: str) -> dict[str, Any]:
+    """The body of every answer that is an error."""
+    return {"error": {"type": kind, "message": message}}
+
+
+class SubmitBody(BaseModel):
+    """Body of ``POST /submit``: ``data`` for the default workload, or a workload with params."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    data: Any = None
+    workload: str = DEFAULT
+    params: Any = None
+    priority: int = 0
+    timeout_seconds: float | None = Field(default=None, gt=0)
+
+    def job_params(self) -> Any:
+        """The parameters of the job.
+
+        Raises
+        ------
+        RequestError
+            Neither or both of ``data`` and ``params`` are given, or ``data`` with a workload.
+        """
+        given = self.model_fields_set
+        if "data" in given:
+            if "params" in given or "workload" in given:
+                raise RequestError(
+                    422,
+                    "give either data (for the default workload) or workload and params, not both",
+                )
+            return {"data": self.data}
+        if "params" not in given:
+            missing = "params" if "workload" in given else "data, or workload and params"
+            raise RequestError(422, f"the body lacks {missing}")
+        return self.params
+
+
+def read_submit(body: bytes) -> SubmitBody:
+    """Parse and check the body of ``POST /submit``.
+
+    Raises
+    ------
+    RequestError
+        400: not strict JSON. 422: not of the right form; the message names the fields.
+    """
+    try:
+        content = loads(body)
+    except InvalidArgumentError as error:
+        raise RequestError(400, str(error), "InvalidJson") from None
+    if not isinstance(content, dict):
+        raise RequestError(422, f"the body must be a JSON object, not {_json_name(content)}")
+    try:
+        return SubmitBody.model_validate(content)
+    except ValidationError as error:
+        described = [
+            f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}"
+            for entry in error.errors(include_url=False, include_input=False)
+        ]
+        raise RequestError(422, "; ".join(described[:10])) from None
+
+
+def is_json(content_type: str | None) -> bool:
+    """Whether a Content-Type says JSON, in UTF-8 if it says which."""
+    if content_type is None:
+        return False
+    media, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    charsets = [p.partition("=")[2].strip('"') for p in parameters if p.startswith("charset=")]
+    return media == "application/json" and all(name in ("utf-8", "utf8") for name in charsets)
+
+
+def plain(content: Any) -> Any:
+    """``content`` as plain JSON types, for answers that did not come from a job."""
+    return to_json(content, name="answer")
+
+
+def _json_name(value: Any) -> str:
+    names = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,187 @@
+"""The HTTP API over a master: routes and the JSON form of every error.
+
+Bodies are checked in ``bodies``, access in ``guard``; sockets and signals are in ``server``.
+Nothing that comes in is ever unpickled or evaluated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Annotated, Final
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from agentic_ray.errors import AgenticRayError, QueueFullError
+from agentic_ray.master import JobState, Master
+from agentic_ray.service import exposition
+from agentic_ray.service.bodies import (
+    STATUS_OF,
+    JsonResponse,
+    RequestError,
+    SubmitBody,
+    error_body,
+    is_json,
+    plain,
+    read_submit,
+    too_large,
+)
+from agentic_ray.service.guard import Guard
+from agentic_ray.telemetry import ClusterState
+
+MAX_BODY_BYTES: Final = 16 << 20
+_BODY_SECONDS: Final = 60.0
+_LISTED: Final = 100
+_LISTED_MOST: Final = 1000
+
+
+def create_app(
+    master: Master,
+    *,
+    token: str | None = None,
+    max_body_bytes: int = MAX_BODY_BYTES,
+    cluster: Callable[[], ClusterState] | None = None,
+) -> FastAPI:
+    """The ASGI application.
+
+    Parameters
+    ----------
+    master : Master
+        Runs the jobs.
+    token : str, optional
+        Every route but ``/healthz`` then needs ``Authorization: Bearer TOKEN``. Without it only
+        requests whose Host header names loopback are answered.
+    max_body_bytes : int
+        Larger bodies are refused with 413.
+    cluster : callable, optional
+        Gives the state shown by ``GET /cluster``; default: that of the session.
+    """
+    app = FastAPI(
+        title="agentic_ray", docs_url=None, redoc_url=None, redirect_slashes=False, version="1"
+    )
+    app.add_middleware(Guard, token=token, max_body_bytes=max_body_bytes)
+    _add_error_handlers(app)
+    body_schema = SubmitBody.model_json_schema()
+
+    @app.post(
+        "/submit",
+        status_code=202,
+        openapi_extra={
+            "requestBody": {"content": {"application/json": {"schema": body_schema}}},
+        },
+    )
+    async def submit(request: Request) -> Response:
+        if not is_json(request.headers.get("content-type")):
+            raise RequestError(415, "send the body as Content-Type: application/json", "NotJson")
+        raw = await _read_body(request, max_body_bytes)
+        task_id = await run_in_threadpool(_submit, master, raw)
+        return JsonResponse({"task_id": task_id}, 202, {"Location": f"/status/{task_id}"})
+
+    @app.get("/status/{task_id}")
+    def status(task_id: str) -> Response:
+        return JsonResponse(plain(master.get_task_status(task_id)))
+
+    @app.get("/jobs")
+    def jobs(
+        state: JobState | None = None,
+        limit: Annotated[int, Query(ge=1, le=_LISTED_MOST)] = _LISTED,
+    ) -> Response:
+        known = [record for record in master.jobs() if state in (None, record.state)]
+        shown = [record.to_dict(with_result=False) for record in known[::-1][:limit]]
+        return JsonResponse(plain({"jobs": shown, "total": len(known)}))
+
+    @app.post("/cancel/{task_id}")
+    def cancel(task_id: str) -> Response:
+        master.cancel(task_id)
+        return JsonResponse(plain(master.get_task_status(task_id)))
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        return JsonResponse({"status": "ok"})
+
+    @app.get("/cluster")
+    def cluster_state() -> Response:
+        return JsonResponse(plain((cluster or _session_cluster)().to_dict()))
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(
+            exposition.render(master.statistics()),
+            headers={"Content-Type": exposition.CONTENT_TYPE},
+        )
+
+    return app
+
+
+def _session_cluster() -> ClusterState:
+    from agentic_ray.runtime import cluster
+
+    return cluster()
+
+
+def _submit(master: Master, raw: bytes) -> str:
+    """Parse, check and submit: in a thread, for a large body takes its time."""
+    body = read_submit(raw)
+    job = master.submit(
+        body.workload,
+        body.job_params(),
+        priority=body.priority,
+        timeout_seconds=body.timeout_seconds,
+    )
+    return job.id
+
+
+async def _read_body(request: Request, limit_bytes: int) -> bytes:
+    """The body, read no further than the limit and not for ever."""
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > limit_bytes:
+                    raise too_large(limit_bytes)
+                parts.append(part)
+    except TimeoutError:
+        raise RequestError(
+            408, f"the body did not arrive within {_BODY_SECONDS:g} seconds", "BodyTooSlow"
+        ) from None
+    except ClientDisconnect:
+        raise RequestError(400, "the connection ended within the body") from None
+    return b"".join(parts)
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    @app.exception_handler(RequestError)
+    async def refused(_: Request, error: RequestError) -> Response:
+        return JsonResponse(error_body(error.kind, str(error)), error.status)
+
+    @app.exception_handler(AgenticRayError)
+    async def failed(_: Request, error: AgenticRayError) -> Response:
+        status = next((code for kind, code in STATUS_OF.items() if isinstance(error, kind)), 500)
+        headers: dict[str, str] = {}
+        if isinstance(error, QueueFullError):
+            headers["Retry-After"] = f"{max(1, round(error.retry_after_seconds))}"
+        return JsonResponse(error_body(type(error).__name__, str(error)), status, headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def not_valid(_: Request, error: RequestValidationError) -> Response:
+        text = "; ".join(
+            f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors()
+        )
+        return JsonResponse(error_body("RequestError", text), 422)
+
+    @app.exception_handler(HTTPException)
+    async def no_route(request: Request, error: HTTPException) -> Response:
+        text = f"{error.detail}: {request.method} {request.url.path}"
+        return JsonResponse(error_body("RequestError", text), error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def broken(_: Request, error: Exception) -> Response:
+        # The server's log has the traceback; the client learns that it is not at fault.
+        return JsonResponse(error_body("InternalError", "internal error; see the log"), 500)
