@@ -160,7 +160,7 @@ class MapReduce:
         end = self._finished or time.monotonic()
         return summarise(
             self.placements(),
-            slots=max((run.slots for run in self._runs), default=1),
+            slots={device: n for run in self._runs for device, n in run.slots.items()},
             makespan_seconds=end - (self._started or end),
             asked=self._asked,
             failed=sum(len(run.failed_bundles) for run in self._runs),

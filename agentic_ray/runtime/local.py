@@ -13,7 +13,7 @@ from agentic_ray.runtime.failures import PackedError
 from agentic_ray.runtime.run import Run
 from agentic_ray.runtime.values import holds_stored
 from agentic_ray.schedule.cost_model import CostModel
-from agentic_ray.schedule.metrics import PlacementRecord
+from agentic_ray.schedule.metrics import CALLER, PlacementRecord
 
 
 class _Nowhere:
@@ -54,7 +54,7 @@ def run_locally(graph: TaskGraph, predicted: Mapping[str, float], model: CostMod
     if total >= model.call_overhead_seconds:
         return None
     values: dict[str, Any] = {}
-    run = Run(_Nowhere(values), "local", graph.outputs, (), asked=1, slots=1)
+    run = Run(_Nowhere(values), "local", graph.outputs, (), asked=1, slots={})
     device = HostDevice()
     lookup = values.__getitem__
     started = before = time.monotonic()
@@ -72,7 +72,7 @@ def run_locally(graph: TaskGraph, predicted: Mapping[str, float], model: CostMod
     run.record(
         PlacementRecord(
             graph.outputs[-1] if graph.outputs else "",
-            "caller",
+            CALLER,
             "cpu",
             total,
             before - started,

@@ -77,11 +77,13 @@ class Nodes:
         """The newest view of the cluster."""
         return self._state
 
-    @property
-    def slots(self) -> int:
-        """Bundles that run at once on the whole cluster."""
+    def slots_by_device(self) -> dict[tuple[str, str], int]:
+        """Bundles that run at once, by node and device."""
         with self._lock:
-            return sum(node.slots + len(node.gpus) for node in self._nodes.values())
+            found = {(node_id, "cpu"): node.slots for node_id, node in self._nodes.items()}
+            for node_id, node in self._nodes.items():
+                found.update(((node_id, uuid), 1) for uuid in node.gpus)
+            return found
 
     def start(self) -> None:
         self.refresh()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,7 +49,7 @@ class Run:
         bundles: Sequence[Bundle],
         *,
         asked: int,
-        slots: int,
+        slots: Mapping[tuple[str, str], int],
     ) -> None:
         self.graph_id = graph_id
         self.outputs = tuple(outputs)

@@ -83,7 +83,7 @@ class Session:
     @property
     def slots(self) -> int:
         """Bundles that run at once."""
-        return max(1, self._nodes.slots)
+        return max(1, sum(self._nodes.slots_by_device().values()))
 
     def cluster(self) -> ClusterState:
         """The cluster as it is now, with the nodes' newest reports."""
@@ -147,7 +147,7 @@ class Session:
             graph.outputs,
             bundles,
             asked=items if asked is None else asked,
-            slots=self.slots,
+            slots=self._nodes.slots_by_device(),
         )
         with self._lock:
             self._runs[graph_id] = (scope, run)

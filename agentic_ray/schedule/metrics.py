@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+CALLER = "caller"
+"""Stands for a node id where the work was done in the caller's own process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Metrics:
 def summarise(
     records: Sequence[PlacementRecord],
     *,
-    slots: int,
+    slots: Mapping[tuple[str, str], int],
     makespan_seconds: float,
     asked: int,
     failed: int = 0,
@@ -74,18 +77,18 @@ def summarise(
 
     Parameters
     ----------
-    slots : int
-        Slots the job could use, also those it left idle.
+    slots : mapping
+        Slots the job could use, also those it left idle, by node and device.
     asked : int
         Logical tasks the caller asked for.
     """
-    slots = max(slots, 1)
     busy = sum(record.actual_seconds for record in records)
     made = sum(record.items for record in records)
     per_slot = busy_per_slot(records, slots)
     longest = max(per_slot, default=0.0)
     mean = sum(per_slot) / len(per_slot) if per_slot else 0.0
-    available = makespan_seconds * slots
+    count = max(len(per_slot), 1)
+    available = makespan_seconds * count
     return Metrics(
         efficiency=min(1.0, busy / available) if available > 0 else 0.0,
         imbalance=(longest - mean) / longest if longest > 0 else 0.0,
@@ -94,7 +97,7 @@ def summarise(
         mean_task_seconds=busy / made if made else 0.0,
         makespan_seconds=makespan_seconds,
         busy_seconds=busy,
-        slots=slots,
+        slots=count,
         tasks=made,
         bundles=len(records),
         failed=failed,
@@ -102,24 +105,29 @@ def summarise(
     )
 
 
-def busy_per_slot(records: Iterable[PlacementRecord], slots: int) -> list[float]:
-    """Busy seconds of each of ``slots`` slots, idle ones included.
+def busy_per_slot(
+    records: Iterable[PlacementRecord], slots: Mapping[tuple[str, str], int]
+) -> list[float]:
+    """Busy seconds of each slot, idle ones included.
 
     Executors do not name their threads, so bundles are laid on slots as an executor would:
-    each, by its finishing time, on the slot of its device that has been free the longest.
+    each, by its starting time, on the slot of its device that has been free the longest. A
+    device that is in ``records`` only (a node that is gone) counts as one slot; the caller's
+    own process is none.
     """
-    by_device: dict[tuple[str, str], list[PlacementRecord]] = {}
+    by_device: dict[tuple[str, str], list[PlacementRecord]] = {device: [] for device in slots}
     for record in records:
-        by_device.setdefault((record.node_id, record.device), []).append(record)
+        if record.node_id != CALLER:
+            by_device.setdefault((record.node_id, record.device), []).append(record)
     loads: list[float] = []
-    share = max(1, slots // len(by_device)) if by_device else slots
-    for group in by_device.values():
+    for device, group in by_device.items():
         group.sort(key=lambda record: record.finished_seconds - record.actual_seconds)
-        heap = [(float("-inf"), i) for i in range(share)]
-        busy = [0.0] * share
+        count = max(1, slots.get(device, 1))
+        heap = [(float("-inf"), i) for i in range(count)]
+        busy = [0.0] * count
         for record in group:
             _, slot = heapq.heappop(heap)
             busy[slot] += record.actual_seconds
             heapq.heappush(heap, (record.finished_seconds, slot))
         loads += busy
-    return loads + [0.0] * (slots - len(loads))
+    return loads
