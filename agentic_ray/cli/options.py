@@ -1,0 +1,57 @@
+"""Options and output that several commands share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def session(command: _F) -> _F:
+    """Where a command's session runs."""
+    for option in (
+        click.option(
+            "--num-cpus",
+            type=click.IntRange(min=1),
+            help="CPUs of an embedded Ray.  [default: all of this machine]",
+        ),
+        click.option(
+            "--address",
+            metavar="ADDRESS",
+            help="Ray cluster to join: 'auto' or HOST:PORT.  [default: $RAY_ADDRESS, else an "
+            "embedded Ray]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def server(command: _F) -> _F:
+    """Which running service a command talks to."""
+    for option in (
+        click.option(
+            "--token",
+            envvar="AGENTIC_RAY_TOKEN",
+            help="Token of the service.  [default: $AGENTIC_RAY_TOKEN]",
+        ),
+        click.option(
+            "--url",
+            envvar="AGENTIC_RAY_URL",
+            default="http://127.0.0.1:8080",
+            show_default=True,
+            help="The running service.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
