@@ -32,6 +32,9 @@ from agentic_ray.telemetry.state import ClusterState, NodeState
 HORIZON_SECONDS = 10.0
 """Graphs are submitted and faults happen before this; afterwards everything must drain."""
 
+MAX_LINES = 20_000
+"""Length of a log at which a run that never ends is given up; normal ones have hundreds."""
+
 POLICIES = ("load_balance",)
 
 
@@ -407,6 +410,7 @@ class Simulation:
     # --- one event ---------------------------------------------------------------------
 
     def _send(self, event: ev.Event) -> None:
+        self._check(len(self.log) < MAX_LINES, "this goes on for ever")
         self.now = event.time
         self._event = event
         self._write(event)
@@ -606,6 +610,9 @@ class Simulation:
         for job in self.jobs.values():
             if job.state in ("open", "finished"):
                 self._check_job(job)
+        for attempt in self.attempts.values():
+            useless = attempt.job.state in ("failed", "released")
+            self._check(attempt.cancelled == useless, f"cancelled: {attempt.cancelled}")
         if isinstance(self._event, ev.GraphReleased):
             queues = [*self.dispatcher._ready.values(), self.dispatcher._delayed]
             waiting = {entry[2].graph.graph_id for queue in queues for entry in queue}
