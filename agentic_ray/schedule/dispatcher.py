@@ -213,11 +213,11 @@ class Dispatcher:
                 self._fail_graph(graph, error, None)
         elif isinstance(event, GraphReleased):
             self._released(event)
-        elif isinstance(event, Tick):
-            self._request_resources()
         self._wake_delayed()
         self._schedule()
         self._give_up_stranded()
+        if isinstance(event, Tick):
+            self._request_resources()
         return self._commands
 
     def _submitted(self, event: GraphSubmitted) -> None:
