@@ -161,6 +161,19 @@ class Nodes:
         self._post(Telemetry(time.monotonic(), self._state))
         return self._state
 
+    def await_reports(self, timeout_seconds: float) -> ClusterState:
+        """Like `refresh`, but first wait until every node has been heard of once."""
+        deadline = time.monotonic() + timeout_seconds
+        while time.monotonic() < deadline:
+            with self._lock:
+                silent = [node for node in self._nodes.values() if node.report is None]
+                for node in silent:
+                    self._ask_report(node)
+            if not silent:
+                break
+            time.sleep(0.02)
+        return self.refresh()
+
     def _add(self, state: NodeState) -> None:
         wanted = int(state.cpus_total * (self._share or 1.0))
         if wanted < 1 and self._share is None and state.cpus_total < 1:
@@ -216,8 +229,11 @@ class Nodes:
 
         def received(future: Any) -> None:
             node.report_pending = False
-            if future.exception() is None and future.result() is not None:
-                node.report = replace(future.result(), received_at=time.time())
+            report = None if future.exception() else future.result()
+            last = -1 if node.report is None else node.report.sequence
+            # The same sample again is no sign of life; a lower number is a new executor's.
+            if report is not None and report.sequence != last:
+                node.report = replace(report, received_at=time.time())
 
         call = node.cpu.report.options(concurrency_group="control").remote()
         call.future().add_done_callback(received)

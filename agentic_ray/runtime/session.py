@@ -35,6 +35,8 @@ from agentic_ray.telemetry.state import ClusterState
 _logger = logging.getLogger("agentic_ray")
 _scope: contextvars.ContextVar[str | None] = contextvars.ContextVar("job_scope", default=None)
 
+_FIRST_REPORT_SECONDS = 5.0
+
 BUNDLES_PER_SLOT = 4
 """Bundles a slot gets, where there is enough work, so that slots end together."""
 SHORTEST_BUNDLE_OVERHEADS = 4.0
@@ -86,8 +88,9 @@ class Session:
         return max(1, sum(self._nodes.slots_by_device().values()))
 
     def cluster(self) -> ClusterState:
-        """The cluster as it is now, with the nodes' newest reports."""
-        return self._nodes.refresh()
+        """The cluster as it is now, with the nodes' newest reports (new nodes get a moment to
+        send their first)."""
+        return self._nodes.await_reports(_FIRST_REPORT_SECONDS)
 
     def submit(
         self,
