@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -21,6 +22,10 @@ RAY_RETRIES = 1
 """How often Ray itself re-runs a call whose process died, before the Dispatcher is told."""
 
 _CANCELLED_KEPT_SECONDS = 60.0
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+# Calls about the executor itself: they pass running bundles by, and are pointless later.
+_control: Callable[[_Method], _Method] = ray.method(concurrency_group="control", max_task_retries=0)
 
 
 def _attempt_number() -> int:
@@ -62,10 +67,12 @@ class _Executor:
             is_cancelled=lambda: token in self._cancelled,
         )
 
+    @_control
     def cancel(self, token: str) -> None:
         """Make the call with this token stop at its next check."""
         self._cancelled.add(token)
 
+    @_control
     def pid(self) -> int:
         return os.getpid()
 
@@ -89,10 +96,12 @@ class CpuExecutor(_Executor):
     def _keep(self, report: NodeReport) -> None:
         self._report = report
 
+    @_control
     def report(self) -> NodeReport | None:
         """The newest sample of this node, None before the first."""
         return self._report
 
+    @_control
     def set_slots(self, slots: int) -> None:
         """Change how many bundles may run at once."""
         with self._free:

@@ -319,7 +319,7 @@ class Loop:
             ray.cancel(call.refs[0], force=True)
         else:
             token = f"{command.bundle_id}.{command.attempt}"
-            call.executor.cancel.options(concurrency_group="control").remote(token)
+            call.executor.cancel.remote(token)
 
     # --- answers -----------------------------------------------------------------------
 

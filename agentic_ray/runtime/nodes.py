@@ -235,7 +235,7 @@ class Nodes:
             if report is not None and report.sequence != last:
                 node.report = replace(report, received_at=time.time())
 
-        call = node.cpu.report.options(concurrency_group="control").remote()
+        call = node.cpu.report.remote()
         call.future().add_done_callback(received)
 
     # --- the share of Ray's CPUs -------------------------------------------------------
@@ -283,7 +283,7 @@ class Nodes:
         slots = max(1, node.held_cpus)
         if slots != node.slots:
             node.slots = slots
-            node.cpu.set_slots.options(concurrency_group="control").remote(slots)
+            node.cpu.set_slots.remote(slots)
             self._announce(node)
 
     def _let_go(self, node: _Node) -> None:
