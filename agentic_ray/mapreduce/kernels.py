@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentic_ray.graph import Codelet, CostHint, Kernel, accepts_xp, content_key, fold
-from agentic_ray.runtime import ElementFailure, check_cancelled
+from agentic_ray.runtime import BundleCancelled, ElementFailure, Inline, check_cancelled
 from agentic_ray.sources import Part
 
 
@@ -51,7 +51,9 @@ class MapChunk:
             return fold(reduce, values)
         except ElementFailure:
             raise
-        except Exception as error:  # from the user's reduce function
+        except BundleCancelled:
+            raise
+        except BaseException as error:  # from the user's reduce function
             raise ElementFailure(chunk, None) from error
 
     def _values(
@@ -72,12 +74,15 @@ class MapChunk:
                     if piece.unit == "block":
                         yield function(loaded)
                     elif reduce is None:
-                        yield from map(function, loaded)
+                        for element in loaded:
+                            yield function(element)
                     else:
-                        mapped = list(map(function, loaded))
+                        mapped = [function(element) for element in loaded]
                         yield fold(reduce, mapped) if mapped else NOTHING
                     continue
                 data, start, stop, step = piece
+                if isinstance(data, Inline):
+                    data = data.load()
                 if step is None:
                     for element in data[start:stop]:
                         index += 1
@@ -87,7 +92,9 @@ class MapChunk:
                         index += 1
                         check_cancelled()
                         yield function(data[low : min(low + step, stop)])
-        except Exception as error:
+        except (BundleCancelled, GeneratorExit):
+            raise
+        except BaseException as error:  # also SystemExit: on an executor it only ends the chunk
             raise ElementFailure(chunk, index) from error
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from agentic_ray.errors import InvalidTypeError
-from agentic_ray.runtime import is_object_ref, put, stored
+from agentic_ray.runtime import is_object_ref, pack, stored
 from agentic_ray.sources import Part, Source, open_source
 
 BLOCK_BYTES = 1 << 21
@@ -59,7 +59,7 @@ class SequenceLeaves:
 
     def cut(self, start: int, stop: int) -> Cut:
         count = stop - start
-        piece = (put(self._data[start:stop]), 0, count, None)
+        piece = (pack(self._data[start:stop]), 0, count, None)
         return Cut((piece,), count, 0, count)
 
 
@@ -77,7 +77,7 @@ class IteratorLeaves:
         items = list(itertools.islice(self._iterator, stop - start))
         if not items:
             return None
-        return Cut(((put(items), 0, len(items), None),), len(items), 0, len(items))
+        return Cut(((pack(items), 0, len(items), None),), len(items), 0, len(items))
 
 
 class BlockLeaves:
@@ -108,7 +108,7 @@ class BlockLeaves:
             size += (high - low) * self._row_bytes[index]
             source = self._sources[index]
             if isinstance(source, np.ndarray):
-                pieces.append((put(source[low:high]), 0, high - low, self._rows))
+                pieces.append((pack(source[low:high]), 0, high - low, self._rows))
             else:
                 pieces.append((source, low, high, self._rows))
             at = last

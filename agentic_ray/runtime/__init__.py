@@ -1,8 +1,8 @@
 """Doing: sessions on Ray, executors, and the loop that carries the Dispatcher's commands out."""
 
-from agentic_ray.runtime.execute import check_cancelled
+from agentic_ray.runtime.execute import Inline, check_cancelled
 from agentic_ray.runtime.explain import explain, placement_table
-from agentic_ray.runtime.failures import ElementFailure
+from agentic_ray.runtime.failures import BundleCancelled, ElementFailure
 from agentic_ray.runtime.run import Run, RunEvent
 from agentic_ray.runtime.session import (
     Session,
@@ -12,10 +12,12 @@ from agentic_ray.runtime.session import (
     job_scope,
     shutdown,
 )
-from agentic_ray.runtime.values import Stored, is_object_ref, put, stored
+from agentic_ray.runtime.values import Stored, is_object_ref, pack, put, stored
 
 __all__ = [
+    "BundleCancelled",
     "ElementFailure",
+    "Inline",
     "Run",
     "RunEvent",
     "Session",
@@ -27,6 +29,7 @@ __all__ = [
     "init",
     "is_object_ref",
     "job_scope",
+    "pack",
     "placement_table",
     "put",
     "shutdown",

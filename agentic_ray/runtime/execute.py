@@ -85,6 +85,7 @@ class Report:
     ray_attempt: int = 0
 
 
+_CODELETS_KEPT = 256  # because a codelet holds what its functions capture
 _codelets: dict[str, Codelet] = {}
 _codelets_lock = threading.Lock()
 _current = threading.local()
@@ -104,6 +105,8 @@ def load_codelet(token: str, source: Any) -> Codelet:
         data = ray.get(source) if isinstance(source, ray.ObjectRef) else source
         with _codelets_lock:
             found = _codelets.get(token) or _codelets.setdefault(token, cloudpickle.loads(data))
+            if len(_codelets) > _CODELETS_KEPT:
+                del _codelets[next(iter(_codelets))]
     return found
 
 
@@ -164,7 +167,7 @@ def run_payload(
         outputs, large = _outputs(payload.outputs, values, device)
     except BundleCancelled:
         return report(cancelled=True)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # also SystemExit and the like: this process goes on
         return report(
             error=PackedError.pack(error, codelet_name),
             out_of_memory=device.is_out_of_memory(error),
@@ -205,6 +208,6 @@ def pack_value(value: Any) -> tuple[Inline | None, int]:
         data = cloudpickle.dumps(value)
     except Exception as error:  # pickle raises whatever the object's hooks raise
         raise SerializationError(
-            f"a result of type {type(value).__name__} cannot be sent back: {error}"
+            f"a value of type {type(value).__name__} cannot be sent to another process: {error}"
         ) from error
     return (Inline(data) if len(data) <= INLINE_BYTES else None), len(data)

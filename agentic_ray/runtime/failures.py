@@ -56,10 +56,14 @@ class PackedError:
             cloudpickle.loads(pickled)
         except Exception:  # whatever the exception's own hooks raise; its text still travels
             pickled = None
-        if isinstance(error, SystemExit):
+        try:
+            message = str(error)
+        except Exception as raised:
+            message = f"(its text cannot be made: {raised!r})"
+        if isinstance(error, SystemExit | KeyboardInterrupt | GeneratorExit):
             pickled = None  # raised in the caller it would end their program
         name = f"{type(error).__module__}.{type(error).__qualname__}"
-        return cls(name, str(error), text, codelet, pickled, chunk, element)
+        return cls(name, message, text, codelet, pickled, chunk, element)
 
     def rebuild(self) -> BaseException:
         """The user's own exception, with the remote traceback as cause and a note on where.

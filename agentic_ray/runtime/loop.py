@@ -142,17 +142,17 @@ class Loop:
     def fetch(self, graph_id: str, key: str) -> Any:
         """The value of a finished graph's output; ValueGone if it must be made again."""
         held = self._values.get((graph_id, key))
-        if isinstance(held, Inline):
-            return held.load()
         try:
             if held is None:
                 raise ValueGone
-            return ray.get(held)
+            return held.load() if isinstance(held, Inline) else ray.get(held)
         except (*_INPUT_LOST, *_SYSTEM, ValueGone) as error:
             _logger.warning("value %s is lost (%s); it is computed again", key, error)
             self._runs[graph_id].reopen()
             self._inbox.put(ValueLost(time.monotonic(), graph_id, key))
             raise ValueGone from error
+        except Exception as error:  # Ray wraps what a value's own hooks raise, pickle does not
+            raise SerializationError(f"a result cannot be unpickled here: {error}") from error
 
     def held(self, graph_id: str, key: str) -> Any:
         """The value of a finished graph's output if it is small, else `Stored`."""
@@ -270,6 +270,8 @@ class Loop:
                 refs = executor.run.options(num_returns=returns).remote(
                     token, payload, *inputs.values()
                 )
+        except SessionError as error:  # its device went away; the Dispatcher hears of that next
+            return BundleFailed(now, command.bundle_id, command.attempt, "system", error)
         except (AgenticRayError, TypeError) as error:
             return BundleFailed(now, command.bundle_id, command.attempt, "user", error)
         except ray_errors.RayError as error:

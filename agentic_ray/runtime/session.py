@@ -8,6 +8,7 @@ import contextvars
 import itertools
 import logging
 import os
+import socket
 import threading
 import time
 import uuid
@@ -36,6 +37,8 @@ _logger = logging.getLogger("agentic_ray")
 _scope: contextvars.ContextVar[str | None] = contextvars.ContextVar("job_scope", default=None)
 
 _FIRST_REPORT_SECONDS = 5.0
+
+_CONNECT_SECONDS = 5.0
 
 BUNDLES_PER_SLOT = 4
 """Bundles a slot gets, where there is enough work, so that slots end together."""
@@ -131,7 +134,7 @@ class Session:
         local = run_locally(graph, predicted, self.model)
         if local is not None:
             return local
-        for codelet in {task.codelet for task in graph}:
+        for codelet in {id(task.codelet): task.codelet for task in graph}.values():
             self._codelets.source(codelet)  # an unpicklable function fails here, in the caller
         if target_seconds is None:
             target_seconds = self.bundle_seconds(sum(s for s in predicted.values() if s > 0))
@@ -240,13 +243,22 @@ def _connect(settings: Settings) -> bool:
         )
         return True
     try:
+        _check_reachable(address)
         ray.init(address=address, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise SessionError(
             f"no Ray cluster answers at {address!r} ({error}); start one with "
             "`ray start --head`, or leave the address out to use an embedded Ray"
         ) from error
     return False
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OSError if nothing listens there: Ray itself would try for a minute, then exit."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS):
+            pass
 
 
 _session: Session | None = None

@@ -12,7 +12,7 @@ from ray import cloudpickle
 from agentic_ray.errors import SerializationError
 from agentic_ray.graph.keys import content_key
 from agentic_ray.graph.task import Codelet
-from agentic_ray.runtime.execute import INLINE_BYTES, pack_value
+from agentic_ray.runtime.execute import INLINE_BYTES, Inline, pack_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,21 @@ def put(value: Any) -> Any:
     SerializationError
         The value cannot be pickled.
     """
+    packed = pack(value)
+    return value if isinstance(packed, Inline) else packed
+
+
+def pack(value: Any) -> Inline | Stored:
+    """``value`` as bytes if it is small, else in the object store: nothing looks into it.
+
+    Raises
+    ------
+    SerializationError
+        The value cannot be pickled.
+    """
     inline, size = pack_value(value)
     if inline is not None:
-        return value
+        return inline
     try:
         ref = ray.put(value)
     except (TypeError, ValueError) as error:
@@ -71,15 +83,16 @@ def put(value: Any) -> Any:
 
 
 class CodeletTable:
-    """Pickles each codelet once; a large one goes to the object store once.
+    """Pickles each codelet object once; a large one goes to the object store once.
 
-    Remembers the most recent codelets only, because they hold what their functions capture.
+    By identity: an equal codelet made later may call helpers, or read globals, that are others
+    by then. Remembers the most recent only, because they hold what their functions capture.
     """
 
     _KEPT = 256
 
     def __init__(self) -> None:
-        self._known: dict[Codelet, tuple[str, Any]] = {}
+        self._known: dict[int, tuple[Codelet, str, Any]] = {}
         self._lock = threading.Lock()
 
     def source(self, codelet: Codelet) -> tuple[str, Any]:
@@ -91,16 +104,17 @@ class CodeletTable:
             The function, or something it captures, cannot be pickled.
         """
         with self._lock:
-            found = self._known.get(codelet)
+            found = self._known.get(id(codelet))
             if found is None:
                 data = self._pickle(codelet)
-                found = self._known[codelet] = (
+                found = self._known[id(codelet)] = (
+                    codelet,  # kept, so that nothing else takes its identity
                     content_key(codelet.name, data),
                     data if len(data) <= INLINE_BYTES else ray.put(data),
                 )
                 if len(self._known) > self._KEPT:
                     del self._known[next(iter(self._known))]
-            return found
+            return found[1], found[2]
 
     def _pickle(self, codelet: Codelet) -> bytes:
         try:
