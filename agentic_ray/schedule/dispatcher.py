@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agentic_ray.errors import (
     ExecutorLostError,
@@ -20,6 +20,7 @@ from agentic_ray.errors import (
     PolicyError,
 )
 from agentic_ray.graph.task import Bundle, Resources
+from agentic_ray.schedule.admission import admit, can_split, working_set_bytes
 from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.events import (
     BundleFailed,
@@ -104,6 +105,7 @@ class _Record:
     attempts: int = 0
     failures: int = 0
     losses: int = 0
+    note: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -126,6 +128,7 @@ class _Graph:
 class _Attempt:
     record: _Record
     executor: Executor
+    resources: Resources
     predicted_seconds: float
     started: bool = False
     cancelled: bool = False
@@ -324,8 +327,7 @@ class Dispatcher:
             return
         record = attempt.record
         if event.cause == "memory" and "cpu" in record.lane[0]:
-            record.bundle = record.bundle.on_cpu()  # the device was too small for it
-            record.lane = (record.bundle.kinds(), record.lane[1])
+            self._send_to_cpu(record, f"its GPU had too little memory: {event.error}")
         if event.cause == "input_lost":
             record.losses += 1
         else:
@@ -380,6 +382,7 @@ class Dispatcher:
             executor.slots = devices.slots
             executor.speed = devices.speed
             executor.memory_bytes = devices.memory_bytes
+            executor.memory_total_bytes = devices.memory_total_bytes
             executor.healthy = True
             executor.reason = ""
 
@@ -470,7 +473,7 @@ class Dispatcher:
         if found is not None:
             found.record.running -= 1
             executor = found.executor
-            executor.give_back(found.record.resources)
+            executor.give_back(found.resources)
             executor.backlog_seconds = max(0.0, executor.backlog_seconds - found.predicted_seconds)
             if not executor.in_flight:
                 executor.backlog_seconds = 0.0  # no drift from rounding
@@ -540,7 +543,20 @@ class Dispatcher:
                     f"{names} asks for {need.memory_bytes} bytes of memory, the largest node "
                     f"has {max(memories)}"
                 ), bundle
+            largest = self._largest_gpu_bytes()
+            gpu_only = bundle.kinds() == ("gpu",) and not can_split(bundle)
+            if gpu_only and largest is not None and need.gpu_memory_bytes > largest:
+                return ImpossibleResourcesError(
+                    f"{names} asks for {need.gpu_memory_bytes} bytes of GPU memory, the largest "
+                    f"GPU has {largest}, and it can neither be split nor run on a CPU"
+                ), bundle
         return None
+
+    def _largest_gpu_bytes(self) -> int | None:
+        """Memory of the largest GPU; None when there is none or one's memory is unknown."""
+        totals = [gpu.memory_total_bytes for gpu in self.view.of_kinds(("gpu",))]
+        known = [total for total in totals if total is not None]
+        return max(known) if known and len(known) == len(totals) else None
 
     def _no_device(self, bundle: Bundle) -> NoSuitableDeviceError:
         wanted = " or ".join(bundle.kinds()) or "no device at all (its tag excludes every version)"
@@ -632,6 +648,7 @@ class Dispatcher:
 
         False: nothing changed. An error of the policy fails the graph it happens with.
         """
+        lanes = [record.lane for record in window]
         error = self._try_place(window)
         graphs = list(dict.fromkeys(record.graph for record in window))
         if error is not None and len(graphs) > 1:
@@ -649,7 +666,10 @@ class Dispatcher:
                 record.queued = False
                 if errors[record.graph] is None:
                     self._offer(record)
-        return any(errors.values()) or any(record.running for record in window)
+        return any(errors.values()) or any(
+            record.running or record.lane is not lane
+            for record, lane in zip(window, lanes, strict=True)
+        )
 
     def _try_place(self, window: list[_Record]) -> PolicyError | None:
         by_key = {record.bundle.key: record for record in window}
@@ -668,14 +688,17 @@ class Dispatcher:
             raised.__cause__ = error
             return raised
         full: set[Executor] = set()
+        waits_for_memory = False
         for placement in placements:
             record = by_key[placement.bundle]
             executor = self.view.executors[placement.node_id, placement.device]
-            if executor not in full and executor.admits(record.resources, record.lane[1]):
-                self._start(record, placement)
+            if executor not in full and executor.kind == "gpu":
+                waits_for_memory |= not self._start_on_gpu(record, placement, executor, full)
+            elif executor not in full and executor.admits(record.resources, record.lane[1]):
+                self._start(record, placement, record.resources)
             else:
                 full.add(executor)  # nothing less urgent overtakes what waits for room here
-        if self._attempts:
+        if self._attempts or waits_for_memory:
             return None
         return PolicyError(
             f"policy {self.policy.name!r} places none of {len(window)} ready bundles where there "
@@ -706,16 +729,65 @@ class Dispatcher:
                     f"on {' or '.join(record.lane[0])} only"
                 )
 
-    def _start(self, record: _Record, placement: Placement) -> None:
+    def _start_on_gpu(
+        self, record: _Record, placement: Placement, wanted: Executor, full: set[Executor]
+    ) -> bool:
+        """Start a bundle on a GPU if memory admits it; False: it waits or goes to a CPU."""
+        bundle = record.bundle
+        need = working_set_bytes(
+            bundle, {key: self.view.values[key].size_bytes for key in bundle.inputs}
+        )
+        answer = admit(
+            need,
+            wanted,
+            [gpu for gpu in self.view.of_kinds(("gpu",)) if gpu not in full],
+            split=can_split(bundle),
+            cpu="cpu" in record.lane[0] and bool(self.view.of_kinds(("cpu",))),
+        )
+        chosen = answer.executor
+        if answer.to_cpu:
+            self._send_to_cpu(record, answer.reason)
+            return False
+        if chosen is None or not chosen.room(record.lane[1]):
+            full.add(wanted)
+            return False
+        if answer.reason:
+            reason = f"{placement.reason}; {answer.reason}"
+            placement = replace(
+                placement, node_id=chosen.node_id, device=chosen.device, reason=reason
+            )
+        share = replace(record.resources, gpu_memory_bytes=-(-need // answer.parts))
+        self._start(record, placement, share, answer.parts)
+        return True
+
+    def _send_to_cpu(self, record: _Record, why: str) -> None:
+        record.bundle = record.bundle.on_cpu()
+        record.lane = (record.bundle.kinds(), record.lane[1])
+        record.note = f"not on a GPU: {why}"
+
+    def _start(
+        self, record: _Record, placement: Placement, resources: Resources, parts: int = 1
+    ) -> None:
         executor = self.view.executors[placement.node_id, placement.device]
         attempt = record.attempts
         record.attempts += 1
         record.running += 1
         record.queued = False
         predicted = placement.predicted_seconds or 0.0
-        executor.take(record.resources)
+        executor.take(resources)
         executor.backlog_seconds += predicted
-        self._attempts[record.bundle_id, attempt] = _Attempt(record, executor, predicted)
+        if record.note:
+            placement = replace(placement, reason=f"{placement.reason}; {record.note}")
+        self._attempts[record.bundle_id, attempt] = _Attempt(record, executor, resources, predicted)
+        need = resources.gpu_memory_bytes if executor.kind == "gpu" else 0
         self._commands.append(
-            Start(record.graph.graph_id, record.bundle_id, attempt, record.bundle, placement)
+            Start(
+                record.graph.graph_id,
+                record.bundle_id,
+                attempt,
+                record.bundle,
+                placement,
+                need,
+                parts,
+            )
         )

@@ -43,11 +43,13 @@ class BundleStarted:
 
 @dataclass(frozen=True, slots=True)
 class ValueInfo:
-    """Where a value is and how big. ``node_id`` None: in the caller's own memory, safe."""
+    """Where a value is and how big. ``node_id`` None: in the caller's own memory, safe.
+    ``device``: the GPU that holds it, None when it is in host memory."""
 
     key: str
     size_bytes: int
     node_id: str | None
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +82,18 @@ class ValueLost:
 
 @dataclass(frozen=True, slots=True)
 class DeviceSlots:
-    """One device of a node and how many bundles it runs at once."""
+    """One device of a node and how many bundles it runs at once.
+
+    ``memory_bytes`` is what bundles in flight may use together, ``memory_total_bytes`` what the
+    device has if nobody else uses it; None when unknown.
+    """
 
     device: str
     kind: Literal["cpu", "gpu"]
     slots: int
     speed: float = 1.0
     memory_bytes: int | None = None
+    memory_total_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +166,16 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Start:
+    """``gpu_memory_bytes`` is the predicted working set on a GPU, ``parts`` in how many parts
+    along its chunk axis the bundle is to run there from the outset."""
+
     graph_id: str
     bundle_id: int
     attempt: int
     bundle: Bundle
     placement: Placement
+    gpu_memory_bytes: int = 0
+    parts: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,14 @@ from agentic_ray.telemetry.state import ClusterState, NodeState
 
 PREFETCH_PER_SLOT = 1
 """Bundles sent ahead to an executor so that a slot never waits for a round trip."""
+GPU_AHEAD_PER_SLOT = 3
+"""The same for a GPU, as far as its memory admits them: their inputs are copied to the device
+while another bundle computes, and small ones share it."""
+
+
+def ahead_per_slot(kind: str) -> int:
+    """Bundles sent ahead to a slot of a device of this kind."""
+    return GPU_AHEAD_PER_SLOT if kind == "gpu" else PREFETCH_PER_SLOT
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +41,7 @@ class Executor:
     slots: int
     speed: float = 1.0
     memory_bytes: int | None = None
+    memory_total_bytes: int | None = None
     in_flight: int = 0
     wide: int = 0
     memory_in_flight_bytes: int = 0
@@ -45,18 +54,19 @@ class Executor:
         """How many more bundles it takes. Opaque ones are processes: none is sent ahead."""
         if not self.healthy:
             return 0
-        ahead = 0 if opaque or self.wide else self.slots * PREFETCH_PER_SLOT
+        ahead = 0 if opaque or self.wide else self.slots * ahead_per_slot(self.kind)
         return max(0, self.slots + ahead - self.in_flight)
 
     def admits(self, resources: Resources, opaque: bool = False) -> bool:
         """Whether a bundle that needs ``resources`` may be sent now.
 
         Nothing is sent ahead of or behind a bundle of several slots, since an executor counts
-        calls. A bundle that is too large for the device runs there alone.
+        calls. A bundle that is too large for a node's memory runs there alone; what is too
+        large for a GPU is for `admission` to decide.
         """
         if not self.healthy or self.slots < 1:
             return False
-        if not self.in_flight:
+        if not self.in_flight and self.kind == "cpu":
             return True
         width = self._width(resources)
         room = self.room(opaque) if width == 1 else self.slots - self.in_flight

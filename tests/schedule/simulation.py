@@ -26,7 +26,7 @@ from agentic_ray.graph import Bundle, Codelet, Ref, Resources, Task, TaskGraph, 
 from agentic_ray.schedule import ClusterView, CostModel, Dispatcher, Placement, Policy, RetryRules
 from agentic_ray.schedule import events as ev
 from agentic_ray.schedule.policies import get_policy
-from agentic_ray.schedule.view import PREFETCH_PER_SLOT, Executor
+from agentic_ray.schedule.view import Executor, ahead_per_slot
 from agentic_ray.telemetry.state import ClusterState, NodeState
 
 HORIZON_SECONDS = 10.0
@@ -156,6 +156,7 @@ class _Attempt:
     job: _Job
     part: _Part
     place: tuple[str, str]
+    memory_bytes: int
     cancelled: bool = False
 
 
@@ -477,25 +478,26 @@ class Simulation:
             self._fail(f"started on {place}, which is not there")
         kinds = ("cpu",) if part.cpu_only else offered.kinds()
         self._check(device.slots.kind in kinds, f"started on a {device.slots.kind}, not {kinds}")
-        self._check_room(device, offered)
+        self._check_room(device, offered, _memory_bytes(device, command))
         key = (command.bundle_id, command.attempt)
         device.attempts.append(key)
-        self.attempts[key] = _Attempt(job, part, place)
+        self.attempts[key] = _Attempt(job, part, place, _memory_bytes(device, command))
         part.starts += 1
         part.live += 1
         self.executions += 1
         self._execute(command, node, device)
 
-    def _check_room(self, device: _Device, offered: Bundle) -> None:
-        others = [self.attempts[key].part.bundle for key in device.attempts]
+    def _check_room(self, device: _Device, offered: Bundle, memory_bytes: int) -> None:
+        others = [self.attempts[key] for key in device.attempts]
         if not others:
             return  # alone, it may be larger than the device
-        widths = [_width(device, other) for other in [*others, offered]]
-        ahead = 0 if offered.opaque or max(widths) > 1 else PREFETCH_PER_SLOT
+        widths = [_width(device, part) for part in [*(o.part.bundle for o in others), offered]]
+        alone = offered.opaque or max(widths) > 1
+        ahead = 0 if alone else ahead_per_slot(device.slots.kind)
         slots = device.slots.slots
         self._check(sum(widths) <= slots * (1 + ahead), f"{widths} started on {slots} slots")
         memory = device.slots.memory_bytes
-        held = sum(_memory_bytes(device, other) for other in [*others, offered])
+        held = memory_bytes + sum(other.memory_bytes for other in others)
         self._check(memory is None or held <= memory, f"{held} of {memory} bytes in use")
 
     def _execute(self, command: ev.Start, node: _Node, device: _Device) -> None:
@@ -601,11 +603,12 @@ class Simulation:
         self._check(set(executors) == set(places), "other executors than there are")
         for node in self.nodes.values():
             for name, device in node.devices.items():
-                running = [self.attempts[key].part.bundle for key in device.attempts]
+                attempts = [self.attempts[key] for key in device.attempts]
+                running = [attempt.part.bundle for attempt in attempts]
                 executor = executors[node.node_id, name]
                 width = sum(_width(device, part) for part in running)
                 self._check(executor.in_flight == width, f"{name}: in_flight is off")
-                held = sum(_memory_bytes(device, part) for part in running)
+                held = sum(attempt.memory_bytes for attempt in attempts)
                 self._check(executor.memory_in_flight_bytes == held, f"{name}: memory is off")
         for job in self.jobs.values():
             if job.state in ("open", "finished"):
@@ -653,10 +656,10 @@ def _width(device: _Device, held: Bundle) -> int:
     return max(1, math.ceil(held.resources.cpus)) if device.slots.kind == "cpu" else 1
 
 
-def _memory_bytes(device: _Device, held: Bundle) -> int:
-    resources = held.resources
+def _memory_bytes(device: _Device, command: ev.Start) -> int:
+    """On a GPU what the Dispatcher predicts, which is at least what the bundle declares."""
     is_cpu = device.slots.kind == "cpu"
-    return resources.memory_bytes if is_cpu else resources.gpu_memory_bytes
+    return command.bundle.resources.memory_bytes if is_cpu else command.gpu_memory_bytes
 
 
 def _line(message: Any) -> str:
