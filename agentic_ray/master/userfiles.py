@@ -45,9 +45,11 @@ def load_workloads(path: str | Path, workloads: Registry = registry) -> tuple[Wo
         source = source / "__init__.py"
     if not source.is_file():
         raise WorkloadFileError(f"workloads {path}: there is no file {source}")
+    source = source.resolve()
+    name = _module_name(source)
     before = workloads.snapshot()
     try:
-        _import(source.resolve(), path)
+        _import(source, name, path)
         added = tuple(
             made for name, made in workloads.snapshot().items() if before.get(name) is not made
         )
@@ -58,12 +60,14 @@ def load_workloads(path: str | Path, workloads: Registry = registry) -> tuple[Wo
             )
     except BaseException:
         workloads.restore(before)
+        for loaded in [m for m in sys.modules if m == name or m.startswith(name + ".")]:
+            del sys.modules[loaded]
         raise
+    _pickle_by_value(sys.modules[name])
     return added
 
 
-def _import(source: Path, shown: str | Path) -> None:
-    name = _module_name(source)
+def _import(source: Path, name: str, shown: str | Path) -> None:
     package = [str(source.parent)] if source.name == "__init__.py" else None
     spec = importlib.util.spec_from_file_location(name, source, submodule_search_locations=package)
     if spec is None or spec.loader is None:
@@ -73,10 +77,7 @@ def _import(source: Path, shown: str | Path) -> None:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        for loaded in [m for m in sys.modules if m == name or m.startswith(name + ".")]:
-            del sys.modules[loaded]
         raise WorkloadFileError(f"workloads {shown}: {_explain(error, source)}") from error
-    _pickle_by_value(module)
 
 
 def _module_name(source: Path) -> str:
