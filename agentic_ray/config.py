@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from agentic_ray.errors import InvalidArgumentError
+from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,12 @@ class Settings:
     max_failures: int = 4
 
     def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for entry in fields(self):
+            _check_type(entry.name, getattr(self, entry.name), hints[entry.name])
+        size = self.object_store_memory_bytes
+        if size is not None and size < 1:
+            raise InvalidArgumentError(f"object_store_memory_bytes must be positive, not {size}")
         if self.num_cpus is not None and self.num_cpus < 1:
             raise InvalidArgumentError(f"num_cpus must be at least 1, not {self.num_cpus}")
         if self.share is not None and not 0 < self.share <= 1:
@@ -85,6 +91,15 @@ class Settings:
             elif (text := environ.get(f"AGENTIC_RAY_{name.upper()}", "")) != "":
                 chosen[name] = _parse(name, text, types[name])
         return cls(**chosen)
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    allowed = typing.get_args(hint) or (hint,)
+    if float in allowed:
+        allowed = (*allowed, int)
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        expected = " or ".join("None" if t is type(None) else t.__name__ for t in allowed)
+        raise InvalidTypeError(f"{name} must be {expected}, not {value!r}")
 
 
 def _parse(name: str, text: str, hint: Any) -> Any:

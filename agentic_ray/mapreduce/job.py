@@ -13,6 +13,7 @@ from agentic_ray.errors import (
     EmptyInputError,
     InvalidArgumentError,
     InvalidTypeError,
+    JobCancelledError,
     JobTimeoutError,
 )
 from agentic_ray.graph import (
@@ -99,6 +100,7 @@ class MapReduce:
         self._started: float | None = None
         self._finished: float | None = None
         self._changed = threading.Event()
+        self._cancelled = False
 
     # --- for the user ------------------------------------------------------------------
 
@@ -128,13 +130,16 @@ class MapReduce:
 
     def cancel(self) -> None:
         """Stop what runs, and wait a little until it has stopped."""
+        self._cancelled = True
         unfinished = [run for run in self._runs if not run.done]
         for run in unfinished:
             run.cancel()
         for run in unfinished:
             run.wait(_CANCEL_WAIT_SECONDS)
         if unfinished:
-            self._session.drain(_CANCEL_WAIT_SECONDS)
+            self._session.drain(unfinished, _CANCEL_WAIT_SECONDS)
+        for run in self._runs:
+            run.release()
 
     def placements(self) -> list[PlacementRecord]:
         """Where each bundle ran and why, in the order they finished."""
@@ -172,6 +177,8 @@ class MapReduce:
     def _run(self, deadline: float | None, bar: ProgressBar) -> Any:
         plan = _Plan(exhausted=self._leaves.count == 0)
         while not plan.exhausted:
+            if self._cancelled:
+                raise JobCancelledError("the map-reduce was cancelled")
             self._await_room(plan, deadline, bar)
             self._next_wave(plan)
         if not plan.waves:

@@ -55,7 +55,7 @@ class SequenceLeaves:
 
     def __init__(self, data: Sequence[Any] | np.ndarray[Any, Any]) -> None:
         self._data = data
-        self.count: int | None = len(data)
+        self.count: int | None = _length(data)
 
     def cut(self, start: int, stop: int) -> Cut:
         count = stop - start
@@ -175,7 +175,7 @@ def leaves_of(data: Any, *, blocks: bool, block_rows: int | None, gpu: bool) -> 
     if blocks and isinstance(data, range | list | tuple) and _is_numeric(data):
         array = np.asarray(data)
         return _blocks([(array, array)], block_rows, gpu)
-    if isinstance(data, Sequence):
+    if isinstance(data, Sequence) and _has_slices(data):
         return SequenceLeaves(data)
     if isinstance(data, Iterable):
         return IteratorLeaves(data)
@@ -183,6 +183,20 @@ def leaves_of(data: Any, *, blocks: bool, block_rows: int | None, gpu: bool) -> 
         f"cannot map over {type(data).__name__}; give a sequence, a range, a NumPy array, an "
         "iterator, a path or a source such as agentic_ray.sources.csv(path)"
     )
+
+
+def _length(data: Any) -> int:
+    if isinstance(data, range):  # len() refuses more than fits a machine word
+        return max(0, -((data.start - data.stop) // data.step))
+    return len(data)
+
+
+def _has_slices(data: Sequence[Any]) -> bool:
+    try:
+        data[0:0]
+    except Exception:  # a deque has none; another sequence may raise what it likes
+        return False
+    return True
 
 
 def _blocks(

@@ -9,7 +9,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,13 @@ import ray
 from ray import cloudpickle
 from ray import exceptions as ray_errors
 
-from agentic_ray.errors import AgenticRayError, SerializationError, SessionError, TaskError
+from agentic_ray.errors import (
+    AgenticRayError,
+    JobCancelledError,
+    SerializationError,
+    SessionError,
+    TaskError,
+)
 from agentic_ray.graph.task import Bundle
 from agentic_ray.runtime.execute import Inline, Payload, Report, Step
 from agentic_ray.runtime.executors import process_lane
@@ -147,8 +153,11 @@ class Loop:
                 raise ValueGone
             return held.load() if isinstance(held, Inline) else ray.get(held)
         except (*_INPUT_LOST, *_SYSTEM, ValueGone) as error:
+            run = self._runs.get(graph_id)
+            if run is None:
+                raise JobCancelledError(f"the values of {graph_id} were given up") from error
             _logger.warning("value %s is lost (%s); it is computed again", key, error)
-            self._runs[graph_id].reopen()
+            run.reopen()
             self._inbox.put(ValueLost(time.monotonic(), graph_id, key))
             raise ValueGone from error
         except Exception as error:  # Ray wraps what a value's own hooks raise, pickle does not
@@ -165,9 +174,9 @@ class Loop:
     def release(self, graph_id: str) -> None:
         self._inbox.put(GraphReleased(time.monotonic(), graph_id))
 
-    @property
-    def active_calls(self) -> int:
-        return len(self._calls)
+    def has_calls(self, graph_ids: Container[str]) -> bool:
+        """Whether a call of one of these graphs is under way."""
+        return any(call.graph_id in graph_ids for call in list(self._calls.values()))
 
     def close(self) -> None:
         """Fail what is unfinished and end the thread."""

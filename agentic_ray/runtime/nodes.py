@@ -113,10 +113,13 @@ class Nodes:
             self._reserved = True
             self._hold_more(wait_seconds=_RESERVE_WAIT_SECONDS)
 
-    def close(self) -> None:
+    def close(self, *, connected: bool) -> None:
+        """End the watcher and, while Ray is there, the executors."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
+        if not connected:
+            return
         with self._lock:
             for node in self._nodes.values():
                 self._let_go(node)

@@ -128,6 +128,10 @@ class Run:
         """Wait until the run is over; False if ``timeout`` seconds passed before that."""
         return self._over.wait(timeout)
 
+    def release(self) -> None:
+        """Give the values up: nobody will ask for the result (again)."""
+        self._backend.release(self.graph_id)
+
     def cancel(self) -> None:
         """Stop what runs and drop the rest; `result` then raises JobCancelledError."""
         self._backend.request_cancel(self.graph_id)

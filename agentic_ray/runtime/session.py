@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import ray
@@ -54,6 +54,7 @@ class Session:
         self.settings = settings
         self.model = CostModel()
         self._started_ray = _connect(settings)
+        self._ray = _connection()
         share = settings.share
         if share is None and self._started_ray:
             share = 1.0
@@ -83,7 +84,7 @@ class Session:
 
     @property
     def closed(self) -> bool:
-        return self._closed or not ray.is_initialized()
+        return self._closed or _connection() != self._ray
 
     @property
     def slots(self) -> int:
@@ -184,19 +185,22 @@ class Session:
         """End executors and, if we started it, Ray."""
         if self._closed:
             return
+        connected = not self.closed
         self._closed = True
-        if ray.is_initialized():
-            self._nodes.close()
+        self._nodes.close(connected=connected)
         self._loop.close()
-        if self._started_ray and ray.is_initialized():
+        if self._started_ray and connected:
             ray.shutdown()
 
-    def drain(self, timeout_seconds: float) -> bool:
-        """Wait until no call is under way; False if the time was too short."""
+    def drain(self, runs: Iterable[Run], timeout_seconds: float) -> bool:
+        """Wait until no call of these runs is under way; False if the time was too short."""
         deadline = time.monotonic() + timeout_seconds
-        while self._loop.active_calls and time.monotonic() < deadline:
+        graph_ids = {run.graph_id for run in runs}
+        while active := self._loop.has_calls(graph_ids):
+            if time.monotonic() >= deadline:
+                break
             time.sleep(0.01)
-        return not self._loop.active_calls
+        return not active
 
     def _seconds(self, task: Task) -> float:
         """Predicted seconds on the likelier device; -1 when unknown. Steps that only combine
@@ -218,6 +222,14 @@ class Session:
 
         bundles = [{"GPU": 1}] * gpus
         sdk.request_resources(num_cpus=cpus or None, bundles=bundles or None)
+
+
+def _connection() -> tuple[str, str] | None:
+    """Which cluster, and which connection to it, this process has now."""
+    if not ray.is_initialized():
+        return None
+    context = ray.get_runtime_context()
+    return context.gcs_address, context.get_job_id()
 
 
 def _connect(settings: Settings) -> bool:
@@ -300,7 +312,10 @@ def init(
     global _session
     resolved = Settings.resolve(address=address, num_cpus=num_cpus, share=share, **settings)
     with _session_lock:
-        if _session is None or _session.closed:
+        if _session is not None and _session.closed:
+            _session.close()  # Ray was shut down, or replaced, behind its back
+            _session = None
+        if _session is None:
             _session = Session(resolved, policy)
         return _session
 
