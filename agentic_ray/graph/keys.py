@@ -7,8 +7,12 @@ several GB/s). An object can name its own content with a method ``__content_key_
 from __future__ import annotations
 
 import dataclasses
+import dis
 import functools
+import io
 import struct
+import types
+import weakref
 from collections.abc import Callable
 from types import CodeType, FunctionType
 from typing import Any
@@ -20,31 +24,54 @@ from blake3 import blake3
 from agentic_ray.errors import SerializationError
 
 _DIGEST_BYTES = 16
+_PLAIN = (str, bytes, int, float, complex, bool, type(None), tuple, frozenset)
+_UNTOLD = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__annotations__"})
+_UNTOLD_TYPES = (types.MemberDescriptorType, types.GetSetDescriptorType)
+
+Active = tuple[Any, ...]
+"""Functions and classes whose digest is being made, outermost first: recursion ends there."""
+
+_class_digests: weakref.WeakKeyDictionary[type, bytes] = weakref.WeakKeyDictionary()
 
 
 def content_key(prefix: str, *parts: Any) -> str:
     """``prefix`` and the hex digest of ``parts``.
+
+    Functions count by what they do: code, defaults, closure, and the globals they name; of a
+    function that is imported only the globals that are plain constants. Classes of the main
+    script likewise. Sets count whatever their order, dicts in their order.
 
     Raises
     ------
     SerializationError
         A part can be neither hashed structurally nor pickled.
     """
+    return f"{prefix}-{_digest(parts, ()).hex()}"
+
+
+def _digest(value: Any, active: Active) -> bytes:
     hasher = blake3()
-    for part in parts:
-        _feed(hasher.update, part)
-    return f"{prefix}-{hasher.hexdigest(length=_DIGEST_BYTES)}"
+    try:
+        _feed(hasher.update, value, active)
+    except RecursionError:
+        raise SerializationError(
+            f"cannot make a content key of {type(value).__name__}: it is nested too deeply, or "
+            "in itself"
+        ) from None
+    return hasher.digest(length=_DIGEST_BYTES)
 
 
-def _feed(update: Callable[[Any], Any], value: Any) -> None:
+def _feed(update: Callable[[Any], Any], value: Any, active: Active) -> None:
     """Feed a prefix-free encoding of ``value``: type mark, length where needed, content."""
     kind = type(value)
     if kind is str:
         encoded = value.encode("utf-8", "surrogatepass")
         update(b"s%d:" % len(encoded))
         update(encoded)
-    elif kind is int or kind is bool or value is None:
-        update(b"%s%r;" % (kind.__name__.encode()[:1], value))
+    elif kind is int:
+        update(b"i%x;" % value)
+    elif kind is bool or value is None:
+        update(b"%r;" % value)
     elif kind is float:
         update(b"f" + struct.pack("<d", value))
     elif kind is bytes:
@@ -53,123 +80,185 @@ def _feed(update: Callable[[Any], Any], value: Any) -> None:
     elif kind is tuple or kind is list:
         update(b"%s%d:" % (b"t" if kind is tuple else b"l", len(value)))
         for element in value:
-            _feed(update, element)
+            _feed(update, element, active)
     elif kind is dict:
         update(b"d%d:" % len(value))
         for name, element in value.items():
-            _feed(update, name)
-            _feed(update, element)
+            _feed(update, name, active)
+            _feed(update, element, active)
+    elif kind is set or kind is frozenset:
+        update(b"%s%d:" % (b"S" if kind is set else b"z", len(value)))
+        update(b"".join(sorted(_digest(element, active) for element in value)))
     elif kind is range:
         update(b"r%d,%d,%d;" % (value.start, value.stop, value.step))
-    elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        contiguous = np.ascontiguousarray(value)
-        _feed(update, ("ndarray", value.dtype.str, value.shape))
-        if value.dtype.names is not None:
-            _feed(update, repr(value.dtype.descr))
-        update(contiguous.reshape(-1).view(np.uint8).data if contiguous.size else b"")
+    elif kind in (np.ndarray, np.memmap) and not value.dtype.hasobject:
+        _feed_array(update, value)
     elif hasattr(kind, "__content_key__"):
-        _feed(update, ("own", kind.__qualname__, value.__content_key__()))
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        _feed_dataclass(update, value)
+        _feed(update, ("own", kind.__qualname__, value.__content_key__()), active)
+    elif isinstance(value, type):
+        _feed(update, ("class", _class_digest(value, active)), active)
+    elif dataclasses.is_dataclass(value):
+        fields = tuple(getattr(value, entry.name) for entry in dataclasses.fields(value))
+        _feed(update, ("dataclass", kind, fields), active)
     elif isinstance(value, FunctionType):
-        _feed(update, ("function", _function_key(value)))
+        _feed_function(update, value, active)
+    elif kind is functools.partial:
+        _feed(update, ("partial", value.func, value.args, value.keywords), active)
+    elif kind is types.MethodType:
+        _feed(update, ("method", value.__func__, value.__self__), active)
+    elif kind is types.ModuleType:
+        _feed(update, ("module", value.__name__), active)
     else:
-        _feed(update, ("pickle", _pickled(value)))
+        _feed(update, ("pickle", _pickled(value, active)), active)
 
 
-def _feed_dataclass(update: Callable[[Any], Any], value: Any) -> None:
-    if callable(value) or getattr(value, "cpu", None) is not None:
-        # A codelet: shared by very many tasks, so its digest is remembered.
-        _feed(update, ("codelet", _remembered_dataclass_key(value)))
-    else:
-        _feed(update, _dataclass_parts(value))
+def _feed_array(update: Callable[[Any], Any], array: np.ndarray[Any, Any]) -> None:
+    _feed(update, ("ndarray", array.dtype.str, array.shape), ())
+    if array.dtype.names is not None:  # by fields, since the bytes between them are anything
+        _feed(update, repr(array.dtype), ())
+        for name in array.dtype.names:
+            _feed_array(update, array[name])
+    elif array.nbytes:
+        contiguous = np.ascontiguousarray(array)
+        update(contiguous.reshape(-1).view(np.uint8).data)
 
 
-@functools.lru_cache(maxsize=4096)
-def _remembered_dataclass_key(value: Any) -> str:
-    return content_key("", _dataclass_parts(value))
-
-
-def _dataclass_parts(value: Any) -> tuple[Any, ...]:
-    return (
-        "dataclass",
-        type(value).__module__,
-        type(value).__qualname__,
-        tuple(getattr(value, entry.name) for entry in dataclasses.fields(value)),
-    )
-
-
-def _function_key(function: FunctionType) -> str:
-    """Digest of what a function does: code, defaults, closure and the globals it names."""
-    if (
-        function.__module__ != "__main__"
-        and "<locals>" not in function.__qualname__
-        and function.__closure__ is None
-        and function.__name__ != "<lambda>"
-    ):
-        # Importable: its code stands for it; its globals come with its module.
-        return content_key(
-            function.__qualname__, function.__module__, _code_parts(function.__code__)
-        )
-    # cloudpickle's bytes depend on memo order of equal strings, so hash its parts instead.
-    try:
-        closure = tuple(cell.cell_contents for cell in function.__closure__ or ())
-    except ValueError:  # a cell not filled yet
-        closure = ()
+def _feed_function(update: Callable[[Any], Any], function: FunctionType, active: Active) -> None:
+    depth = _depth_of(function, active)
+    if depth is not None:
+        _feed(update, ("in", depth), ())
+        return
+    code = function.__code__
     used = {
         name: function.__globals__[name]
-        for name in sorted(_global_names(function.__code__))
+        for name in _global_names(code)
         if name in function.__globals__
     }
-    simple = {name: _shallow(value, function) for name, value in used.items()}
-    return content_key(
-        function.__qualname__,
-        _code_parts(function.__code__),
-        function.__defaults__,
-        function.__kwdefaults__,
-        tuple(_shallow(value, function) for value in closure),
-        simple,
+    if _is_imported(function):
+        where = function.__module__
+        used = {name: value for name, value in used.items() if isinstance(value, _PLAIN)}
+    else:
+        where = ""
+    closure = tuple(map(_cell_content, function.__closure__ or ()))
+    parts = (
+        ("function", where, function.__qualname__, _code_parts(code)),
+        (function.__defaults__, function.__kwdefaults__, function.__dict__),
+        (closure, used),
+    )
+    _feed(update, parts, (*active, function))
+
+
+def _class_digest(kind: type, active: Active) -> bytes:
+    """By name if it can be imported, else by what is in it."""
+    depth = _depth_of(kind, active)
+    if depth is not None:
+        return b"in %d" % depth
+    if _is_imported(kind):
+        return f"{kind.__module__}.{kind.__qualname__}".encode()
+    digest = _class_digests.get(kind)
+    if digest is None:
+        content = {
+            name: value
+            for name, value in sorted(vars(kind).items())
+            if name not in _UNTOLD
+            and not name.startswith(("__dataclass_", "_abc_"))
+            and not isinstance(value, _UNTOLD_TYPES)
+        }
+        digest = _digest((kind.__qualname__, kind.__bases__, content), (*active, kind))
+        if not active:
+            _class_digests[kind] = digest
+    return digest
+
+
+def _is_imported(value: Any) -> bool:
+    """Whether its module brings it along: neither of the main script nor made in a function."""
+    return (
+        value.__module__ != "__main__"
+        and "<" not in value.__qualname__  # <locals>, <lambda>
+        and getattr(value, "__closure__", None) is None
     )
 
 
-def _shallow(value: Any, user: FunctionType) -> Any:
-    """What a captured value adds to a function's digest; recursion ends at the function."""
-    if value is user:
-        return ("self",)
-    if isinstance(value, FunctionType):
-        return ("function", value.__module__, value.__qualname__, _code_parts(value.__code__))
-    if isinstance(value, type) or type(value).__name__ == "module":
-        return ("named", getattr(value, "__module__", ""), value.__name__)
-    return value
+def _depth_of(value: Any, active: Active) -> int | None:
+    return next((i for i, other in enumerate(active) if other is value), None)
 
 
-def _global_names(code: CodeType) -> set[str]:
-    names = set(code.co_names)
+def _cell_content(cell: types.CellType) -> Any:
+    try:
+        return ("cell", cell.cell_contents)
+    except ValueError:  # not filled yet
+        return ("empty cell",)
+
+
+@functools.lru_cache(maxsize=1024)
+def _global_names(code: CodeType) -> tuple[str, ...]:
+    """Names of globals that the code, or a function defined in it, reads; sorted."""
+    names = {
+        instruction.argval
+        for instruction in dis.get_instructions(code)
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+    }
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            names |= _global_names(constant)
-    return names
+            names.update(_global_names(constant))
+    return tuple(sorted(names))
 
 
 def _code_parts(code: CodeType) -> tuple[Any, ...]:
-    constants = tuple(
-        _code_parts(constant)
-        if isinstance(constant, CodeType)
-        else ("frozenset", *sorted(map(repr, constant)))
-        if isinstance(constant, frozenset)
-        else repr(constant)
-        for constant in code.co_consts
+    signature = (
+        code.co_argcount,
+        code.co_posonlyargcount,
+        code.co_kwonlyargcount,
+        code.co_flags,
+        code.co_varnames,
+        code.co_freevars,
     )
-    return ("code", code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars)
+    return ("code", code.co_code, _constant(code.co_consts), code.co_names, signature)
 
 
-def _pickled(value: Any) -> bytes:
+def _constant(value: Any) -> Any:
+    if isinstance(value, CodeType):
+        return _code_parts(value)
+    if isinstance(value, tuple):
+        return tuple(map(_constant, value))
+    if isinstance(value, frozenset):
+        return ("frozenset", *sorted(map(repr, value)))
+    return repr(value)
+
+
+class _KeyPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+    """Pickles to bytes that depend on the content only, for hashing.
+
+    Left to itself, pickle writes equal strings differently when they are one object, sets in
+    their own order, and classes of the main script with a random name.
+    """
+
+    def __init__(self, file: io.BytesIO, active: Active) -> None:
+        super().__init__(file, protocol=5)
+        self._active = active
+
+    def persistent_id(self, value: Any) -> bytes | None:
+        kind = type(value)
+        if kind is str:
+            encoded: bytes = value.encode("utf-8", "surrogatepass")
+            return b"s" + encoded
+        if (
+            kind in (FunctionType, set, frozenset)
+            or (kind is np.ndarray and not value.dtype.hasobject)
+            or (isinstance(value, type) and not _is_imported(value))
+        ):
+            return _digest(value, self._active)
+        return None
+
+
+def _pickled(value: Any, active: Active) -> bytes:
+    file = io.BytesIO()
     try:
-        pickled: bytes = cloudpickle.dumps(value)
+        _KeyPickler(file, active).dump(value)
+    except (RecursionError, SerializationError):
+        raise
     except Exception as error:  # pickle raises whatever the object's hooks raise
         raise SerializationError(
-            f"a {type(value).__name__} can neither be hashed nor sent to another process: {error}. "
-            "Functions are sent with everything they capture; open files, locks, sockets and "
-            "generators must be made inside the function instead."
+            f"cannot make a content key of {type(value).__name__}: {error}"
         ) from error
-    return pickled
+    return file.getvalue()

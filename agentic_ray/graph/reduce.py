@@ -60,7 +60,9 @@ def _fold_list(combine: Callable[[Any, Any], Any], values: list[Any]) -> Any:
     """Level by level; an odd last value is carried up, which is where T(n) puts it."""
     while len(values) > 1:
         tail = values[-1:] if len(values) % 2 else []
-        values = list(map(combine, values[0:-1:2], values[1::2])) + tail
+        # (not map: a StopIteration raised by the operator would end it as if all were done)
+        pairs = zip(values[0:-1:2], values[1::2], strict=True)
+        values = [combine(left, right) for left, right in pairs] + tail
     return values[0]
 
 
@@ -83,7 +85,10 @@ def aligned_spans(start: int, stop: int, size: int) -> list[tuple[int, int]]:
 
 
 def span_shape(spans: Sequence[tuple[int, int]]) -> Shape:
-    """The canonical tree over consecutive ``spans`` from leaf 0, as nested pairs of indices."""
+    """The canonical tree over consecutive ``spans``, as nested pairs of their indices.
+
+    The spans are all leaves, from 0, or those of one aligned subtree.
+    """
     index = {span: i for i, span in enumerate(spans)}
 
     def build(low: int, high: int) -> Shape:
@@ -97,6 +102,11 @@ def span_shape(spans: Sequence[tuple[int, int]]) -> Shape:
 
     if not spans:
         raise EmptyInputError("cannot reduce an empty input without an initial value")
+    expected = spans[0][0]
+    for start, stop in spans:
+        if start != expected or stop <= start:
+            raise InvalidArgumentError(f"spans do not tile the leaves at {expected}")
+        expected = stop
     return build(spans[0][0], spans[-1][1])
 
 
@@ -133,14 +143,24 @@ class Fold:
         return build(shape)
 
 
-@functools.lru_cache(maxsize=4096)
 def accepts_xp(function: Callable[..., Any]) -> bool:
     """Whether ``function`` takes the device's array namespace as keyword ``xp``."""
+    try:
+        hash(function)
+    except TypeError:  # a callable object that compares by content
+        return _takes_xp(function)
+    return _takes_xp_remembered(function)
+
+
+def _takes_xp(function: Callable[..., Any]) -> bool:
     try:
         parameter = inspect.signature(function).parameters.get("xp")
     except (TypeError, ValueError):  # many builtins have no signature
         return False
     return parameter is not None and parameter.kind is not parameter.POSITIONAL_ONLY
+
+
+_takes_xp_remembered = functools.lru_cache(maxsize=256)(_takes_xp)
 
 
 def tree_reduce(
@@ -166,7 +186,8 @@ def tree_reduce(
         Most values one task takes, at least 2 (rounded down to a power of two). It decides how
         many tasks there are, never the order of combination.
     spans : sequence of (start, stop), optional
-        Leaves that each key stands for when they differ, from `aligned_spans`.
+        Leaves that each key stands for when they differ, from `aligned_spans`; all of them or
+        those of one aligned subtree.
 
     Returns
     -------
@@ -196,7 +217,7 @@ def tree_reduce(
         has_effects=combine.has_effects,
     )
     levels = fan_in.bit_length() - 1
-    tasks: list[Task] = []
+    tasks: dict[str, Task] = {}  # equal subtrees of equal values are one task
 
     def reduce_node(node: Shape) -> str:
         """Key of the subtree's value, emitting one task per ``levels`` levels of it."""
@@ -221,8 +242,8 @@ def tree_reduce(
             resources=resources,
             cost=cost or CostHint(items=0),
         )
-        tasks.append(task)
+        tasks.setdefault(task.key, task)
         return task.key
 
     root = reduce_node(span_shape(spans))
-    return tasks, root
+    return list(tasks.values()), root

@@ -113,6 +113,7 @@ class Codelet:
     opaque: bool = False
     has_effects: bool = False
     chunk_axis: int | None = None
+    _content: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -125,6 +126,14 @@ class Codelet:
                 raise InvalidArgumentError(
                     f"the {kind} implementation of codelet {self.name!r} is not callable"
                 )
+
+    def __content_key__(self) -> str:
+        """Digest of all it is, made once: very many tasks share a codelet."""
+        if not self._content:
+            what = (self.name, self.version, self.cpu, self.gpu, self.cost)
+            how = (self.opaque, self.has_effects, self.chunk_axis)
+            object.__setattr__(self, "_content", content_key("codelet", what, how))
+        return self._content
 
     def implementation(self, kind: str) -> Callable[..., Any] | None:
         """The implementation for device kind ``"cpu"`` or ``"gpu"``, or None."""
@@ -139,13 +148,13 @@ class Ref:
 
 
 def find_refs(value: Any) -> Iterator[str]:
-    """Keys of the ``Ref``s in ``value``, looking into tuples, lists and dict values."""
+    """Keys of the ``Ref``s in ``value``: in tuples (named ones too), lists and dict values."""
     if isinstance(value, Ref):
         yield value.key
-    elif isinstance(value, list | tuple):
+    elif type(value) in (list, tuple) or _is_named_tuple(value):
         for element in value:
             yield from find_refs(element)
-    elif isinstance(value, dict):
+    elif type(value) is dict:
         for element in value.values():
             yield from find_refs(element)
 
@@ -160,7 +169,13 @@ def replace_refs(value: Any, lookup: Callable[[str], Any]) -> Any:
         return tuple(replace_refs(element, lookup) for element in value)
     if type(value) is dict:
         return {name: replace_refs(element, lookup) for name, element in value.items()}
+    if _is_named_tuple(value):
+        return type(value)._make(replace_refs(element, lookup) for element in value)
     return value
+
+
+def _is_named_tuple(value: Any) -> bool:
+    return isinstance(value, tuple) and hasattr(type(value), "_make")
 
 
 _DEFAULT_RESOURCES = Resources()
@@ -235,8 +250,8 @@ class TaskGraph:
     Parameters
     ----------
     tasks : iterable of Task
-        In any order. The same task object may appear twice; two different tasks with one
-        key may not.
+        In any order. The same task may appear twice, as one object or as equal content; two
+        different tasks with one key may not.
     outputs : iterable of str
         Keys whose values are the result, in the order the caller wants them.
 
@@ -257,7 +272,7 @@ class TaskGraph:
         duplicates: list[str] = []
         for task in tasks:
             known = by_key.setdefault(task.key, task)
-            if known is not task:
+            if known is not task and not _same_content(known, task):
                 duplicates.append(task.key)
         if duplicates:
             raise DuplicateKeyError(
@@ -304,6 +319,15 @@ class TaskGraph:
 
     def __repr__(self) -> str:
         return f"TaskGraph({len(self.tasks)} tasks, {len(self.outputs)} outputs)"
+
+
+def _same_content(one: Task, other: Task) -> bool:
+    """Whether two tasks with one key do the same; compared by hash, as arrays have no ``==``."""
+    first, second = (
+        content_key("", task.codelet, task.args, dict(task.kwargs), task.dependencies, task.tag)
+        for task in (one, other)
+    )
+    return first == second
 
 
 def _named(keys: list[str]) -> str:
