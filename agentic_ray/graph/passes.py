@@ -78,12 +78,11 @@ def bundle(
         )
         if not joins:
             groups.append([])
-            inside.clear()
-            waits_for.clear()
+            inside = set()
+            waits_for = set(task.dependencies)
             work = 0.0
         groups[-1].append(task)
         inside.add(task.key)
-        waits_for.update(key for key in outside if not joins)
         work += predicted
     return _close(graph, groups)
 

@@ -336,10 +336,14 @@ def _named(keys: list[str]) -> str:
 
 
 def _topological(by_key: dict[str, Task]) -> tuple[Task, ...]:
-    """Depth-first order, so that a chain's tasks stay next to each other (iterative)."""
+    """Depth-first order, so that a chain's tasks stay next to each other (iterative).
+
+    It starts from the tasks that nothing depends on; a circle is found from the others.
+    """
     order: list[Task] = []
     done: set[str] = set()
-    for root in by_key:
+    used = {key for task in by_key.values() for key in task.dependencies}
+    for root in [*(key for key in by_key if key not in used), *by_key]:
         if root in done:
             continue
         path: list[str] = [root]

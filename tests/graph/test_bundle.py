@@ -1,0 +1,160 @@
+"""The bundling pass: what must hold of any bundles, and that it does group."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from evaluator import evaluate, evaluate_bundles, graphs
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentic_ray.errors import InvalidArgumentError
+from agentic_ray.graph import Bundle, Codelet, Ref, Task, TaskGraph, bundle, tree_reduce
+
+targets = st.sampled_from([0.0, 1.0, 2.5, 4.0, 100.0])
+limits = st.sampled_from([1, 2, 3, 1000])
+
+
+def one_second(_: Task) -> float:
+    return 1.0
+
+
+def bundled(graph: TaskGraph, target: float = 100.0, limit: int = 1000) -> tuple[Bundle, ...]:
+    return bundle(graph, seconds=one_second, target_seconds=target, max_tasks=limit)
+
+
+def keys_of(bundles: Sequence[Bundle]) -> list[list[str]]:
+    return [[task.key for task in one.tasks] for one in bundles]
+
+
+@given(graphs(), targets, limits)
+def test_every_task_is_in_exactly_one_bundle(graph: TaskGraph, target: float, limit: int) -> None:
+    keys = itertools.chain.from_iterable(keys_of(bundled(graph, target, limit)))
+    assert list(keys) == [task.key for task in graph]
+
+
+@given(graphs(), targets, limits)
+def test_inputs_and_outputs_are_exact(graph: TaskGraph, target: float, limit: int) -> None:
+    bundles = bundled(graph, target, limit)
+    needed = {key for one in bundles for key in one.inputs} | set(graph.outputs)
+    for one in bundles:
+        inside = {task.key for task in one.tasks}
+        used = {key for task in one.tasks for key in task.dependencies}
+        assert set(one.inputs) == used - inside
+        assert len(set(one.inputs)) == len(one.inputs)
+        assert set(one.outputs) == inside & needed
+    assert len({one.key for one in bundles}) == len(bundles)
+
+
+@given(graphs(), targets, limits)
+def test_bundles_are_in_topological_order(graph: TaskGraph, target: float, limit: int) -> None:
+    made: set[str] = set()
+    for one in bundled(graph, target, limit):
+        assert made.issuperset(one.inputs)
+        made.update(one.outputs)
+
+
+@given(graphs(), targets, limits)
+def test_bundles_compute_the_same_from_their_inputs_only(
+    graph: TaskGraph, target: float, limit: int
+) -> None:
+    assert evaluate_bundles(bundled(graph, target, limit), graph.outputs) == evaluate(graph)
+
+
+@given(graphs(), targets, limits)
+def test_the_target_and_the_limit_are_respected(
+    graph: TaskGraph, target: float, limit: int
+) -> None:
+    for one in bundled(graph, target, limit):
+        assert len(one.tasks) <= limit
+        assert len(one.tasks) == 1 or len(one.tasks) <= target
+
+
+@given(graphs(), targets)
+def test_lanes_and_device_kinds_are_never_mixed(graph: TaskGraph, target: float) -> None:
+    for one in bundled(graph, target):
+        lanes = {(task.codelet.opaque, task.kinds(), task.tag) for task in one.tasks}
+        assert len(lanes) == 1
+        assert one.kinds() == one.tasks[0].kinds()
+
+
+@given(graphs(), targets)
+def test_a_bundle_waits_for_no_more_than_its_first_task(graph: TaskGraph, target: float) -> None:
+    for one in bundled(graph, target):
+        assert set(one.inputs) <= set(one.tasks[0].dependencies)
+
+
+# --- it does group -----------------------------------------------------------------------
+
+
+def work(*_: Any) -> None: ...
+
+
+PLAIN = Codelet("plain", work)
+OPAQUE = Codelet("opaque", work, opaque=True)
+
+
+def task(key: str, *inputs: str, codelet: Codelet = PLAIN, **options: Any) -> Task:
+    return Task.of(codelet, *map(Ref, inputs), key=key, **options)
+
+
+def test_a_chain_is_one_bundle_up_to_the_target() -> None:
+    chain = [task("0"), *(task(str(i), str(i - 1)) for i in range(1, 6))]
+    graph = TaskGraph(chain, ["5"])
+    assert keys_of(bundled(graph)) == [["0", "1", "2", "3", "4", "5"]]
+    assert keys_of(bundled(graph, 2.0)) == [["0", "1"], ["2", "3"], ["4", "5"]]
+    assert len(bundled(graph, 0.0)) == 6
+
+
+def test_intermediate_values_do_not_leave_a_bundle() -> None:
+    (only,) = bundled(TaskGraph([task("a"), task("b", "a"), task("c", "b")], ["c"]))
+    assert (only.key, only.inputs, only.outputs) == ("c", (), ("c",))
+
+
+def test_siblings_without_inputs_are_grouped() -> None:
+    graph = TaskGraph([task(f"t{i}") for i in range(10)], [f"t{i}" for i in range(10)])
+    assert [len(one.tasks) for one in bundled(graph, 4.0)] == [4, 4, 2]
+
+
+def test_siblings_on_one_input_are_grouped() -> None:
+    siblings = [task(f"t{i}", "far", codelet=PLAIN) for i in range(4)]
+    graph = TaskGraph([task("far", codelet=OPAQUE), *siblings], [one.key for one in siblings])
+    assert keys_of(bundled(graph)) == [["far"], ["t0", "t1", "t2", "t3"]]
+
+
+def test_the_leaves_of_a_reduction_go_with_their_combine_step() -> None:
+    leaves = [task(f"leaf{i}") for i in range(16)]
+    combine, root = tree_reduce([leaf.key for leaf in leaves], PLAIN, fan_in=4)
+    bundles = bundled(TaskGraph([*leaves, *combine], [root]), 5.0)
+    whole = [one for one in bundles if len(one.tasks) == 5 and not one.inputs]
+    assert len(whole) == 4, "four leaves and what combines them, four times"
+
+
+def test_opaque_work_and_other_priorities_stay_apart() -> None:
+    graph = TaskGraph(
+        [task("a"), task("b", codelet=OPAQUE), task("c", codelet=OPAQUE, priority=1)],
+        ["a", "b", "c"],
+    )
+    assert keys_of(bundled(graph)) == [["a"], ["b"], ["c"]]
+
+
+def test_slow_tasks_are_alone_and_quick_ones_together() -> None:
+    graph = TaskGraph([task(key) for key in "abcd"], list("abcd"))
+    seconds = {"a": 0.1, "b": 9.0, "c": 0.1, "d": 0.1}
+    bundles = bundle(graph, seconds=lambda one: seconds[one.key], target_seconds=1.0)
+    assert keys_of(bundles) == [["a"], ["b"], ["c", "d"]]
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_tasks": 0}, {"target_seconds": -1.0}, {"target_seconds": float("nan")}]
+)
+def test_impossible_limits_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgumentError):
+        bundle(TaskGraph([], []), seconds=one_second, **{"target_seconds": 1.0, **options})
+
+
+def test_nothing_gives_no_bundles() -> None:
+    assert bundled(TaskGraph([], [])) == ()
