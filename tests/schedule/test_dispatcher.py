@@ -547,6 +547,20 @@ def test_a_lost_value_is_not_made_again_when_nobody_needs_it_any_more() -> None:
     assert bench.finish(urgent) == [ev.FinishGraph("h")]
 
 
+def test_a_bundle_that_fails_while_nobody_needs_it_any_more_lets_go_of_its_inputs() -> None:
+    """a -> b -> c: b runs again for c, which then finishes by itself; only then b fails."""
+    bench = Bench()
+    graph = [bundle_of("x"), bundle_of("a"), bundle_of("b", "a"), bundle_of("c", "b")]
+    x, a = pick(bench.submit(*graph, outputs=("c", "x")), ev.Start)
+    c = only(bench.finish(only(bench.finish(a), ev.Start)), ev.Start)
+    a = only(bench.send(ev.ValueLost, "g", "b"), ev.Start)
+    b = only(bench.finish(a), ev.Start)
+    assert bench.finish(c) == []
+    assert bench.fail(b, "user") == [ev.Release("g", ("a",))], "neither an error nor a retry"
+    assert bench.dispatcher.next_wakeup_seconds is None
+    assert bench.finish(x) == [ev.FinishGraph("g")]
+
+
 def test_an_output_lost_after_the_graph_was_finished() -> None:
     bench = Bench()
     a = only(bench.submit(bundle_of("a"), bundle_of("b", "a")), ev.Start)
