@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import operator
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, SupportsIndex
 
 from agentic_ray.errors import (
     EmptyInputError,
@@ -79,7 +80,7 @@ class MapReduce:
     ) -> None:
         _check(map_fn, reduce_fn, chunk_size, tag, priority, initial)
         blocks = isinstance(map_fn, Kernel)
-        fixed = None if chunk_size == "auto" else int(chunk_size)
+        fixed = None if isinstance(chunk_size, str) else int(chunk_size)
         self._leaves: Leaves = leaves_of(
             data, blocks=blocks, block_rows=fixed if blocks else None, gpu=tag == "gpu"
         )
@@ -404,13 +405,13 @@ def _check(
     if reduce_fn is None and initial is not _MISSING:
         raise InvalidArgumentError("initial needs a reduce_fn")
     if chunk_size != "auto":
-        if not isinstance(chunk_size, int) or isinstance(chunk_size, bool):
+        if not isinstance(chunk_size, SupportsIndex) or isinstance(chunk_size, bool):
             raise InvalidTypeError(f"chunk_size must be 'auto' or an int, not {chunk_size!r}")
-        if chunk_size < 1:
+        if operator.index(chunk_size) < 1:
             raise InvalidArgumentError(f"chunk_size must be at least 1, not {chunk_size}")
     if tag not in TAGS:
         raise InvalidArgumentError(f"tag must be one of {', '.join(TAGS)}, not {tag!r}")
-    if not isinstance(priority, int) or isinstance(priority, bool):
+    if not isinstance(priority, SupportsIndex) or isinstance(priority, bool):
         raise InvalidTypeError(f"priority must be an int, not {priority!r}")
 
 

@@ -151,10 +151,10 @@ def leaves_of(data: Any, *, blocks: bool, block_rows: int | None, gpu: bool) -> 
     FileNotFoundError
         A path leads nowhere.
     """
+    if isinstance(data, str | os.PathLike):  # first: a pathlib.Path has `parts` as well
+        return PartLeaves(open_source(os.fspath(data)).parts())
     if isinstance(data, Source):
         return PartLeaves(data.parts())
-    if isinstance(data, str | os.PathLike):
-        return PartLeaves(open_source(os.fspath(data)).parts())
     if is_object_ref(data):
         data = [data]
     if isinstance(data, list | tuple) and data and all(is_object_ref(item) for item in data):
