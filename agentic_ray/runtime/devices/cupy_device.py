@@ -196,7 +196,8 @@ class CupyDevice:
     # --- computing and memory ------------------------------------------------------------
 
     def computing(self) -> AbstractContextManager[Any]:
-        return self._stream()
+        stream: AbstractContextManager[Any] = self._stream()
+        return stream
 
     def synchronize(self) -> None:
         self._stream().synchronize()
