@@ -33,6 +33,7 @@ from agentic_ray.mapreduce.leaves import Cut, Leaves, leaves_of
 from agentic_ray.runtime import Run, RunEvent, Session, get_session
 from agentic_ray.runtime.explain import placement_table
 from agentic_ray.runtime.progress import ProgressBar
+from agentic_ray.runtime.session import BUNDLES_PER_SLOT
 from agentic_ray.schedule.metrics import Metrics, PlacementRecord, summarise
 
 _MISSING: Final[Any] = object()
@@ -40,6 +41,12 @@ _WAVE_BUNDLES_PER_SLOT = 8
 """Bundles under way a slot; more would only delay what is learnt of the costs."""
 _FIRST_WAVE_PER_SLOT = 2
 _CANCEL_WAIT_SECONDS = 5.0
+_FACTORED_SECONDS = 0.25
+"""Work longer than this a slot is cut by factoring: each wave takes half of what is left, in
+equal chunks, so that chunks get shorter towards the end and slots end together although nodes
+differ in speed and elements in cost (Hummel, Schonberg & Flynn, CACM 35(8), 1992)."""
+_ITERATOR_CHUNK = 1 << 16
+_ITERATOR_SECONDS = 0.25
 
 Span = tuple[int, int]
 
@@ -201,7 +208,9 @@ class MapReduce:
                     run.result()  # raises it
                 under_way += run.bundles_total - len(run.records)
             known = self._seconds_per_leaf() is not None or self._chunk is not None
-            limit = self._session.slots * _WAVE_BUNDLES_PER_SLOT // 2
+            limit = self._session.slots
+            if self._chunk is not None or self._leaves.count is None:
+                limit *= _WAVE_BUNDLES_PER_SLOT // 2
             if not under_way or (known and under_way <= limit):
                 return
             self._pause(deadline, bar)
@@ -284,11 +293,16 @@ class MapReduce:
                 first = count - start  # so few that nothing is learnt in time
             return aligned_spans(start, start + first, 1)
         left = math.inf if count is None else count - start
-        total = seconds * min(left, 1e15)
-        target = self._session.bundle_seconds(total)
-        size = int(min(max(target / max(seconds, 1e-9), 1), 1 << 30, left))
         if count is None:
-            size = min(size, max(start, 1))  # an iterator's waves grow by doubling
+            # An iterator's waves grow by doubling, and are held in memory until they are sent.
+            most = min(max(start, 1), _ITERATOR_CHUNK)
+            size = int(min(max(_ITERATOR_SECONDS / max(seconds, 1e-9), 1), most))
+        else:
+            total = seconds * left
+            target = self._session.bundle_seconds(total)
+            size = int(min(max(target / max(seconds, 1e-9), 1), left))
+            if total > slots * _FACTORED_SECONDS:
+                limit = slots * BUNDLES_PER_SLOT // 2
         spans = aligned_spans(start, start + int(min(left, limit * size)), size)[:limit]
         low, high = spans[-1]
         if high != count and (low % (high - low) or (high - low) & (high - low - 1)):
