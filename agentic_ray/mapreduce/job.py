@@ -285,8 +285,9 @@ class MapReduce:
             stop = start + limit * self._chunk
             stop = stop if count is None else min(stop, count)
             return [(at, min(at + self._chunk, stop)) for at in range(start, stop, self._chunk)]
-        seconds = self._seconds_per_leaf()
         slots = self._session.slots
+        # (Large chunks tell better than the few single leaves that were tried first.)
+        seconds = self._seconds_per_leaf(_ITERATOR_CHUNK if count is None else max(count, 1))
         if seconds is None:
             first = slots * _FIRST_WAVE_PER_SLOT
             if count is not None and count - start <= 2 * first:
@@ -309,14 +310,15 @@ class MapReduce:
             spans.pop()  # cut short by the limit, so no subtree
         return spans
 
-    def _seconds_per_leaf(self) -> float | None:
-        """What a leaf costs, by the cost model; None before the first observation."""
-        size = self._leaves.bytes_per_leaf or 1.0
+    def _seconds_per_leaf(self, leaves: float = 1.0) -> float | None:
+        """What a leaf costs in a chunk of so many, by the cost model; None before the first
+        observation."""
+        size = (self._leaves.bytes_per_leaf or 1.0) * leaves
         kinds = ("gpu", "cpu") if self._tag == "gpu" else ("cpu", "gpu")
         for kind in kinds:
             found = self._session.model.predict_size(self._codelet.name, kind, size)
             if found is not None:
-                return found.seconds
+                return found.seconds / leaves
         return None
 
     def _task(self, chunk: int, first: int, cut: Cut) -> Task:
