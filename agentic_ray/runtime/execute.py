@@ -1,14 +1,15 @@
-"""Runs the tasks of one bundle in the process it is called in, on one device.
+"""What a bundle is when it is sent, what comes back, and how it runs in host memory.
 
-Used by every lane: executor threads, worker processes, GPU executors and the caller itself.
-No Ray calls except fetching a large codelet; no scheduling.
+Used by executor threads and worker processes; bundles on a GPU run in ``device_run``. No Ray
+calls except fetching a large codelet; no scheduling.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from ray import cloudpickle
 from agentic_ray.errors import SerializationError
 from agentic_ray.graph.reduce import accepts_xp
 from agentic_ray.graph.task import Codelet, replace_refs
-from agentic_ray.runtime.devices import Device
+from agentic_ray.runtime.devices import Device, HostDevice
 from agentic_ray.runtime.failures import BundleCancelled, PackedError
 
 INLINE_BYTES = 64 * 1024
@@ -52,6 +53,10 @@ class Payload:
 
     ``steps`` and ``codelets`` are pickled here, so that an error in pickling is ours to name;
     a codelet too large to send along each time is an ObjectRef of its pickle.
+
+    The rest is for a GPU: ``resident`` are inputs that its executor keeps, ``keep`` outputs that
+    may stay there, ``gpu_memory_bytes`` the predicted working set, ``gpu_share`` the fraction
+    of the GPU that it computes on, ``parts`` in how many parts it is to run from the outset.
     """
 
     steps: bytes
@@ -59,20 +64,32 @@ class Payload:
     inputs: tuple[str, ...]
     inline: Mapping[str, Inline]
     outputs: tuple[str, ...]
+    graph_id: str = ""
+    resident: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    gpu_memory_bytes: int = 0
+    gpu_share: float = 1.0
+    parts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A value that leaves the bundle; ``inline`` None: it is a return value of its own."""
+    """A value that leaves the bundle; ``inline`` None: it is a return value of its own, or,
+    with ``on_device``, kept by the executor."""
 
     key: str
     size_bytes: int
     inline: Inline | None
+    on_device: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What came of a bundle. ``seconds`` excludes waiting and transport."""
+    """What came of a bundle. ``seconds`` excludes waiting and transport.
+
+    ``notes`` are steps for the events of the run, (kind, text). ``missing`` are resident inputs
+    that the executor does not hold. ``device_lost`` says why it can no longer use its device.
+    """
 
     node_id: str
     pid: int
@@ -83,12 +100,16 @@ class Report:
     out_of_memory: bool = False
     cancelled: bool = False
     ray_attempt: int = 0
+    notes: tuple[tuple[str, str], ...] = ()
+    missing: tuple[str, ...] = ()
+    device_lost: str | None = None
 
 
 _CODELETS_KEPT = 256  # because a codelet holds what its functions capture
 _codelets: dict[str, Codelet] = {}
 _codelets_lock = threading.Lock()
 _current = threading.local()
+_HOST = HostDevice()
 
 
 def check_cancelled() -> None:
@@ -96,6 +117,16 @@ def check_cancelled() -> None:
     is_cancelled = getattr(_current, "is_cancelled", None)
     if is_cancelled is not None and is_cancelled():
         raise BundleCancelled
+
+
+@contextmanager
+def cancellable(is_cancelled: Callable[[], bool] | None) -> Iterator[None]:
+    """Inside, `check_cancelled` in this thread asks ``is_cancelled``."""
+    _current.is_cancelled = is_cancelled
+    try:
+        yield
+    finally:
+        _current.is_cancelled = None
 
 
 def load_codelet(token: str, source: Any) -> Codelet:
@@ -123,14 +154,13 @@ def call_codelet(codelet: Codelet, device: Device, args: Sequence[Any], kwargs: 
 def run_payload(
     payload: Payload,
     inputs: Sequence[Any],
-    device: Device,
     *,
     node_id: str,
     pid: int,
     ray_attempt: int = 0,
     is_cancelled: Callable[[], bool] | None = None,
 ) -> tuple[Any, ...]:
-    """Run a bundle; the answer is its Report followed by its large outputs in order.
+    """Run a bundle here; the answer is its Report followed by its large outputs in order.
 
     Never raises for what user code does: the report carries it.
     """
@@ -146,34 +176,25 @@ def run_payload(
             *nothing,
         )
 
-    _current.is_cancelled = is_cancelled
     try:
         values: dict[str, Any] = dict(zip(payload.inputs, inputs, strict=True))
         values.update((key, inline.load()) for key, inline in payload.inline.items())
-        if device.kind != "cpu":
-            values = {key: device.to_device(value) for key, value in values.items()}
         steps: tuple[Step, ...] = cloudpickle.loads(payload.steps)
-        for step in steps:
-            check_cancelled()
-            codelet = load_codelet(step.codelet, payload.codelets[step.codelet])
-            codelet_name = codelet.name
-            args = replace_refs(step.args, values.__getitem__)
-            kwargs = replace_refs(dict(step.kwargs), values.__getitem__)
-            if device.kind != "cpu":
-                args, kwargs = device.to_device(args), device.to_device(kwargs)
-            before = time.perf_counter()
-            values[step.key] = call_codelet(codelet, device, args, kwargs)
-            task_seconds.append(time.perf_counter() - before)
-        outputs, large = _outputs(payload.outputs, values, device)
+        with cancellable(is_cancelled):
+            for step in steps:
+                check_cancelled()
+                codelet = load_codelet(step.codelet, payload.codelets[step.codelet])
+                codelet_name = codelet.name
+                args = replace_refs(step.args, values.__getitem__)
+                kwargs = replace_refs(dict(step.kwargs), values.__getitem__)
+                before = time.perf_counter()
+                values[step.key] = call_codelet(codelet, _HOST, args, kwargs)
+                task_seconds.append(time.perf_counter() - before)
+        outputs, large = _outputs(payload.outputs, values)
     except BundleCancelled:
         return report(cancelled=True)
     except BaseException as error:  # also SystemExit and the like: this process goes on
-        return report(
-            error=PackedError.pack(error, codelet_name),
-            out_of_memory=device.is_out_of_memory(error),
-        )
-    finally:
-        _current.is_cancelled = None
+        return report(error=PackedError.pack(error, codelet_name))
     seconds = time.perf_counter() - started
     done = Report(
         node_id, pid, seconds, tuple(task_seconds), tuple(outputs), ray_attempt=ray_attempt
@@ -181,13 +202,11 @@ def run_payload(
     return (done, *large)
 
 
-def _outputs(
-    keys: Sequence[str], values: Mapping[str, Any], device: Device
-) -> tuple[list[Output], list[Any]]:
+def _outputs(keys: Sequence[str], values: Mapping[str, Any]) -> tuple[list[Output], list[Any]]:
     outputs: list[Output] = []
     large: list[Any] = []
     for key in keys:
-        value = device.to_host(values[key])
+        value = values[key]
         inline, size = pack_value(value)
         outputs.append(Output(key, size, inline))
         large.append(None if inline is not None else value)

@@ -1,6 +1,7 @@
-"""The Ray side of execution: the CPU executor actor, the GPU executor actor, the process lane.
+"""The Ray side of execution on CPUs: the executor actor of a node, the process lane.
 
-They run what they are told with `execute.run_payload`; they decide nothing.
+They run what they are told with `execute.run_payload`; they decide nothing. GPUs have executors
+of their own, in ``gpu_executor``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Any, TypeVar
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from agentic_ray.runtime.devices import CupyDevice, HostDevice
 from agentic_ray.runtime.execute import Payload, run_payload
 from agentic_ray.telemetry.collector import Collector, NodeReport
 
@@ -24,15 +24,16 @@ RAY_RETRIES = 1
 _CANCELLED_KEPT_SECONDS = 60.0
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
+CONTROL_GROUP = {"control": 2}
 # Calls about the executor itself: they pass running bundles by, and are pointless later.
-_control: Callable[[_Method], _Method] = ray.method(concurrency_group="control", max_task_retries=0)
+control: Callable[[_Method], _Method] = ray.method(concurrency_group="control", max_task_retries=0)
 
 
 def _attempt_number() -> int:
     return int(ray._private.worker.global_worker.core_worker.get_current_task_attempt_number())
 
 
-class _Cancelled:
+class CancelledTokens:
     """Tokens of calls that are to stop, kept a while because a call may start later."""
 
     def __init__(self) -> None:
@@ -48,36 +49,7 @@ class _Cancelled:
         return token in self._at
 
 
-class _Executor:
-    """What both executor actors share."""
-
-    def __init__(self) -> None:
-        self._node_id = ray.get_runtime_context().get_node_id()
-        self._cancelled = _Cancelled()
-        self._device: Any = HostDevice()
-
-    def _run(self, token: str, payload: Payload, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return run_payload(
-            payload,
-            inputs,
-            self._device,
-            node_id=self._node_id,
-            pid=os.getpid(),
-            ray_attempt=_attempt_number(),
-            is_cancelled=lambda: token in self._cancelled,
-        )
-
-    @_control
-    def cancel(self, token: str) -> None:
-        """Make the call with this token stop at its next check."""
-        self._cancelled.add(token)
-
-    @_control
-    def pid(self) -> int:
-        return os.getpid()
-
-
-class CpuExecutor(_Executor):
+class CpuExecutor:
     """One a node: threads that share memory, mapped objects and compiled kernels.
 
     Bundles are sent ahead, so more calls may be in the actor than ``slots``; the surplus waits
@@ -85,7 +57,8 @@ class CpuExecutor(_Executor):
     """
 
     def __init__(self, slots: int) -> None:
-        super().__init__()
+        self._node_id = ray.get_runtime_context().get_node_id()
+        self._cancelled = CancelledTokens()
         self._slots = slots
         self._busy = 0
         self._free = threading.Condition()
@@ -96,17 +69,26 @@ class CpuExecutor(_Executor):
     def _keep(self, report: NodeReport) -> None:
         self._report = report
 
-    @_control
+    @control
     def report(self) -> NodeReport | None:
         """The newest sample of this node, None before the first."""
         return self._report
 
-    @_control
+    @control
     def set_slots(self, slots: int) -> None:
         """Change how many bundles may run at once."""
         with self._free:
             self._slots = slots
             self._free.notify_all()
+
+    @control
+    def cancel(self, token: str) -> None:
+        """Make the call with this token stop at its next check."""
+        self._cancelled.add(token)
+
+    @control
+    def pid(self) -> int:
+        return os.getpid()
 
     def run(self, token: str, payload: Payload, *inputs: Any) -> Any:
         with self._free:
@@ -114,43 +96,28 @@ class CpuExecutor(_Executor):
                 self._free.wait()
             self._busy += 1
         try:
-            return _answer(self._run(token, payload, inputs))
+            return answer(
+                run_payload(
+                    payload,
+                    inputs,
+                    node_id=self._node_id,
+                    pid=os.getpid(),
+                    ray_attempt=_attempt_number(),
+                    is_cancelled=lambda: token in self._cancelled,
+                )
+            )
         finally:
             with self._free:
                 self._busy -= 1
                 self._free.notify()
 
 
-class GpuExecutor(_Executor):
-    """One a GPU, for the whole session: one CUDA context, one memory pool.
-
-    Calls run one after the other. A device without enough memory is emptied and the bundle
-    tried once more before the Dispatcher is told.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._device = CupyDevice()
-
-    def device_name(self) -> str:
-        """UUID of the GPU."""
-        return str(self._device.name)
-
-    def run(self, token: str, payload: Payload, *inputs: Any) -> Any:
-        answer = self._run(token, payload, inputs)
-        if answer[0].out_of_memory:
-            self._device.free_pool()
-            answer = self._run(token, payload, inputs)
-        return _answer(answer)
-
-
 def _run_in_process(payload: Payload, *inputs: Any) -> Any:
     """The process lane: a plain Ray task, so that a crash, a leak or the GIL harms no other."""
-    return _answer(
+    return answer(
         run_payload(
             payload,
             inputs,
-            HostDevice(),
             node_id=ray.get_runtime_context().get_node_id(),
             pid=os.getpid(),
             ray_attempt=_attempt_number(),
@@ -158,14 +125,12 @@ def _run_in_process(payload: Payload, *inputs: Any) -> Any:
     )
 
 
-def _answer(results: tuple[Any, ...]) -> Any:
+def answer(results: tuple[Any, ...]) -> Any:
     """Ray wants a bare value where there is one return value."""
     return results[0] if len(results) == 1 else results
 
 
 process_lane = ray.remote(num_cpus=0, max_retries=RAY_RETRIES)(_run_in_process)
-
-_GROUPS = {"control": 2}
 
 
 def start_cpu_executor(node_id: str, slots: int, threads: int) -> Any:
@@ -178,23 +143,8 @@ def start_cpu_executor(node_id: str, slots: int, threads: int) -> Any:
         max_restarts=-1,
         max_task_retries=RAY_RETRIES,
         max_concurrency=threads,
-        concurrency_groups=_GROUPS,
+        concurrency_groups=CONTROL_GROUP,
     )(CpuExecutor)
     return actor.options(
         scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)
     ).remote(slots)
-
-
-def start_gpu_executor(node_id: str) -> Any:
-    """Handle of a new executor that holds one GPU of ``node_id``."""
-    actor = ray.remote(
-        num_cpus=0,
-        num_gpus=1,
-        max_restarts=-1,
-        max_task_retries=RAY_RETRIES,
-        max_concurrency=1,
-        concurrency_groups=_GROUPS,
-    )(GpuExecutor)
-    return actor.options(
-        scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)
-    ).remote()

@@ -31,6 +31,14 @@ class RemoteTraceback(Exception):
         return "\n" + str(self.args[0])
 
 
+def text_of(error: BaseException) -> str:
+    """``str(error)``, also where the user's ``__str__`` raises."""
+    try:
+        return str(error)
+    except Exception as raised:
+        return f"(its text cannot be made: {raised!r})"
+
+
 @dataclass(frozen=True, slots=True)
 class PackedError:
     """A user's exception as it crosses processes. ``pickled`` None: it cannot be pickled."""
@@ -56,10 +64,7 @@ class PackedError:
             cloudpickle.loads(pickled)
         except Exception:  # whatever the exception's own hooks raise; its text still travels
             pickled = None
-        try:
-            message = str(error)
-        except Exception as raised:
-            message = f"(its text cannot be made: {raised!r})"
+        message = text_of(error)
         if isinstance(error, SystemExit | KeyboardInterrupt | GeneratorExit):
             pickled = None  # raised in the caller it would end their program
         name = f"{type(error).__module__}.{type(error).__qualname__}"

@@ -27,6 +27,7 @@ from agentic_ray.errors import (
 from agentic_ray.graph.task import Bundle
 from agentic_ray.runtime.execute import Inline, Payload, Report, Step
 from agentic_ray.runtime.executors import process_lane
+from agentic_ray.runtime.failures import text_of
 from agentic_ray.runtime.run import Run, ValueGone
 from agentic_ray.runtime.values import CodeletTable, Stored
 from agentic_ray.schedule.dispatcher import Dispatcher
@@ -247,7 +248,10 @@ class Loop:
         elif isinstance(command, FailGraph):
             if run := self._runs.get(command.graph_id):
                 run.log(
-                    "failed", command.bundle.key if command.bundle else "", "", str(command.error)
+                    "failed",
+                    command.bundle.key if command.bundle else "",
+                    "",
+                    text_of(command.error),
                 )
                 run.settle(command.error)
         elif isinstance(command, Quarantine):
@@ -406,7 +410,7 @@ class Loop:
     ) -> None:
         run = self._runs.get(call.graph_id)
         if run is not None and self.dispatcher.expects(answer.bundle_id, answer.attempt):
-            run.log(f"failed: {cause}", call.bundle.key, call.placement.node_id, str(error))
+            run.log(f"failed: {cause}", call.bundle.key, call.placement.node_id, text_of(error))
             if cause != "user":
                 run.failed_bundles.add(call.bundle.key)
         self._handle(BundleFailed(now, answer.bundle_id, answer.attempt, cause, error))

@@ -13,10 +13,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import (
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 
 from agentic_ray.errors import SessionError
-from agentic_ray.runtime.executors import start_cpu_executor, start_gpu_executor
+from agentic_ray.runtime.executors import start_cpu_executor
+from agentic_ray.runtime.gpu_executor import start_gpu_executor
 from agentic_ray.schedule.events import DeviceSlots, Event, NodeLost, NodeUp, Telemetry
 from agentic_ray.telemetry.collector import NodeReport, merge_reports
 from agentic_ray.telemetry.ray_probe import probe_ray
@@ -24,6 +29,7 @@ from agentic_ray.telemetry.state import ClusterState, NodeState
 
 _logger = logging.getLogger("agentic_ray")
 _RESERVE_WAIT_SECONDS = 0.5
+_LEAST_WAIT_SECONDS = 0.2
 
 
 @dataclass(slots=True)
@@ -195,7 +201,7 @@ class Nodes:
 
     def _start_gpu(self, node: _Node) -> None:
         """Announce a GPU once its executor has found it; a failure is kept as a reason."""
-        actor = start_gpu_executor(node.state.node_id)
+        actor = start_gpu_executor(node.state.node_id, 1.0)
 
         def named(future: Any) -> None:
             error = future.exception()
@@ -277,8 +283,7 @@ class Nodes:
                 strategy="STRICT_PACK",
                 bundle_label_selector=[{"ray.io/node-id": node.state.node_id}],
             )
-            # (PlacementGroup.wait counts in whole seconds)
-            if ray.wait([group.ready()], timeout=max(wait_seconds, 0.05))[0]:
+            if _is_created(group, max(wait_seconds, _LEAST_WAIT_SECONDS)):
                 node.held.append(group)
                 node.held_cpus += take
             else:
@@ -294,6 +299,17 @@ class Nodes:
             remove_placement_group(group)
         node.held.clear()
         node.held_cpus = 0
+
+
+def _is_created(group: Any, timeout_seconds: float) -> bool:
+    """Wait for a placement group. (Its ``ready`` needs a free worker process, which may take
+    seconds to start; its ``wait`` counts in whole seconds.)"""
+    deadline = time.monotonic() + timeout_seconds
+    while placement_group_table(group).get("state") != "CREATED":
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.005)
+    return True
 
 
 def _ray_gpus(state: NodeState) -> float:

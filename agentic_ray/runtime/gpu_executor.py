@@ -1,0 +1,364 @@
+"""The executor actor of one GPU or MIG instance, and how it is started.
+
+It owns the device: turns, prefetching, resident values, the look at NVML before each bundle.
+How a bundle runs is in ``device_run``, what is done when memory is short in ``oom``.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import ray
+from ray import cloudpickle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from agentic_ray.errors import NoSuitableDeviceError, OutOfDeviceMemoryError
+from agentic_ray.runtime.device_run import Job, root_of, run_job
+from agentic_ray.runtime.devices import Device, DeviceMemory, device_factory
+from agentic_ray.runtime.execute import (
+    INLINE_BYTES,
+    Output,
+    Payload,
+    Report,
+    cancellable,
+    load_codelet,
+    pack_value,
+)
+from agentic_ray.runtime.executors import CONTROL_GROUP, CancelledTokens, answer, control
+from agentic_ray.runtime.failures import BundleCancelled, PackedError
+from agentic_ray.runtime.oom import Note
+from agentic_ray.runtime.resident import Key, ValueAbsentError, ValueTable
+from agentic_ray.schedule.admission import budget_bytes
+from agentic_ray.schedule.view import GPU_AHEAD_PER_SLOT
+from agentic_ray.telemetry.devices import environment_for, visible_devices
+from agentic_ray.telemetry.nvml import NvmlProbe
+from agentic_ray.telemetry.state import GpuState, format_bytes
+
+_SLOW_SECONDS: Final = 5.0
+_LAYOUT_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class GpuStatus:
+    """A GPU as its executor sees it: what bundles may use together, and how fit it is."""
+
+    device: str
+    budget_bytes: int
+    memory: DeviceMemory
+    resident_bytes: int
+    healthy: bool = True
+    reason: str = ""
+
+
+class DeviceLostError(Exception):
+    """Internal: NVML says that the device is not to be used."""
+
+
+class _Turns:
+    """Lets bundles compute as long as their shares of the device add up to no more than one."""
+
+    def __init__(self) -> None:
+        self._taken = 0.0
+        self._freed = threading.Condition()
+
+    @contextmanager
+    def take(self, share: float) -> Iterator[None]:
+        with self._freed:
+            while self._taken and self._taken + share > 1.0 + 1e-9:
+                self._freed.wait()
+            self._taken += share
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._taken -= share
+                if self._taken < 1e-9:
+                    self._taken = 0.0  # no drift from rounding
+                self._freed.notify_all()
+
+
+class GpuExecutor:
+    """One a GPU, for the whole session: one CUDA context, one memory pool.
+
+    Bundles compute one after the other (or together, if each declares a fraction of the GPU);
+    meanwhile the inputs of the next are copied to the device and results of the last to the
+    host. Ray does not restart it: what it keeps on the device would be gone, and Ray might give
+    the new process another GPU. `gpu_nodes` starts a new one instead.
+    """
+
+    def __init__(self) -> None:
+        self._node_id = ray.get_runtime_context().get_node_id()
+        self._cancelled = CancelledTokens()
+        self._nvml = NvmlProbe(
+            slow_seconds=_SLOW_SECONDS, layout_seconds=_LAYOUT_SECONDS, events=False
+        )
+        self._turns = _Turns()
+        self._staged: dict[int, Job] = {}  # waiting for their turn, by identity
+        self._staging = threading.Lock()
+        self._opened: Device | None = None
+        self._kept: ValueTable | None = None
+
+    # --- life --------------------------------------------------------------------------
+
+    @control
+    def assigned(self) -> tuple[str, ...]:
+        """UUIDs of the devices that Ray's choice for this process stands for.
+
+        One, but for a GPU in MIG mode that Ray named by its index: then all its instances.
+        """
+        gpus = self._nvml.read().gpus
+        seen = visible_devices(gpus, {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **os.environ})
+        named = os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG-")
+        found = list(seen.devices)
+        if not named:
+            parents = {gpu.mig_parent for gpu in found if gpu.mig_parent is not None}
+            found += [gpu for gpu in gpus if gpu.mig_parent in parents and gpu not in found]
+        return tuple(gpu.uuid for gpu in found)
+
+    @control
+    def open(self, uuid: str, factory: str) -> GpuStatus:
+        """Make the device with this UUID this process's own.
+
+        Raises
+        ------
+        NoSuitableDeviceError
+            It cannot be used; the message says why.
+        """
+        gpu = self._gpu(uuid)
+        if gpu is None:
+            raise NoSuitableDeviceError(f"NVML lists no device {uuid} any more")
+        os.environ.update(environment_for(gpu))
+        device = device_factory(factory)(uuid)
+        self._kept = ValueTable(device)
+        self._opened = device
+        return self.status()
+
+    @control
+    def status(self) -> GpuStatus:
+        """Memory and health now."""
+        device = self._device
+        memory, gpu = self._memory()
+        budget = budget_bytes(memory.total_bytes, memory.free_bytes, memory.held_bytes)
+        healthy = gpu is None or gpu.healthy
+        reason = "" if gpu is None else gpu.reason or ""
+        return GpuStatus(device.name, budget, memory, self._table.device_bytes, healthy, reason)
+
+    @control
+    def cancel(self, token: str) -> None:
+        """Make the call with this token stop at its next check."""
+        self._cancelled.add(token)
+
+    @control
+    def pid(self) -> int:
+        return os.getpid()
+
+    @property
+    def _device(self) -> Device:
+        if self._opened is None:
+            raise NoSuitableDeviceError("this executor has no device yet")
+        return self._opened
+
+    @property
+    def _table(self) -> ValueTable:
+        if self._kept is None:
+            raise NoSuitableDeviceError("this executor has no device yet")
+        return self._kept
+
+    # --- values that stay ----------------------------------------------------------------
+
+    @control
+    def host_copy(self, graph_id: str, key: str) -> tuple[bool, Any]:
+        """Whether it worked (it raises otherwise), and a kept value on the host."""
+        return True, self._table.host_copy((graph_id, key))
+
+    @control
+    def drop(self, keys: tuple[Key, ...]) -> None:
+        """Forget kept values."""
+        self._table.drop(keys)
+
+    # --- bundles ---------------------------------------------------------------------------
+
+    def run(self, token: str, payload: Payload, *inputs: Any) -> Any:
+        """Run a bundle; the answer is its Report followed by its large outputs in order."""
+        notes: list[Note] = []
+        started = time.perf_counter()
+        graph_id = payload.graph_id
+        job: Job | None = None
+
+        def report(**rest: Any) -> Report:
+            job_seconds = () if job is None else tuple(job.seconds.get(s.key, 0.0) for s in steps)
+            seconds = time.perf_counter() - started
+            return Report(
+                self._node_id,
+                os.getpid(),
+                seconds,
+                job_seconds,
+                rest.pop("outputs", ()),
+                notes=tuple((note.kind, note.text) for note in notes),
+                **rest,
+            )
+
+        nothing = (None,) * len(payload.outputs)
+        steps: tuple[Any, ...] = ()
+        try:
+            with (
+                cancellable(lambda: token in self._cancelled),
+                self._device.computing(),
+                self._table.using([(graph_id, key) for key in payload.resident]) as kept,
+            ):
+                steps = cloudpickle.loads(payload.steps)
+                job = self._job(payload, steps, inputs, kept)
+                self._prefetch(job)
+                try:
+                    with self._turns.take(payload.gpu_share):
+                        self._unstage(job)
+                        started = time.perf_counter()
+                        self._make_ready(payload.gpu_memory_bytes, notes)
+                        run_job(
+                            job, make_room=self._make_room, note=notes.append, parts=payload.parts
+                        )
+                finally:
+                    self._unstage(job)
+                outputs, large = self._outputs(payload, job)
+                return answer((report(outputs=tuple(outputs)), *large))
+        except BundleCancelled:
+            return answer((report(cancelled=True), *nothing))
+        except ValueAbsentError as absent:
+            keys = tuple(key for _, key in absent.args[0])
+            return answer((report(missing=keys), *nothing))
+        except DeviceLostError as error:
+            return answer((report(device_lost=str(error)), *nothing))
+        except BaseException as error:  # also SystemExit and the like: this process goes on
+            root = root_of(error)
+            lost = str(root) if self._device.is_lost(root) else None
+            no_memory = isinstance(error, OutOfDeviceMemoryError)
+            no_memory = no_memory or self._device.is_out_of_memory(root)
+            packed = PackedError.pack(error, "?" if job is None else job.running)
+            failed = report(error=packed, out_of_memory=no_memory, device_lost=lost)
+            return answer((failed, *nothing))
+
+    def _job(
+        self,
+        payload: Payload,
+        steps: tuple[Any, ...],
+        inputs: tuple[Any, ...],
+        kept: Mapping[Key, Any],
+    ) -> Job:
+        values: dict[str, Any] = dict(zip(payload.inputs, inputs, strict=True))
+        values.update((key, inline.load()) for key, inline in payload.inline.items())
+        values.update((key, value) for (_, key), value in kept.items())
+        codelets = {
+            token: load_codelet(token, source) for token, source in payload.codelets.items()
+        }
+        return Job(self._device, steps, codelets, values, frozenset(payload.outputs))
+
+    def _prefetch(self, job: Job) -> None:
+        """Begin to copy the inputs to the device while another bundle computes there.
+
+        Without room for them nothing is lost: they are copied when it is this bundle's turn.
+        """
+        try:
+            ready = {
+                key: self._device.arrived(self._device.upload(value))
+                for key, value in job.values.items()
+            }
+        except Exception as error:
+            if not self._device.is_out_of_memory(error):
+                raise
+            ready = {}
+        with self._staging:
+            job.ready.update(ready)
+            self._staged[id(job)] = job
+
+    def _unstage(self, job: Job) -> None:
+        with self._staging:
+            self._staged.pop(id(job), None)
+
+    def _make_ready(self, wanted_bytes: int, notes: list[Note]) -> None:
+        """Right before a bundle: ask NVML, set the pool's limit, move kept values out of its way.
+
+        Raises
+        ------
+        DeviceLostError
+            The device is not to be used.
+        """
+        memory, gpu = self._memory()
+        if gpu is not None and not gpu.healthy:
+            raise DeviceLostError(gpu.reason or "the GPU is not healthy")
+        budget = budget_bytes(memory.total_bytes, memory.free_bytes, memory.held_bytes)
+        self._device.set_memory_limit(budget)
+        short = wanted_bytes - (budget - memory.used_bytes)
+        if short > 0 and (freed := self._table.spill(short)):
+            notes.append(
+                Note("memory: spilled", f"{format_bytes(freed)} of kept values moved to the host")
+            )
+
+    def _make_room(self) -> str:
+        """Free all that can be freed without hurting anyone; says what."""
+        with self._staging:
+            for job in self._staged.values():
+                job.ready.clear()  # copied again when it is their turn
+        spilled = self._table.spill()
+        gc.collect()  # arrays in reference cycles hold memory too
+        self._device.free_pool()
+        memory, _ = self._memory()
+        self._device.set_memory_limit(
+            budget_bytes(memory.total_bytes, memory.free_bytes, memory.held_bytes)
+        )
+        text = "pool freed"
+        return f"{text}, {format_bytes(spilled)} of kept values to the host" if spilled else text
+
+    def _outputs(self, payload: Payload, job: Job) -> tuple[list[Output], list[Any]]:
+        """What leaves the bundle: small values inline, large ones to the host or kept."""
+        outputs: list[Output] = []
+        large: list[Any] = []
+        for key in payload.outputs:
+            value = job.values[key]
+            if key in payload.keep and self._device.device_bytes(value) > INLINE_BYTES:
+                size = self._table.keep((payload.graph_id, key), value)
+                outputs.append(Output(key, size, None, on_device=True))
+                large.append(None)
+                continue
+            value = self._device.to_host(value)
+            inline, size = pack_value(value)
+            outputs.append(Output(key, size, inline))
+            large.append(None if inline is not None else value)
+        return outputs, large
+
+    # --- what the hardware says ------------------------------------------------------------
+
+    def _memory(self) -> tuple[DeviceMemory, GpuState | None]:
+        """The device's figures, with NVML's where it has less to give."""
+        memory = self._device.memory()
+        gpu = self._gpu(self._device.name)
+        if gpu is None or gpu.memory_free_bytes is None or gpu.memory_total_bytes is None:
+            return memory, gpu
+        free = min(memory.free_bytes, gpu.memory_free_bytes)
+        total = min(memory.total_bytes, gpu.memory_total_bytes)
+        return replace(memory, total_bytes=total, free_bytes=free), gpu
+
+    def _gpu(self, uuid: str) -> GpuState | None:
+        return next((gpu for gpu in self._nvml.read().gpus if gpu.uuid == uuid), None)
+
+
+def start_gpu_executor(node_id: str, share: float) -> Any:
+    """Handle of a new executor that holds this share of a Ray GPU of ``node_id``."""
+    actor = ray.remote(
+        num_cpus=0,
+        num_gpus=share,
+        max_restarts=0,
+        max_task_retries=0,
+        # one more than may be in flight: two attempts of a bundle may meet here
+        max_concurrency=GPU_AHEAD_PER_SLOT + 2,
+        concurrency_groups=CONTROL_GROUP,
+    )(GpuExecutor)
+    return actor.options(
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)
+    ).remote()
