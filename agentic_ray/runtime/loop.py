@@ -427,7 +427,9 @@ class Loop:
             if not lost:
                 return "user", SessionError(f"an object given as input is lost: {reason}")
             for key in lost:
-                self._handle(ValueLost(time.monotonic(), call.graph_id, key))
+                # (it may have been computed anew since this call was sent)
+                if self._values.get((call.graph_id, key)) is large[key]:
+                    self._handle(ValueLost(time.monotonic(), call.graph_id, key))
             return "input_lost", reason
         if isinstance(reason, _SYSTEM):
             return "system", reason
