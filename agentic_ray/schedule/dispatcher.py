@@ -49,6 +49,8 @@ from agentic_ray.schedule.events import (
 )
 from agentic_ray.schedule.placement import Placement, Policy
 from agentic_ray.schedule.view import ClusterView, Executor
+from agentic_ray.telemetry.collector import DEFAULT_INTERVAL_SECONDS
+from agentic_ray.telemetry.health import is_silent
 
 MAX_WINDOW = 1024
 """Most ready bundles offered to a policy at once."""
@@ -146,10 +148,13 @@ class Dispatcher:
         policy: Policy,
         model: CostModel | None = None,
         retry: RetryRules | None = None,
+        *,
+        report_seconds: float = DEFAULT_INTERVAL_SECONDS,
     ) -> None:
         self.policy = policy
         self.model = model or CostModel()
         self.retry = retry or RetryRules()
+        self.report_seconds = report_seconds
         self.view = ClusterView()
         self.next_bundle_id = 0
         self._graphs: dict[str, _Graph] = {}
@@ -208,7 +213,7 @@ class Dispatcher:
         elif isinstance(event, GpuLost):
             self._gpu_lost(event)
         elif isinstance(event, Telemetry):
-            self.view.state = event.cluster
+            self._observed(event)
         elif isinstance(event, CancelRequested):
             graph = self._graphs.get(event.graph_id)
             if graph is not None and not graph.over and not graph.finished:
@@ -222,6 +227,21 @@ class Dispatcher:
         if isinstance(event, Tick):
             self._request_resources()
         return self._commands
+
+    def _observed(self, event: Telemetry) -> None:
+        """Keep the newest figures; a node that went silent gets no new work until it reports.
+
+        What it is running is left to it: it may only be slow to answer, and if it is dead Ray
+        will say so.
+        """
+        self.view.state = event.cluster
+        silent = {
+            node.node_id
+            for node in event.cluster.nodes
+            if is_silent(node.heartbeat_age_seconds, self.report_seconds)
+        }
+        for executor in self.view.executors.values():
+            executor.silent = executor.node_id in silent
 
     def _submitted(self, event: GraphSubmitted) -> None:
         graph = _Graph(
@@ -399,6 +419,14 @@ class Dispatcher:
         if executor is not None:
             self._drop_executor(executor, event.reason)
             self._commands.append(Quarantine(event.node_id, event.device, event.reason))
+        place = (event.node_id, event.device)
+        for graph in self._graphs.values():
+            there = [k for k, info in graph.values.items() if (info.node_id, info.device) == place]
+            lost = [key for key in there if (graph.graph_id, key) not in event.copied]
+            for key in set(there).difference(lost):
+                graph.values[key] = replace(graph.values[key], device=None)
+            if lost:
+                self._lose(graph, lost)
 
     def _drop_executor(self, executor: Executor, reason: str) -> None:
         """Forget an executor; what ran there goes elsewhere at once."""

@@ -32,7 +32,8 @@ class Executor:
     ``in_flight`` counts the slots of the bundles sent there: as many as its CPUs for a bundle on
     a CPU device, one on a GPU. ``wide`` of them belong to bundles of several slots.
     ``backlog_seconds`` is the predicted work in flight, divided by nothing; ``speed`` is the
-    device's speed relative to the cost model's reference.
+    device's speed relative to the cost model's reference. A ``silent`` one is on a node that has
+    stopped reporting and gets nothing new.
     """
 
     node_id: str
@@ -47,12 +48,13 @@ class Executor:
     memory_in_flight_bytes: int = 0
     backlog_seconds: float = 0.0
     healthy: bool = True
+    silent: bool = False
     reason: str = ""
     order: int = 0
 
     def room(self, opaque: bool = False) -> int:
         """How many more bundles it takes. Opaque ones are processes: none is sent ahead."""
-        if not self.healthy:
+        if not self.healthy or self.silent:
             return 0
         ahead = 0 if opaque or self.wide else self.slots * ahead_per_slot(self.kind)
         return max(0, self.slots + ahead - self.in_flight)
@@ -64,7 +66,7 @@ class Executor:
         calls. A bundle that is too large for a node's memory runs there alone; what is too
         large for a GPU is for `admission` to decide.
         """
-        if not self.healthy or self.slots < 1:
+        if not self.healthy or self.silent or self.slots < 1:
             return False
         if not self.in_flight and self.kind == "cpu":
             return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
@@ -722,3 +723,34 @@ def test_the_same_events_give_the_same_commands() -> None:
         return list(map(repr, commands))
 
     assert run() == run()
+
+
+# --- silence -----------------------------------------------------------------------------
+
+
+def test_a_silent_node_gets_no_new_work_until_it_reports_again() -> None:
+    bench = Bench(nodes=("n1", "n2"))
+
+    def heard(**ages: float) -> list[ev.Command]:
+        nodes = tuple(
+            replace(node_state(name), heartbeat_age_seconds=age) for name, age in ages.items()
+        )
+        return bench.send(ev.Telemetry, ClusterState(nodes, 0.0))
+
+    heard(n1=0.5, n2=60.0)
+    bundles = [bundle_of(f"b{i}") for i in range(12)]
+    commands = bench.submit(*bundles, outputs=[b.key for b in bundles])
+    assert {start.placement.node_id for start in pick(commands, ev.Start)} == {"n1"}
+    assert len(started(commands)) == 8  # four slots and as many ahead
+    back = heard(n1=0.5, n2=0.1)
+    assert {start.placement.node_id for start in pick(back, ev.Start)} == {"n2"}
+    assert len(started(back)) == 4
+
+
+def test_when_every_node_is_silent_work_waits() -> None:
+    bench = Bench()
+    silent = replace(node_state("n1"), heartbeat_age_seconds=60.0)
+    bench.send(ev.Telemetry, ClusterState((silent,), 0.0))
+    assert bench.submit(bundle_of("b")) == []
+    spoken = replace(silent, heartbeat_age_seconds=0.0)
+    assert started(bench.send(ev.Telemetry, ClusterState((spoken,), 0.0))) == ["b"]
