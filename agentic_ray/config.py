@@ -38,6 +38,9 @@ class Settings:
         Work shorter than this shows no bar.
     max_failures : int
         Deaths of its own executor that a bundle may survive.
+    gpu_device : str
+        ``package.module:Class`` through which executors use their GPU, importable on the GPU
+        nodes; it meets `agentic_ray.runtime.devices.Device`.
     """
 
     address: str | None = None
@@ -49,6 +52,7 @@ class Settings:
     progress: bool | None = None
     progress_after_seconds: float = 2.0
     max_failures: int = 4
+    gpu_device: str = "agentic_ray.runtime.devices:CupyDevice"
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))

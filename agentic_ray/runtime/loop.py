@@ -10,8 +10,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import ray
 from ray import cloudpickle
@@ -19,6 +19,7 @@ from ray import exceptions as ray_errors
 
 from agentic_ray.errors import (
     AgenticRayError,
+    ExecutorLostError,
     JobCancelledError,
     SerializationError,
     SessionError,
@@ -41,6 +42,7 @@ from agentic_ray.schedule.events import (
     Event,
     FailGraph,
     FinishGraph,
+    GpuLost,
     GraphReleased,
     GraphSubmitted,
     Quarantine,
@@ -88,6 +90,20 @@ class _Call:
     executor: Any | None  # None: process lane
 
 
+@dataclass(slots=True)
+class _Resident:
+    """A value that the executor of a GPU keeps there, and its copy on the host if one was made.
+
+    ``copied`` is True's ObjectRef once the copy ``ref`` is there, an error's if it cannot be.
+    """
+
+    node_id: str
+    device: str
+    executor: Any
+    copied: Any = None
+    ref: Any = None
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
     bundle_id: int
@@ -105,6 +121,9 @@ class Loop:
         ``(node_id, device) -> actor handle`` of the executor there.
     request_resources : callable
         Told ``(cpus, gpus)`` when waiting work could use more than there is.
+    gpu_died : callable
+        Told ``(node_id, device, actor handle, reason)`` of the executor of a GPU that is dead or
+        has lost its device.
     """
 
     def __init__(
@@ -113,11 +132,13 @@ class Loop:
         codelets: CodeletTable,
         executor: Callable[[str, str], Any],
         request_resources: Callable[[int, int], None],
+        gpu_died: Callable[[str, str, Any, str], None],
     ) -> None:
         self.dispatcher = dispatcher
         self._codelets = codelets
         self._executor = executor
         self._on_request = request_resources
+        self._on_gpu_died = gpu_died
         self._inbox: queue.SimpleQueue[Event | _Answer | Callable[[], None] | None] = (
             queue.SimpleQueue()
         )
@@ -220,7 +241,7 @@ class Loop:
                 run.settle(error)
 
     def _handle(self, event: Event) -> None:
-        pending = [event]
+        pending = [self._restored(event) if isinstance(event, GpuLost) else event]
         while pending:
             for command in self.dispatcher.handle(pending.pop(0)):
                 refused = self._carry_out(command)
@@ -228,8 +249,7 @@ class Loop:
                     pending.append(refused)
         if isinstance(event, GraphReleased):
             self._runs.pop(event.graph_id, None)
-            for key in [key for key in self._values if key[0] == event.graph_id]:
-                del self._values[key]
+            self._forget([key for key in self._values if key[0] == event.graph_id])
 
     def _carry_out(self, command: Command) -> Event | None:
         if isinstance(command, Start):
@@ -237,8 +257,7 @@ class Loop:
         if isinstance(command, Cancel):
             self._cancel(command)
         elif isinstance(command, Release | Recompute):
-            for key in command.keys:
-                self._values.pop((command.graph_id, key), None)
+            self._forget([(command.graph_id, key) for key in command.keys])
             if isinstance(command, Recompute) and (run := self._runs.get(command.graph_id)):
                 run.log("recompute", text=f"{len(command.keys)} lost values are computed again")
         elif isinstance(command, FinishGraph):
@@ -260,15 +279,38 @@ class Loop:
             self._on_request(command.cpus, command.gpus)
         return None
 
+    def _forget(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Drop values; executors of GPUs are told which they need not keep."""
+        kept: dict[Any, list[tuple[str, str]]] = {}
+        for key in keys:
+            value = self._values.pop(key, None)
+            if isinstance(value, _Resident):
+                kept.setdefault(value.executor, []).append(key)
+        for executor, there in kept.items():
+            executor.drop.remote(tuple(there))
+
+    def _restored(self, event: GpuLost) -> GpuLost:
+        """Use the copies that were made of values on a lost GPU, and tell which these are."""
+        copied: set[tuple[str, str]] = set()
+        for key, value in self._values.items():
+            if not isinstance(value, _Resident) or value.device != event.device:
+                continue
+            if _copy_of(value) == "there":
+                self._values[key] = value.ref
+                copied.add(key)
+        return replace(event, copied=frozenset(copied))
+
     def _start(self, command: Start) -> Event | None:
         """Send a bundle to its executor; the event of a refusal if it cannot be sent."""
         bundle, placement = command.bundle, command.placement
         now = time.monotonic()
         try:
-            payload, inputs = self._payload(command.graph_id, bundle)
             executor = None
+            if not bundle.opaque or placement.device != "cpu":
+                executor = self._executor(placement.node_id, placement.device)
+            payload, inputs = self._payload(command, executor)
             returns = 1 + len(bundle.outputs)
-            if bundle.opaque and placement.device == "cpu":
+            if executor is None:
                 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
                 refs = process_lane.options(
@@ -278,7 +320,6 @@ class Loop:
                     ),
                 ).remote(payload, *inputs.values())
             else:
-                executor = self._executor(placement.node_id, placement.device)
                 token = f"{command.bundle_id}.{command.attempt}"
                 refs = executor.run.options(num_returns=returns).remote(
                     token, payload, *inputs.values()
@@ -303,13 +344,22 @@ class Loop:
         )
         return None
 
-    def _payload(self, graph_id: str, bundle: Bundle) -> tuple[Payload, dict[str, Any]]:
+    def _payload(self, command: Start, executor: Any) -> tuple[Payload, dict[str, Any]]:
+        graph_id, bundle = command.graph_id, command.bundle
         inline: dict[str, Inline] = {}
         inputs: dict[str, Any] = {}
+        resident: list[str] = []
         for key in bundle.inputs:
             value = self._values[graph_id, key]
             if isinstance(value, Inline):
                 inline[key] = value
+            elif isinstance(value, _Resident) and value.executor is executor:
+                resident.append(key)
+            elif isinstance(value, _Resident):
+                if value.ref is None:
+                    copy = value.executor.host_copy.options(num_returns=2)
+                    value.copied, value.ref = copy.remote(graph_id, key)
+                inputs[key] = value.ref
             else:
                 inputs[key] = value
         codelets: dict[str, Any] = {}
@@ -324,7 +374,22 @@ class Loop:
             pickled = cloudpickle.dumps(tuple(steps))
         except Exception as error:  # pickle raises whatever the objects' hooks raise
             raise SerializationError(f"the data of {bundle.key} cannot be sent: {error}") from error
-        return Payload(pickled, codelets, tuple(inputs), inline, bundle.outputs), inputs
+        payload = Payload(pickled, codelets, tuple(inputs), inline, bundle.outputs)
+        if command.placement.device != "cpu":
+            run = self._runs.get(graph_id)
+            wanted = set(bundle.outputs if run is None else run.outputs)
+            gpus = bundle.resources.gpus
+            payload = replace(
+                payload,
+                graph_id=graph_id,
+                resident=tuple(resident),
+                # results of the graph are for the caller, who may ask when the GPU is gone
+                keep=tuple(key for key in bundle.outputs if key not in wanted),
+                gpu_memory_bytes=command.gpu_memory_bytes,
+                gpu_share=gpus if 0 < gpus < 1 else 1.0,
+                parts=command.parts,
+            )
+        return payload, inputs
 
     def _cancel(self, command: Cancel) -> None:
         call = self._calls.get((command.bundle_id, command.attempt))
@@ -345,9 +410,27 @@ class Loop:
         if error is not None:
             cause, shown = self._classify(call, error)
             self._failed(answer, call, cause, shown, now)
+            dead = cause == "system" and isinstance(shown, ray_errors.RayActorError)
+            if dead and call.placement.device != "cpu":
+                self._gpu_died(call, "the process of its executor died")
             return
         report: Report = answer.future.result()
-        if report.cancelled:
+        run = self._runs.get(call.graph_id)
+        if run is not None:
+            for kind, text in report.notes:
+                run.log(kind, call.bundle.key, report.node_id, text)
+        if report.device_lost is not None:
+            lost = ExecutorLostError(f"{call.placement.device} is lost: {report.device_lost}")
+            self._failed(answer, call, "system", lost, now)
+            self._gpu_died(call, report.device_lost)
+        elif report.missing:
+            for key in report.missing:
+                held = self._values.get((call.graph_id, key))
+                if isinstance(held, _Resident) and held.executor is call.executor:
+                    self._handle(ValueLost(now, call.graph_id, key))
+            gone = SessionError(f"{len(report.missing)} values kept on a GPU are gone")
+            self._failed(answer, call, "input_lost", gone, now)
+        elif report.cancelled:
             self._failed(answer, call, "system", TaskError("cancelled"), now)
         elif report.error is not None:
             cause = "memory" if report.out_of_memory and call.placement.device != "cpu" else "user"
@@ -359,11 +442,16 @@ class Loop:
         infos: list[ValueInfo] = []
         wanted = self.dispatcher.expects(answer.bundle_id, answer.attempt)
         for output, ref in zip(report.outputs, call.refs[1:], strict=True):
-            if wanted:
-                held = ref if output.inline is None else output.inline
-                self._values[call.graph_id, output.key] = held
             node_id = report.node_id if output.inline is None else None
-            infos.append(ValueInfo(output.key, output.size_bytes, node_id))
+            device = call.placement.device if output.on_device else None
+            held = ref if output.inline is None else output.inline
+            if device is not None:
+                held = _Resident(report.node_id, device, call.executor)
+            if wanted:
+                self._values[call.graph_id, output.key] = held
+            elif call.executor is not None and device is not None:
+                call.executor.drop.remote(((call.graph_id, output.key),))
+            infos.append(ValueInfo(output.key, output.size_bytes, node_id, device))
         run = self._runs.get(call.graph_id)
         if wanted and run is not None:
             self._record(run, call, report, now)
@@ -415,11 +503,21 @@ class Loop:
                 run.failed_bundles.add(call.bundle.key)
         self._handle(BundleFailed(now, answer.bundle_id, answer.attempt, cause, error))
 
+    def _gpu_died(self, call: _Call, reason: str) -> None:
+        self._on_gpu_died(call.placement.node_id, call.placement.device, call.executor, reason)
+
     def _classify(self, call: _Call, error: BaseException) -> tuple[Cause, BaseException]:
         """What a failed Ray call means; lost inputs are reported as such first."""
         reason = error
         if isinstance(error, ray_errors.RayTaskError) and isinstance(error.cause, Exception):
             reason = error.cause
+        held = {key: self._values.get((call.graph_id, key)) for key in call.inputs}
+        kept = {key: value for key, value in held.items() if isinstance(value, _Resident)}
+        gone = [key for key, value in kept.items() if _copy_of(value) == "broken"]
+        if gone:
+            for key in gone:
+                self._handle(ValueLost(time.monotonic(), call.graph_id, key))
+            return "input_lost", reason
         if isinstance(reason, _INPUT_LOST):
             lost_hex = getattr(reason, "object_ref_hex", None)
             large = {key: ref for key, ref in call.inputs.items() if not key.startswith("@")}
@@ -427,6 +525,8 @@ class Loop:
             if not lost:
                 return "user", SessionError(f"an object given as input is lost: {reason}")
             for key in lost:
+                if key in kept:
+                    kept[key].copied = kept[key].ref = None  # another copy can be made
                 # (it may have been computed anew since this call was sent)
                 if self._values.get((call.graph_id, key)) is large[key]:
                     self._handle(ValueLost(time.monotonic(), call.graph_id, key))
@@ -434,6 +534,19 @@ class Loop:
         if isinstance(reason, _SYSTEM):
             return "system", reason
         return "user", TaskError(f"{type(reason).__name__}: {reason}")
+
+
+def _copy_of(value: _Resident) -> Literal["none", "coming", "there", "broken"]:
+    """What is known of the host copy of a kept value."""
+    if value.copied is None:
+        return "none"
+    if not ray.wait([value.copied], timeout=0)[0]:
+        return "coming"
+    try:
+        ray.get(value.copied)
+    except ray_errors.RayError:
+        return "broken"
+    return "there"
 
 
 def _name_stored(value: Any, inputs: dict[str, Any]) -> Any:

@@ -21,8 +21,15 @@ from ray.util.placement_group import (
 
 from agentic_ray.errors import SessionError
 from agentic_ray.runtime.executors import start_cpu_executor
-from agentic_ray.runtime.gpu_executor import start_gpu_executor
-from agentic_ray.schedule.events import DeviceSlots, Event, NodeLost, NodeUp, Telemetry
+from agentic_ray.runtime.gpu_nodes import NodeGpus
+from agentic_ray.schedule.events import (
+    DeviceSlots,
+    Event,
+    GpuLost,
+    NodeLost,
+    NodeUp,
+    Telemetry,
+)
 from agentic_ray.telemetry.collector import NodeReport, merge_reports
 from agentic_ray.telemetry.ray_probe import probe_ray
 from agentic_ray.telemetry.state import ClusterState, NodeState
@@ -36,9 +43,9 @@ _LEAST_WAIT_SECONDS = 0.2
 class _Node:
     state: NodeState
     wanted_slots: int
+    gpus: NodeGpus
     slots: int = 0
     cpu: Any = None
-    gpus: dict[str, Any] = field(default_factory=dict)
     held: list[Any] = field(default_factory=list)
     held_cpus: int = 0
     report: NodeReport | None = None
@@ -51,9 +58,11 @@ class Nodes:
     Parameters
     ----------
     post : callable
-        Takes NodeUp, NodeLost and Telemetry events.
+        Takes NodeUp, NodeLost, GpuLost and Telemetry events.
     share : float or None
         Fraction of each node's CPUs to take; None: what is free.
+    gpu_device : str
+        Path of the class that GPU executors use their device through.
     """
 
     def __init__(
@@ -64,12 +73,14 @@ class Nodes:
         poll_seconds: float,
         idle_release_seconds: float,
         is_idle: Callable[[], bool],
+        gpu_device: str,
     ) -> None:
         self._post = post
         self._share = share
         self._poll_seconds = poll_seconds
         self._idle_release_seconds = idle_release_seconds
         self._is_idle = is_idle
+        self._gpu_device = gpu_device
         self._nodes: dict[str, _Node] = {}
         self._lock = threading.RLock()
         self._stop = threading.Event()
@@ -88,7 +99,7 @@ class Nodes:
         with self._lock:
             found = {(node_id, "cpu"): node.slots for node_id, node in self._nodes.items()}
             for node_id, node in self._nodes.items():
-                found.update(((node_id, uuid), 1) for uuid in node.gpus)
+                found.update(((node_id, gpu.device), 1) for gpu in node.gpus.devices())
             return found
 
     def start(self) -> None:
@@ -105,10 +116,20 @@ class Nodes:
         """
         with self._lock:
             node = self._nodes.get(node_id)
-            found = None if node is None else node.cpu if device == "cpu" else node.gpus.get(device)
+            if node is None:
+                found = None
+            else:
+                found = node.cpu if device == "cpu" else node.gpus.executor(device)
         if found is None:
             raise SessionError(f"device {device} of node {node_id} is gone")
         return found
+
+    def gpu_died(self, node_id: str, device: str, executor: Any, reason: str) -> None:
+        """A call found that this executor of a GPU is dead or has lost its device."""
+        with self._lock:
+            node = self._nodes.get(node_id)
+            if node is not None:
+                node.gpus.died(device, executor, reason)
 
     def reserve(self) -> None:
         """Hold CPUs for work about to be submitted; cheap while they are held."""
@@ -129,9 +150,9 @@ class Nodes:
         with self._lock:
             for node in self._nodes.values():
                 self._let_go(node)
-                for actor in (node.cpu, *node.gpus.values()):
-                    if actor is not None:
-                        ray.kill(actor)
+                node.gpus.close()
+                if node.cpu is not None:
+                    ray.kill(node.cpu)
             self._nodes.clear()
 
     # --- the watcher -------------------------------------------------------------------
@@ -161,6 +182,8 @@ class Nodes:
                 else:
                     known.state = state
                     self._ask_report(known)
+                    if known.report is not None:
+                        known.gpus.update(known.report.gpus, known.report.gpus_reason)
             reports = {
                 node_id: node.report
                 for node_id, node in self._nodes.items()
@@ -183,11 +206,33 @@ class Nodes:
             time.sleep(0.02)
         return self.refresh()
 
+    def await_gpus(self, timeout_seconds: float) -> None:
+        """Wait until every GPU that Ray counts has an executor, or it is known why not."""
+        deadline = time.monotonic() + timeout_seconds
+        while time.monotonic() < deadline:
+            with self._lock:
+                waiting = [node for node in self._nodes.values() if not node.gpus.settled]
+                for node in waiting:
+                    self._ask_report(node)
+                    if node.report is not None:
+                        node.gpus.update(node.report.gpus, node.report.gpus_reason)
+            if not waiting:
+                return
+            time.sleep(0.02)
+
     def _add(self, state: NodeState) -> None:
         wanted = int(state.cpus_total * (self._share or 1.0))
         if wanted < 1 and self._share is None and state.cpus_total < 1:
             return  # a node without CPUs (a head set to 0) takes no work
-        node = _Node(state, max(1, wanted))
+        gpus = NodeGpus(
+            state.node_id,
+            state.host,
+            _ray_gpus(state),
+            self._gpu_device,
+            lambda: self._gpus_changed(state.node_id),
+            lambda uuid, reason: self._gpu_lost(state.node_id, uuid, reason),
+        )
+        node = _Node(state, max(1, wanted), gpus)
         node.slots = node.wanted_slots
         threads = max(2, int(state.cpus_total)) + 2
         node.cpu = start_cpu_executor(state.node_id, node.slots, threads)
@@ -195,32 +240,22 @@ class Nodes:
         if self._reserved:
             self._hold(node, 0.0)
         self._announce(node)
-        ray_gpus = int(_ray_gpus(state))
-        for _ in range(ray_gpus):
-            self._start_gpu(node)
-
-    def _start_gpu(self, node: _Node) -> None:
-        """Announce a GPU once its executor has found it; a failure is kept as a reason."""
-        actor = start_gpu_executor(node.state.node_id, 1.0)
-
-        def named(future: Any) -> None:
-            error = future.exception()
-            with self._lock:
-                if node.state.node_id not in self._nodes or self._stop.is_set():
-                    return
-                if error is not None:
-                    _logger.warning("a GPU of %s is not usable: %s", node.state.host, error)
-                    ray.kill(actor)
-                    return
-                node.gpus[future.result()] = actor
-                self._announce(node)
-
-        actor.device_name.remote().future().add_done_callback(named)
 
     def _announce(self, node: _Node) -> None:
-        devices = [DeviceSlots("cpu", "cpu", node.slots)]
-        devices += [DeviceSlots(uuid, "gpu", 1) for uuid in node.gpus]
-        self._post(NodeUp(time.monotonic(), node.state, tuple(devices)))
+        # Under the lock, so that no GpuLost comes between the look at the devices and the event.
+        with self._lock:
+            devices = [DeviceSlots("cpu", "cpu", node.slots), *node.gpus.devices()]
+            self._post(NodeUp(time.monotonic(), node.state, tuple(devices)))
+
+    def _gpus_changed(self, node_id: str) -> None:
+        with self._lock:
+            node = self._nodes.get(node_id)
+            if node is not None and not self._stop.is_set():
+                self._announce(node)
+
+    def _gpu_lost(self, node_id: str, uuid: str, reason: str) -> None:
+        with self._lock:
+            self._post(GpuLost(time.monotonic(), node_id, uuid, reason))
 
     def _lose(self, node_id: str) -> None:
         node = self._nodes.pop(node_id)
@@ -228,8 +263,8 @@ class Nodes:
         _logger.warning("%s; its work goes elsewhere", reason)
         self._post(NodeLost(time.monotonic(), node_id, reason))
         self._let_go(node)
-        for actor in (node.cpu, *node.gpus.values()):
-            ray.kill(actor)
+        node.gpus.close()
+        ray.kill(node.cpu)
 
     def _ask_report(self, node: _Node) -> None:
         if node.report_pending:

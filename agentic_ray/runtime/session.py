@@ -37,6 +37,7 @@ _logger = logging.getLogger("agentic_ray")
 _scope: contextvars.ContextVar[str | None] = contextvars.ContextVar("job_scope", default=None)
 
 _FIRST_REPORT_SECONDS = 5.0
+_FIRST_GPUS_SECONDS = 20.0
 
 _CONNECT_SECONDS = 5.0
 
@@ -71,6 +72,7 @@ class Session:
             self._codelets,
             lambda node_id, device: self._nodes.executor(node_id, device),
             self._request_resources,
+            lambda *place: self._nodes.gpu_died(*place),
         )
         self._nodes = Nodes(
             self._loop.post,
@@ -78,6 +80,7 @@ class Session:
             poll_seconds=settings.poll_seconds,
             idle_release_seconds=settings.idle_release_seconds,
             is_idle=lambda: not self._runs,
+            gpu_device=settings.gpu_device,
         )
         self._loop.start()
         self._nodes.start()
@@ -146,6 +149,8 @@ class Session:
             target_seconds=target_seconds,
         )
         self._nodes.reserve()
+        if any("gpu" in bundle.kinds() for bundle in bundles):
+            self._nodes.await_gpus(_FIRST_GPUS_SECONDS)
         graph_id = f"{self._name}-{next(self._counter)}"
         items = sum(task.cost.items for task in graph)
         run = Run(

@@ -114,10 +114,13 @@ class NodeLost:
 
 @dataclass(frozen=True, slots=True)
 class GpuLost:
+    """``copied``: values (graph id, key) of which its node has copies in host memory."""
+
     time: float
     node_id: str
     device: str
     reason: str
+    copied: frozenset[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,327 @@
+"""The GPU executors of one node: which there should be, started, retired and brought back.
+
+`plan_gpus` decides from NVML's and Ray's figures; `NodeGpus` does it. CPUs are in ``nodes``.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import ray
+from ray import exceptions as ray_errors
+
+from agentic_ray.runtime.gpu_executor import GpuStatus, start_gpu_executor
+from agentic_ray.schedule.events import DeviceSlots
+from agentic_ray.telemetry.state import GpuState
+
+_logger = logging.getLogger("agentic_ray")
+
+FIRST_RETRY_SECONDS: Final = 1.0
+LAST_RETRY_SECONDS: Final = 60.0
+"""Pause before an executor that could not be started is tried again; doubles in between."""
+_BUDGET_STEP: Final = 0.02
+"""A change of the memory budget below this fraction of the device is not announced."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuPlan:
+    """What is to be done about the GPU executors of a node.
+
+    Parameters
+    ----------
+    start : int
+        Executors to start.
+    share : float
+        Ray GPUs that each of them holds; below 1 for MIG instances of a GPU that Ray counts once.
+    retire : tuple of (str, str)
+        UUIDs of executors to end, and why.
+    reason : str
+        Why there are fewer than Ray or NVML counts, or empty.
+    """
+
+    start: int
+    share: float
+    retire: tuple[tuple[str, str], ...]
+    reason: str
+
+
+def plan_gpus(
+    ray_gpus: float,
+    gpus: Sequence[GpuState],
+    gpus_reason: str | None,
+    running: Collection[str],
+    starting: int,
+) -> GpuPlan:
+    """Relate the GPUs that Ray counts on a node to those that NVML lists. Pure.
+
+    Parameters
+    ----------
+    ray_gpus : float
+        Ray's count.
+    gpus, gpus_reason
+        The node's newest report.
+    running : collection of str
+        UUIDs that have an executor.
+    starting : int
+        Executors that have been started and have no device yet.
+    """
+    by_uuid = {gpu.uuid: gpu for gpu in gpus}
+    retire = tuple(
+        (uuid, "NVML no longer lists it" if gpu is None else gpu.reason or "it is not healthy")
+        for uuid in running
+        if (gpu := by_uuid.get(uuid)) is None or not gpu.healthy
+    )
+    usable = [gpu for gpu in gpus if gpu.healthy]
+    count = math.floor(ray_gpus + 1e-6)
+    instances = len(gpus)
+    share = 1.0
+    if count and any(gpu.mig_parent for gpu in gpus) and count < instances:
+        share = math.floor(count / instances * 1e4) / 1e4  # what Ray's arithmetic can hold
+        allowed = instances
+    else:
+        allowed = count
+    wanted = min(allowed, len(usable))
+    start = max(0, wanted - (len(running) - len(retire)) - starting)
+    return GpuPlan(start, share, retire, _mismatch(count, allowed, gpus, gpus_reason))
+
+
+def _mismatch(count: int, allowed: int, gpus: Sequence[GpuState], why: str | None) -> str:
+    if count and not gpus:
+        return (
+            f"Ray counts {count} GPUs, NVML lists none ({why or 'no reason given'}); none is used. "
+            "In a container NVML needs the driver capability 'utility'"
+        )
+    if allowed > len(gpus):
+        return f"Ray counts {count} GPUs, NVML lists {len(gpus)}; the others are not used"
+    if allowed < len(gpus):
+        return f"NVML lists {len(gpus)} GPUs, Ray counts {count}; the others are not used"
+    return ""
+
+
+@dataclass(slots=True)
+class _Executor:
+    actor: Any
+    budget_bytes: int
+    total_bytes: int
+    asked: bool = False
+
+
+class NodeGpus:
+    """Keeps one executor on each usable GPU of a node. Safe to use from several threads.
+
+    Parameters
+    ----------
+    factory : str
+        Path of the device class, as for `device_factory`.
+    changed : callable
+        Called when devices or their memory budgets are others than before.
+    lost : callable
+        Told ``(uuid, reason)`` when a device is gone, after its executor was forgotten.
+    """
+
+    def __init__(
+        self,
+        node_id: str,
+        host: str,
+        ray_gpus: float,
+        factory: str,
+        changed: Callable[[], None],
+        lost: Callable[[str, str], None],
+    ) -> None:
+        self._node_id = node_id
+        self._host = host
+        self._ray_gpus = ray_gpus
+        self._factory = factory
+        self._changed = changed
+        self._lost = lost
+        self._lock = threading.RLock()
+        self._executors: dict[str, _Executor] = {}
+        self._starting: list[Any] = []
+        self._opening: dict[str, Any] = {}
+        self._unwanted: list[Any] = []
+        self._usable: frozenset[str] = frozenset()
+        self._failures = 0
+        self._not_before = 0.0
+        self._updated = False
+        self._told: set[str] = set()
+        self._closed = False
+
+    # --- questions -----------------------------------------------------------------------
+
+    def executor(self, uuid: str) -> Any | None:
+        """Actor handle of the executor of this device, None when there is none."""
+        with self._lock:
+            found = self._executors.get(uuid)
+            return None if found is None else found.actor
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is known to be coming up."""
+        with self._lock:
+            return not self._ray_gpus or (self._updated and not self._starting)
+
+    def devices(self) -> list[DeviceSlots]:
+        """The devices for a NodeUp event."""
+        with self._lock:
+            return [
+                DeviceSlots(
+                    uuid,
+                    "gpu",
+                    1,
+                    memory_bytes=executor.budget_bytes,
+                    memory_total_bytes=executor.total_bytes,
+                )
+                for uuid, executor in self._executors.items()
+            ]
+
+    # --- doing ---------------------------------------------------------------------------
+
+    def update(self, gpus: Sequence[GpuState], gpus_reason: str | None) -> None:
+        """Bring the executors in line with a report of the node."""
+        if not self._ray_gpus:
+            return
+        with self._lock:
+            self._updated = True
+            self._usable = frozenset(gpu.uuid for gpu in gpus if gpu.healthy)
+            plan = plan_gpus(
+                self._ray_gpus, gpus, gpus_reason, self._executors, len(self._starting)
+            )
+            actors = [(uuid, self._executors.pop(uuid).actor, why) for uuid, why in plan.retire]
+            if not self._starting:
+                # kept until now, so that Ray did not give the same GPU out again
+                for actor in self._unwanted:
+                    ray.kill(actor)
+                self._unwanted.clear()
+            if time.monotonic() >= self._not_before:
+                for _ in range(plan.start):
+                    self._start(plan.share)
+            for uuid, executor in self._executors.items():
+                self._ask(uuid, executor)
+        if plan.reason:
+            self._tell(plan.reason)
+        for uuid, actor, why in actors:
+            ray.kill(actor)
+            self._lost(uuid, f"{why} (GPU of {self._host})")
+
+    def died(self, uuid: str, actor: Any, reason: str) -> None:
+        """The executor of this device is dead or useless; another is started in time."""
+        with self._lock:
+            known = self._executors.get(uuid)
+            if known is None or known.actor is not actor or self._closed:
+                return
+            del self._executors[uuid]
+            self._postpone()
+        ray.kill(actor)
+        self._lost(uuid, reason)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            actors = [executor.actor for executor in self._executors.values()]
+            actors += self._starting + self._unwanted
+            self._executors.clear()
+            self._starting.clear()
+            self._unwanted.clear()
+        for actor in actors:
+            ray.kill(actor)
+
+    # --- an executor comes up --------------------------------------------------------------
+
+    def _start(self, share: float) -> None:
+        actor = start_gpu_executor(self._node_id, share)
+        self._starting.append(actor)
+        actor.assigned.remote().future().add_done_callback(lambda future: self._open(actor, future))
+
+    def _open(self, actor: Any, assigned: Any) -> None:
+        """Ray has started it: choose its device among those that Ray's choice stands for."""
+        with self._lock:
+            if self._closed:
+                return
+            error = assigned.exception()
+            if error is not None:
+                self._give_up(actor, f"its executor did not start: {error}")
+                return
+            candidates: tuple[str, ...] = assigned.result()
+            taken = {*self._executors, *self._opening}
+            free = [uuid for uuid in candidates if uuid in self._usable and uuid not in taken]
+            if not free:
+                self._starting.remove(actor)
+                self._unwanted.append(actor)
+                self._postpone()
+                shown = ", ".join(candidates) or "none that NVML lists"
+                self._tell(f"Ray gave out {shown}, which cannot be used now")
+                return
+            uuid = free[0]
+            self._opening[uuid] = actor  # instances of one GPU are opened at the same time
+        actor.open.remote(uuid, self._factory).future().add_done_callback(
+            lambda future: self._opened(actor, uuid, future)
+        )
+
+    def _opened(self, actor: Any, uuid: str, opened: Any) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            del self._opening[uuid]
+            error = opened.exception()
+            if error is not None:
+                self._give_up(actor, _first_line(error))
+                return
+            self._starting.remove(actor)
+            self._failures = 0
+            status: GpuStatus = opened.result()
+            self._executors[uuid] = _Executor(actor, status.budget_bytes, status.memory.total_bytes)
+        self._changed()
+
+    def _give_up(self, actor: Any, reason: str) -> None:
+        self._starting.remove(actor)
+        ray.kill(actor)
+        self._postpone()
+        self._tell(f"a GPU is not usable: {reason}")
+
+    def _postpone(self) -> None:
+        pause = min(LAST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0 ** min(self._failures, 30))
+        self._failures += 1
+        self._not_before = time.monotonic() + pause
+
+    def _tell(self, text: str) -> None:
+        """Once each: it comes back with every report."""
+        if text not in self._told:
+            self._told.add(text)
+            _logger.warning("node %s (%s): %s", self._node_id[:12], self._host, text)
+
+    # --- and is asked how it is ------------------------------------------------------------
+
+    def _ask(self, uuid: str, executor: _Executor) -> None:
+        if executor.asked:
+            return
+        executor.asked = True
+
+        def received(future: Any) -> None:
+            error = future.exception()
+            if error is not None:
+                if isinstance(error, ray_errors.ActorDiedError):
+                    self.died(uuid, executor.actor, "the process of its executor died")
+                executor.asked = False
+                return
+            status: GpuStatus = future.result()
+            with self._lock:
+                executor.asked = False
+                change = abs(status.budget_bytes - executor.budget_bytes)
+                if change <= _BUDGET_STEP * max(1, executor.total_bytes):
+                    return
+                executor.budget_bytes = status.budget_bytes
+                executor.total_bytes = status.memory.total_bytes
+            self._changed()
+
+        executor.actor.status.remote().future().add_done_callback(received)
+
+
+def _first_line(error: BaseException) -> str:
+    cause = getattr(error, "cause", None)
+    return str(cause or error).strip().splitlines()[0]
