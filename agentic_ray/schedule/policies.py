@@ -27,7 +27,7 @@ class LoadBalance:
         added: dict[Executor, int] = {}
         heaps: dict[tuple[tuple[str, ...], bool], list[tuple[float, int, Executor]]] = {}
         for bundle in ready:
-            kinds = bundle.kinds()
+            kinds = cluster.kinds_for(bundle)
             lane = (kinds, bundle.opaque)
             heap = heaps.get(lane)
             if heap is None:

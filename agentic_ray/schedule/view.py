@@ -122,6 +122,14 @@ class ClusterView:
         wanted = tuple(kinds)
         return [executor for executor in self.executors.values() if executor.kind in wanted]
 
+    def kinds_for(self, bundle: Bundle) -> tuple[str, ...]:
+        """Device kinds to place ``bundle`` on, best first: what is tagged gpu goes to a CPU only
+        where there is no GPU for it."""
+        kinds = bundle.kinds()
+        if bundle.tag == "gpu" and "gpu" in kinds and self.of_kinds(("gpu",)):
+            return ("gpu",)
+        return kinds
+
     def node(self, node_id: str) -> NodeState | None:
         return self.state.node(node_id)
 
