@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agentic_ray.errors import JobTimeoutError
 from agentic_ray.master.jobs import JobEvent, JobRecord, JobState, lifecycle, raise_failure
+
+if TYPE_CHECKING:
+    from agentic_ray.runtime import JobScope
+    from agentic_ray.schedule.metrics import PlacementRecord
 
 
 class Owner(Protocol):
@@ -28,6 +32,11 @@ class Job:
         self.id = job_id
         self._owner = owner
         self._final: JobRecord | None = None
+        self._scope: JobScope | None = None
+
+    def enter(self, scope: JobScope) -> None:
+        """For the master: the job runs, and puts its work on the cluster in this scope."""
+        self._scope = scope
 
     def settle(self, record: JobRecord) -> None:
         """For the master: this is how the job ended."""
@@ -74,8 +83,21 @@ class Job:
         return self._final is None and self._owner.cancel(self.id)
 
     def events(self) -> list[JobEvent]:
-        """What happened to the job, in order."""
-        return lifecycle(self.record)
+        """What happened to the job and to its work on the cluster, in order.
+
+        Of the latter only what happened while this handle, or one like it, was held.
+        """
+        events = lifecycle(self.record)
+        if self._scope is not None:
+            events += [
+                JobEvent(event.time, event.kind, event.text, event.bundle, event.node_id)
+                for event in self._scope.events()
+            ]
+        return sorted(events, key=lambda event: event.time)
+
+    def placements(self) -> list[PlacementRecord]:
+        """Where each finished bundle of the job ran and why; as `events`, of a held job only."""
+        return [] if self._scope is None else self._scope.placements()
 
     @property
     def metrics(self) -> Mapping[str, Any] | None:

@@ -140,7 +140,6 @@ def advance(
     *,
     result: Any = None,
     error: JobFailure | None = None,
-    metrics: Mapping[str, Any] | None = None,
     result_bytes: int = 0,
 ) -> JobRecord:
     """The record after one step.
@@ -170,7 +169,6 @@ def advance(
         finished_at=at,
         result=result,
         error=error,
-        metrics=metrics,
         size_bytes=record.size_bytes + result_bytes,
     )
 

@@ -13,9 +13,9 @@ import uuid
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentic_ray.errors import (
     InvalidArgumentError,
@@ -30,26 +30,36 @@ from agentic_ray.master.handle import Job
 from agentic_ray.master.jobs import JobFailure, JobRecord, JobState, advance
 from agentic_ray.master.jsonvalues import dumps, to_json
 from agentic_ray.master.queue import JobQueue
-from agentic_ray.master.scope import cancel_graphs, job_graphs
 from agentic_ray.master.store import JobStore, MemoryStore
 from agentic_ray.master.workloads import DEFAULT, Registry, Workload, normalise, registry
+
+if TYPE_CHECKING:
+    from agentic_ray.runtime import JobScope
 
 _logger = logging.getLogger("agentic_ray")
 
 PRIORITY_LIMIT = 1_000_000
 """Priorities are between minus this and this."""
 
+FIGURES = ("efficiency", "imbalance", "decomposition", "recovery")
+"""E, L, D and F, by their names in `schedule.metrics.Metrics`."""
+
 _CANCEL_GRACE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Counts since the master began; ``queued`` and ``running`` are now."""
+    """Counts since the master began; ``queued`` and ``running`` are now.
+
+    ``figures`` are sums of E, L, D and F over the ``measured`` jobs, those that used the cluster.
+    """
 
     submitted: int
     queued: int
     running: int
     finished: Mapping[JobState, int]
+    measured: int = 0
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -57,6 +67,7 @@ class _Running:
     """A job under way in its thread."""
 
     timer: threading.Timer | None = None
+    scope: JobScope | None = None
     settled: bool = False
     """It has timed out: how it ended is written down, though its workload has not stopped."""
 
@@ -110,6 +121,8 @@ class Master:
         self._sequence = itertools.count()
         self._submitted = 0
         self._finished: Counter[JobState] = Counter()
+        self._measured = 0
+        self._figures = dict.fromkeys(FIGURES, 0.0)
         self._closed = False
         self._changed = threading.Condition(threading.RLock())
 
@@ -219,7 +232,14 @@ class Master:
         """Counts for monitoring."""
         with self._changed:
             finished = {state: self._finished[state] for state in JobState if state.finished}
-            return Statistics(self._submitted, len(self._queue), len(self._running), finished)
+            return Statistics(
+                self._submitted,
+                len(self._queue),
+                len(self._running),
+                finished,
+                self._measured,
+                dict(self._figures),
+            )
 
     def wait(self, job_id: str, timeout_seconds: float | None = None) -> JobRecord:
         """The record once the job has finished, or as it is after ``timeout_seconds``."""
@@ -244,7 +264,6 @@ class Master:
             if record.state.finished:
                 return False
             self._request_cancel(record)
-        cancel_graphs(job_id)
         return True
 
     def close(self, drain: bool = True, timeout_seconds: float | None = None) -> bool:
@@ -269,9 +288,6 @@ class Master:
             unfinished = [record for record in self.jobs() if not record.state.finished]
             for record in unfinished:
                 self._request_cancel(record)
-        for record in unfinished:
-            cancel_graphs(record.id)
-        with self._changed:
             return self._changed.wait_for(self._idle, _CANCEL_GRACE_SECONDS)
 
     def __enter__(self) -> Master:
@@ -328,7 +344,11 @@ class Master:
                     f"the job is for version {record.version} of workload {record.workload!r}, "
                     f"which is now at version {workload.version}"
                 )
-            with job_graphs(record.id):
+            # imported when first run: importing the master must not start to load Ray
+            from agentic_ray.runtime import job_scope
+
+            with job_scope(record.id, priority=record.priority) as scope:
+                self._entered(record, scope)
                 value = workload.function(workload.prepare(record.params))
             result = to_json(value)
             size = len(dumps(result))
@@ -339,13 +359,30 @@ class Master:
             if running.timer is not None:
                 running.timer.cancel()
             if not running.settled:
-                self._ended(self._store.get(record.id), error, result, size)
+                self._ended(self._store.get(record.id), running.scope, error, result, size)
             self._start_next()
             self._changed.notify_all()
 
+    def _entered(self, record: JobRecord, scope: JobScope) -> None:
+        """From now on the job can be cancelled through its scope; it may have been before."""
+        with self._changed:
+            running = self._running[record.id]
+            running.scope = scope
+            if running.settled or self._store.get(record.id).cancel_requested:
+                scope.cancel()
+            handle = self._handles.get(record.id)
+            if handle is not None:
+                handle.enter(scope)
+
     def _ended(
-        self, record: JobRecord, error: BaseException | None, result: Any, size: int
+        self,
+        record: JobRecord,
+        scope: JobScope | None,
+        error: BaseException | None,
+        result: Any,
+        size: int,
     ) -> None:
+        record = replace(record, metrics=self._measure(record, scope))
         if record.cancel_requested:
             # Also where it came to a result, or to some other error on being torn down.
             stopped = JobCancelledError("cancelled while it ran")
@@ -354,6 +391,17 @@ class Master:
             self._finish(record, JobState.FAILED, error=error)
         else:
             self._finish(record, JobState.SUCCEEDED, result=result, size=size)
+
+    def _measure(self, record: JobRecord, scope: JobScope | None) -> Mapping[str, Any] | None:
+        seconds = self._clock() - (record.started_at or 0.0)
+        metrics = None if scope is None else scope.metrics(max(seconds, 0.0))
+        if metrics is None:
+            return None
+        figures = asdict(metrics)
+        self._measured += 1
+        for name in FIGURES:
+            self._figures[name] += figures[name]
+        return figures
 
     def _time_out(self, record: JobRecord) -> None:
         """Fail a job at once; its place is free again when its workload has stopped."""
@@ -365,7 +413,8 @@ class Master:
             text = f"it ran longer than its {record.timeout_seconds:g} seconds"
             now = self._store.get(record.id)
             self._finish(now, JobState.FAILED, error=JobTimeoutError(text))
-        cancel_graphs(record.id)
+            if running.scope is not None:
+                running.scope.cancel()
 
     def _request_cancel(self, record: JobRecord) -> None:
         """Called with the lock held."""
@@ -374,6 +423,9 @@ class Master:
             self._finish(record, JobState.CANCELLED, error=stopped)
         else:
             self._store.put(replace(record, cancel_requested=True))
+            scope = self._running[record.id].scope
+            if scope is not None:
+                scope.cancel()
 
     def _finish(
         self,

@@ -4,12 +4,12 @@ from agentic_ray.runtime.execute import Inline, check_cancelled
 from agentic_ray.runtime.explain import explain, placement_table
 from agentic_ray.runtime.failures import BundleCancelled, ElementFailure
 from agentic_ray.runtime.run import Run, RunEvent
+from agentic_ray.runtime.scope import JobScope, job_scope
 from agentic_ray.runtime.session import (
     Session,
     cluster,
     get_session,
     init,
-    job_scope,
     shutdown,
 )
 from agentic_ray.runtime.values import Stored, is_object_ref, pack, put, stored
@@ -18,6 +18,7 @@ __all__ = [
     "BundleCancelled",
     "ElementFailure",
     "Inline",
+    "JobScope",
     "Run",
     "RunEvent",
     "Session",

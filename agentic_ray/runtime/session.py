@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
-import contextvars
 import itertools
 import logging
 import os
@@ -12,13 +10,14 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from typing import Any
 
 import ray
 
 from agentic_ray.config import Settings
-from agentic_ray.errors import InvalidArgumentError, JobCancelledError, SessionError
+from agentic_ray.errors import InvalidArgumentError, SessionError
 from agentic_ray.graph.passes import bundle as bundle_pass
 from agentic_ray.graph.passes import cull
 from agentic_ray.graph.task import Task, TaskGraph
@@ -26,6 +25,7 @@ from agentic_ray.runtime.local import run_locally
 from agentic_ray.runtime.loop import Loop
 from agentic_ray.runtime.nodes import Nodes
 from agentic_ray.runtime.run import Run
+from agentic_ray.runtime.scope import current_scope
 from agentic_ray.runtime.values import CodeletTable
 from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.dispatcher import Dispatcher, RetryRules
@@ -34,7 +34,6 @@ from agentic_ray.schedule.policies import get_policy
 from agentic_ray.telemetry.state import ClusterState
 
 _logger = logging.getLogger("agentic_ray")
-_scope: contextvars.ContextVar[str | None] = contextvars.ContextVar("job_scope", default=None)
 
 _FIRST_REPORT_SECONDS = 5.0
 _FIRST_GPUS_SECONDS = 20.0
@@ -54,15 +53,15 @@ class Session:
     def __init__(self, settings: Settings, policy: str | Policy) -> None:
         self.settings = settings
         self.model = CostModel()
-        self._started_ray = _connect(settings)
+        self._ended = threading.Event()
+        self._started_ray = _in_lasting_thread(lambda: _connect(settings), self._ended)
         self._ray = _connection()
         share = settings.share
         if share is None and self._started_ray:
             share = 1.0
         retry = RetryRules(max_failures=settings.max_failures)
         self._codelets = CodeletTable()
-        self._runs: dict[str, tuple[str | None, Run]] = {}
-        self._cancelled_scopes: set[str] = set()
+        self._runs: dict[str, Run] = {}
         self._lock = threading.Lock()
         self._counter = itertools.count()
         self._name = uuid.uuid4().hex[:8]
@@ -130,13 +129,16 @@ class Session:
         """
         if self.closed:
             raise SessionError("the session is shut down; call agentic_ray.init() again")
-        scope = _scope.get()
-        if scope is not None and scope in self._cancelled_scopes:
-            raise JobCancelledError(f"job {scope} was cancelled")
+        scope = current_scope()
+        if scope is not None:
+            scope.check()
+            priority += scope.priority
         graph = cull(graph)
         predicted = {task.key: self._seconds(task) for task in graph}
         local = run_locally(graph, predicted, self.model)
         if local is not None:
+            if scope is not None:
+                scope.add(local)
             return local
         for codelet in {id(task.codelet): task.codelet for task in graph}.values():
             self._codelets.source(codelet)  # an unpicklable function fails here, in the caller
@@ -162,9 +164,11 @@ class Session:
             slots=self._nodes.slots_by_device(),
         )
         with self._lock:
-            self._runs[graph_id] = (scope, run)
+            self._runs[graph_id] = run
         run.on_done(lambda: self._forget(graph_id))
         self._loop.submit(run, bundles, priority)
+        if scope is not None:
+            scope.add(run)
         return run
 
     def bundle_seconds(self, total_seconds: float) -> float:
@@ -178,14 +182,6 @@ class Session:
         even = total_seconds / (self.slots * BUNDLES_PER_SLOT)
         return max(min(max(least, even), total_seconds / self.slots), overhead)
 
-    def cancel_scope(self, scope: str) -> None:
-        """Cancel every run submitted inside ``job_scope(scope)``, and those still to come."""
-        with self._lock:
-            self._cancelled_scopes.add(scope)
-            runs = [run for name, run in self._runs.values() if name == scope]
-        for run in runs:
-            run.cancel()
-
     def close(self) -> None:
         """End executors and, if we started it, Ray."""
         if self._closed:
@@ -196,6 +192,7 @@ class Session:
         self._loop.close()
         if self._started_ray and connected:
             ray.shutdown()
+        self._ended.set()
 
     def drain(self, runs: Iterable[Run], timeout_seconds: float) -> bool:
         """Wait until no call of these runs is under way; False if the time was too short."""
@@ -235,6 +232,28 @@ def _connection() -> tuple[str, str] | None:
         return None
     context = ray.get_runtime_context()
     return context.gcs_address, context.get_job_id()
+
+
+def _in_lasting_thread(start: Callable[[], bool], ended: threading.Event) -> bool:
+    """Call ``start`` in a thread that lives until ``ended``.
+
+    The kernel kills Ray's processes when the *thread* that started them ends (their parent-death
+    signal), so a thread of the caller's, such as a job's, must not be the one.
+    """
+    if threading.current_thread() is threading.main_thread():
+        return start()  # it lasts, and only it may set Ray's signal handlers
+    outcome: Future[bool] = Future()
+
+    def keep() -> None:
+        try:
+            outcome.set_result(start())
+        except BaseException as error:  # raised again in the caller
+            outcome.set_exception(error)
+        else:
+            ended.wait()
+
+    threading.Thread(target=keep, name="agentic-ray-keeper", daemon=True).start()
+    return outcome.result()
 
 
 def _connect(settings: Settings) -> bool:
@@ -345,16 +364,6 @@ def shutdown() -> None:
 def cluster() -> ClusterState:
     """The cluster as it is now; prints as a table, renders in Jupyter."""
     return get_session().cluster()
-
-
-@contextlib.contextmanager
-def job_scope(job_id: str) -> Iterator[None]:
-    """Graphs submitted inside, in this thread, belong to the job and are cancelled with it."""
-    token = _scope.set(job_id)
-    try:
-        yield
-    finally:
-        _scope.reset(token)
 
 
 atexit.register(shutdown)

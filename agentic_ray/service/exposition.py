@@ -34,6 +34,13 @@ def render(statistics: Statistics) -> str:
             [("", statistics.queued)],
         ),
     ]
+    for figure, total in statistics.figures.items():
+        lines += _family(
+            f"agentic_ray_job_{figure}",
+            "summary",
+            f"{figure.capitalize()} of the jobs that used the cluster.",
+            [("_sum", total), ("_count", statistics.measured)],
+        )
     return "\n".join(lines) + "\n"
 
 

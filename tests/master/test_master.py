@@ -400,3 +400,42 @@ def test_jobs_through_the_modules_functions(ray_session: ar.Session) -> None:
         assert job.id in [record.id for record in ar.jobs()]
     finally:
         process_registry.restore(registered)
+
+
+def test_a_job_tells_of_its_work_on_the_cluster(default_master: Master) -> None:
+    job = default_master.submit("default", {"data": [1, 2, 3]})
+    assert job.result(60) == 14
+    assert job.metrics is not None
+    assert (job.metrics["tasks"], job.metrics["decomposition"]) == (3, 1.0)
+    assert sum(record.items for record in job.placements()) == 3
+    kinds = [event.kind for event in job.events()]
+    assert (kinds[0], kinds[-1]) == ("queued", "succeeded")
+    assert "finished" in kinds
+    statistics = default_master.statistics()
+    assert statistics.measured == 1
+    assert statistics.figures["recovery"] == 1.0
+
+
+def test_a_job_cancelled_before_it_reaches_the_cluster_never_gets_there(
+    ray_session: ar.Session,
+) -> None:
+    registry = Registry()
+    entered, go = threading.Event(), threading.Event()
+    ran: list[int] = []
+
+    def work(params: Any) -> Any:
+        entered.set()
+        assert go.wait(10)
+        ran.append(1)
+        return ar.map_reduce(nap, range(4), lambda a, b: a + b)
+
+    registry.register("work", work)
+    with Master(workloads=registry) as master:
+        job = master.submit("work", None)
+        entered.wait(10)
+        job.cancel()
+        go.set()
+        with pytest.raises(JobCancelledError):
+            job.result(10)
+    assert ran == [1]
+    assert job.placements() == []
