@@ -1,0 +1,211 @@
+"""Sessions: started once, joined, shared, refused, ended; each program in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import agentic_ray as ar
+from agentic_ray.errors import InvalidArgumentError
+
+Make = Callable[[str], Any]
+
+
+def test_init_is_idempotent(ray_session: ar.Session) -> None:
+    assert ar.init(num_cpus=2) is ray_session
+    assert ar.init() is ray_session
+    assert ar.get_session() is ray_session
+    assert len(ar.cluster().nodes) == 1
+
+
+def test_unknown_settings_and_policies_are_refused_even_then(ray_session: ar.Session) -> None:
+    with pytest.raises(InvalidArgumentError, match="unknown setting"):
+        ar.init(colour="red")
+
+
+@pytest.mark.slow
+def test_shutdown_and_again_and_nothing_left(program: Make) -> None:
+    one = program(
+        """
+        import operator, threading, ray
+        import agentic_ray as ar
+        from agentic_ray.errors import SessionError
+        ar.shutdown()  # without a session: nothing
+        first = ar.init(num_cpus=1)
+        assert ar.map_reduce(abs, [-1, 2], operator.add) == 3
+        errors = []
+        def long():
+            try:
+                ar.map_reduce(lambda x: __import__("time").sleep(60), [1, 2])
+            except Exception as error:
+                errors.append(error)
+        thread = threading.Thread(target=long)
+        thread.start()
+        __import__("time").sleep(1.0)
+        ar.shutdown()
+        ar.shutdown()
+        thread.join(20)
+        assert not thread.is_alive() and isinstance(errors[0], SessionError), errors
+        assert first.closed and not ray.is_initialized()
+        graph = ar.TaskGraph([], [])
+        try:
+            first.submit(graph)
+        except SessionError as error:
+            assert "init" in str(error)
+        else:
+            raise AssertionError("a closed session took a graph")
+        assert ar.map_reduce(abs, [-1, 2], operator.add) == 3  # starts again by itself
+        assert ar.get_session() is not first
+        # Ray replaced behind our back: a new session on the new Ray
+        ar.shutdown()
+        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+        joined = ar.init()
+        assert ar.map_reduce(abs, [-3], operator.add) == 3
+        ray.shutdown()
+        assert joined.closed
+        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+        assert joined.closed
+        assert ar.map_reduce(abs, [-4], operator.add) == 4
+        ar.shutdown()
+        assert ray.is_initialized()  # the user's own Ray stays
+        print("fine")
+        """
+    )
+    assert "fine" in one.run()
+    assert one.leftovers() == []
+
+
+@pytest.mark.slow
+def test_bad_addresses_are_session_errors_and_quick(program: Make) -> None:
+    one = program(
+        """
+        import os, time
+        import agentic_ray as ar
+        from agentic_ray.errors import InvalidArgumentError, SessionError
+        def refused(error_type, environment=None, **options):
+            started = time.monotonic()
+            try:
+                ar.init(**options)
+            except error_type as error:
+                assert time.monotonic() - started < 10
+                return str(error)
+            raise AssertionError(options)
+        assert "ray start" in refused(SessionError, address="127.0.0.1:1")
+        assert "garbage" in refused(SessionError, address="garbage")
+        refused(SessionError, address="no-such-host.invalid:6379")
+        assert "job submit" in refused(InvalidArgumentError, address="ray://127.0.0.1:10001")
+        os.environ["RAY_ADDRESS"] = "127.0.0.1:1"
+        assert "127.0.0.1:1" in refused(SessionError)
+        os.environ["RAY_ADDRESS"] = "ray://127.0.0.1:1"
+        refused(InvalidArgumentError)
+        del os.environ["RAY_ADDRESS"]
+        os.environ["AGENTIC_RAY_ADDRESS"] = "127.0.0.1:2"
+        assert "127.0.0.1:2" in refused(SessionError)
+        print("fine")
+        """
+    )
+    assert "fine" in one.run()
+
+
+@pytest.mark.slow
+def test_idle_cpus_go_back_and_a_users_ray_task_runs(program: Make) -> None:
+    one = program(
+        """
+        import operator, time, ray
+        import agentic_ray as ar
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        session = ar.init(share=0.5, idle_release_seconds=0.3, poll_seconds=0.2)
+        assert session.slots == 1, session.slots
+        assert ar.map_reduce(abs, [-1, 2], operator.add) == 3
+        @ray.remote(num_cpus=2)
+        def whole():
+            return 7
+        started = time.monotonic()
+        assert ray.get(whole.remote(), timeout=20) == 7  # needs every CPU
+        assert ar.map_reduce(abs, [-1, 2], operator.add) == 3  # and holds them again
+        ar.shutdown()
+        session = ar.init(idle_release_seconds=0.3, poll_seconds=0.2)
+        assert ar.map_reduce(abs, [-1, 2], operator.add) == 3
+        assert ray.get(whole.remote(), timeout=20) == 7
+        # A task of the user's inside a map function: with a CPU to spare it runs.
+        ar.shutdown()
+        ar.init(share=0.5)
+        @ray.remote(num_cpus=1)
+        def inner(x):
+            return x + 1
+        job = ar.map_reduce_job(lambda x: ray.get(inner.remote(x)), [1, 2, 3], operator.add)
+        assert job.result(timeout=60) == 9
+        # With none it waits for ever, as nested tasks do in Ray; a timeout ends the job.
+        ar.shutdown()
+        ar.init(share=1.0)
+        job = ar.map_reduce_job(lambda x: ray.get(inner.remote(x)), [1, 2, 3], operator.add)
+        try:
+            print("nested", job.result(timeout=3))
+        except TimeoutError:
+            print("nested timed out")
+        assert ar.map_reduce(abs, [-1, 2], operator.add) == 3
+        print("fine")
+        """
+    )
+    assert "fine" in one.run()
+    assert one.leftovers() == []
+
+
+@pytest.mark.slow
+def test_two_sessions_on_one_cluster_both_make_progress(program: Make, tmp_path: Path) -> None:
+    head = program(
+        """
+        import sys, time
+        import ray
+        from ray.cluster_utils import Cluster
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+        print(cluster.address, flush=True)
+        sys.stdin.read()
+        cluster.shutdown()
+        """
+    )
+    user = """
+        import operator, time
+        import agentic_ray as ar
+        job = ar.map_reduce_job(lambda x: (time.sleep(0.05), x)[1], range(60), operator.add)
+        assert job.result(timeout=90) == sum(range(60))
+        session = ar.get_session()
+        ar.shutdown()
+        print("fine")
+        """
+    serving = subprocess.Popen(
+        [sys.executable, str(head.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=head.environment,
+    )
+    assert serving.stdout is not None
+    address = serving.stdout.readline().strip()
+    users = [program(user), program(user)]
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(one.path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**one.environment, "RAY_ADDRESS": address},
+        )
+        for one in users
+    ]
+    for process in started:
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
+        assert "fine" in output
+    serving.communicate("", timeout=30)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and head.processes():
+        time.sleep(0.1)
+    assert head.leftovers() == []
