@@ -1,0 +1,106 @@
+"""A short measurement of the node this runs on, stored per host and reused.
+
+Runs in an executor on the node. What the figures mean is in `schedule.calibration`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agentic_ray.config import cache_directory
+
+_logger = logging.getLogger("agentic_ray")
+_ROUNDS = 5
+_MATRIX = 512
+_COPY_BYTES = 64 << 20  # larger than the caches
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class HostRates:
+    """What one CPU slot of a host does a second.
+
+    Parameters
+    ----------
+    flops_per_second : float
+        Of a float64 matrix product on one core.
+    bytes_per_second : float
+        Of memory, read and written bytes counted.
+    """
+
+    flops_per_second: float
+    bytes_per_second: float
+
+
+def host_rates(directory: Path | None = None) -> HostRates:
+    """The rates of this host: measured once (about 0.2 s), then read from the user's cache.
+
+    A stored file that cannot be used is set aside with a warning and measured anew; a cache
+    that cannot be written costs the measurement each time.
+    """
+    folder = (directory or cache_directory()) / "calibration"
+    path = folder / f"{platform.node() or 'host'}-{os.cpu_count()}.json"
+    stored = _read(path)
+    if stored is not None:
+        return stored
+    measured = measure()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(f".{os.getpid()}.tmp")
+        draft.write_text(json.dumps({"version": _VERSION, **asdict(measured)}))
+        draft.replace(path)
+    except OSError as error:
+        _logger.warning("the calibration of this host cannot be stored: %s", error)
+    return measured
+
+
+def measure() -> HostRates:
+    """Measure now. Best of a few rounds, because other load only ever slows one down."""
+    rng = np.random.default_rng(0)
+    matrix = rng.random((_MATRIX, _MATRIX))
+    product = np.empty_like(matrix)
+    gemm = _best(lambda: np.matmul(matrix, matrix, out=product))
+    source = np.ones(_COPY_BYTES // 8)
+    target = np.empty_like(source)
+    copy = _best(lambda: np.copyto(target, source))
+    return HostRates(2.0 * _MATRIX**3 / gemm, 2.0 * source.nbytes / copy)
+
+
+def _best(function: Callable[[], Any]) -> float:
+    function()  # pages are touched and threads started outside the count
+    times = []
+    for _ in range(_ROUNDS):
+        before = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - before)
+    return max(min(times), 1e-9)
+
+
+def _read(path: Path) -> HostRates | None:
+    try:
+        stored = json.loads(path.read_text())
+        if stored.get("version") != _VERSION:
+            return None
+        rates = HostRates(*(float(stored[entry.name]) for entry in fields(HostRates)))
+        if not (0 < rates.flops_per_second < 1e18 and 0 < rates.bytes_per_second < 1e15):
+            raise ValueError("a rate is out of range")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _logger.warning("%s is not a calibration (%s); it is set aside", path, error)
+        try:
+            path.replace(path.with_suffix(".bad"))
+        except OSError:
+            return None  # a read-only cache: measured anew each time
+        return None
+    return rates

@@ -1,0 +1,56 @@
+"""The measurement of a host: plausible, stored, reused, and never fatal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agentic_ray.runtime import calibrate
+
+
+def test_the_rates_are_plausible() -> None:
+    rates = calibrate.measure()
+    assert 1e8 < rates.flops_per_second < 1e14
+    assert 1e8 < rates.bytes_per_second < 1e13
+
+
+def test_the_second_time_it_is_read_and_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = calibrate.host_rates(tmp_path)
+    monkeypatch.setattr(calibrate, "measure", lambda: pytest.fail("measured again"))
+    assert calibrate.host_rates(tmp_path) == first
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{",
+        '{"version": 1}',
+        '{"version": 1, "flops_per_second": -1, "bytes_per_second": 1}',
+        '{"version": 1, "flops_per_second": "x", "bytes_per_second": 1}',
+    ],
+)
+def test_a_damaged_store_is_set_aside_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    calibrate.host_rates(tmp_path)
+    (path,) = (tmp_path / "calibration").glob("*.json")
+    path.write_text(content)
+    rates = calibrate.host_rates(tmp_path)
+    assert rates.flops_per_second > 0
+    assert "set aside" in caplog.text
+    assert path.with_suffix(".bad").read_text() == content
+    assert json.loads(path.read_text())["flops_per_second"] == rates.flops_per_second
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "calibration").write_text("a file where the folder should be")
+    assert calibrate.host_rates(tmp_path).bytes_per_second > 0
+    assert "cannot be stored" in caplog.text
