@@ -1,93 +1,187 @@
-"""Predicts the seconds of a task from what was observed of its codelet at its size.
+"""Predicts the seconds of a task: from hints and calibration first, then from what was observed.
 
-History-based, as StarPU's: observations are kept per codelet and device kind in buckets of
+History-based, as StarPU's: observations are kept per codelet and device kind in classes of
 size that double (Augonnet et al., CCPE 23(2), 2011). No clock, no I/O.
 """
 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import median
 
 from agentic_ray.graph.task import Bundle, Task
+from agentic_ray.schedule.calibration import Calibration
+from agentic_ray.schedule.curves import Curve, RunningMedian, log_of, size_class
 
-CALL_OVERHEAD_SECONDS = 2e-3
-"""A Ray call there and back, until the runtime has measured its own."""
+Place = tuple[str, str]
+"""A device: node and name on the node."""
 
-_FLOPS_PER_SECOND = {"cpu": 5e9, "gpu": 2e12}  # until observed: orders of magnitude
-_BYTES_PER_SECOND = {"cpu": 5e9, "gpu": 5e11}
-_DECAY = 0.7  # weight of the past when an observation comes in
+_WELL_KNOWN = 256
+"""After so many observations of a codelet only every eighth is taken in."""
+_TYPICAL_SECONDS = 1e-2
+_KEPT_ERRORS = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Seconds and how far off they may be (mean absolute deviation, seconds)."""
+    """Seconds and how far off they may be (one standard deviation, seconds)."""
 
     seconds: float
     spread_seconds: float
 
 
-@dataclass(slots=True)
-class _Bucket:
-    seconds_per_unit: float
-    deviation: float
-    count: int
+@dataclass(frozen=True, slots=True)
+class ErrorReport:
+    """How good the predictions were that could be made before each observation.
+
+    Parameters
+    ----------
+    median_relative_error : float or None
+        Of ``|predicted - observed| / observed`` over the newest observations.
+    predictions, observations : int
+        How many were compared, and how many there were.
+    """
+
+    median_relative_error: float | None
+    predictions: int
+    observations: int
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What is known of a codelet at one class of sizes, to be kept across sessions.
+
+    ``sizes`` and ``seconds`` are the newest observations, oldest first, on the reference device.
+    """
+
+    codelet: str
+    kind: str
+    sizes: tuple[float, ...]
+    seconds: tuple[float, ...]
 
 
 class CostModel:
-    """Observed seconds per codelet, device kind and size."""
+    """Expected seconds per codelet, device kind and size, and how slow each device is.
 
-    def __init__(self) -> None:
-        self._history: dict[tuple[str, str], dict[int, _Bucket]] = {}
-        self.call_overhead_seconds = CALL_OVERHEAD_SECONDS
+    A time is taken for the product of what the codelet takes on a reference device and a factor
+    of the device it ran on. Both are medians of what came last. The reference is the device on
+    which a kind of device was first seen at work.
 
-    def observe(self, task: Task, kind: str, seconds: float) -> None:
-        """Record that ``task`` took ``seconds`` on a device of ``kind``."""
-        self.observe_size(task.codelet.name, kind, _size(task), seconds)
+    Parameters
+    ----------
+    calibration : Calibration, optional
+        Rates for what was never observed.
+    """
 
-    def observe_size(self, codelet: str, kind: str, size: float, seconds: float) -> None:
-        """Record ``seconds`` for ``size`` units (bytes moved if hinted, else items)."""
-        if not (seconds >= 0 and math.isfinite(seconds)):
+    def __init__(self, calibration: Calibration | None = None) -> None:
+        self.calibration = calibration or Calibration()
+        self.call_overhead_seconds = self.calibration.call_overhead_seconds
+        self._curves: dict[tuple[str, str], Curve] = {}
+        self._places: dict[str, dict[Place, RunningMedian]] = {}
+        self._usual: dict[str, float] = {}
+        self._bytes: dict[str, RunningMedian] = {}
+        self._errors: deque[float] = deque(maxlen=_KEPT_ERRORS)
+        self._observations = 0
+        self._predictions = 0
+        self._typical = RunningMedian()
+
+    # --- observing ---------------------------------------------------------------------
+
+    def observe(self, task: Task, kind: str, seconds: float, place: Place | None = None) -> None:
+        """Record that ``task`` took ``seconds`` on a device of ``kind``, namely at ``place``."""
+        self.observe_size(task.codelet.name, kind, size_of(task), seconds, place)
+
+    def observe_size(
+        self, codelet: str, kind: str, size: float, seconds: float, place: Place | None = None
+    ) -> None:
+        """Record ``seconds`` for ``size`` units (see `size_of`); what is no time is ignored."""
+        if not (0 <= seconds < math.inf and 0 < size < math.inf):
             return
-        buckets = self._history.setdefault((codelet, kind), {})
-        rate = seconds / size
-        bucket = buckets.get(_bucket_index(size))
-        if bucket is None:
-            buckets[_bucket_index(size)] = _Bucket(rate, rate, 1)
-            return
-        # Early observations are averaged, later ones decayed, so that drift is followed.
-        weight = max(1 - _DECAY, 1 / (bucket.count + 1))
-        bucket.deviation += weight * (abs(rate - bucket.seconds_per_unit) - bucket.deviation)
-        bucket.seconds_per_unit += weight * (rate - bucket.seconds_per_unit)
-        bucket.count += 1
+        curve = self._curves.get((codelet, kind))
+        if curve is None:
+            curve = self._curves[codelet, kind] = Curve()
+        elif curve.count > _WELL_KNOWN:
+            curve.count += 1
+            if curve.count & 7:
+                return
+        self._observations += 1
+        seen = log_of(seconds)
+        seen_here = curve.has_seen(size)
+        known_place = False
+        factor = 0.0
+        if place is not None:
+            places = self._places.setdefault(kind, {})
+            known = places.get(place)
+            known_place = known is not None
+            factor = known.median if known is not None else self._usual.get(kind, 0.0)
+        if curve.count:
+            self._note_error(curve.log_seconds(size) + factor, seen)
+        if place is not None and seen_here:
+            factor = self._learn_place(kind, place, seen - curve.log_seconds(size))
+        elif place is not None and not known_place:
+            self._places[kind][place] = RunningMedian((factor,))
+        # The first time on a device says how slow it is, and nothing new of the codelet.
+        if known_place or place is None or not seen_here:
+            curve.add(size, seen - factor)
+            self._typical.add(math.exp(seen - factor))
+
+    def _note_error(self, predicted: float, seen: float) -> None:
+        self._predictions += 1
+        self._errors.append(abs(math.expm1(min(predicted - seen, 50.0))))
+
+    def _learn_place(self, kind: str, place: Place, residual: float) -> float:
+        """Logarithm of how slow ``place`` is, now that it was off by ``residual``."""
+        places = self._places[kind]
+        known = places.get(place)
+        if known is None:
+            known = places[place] = RunningMedian()
+        elif len(places) == 1:
+            return known.median  # the only device there is is the reference
+        known.add(residual)
+        self._usual[kind] = median(other.median for other in places.values())
+        return known.median
+
+    def observe_bytes(self, codelet: str, size_bytes: float) -> None:
+        """Record the size of a value that ``codelet`` made."""
+        known = self._bytes.get(codelet)
+        if known is None:
+            known = self._bytes[codelet] = RunningMedian()
+        if known.count < WINDOW_OF_BYTES or not known.count & 7:
+            known.add(size_bytes)
+        else:
+            known.count += 1
+
+    # --- predicting --------------------------------------------------------------------
 
     def predict(self, task: Task, kind: str) -> Prediction | None:
-        """Expected seconds of ``task``; None if neither history nor hint says anything."""
-        seen = self.predict_size(task.codelet.name, kind, _size(task))
+        """Expected seconds of ``task`` on the reference device of ``kind``.
+
+        None if neither history nor hint says anything.
+        """
+        seen = self.predict_size(task.codelet.name, kind, size_of(task))
         if seen is not None:
             return seen
-        cost = task.cost
-        moved = cost.read_bytes + cost.written_bytes
-        if not cost.flops and not moved:
-            return None
-        seconds = max(cost.flops / _FLOPS_PER_SECOND[kind], moved / _BYTES_PER_SECOND[kind])
-        return Prediction(seconds, seconds)
+        seconds = self.calibration.seconds(task.cost, kind)
+        return None if seconds is None else Prediction(seconds, seconds)
 
     def predict_size(self, codelet: str, kind: str, size: float) -> Prediction | None:
-        """Expected seconds for ``size`` units, from the nearest size observed."""
-        buckets = self._history.get((codelet, kind))
-        if not buckets:
+        """Expected seconds for ``size`` units, None if the codelet was never seen on ``kind``."""
+        curve = self._curves.get((codelet, kind))
+        if curve is None:
             return None
-        index = _bucket_index(size)
-        bucket = buckets.get(index) or buckets[min(buckets, key=lambda i: (abs(i - index), -i))]
-        return Prediction(bucket.seconds_per_unit * size, bucket.deviation * size)
+        seconds = math.exp(curve.log_seconds(size))
+        deviation = curve.nearest(size)[1].deviation
+        return Prediction(seconds, seconds * (1.0 if deviation is None else min(deviation, 1.0)))
 
     def predict_bundle(self, bundle: Bundle, kind: str) -> Prediction | None:
         """Sum over the bundle's tasks; None if any task is unknown."""
         return self.predict_all(bundle.tasks, kind)
 
     def predict_all(self, tasks: Iterable[Task], kind: str) -> Prediction | None:
+        """Sum over ``tasks``; None if any of them is unknown."""
         seconds = spread = 0.0
         for task in tasks:
             one = self.predict(task, kind)
@@ -97,11 +191,83 @@ class CostModel:
             spread += one.spread_seconds
         return Prediction(seconds, spread)
 
+    def seconds(self, bundle: Bundle, kind: str) -> float | None:
+        """`predict_bundle` without the spread, for placing many."""
+        total = 0.0
+        for task in bundle.tasks:
+            curve = self._curves.get((task.codelet.name, kind))
+            if curve is not None:
+                total += math.exp(curve.log_seconds(size_of(task)))
+                continue
+            hinted = self.calibration.seconds(task.cost, kind)
+            if hinted is None:
+                return None
+            total += hinted
+        return total
 
-def _size(task: Task) -> float:
-    moved = task.cost.read_bytes + task.cost.written_bytes
-    return float(moved or max(task.cost.items, 1))
+    @property
+    def typical_seconds(self) -> float:
+        """What stands for the seconds of a task of which nothing is known."""
+        return self._typical.median if self._typical.count else _TYPICAL_SECONDS
+
+    def slowness(self, place: Place, kind: str) -> float:
+        """Seconds on this device for a second on the reference device; usual if never seen."""
+        known = self._places.get(kind, {}).get(place)
+        if known is not None:
+            return math.exp(known.median)
+        return math.exp(self._usual.get(kind, 0.0))
+
+    def transfer_seconds(self, size_bytes: float) -> float:
+        """Expected seconds to bring a value of this size to another node."""
+        return self.calibration.transfer_seconds(size_bytes)
+
+    def output_transfer_seconds(self, bundle: Bundle) -> float:
+        """Expected seconds to bring what ``bundle`` will make to another node; 0 if unknown."""
+        last = bundle.tasks[-1]
+        size: float = last.cost.written_bytes
+        if not size:
+            known = self._bytes.get(last.codelet.name)
+            size = known.median if known is not None else 0.0
+        return self.calibration.transfer_seconds(size) if size else 0.0
+
+    # --- what is known -----------------------------------------------------------------
+
+    def error_report(self) -> ErrorReport:
+        """How far off predictions were, each compared with the observation that came after it."""
+        middle = median(self._errors) if self._errors else None
+        return ErrorReport(middle, self._predictions, self._observations)
+
+    def knowledge(self) -> list[Knowledge]:
+        """All that was learnt of codelets, for a store."""
+        return [
+            Knowledge(
+                codelet,
+                kind,
+                tuple(math.exp(value) for value in sizes.values),
+                tuple(math.exp(value) for value in seconds.values),
+            )
+            for (codelet, kind), curve in self._curves.items()
+            for sizes, seconds in curve.classes.values()
+        ]
+
+    def learn(self, known: Iterable[Knowledge]) -> None:
+        """Take in what earlier sessions learnt, where this one has not seen that size itself."""
+        for one in known:
+            curve = self._curves.setdefault((one.codelet, one.kind), Curve())
+            fresh = {size_class(size) for size in one.sizes if not curve.has_seen(size)}
+            for size, seconds in zip(one.sizes, one.seconds, strict=True):
+                if size_class(size) in fresh:
+                    curve.add(size, log_of(seconds))
+            if not curve.classes:
+                del self._curves[one.codelet, one.kind]
 
 
-def _bucket_index(size: float) -> int:
-    return math.frexp(size)[1]
+WINDOW_OF_BYTES = 16
+"""Sizes of values are taken in one by one up to here, then every eighth."""
+
+
+def size_of(task: Task) -> float:
+    """The size of a task on the axis of its codelet's curve: flops if hinted, else bytes moved
+    if hinted, else items."""
+    cost = task.cost
+    return float(cost.flops or cost.read_bytes + cost.written_bytes or max(cost.items, 1))

@@ -8,15 +8,13 @@ failed, also after a Cancel; late reports are recognised and ignored.
 from __future__ import annotations
 
 import heapq
-import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
 
 from agentic_ray.errors import (
     ExecutorLostError,
-    ImpossibleResourcesError,
     JobCancelledError,
-    NoSuitableDeviceError,
     PolicyError,
 )
 from agentic_ray.graph.task import Bundle, Resources
@@ -44,100 +42,64 @@ from agentic_ray.schedule.events import (
     Start,
     Telemetry,
     Tick,
-    ValueInfo,
     ValueLost,
 )
-from agentic_ray.schedule.placement import Placement, Policy
+from agentic_ray.schedule.placement import Placement, Policy, check_placements
+from agentic_ray.schedule.ranks import mean_seconds, upward_ranks
+from agentic_ray.schedule.records import (
+    Attempt,
+    Graph,
+    Lane,
+    Planned,
+    Record,
+    RetryRules,
+    codelet_names,
+    traits_of,
+)
+from agentic_ray.schedule.refusal import no_device, refusal
 from agentic_ray.schedule.view import ClusterView, Executor
 from agentic_ray.telemetry.collector import DEFAULT_INTERVAL_SECONDS
 from agentic_ray.telemetry.health import is_silent
 
 MAX_WINDOW = 1024
 """Most ready bundles offered to a policy at once."""
+LEAST_WINDOW = 64
+"""Offered to a policy that plans ahead, as long as there are so many."""
+PLANNED_PER_SLOT = 32
+"""Most bundles planned ahead, over all executors."""
+REPLAN_CREDIT = 4
+"""Planned bundles that each event pays for being placed anew; this bounds the cost a task."""
 
 
-@dataclass(frozen=True, slots=True)
-class RetryRules:
-    """How often and how soon a bundle is tried again.
-
-    Parameters
-    ----------
-    max_failures : int
-        Deaths of the bundle's own executor that it may survive.
-    max_losses : int
-        Losses it had no part in (node gone, input gone).
-    base_seconds, cap_seconds : float
-        Back-off: ``base * 2**(n - 1)`` up to the cap, plus up to half of it as jitter that
-        depends on the bundle and the count only.
-    patience_seconds : float
-        How long ready work waits for a kind of device that the cluster has not got (any more)
-        before its graph fails. With no node at all it waits for the first.
-    """
-
-    max_failures: int = 4
-    max_losses: int = 32
-    base_seconds: float = 0.05
-    cap_seconds: float = 10.0
-    patience_seconds: float = 30.0
-
-    def delay_seconds(self, key: str, failures: int) -> float:
-        plain = min(self.cap_seconds, self.base_seconds * 2.0 ** min(failures - 1, 64))
-        jitter = zlib.crc32(f"{key}/{failures}".encode()) / 2**32
-        return plain * (1 + jitter / 2)
+_FIRST = float("-inf")
+"""Before every order."""
 
 
-@dataclass(slots=True, eq=False)
-class _Record:
-    """A bundle's state. Ready when nothing is missing and it is neither done nor running.
-
-    ``missing`` counts the inputs that are not in the graph's values, also after they were
-    released. ``again``: it was done and is to be done again because values were lost.
-    """
-
-    bundle: Bundle
-    graph: _Graph
-    bundle_id: int
-    lane: tuple[tuple[str, ...], bool]
-    resources: Resources
-    missing: int = 0
-    done: bool = False
-    again: bool = False
-    queued: bool = False
-    running: int = 0
-    attempts: int = 0
-    failures: int = 0
-    losses: int = 0
-    note: str = ""
+def _strict_order(priority: int, rank: float, _submitted: float) -> float:
+    """Classes of priority, in each the highest rank (seconds) first; the smallest goes first."""
+    return -priority - rank / (1 + rank)
 
 
-@dataclass(slots=True, eq=False)
-class _Graph:
-    graph_id: str
-    outputs: frozenset[str]
-    priority: int
-    first_id: int
-    count: int
-    home: dict[str, _Record] = field(default_factory=dict)
-    consumers: dict[str, list[_Record]] = field(default_factory=dict)
-    uses: dict[str, int] = field(default_factory=dict)
-    values: dict[str, ValueInfo] = field(default_factory=dict)
-    outputs_missing: int = 0
-    finished: bool = False
-    over: bool = False
+def _head(heap: list[tuple[float, int, Record]]) -> tuple[float, int]:
+    return heap[0][:2]
 
 
-@dataclass(slots=True, eq=False)
-class _Attempt:
-    record: _Record
-    executor: Executor
-    resources: Resources
-    predicted_seconds: float
-    started: bool = False
-    cancelled: bool = False
+_TRANSITIONS: dict[type, str] = {
+    BundleFinished: "_finished",
+    BundleFailed: "_failed",
+    GraphSubmitted: "_submitted",
+    GraphReleased: "_released",
+    ValueLost: "_value_lost",
+    NodeUp: "_node_up",
+    NodeLost: "_node_lost",
+    GpuLost: "_gpu_lost",
+    Telemetry: "_observed",
+    CancelRequested: "_cancel_requested",
+}
+"""Which method takes an event in; a Tick only lets time pass."""
 
 
-def _codelet_names(bundle: Bundle) -> str:
-    return ", ".join(dict.fromkeys(task.codelet.name for task in bundle.tasks))
+__all__ = ["Dispatcher", "RetryRules"]
 
 
 class Dispatcher:
@@ -157,11 +119,17 @@ class Dispatcher:
         self.report_seconds = report_seconds
         self.view = ClusterView()
         self.next_bundle_id = 0
-        self._graphs: dict[str, _Graph] = {}
-        self._records: dict[int, _Record] = {}
-        self._attempts: dict[tuple[int, int], _Attempt] = {}
-        self._ready: dict[tuple[tuple[str, ...], bool], list[tuple[int, int, _Record]]] = {}
-        self._delayed: list[tuple[float, int, _Record]] = []
+        self._graphs: dict[str, Graph] = {}
+        self._records: dict[int, Record] = {}
+        self._attempts: dict[tuple[int, int], Attempt] = {}
+        self._ready: dict[Lane, list[tuple[float, int, Record]]] = {}
+        self._delayed: list[tuple[float, int, Record]] = []
+        self._plans_ahead: bool = getattr(policy, "plans_ahead", False)
+        self._order: Callable[[int, float, float], float] = getattr(policy, "order", _strict_order)
+        self._planned = 0
+        self._planned_until = _FIRST
+        self._credit = 0
+        self._touched: dict[Executor, None] = {}
         self._stranded: dict[tuple[str, ...], float] = {}
         self._executor_count = 0
         self._requested = (0, 0)
@@ -191,36 +159,14 @@ class Dispatcher:
         """Take one event in, give the commands it leads to, in order."""
         self._commands = []
         self.view.now_seconds = event.time
-        if isinstance(event, BundleFinished):
-            self._finished(event)
-        elif isinstance(event, BundleStarted):
+        if isinstance(event, BundleStarted):
             attempt = self._attempts.get((event.bundle_id, event.attempt))
             if attempt is not None:
                 attempt.started = True
             return self._commands
-        elif isinstance(event, GraphSubmitted):
-            self._submitted(event)
-        elif isinstance(event, BundleFailed):
-            self._failed(event)
-        elif isinstance(event, ValueLost):
-            graph = self._graphs.get(event.graph_id)
-            if graph is not None:
-                self._lose(graph, [event.key])
-        elif isinstance(event, NodeUp):
-            self._node_up(event)
-        elif isinstance(event, NodeLost):
-            self._node_lost(event)
-        elif isinstance(event, GpuLost):
-            self._gpu_lost(event)
-        elif isinstance(event, Telemetry):
-            self._observed(event)
-        elif isinstance(event, CancelRequested):
-            graph = self._graphs.get(event.graph_id)
-            if graph is not None and not graph.over and not graph.finished:
-                error = JobCancelledError(f"job {event.graph_id} was cancelled")
-                self._fail_graph(graph, error, None)
-        elif isinstance(event, GraphReleased):
-            self._released(event)
+        method = _TRANSITIONS.get(type(event))
+        if method is not None:
+            getattr(self, method)(event)
         self._wake_delayed()
         self._schedule()
         self._give_up_stranded()
@@ -228,11 +174,16 @@ class Dispatcher:
             self._request_resources()
         return self._commands
 
+    def _value_lost(self, event: ValueLost) -> None:
+        graph = self._graphs.get(event.graph_id)
+        if graph is not None:
+            self._lose(graph, [event.key])
+
     def _observed(self, event: Telemetry) -> None:
         """Keep the newest figures; a node that went silent gets no new work until it reports.
 
         What it is running is left to it: it may only be slow to answer, and if it is dead Ray
-        will say so.
+        will say so. What was planned for it goes elsewhere.
         """
         self.view.state = event.cluster
         silent = {
@@ -241,10 +192,18 @@ class Dispatcher:
             if is_silent(node.heartbeat_age_seconds, self.report_seconds)
         }
         for executor in self.view.executors.values():
-            executor.silent = executor.node_id in silent
+            if executor.silent != (executor.node_id in silent):
+                executor.silent = not executor.silent
+                self._unplan(executor)
+
+    def _cancel_requested(self, event: CancelRequested) -> None:
+        graph = self._graphs.get(event.graph_id)
+        if graph is not None and not graph.over and not graph.finished:
+            error = JobCancelledError(f"job {event.graph_id} was cancelled")
+            self._fail_graph(graph, error, None)
 
     def _submitted(self, event: GraphSubmitted) -> None:
-        graph = _Graph(
+        graph = Graph(
             event.graph_id,
             frozenset(event.outputs),
             event.priority,
@@ -252,14 +211,16 @@ class Dispatcher:
             len(event.bundles),
         )
         self._graphs[event.graph_id] = graph
-        for bundle in event.bundles:
-            record = _Record(
-                bundle,
-                graph,
-                self.next_bundle_id,
-                (bundle.kinds(), bundle.opaque),
-                bundle.resources,
-                missing=len(bundle.inputs),
+        ranks = [0.0] * graph.count
+        if self._plans_ahead:
+            seconds = mean_seconds(self.view, self.model)
+            ranks = upward_ranks(event.bundles, seconds, self.model.output_transfer_seconds)
+        alike: dict[Any, tuple[Lane, Resources, int]] = {}
+        for bundle, rank in zip(event.bundles, ranks, strict=True):
+            lane, resources, priority = traits_of(bundle, alike)
+            order = self._order(event.priority + priority, rank, event.time)
+            record = Record(
+                bundle, graph, self.next_bundle_id, lane, resources, len(bundle.inputs), order
             )
             self.next_bundle_id += 1
             self._records[record.bundle_id] = record
@@ -271,9 +232,9 @@ class Dispatcher:
         for key in graph.outputs:
             graph.uses[key] = graph.uses.get(key, 0) + 1
             graph.outputs_missing += 1
-        refusal = self._refusal(event.bundles)
-        if refusal is not None:
-            self._fail_graph(graph, refusal[0], refusal[1])
+        refused = refusal(self._of(graph), self.view)
+        if refused is not None:
+            self._fail_graph(graph, *refused)
             return
         for record in self._of(graph):
             self._offer(record)
@@ -286,7 +247,9 @@ class Dispatcher:
         record, graph = attempt.record, attempt.record.graph
         executor = attempt.executor
         for task, seconds in zip(record.bundle.tasks, event.task_seconds, strict=False):
-            self.model.observe(task, executor.kind, seconds * executor.speed)
+            place = (executor.node_id, executor.device)
+            self.model.observe(task, executor.kind, seconds * executor.speed, place)
+        self._tell_speed(executor)
         if record.done or graph.over:
             return
         record.done = True
@@ -309,7 +272,7 @@ class Dispatcher:
             self._commands.append(Release(graph.graph_id, tuple(unwanted)))
         self._maybe_finish(graph)
 
-    def _drop_uses(self, graph: _Graph, keys: Iterable[str]) -> list[str]:
+    def _drop_uses(self, graph: Graph, keys: Iterable[str]) -> list[str]:
         """One use less of each of ``keys``; gives the values that nobody needs any more.
 
         A bundle that was to make lost values again, has not started, and of which nobody needs
@@ -332,7 +295,7 @@ class Dispatcher:
                 pending += producer.bundle.inputs
         return released
 
-    def _is_spare(self, record: _Record) -> bool:
+    def _is_spare(self, record: Record) -> bool:
         """Whether it is to run again although nobody needs any more what was lost."""
         if not record.again or record.done:
             return False
@@ -354,7 +317,7 @@ class Dispatcher:
             record.failures += 1
         self._retry(record, event.error, final=event.cause == "user")
 
-    def _retry(self, record: _Record, error: BaseException, *, final: bool = False) -> None:
+    def _retry(self, record: Record, error: BaseException, *, final: bool = False) -> None:
         """Try a bundle again after a while, or fail its graph if its budget is spent.
 
         Nothing of the kind if nobody waits for it any more.
@@ -375,7 +338,7 @@ class Dispatcher:
         rules = self.retry
         if record.failures > rules.max_failures or record.losses > rules.max_losses:
             lost = ExecutorLostError(
-                f"bundle {record.bundle.key} ({_codelet_names(record.bundle)}) lost its executor "
+                f"bundle {record.bundle.key} ({codelet_names(record.bundle)}) lost its executor "
                 f"{record.failures + record.losses} times; last: {error}"
             )
             lost.__cause__ = error
@@ -398,13 +361,27 @@ class Dispatcher:
                     node_id, devices.device, devices.kind, 0, order=self._executor_count
                 )
                 self._executor_count += 1
-                self.view.executors[node_id, devices.device] = executor
+                self.view.add(executor)
             executor.slots = devices.slots
             executor.speed = devices.speed
             executor.memory_bytes = devices.memory_bytes
             executor.memory_total_bytes = devices.memory_total_bytes
             executor.healthy = True
             executor.reason = ""
+            self._tell_speed(executor)
+            self._touch(executor)
+
+    def _tell_speed(self, executor: Executor) -> None:
+        """Pass on to the view how slow an executor is, as given and as learnt."""
+        if executor.healthy:
+            learnt = self.model.slowness((executor.node_id, executor.device), executor.kind)
+            self.view.pools[executor.kind].slowness[executor.row] = learnt / executor.speed
+
+    def _touch(self, executor: Executor) -> None:
+        """Something of an executor changed; what is planned for it may be started now."""
+        if executor.healthy:
+            self.view.update(executor)
+            self._touched[executor] = None
 
     def _node_lost(self, event: NodeLost) -> None:
         for key in [key for key in self.view.executors if key[0] == event.node_id]:
@@ -430,16 +407,17 @@ class Dispatcher:
 
     def _drop_executor(self, executor: Executor, reason: str) -> None:
         """Forget an executor; what ran there goes elsewhere at once."""
-        del self.view.executors[executor.node_id, executor.device]
+        self._unplan(executor)
+        self.view.remove(executor)
         executor.healthy = False
-        for key, attempt in list(self._attempts.items()):
-            if attempt.executor is executor:
-                self._cancel(key, attempt)
-                self._end_attempt(*key)
-                attempt.record.losses += 1
-                self._retry(attempt.record, ExecutorLostError(reason))
+        for key in sorted(executor.attempts):
+            attempt = self._attempts[key]
+            self._cancel(key, attempt)
+            self._end_attempt(*key)
+            attempt.record.losses += 1
+            self._retry(attempt.record, ExecutorLostError(reason))
 
-    def _lose(self, graph: _Graph, keys: Iterable[str]) -> None:
+    def _lose(self, graph: Graph, keys: Iterable[str]) -> None:
         """Values are gone: make again what is still needed, recursively up the graph."""
         gone: list[str] = []
         seen: set[str] = set()
@@ -480,6 +458,9 @@ class Dispatcher:
             waiting = waiting or record.queued
             del self._records[record.bundle_id]
         if waiting:  # do not keep it alive in the queues
+            for executor in self.view.executors.values():
+                if any(entry.record.graph is graph for entry in executor.planned):
+                    self._unplan(executor)
             for heap in self._ready.values():
                 heap[:] = [entry for entry in heap if entry[2].graph is not graph]
                 heapq.heapify(heap)
@@ -490,53 +471,53 @@ class Dispatcher:
 
     # --- helpers -----------------------------------------------------------------------
 
-    def _of(self, graph: _Graph) -> Iterable[_Record]:
+    def _of(self, graph: Graph) -> Iterable[Record]:
         for bundle_id in range(graph.first_id, graph.first_id + graph.count):
             record = self._records.get(bundle_id)
             if record is not None:
                 yield record
 
-    def _end_attempt(self, bundle_id: int, attempt: int) -> _Attempt | None:
+    def _end_attempt(self, bundle_id: int, attempt: int) -> Attempt | None:
         found = self._attempts.pop((bundle_id, attempt), None)
         if found is not None:
             found.record.running -= 1
             executor = found.executor
+            executor.attempts.discard((bundle_id, attempt))
             executor.give_back(found.resources)
-            executor.backlog_seconds = max(0.0, executor.backlog_seconds - found.predicted_seconds)
-            if not executor.in_flight:
-                executor.backlog_seconds = 0.0  # no drift from rounding
+            executor.ended(self.view.now_seconds, found.predicted_seconds)
+            self._touch(executor)
         return found
 
-    def _cancel_attempts(self, record: _Record) -> None:
+    def _cancel_attempts(self, record: Record) -> None:
         if record.running:
-            for key, attempt in self._attempts.items():
-                if attempt.record is record:
-                    self._cancel(key, attempt)
+            for number in range(record.attempts):
+                key = (record.bundle_id, number)
+                if key in self._attempts:
+                    self._cancel(key, self._attempts[key])
 
-    def _cancel(self, key: tuple[int, int], attempt: _Attempt) -> None:
+    def _cancel(self, key: tuple[int, int], attempt: Attempt) -> None:
         if not attempt.cancelled:
             attempt.cancelled = True
             self._commands.append(Cancel(*key))
 
-    def _fail_graph(self, graph: _Graph, error: BaseException, bundle: Bundle | None) -> None:
+    def _fail_graph(self, graph: Graph, error: BaseException, bundle: Bundle | None) -> None:
         graph.over = True
         for record in self._of(graph):
             self._cancel_attempts(record)
         self._commands.append(FailGraph(graph.graph_id, error, bundle))
 
-    def _maybe_finish(self, graph: _Graph) -> None:
+    def _maybe_finish(self, graph: Graph) -> None:
         if not graph.outputs_missing and not graph.finished and not graph.over:
             graph.finished = True
             self._commands.append(FinishGraph(graph.graph_id))
 
-    def _offer(self, record: _Record) -> None:
+    def _offer(self, record: Record) -> None:
         """Put a bundle among the ready ones if it is."""
         if record.missing or record.done or record.queued or record.running:
             return
         record.queued = True
-        urgency = -(record.graph.priority + record.bundle.priority)
         heap = self._ready.setdefault(record.lane, [])
-        heapq.heappush(heap, (urgency, record.bundle_id, record))
+        heapq.heappush(heap, (record.order, record.bundle_id, record))
 
     def _wake_delayed(self) -> None:
         while self._delayed and self._delayed[0][0] <= self.view.now_seconds:
@@ -545,81 +526,32 @@ class Dispatcher:
             if not record.graph.over:
                 self._offer(record)
 
-    def _refusal(self, bundles: Iterable[Bundle]) -> tuple[BaseException, Bundle] | None:
-        """Why this cluster can never run one of these bundles, checked at submit."""
-        executors = self.view.executors.values()
-        for bundle in bundles:
-            if not bundle.kinds():
-                return self._no_device(bundle), bundle
-        if not executors:
-            return None  # nothing known yet: wait for the first node
-        kinds_here = {executor.kind for executor in executors}
-        states = self.view.state.alive_nodes
-        cpus = max((s.cpus_total for s in states), default=max(e.slots for e in executors))
-        memories = [s.memory_total_bytes for s in states if s.memory_total_bytes is not None]
-        for bundle in bundles:
-            if not kinds_here.intersection(bundle.kinds()):
-                return self._no_device(bundle), bundle
-            names = _codelet_names(bundle)
-            need = bundle.resources
-            if need.cpus > max(cpus, 1):
-                return ImpossibleResourcesError(
-                    f"{names} asks for {need.cpus:g} CPUs, the largest node has {cpus:g}"
-                ), bundle
-            if memories and need.memory_bytes > max(memories):
-                return ImpossibleResourcesError(
-                    f"{names} asks for {need.memory_bytes} bytes of memory, the largest node "
-                    f"has {max(memories)}"
-                ), bundle
-            largest = self._largest_gpu_bytes()
-            gpu_only = bundle.kinds() == ("gpu",) and not can_split(bundle)
-            if gpu_only and largest is not None and need.gpu_memory_bytes > largest:
-                return ImpossibleResourcesError(
-                    f"{names} asks for {need.gpu_memory_bytes} bytes of GPU memory, the largest "
-                    f"GPU has {largest}, and it can neither be split nor run on a CPU"
-                ), bundle
-        return None
-
-    def _largest_gpu_bytes(self) -> int | None:
-        """Memory of the largest GPU; None when there is none or one's memory is unknown."""
-        totals = [gpu.memory_total_bytes for gpu in self.view.of_kinds(("gpu",))]
-        known = [total for total in totals if total is not None]
-        return max(known) if known and len(known) == len(totals) else None
-
-    def _no_device(self, bundle: Bundle) -> NoSuitableDeviceError:
-        wanted = " or ".join(bundle.kinds()) or "no device at all (its tag excludes every version)"
-        return NoSuitableDeviceError(
-            f"{_codelet_names(bundle)} can only run on {wanted}, and this cluster has "
-            f"{self._described()}; give the codelet a cpu implementation or add a GPU node"
-        )
-
-    def _described(self) -> str:
-        executors = self.view.executors.values()
-        cpus = sum(e.slots for e in executors if e.kind == "cpu")
-        gpus = sum(1 for e in executors if e.kind == "gpu")
-        nodes = len({e.node_id for e in executors})
-        return f"{nodes} node(s) with {cpus} CPU slots and {gpus or 'no'} GPU(s)"
-
     def _request_resources(self) -> None:
         """Tell the adapter what waiting work could use, when that has changed."""
         cpus = gpus = 0
         for (kinds, _), heap in self._ready.items():
-            waiting = sum(1 for entry in heap if not entry[2].graph.over)
             if kinds == ("gpu",):
-                gpus += waiting
+                gpus += len(heap)
             else:
-                cpus += waiting
+                cpus += len(heap)
+        if self._planned:
+            for executor in self.view.executors.values():
+                for entry in executor.planned:
+                    if entry.record.lane[0] == ("gpu",):
+                        gpus += 1
+                    else:
+                        cpus += 1
         if cpus:
-            cpus += sum(e.slots for e in self.view.executors.values() if e.kind == "cpu")
+            cpus += self.view.pools["cpu"].slots if "cpu" in self.view.pools else 0
         if gpus:
-            gpus += sum(e.slots for e in self.view.executors.values() if e.kind == "gpu")
+            gpus += self.view.pools["gpu"].slots if "gpu" in self.view.pools else 0
         if (cpus, gpus) != self._requested:
             self._requested = (cpus, gpus)
             self._commands.append(RequestResources(cpus, gpus))
 
     def _give_up_stranded(self) -> None:
         """Fail what has waited too long for a kind of device that is not there."""
-        kinds_here = {executor.kind for executor in self.view.executors.values()}
+        kinds_here = set(self.view.pools)
         waiting: dict[tuple[str, ...], float] = {}
         for (kinds, _), heap in self._ready.items():
             if heap and kinds_here and not kinds_here.intersection(kinds):
@@ -630,7 +562,7 @@ class Dispatcher:
                 for _, _, record in heap:
                     record.queued = False
                     if not record.graph.over and not record.graph.finished:
-                        error = self._no_device(record.bundle)
+                        error = no_device(record.bundle, self.view)
                         self._fail_graph(record.graph, error, record.bundle)
                 heap.clear()
         self._stranded = waiting
@@ -638,45 +570,112 @@ class Dispatcher:
     # --- placing -----------------------------------------------------------------------
 
     def _schedule(self) -> None:
+        """Offer what is ready to the policy, start what there is room for, until neither helps."""
+        if self._plans_ahead:
+            self._credit += REPLAN_CREDIT
+            self._replan()
         while True:
-            window = self._window()
-            if not window or not self._place(window):
+            window = self._window_ahead() if self._plans_ahead else self._window()
+            if window and self._place(window):
+                continue
+            if not self._start_planned():
                 return
 
-    def _window(self) -> list[_Record]:
+    def _window(self) -> list[Record]:
         """The most urgent ready bundles that some executor has room for, most urgent first."""
-        window: list[tuple[int, int, _Record]] = []
+        window: list[tuple[float, int, Record]] = []
         keys: set[str] = set()
         for (kinds, opaque), heap in self._ready.items():
-            if not heap:
-                continue
-            room = sum(
-                executor.room(opaque)
-                for executor in self.view.executors.values()
-                if executor.kind in kinds
-            )
-            taken: list[tuple[int, int, _Record]] = []
-            while heap and len(taken) < min(room, MAX_WINDOW):
-                entry = heap[0]
-                record = entry[2]
-                if record.graph.over or record.missing or record.done:
-                    heapq.heappop(heap)
-                    record.queued = False
-                elif record.bundle.key in keys:
-                    break  # the same work for another graph: next round
-                else:
-                    keys.add(record.bundle.key)
-                    taken.append(heapq.heappop(heap))
-            window += taken
+            room = min(self.view.room(kinds, opaque), MAX_WINDOW) if heap else 0
+            while room and self._is_offerable(heap, keys):
+                window.append(heapq.heappop(heap))
+                room -= 1
         window.sort(key=lambda entry: entry[:2])
         return [record for _, _, record in window]
 
-    def _place(self, window: list[_Record]) -> bool:
-        """Start what the policy places of ``window``; the rest stays ready.
+    def _window_ahead(self) -> list[Record]:
+        """The most urgent ready bundles while an executor has nothing planned, or while
+        there are more urgent ones than the planned."""
+        heaps: list[list[tuple[float, int, Record]]] = []
+        for (kinds, _), heap in self._ready.items():
+            if not (heap and any(kind in self.view.pools for kind in kinds)):
+                continue
+            if heap[0][0] < self._planned_until or self.view.hungry(kinds):
+                heaps.append(heap)
+        if not heaps:
+            return []
+        slots = sum(pool.slots for pool in self.view.pools.values())
+        size = min(
+            MAX_WINDOW,
+            max(LEAST_WINDOW, sum(2 * len(pool.hungry) for pool in self.view.pools.values())),
+            PLANNED_PER_SLOT * slots - self._planned,
+        )
+        window: list[Record] = []
+        keys: set[str] = set()
+        while len(window) < size and heaps:
+            heap = min(heaps, key=_head) if len(heaps) > 1 else heaps[0]
+            if self._is_offerable(heap, keys):
+                window.append(heapq.heappop(heap)[2])
+                if heap:
+                    continue
+            heaps = [other for other in heaps if other is not heap]
+        return window
+
+    def _is_offerable(self, heap: list[tuple[float, int, Record]], keys: set[str]) -> bool:
+        """Whether the first of a heap can join a window; forgets those that are ready no more."""
+        while heap:
+            record = heap[0][2]
+            if record.graph.over or record.missing or record.done:
+                heapq.heappop(heap)
+                record.queued = False
+            elif record.bundle.key in keys:
+                return False  # the same work for another graph: next round
+            else:
+                keys.add(record.bundle.key)
+                return True
+        return False
+
+    def _replan(self) -> None:
+        """Take back all plans, to be made anew, if that promises something.
+
+        It does when an executor has nothing to do and nothing else is ready, which moves work
+        from slow or busy executors to idle or new ones, and when bundles more urgent than the
+        planned became ready. Every event pays for a few, so that the cost a task is bounded.
+        """
+        if not self._planned or self._credit < self._planned:
+            return
+        ready = False
+        for heap in self._ready.values():
+            if heap and heap[0][0] < self._planned_until:
+                break
+            ready = ready or bool(heap)
+        else:
+            if ready or not any(pool.hungry for pool in self.view.pools.values()):
+                return
+        self._credit -= self._planned
+        for executor in self.view.executors.values():
+            if executor.planned:
+                self._unplan(executor)
+        self._planned_until = _FIRST
+
+    def _unplan(self, executor: Executor) -> None:
+        """Make what is planned for an executor ready again."""
+        for entry in executor.planned:
+            entry.record.queued = False
+            if not entry.record.graph.over:
+                self._offer(entry.record)
+        self._planned -= len(executor.planned)
+        executor.planned.clear()
+        executor.planned_seconds = 0.0
+        self._touch(executor)
+
+    def _place(self, window: list[Record]) -> bool:
+        """Start or plan what the policy places of ``window``; the rest stays ready.
 
         False: nothing changed. An error of the policy fails the graph it happens with.
         """
         lanes = [record.lane for record in window]
+        planned = self._planned
         error = self._try_place(window)
         graphs = list(dict.fromkeys(record.graph for record in window))
         if error is not None and len(graphs) > 1:
@@ -690,16 +689,20 @@ class Dispatcher:
             if blamed is not None and not graph.finished:
                 self._fail_graph(graph, blamed, None)
         for record in window:
-            if not record.running:
+            if not record.running and not record.planned:
                 record.queued = False
                 if errors[record.graph] is None:
                     self._offer(record)
-        return any(errors.values()) or any(
-            record.running or record.lane is not lane
-            for record, lane in zip(window, lanes, strict=True)
+        return (
+            self._planned != planned
+            or any(errors.values())
+            or any(
+                record.running or record.lane is not lane
+                for record, lane in zip(window, lanes, strict=True)
+            )
         )
 
-    def _try_place(self, window: list[_Record]) -> PolicyError | None:
+    def _try_place(self, window: list[Record]) -> PolicyError | None:
         by_key = {record.bundle.key: record for record in window}
         self.view.values = {
             key: record.graph.values[key] for record in window for key in record.bundle.inputs
@@ -708,69 +711,101 @@ class Dispatcher:
             placements = list(
                 self.policy.place([record.bundle for record in window], self.view, self.model)
             )
-            self._check(placements, by_key)
+            check_placements(placements, by_key, self.view, self.policy.name)
         except PolicyError as error:
             return error
         except Exception as error:  # a policy is user code
             raised = PolicyError(f"policy {self.policy.name!r} raised {error!r}")
             raised.__cause__ = error
             return raised
-        full: set[Executor] = set()
-        waits_for_memory = False
-        for placement in placements:
-            record = by_key[placement.bundle]
-            executor = self.view.executors[placement.node_id, placement.device]
-            if executor not in full and executor.kind == "gpu":
-                waits_for_memory |= not self._start_on_gpu(record, placement, executor, full)
-            elif executor not in full and executor.admits(record.resources, record.lane[1]):
-                self._start(record, placement, record.resources)
-            else:
-                full.add(executor)  # nothing less urgent overtakes what waits for room here
-        if self._attempts or waits_for_memory:
+        if self._plans_ahead:
+            for placement in placements:
+                self._plan(by_key[placement.bundle], placement)
+            moved = bool(placements)
+        else:
+            moved = self._start_all(placements, by_key)
+        if self._attempts or moved:
             return None
         return PolicyError(
             f"policy {self.policy.name!r} places none of {len(window)} ready bundles where there "
             "is room although nothing is running"
         )
 
-    def _check(self, placements: Iterable[Placement], offered: dict[str, _Record]) -> None:
-        name = self.policy.name
-        placed: set[str] = set()
+    def _plan(self, record: Record, placement: Placement) -> None:
+        """Keep a bundle for an executor until it has room."""
+        executor = self.view.executors[placement.node_id, placement.device]
+        seconds = self._seconds(placement, executor)
+        entry = Planned(record.order, record.bundle_id, record, placement, seconds)
+        heapq.heappush(executor.planned, entry)
+        executor.planned_seconds += seconds
+        record.planned = True
+        self._planned += 1
+        self._planned_until = max(self._planned_until, record.order)
+        self._touch(executor)
+
+    def _start_planned(self) -> bool:
+        """Start planned bundles where something changed and there is room; whether any moved."""
+        moved = False
+        touched, self._touched = self._touched, {}
+        for executor in touched:
+            while executor.planned and executor.healthy:
+                entry = executor.planned[0]
+                record = entry.record
+                stale = record.graph.over or record.missing or record.done
+                if not (stale or self._start_if_admitted(record, entry.placement, set())) and (
+                    executor.kind in record.lane[0]
+                ):
+                    break  # it waits here, and what is less urgent behind it
+                heapq.heappop(executor.planned)
+                executor.planned_seconds -= entry.seconds if executor.planned else 0.0
+                executor.planned_seconds = max(0.0, executor.planned_seconds)
+                self._planned -= 1
+                record.planned = False
+                record.queued = False
+                if not stale and not record.running:
+                    self._offer(record)  # it is to run on a CPU instead
+                self._touch(executor)
+                moved = True
+        return moved
+
+    def _start_all(self, placements: Iterable[Placement], by_key: dict[str, Record]) -> bool:
+        """Start what is admitted now; whether something waits for memory or goes to a CPU."""
+        full: set[Executor] = set()
+        waits = False
         for placement in placements:
-            record = offered.get(placement.bundle)
-            if record is None:
-                raise PolicyError(
-                    f"policy {name!r} placed {placement.bundle!r}, which was not offered"
-                )
-            if placement.bundle in placed:
-                raise PolicyError(f"policy {name!r} placed {placement.bundle!r} twice")
-            placed.add(placement.bundle)
-            executor = self.view.executors.get((placement.node_id, placement.device))
-            if executor is None:
-                raise PolicyError(
-                    f"policy {name!r} placed {placement.bundle!r} on unknown device "
-                    f"{placement.device!r} of node {placement.node_id!r}"
-                )
-            if executor.kind not in record.lane[0]:
-                raise PolicyError(
-                    f"policy {name!r} placed {placement.bundle!r} on a {executor.kind}, it runs "
-                    f"on {' or '.join(record.lane[0])} only"
-                )
+            record = by_key[placement.bundle]
+            started = self._start_if_admitted(record, placement, full)
+            waits = waits or (placement.device != "cpu" and not started)
+        return waits
+
+    def _start_if_admitted(self, record: Record, placement: Placement, full: set[Executor]) -> bool:
+        """Start a bundle if its executor takes it now, else count that among the ``full``:
+        nothing less urgent overtakes what waits for room."""
+        executor = self.view.executors[placement.node_id, placement.device]
+        if executor in full:
+            return False
+        if executor.kind == "gpu":
+            return self._start_on_gpu(record, placement, executor, full)
+        if not executor.admits(record.resources, record.lane[1]):
+            full.add(executor)
+            return False
+        self._start(record, placement, record.resources)
+        return True
 
     def _start_on_gpu(
-        self, record: _Record, placement: Placement, wanted: Executor, full: set[Executor]
+        self, record: Record, placement: Placement, wanted: Executor, full: set[Executor]
     ) -> bool:
         """Start a bundle on a GPU if memory admits it; False: it waits or goes to a CPU."""
         bundle = record.bundle
         need = working_set_bytes(
-            bundle, {key: self.view.values[key].size_bytes for key in bundle.inputs}
+            bundle, {key: record.graph.values[key].size_bytes for key in bundle.inputs}
         )
         answer = admit(
             need,
             wanted,
-            [gpu for gpu in self.view.of_kinds(("gpu",)) if gpu not in full],
+            (gpu for gpu in self.view.pools["gpu"].executors if gpu not in full),
             split=can_split(bundle),
-            cpu="cpu" in record.lane[0] and bool(self.view.of_kinds(("cpu",))),
+            cpu="cpu" in record.lane[0] and "cpu" in self.view.pools,
         )
         chosen = answer.executor
         if answer.to_cpu:
@@ -788,25 +823,27 @@ class Dispatcher:
         self._start(record, placement, share, answer.parts)
         return True
 
-    def _send_to_cpu(self, record: _Record, why: str) -> None:
+    def _send_to_cpu(self, record: Record, why: str) -> None:
         record.bundle = record.bundle.on_cpu()
         record.lane = (record.bundle.kinds(), record.lane[1])
         record.note = f"not on a GPU: {why}"
 
     def _start(
-        self, record: _Record, placement: Placement, resources: Resources, parts: int = 1
+        self, record: Record, placement: Placement, resources: Resources, parts: int = 1
     ) -> None:
         executor = self.view.executors[placement.node_id, placement.device]
         attempt = record.attempts
         record.attempts += 1
         record.running += 1
         record.queued = False
-        predicted = placement.predicted_seconds or 0.0
+        predicted = self._seconds(placement, executor)
         executor.take(resources)
-        executor.backlog_seconds += predicted
+        executor.sent(self.view.now_seconds, predicted)
+        executor.attempts.add((record.bundle_id, attempt))
+        self._touch(executor)
         if record.note:
             placement = replace(placement, reason=f"{placement.reason}; {record.note}")
-        self._attempts[record.bundle_id, attempt] = _Attempt(record, executor, resources, predicted)
+        self._attempts[record.bundle_id, attempt] = Attempt(record, executor, resources, predicted)
         need = resources.gpu_memory_bytes if executor.kind == "gpu" else 0
         self._commands.append(
             Start(
@@ -819,3 +856,10 @@ class Dispatcher:
                 parts,
             )
         )
+
+    def _seconds(self, placement: Placement, executor: Executor) -> float:
+        """What a placement is counted for; something typical while its cost is unknown."""
+        seconds = placement.predicted_seconds
+        if seconds is None:
+            seconds = self.model.typical_seconds * self.view.slowness(executor)
+        return seconds

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from agentic_ray.errors import PolicyError
 from agentic_ray.graph.task import Bundle
 
 if TYPE_CHECKING:
     from agentic_ray.schedule.cost_model import CostModel
+    from agentic_ray.schedule.records import Record
     from agentic_ray.schedule.view import ClusterView
 
 
@@ -52,6 +54,12 @@ class Policy(Protocol):
     for some of them; a bundle it leaves out stays ready and is offered again when something
     changes. It must place at least one bundle while a device that can run one has room and
     nothing is running.
+
+    Two attributes are optional. ``plans_ahead`` (default False): bundles are offered also when
+    no executor has room, a placement on a busy executor is kept as a plan, and plans are taken
+    back and offered again when something better may be possible. ``order(priority, rank_seconds,
+    submitted_seconds)``: what is ready is offered in this order, smallest first; the default is
+    by priority, then by rank.
     """
 
     name: str
@@ -59,3 +67,34 @@ class Policy(Protocol):
     def place(
         self, ready: Sequence[Bundle], cluster: ClusterView, model: CostModel
     ) -> Sequence[Placement]: ...
+
+
+def check_placements(
+    placements: Iterable[Placement], offered: Mapping[str, Record], view: ClusterView, name: str
+) -> None:
+    """Refuse what cannot be carried out of the answer of the policy ``name``.
+
+    Raises
+    ------
+    PolicyError
+        A bundle was not offered or is placed twice, a device is unknown or of a wrong kind.
+    """
+    placed: set[str] = set()
+    for placement in placements:
+        record = offered.get(placement.bundle)
+        if record is None:
+            raise PolicyError(f"policy {name!r} placed {placement.bundle!r}, which was not offered")
+        if placement.bundle in placed:
+            raise PolicyError(f"policy {name!r} placed {placement.bundle!r} twice")
+        placed.add(placement.bundle)
+        executor = view.executors.get((placement.node_id, placement.device))
+        if executor is None:
+            raise PolicyError(
+                f"policy {name!r} placed {placement.bundle!r} on unknown device "
+                f"{placement.device!r} of node {placement.node_id!r}"
+            )
+        if executor.kind not in record.lane[0]:
+            raise PolicyError(
+                f"policy {name!r} placed {placement.bundle!r} on a {executor.kind}, it runs "
+                f"on {' or '.join(record.lane[0])} only"
+            )

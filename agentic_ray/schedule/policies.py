@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING
 from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.graph.task import Bundle
 from agentic_ray.schedule.placement import Placement, Policy
+from agentic_ray.schedule.predictive import Predictive
 
 if TYPE_CHECKING:
     from agentic_ray.schedule.cost_model import CostModel
     from agentic_ray.schedule.view import ClusterView, Executor
+
+AGEING_SECONDS = 60.0
+"""Waiting that is worth one step of priority to the policy ``priority``."""
 
 
 class LoadBalance:
@@ -33,7 +37,7 @@ class LoadBalance:
             if heap is None:
                 heap = heaps[lane] = [
                     (executor.load, executor.order, executor)
-                    for executor in cluster.of_kinds(kinds)
+                    for executor in cluster.with_room(kinds)
                 ]
                 heapq.heapify(heap)
             executor = self._take(heap, bundle, cluster, added)
@@ -94,7 +98,25 @@ class LoadBalance:
         return Placement(bundle.key, executor.node_id, executor.device, start, finish, reason)
 
 
-_BUILT_IN: dict[str, type[Policy]] = {"load_balance": LoadBalance}
+class Priority(LoadBalance):
+    """Strict classes of priority with ageing; in a class first come, first served.
+
+    Waiting ``AGEING_SECONDS`` counts as one step of priority, so nothing starves: work of a
+    class is overtaken only by what was submitted before it had waited that long for every step
+    that it is lower.
+    """
+
+    name = "priority"
+
+    def order(self, priority: int, rank_seconds: float, submitted_seconds: float) -> float:
+        return submitted_seconds / AGEING_SECONDS - priority
+
+
+_BUILT_IN: dict[str, type[Policy]] = {
+    "load_balance": LoadBalance,
+    "predictive": Predictive,
+    "priority": Priority,
+}
 
 
 def get_policy(policy: str | Policy) -> Policy:

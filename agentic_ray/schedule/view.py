@@ -8,10 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
 
 from agentic_ray.graph.task import Bundle, Resources
 from agentic_ray.schedule.events import ValueInfo
 from agentic_ray.telemetry.state import ClusterState, NodeState
+
+if TYPE_CHECKING:
+    from agentic_ray.schedule.records import Planned
 
 PREFETCH_PER_SLOT = 1
 """Bundles sent ahead to an executor so that a slot never waits for a round trip."""
@@ -32,8 +39,9 @@ class Executor:
     ``in_flight`` counts the slots of the bundles sent there: as many as its CPUs for a bundle on
     a CPU device, one on a GPU. ``wide`` of them belong to bundles of several slots.
     ``backlog_seconds`` is the predicted work in flight, divided by nothing; ``speed`` is the
-    device's speed relative to the cost model's reference. A ``silent`` one is on a node that has
-    stopped reporting and gets nothing new.
+    device's speed relative to the cost model's reference. ``planned`` are bundles that a policy
+    placed here and that have not been sent, most urgent first. A ``silent`` one is on a node that
+    has stopped reporting and gets nothing new.
     """
 
     node_id: str
@@ -51,6 +59,11 @@ class Executor:
     silent: bool = False
     reason: str = ""
     order: int = 0
+    row: int = 0
+    free_at_seconds: float = 0.0
+    planned: list[Planned] = field(default_factory=list)
+    planned_seconds: float = 0.0
+    attempts: set[tuple[int, int]] = field(default_factory=set)
 
     def room(self, opaque: bool = False) -> int:
         """How many more bundles it takes. Opaque ones are processes: none is sent ahead."""
@@ -107,6 +120,109 @@ class Executor:
         """Predicted time until a slot is free."""
         return self.backlog_seconds / self.slots if self.in_flight >= self.slots else 0.0
 
+    def sent(self, now: float, seconds: float) -> None:
+        """Predict anew when a slot is free, ``seconds`` of work having been sent."""
+        self.backlog_seconds += seconds
+        if self.slots == 1:
+            self.free_at_seconds = max(now, self.free_at_seconds) + seconds
+        else:
+            self._predict_free(now)
+
+    def ended(self, now: float, seconds: float) -> None:
+        """Predict anew when a slot is free, work predicted as ``seconds`` having ended."""
+        self.backlog_seconds = max(0.0, self.backlog_seconds - seconds)
+        if not self.in_flight:
+            self.backlog_seconds = 0.0  # no drift from rounding
+        if self.slots == 1:
+            # What is left has not begun, except on a GPU where several may share the device.
+            self.free_at_seconds = now + self.backlog_seconds
+        else:
+            self._predict_free(now)
+
+    def _predict_free(self, now: float) -> None:
+        """Of ``slots`` bundles under way the first ends after a (slots + 1)-th of their mean."""
+        if self.in_flight < self.slots or not self.slots:
+            self.free_at_seconds = now
+            return
+        mean = self.backlog_seconds / self.in_flight
+        waiting = self.in_flight - self.slots
+        self.free_at_seconds = now + mean / (self.slots + 1) + waiting * mean / self.slots
+
+
+class Pool:
+    """The executors of one kind, with the figures that placing needs of all of them in arrays.
+
+    Attributes
+    ----------
+    executors : list of Executor
+        Row ``i`` of the arrays is ``executors[i]``.
+    available : ndarray
+        When a slot is free after all that was sent and planned, in seconds of the clock;
+        infinite for a silent one.
+    slowness : ndarray
+        Seconds there for a second of the cost model's reference device.
+    hungry : dict
+        Those with room for more and nothing planned, in the order in which they became so.
+    """
+
+    def __init__(self) -> None:
+        self.executors: list[Executor] = []
+        self.available: npt.NDArray[np.float64] = np.empty(0)
+        self.slowness: npt.NDArray[np.float64] = np.empty(0)
+        self.hungry: dict[Executor, None] = {}
+        self.open: dict[Executor, None] = {}
+        self.slots = 0
+        self._rooms: dict[Executor, tuple[int, int, int]] = {}
+        self._room = [0, 0]
+
+    def add(self, executor: Executor) -> None:
+        executor.row = len(self.executors)
+        self.executors.append(executor)
+        self.available = np.append(self.available, 0.0)
+        self.slowness = np.append(self.slowness, 1.0)
+        self._rooms[executor] = (0, 0, 0)
+
+    def remove(self, executor: Executor) -> None:
+        last = self.executors.pop()
+        if last is not executor:
+            self.executors[executor.row] = last
+            self.available[executor.row] = self.available[last.row]
+            self.slowness[executor.row] = self.slowness[last.row]
+            last.row = executor.row
+        self.available = self.available[:-1].copy()
+        self.slowness = self.slowness[:-1].copy()
+        plain, opaque, slots = self._rooms.pop(executor)
+        self._room[0] -= plain
+        self._room[1] -= opaque
+        self.slots -= slots
+        self.hungry.pop(executor, None)
+        self.open.pop(executor, None)
+
+    def room(self, opaque: bool) -> int:
+        """How many more bundles its executors take together."""
+        return self._room[opaque]
+
+    def update(self, executor: Executor) -> None:
+        """Take over what has changed of an executor."""
+        ahead = executor.planned_seconds / executor.slots if executor.planned else 0.0
+        when = executor.free_at_seconds + ahead
+        self.available[executor.row] = np.inf if executor.silent else when
+        before = self._rooms[executor]
+        now = (executor.room(), executor.room(True), executor.slots)
+        if now != before:
+            self._rooms[executor] = now
+            self._room[0] += now[0] - before[0]
+            self._room[1] += now[1] - before[1]
+            self.slots += now[2] - before[2]
+            if now[0]:
+                self.open[executor] = None
+            else:
+                self.open.pop(executor, None)
+        if now[0] and not executor.planned:
+            self.hungry[executor] = None
+        else:
+            self.hungry.pop(executor, None)
+
 
 @dataclass(slots=True)
 class ClusterView:
@@ -117,16 +233,67 @@ class ClusterView:
     now_seconds: float = 0.0
     values: Mapping[str, ValueInfo] = field(default_factory=dict)
     """Values that the offered bundles take as inputs, by key."""
+    pools: dict[str, Pool] = field(default_factory=dict)
+    """The same executors by kind; a kind of which there is none has no pool."""
+    rows: dict[str, list[Executor]] = field(default_factory=dict)
+    """The same executors by node."""
 
     def of_kinds(self, kinds: Iterable[str]) -> list[Executor]:
-        wanted = tuple(kinds)
-        return [executor for executor in self.executors.values() if executor.kind in wanted]
+        """Executors of these kinds, in the order in which they came."""
+        found = [
+            executor
+            for kind in dict.fromkeys(kinds)
+            if kind in self.pools
+            for executor in self.pools[kind].executors
+        ]
+        return sorted(found, key=lambda executor: executor.order)
+
+    def with_room(self, kinds: Iterable[str]) -> list[Executor]:
+        """Executors of these kinds that take at least one more bundle."""
+        return [
+            executor
+            for kind in dict.fromkeys(kinds)
+            if kind in self.pools
+            for executor in self.pools[kind].open
+        ]
+
+    def room(self, kinds: Iterable[str], opaque: bool) -> int:
+        """How many more bundles the executors of these kinds take together."""
+        return sum(self.pools[kind].room(opaque) for kind in kinds if kind in self.pools)
+
+    def hungry(self, kinds: Iterable[str]) -> bool:
+        """Whether an executor of these kinds has room and nothing is planned for it."""
+        return any(self.pools[kind].hungry for kind in kinds if kind in self.pools)
+
+    def add(self, executor: Executor) -> None:
+        self.executors[executor.node_id, executor.device] = executor
+        self.pools.setdefault(executor.kind, Pool()).add(executor)
+        self.rows.setdefault(executor.node_id, []).append(executor)
+
+    def remove(self, executor: Executor) -> None:
+        del self.executors[executor.node_id, executor.device]
+        pool = self.pools[executor.kind]
+        pool.remove(executor)
+        if not pool.executors:
+            del self.pools[executor.kind]
+        neighbours = self.rows[executor.node_id]
+        neighbours.remove(executor)
+        if not neighbours:
+            del self.rows[executor.node_id]
+
+    def slowness(self, executor: Executor) -> float:
+        """Seconds there for a second of the cost model's reference device."""
+        return float(self.pools[executor.kind].slowness[executor.row])
+
+    def update(self, executor: Executor) -> None:
+        """Take over what has changed of an executor that is here."""
+        self.pools[executor.kind].update(executor)
 
     def kinds_for(self, bundle: Bundle) -> tuple[str, ...]:
         """Device kinds to place ``bundle`` on, best first: what is tagged gpu goes to a CPU only
         where there is no GPU for it."""
         kinds = bundle.kinds()
-        if bundle.tag == "gpu" and "gpu" in kinds and self.of_kinds(("gpu",)):
+        if len(kinds) > 1 and "gpu" in self.pools and bundle.tag == "gpu":
             return ("gpu",)
         return kinds
 

@@ -35,7 +35,7 @@ HORIZON_SECONDS = 10.0
 MAX_LINES = 20_000
 """Length of a log at which a run that never ends is given up; normal ones have hundreds."""
 
-POLICIES = ("load_balance",)
+POLICIES = ("load_balance", "predictive", "priority")
 
 
 def _nothing(*_: Any) -> None: ...

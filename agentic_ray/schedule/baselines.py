@@ -1,0 +1,78 @@
+"""How others place, for comparison in the simulator; not offered to users as policies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agentic_ray.graph.task import Bundle
+from agentic_ray.schedule.cost_model import CostModel
+from agentic_ray.schedule.placement import Placement, Policy
+from agentic_ray.schedule.view import ClusterView, Executor
+
+
+def _placed(bundle: Bundle, executor: Executor, reason: str) -> Placement:
+    return Placement(bundle.key, executor.node_id, executor.device, None, None, reason)
+
+
+class RayHybrid:
+    """As Ray's default: pack nodes in a fixed order up to half their slots, then spread.
+
+    Knows nothing of speeds, and sends nothing ahead. Kinder than Ray, it uses any device that
+    a task has a version for, where a Ray task says once whether it needs a GPU.
+    """
+
+    name = "ray_hybrid"
+    threshold = 0.5
+
+    def place(
+        self, ready: Sequence[Bundle], cluster: ClusterView, model: CostModel
+    ) -> Sequence[Placement]:
+        placements: list[Placement] = []
+        added: dict[Executor, int] = {}
+        free = [e for e in cluster.with_room(("cpu", "gpu")) if e.in_flight < e.slots]
+        free.sort(key=lambda executor: executor.order)
+        for bundle in ready:
+            kinds = bundle.kinds()
+            usable = [
+                e for e in free if e.kind in kinds and e.in_flight + added.get(e, 0) < e.slots
+            ]
+            if not usable:
+                continue
+            used = {e: (e.in_flight + added.get(e, 0)) / e.slots for e in usable}
+            packed = next((e for e in usable if used[e] < self.threshold), None)
+            executor = packed or min(usable, key=lambda e: (used[e], e.order))
+            added[executor] = added.get(executor, 0) + 1
+            placements.append(_placed(bundle, executor, "packed" if packed else "spread"))
+        return placements
+
+
+class RoundRobin:
+    """The next bundle to the next device that can run it, busy or not."""
+
+    name = "round_robin"
+    plans_ahead = True
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._given: dict[str, Executor] = {}
+
+    def order(self, priority: int, rank_seconds: float, submitted_seconds: float) -> float:
+        return float(-priority)
+
+    def place(
+        self, ready: Sequence[Bundle], cluster: ClusterView, model: CostModel
+    ) -> Sequence[Placement]:
+        executors = cluster.of_kinds(("cpu", "gpu"))
+        placements: list[Placement] = []
+        for bundle in ready:
+            executor = self._given.get(bundle.key)
+            if executor is None or not executor.healthy:
+                kinds = bundle.kinds()
+                usable = [e for e in executors if e.kind in kinds]
+                executor = self._given[bundle.key] = usable[self._next % len(usable)]
+                self._next += 1
+            placements.append(_placed(bundle, executor, "its turn"))
+        return placements
+
+
+BASELINES: dict[str, type[Policy]] = {"ray_hybrid": RayHybrid, "round_robin": RoundRobin}

@@ -1,0 +1,139 @@
+"""What the Dispatcher remembers of graphs, bundles and attempts.
+
+Data only; the deciding is in ``dispatcher``.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from agentic_ray.graph.task import Bundle, Resources
+from agentic_ray.schedule.events import ValueInfo
+from agentic_ray.schedule.placement import Placement
+from agentic_ray.schedule.view import Executor
+
+Lane = tuple[tuple[str, ...], bool]
+"""Device kinds, best first, and whether it is opaque: what decides where a bundle may go."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRules:
+    """How often and how soon a bundle is tried again.
+
+    Parameters
+    ----------
+    max_failures : int
+        Deaths of the bundle's own executor that it may survive.
+    max_losses : int
+        Losses it had no part in (node gone, input gone).
+    base_seconds, cap_seconds : float
+        Back-off: ``base * 2**(n - 1)`` up to the cap, plus up to half of it as jitter that
+        depends on the bundle and the count only.
+    patience_seconds : float
+        How long ready work waits for a kind of device that the cluster has not got (any more)
+        before its graph fails. With no node at all it waits for the first.
+    """
+
+    max_failures: int = 4
+    max_losses: int = 32
+    base_seconds: float = 0.05
+    cap_seconds: float = 10.0
+    patience_seconds: float = 30.0
+
+    def delay_seconds(self, key: str, failures: int) -> float:
+        plain = min(self.cap_seconds, self.base_seconds * 2.0 ** min(failures - 1, 64))
+        jitter = zlib.crc32(f"{key}/{failures}".encode()) / 2**32
+        return plain * (1 + jitter / 2)
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """A bundle's state. Ready when nothing is missing and it is neither done nor running.
+
+    ``missing`` counts the inputs that are not in the graph's values, also after they were
+    released. ``again``: it was done and is to be done again because values were lost.
+    ``queued``: it is among the ready, the planned or the delayed. ``order``: the smaller, the
+    sooner it is offered.
+    """
+
+    bundle: Bundle
+    graph: Graph
+    bundle_id: int
+    lane: Lane
+    resources: Resources
+    missing: int = 0
+    order: float = 0.0
+    done: bool = False
+    again: bool = False
+    queued: bool = False
+    planned: bool = False
+    running: int = 0
+    attempts: int = 0
+    failures: int = 0
+    losses: int = 0
+    note: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Graph:
+    """A graph's state: who makes and who takes each value, and which values there are."""
+
+    graph_id: str
+    outputs: frozenset[str]
+    priority: int
+    first_id: int
+    count: int
+    home: dict[str, Record] = field(default_factory=dict)
+    consumers: dict[str, list[Record]] = field(default_factory=dict)
+    uses: dict[str, int] = field(default_factory=dict)
+    values: dict[str, ValueInfo] = field(default_factory=dict)
+    outputs_missing: int = 0
+    finished: bool = False
+    over: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One try of a bundle on an executor."""
+
+    record: Record
+    executor: Executor
+    resources: Resources
+    predicted_seconds: float
+    started: bool = False
+    cancelled: bool = False
+
+
+class Planned(NamedTuple):
+    """A bundle placed on an executor that has no room for it yet; ordered by urgency."""
+
+    order: float
+    bundle_id: int
+    record: Record
+    placement: Placement
+    seconds: float
+
+
+def traits_of(
+    bundle: Bundle, alike: dict[Hashable, tuple[Lane, Resources, int]]
+) -> tuple[Lane, Resources, int]:
+    """Lane, resources and priority of a bundle, looked up in ``alike`` if one like it came before.
+
+    ``alike`` holds identities, so it must not outlive the bundles.
+    """
+    if len(bundle.tasks) > 1:
+        return (bundle.kinds(), bundle.opaque), bundle.resources, bundle.priority
+    task = bundle.tasks[0]
+    key = (id(task.codelet), id(task.resources), task.tag, task.priority)
+    found = alike.get(key)
+    if found is None:
+        found = ((bundle.kinds(), bundle.opaque), bundle.resources, bundle.priority)
+        alike[key] = found
+    return found
+
+
+def codelet_names(bundle: Bundle) -> str:
+    return ", ".join(dict.fromkeys(task.codelet.name for task in bundle.tasks))

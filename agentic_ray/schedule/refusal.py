@@ -1,0 +1,70 @@
+"""Why a cluster can never run a bundle, said at submit and not after waiting. Pure questions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from agentic_ray.errors import ImpossibleResourcesError, NoSuitableDeviceError, PlacementError
+from agentic_ray.graph.task import Bundle, Resources
+from agentic_ray.schedule.admission import can_split
+from agentic_ray.schedule.records import Record, codelet_names
+from agentic_ray.schedule.view import ClusterView
+
+
+def refusal(records: Iterable[Record], view: ClusterView) -> tuple[PlacementError, Bundle] | None:
+    """The error for the first bundle that this cluster can never run, and the bundle.
+
+    Alike bundles are looked at once. Before the first node is known only what no cluster can
+    run is refused.
+    """
+    alike: dict[tuple[tuple[str, ...], Resources, bool], Record] = {}
+    for record in records:
+        gpu_only = record.lane[0] == ("gpu",)
+        splits = gpu_only and can_split(record.bundle)
+        alike.setdefault((record.lane[0], record.resources, splits), record)
+    for record in alike.values():
+        if not record.lane[0]:
+            return no_device(record.bundle, view), record.bundle
+    if not view.executors:
+        return None
+    states = view.state.alive_nodes
+    cpus = max((s.cpus_total for s in states), default=0.0)
+    cpus = cpus or max(executor.slots for executor in view.executors.values())
+    memory = max((s.memory_total_bytes or 0 for s in states), default=0)
+    gpu_memory = _largest_gpu_bytes(view)
+    for (kinds, need, splits), record in alike.items():
+        names = codelet_names(record.bundle)
+        if not any(kind in view.pools for kind in kinds):
+            return no_device(record.bundle, view), record.bundle
+        if need.cpus > max(cpus, 1):
+            text = f"{names} asks for {need.cpus:g} CPUs, the largest node has {cpus:g}"
+            return ImpossibleResourcesError(text), record.bundle
+        if memory and need.memory_bytes > memory:
+            text = f"{names} asks for {need.memory_bytes} bytes of memory, the largest node "
+            return ImpossibleResourcesError(text + f"has {memory}"), record.bundle
+        if kinds == ("gpu",) and not splits and need.gpu_memory_bytes > (gpu_memory or 1 << 62):
+            text = f"{names} asks for {need.gpu_memory_bytes} bytes of GPU memory, the largest GPU "
+            text += f"has {gpu_memory}, and it can neither be split nor run on a CPU"
+            return ImpossibleResourcesError(text), record.bundle
+    return None
+
+
+def no_device(bundle: Bundle, view: ClusterView) -> NoSuitableDeviceError:
+    """The error for a bundle that no device here can run; it says what there is."""
+    wanted = " or ".join(bundle.kinds()) or "no device at all (its tag excludes every version)"
+    executors = view.executors.values()
+    cpus = sum(e.slots for e in executors if e.kind == "cpu")
+    gpus = sum(1 for e in executors if e.kind == "gpu")
+    nodes = len({e.node_id for e in executors})
+    return NoSuitableDeviceError(
+        f"{codelet_names(bundle)} can only run on {wanted}, and this cluster has "
+        f"{nodes} node(s) with {cpus} CPU slots and {gpus or 'no'} GPU(s); give the codelet a cpu "
+        "implementation or add a GPU node"
+    )
+
+
+def _largest_gpu_bytes(view: ClusterView) -> int | None:
+    """Memory of the largest GPU; None when there is none or one's memory is unknown."""
+    totals = [gpu.memory_total_bytes for gpu in view.of_kinds(("gpu",))]
+    known = [total for total in totals if total is not None]
+    return max(known) if known and len(known) == len(totals) else None

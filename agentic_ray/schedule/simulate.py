@@ -1,0 +1,428 @@
+"""A discrete-event simulator: the real Dispatcher and policies over a made-up cluster.
+
+Virtual time; the wall clock is read only to say what deciding costs. Workloads are in
+``workloads``, lower bounds in ``bounds``, drawings in ``gantt``.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from collections import deque
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, Literal
+
+from agentic_ray.errors import InvalidArgumentError
+from agentic_ray.graph.task import Bundle, Task
+from agentic_ray.schedule.baselines import BASELINES
+from agentic_ray.schedule.bounds import imbalance, lower_bound_seconds
+from agentic_ray.schedule.calibration import Calibration
+from agentic_ray.schedule.cost_model import CostModel, size_of
+from agentic_ray.schedule.dispatcher import Dispatcher
+from agentic_ray.schedule.events import (
+    BundleFinished,
+    DeviceSlots,
+    Event,
+    FailGraph,
+    FinishGraph,
+    GraphSubmitted,
+    NodeLost,
+    NodeUp,
+    Release,
+    Start,
+    Tick,
+    ValueInfo,
+)
+from agentic_ray.schedule.placement import Policy
+from agentic_ray.schedule.policies import get_policy
+from agentic_ray.schedule.workloads import BYTES_PER_SECOND, Workload, get_workload
+from agentic_ray.telemetry.state import NodeState
+
+Costs = Literal["given", "learnt"]
+
+
+@dataclass(frozen=True, slots=True)
+class SimNode:
+    """One node. ``speed`` is of each of its CPU slots, ``from_seconds`` when it joins,
+    ``until_seconds`` when it dies; ``slow_from_seconds`` on it takes ``slow_factor`` times as
+    long for what begins there."""
+
+    node_id: str
+    speed: float = 1.0
+    slots: int = 1
+    gpus: int = 0
+    from_seconds: float = 0.0
+    until_seconds: float = math.inf
+    slow_from_seconds: float = math.inf
+    slow_factor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SimCluster:
+    """Nodes and what they have in common.
+
+    Parameters
+    ----------
+    gpu_speed, gpu_other_speed : float
+        Speed of a GPU on accelerated codelets and on the others.
+    bytes_per_second, latency_seconds : float
+        Of moving a value between nodes. Transfers do not slow each other down.
+    """
+
+    nodes: tuple[SimNode, ...]
+    gpu_speed: float = 20.0
+    gpu_other_speed: float = 1.0
+    bytes_per_second: float = BYTES_PER_SECOND
+    latency_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One run of a task. ``sent_seconds`` is when it was started on its device, which then
+    fetched what it needs and finished what it had before."""
+
+    task: str
+    codelet: str
+    node_id: str
+    device: str
+    sent_seconds: float
+    start_seconds: float
+    finish_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationResult:
+    """What came of a simulated run.
+
+    Parameters
+    ----------
+    lower_bound_seconds : float
+        No schedule can be shorter, were there no noise, no transfers and no faults.
+    utilization : float
+        Busy seconds of all slots over makespan times slots.
+    imbalance : float
+        L = (max - mean) / max of the busy seconds per device.
+    decision_microseconds_per_task : float
+        Wall-clock time in the Dispatcher and the policy, over tasks.
+    prediction_error : float or None
+        Median relative error of the cost model, each prediction made before its observation.
+    timeline : tuple of Span
+        In the order in which they ended; those lost with their node are not in it.
+    """
+
+    workload: str
+    policy: str
+    tasks: int
+    makespan_seconds: float
+    lower_bound_seconds: float
+    utilization: float
+    imbalance: float
+    decision_microseconds_per_task: float
+    prediction_error: float | None
+    timeline: tuple[Span, ...] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as plain JSON types, without the timeline."""
+        names = (name for name in self.__dataclass_fields__ if name != "timeline")
+        return {name: getattr(self, name) for name in names}
+
+
+def mixed_cluster(nodes: int = 64, *, seed: int = 0, gpu_every: int = 4) -> SimCluster:
+    """Nodes of one slot with speeds drawn uniformly from 1 to 8, every fourth with a GPU too.
+
+    Raises
+    ------
+    InvalidArgumentError
+        Fewer than one node.
+    """
+    if nodes < 1:
+        raise InvalidArgumentError(f"a cluster needs at least one node, not {nodes}")
+    rng = random.Random(seed)
+    return SimCluster(
+        tuple(
+            SimNode(f"n{i}", rng.uniform(1, 8), gpus=int(gpu_every > 0 and i % gpu_every == 0))
+            for i in range(nodes)
+        )
+    )
+
+
+def simulate(
+    workload: Workload | str,
+    cluster: SimCluster | int = 64,
+    policy: str | Policy = "predictive",
+    *,
+    seed: int = 0,
+    noise: float = 0.0,
+    costs: Costs = "given",
+) -> SimulationResult:
+    """Run a workload on a cluster in virtual time.
+
+    Parameters
+    ----------
+    workload : Workload or str
+        Or the name of a ready-made one.
+    cluster : SimCluster or int
+        Or how many nodes a `mixed_cluster` of this seed is to have.
+    policy : str or Policy
+        Also ``"ray_hybrid"`` and ``"round_robin"``, for comparison.
+    seed : int
+        Of the noise, and of the cluster if only its size is given.
+    noise : float
+        Standard deviation of every duration, relative; the mean stays.
+    costs : {"given", "learnt"}
+        Whether the scheduler is told seconds, sizes and speeds, or starts with nothing.
+
+    Raises
+    ------
+    InvalidArgumentError
+        An argument cannot be used.
+    AgenticRayError
+        What the Dispatcher failed the graph with.
+    """
+    if isinstance(workload, str):
+        workload = get_workload(workload)
+    if isinstance(cluster, int):
+        cluster = mixed_cluster(cluster, seed=seed)
+    if isinstance(policy, str) and policy in BASELINES:
+        policy = BASELINES[policy]()
+    if costs not in ("given", "learnt"):
+        raise InvalidArgumentError(f"costs are 'given' or 'learnt', not {costs!r}")
+    if not 0 <= noise < math.inf:
+        raise InvalidArgumentError(f"noise must be >= 0, not {noise}")
+    return _Run(workload, cluster, get_policy(policy), seed, noise, costs).run()
+
+
+@dataclass(slots=True)
+class _Call:
+    bundle_id: int
+    attempt: int
+    bundle: Bundle
+    sent: float
+    arrival: float
+    began: float = 0.0
+
+
+@dataclass(slots=True)
+class _Device:
+    node: SimNode
+    name: str
+    kind: Literal["cpu", "gpu"]
+    free: int
+    waiting: deque[_Call] = field(default_factory=deque)
+    busy: float = 0.0
+    alive: bool = True
+
+
+class _Run:
+    """One simulated run: an adapter of the Dispatcher in virtual time."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        cluster: SimCluster,
+        policy: Policy,
+        seed: int,
+        noise: float,
+        costs: Costs,
+    ) -> None:
+        self._workload = workload
+        self._cluster = cluster
+        self._costs = costs
+        calibration = Calibration(
+            store_bytes_per_second=cluster.bytes_per_second,
+            transfer_latency_seconds=cluster.latency_seconds,
+        )
+        self.dispatcher = Dispatcher(policy, CostModel(calibration))
+        self._agenda: list[tuple[float, int, Any]] = []
+        self._sequence = 0
+        self._now = 0.0
+        self._deciding = 0.0
+        self._devices: dict[tuple[str, str], _Device] = {}
+        self._all_devices: list[_Device] = []
+        self._homes: dict[str, str] = {}
+        self._timeline: list[Span] = []
+        self._finished_at: float | None = None
+        self._error: BaseException | None = None
+        rng = random.Random(seed)
+        self._factors: dict[str, float] = {}
+        if noise:
+            sigma = math.sqrt(math.log1p(noise * noise))
+            for task in workload.graph:
+                self._factors[task.key] = rng.lognormvariate(-sigma * sigma / 2, sigma)
+
+    def run(self) -> SimulationResult:
+        graph = self._workload.graph
+        if self._costs == "given":
+            self._tell_costs()
+        for node in self._cluster.nodes:
+            self._at(node.from_seconds, node)
+            if node.until_seconds < math.inf:
+                self._at(node.until_seconds, NodeLost(0.0, node.node_id, "it died"))
+        uses = dict.fromkeys(graph.outputs, 0)
+        for task in graph:
+            for key in task.dependencies:
+                uses[key] = uses.get(key, 0) + 1
+        bundles = tuple(
+            Bundle(t.key, (t,), t.dependencies, (t.key,) if t.key in uses else ()) for t in graph
+        )
+        while self._agenda and self._agenda[0][0] <= 0:
+            self._happen(heapq.heappop(self._agenda)[2])
+        self._send(GraphSubmitted(0.0, "g", bundles, graph.outputs))
+        while self._finished_at is None:
+            wakeup = self.dispatcher.next_wakeup_seconds
+            if wakeup is not None and (not self._agenda or wakeup <= self._agenda[0][0]):
+                self._now = max(self._now, wakeup)
+                self._send(Tick(self._now))
+            elif self._agenda:
+                time, _, what = heapq.heappop(self._agenda)
+                self._now = time
+                self._happen(what)
+            else:
+                raise InvalidArgumentError("no node is left and none comes: the run cannot end")
+        if self._error is not None:
+            raise self._error
+        return self._result()
+
+    def _tell_costs(self) -> None:
+        """Prime the cost model with the truth on a device of speed 1."""
+        told: set[tuple[str, float]] = set()
+        for task in self._workload.graph:
+            size = size_of(task)
+            if (task.codelet.name, size) in told:
+                continue
+            told.add((task.codelet.name, size))
+            model = self.dispatcher.model
+            for kind in ("cpu", "gpu"):
+                speed = self._speed(task, kind)
+                seconds = self._workload.seconds_of(task) / speed
+                model.observe_size(task.codelet.name, kind, size, seconds)
+            model.observe_bytes(task.codelet.name, self._workload.bytes_of(task))
+
+    def _speed(self, task: Task, kind: str, node: SimNode | None = None) -> float:
+        if kind == "cpu":
+            return node.speed if node else 1.0
+        accelerated = task.codelet.name in self._workload.accelerated
+        return self._cluster.gpu_speed if accelerated else self._cluster.gpu_other_speed
+
+    # --- what happens ------------------------------------------------------------------
+
+    def _at(self, time: float, what: Any) -> None:
+        self._sequence += 1
+        heapq.heappush(self._agenda, (time, self._sequence, what))
+
+    def _happen(self, what: Any) -> None:
+        if isinstance(what, tuple):
+            self._ended(*what)
+        elif isinstance(what, SimNode):
+            self._node_up(what)
+        else:
+            self._node_down(what)
+
+    def _send(self, event: Event) -> None:
+        before = perf_counter()
+        commands = self.dispatcher.handle(event)
+        self._deciding += perf_counter() - before
+        for command in commands:
+            if isinstance(command, Start):
+                self._start(command)
+            elif isinstance(command, Release):
+                for key in command.keys:
+                    self._homes.pop(key, None)
+            elif isinstance(command, FinishGraph):
+                self._finished_at = self._now
+            elif isinstance(command, FailGraph):
+                self._finished_at = self._now
+                self._error = command.error
+
+    def _node_up(self, node: SimNode) -> None:
+        told = node.speed if self._costs == "given" else 1.0
+        offers = [DeviceSlots("cpu", "cpu", node.slots, told)]
+        offers += [DeviceSlots(f"{node.node_id}-gpu{i}", "gpu", 1) for i in range(node.gpus)]
+        for offer in offers:
+            device = _Device(node, offer.device, offer.kind, offer.slots)
+            self._devices[node.node_id, offer.device] = device
+            self._all_devices.append(device)
+        cpus = float(node.slots)
+        state = NodeState(node.node_id, node.node_id, cpus, cpus)
+        self._send(NodeUp(self._now, state, tuple(offers)))
+
+    def _node_down(self, lost: NodeLost) -> None:
+        for key in [key for key in self._devices if key[0] == lost.node_id]:
+            self._devices.pop(key).alive = False
+        self._homes = {k: home for k, home in self._homes.items() if home != lost.node_id}
+        self._send(NodeLost(self._now, lost.node_id, lost.reason))
+
+    def _start(self, command: Start) -> None:
+        place = command.placement
+        device = self._devices[place.node_id, place.device]
+        arrival = self._now
+        for key in command.bundle.inputs:
+            if self._homes[key] != place.node_id:
+                size = self._workload.bytes_of(self._workload.graph[key])
+                seconds = self._cluster.latency_seconds + size / self._cluster.bytes_per_second
+                arrival = max(arrival, self._now + seconds)
+        call = _Call(command.bundle_id, command.attempt, command.bundle, self._now, arrival)
+        device.waiting.append(call)
+        self._begin(device)
+
+    def _begin(self, device: _Device) -> None:
+        """Let a device begin what it can, in the order it was sent."""
+        while device.free and device.waiting:
+            call = device.waiting.popleft()
+            device.free -= 1
+            call.began = max(self._now, call.arrival)
+            task = call.bundle.tasks[0]
+            seconds = self._workload.seconds_of(task) / self._speed(task, device.kind, device.node)
+            seconds *= self._factors.get(task.key, 1.0)
+            if call.began >= device.node.slow_from_seconds:
+                seconds *= device.node.slow_factor
+            self._at(call.began + seconds, (device, call, seconds))
+
+    def _ended(self, device: _Device, call: _Call, seconds: float) -> None:
+        if not device.alive:
+            return
+        device.free += 1
+        device.busy += seconds
+        task = call.bundle.tasks[0]
+        node_id = device.node.node_id
+        span = (call.sent, call.began, self._now)
+        self._timeline.append(Span(task.key, task.codelet.name, node_id, device.name, *span))
+        values: tuple[ValueInfo, ...] = ()
+        if call.bundle.outputs:
+            self._homes[task.key] = node_id
+            values = (ValueInfo(task.key, self._workload.bytes_of(task), node_id),)
+        self._begin(device)
+        ids = (call.bundle_id, call.attempt)
+        self._send(BundleFinished(self._now, *ids, seconds, (seconds,), values))
+
+    # --- what came of it ---------------------------------------------------------------
+
+    def _result(self) -> SimulationResult:
+        tasks = len(self._workload.graph)
+        slots = sum(
+            device.node.slots if device.kind == "cpu" else 1 for device in self._all_devices
+        )
+        makespan = self._now
+        busy = [device.busy for device in self._all_devices]
+        nodes = self._cluster.nodes
+        return SimulationResult(
+            self._workload.name,
+            self.dispatcher.policy.name,
+            tasks,
+            makespan,
+            lower_bound_seconds(
+                self._workload,
+                cpu_speed=sum(node.speed * node.slots for node in nodes),
+                fastest_cpu=max(node.speed for node in nodes),
+                gpus=sum(node.gpus for node in nodes),
+                gpu_speed=self._cluster.gpu_speed,
+                gpu_other_speed=self._cluster.gpu_other_speed,
+            ),
+            sum(busy) / (makespan * slots) if makespan else 0.0,
+            imbalance(busy),
+            self._deciding * 1e6 / max(tasks, 1),
+            self.dispatcher.model.error_report().median_relative_error,
+            tuple(self._timeline),
+        )
