@@ -1,0 +1,1 @@
+"""Expressions, their optimisation, their lowering to tasks, and their evaluation."""

@@ -1,0 +1,333 @@
+"""Makes nodes: operands from what users pass, shapes and dtypes inferred, chunks aligned.
+
+Every function here raises at the call what NumPy would raise; none computes.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
+
+from agentic_ray.array.core import chunks as grids
+from agentic_ray.array.core.chunks import Chunks, Shape
+from agentic_ray.array.core.node import DType, NDArray, Node, Op, data, literal, make
+from agentic_ray.array.core.views import rechunk
+from agentic_ray.errors import InvalidTypeError
+
+_SCALARS = (bool, int, float, complex)
+
+
+def leaf(array: NDArray, chunks: Any = "auto", device: str = "cpu") -> Node:
+    """A leaf over ``array``, which must not change any more."""
+    return data(array, grids.normalize(chunks, array.shape, array.dtype), device)
+
+
+def operand(value: Any) -> Node:
+    """``value`` as an operand: a Python scalar stays weakly typed, an array is taken as it is.
+
+    Raises
+    ------
+    InvalidTypeError
+        It is neither a scalar nor an array.
+    """
+    node = getattr(value, "_node", None)
+    if isinstance(node, Node):
+        return node
+    kind = type(value)
+    if kind in _SCALARS:
+        return literal(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return leaf(np.array(value))
+    if isinstance(value, _SCALARS):  # subclasses of Python's scalars
+        base: Any = next(k for k in _SCALARS if isinstance(value, k))
+        return literal(base(value))
+    raise InvalidTypeError(f"expected an array or a number, not {kind.__name__}")
+
+
+def strict_operand(value: Any) -> Node:
+    """``value``, which has to be an array, as an operand."""
+    node = getattr(value, "_node", None)
+    if isinstance(node, Node):
+        return node
+    if isinstance(value, np.ndarray | np.generic):
+        return leaf(np.array(value))
+    raise InvalidTypeError(f"expected an array, not {type(value).__name__}")
+
+
+# --- elementwise -------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=8192)
+def _probe(op: Op, params: tuple[Any, ...], kinds: tuple[Any, ...]) -> DType:
+    """The dtype of ``op``'s result, from its kernel on empty arrays."""
+    operands = [np.empty(0, kind) if isinstance(kind, np.dtype) else kind[2] for kind in kinds]
+    with np.errstate(all="ignore"):
+        return np.asarray(op.kernel(np, *operands, *params)).dtype
+
+
+def elementwise(op: Op, inputs: Sequence[Node], params: tuple[Any, ...] = ()) -> Node:
+    """``op`` over broadcast operands, aligned to one grid of chunks.
+
+    Raises
+    ------
+    ValueError
+        Shapes do not broadcast.
+    TypeError
+        NumPy has no such operation for these dtypes.
+    """
+    arrays = [node for node in inputs if node.op.kind != "literal"]
+    if not arrays:
+        raise InvalidTypeError(f"{op.name} needs at least one array, not only Python scalars")
+    kinds = tuple([node.params if node.op.kind == "literal" else node.dtype for node in inputs])
+    dtype = _probe(op, params, kinds)
+    first = arrays[0]
+    for other in arrays[1:]:
+        if other.shape != first.shape or other.chunks != first.chunks:
+            return _broadcast(op, inputs, arrays, params, dtype)
+    return make(op, tuple(inputs), params, first.shape, dtype, first.chunks)
+
+
+def _broadcast(
+    op: Op, inputs: Sequence[Node], arrays: list[Node], params: tuple[Any, ...], dtype: DType
+) -> Node:
+    shape = broadcast_shapes([node.shape for node in arrays], op.name)
+    chunks = grids.unify(shape, [(node.shape, node.chunks, node.nbytes) for node in arrays])
+    return make(
+        op,
+        tuple([align(node, shape, chunks) for node in inputs]),
+        params,
+        shape,
+        dtype,
+        chunks,
+    )
+
+
+def align(node: Node, shape: Shape, chunks: Chunks) -> Node:
+    """``node`` with chunks that fit ``chunks`` where it is not broadcast."""
+    skip = len(shape) - len(node.shape)
+    wanted = tuple(
+        [
+            chunks[skip + axis] if length == shape[skip + axis] else (length,)
+            for axis, length in enumerate(node.shape)
+        ]
+    )
+    return rechunk(node, wanted)
+
+
+def broadcast_shapes(shapes: Sequence[Shape], name: str = "") -> Shape:
+    """The shape that ``shapes`` broadcast to.
+
+    Raises
+    ------
+    ValueError
+        They do not.
+    """
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        text = " ".join(str(shape) for shape in shapes)
+        where = f"{name}: " if name else ""
+        raise ValueError(f"{where}operands could not be broadcast together: {text}") from None
+
+
+# --- reductions --------------------------------------------------------------------------
+
+
+def axes_of(axis: Any, ndim: int) -> tuple[int, ...]:
+    """Axes to reduce, sorted; all of them for None.
+
+    Raises
+    ------
+    numpy.exceptions.AxisError
+        There is no such axis, or one is named twice.
+    """
+    if axis is None:
+        return tuple(range(ndim))
+    if hasattr(axis, "_node"):
+        axis = int(axis)
+    return tuple(sorted(normalize_axis_tuple(axis, ndim)))
+
+
+def reduction(
+    op: Op,
+    inputs: Sequence[Node],
+    axes: tuple[int, ...],
+    keepdims: bool,
+    dtype: DType,
+    params: tuple[Any, ...] = (),
+) -> Node:
+    """A reduction of operands that broadcast against the first."""
+    big = inputs[0]
+    shape = tuple(
+        [1 if a in axes else n for a, n in enumerate(big.shape) if keepdims or a not in axes]
+    )
+    chunks = tuple(
+        [(1,) if a in axes else c for a, c in enumerate(big.chunks) if keepdims or a not in axes]
+    )
+    aligned = tuple([align(node, big.shape, big.chunks) for node in inputs])
+    return make(op, aligned, (axes, bool(keepdims), *params), shape, dtype, chunks)
+
+
+# --- blocks as a whole -------------------------------------------------------------------
+
+
+def along(
+    op: Op,
+    inputs: Sequence[Node],
+    axes: Sequence[int],
+    lengths: Sequence[int] | None,
+    dtype: DType,
+    params: tuple[Any, ...] = (),
+) -> Node:
+    """``op`` along ``axes``, which are put in one chunk; the other axes stay cut.
+
+    Operands have one shape. ``lengths`` are the axes' lengths in the result, default the same.
+    """
+    first = inputs[0]
+    chunks = whole_axes(first, axes)
+    aligned = tuple([rechunk(node, chunks) for node in inputs])
+    shape = list(first.shape)
+    out = list(chunks)
+    if lengths is not None:
+        for axis, length in zip(axes, lengths, strict=True):
+            shape[axis] = length
+            out[axis] = (length,)
+    return make(op, aligned, params, tuple(shape), dtype, tuple(out))
+
+
+def whole_axes(node: Node, axes: Sequence[int]) -> Chunks:
+    """A grid with ``axes`` in one piece; if chunks then grow too large the others are cut."""
+    wanted: list[Any] = [
+        (node.shape[axis],) if axis in axes else lengths for axis, lengths in enumerate(node.chunks)
+    ]
+    if all(len(node.chunks[axis]) == 1 for axis in axes):
+        return node.chunks
+    largest = math.prod([max(lengths) for lengths in wanted])
+    limit = grids.rules().elements(node.dtype)
+    if largest > limit:
+        for axis in range(node.ndim):
+            if axis not in axes:
+                wanted[axis] = "auto"
+        return grids.normalize(tuple(wanted), node.shape, node.dtype)
+    return tuple(wanted)
+
+
+def gufunc(
+    op: Op,
+    inputs: Sequence[Node],
+    core: Sequence[int],
+    out_core: Shape,
+    dtype: DType,
+    params: tuple[Any, ...] = (),
+) -> Node:
+    """``op`` over stacks: the last ``core[i]`` axes of operand i in one chunk, the others
+    broadcast and stay cut.
+    """
+    loops = [node.shape[: node.ndim - n] for node, n in zip(inputs, core, strict=True)]
+    loop = broadcast_shapes(loops, op.name)
+    cut = grids.unify(
+        loop,
+        [
+            (shape, node.chunks[: len(shape)], node.nbytes)
+            for node, shape in zip(inputs, loops, strict=True)
+        ],
+    )
+    aligned: list[Node] = []
+    for node, n, own in zip(inputs, core, loops, strict=True):
+        skip = len(loop) - len(own)
+        head = tuple(
+            cut[skip + a] if length == loop[skip + a] else (length,) for a, length in enumerate(own)
+        )
+        aligned.append(rechunk(node, (*head, *grids.single(node.shape[node.ndim - n :]))))
+    return make(
+        op,
+        tuple(aligned),
+        (*params, (len(loop), tuple(core))),
+        (*loop, *out_core),
+        dtype,
+        (*cut, *grids.single(out_core)),
+    )
+
+
+def whole(
+    op: Op, inputs: Sequence[Node], shape: Shape, dtype: DType, params: tuple[Any, ...] = ()
+) -> Node:
+    """``op`` on whole operands, gathered in one task."""
+    gathered = tuple([rechunk(node, grids.single(node.shape)) for node in inputs])
+    return make(op, gathered, params, shape, dtype, grids.single(shape))
+
+
+def picks(node: Node, outputs: Sequence[tuple[Shape, DType, Chunks]]) -> list[Node]:
+    """The arrays of a node whose value is a tuple of arrays: shape, dtype, chunks of each."""
+    return [
+        make(PICK, (node,), (i,), shape, dtype, chunks)
+        for i, (shape, dtype, chunks) in enumerate(outputs)
+    ]
+
+
+def gufunc_picks(node: Node, cores: Sequence[tuple[Shape, DType]]) -> list[Node]:
+    """The arrays of a tuple-valued `gufunc`: core shape and dtype of each."""
+    loop: int = node.params[-1][0]
+    return picks(
+        node,
+        [
+            ((*node.shape[:loop], *core), dtype, (*node.chunks[:loop], *grids.single(core)))
+            for core, dtype in cores
+        ],
+    )
+
+
+def pick_kernel(xp: Any, values: tuple[Any, ...], index: int) -> Any:
+    return values[index]
+
+
+PICK = Op("pick", "pick", pick_kernel)
+
+
+def blockwise_op(name: str, kernel: Callable[..., Any], weight: float = 1.0) -> Op:
+    """An operation for `along` and `whole`: block i of the result from block i of each operand."""
+    return Op(name, "tasks", kernel, _lower_rows, weight)
+
+
+def gufunc_op(name: str, kernel: Callable[..., Any], weight: float = 1.0) -> Op:
+    """An operation for `gufunc`."""
+    return Op(name, "tasks", Looped(kernel), _lower_loops, weight)
+
+
+@dataclass(frozen=True, slots=True)
+class Looped:
+    """A kernel whose node carries, as last parameter, how its operands loop."""
+
+    kernel: Callable[..., Any]
+
+    def __call__(self, xp: Any, *values: Any) -> Any:
+        return self.kernel(xp, *values[:-1])
+
+
+def _lower_rows(node: Node, lowering: Any) -> list[Any]:
+    rows = zip(*[lowering.blocks(source) for source in node.inputs], strict=True)
+    return list(lowering.call(node, node.op.kernel, rows, params=node.params))
+
+
+def _lower_loops(node: Node, lowering: Any) -> list[Any]:
+    loop, cores = node.params[-1]
+    wanted = grids.numblocks(node.chunks)[:loop]
+    columns = []
+    for source, core in zip(node.inputs, cores, strict=True):
+        counts = grids.numblocks(source.chunks)[: source.ndim - core]
+        index = np.zeros(wanted, dtype=np.intp)
+        for axis, step in enumerate(grids.strides(counts)):
+            if counts[axis] > 1:
+                shape = [1] * loop
+                shape[loop - len(counts) + axis] = counts[axis]
+                index += (np.arange(counts[axis]) * step).reshape(shape)
+        values = lowering.blocks(source)
+        columns.append([values[i] for i in index.ravel().tolist()])
+    rows = zip(*columns, strict=True)
+    return list(lowering.call(node, node.op.kernel, rows, params=node.params))

@@ -1,0 +1,318 @@
+"""Chunk grids: tuples of chunk lengths per axis, how they are chosen, aligned and counted.
+
+Knows shapes and byte sizes only; what is in a chunk is none of its business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import itertools
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
+
+Shape = tuple[int, ...]
+Chunks = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRules:
+    """How ``"auto"`` chunks are sized.
+
+    Parameters
+    ----------
+    chunk_bytes : int
+        Wanted size of a chunk. Large enough that the cost of a call is lost in it, small
+        enough that every slot gets several and a few of them fit in memory together.
+    chunk_elements : int or None
+        If set, the wanted number of elements instead, whatever their size.
+    """
+
+    chunk_bytes: int = 32 << 20
+    chunk_elements: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.chunk_bytes < 1 or (self.chunk_elements is not None and self.chunk_elements < 1):
+            raise InvalidArgumentError("a chunk has at least one byte and one element")
+
+    def elements(self, dtype: np.dtype[Any]) -> int:
+        """Wanted number of elements in a chunk of ``dtype``."""
+        if self.chunk_elements is not None:
+            return self.chunk_elements
+        return max(1, self.chunk_bytes // max(dtype.itemsize, 1))
+
+
+_rules: contextvars.ContextVar[ChunkRules | None] = contextvars.ContextVar(
+    "array_chunk_rules", default=None
+)
+
+
+def _from_environment() -> ChunkRules:
+    """Defaults with ``AGENTIC_RAY_ARRAY_CHUNK_BYTES`` and ``…_ELEMENTS`` applied."""
+    found = {
+        name: int(text)
+        for name in ("chunk_bytes", "chunk_elements")
+        if (text := os.environ.get(f"AGENTIC_RAY_ARRAY_{name.upper()}", ""))
+    }
+    return ChunkRules(**found)
+
+
+_DEFAULT_RULES = _from_environment()
+
+
+def rules() -> ChunkRules:
+    """The rules in force here."""
+    return _rules.get() or _DEFAULT_RULES
+
+
+@contextlib.contextmanager
+def config(
+    *, chunk_bytes: int | None = None, chunk_elements: int | None = None
+) -> Iterator[ChunkRules]:
+    """Size ``"auto"`` chunks differently inside the ``with`` block.
+
+    Parameters
+    ----------
+    chunk_bytes, chunk_elements : int, optional
+        As in `ChunkRules`.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> with xp.config(chunk_elements=4):
+    ...     xp.zeros((6,)).chunks
+    ((4, 2),)
+    """
+    changes: dict[str, Any] = {}
+    if chunk_bytes is not None:
+        changes["chunk_bytes"] = chunk_bytes
+    if chunk_elements is not None:
+        changes["chunk_elements"] = chunk_elements
+    chosen = replace(rules(), **changes)
+    token = _rules.set(chosen)
+    try:
+        yield chosen
+    finally:
+        _rules.reset(token)
+
+
+def single(shape: Shape) -> Chunks:
+    """The grid with one chunk."""
+    return tuple([(length,) for length in shape])
+
+
+def numblocks(chunks: Chunks) -> Shape:
+    return tuple([len(axis) for axis in chunks])
+
+
+def block_count(chunks: Chunks) -> int:
+    return math.prod([len(axis) for axis in chunks])
+
+
+def shape_of(chunks: Chunks) -> Shape:
+    return tuple([sum(axis) for axis in chunks])
+
+
+def offsets(lengths: Sequence[int]) -> list[int]:
+    """Start of each chunk, and the end of the last."""
+    return [0, *itertools.accumulate(lengths)]
+
+
+def regular(length: int, size: int) -> tuple[int, ...]:
+    """``length`` cut in pieces of ``size``, the last possibly shorter."""
+    if length == 0:
+        return (0,)
+    size = max(1, min(size, length))
+    full, rest = divmod(length, size)
+    return (size,) * full + ((rest,) if rest else ())
+
+
+def auto(shape: Shape, dtype: np.dtype[Any]) -> Chunks:
+    """Chunks of about the wanted size.
+
+    The first axis is cut as long as one of its rows fits in a chunk, so that a chunk is
+    contiguous in C order; else the longest axes are cut.
+    """
+    limit = rules().elements(dtype)
+    if math.prod(shape) <= limit:
+        return single(shape)
+    row = math.prod(shape[1:])
+    if row <= limit:
+        return (regular(shape[0], limit // max(row, 1)), *single(shape[1:]))
+    return _cubes(shape, limit)
+
+
+def _cubes(shape: Shape, limit: int) -> Chunks:
+    sizes = list(shape)
+    while math.prod(sizes) > limit:
+        longest = max(range(len(sizes)), key=lambda axis: (sizes[axis], -axis))
+        others = math.prod(sizes) // sizes[longest]
+        second = max((size for axis, size in enumerate(sizes) if axis != longest), default=1)
+        wanted = max(1, limit // max(others, 1))
+        # Never cut one axis far below the next longest: halve instead and look again.
+        sizes[longest] = max(wanted, min(second, -(-sizes[longest] // 2)), 1)
+        if sizes[longest] == 1 and others > limit:
+            continue
+    return tuple(regular(length, size) for length, size in zip(shape, sizes, strict=True))
+
+
+def contiguous(shape: Shape, limit: int) -> Chunks:
+    """Chunks of at most ``limit`` elements that follow each other in C order.
+
+    Axes before some axis k are cut in ones, k in pieces, those after it not at all; so block
+    after block the elements are consecutive.
+    """
+    tail = 1
+    axis = len(shape)
+    while axis > 0 and tail * shape[axis - 1] <= limit:
+        axis -= 1
+        tail *= shape[axis]
+    if axis == 0:
+        return single(shape)
+    cut = regular(shape[axis - 1], max(1, limit // max(tail, 1)))
+    ones = tuple(regular(length, 1) for length in shape[: axis - 1])
+    return (*ones, cut, *single(shape[axis:]))
+
+
+def is_contiguous(chunks: Chunks) -> bool:
+    """Whether the blocks in order are consecutive runs of the elements in C order."""
+    state = 0  # 0: axes of ones; 1: past the axis that is cut
+    for lengths in chunks:
+        if state and len(lengths) > 1:
+            return False
+        if not state and any(length != 1 for length in lengths):
+            state = 1
+    return True
+
+
+def normalize(chunks: Any, shape: Shape, dtype: np.dtype[Any]) -> Chunks:
+    """A grid from what users write.
+
+    Parameters
+    ----------
+    chunks
+        ``"auto"``; an int for all axes; or per axis an int, ``-1``/None (one chunk),
+        ``"auto"`` or a tuple of lengths; or a dict from axis to one of these.
+
+    Raises
+    ------
+    InvalidArgumentError
+        Lengths do not add up to the shape, or there is one per axis too many or too few.
+    InvalidTypeError
+        Something is none of the above.
+    """
+    if isinstance(chunks, str) and chunks == "auto":
+        return auto(shape, dtype)
+    if isinstance(chunks, dict):
+        chunks = tuple(
+            chunks.get(axis, chunks.get(axis - len(shape), -1)) for axis in range(len(shape))
+        )
+    if isinstance(chunks, int | np.integer):
+        chunks = (int(chunks),) * len(shape)
+    if not isinstance(chunks, tuple | list):
+        raise InvalidTypeError(f"chunks must be 'auto', an int or a tuple, not {chunks!r}")
+    if len(chunks) != len(shape):
+        raise InvalidArgumentError(f"{len(chunks)} chunk entries for an array of shape {shape}")
+    wanted = [_axis_chunks(entry, length) for entry, length in zip(chunks, shape, strict=True)]
+    if any(entry is None for entry in wanted):
+        fixed = math.prod(max(entry) if entry else 1 for entry in wanted if entry is not None)
+        free = tuple(n for n, entry in zip(shape, wanted, strict=True) if entry is None)
+        limit = max(1, rules().elements(dtype) // max(fixed, 1))
+        found = iter(_cubes(free, limit))
+        wanted = [next(found) if entry is None else entry for entry in wanted]
+    return tuple(entry for entry in wanted if entry is not None)
+
+
+def _axis_chunks(entry: Any, length: int) -> tuple[int, ...] | None:
+    if entry is None:
+        return (length,)
+    if isinstance(entry, str):
+        if entry != "auto":
+            raise InvalidArgumentError(f"chunks must be 'auto' or numbers, not {entry!r}")
+        return None
+    if isinstance(entry, int | np.integer):
+        if entry == -1:
+            return (length,)
+        if entry < 1:
+            raise InvalidArgumentError(f"a chunk has at least one element, not {entry}")
+        return regular(length, int(entry))
+    if isinstance(entry, tuple | list):
+        lengths = tuple(int(part) for part in entry)
+        if sum(lengths) != length or any(part < 0 for part in lengths):
+            raise InvalidArgumentError(f"chunks {lengths} do not add up to an axis of {length}")
+        if length and 0 in lengths:
+            lengths = tuple(part for part in lengths if part)
+        return lengths or (0,)
+    raise InvalidTypeError(f"chunks must be 'auto', an int or a tuple, not {entry!r}")
+
+
+def unify(shape: Shape, grids: Sequence[tuple[Shape, Chunks, int]]) -> Chunks:
+    """One grid for operands that broadcast to ``shape``: per axis that of the largest operand.
+
+    Parameters
+    ----------
+    grids : sequence of (shape, chunks, bytes)
+        Of each operand.
+    """
+    result: list[tuple[int, ...]] = []
+    for axis, length in enumerate(shape):
+        best: tuple[int, ...] | None = None
+        size = -1
+        for own_shape, own, own_bytes in grids:
+            at = axis - len(shape) + len(own_shape)
+            if at < 0 or own_shape[at] != length:
+                continue
+            # An axis in one piece gives way to one that is cut; among those the largest wins.
+            rank = own_bytes + (1 << 62 if len(own[at]) > 1 else 0)
+            if rank > size:
+                best, size = own[at], rank
+        result.append(best if best is not None else (length,))
+    return tuple(result)
+
+
+def strides(counts: Shape) -> list[int]:
+    """C-order strides of a grid of blocks."""
+    result = [1] * len(counts)
+    for axis in range(len(counts) - 2, -1, -1):
+        result[axis] = result[axis + 1] * counts[axis + 1]
+    return result
+
+
+def block_slices(chunks: Chunks) -> Iterator[tuple[slice, ...]]:
+    """The region of each block, in C order."""
+    per_axis = []
+    for lengths in chunks:
+        starts = offsets(lengths)
+        per_axis.append([slice(a, b) for a, b in itertools.pairwise(starts)])
+    return itertools.product(*per_axis)
+
+
+def overlaps(source: Sequence[int], target: Sequence[int]) -> list[list[tuple[int, int, int]]]:
+    """For each target chunk the source chunks it takes from: (index, start, stop) within them."""
+    starts = offsets(source)
+    result: list[list[tuple[int, int, int]]] = []
+    at = 0
+    low = 0
+    for length in target:
+        high = low + length
+        pieces: list[tuple[int, int, int]] = []
+        while at + 1 < len(source) and starts[at + 1] <= low:
+            at += 1
+        index = at
+        while index < len(source) and starts[index] < high:
+            a, b = max(low, starts[index]), min(high, starts[index + 1])
+            if a < b:
+                pieces.append((index, a - starts[index], b - starts[index]))
+            index += 1
+        if not pieces:
+            pieces.append((min(at, len(source) - 1), 0, 0))
+        result.append(pieces)
+        low = high
+    return result

@@ -1,0 +1,210 @@
+"""Values of expressions: small ones directly in the caller, others as task graphs.
+
+Chooses between the caller's process and the session; the tasks, and so the bits of the result,
+are the same either way.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from agentic_ray.array.core import node as nodes
+from agentic_ray.array.core.chunks import block_slices
+from agentic_ray.array.core.lower import Lowering
+from agentic_ray.array.core.node import DATA, Held, NDArray, Node, Op, topological
+from agentic_ray.array.core.program import as_array
+from agentic_ray.array.core.rewrite import optimize
+from agentic_ray.graph import Ref, Task, TaskGraph, replace_refs
+
+LOCAL_BYTES = 32 << 20
+"""Expressions that touch no more than this are computed in the caller's process: it takes a
+few tens of milliseconds, about what distributing them would cost."""
+KEPT_BYTES = 1 << 20
+"""Values up to this size are remembered by their expression."""
+
+
+def value(node: Node) -> NDArray:
+    """The value of one expression, not to be written to."""
+    if node.value is None:
+        if node.small:
+            _direct(node)
+        else:
+            return values([node])[0]
+    found: NDArray = node.value
+    return found
+
+
+def _direct(root: Node) -> None:
+    """Compute a small expression with the kernels on whole arrays."""
+    for node in topological([root]):
+        if node.value is None and node.op is not nodes.LITERAL:
+            operands = [
+                source.params[2] if source.op is nodes.LITERAL else source.value
+                for source in node.inputs
+            ]
+            if node.op.kind == "create":
+                operands = [((0,) * len(node.shape), node.shape)]
+            result = node.op.kernel(np, *operands, *node.params)
+            node.value = result if isinstance(result, tuple) else as_array(np, result)
+
+
+def values(roots: Sequence[Node], *, progress: bool | None = None) -> list[NDArray]:
+    """Values of several expressions, computed together."""
+    found: dict[Node, NDArray] = {}
+    wanted: list[Node] = []
+    for root in dict.fromkeys(roots):
+        if root.value is None and root.small:
+            _direct(root)
+        if root.value is not None:
+            found[root] = root.value
+        elif root.op is DATA:
+            found[root] = root.params[0].value
+        else:
+            wanted.append(root)
+    if wanted:
+        for root, blocks in zip(wanted, _compute(wanted, progress=progress), strict=True):
+            whole = found[root] = _assemble(root, blocks)
+            if whole.nbytes <= KEPT_BYTES:
+                root.value = whole
+    return [found[root] for root in roots]
+
+
+def persist(roots: Sequence[Node]) -> list[Node]:
+    """Leaves that hold the values of ``roots``, chunk by chunk where they were computed."""
+    wanted = [root for root in dict.fromkeys(roots) if not _is_leaf(root)]
+    kept = dict(zip(wanted, _compute(wanted, handles=True), strict=True)) if wanted else {}
+    return [stored(root, kept[root]) if root in kept else root for root in roots]
+
+
+def stored(like: Node, blocks: Sequence[Any]) -> Node:
+    """A leaf over blocks that are task arguments (stored values or arrays), shaped as ``like``."""
+    if len(blocks) == 1 and isinstance(blocks[0], np.ndarray):
+        return nodes.data(blocks[0], like.chunks, like.device)
+    return Node(STORED, (), (Held(list(blocks)),), like.shape, like.dtype, like.chunks, like.device)
+
+
+def _stored_kernel(xp: Any, held: Held) -> Any:
+    return held.value[0]
+
+
+STORED = Op("stored", "stored", _stored_kernel)
+
+
+def _is_leaf(node: Node) -> bool:
+    return node.op.kind in ("data", "stored")
+
+
+def plan(roots: Sequence[Node], *, local: bool = True) -> tuple[list[Task], list[list[Any]]]:
+    """Tasks in a valid order and, for each root, its blocks as task arguments."""
+    lowering = Lowering(_keep if local else _put)
+    blocks = lowering.run(optimize(roots))
+    return lowering.tasks, blocks
+
+
+def runs_locally(roots: Sequence[Node]) -> bool:
+    """Whether computing ``roots`` stays in the caller's process."""
+    touched = 0
+    for node in topological(roots):
+        if node.op is STORED and not all(isinstance(b, np.ndarray) for b in node.params[0].value):
+            return False
+        touched += node.nbytes
+    return touched <= LOCAL_BYTES
+
+
+def table(node: Node) -> tuple[Any, ...]:
+    """The value of an expression of one block whose value is a tuple of arrays."""
+    found: tuple[Any, ...] = _compute([node])[0][0]
+    return found
+
+
+def _compute(
+    roots: Sequence[Node], *, handles: bool = False, progress: bool | None = None
+) -> list[list[Any]]:
+    """The blocks of each root: arrays, or with ``handles`` what tasks can be given."""
+    roots = optimize(roots)
+    local = runs_locally(roots)
+    lowering = Lowering(_keep if local else _put)
+    blocks = lowering.run(roots)
+    keys = list(
+        dict.fromkeys(b.key for row in blocks for b in row if type(b) is Ref)
+    )  # fmt: skip
+    if local:
+        made = run_here(lowering.tasks, keys)
+    elif keys:
+        from agentic_ray.runtime import get_session
+        from agentic_ray.runtime.progress import ProgressBar
+
+        session = get_session()
+        run = session.submit(TaskGraph(lowering.tasks, keys))
+        with ProgressBar("array", run.items_total, progress, session.settings) as bar:
+            while not run.wait(0.1):
+                bar.update(run.items_done)
+        if handles:
+            if run.error is not None:
+                raise run.error
+            made = dict(zip(keys, run.handles(), strict=True))
+        else:
+            made = dict(zip(keys, run.result(), strict=True))
+    else:
+        made = {}
+    result = [[made[b.key] if type(b) is Ref else b for b in row] for row in blocks]
+    return result if handles else [_fetched(row) for row in result]
+
+
+def _fetched(blocks: list[Any]) -> list[Any]:
+    """``blocks`` with what is in the object store brought here."""
+    if all(isinstance(block, np.ndarray) for block in blocks):
+        return blocks
+    from agentic_ray.runtime import Stored
+    from agentic_ray.runtime import stored as fetch
+
+    return [fetch(block.ref)[1] if isinstance(block, Stored) else block for block in blocks]
+
+
+def run_here(tasks: Sequence[Task], outputs: Sequence[str]) -> dict[str, Any]:
+    """Run tasks, listed in a valid order, in this thread; values are dropped after last use."""
+    left = Counter(key for task in tasks for key in task.dependencies)
+    left.update(outputs)
+    made: dict[str, Any] = {}
+    for task in tasks:
+        args = replace_refs(task.args, made.__getitem__) if task.dependencies else task.args
+        function: Any = task.codelet.cpu
+        made[task.key] = function(*args, **task.kwargs, xp=np)
+        for key in task.dependencies:
+            left[key] -= 1
+            if not left[key]:
+                del made[key]
+    return made
+
+
+def _assemble(root: Node, blocks: Sequence[Any]) -> NDArray:
+    if len(blocks) == 1:
+        only: NDArray = np.asarray(blocks[0])
+        return only
+    whole = np.empty(root.shape, root.dtype)
+    for region, block in zip(block_slices(root.chunks), blocks, strict=True):
+        whole[region] = block
+    return whole
+
+
+def _keep(node: Node, blocks: Sequence[Any]) -> list[Any]:
+    return list(blocks)
+
+
+_placed: weakref.WeakKeyDictionary[Node, list[Any]] = weakref.WeakKeyDictionary()
+
+
+def _put(node: Node, blocks: Sequence[Any]) -> list[Any]:
+    """Blocks of the caller's memory in the object store; small ones travel in the call."""
+    from agentic_ray.runtime import get_session, put
+
+    found = _placed.get(node)
+    if found is None:
+        get_session()
+        found = _placed[node] = [put(np.ascontiguousarray(block)) for block in blocks]
+    return found

@@ -1,0 +1,348 @@
+"""From expressions to chunk tasks: what is fused in one program, and what each block needs.
+
+Decides nothing about where tasks run; it only lists them in a valid order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from agentic_ray.array.core.chunks import block_slices, numblocks, offsets, strides
+from agentic_ray.array.core.node import Node, topological
+from agentic_ray.array.core.program import Call, Program, Reducing, Step, codelet, finish
+from agentic_ray.graph import Codelet, CostHint, Ref, Resources, Tag, Task, tree_reduce
+
+RECOMPUTE_WEIGHT = 16.0
+"""An elementwise chain up to this cost is computed again by each of its users rather than
+written to memory once: writing a new element costs about as much as 16 additions."""
+PROGRAM_WEIGHT = 256.0
+"""Longer chains are cut, so that programs stay small."""
+
+_TINY = CostHint(items=0)
+
+
+class Lowering:
+    """The tasks of some expressions under construction.
+
+    Parameters
+    ----------
+    place : callable
+        Turns a block of an array in the caller's memory into a task's argument.
+    """
+
+    def __init__(self, place: Callable[[Node, Sequence[Any]], list[Any]]) -> None:
+        self.tasks: list[Task] = []
+        self._place = place
+        self._blocks: dict[Node, list[Any]] = {}
+        self._inlined: set[Node] = set()
+
+    def run(self, roots: Sequence[Node]) -> list[list[Any]]:
+        """Lower ``roots``; for each its blocks in C order, as task arguments."""
+        order = list(topological(roots))
+        self._choose_inlined(order, set(roots))
+        for node in order:
+            if node.op.kind not in ("literal", "create", "data") and node not in self._inlined:
+                self.blocks(node)
+        return [self.blocks(root) for root in roots]
+
+    def blocks(self, node: Node) -> list[Any]:
+        """The blocks of ``node`` in C order: a Ref, a stored value or an array each."""
+        found = self._blocks.get(node)
+        if found is None:
+            found = self._blocks[node] = self._lower(node)
+        return found
+
+    def emit(
+        self,
+        key: str,
+        code: Codelet,
+        args: tuple[Any, ...],
+        cost: CostHint = _TINY,
+        resources: Resources | None = None,
+        device: str = "cpu",
+    ) -> Ref:
+        """Add one task; Refs directly among ``args`` or in a list there are its dependencies."""
+        dependencies: dict[str, None] = {}
+        for arg in args:
+            if type(arg) is Ref:
+                dependencies[arg.key] = None
+            elif type(arg) is list:
+                for element in arg:
+                    if type(element) is Ref:
+                        dependencies[element.key] = None
+        self.tasks.append(
+            Task(
+                key,
+                code,
+                args,
+                {},
+                tuple(dependencies),
+                "gpu" if device == "gpu" else "any",
+                resources or Resources(),
+                cost,
+            )
+        )
+        return Ref(key)
+
+    def call(
+        self,
+        node: Node,
+        kernel: Callable[..., Any],
+        rows: Iterable[tuple[Any, ...]],
+        *,
+        params: tuple[Any, ...] = (),
+        label: str = "",
+        read_bytes: int | None = None,
+        written_bytes: int | None = None,
+        flops: float = 0.0,
+    ) -> list[Any]:
+        """One task ``kernel(xp, *row, *params)`` for each row of arguments.
+
+        ``read_bytes`` and ``written_bytes`` are of all tasks together; by default what the
+        node reads and what it is.
+        """
+        table = list(rows)
+        if read_bytes is None:
+            read_bytes = sum(source.nbytes for source in node.inputs)
+        if written_bytes is None:
+            written_bytes = node.nbytes
+        code = codelet(node.op.name + label, Call(kernel, params))
+        return self._tasks(node, code, table, label, read_bytes, written_bytes, flops)
+
+    def _tasks(
+        self,
+        node: Node,
+        code: Codelet,
+        table: Sequence[tuple[Any, ...]],
+        label: str,
+        read_bytes: int,
+        written_bytes: int,
+        flops: float = 0.0,
+    ) -> list[Any]:
+        each = max(len(table), 1)
+        cost = CostHint(flops / each, read_bytes // each + 1, written_bytes // each + 1)
+        resources = Resources(memory_bytes=(read_bytes + 2 * written_bytes) // each)
+        prefix = f"{node.name}{label}/"
+        return [
+            self.emit(f"{prefix}{i}", code, row, cost, resources, node.device)
+            for i, row in enumerate(table)
+        ]
+
+    # --- one node ----------------------------------------------------------------------
+
+    def _lower(self, node: Node) -> list[Any]:
+        kind = node.op.kind
+        if node.value is not None:
+            return self._cut(node, node.value)
+        if kind == "data":
+            return self._cut(node, node.params[0].value)
+        if kind == "stored":
+            return list(node.params[0].value)
+        if kind == "tasks":
+            assert node.op.lower is not None
+            return node.op.lower(node, self)
+        if kind == "pick":
+            values = self.blocks(node.inputs[0])
+            return self.call(node, node.op.kernel, [(v,) for v in values], params=node.params)
+        if kind == "reduce":
+            return self._lower_reduce(node)
+        return self._lower_map(node)
+
+    def _cut(self, node: Node, array: Any) -> list[Any]:
+        if node.blocks == 1:
+            return self._place(node, [array])
+        return self._place(node, [array[region] for region in block_slices(node.chunks)])
+
+    def _lower_map(self, node: Node) -> list[Any]:
+        """Elementwise chains and blocks made from their position."""
+        program, columns, read = self._fuse([node], node, None)
+        code = codelet(_title(program, node.op.name), program)
+        rows = list(zip(*columns, strict=True)) if columns else [()] * node.blocks
+        return self._tasks(node, code, rows, "", read, node.nbytes, node.size * node.op.weight)
+
+    def _lower_reduce(self, node: Node) -> list[Any]:
+        axes, keepdims, *params = node.params
+        reduction = node.op.reduction
+        assert reduction is not None
+        operand = node.inputs[0]
+        grid = numblocks(operand.chunks)
+        per_result = 1
+        count = 1
+        for axis in axes:
+            per_result *= grid[axis]
+            count *= operand.shape[axis]
+        reducing = Reducing(
+            reduction, (), axes, keepdims, tuple(params), count if per_result == 1 else None
+        )
+        program, columns, read = self._fuse(node.inputs, operand, reducing)
+        code = codelet(_title(program, node.op.name), program)
+        partial_bytes = node.nbytes * per_result
+        table = list(zip(*columns, strict=True))
+        if per_result == 1:
+            return self._tasks(node, code, table, "", read, partial_bytes)
+        partials = self._tasks(node, code, table, ".partial", read, partial_bytes)
+        order = np.arange(len(partials)).reshape(grid)
+        kept = [axis for axis in range(len(grid)) if axis not in axes]
+        groups = order.transpose([*kept, *axes]).reshape(-1, per_result).tolist()
+        combine = codelet(f"{node.op.name}.combine", reduction.combine)
+        last = codelet(
+            f"{node.op.name}.final",
+            Call(finish, (reduction, axes, keepdims, count, *params)),
+        )
+        tag: Tag = "gpu" if node.device == "gpu" else "any"
+        results: list[Any] = []
+        for i, group in enumerate(groups):
+            tasks, root = tree_reduce(
+                [partials[at].key for at in group], combine, tag=tag, cost=_TINY
+            )
+            self.tasks += tasks
+            results.append(self.emit(f"{node.name}/{i}", last, (Ref(root),), device=node.device))
+        return results
+
+    # --- fusion ------------------------------------------------------------------------
+
+    def _choose_inlined(self, order: Sequence[Node], roots: set[Node]) -> None:
+        users: dict[Node, list[Node]] = {node: [] for node in order}
+        for node in order:
+            if node.value is None:
+                for source in dict.fromkeys(node.inputs):
+                    users[source].append(node)
+        weight: dict[Node, float] = {}
+        for node in order:
+            if node.op.kind != "map" or node.value is not None:
+                weight[node] = 0.0
+                continue
+            own = node.op.weight + sum(
+                weight[source] for source in node.inputs if source in self._inlined
+            )
+            weight[node] = own
+            if (
+                node not in roots
+                and own <= PROGRAM_WEIGHT
+                and (len(users[node]) == 1 or own <= RECOMPUTE_WEIGHT)
+                and all(_absorbs(user, node) for user in users[node])
+            ):
+                self._inlined.add(node)
+
+    def _fuse(
+        self, outputs: Sequence[Node], grid: Node, reducing: Reducing | None
+    ) -> tuple[Program, list[list[Any]], int]:
+        """The program that computes ``outputs`` per block of ``grid``, and its arguments.
+
+        Returns
+        -------
+        program : Program
+        columns : list of list
+            Per input of the program one argument for each block.
+        read_bytes : int
+        """
+        inside: list[Node] = []
+        seen: set[Node] = set()
+        stack = [(node, False) for node in reversed(outputs)]
+        leaves: dict[Node, None] = {}
+        constants: dict[Node, None] = {}
+        while stack:
+            node, ready = stack.pop()
+            if ready:
+                inside.append(node)
+                continue
+            if node in seen:
+                continue
+            seen.add(node)
+            if node.op.kind == "literal":
+                constants[node] = None
+            elif node.value is not None:
+                leaves[node] = None
+            elif node.op.kind == "create":
+                leaves[node] = None
+                inside.append(node)
+            elif node.op.kind == "map" and (
+                node in self._inlined or (reducing is None and node in outputs)
+            ):
+                stack.append((node, True))
+                stack.extend((source, False) for source in reversed(node.inputs))
+            else:
+                leaves[node] = None
+        register = {node: i for i, node in enumerate([*leaves, *constants])}
+        steps: list[Step] = []
+        for node in inside:
+            if node.op.kind == "create":
+                registers: tuple[int, ...] = (register[node],)
+            else:
+                registers = tuple(register[source] for source in node.inputs)
+            steps.append(Step(node.op.kernel, registers, node.params))
+            register[node] = len(leaves) + len(constants) + len(steps) - 1
+        located = tuple(node.op.kind == "create" and node.value is None for node in leaves)
+        if reducing is not None:
+            reducing = Reducing(
+                reducing.steps,
+                tuple(register[node] for node in outputs),
+                reducing.axes,
+                reducing.keepdims,
+                reducing.params,
+                reducing.count,
+            )
+        program = Program(
+            located,
+            tuple(node.params for node in constants),
+            tuple(steps),
+            grid.dtype,
+            reducing,
+        )
+        columns = [
+            self._column(node, grid, is_location)
+            for node, is_location in zip(leaves, located, strict=True)
+        ]
+        read = sum(
+            node.nbytes for node, is_location in zip(leaves, located, strict=True)
+            if not is_location
+        )  # fmt: skip
+        return program, columns, read
+
+    def _column(self, node: Node, grid: Node, located: bool) -> list[Any]:
+        """For each block of ``grid`` the block of ``node`` that broadcasts to it."""
+        values = _locations(node) if located else self.blocks(node)
+        counts, wanted = numblocks(node.chunks), numblocks(grid.chunks)
+        if counts == wanted:
+            return values
+        if len(values) == 1:
+            return values * grid.blocks
+        index = np.zeros(wanted, dtype=np.intp)
+        skip = len(wanted) - len(counts)
+        for axis, (stride, length) in enumerate(zip(strides(counts), counts, strict=True)):
+            if length > 1:
+                shape = [1] * len(wanted)
+                shape[skip + axis] = length
+                index += (np.arange(length) * stride).reshape(shape)
+        return [values[i] for i in index.ravel().tolist()]
+
+
+def _absorbs(user: Node, node: Node) -> bool:
+    """Whether ``user``'s program can compute ``node`` block by block."""
+    if user.op.kind == "map":
+        return user.shape == node.shape and user.chunks == node.chunks
+    if user.op.kind == "reduce":
+        operand = user.inputs[0]
+        return operand.shape == node.shape and operand.chunks == node.chunks
+    return False
+
+
+def _locations(node: Node) -> list[Any]:
+    starts: list[tuple[int, ...]] = [()]
+    shapes: list[tuple[int, ...]] = [()]
+    for lengths in node.chunks:
+        begin = offsets(lengths)[:-1]
+        starts = [(*head, at) for head in starts for at in begin]
+        shapes = [(*head, n) for head in shapes for n in lengths]
+    return list(zip(starts, shapes, strict=True))
+
+
+def _title(program: Program, last: str) -> str:
+    """A name that the cost model can learn under: the operations in order."""
+    names = [getattr(step.kernel, "__name__", last).strip("_") for step in program.steps]
+    if program.reducing is not None or not names:
+        names.append(last)
+    return "+".join(names)[:80]

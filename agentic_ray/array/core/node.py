@@ -1,0 +1,241 @@
+"""Expression nodes: immutable, hash-consed, with shape, dtype and chunks known when made.
+
+One node type; what a node does is its `Op`. Nothing here computes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from agentic_ray.array.core.chunks import Chunks, Shape, block_count
+
+NDArray: TypeAlias = np.ndarray[Any, Any]
+DType: TypeAlias = np.dtype[Any]
+Kind = Literal[
+    "literal",  # a Python scalar, weakly typed
+    "data",  # an array in the caller's memory
+    "stored",  # chunks in the object store
+    "create",  # chunks made from their own position
+    "map",  # elementwise with broadcasting
+    "reduce",  # partial, combine, final
+    "tasks",  # lowers itself
+    "pick",  # one of the values of a node with several
+]
+
+SMALL_ELEMENTS = 16384
+"""Arrays up to this size are one cache block: computed at once, in one piece."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Op:
+    """An operation: its kernel over an array namespace and how it becomes tasks.
+
+    Parameters
+    ----------
+    name : str
+    kind : Kind
+    kernel : callable
+        ``kernel(xp, *values, *params)`` on whole arrays (and, for a map, on blocks). For
+        ``create``: ``kernel(xp, (starts, shape), *params)``.
+    lower : callable or None
+        ``lower(node, lowering)`` gives the node's blocks in C order; for kind ``tasks``.
+    weight : float
+        Cost of an element, relative to an addition.
+    reduction : Reduction or None
+        For kind ``reduce``.
+    """
+
+    name: str
+    kind: Kind
+    kernel: Callable[..., Any]
+    lower: Callable[[Node, Any], list[Any]] | None = None
+    weight: float = 1.0
+    reduction: Reduction | None = None
+
+    def __repr__(self) -> str:
+        return f"<Op {self.name}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """The three steps of a reduction; a partial value is an array or a tuple of arrays.
+
+    Parameters
+    ----------
+    partial : callable
+        ``partial(xp, *blocks, axes, *params)``, reduced axes kept with length 1.
+    combine : callable
+        ``combine(left, right, *, xp)``, associative.
+    final : callable
+        ``final(xp, value, count, *params)``: the result; ``count`` elements went in each.
+    blocked : bool
+        Partial values are small, so that a chunk may be reduced cache block by cache block.
+    """
+
+    partial: Callable[..., Any]
+    combine: Callable[..., Any]
+    final: Callable[..., Any]
+    blocked: bool = True
+
+
+class Held:
+    """An unhashable parameter, compared by identity."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+class Node:
+    """One array-valued expression. Make it with `make`, which shares equal ones."""
+
+    __slots__ = (
+        "__weakref__",
+        "chunks",
+        "device",
+        "dtype",
+        "inputs",
+        "key",
+        "op",
+        "params",
+        "shape",
+        "size",
+        "small",
+        "value",
+    )
+
+    def __init__(
+        self,
+        op: Op,
+        inputs: tuple[Node, ...],
+        params: tuple[Any, ...],
+        shape: Shape,
+        dtype: DType,
+        chunks: Chunks,
+        device: str,
+    ) -> None:
+        self.op = op
+        self.inputs = inputs
+        self.params = params
+        self.shape = shape
+        self.dtype = dtype
+        self.chunks = chunks
+        self.device = device
+        self.size: int = math.prod(shape)
+        self.key: int = next(_counter)
+        self.value: Any = None
+        small = self.size <= SMALL_ELEMENTS
+        if small:
+            for lengths in chunks:
+                if len(lengths) != 1:
+                    small = False
+                    break
+            else:
+                for node in inputs:
+                    if not node.small:
+                        small = False
+                        break
+        self.small: bool = small
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    @property
+    def blocks(self) -> int:
+        return block_count(self.chunks)
+
+    @property
+    def name(self) -> str:
+        """Name within this process, unique for what the node computes."""
+        return f"{self.op.name}#{self.key}"
+
+    def __repr__(self) -> str:
+        return f"<{self.name} {self.dtype}{list(self.shape)} in {self.blocks}>"
+
+
+_counter = itertools.count()
+_known: weakref.WeakValueDictionary[tuple[Any, ...], Node] = weakref.WeakValueDictionary()
+
+
+def make(
+    op: Op,
+    inputs: tuple[Node, ...],
+    params: tuple[Any, ...],
+    shape: Shape,
+    dtype: DType,
+    chunks: Chunks,
+    device: str | None = None,
+) -> Node:
+    """The node for this expression: the one that exists already, or a new one."""
+    if device is None:
+        device = "cpu"
+        for node in inputs:
+            if node.device != "cpu":
+                device = node.device
+                break
+    key = (op, inputs, params, shape, dtype, chunks, device)
+    found = _known.get(key)
+    if found is None:
+        found = Node(op, inputs, params, shape, dtype, chunks, device)
+        _known[key] = found
+    return found
+
+
+def literal(value: bool | int | float | complex) -> Node:
+    """A Python scalar as an operand: its type gives way to the other operand's."""
+    kind = type(value)
+    # 1, 1.0 and True are equal, and so are 0.0 and -0.0: only type and text tell them apart.
+    params = (kind.__name__, repr(value), value)
+    return make(LITERAL, (), params, (), np.dtype(kind if kind in _EXACT else object), ())
+
+
+_EXACT = (bool, int, float, complex)
+
+
+def _literal_kernel(xp: Any, kind: str, text: str, value: Any) -> Any:
+    return value
+
+
+def _data_kernel(xp: Any, held: Held) -> Any:
+    return held.value
+
+
+LITERAL = Op("literal", "literal", _literal_kernel)
+DATA = Op("data", "data", _data_kernel)
+
+
+def data(array: NDArray, chunks: Chunks, device: str = "cpu") -> Node:
+    """A leaf over an array in memory, which nobody may change from now on."""
+    node = Node(DATA, (), (Held(array),), array.shape, array.dtype, chunks, device)
+    if node.small:
+        node.value = array
+    return node
+
+
+def topological(roots: Sequence[Node]) -> Iterator[Node]:
+    """Every node under ``roots`` after its inputs, each once; values already there are leaves."""
+    done: set[Node] = set()
+    stack: list[tuple[Node, bool]] = [(root, False) for root in reversed(roots)]
+    while stack:
+        node, ready = stack.pop()
+        if node in done:
+            continue
+        if ready or node.value is not None or not node.inputs:
+            done.add(node)
+            yield node
+            continue
+        stack.append((node, True))
+        stack.extend((source, False) for source in reversed(node.inputs) if source not in done)

@@ -1,0 +1,218 @@
+"""Fused kernels: a chain of elementwise steps, and perhaps a reduction, in one pass per chunk.
+
+A `Program` is what a chunk task calls. It runs cache block by cache block, so temporaries stay
+in the core's cache. Which expressions are put in one program is decided in ``lower``.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from agentic_ray.array.core.chunks import Shape, block_slices, contiguous
+from agentic_ray.array.core.node import SMALL_ELEMENTS, Reduction
+from agentic_ray.graph import Codelet, fold
+
+Location = tuple[tuple[int, ...], tuple[int, ...]]
+"""Where a created block lies: its start and its shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One kernel call: which registers it reads. Its result is the next register."""
+
+    kernel: Callable[..., Any]
+    registers: tuple[int, ...]
+    params: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reducing:
+    """A reduction at the end of a program. ``count``: elements per result; None: leave partial."""
+
+    steps: Reduction
+    registers: tuple[int, ...]
+    axes: tuple[int, ...]
+    keepdims: bool
+    params: tuple[Any, ...]
+    count: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Steps over blocks. Registers are the inputs, then the constants, then each step's result.
+
+    ``located`` marks inputs that are the `Location` of a block to create. Constants carry type
+    and text beside the value, since 1 == 1.0 == True would make different programs equal.
+    """
+
+    located: tuple[bool, ...]
+    constants: tuple[tuple[str, str, Any], ...]
+    steps: tuple[Step, ...]
+    dtype: np.dtype[Any]
+    reducing: Reducing | None = None
+
+    def __call__(self, *blocks: Any, xp: Any) -> Any:
+        shape = self._shape(blocks)
+        size = 1
+        for length in shape:
+            size *= length
+        whole = self.reducing is not None and not self.reducing.steps.blocked
+        if size <= SMALL_ELEMENTS or whole or xp is not np:
+            registers = self._run(xp, blocks)
+            if self.reducing is None:
+                return as_array(xp, registers[-1])
+            return self._finish(xp, self._partial(xp, self.reducing, registers))
+        if self.reducing is None:
+            out = xp.empty(shape, self.dtype)
+            for region in block_slices(contiguous(shape, SMALL_ELEMENTS)):
+                out[region] = self._run(xp, self._cut(blocks, region, shape))[-1]
+            return out
+        return self._finish(xp, self._reduce(xp, self.reducing, blocks, shape))
+
+    def _shape(self, blocks: Sequence[Any]) -> Shape:
+        shapes = [
+            block[1] if located else block.shape
+            for block, located in zip(blocks, self.located, strict=True)
+        ]
+        first = shapes[0] if shapes else ()
+        if all(shape == first for shape in shapes):
+            return tuple(first)
+        return np.broadcast_shapes(*shapes)
+
+    def _cut(self, blocks: Sequence[Any], region: tuple[slice, ...], shape: Shape) -> list[Any]:
+        """The parts of ``blocks`` that broadcast to ``region``."""
+        result: list[Any] = []
+        for block, located in zip(blocks, self.located, strict=True):
+            own = block[1] if located else block.shape
+            if not own:
+                result.append(block)
+                continue
+            skip = len(shape) - len(own)
+            part = tuple(
+                slice(0, 1) if length == 1 else region[skip + axis]
+                for axis, length in enumerate(own)
+            )
+            if located:
+                starts = tuple(a + p.start for a, p in zip(block[0], part, strict=True))
+                result.append((starts, tuple(p.stop - p.start for p in part)))
+            else:
+                result.append(block[part])
+        return result
+
+    def _run(self, xp: Any, blocks: Sequence[Any]) -> list[Any]:
+        registers: list[Any] = [*blocks, *(value for _, _, value in self.constants)]
+        for step in self.steps:
+            operands = [registers[i] for i in step.registers]
+            registers.append(step.kernel(xp, *operands, *step.params))
+        return registers
+
+    def _partial(self, xp: Any, reducing: Reducing, registers: Sequence[Any]) -> Any:
+        operands = [registers[i] for i in reducing.registers]
+        return reducing.steps.partial(xp, *operands, reducing.axes, *reducing.params)
+
+    def _reduce(self, xp: Any, reducing: Reducing, blocks: Sequence[Any], shape: Shape) -> Any:
+        combine = functools.partial(reducing.steps.combine, xp=xp)
+        grid = contiguous(shape, SMALL_ELEMENTS)
+        cuts: list[list[slice]] = []
+        for lengths in grid:
+            ends = list(itertools.accumulate(lengths))
+            cuts.append([slice(e - n, e) for e, n in zip(ends, lengths, strict=True)])
+        kept = [[slice(0, 1)] if a in reducing.axes else cuts[a] for a in range(len(shape))]
+        gone = [cuts[a] if a in reducing.axes else [slice(None)] for a in range(len(shape))]
+        result: Any = None
+        for outer in itertools.product(*kept):
+            parts = (
+                self._partial(
+                    xp,
+                    reducing,
+                    self._run(
+                        xp,
+                        self._cut(
+                            blocks,
+                            tuple(
+                                i if a in reducing.axes else o
+                                for a, (i, o) in enumerate(zip(inner, outer, strict=True))
+                            ),
+                            shape,
+                        ),
+                    ),
+                )
+                for inner in itertools.product(*gone)
+            )
+            value = fold(combine, parts)
+            if all(len(axis) == 1 for axis in kept):
+                return value
+            if result is None:
+                whole = tuple(1 if a in reducing.axes else n for a, n in enumerate(shape))
+                result = _allocate(xp, value, whole)
+            _store(result, value, outer)
+        return result
+
+    def _finish(self, xp: Any, value: Any) -> Any:
+        reducing = self.reducing
+        if reducing is None or reducing.count is None:
+            return value
+        return finish(
+            xp, value, reducing.steps, reducing.axes, reducing.keepdims, reducing.count,
+            *reducing.params,
+        )  # fmt: skip
+
+
+def _allocate(xp: Any, value: Any, shape: Shape) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_allocate(xp, part, shape) for part in value)
+    return xp.empty(shape, value.dtype)
+
+
+def _store(result: Any, value: Any, region: tuple[slice, ...]) -> None:
+    if isinstance(value, tuple):
+        for out, part in zip(result, value, strict=True):
+            _store(out, part, region)
+    else:
+        result[region] = value
+
+
+def finish(
+    xp: Any,
+    value: Any,
+    steps: Reduction,
+    axes: tuple[int, ...],
+    keepdims: bool,
+    count: int,
+    *params: Any,
+) -> Any:
+    """The result of a reduction from its combined partial value."""
+    result = steps.final(xp, value, count, *params)
+    if isinstance(result, tuple):
+        return result
+    result = as_array(xp, result)
+    return result if keepdims or not axes else xp.squeeze(result, axis=axes)
+
+
+def as_array(xp: Any, value: Any) -> Any:
+    """``value`` as an array of ``xp``: NumPy's kernels give scalars for 0-d operands."""
+    return value if isinstance(value, xp.ndarray) else xp.asarray(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A kernel over ``xp`` with its parameters, as a task calls it."""
+
+    kernel: Callable[..., Any]
+    params: tuple[Any, ...] = ()
+
+    def __call__(self, *values: Any, xp: Any) -> Any:
+        result = self.kernel(xp, *values, *self.params)
+        return result if isinstance(result, tuple) else as_array(xp, result)
+
+
+@functools.lru_cache(maxsize=1024)
+def codelet(name: str, function: Callable[..., Any]) -> Codelet:
+    """The codelet that calls ``function`` on either kind of device."""
+    return Codelet(f"array.{name}", function, function)

@@ -1,0 +1,544 @@
+"""Reading and assigning by index: slices, integers, integer arrays, masks, take.
+
+Shapes are always known: where one depends on data (a mask, positions), the data are computed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
+
+from agentic_ray.array.array_object import Array
+from agentic_ray.array.core import build, evaluate
+from agentic_ray.array.core import chunks as grids
+from agentic_ray.array.core.build import blockwise_op, elementwise, gufunc_op, operand
+from agentic_ray.array.core.build import strict_operand as strict
+from agentic_ray.array.core.chunks import Shape
+from agentic_ray.array.core.node import Held, NDArray, Node, Op, make
+from agentic_ray.array.core.views import (
+    AxisIndex,
+    assigned,
+    expanded,
+    permuted,
+    rechunk,
+    reshaped,
+    sliced,
+    squeezed,
+)
+from agentic_ray.array.dtypes import cast
+
+
+@dataclass(slots=True)
+class Index:
+    """A parsed index.
+
+    ``basic`` has an entry for each axis of the array with new axes put in at ``new``;
+    ``arrays`` maps axes to integer arrays; ``first`` is where their axes go in the result.
+    """
+
+    basic: list[AxisIndex]
+    new: tuple[int, ...]
+    arrays: dict[int, NDArray]
+    first: int
+
+
+def _parts(key: Any, ndim: int) -> list[Any]:
+    """The entries of a key with masks turned into positions and the ellipsis spelled out."""
+    entries = list(key) if isinstance(key, tuple) else [key]
+    parts: list[Any] = []
+    for entry in entries:
+        if isinstance(entry, list):
+            entry = np.asarray(entry, dtype=None if entry else np.intp)
+        if isinstance(entry, Array) and entry.dtype.kind == "b":
+            entry = evaluate.value(entry._node)
+        if isinstance(entry, bool | np.bool_) or (
+            isinstance(entry, np.ndarray) and entry.dtype.kind == "b"
+        ):
+            parts.append(np.asarray(entry))
+        else:
+            parts.append(entry)
+    used = 0
+    for entry in parts:
+        if isinstance(entry, np.ndarray) and entry.dtype.kind == "b":
+            used += entry.ndim
+        elif entry is not None and entry is not Ellipsis:
+            used += 1
+    ellipses = [i for i, entry in enumerate(parts) if entry is Ellipsis]
+    if len(ellipses) > 1:
+        raise IndexError("an index can only have a single ellipsis ('...')")
+    if used > ndim:
+        raise IndexError(
+            f"too many indices for array: array is {ndim}-dimensional, but {used} were indexed"
+        )
+    fill = [slice(None)] * (ndim - used)
+    at = ellipses[0] if ellipses else len(parts)
+    return [*parts[:at], *fill, *parts[at + 1 :]]
+
+
+def parse(key: Any, shape: Shape) -> Index:
+    """Understand ``key`` as NumPy does.
+
+    Raises
+    ------
+    IndexError
+        Too many entries, a position outside the axis, a mask of another shape, or an entry
+        that is no index at all.
+    """
+    basic: list[AxisIndex] = []
+    new: list[int] = []
+    arrays: dict[int, Any] = {}
+    numbers: list[int] = []
+    separated = False
+    axis = 0  # of the array
+    last_array = -1
+    for place, entry in enumerate(_parts(key, len(shape))):
+        at = len(basic)
+        if entry is None:
+            new.append(at)
+            basic.append(("s", 0, 1, 1))
+        elif isinstance(entry, slice):
+            start, stop, step = _slice_numbers(entry).indices(shape[axis])
+            count = max(0, -((start - stop) // step) if step > 0 else -((stop - start) // -step))
+            basic.append(("s", start if count else 0, count, step if count else 1))
+            axis += 1
+        elif isinstance(entry, np.ndarray) and entry.dtype.kind == "b":
+            wanted = shape[axis : axis + entry.ndim]
+            if entry.shape != wanted:
+                raise IndexError(
+                    f"boolean index did not match indexed array: mask {entry.shape}, axes {wanted}"
+                )
+            found = entry.nonzero() if entry.ndim else (np.zeros(int(entry), np.intp),)
+            if not entry.ndim:  # like a new axis of length 0 or 1
+                new.append(at)
+            for positions in found:
+                arrays[len(basic)] = positions
+                basic.append(("s", 0, 1 if not entry.ndim else shape[axis], 1))
+                axis += entry.ndim > 0
+            separated |= last_array not in (-1, place - 1)
+            last_array = place
+        else:
+            value = _positions(entry, shape[axis], axis)
+            if isinstance(value, int):
+                numbers.append(at)
+                basic.append(("i", value))
+            else:
+                arrays[at] = value
+                basic.append(("s", 0, shape[axis], 1))
+            separated |= last_array not in (-1, place - 1)
+            last_array = place
+            axis += 1
+    if arrays:
+        # Next to arrays an integer is one of them, as in NumPy.
+        for at in numbers:
+            arrays[at] = np.asarray(basic[at][1])
+            basic[at] = ("s", 0, _length_at(basic, new, shape, at), 1)
+    first = 0
+    if arrays and not separated:
+        first = min(arrays)
+    return Index(basic, tuple(new), dict(sorted(arrays.items())), first)
+
+
+def _length_at(basic: Sequence[AxisIndex], new: Sequence[int], shape: Shape, at: int) -> int:
+    return shape[at - sum(1 for axis in new if axis < at)]
+
+
+def _slice_numbers(entry: slice) -> slice:
+    def number(value: Any) -> Any:
+        return None if value is None else operator.index(value)
+
+    return slice(number(entry.start), number(entry.stop), number(entry.step))
+
+
+def _positions(entry: Any, length: int, axis: int) -> int | NDArray:
+    """An integer or integer array as positions in ``0..length``."""
+    if isinstance(entry, Array):
+        if entry.dtype.kind not in "iu":
+            raise IndexError(f"arrays used as indices must be of integer type, not {entry.dtype}")
+        entry = int(entry) if not entry.shape else evaluate.value(entry._node)
+    if isinstance(entry, np.ndarray) and entry.ndim:
+        if entry.dtype.kind not in "iu":
+            raise IndexError(f"arrays used as indices must be of integer type, not {entry.dtype}")
+        return checked_positions(entry, length, axis)
+    try:
+        value = operator.index(entry)
+    except TypeError:
+        raise IndexError(
+            "only integers, slices, ellipsis, None and integer or boolean arrays are valid "
+            f"indices, not {type(entry).__name__}"
+        ) from None
+    if not -length <= value < length:
+        raise IndexError(f"index {value} is out of bounds for axis {axis} with size {length}")
+    return value + length if value < 0 else value
+
+
+def checked_positions(positions: NDArray, length: int, axis: int) -> NDArray:
+    """Positions made non-negative.
+
+    Raises
+    ------
+    IndexError
+        One lies outside the axis.
+    """
+    positions = positions.astype(np.intp, copy=False)
+    if positions.size and (positions.min() < -length or positions.max() >= length):
+        wrong = positions[(positions < -length) | (positions >= length)][0]
+        raise IndexError(f"index {wrong} is out of bounds for axis {axis} with size {length}")
+    return np.where(positions < 0, positions + length, positions)
+
+
+# --- reading -----------------------------------------------------------------------------
+
+
+def getitem(node: Node, key: Any) -> Node:
+    """``x[key]``."""
+    if isinstance(key, Array) and key.dtype.kind == "b" and key.ndim and not key._node.small:
+        return masked(node, key._node)
+    index = parse(key, node.shape)
+    if index.new:
+        node = expanded(node, index.new)
+    node = sliced(node, tuple(index.basic))
+    if not index.arrays:
+        return node
+    # Integers dropped no axes here: next to arrays they are arrays.
+    spread = np.broadcast_arrays(*_broadcastable(list(index.arrays.values())))
+    axes = tuple(index.arrays)
+    return _placed(node, axes, spread, index.first)
+
+
+def _broadcastable(arrays: list[NDArray]) -> list[NDArray]:
+    try:
+        np.broadcast_shapes(*[array.shape for array in arrays])
+    except ValueError:
+        shapes = " ".join(str(array.shape) for array in arrays)
+        raise IndexError(
+            f"shape mismatch: indexing arrays could not be broadcast together: {shapes}"
+        ) from None
+    return arrays
+
+
+def _placed(node: Node, axes: tuple[int, ...], arrays: Sequence[NDArray], first: int) -> Node:
+    """Gather along ``axes`` with arrays of one shape; their axes go to position ``first``."""
+    shape = arrays[0].shape
+    rest = tuple([a for a in range(node.ndim) if a not in axes])
+    taken = gather(permuted(node, (*axes, *rest)), tuple(range(len(axes))), arrays)
+    if len(shape) != 1:
+        taken = _unflattened(taken, shape)
+    before = sum(1 for a in rest if a < first)
+    ahead = tuple(range(len(shape), len(shape) + before))
+    behind = tuple(range(len(shape) + before, taken.ndim))
+    return permuted(taken, (*ahead, *range(len(shape)), *behind))
+
+
+def _unflattened(node: Node, shape: Shape) -> Node:
+    """The first axis in the shape of the index arrays."""
+    return reshaped(node, (*shape, *node.shape[1:]))
+
+
+def gather(node: Node, axes: tuple[int, ...], arrays: Sequence[NDArray]) -> Node:
+    """Elements at positions ``arrays`` (flattened) along ``axes``, which must be consecutive;
+    in the result the first of them stands for all."""
+    count = arrays[0].size
+    flat = tuple([np.ascontiguousarray(array.reshape(-1)) for array in arrays])
+    at = axes[0]
+    rest = node.shape[:at], node.shape[at + len(axes) :]
+    shape = (*rest[0], count, *rest[1])
+    per_row = math.prod([max(c) for a, c in enumerate(node.chunks) if a not in axes])
+    limit = max(1, grids.rules().elements(node.dtype) // max(per_row, 1))
+    chunks = (*node.chunks[:at], grids.regular(count, limit), *node.chunks[at + len(axes) :])
+    return make(_GATHER, (node,), (at, len(axes), Held(flat)), shape, node.dtype, chunks)
+
+
+def _gather_kernel(xp: Any, x: Any, at: int, width: int, held: Held) -> Any:
+    return x[(slice(None),) * at + tuple([xp.asarray(array) for array in held.value])]
+
+
+def _gathered(xp: Any, blocks: Sequence[Any], parts: Any, at: int, count: int) -> Any:
+    """Rows of several blocks put in their places."""
+    head = (slice(None),) * at
+    if len(blocks) == 1:
+        return blocks[0][head + tuple([xp.asarray(p) for p in parts[0][1]])]
+    out: Any = None
+    for block, (places, positions) in zip(blocks, parts, strict=True):
+        values = block[head + tuple([xp.asarray(p) for p in positions])]
+        if out is None:
+            shape = (*values.shape[:at], count, *values.shape[at + 1 :])
+            out = xp.empty(shape, dtype=values.dtype)
+        out[(*head, xp.asarray(places))] = values
+    return out
+
+
+def _lower_gather(node: Node, lowering: Any) -> list[Any]:
+    (source,) = node.inputs
+    at, width, held = node.params
+    values = lowering.blocks(source)
+    order = np.arange(len(values)).reshape(grids.numblocks(source.chunks))
+    starts = [grids.offsets(source.chunks[at + i]) for i in range(width)]
+    counts = [len(source.chunks[at + i]) for i in range(width)]
+    edges = grids.offsets(node.chunks[at])
+    plans = []
+    for low, high in itertools.pairwise(edges):
+        positions = [array[low:high] for array in held.value]
+        homes = [np.searchsorted(s, p, side="right") - 1 for s, p in
+                 zip(starts, positions, strict=True)]  # fmt: skip
+        if high == low:
+            plans.append([((0,) * width, (np.arange(0), positions))])
+            continue
+        flat = np.ravel_multi_index(homes, counts)
+        parts = []
+        for home in np.unique(flat):
+            places = np.flatnonzero(flat == home)
+            block = tuple(int(i) for i in np.unravel_index(home, counts))
+            local = [p[places] - s[b] for p, s, b in
+                     zip(positions, starts, block, strict=True)]  # fmt: skip
+            parts.append((block, (places, local)))
+        plans.append(parts)
+    grid = grids.numblocks(node.chunks)
+    rows = []
+    for place in itertools.product(*[range(n) for n in grid]):
+        parts = plans[place[at]]
+        blocks = [values[int(order[(*place[:at], *block, *place[at + 1 :])])] for block, _ in parts]
+        rows.append((blocks, [part for _, part in parts], at, node.chunks[at][place[at]]))
+    return list(lowering.call(node, _gathered, rows))
+
+
+_GATHER = Op("gather", "tasks", _gather_kernel, _lower_gather)
+
+
+def take(x: Array, indices: Array, /, *, axis: int | None = None) -> Array:
+    """Elements of ``x`` at ``indices`` along ``axis``.
+
+    Raises
+    ------
+    IndexError
+        A position lies outside the axis.
+    ValueError
+        ``axis`` is missing for an array of more than one axis.
+    """
+    node = strict(x)
+    if axis is None:
+        if node.ndim != 1:
+            raise ValueError("take: axis is needed for arrays that are not one-dimensional")
+        axis = 0
+    at = normalize_axis_index(axis, node.ndim)
+    index = strict(indices) if not isinstance(indices, list | int) else build.leaf(
+        np.asarray(indices))  # fmt: skip
+    if index.dtype.kind not in "iu":
+        raise IndexError(f"take: indices must be integers, not {index.dtype}")
+    positions = checked_positions(evaluate.value(index), node.shape[at], at)
+    taken = gather(node, (at,), (positions,))
+    if positions.ndim != 1:
+        shape = (*node.shape[:at], *positions.shape, *node.shape[at + 1 :])
+        taken = reshaped(taken, shape)
+    return Array(taken)
+
+
+def _take_along_kernel(xp: Any, x: Any, indices: Any) -> Any:
+    loop = np.broadcast_shapes(x.shape[:-1], indices.shape[:-1])
+    x = xp.broadcast_to(x, (*loop, x.shape[-1]))
+    indices = xp.broadcast_to(indices, (*loop, indices.shape[-1]))
+    return xp.take_along_axis(x, indices, axis=-1)
+
+
+_TAKE_ALONG = gufunc_op("take_along_axis", _take_along_kernel)
+
+
+def take_along_axis(x: Array, indices: Array, /, *, axis: int = -1) -> Array:
+    """For each position along ``axis`` the element that ``indices`` names there.
+
+    Raises
+    ------
+    IndexError
+        Indices are not integers, or (when computed) lie outside the axis.
+    ValueError
+        The numbers of axes differ.
+    """
+    node, index = strict(x), strict(indices)
+    if index.dtype.kind not in "iu":
+        raise IndexError(f"take_along_axis: indices must be integers, not {index.dtype}")
+    if node.ndim != index.ndim:
+        raise ValueError("take_along_axis: x and indices must have the same number of axes")
+    at = normalize_axis_index(axis, node.ndim)
+    order = (*[a for a in range(node.ndim) if a != at], at)
+    made = build.gufunc(
+        _TAKE_ALONG,
+        [permuted(node, order), permuted(index, order)],
+        (1, 1),
+        (index.shape[at],),
+        node.dtype,
+    )
+    back = tuple(np.argsort(order).tolist())
+    return Array(permuted(made, back))
+
+
+# --- masks -------------------------------------------------------------------------------
+
+
+def _mask_kernel(xp: Any, x: Any, mask: Any) -> Any:
+    return x[mask]
+
+
+def _count_kernel(xp: Any, mask: Any) -> Any:
+    return xp.reshape(xp.count_nonzero(mask), (1,))
+
+
+def _lower_counts(node: Node, lowering: Any) -> list[Any]:
+    rows = [(block,) for block in lowering.blocks(node.inputs[0])]
+    return list(lowering.call(node, _count_kernel, rows))
+
+
+_COUNTS = Op("count", "tasks", _count_kernel, _lower_counts)
+
+
+def counts_per_chunk(mask: Node) -> list[int]:
+    """How many elements of each chunk of a one-dimensional mask are true; computes them."""
+    blocks = mask.blocks
+    node = make(_COUNTS, (mask,), (), (blocks,), np.dtype(np.int64), ((1,) * blocks,))
+    return [int(n) for n in evaluate.value(node)]
+
+
+def masked(node: Node, mask: Node) -> Node:
+    """The elements of ``node`` where ``mask`` holds, in C order; the mask is computed now.
+
+    Raises
+    ------
+    IndexError
+        The mask's shape is not that of the first axes.
+    """
+    if mask.shape != node.shape[: mask.ndim]:
+        raise IndexError(
+            f"boolean index did not match indexed array: mask {mask.shape}, array {node.shape}"
+        )
+    rest = node.shape[mask.ndim :]
+    rows = math.prod(mask.shape)
+    flat = reshaped(node, (rows, *rest))
+    flat_mask = rechunk(reshaped(mask, (rows,)), (flat.chunks[0],))
+    flat_mask = evaluate.persist([flat_mask])[0]
+    counts = counts_per_chunk(flat_mask)
+    lengths = tuple([n for n in counts if n]) or (0,)
+    kept = tuple([i for i, n in enumerate(counts) if n]) or (0,)
+    chunks = (lengths, *flat.chunks[1:])
+    shape = (sum(lengths), *rest)
+    return make(_MASK, (flat, flat_mask), (kept,), shape, node.dtype, chunks)
+
+
+def _mask_whole(xp: Any, x: Any, mask: Any, kept: Any) -> Any:
+    return x[mask]
+
+
+def _lower_mask(node: Node, lowering: Any) -> list[Any]:
+    source, mask = node.inputs
+    (kept,) = node.params
+    blocks, masks = lowering.blocks(source), lowering.blocks(mask)
+    others = source.blocks // len(source.chunks[0])
+    rows = [(blocks[i * others + j], masks[i]) for i in kept for j in range(others)]
+    return list(lowering.call(node, _mask_kernel, rows))
+
+
+_MASK = Op("mask", "tasks", _mask_whole, _lower_mask)
+
+
+# --- assigning ---------------------------------------------------------------------------
+
+
+def _put_kernel(xp: Any, x: Any, value: Any, held: Held) -> Any:
+    out = xp.array(x)
+    out[held.value] = value
+    return out
+
+
+_PUT = blockwise_op("put", _put_kernel)
+
+
+def _where_kernel(xp: Any, mask: Any, value: Any, x: Any) -> Any:
+    return xp.where(mask, value, x)
+
+
+_PUT_MASK = Op("put_mask", "map", _where_kernel)
+
+
+def setitem(node: Node, key: Any, value: Any) -> Node:
+    """What ``x`` is after ``x[key] = value``.
+
+    Raises
+    ------
+    IndexError
+        As in reading.
+    ValueError
+        The value does not broadcast to the region.
+    TypeError
+        The value cannot be cast to ``x``'s dtype in its kind.
+    """
+    new = _value(value, node)
+    whole_mask = isinstance(key, Array) and key.dtype.kind == "b" and key.ndim > 0 and new.size == 1
+    if whole_mask:
+        return _put_masked(node, key._node, reshaped(new, ()))
+    index = parse(key, node.shape)
+    if not index.arrays:
+        base = expanded(node, index.new) if index.new else node
+        region = sliced(base, tuple(index.basic)).shape
+        new = _fitted(new, region)
+        made = assigned(base, tuple(index.basic), new)
+        return squeezed(made, index.new) if index.new else made
+    region = getitem(make(_SHAPE, (), (), node.shape, node.dtype, node.chunks), key).shape
+    new = _fitted(new, region)
+    plain = tuple(
+        np.asarray(entry) if isinstance(entry, Array) else entry
+        for entry in (key if isinstance(key, tuple) else (key,))
+    )
+    made = build.whole(_PUT, [node, new], node.shape, node.dtype, (Held(plain),))
+    return rechunk(made, node.chunks)
+
+
+def _value(value: Any, node: Node) -> Node:
+    new = operand(value)
+    if new.op.kind == "literal":
+        kinds = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
+        number = new.params[2]
+        rank = {bool: 0, int: 1, float: 2, complex: 3}[type(number)]
+        if rank > kinds[node.dtype.kind] and not (rank == 2 and node.dtype.kind in "iu"):
+            raise TypeError(f"cannot assign {number!r} to an array of {node.dtype}")
+        return build.leaf(np.asarray(number).astype(node.dtype) if rank == 2 else
+                          np.asarray(number, dtype=node.dtype))  # fmt: skip
+    if new.dtype.kind == "c" and node.dtype.kind != "c":
+        raise TypeError(f"cannot assign {new.dtype} to an array of {node.dtype}")
+    return cast(new, node.dtype)
+
+
+def _fitted(new: Node, region: Shape) -> Node:
+    """``new`` without leading axes of length 1 that the region lacks."""
+    shape = new.shape
+    extra = new.ndim - len(region)
+    if extra > 0 and all(n == 1 for n in shape[:extra]):
+        shape = shape[extra:]
+    tail = region[len(region) - len(shape) :]
+    if len(shape) > len(region) or any(n not in (1, m) for n, m in zip(shape, tail, strict=True)):
+        raise ValueError(
+            f"could not broadcast input array from shape {new.shape} into shape {region}"
+        )
+    return reshaped(new, shape)
+
+
+def _put_masked(node: Node, mask: Node, new: Node) -> Node:
+    if mask.shape != node.shape[: mask.ndim]:
+        raise IndexError(
+            f"boolean index did not match indexed array: mask {mask.shape}, array {node.shape}"
+        )
+    if mask.ndim < node.ndim:
+        mask = expanded(mask, tuple(range(mask.ndim, node.ndim)))
+    if not node.size:
+        return node
+    return rechunk(elementwise(_PUT_MASK, [mask, new, node]), node.chunks)
+
+
+def _shape_kernel(xp: Any) -> Any:
+    raise TypeError("a node that only stands for a shape has no value")
+
+
+_SHAPE = Op("shape", "create", _shape_kernel)

@@ -1,0 +1,50 @@
+"""The standard's extension ``linalg``, and NumPy's names beside it."""
+
+from agentic_ray.array.linalg.decompositions import (
+    cholesky,
+    det,
+    eig,
+    eigh,
+    eigvals,
+    eigvalsh,
+    inv,
+    pinv,
+    qr,
+    slogdet,
+    solve,
+    svd,
+    svdvals,
+)
+from agentic_ray.array.linalg.norms import matrix_norm, matrix_rank, norm, vector_norm
+from agentic_ray.array.linalg.products import matmul, outer, tensordot, vecdot
+from agentic_ray.array.linalg.structure import cross, diagonal, matrix_power, trace
+from agentic_ray.array.manipulation import matrix_transpose
+
+__all__ = [
+    "cholesky",
+    "cross",
+    "det",
+    "diagonal",
+    "eig",
+    "eigh",
+    "eigvals",
+    "eigvalsh",
+    "inv",
+    "matmul",
+    "matrix_norm",
+    "matrix_power",
+    "matrix_rank",
+    "matrix_transpose",
+    "norm",
+    "outer",
+    "pinv",
+    "qr",
+    "slogdet",
+    "solve",
+    "svd",
+    "svdvals",
+    "tensordot",
+    "trace",
+    "vecdot",
+    "vector_norm",
+]

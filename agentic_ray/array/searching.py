@@ -1,0 +1,190 @@
+"""Finding things: positions of extremes, of non-zeros, of values in sorted arrays."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
+
+from agentic_ray.array.array_object import Array
+from agentic_ray.array.core import chunks as grids
+from agentic_ray.array.core import evaluate
+from agentic_ray.array.core.build import elementwise, leaf, operand, reduction, strict_operand
+from agentic_ray.array.core.node import Node, Op, make
+from agentic_ray.array.core.views import expanded, rechunk, reshaped
+from agentic_ray.array.creation import ARANGE, positions
+from agentic_ray.array.elementwise import where
+from agentic_ray.array.indexing import masked
+from agentic_ray.array.statistics import count_nonzero, reduce_op
+
+__all__ = ["argmax", "argmin", "argwhere", "count_nonzero", "flatnonzero", "nonzero",
+           "searchsorted", "where"]  # fmt: skip
+
+
+def _arg_partial(xp: Any, x: Any, at: Any, axes: tuple[int, ...], largest: bool) -> Any:
+    (axis,) = axes
+    local = (xp.argmax if largest else xp.argmin)(x, axis=axis, keepdims=True)
+    where_ = xp.take(at, xp.reshape(local, -1), axis=axis)
+    value = xp.take_along_axis(x, local, axis=axis)
+    return value, xp.reshape(where_, local.shape), xp.full(value.shape, largest)
+
+
+def _arg_combine(left: Any, right: Any, *, xp: Any) -> Any:
+    """The better of two; the left at a tie, and the first NaN before all else."""
+    a, at_a, largest = left
+    b, at_b, _ = right
+    better = xp.where(largest, b > a, b < a)
+    take_right = ((b != b) | better) & ~(a != a)
+    return (
+        xp.where(take_right, b, a),
+        xp.where(take_right, at_b, at_a),
+        largest,
+    )
+
+
+def _arg_final(xp: Any, value: Any, count: int, largest: bool) -> Any:
+    return value[1]
+
+
+ARG = reduce_op("argextreme", _arg_partial, _arg_combine, _arg_final)
+
+
+def _arg(name: str, x: Any, axis: int | None, keepdims: bool, largest: bool) -> Array:
+    node = strict_operand(x)
+    ndim = node.ndim
+    if axis is None:
+        node, at = reshaped(node, (node.size,)), 0
+    else:
+        at = normalize_axis_index(operator.index(axis), ndim)
+    if node.ndim == 0:
+        node = expanded(node, (0,))
+    if node.shape[at] == 0:
+        raise ValueError(f"attempt to get {name} of an empty sequence")
+    made = reduction(
+        ARG, [node, positions(node, at)], (at,), keepdims and axis is not None,
+        np.dtype(np.int64), (largest,),
+    )  # fmt: skip
+    if keepdims and axis is None:
+        made = expanded(made, tuple(range(ndim)))
+    return Array(made)
+
+
+def argmax(x: Array, /, *, axis: int | None = None, keepdims: bool = False) -> Array:
+    """Position of the largest element along ``axis``, the first at a tie; of NaN if any."""
+    return _arg("argmax", x, axis, keepdims, True)
+
+
+def argmin(x: Array, /, *, axis: int | None = None, keepdims: bool = False) -> Array:
+    """Position of the smallest element along ``axis``, the first at a tie; of NaN if any."""
+    return _arg("argmin", x, axis, keepdims, False)
+
+
+# --- non-zeros ---------------------------------------------------------------------------
+
+
+def _nonzero_kernel(xp: Any, x: Any) -> Any:
+    return x != 0
+
+
+_NONZERO = Op("is_nonzero", "map", _nonzero_kernel)
+
+
+def _flat_positions(x: Any) -> tuple[Node, Node]:
+    node = strict_operand(x)
+    mask = reshaped(elementwise(_NONZERO, [node]), (node.size,))
+    dtype = np.dtype(np.int64)
+    at = make(ARANGE, (), (0, 1, dtype, 0), mask.shape, dtype, mask.chunks)
+    return node, masked(at, mask)
+
+
+def nonzero(x: Array, /) -> tuple[Array, ...]:
+    """Positions of the elements that are not zero, one array for each axis.
+
+    Raises
+    ------
+    ValueError
+        ``x`` has no axis.
+    """
+    node = strict_operand(x)
+    if node.ndim == 0:
+        raise ValueError("nonzero needs at least one axis; use x != 0 for a 0-d array")
+    if node.small:
+        found = np.nonzero(evaluate.value(node))
+        return tuple([Array(leaf(np.ascontiguousarray(at))) for at in found])
+    _, flat = _flat_positions(x)
+    result: list[Array] = []
+    rest = Array(evaluate.persist([flat])[0])
+    for length in reversed(node.shape):
+        result.append(rest % length)
+        rest = rest // length
+    return tuple(reversed(result))
+
+
+def flatnonzero(x: Array, /) -> Array:
+    """Positions of the non-zero elements in C order."""
+    return nonzero(Array(reshaped(strict_operand(x), (strict_operand(x).size,))))[0]
+
+
+def argwhere(x: Array, /) -> Array:
+    """Positions of the non-zero elements as rows, as in NumPy."""
+    from agentic_ray.array.manipulation import stack
+
+    return stack(list(nonzero(x)), axis=1)
+
+
+# --- searchsorted ------------------------------------------------------------------------
+
+
+def _search_kernel(xp: Any, values: Any, table: Any, side: str) -> Any:
+    flat = xp.searchsorted(table, xp.reshape(values, -1), side=side)
+    return xp.reshape(flat, values.shape).astype(np.int64, copy=False)
+
+
+def _lower_search(node: Node, lowering: Any) -> list[Any]:
+    """Per block of values: positions within each piece of the sorted table, added up."""
+    values, table = node.inputs
+    pieces = lowering.blocks(table)
+    rows = [(block, list(pieces)) for block in lowering.blocks(values)]
+    return list(lowering.call(node, _search_pieces, rows, params=node.params))
+
+
+def _search_pieces(xp: Any, values: Any, pieces: list[Any], side: str) -> Any:
+    """Positions in the whole are the sum of positions in the pieces of a sorted table."""
+    result = _search_kernel(xp, values, pieces[0], side)
+    for piece in pieces[1:]:
+        result = result + _search_kernel(xp, values, piece, side)
+    return result
+
+
+_SEARCH = Op("searchsorted", "tasks", _search_kernel, _lower_search, weight=16)
+
+
+def searchsorted(
+    x1: Array, x2: Any, /, *, side: str = "left", sorter: Array | None = None
+) -> Array:
+    """Where the values ``x2`` would be put in ``x1``, sorted (or sorted by ``sorter``).
+
+    Raises
+    ------
+    ValueError
+        ``side`` is neither ``"left"`` nor ``"right"``, or ``x1`` is not one-dimensional.
+    """
+    if side not in ("left", "right"):
+        raise ValueError(f"side must be 'left' or 'right', not {side!r}")
+    table = strict_operand(x1)
+    if table.ndim != 1:
+        raise ValueError("searchsorted: x1 must be one-dimensional")
+    if sorter is not None:
+        from agentic_ray.array.indexing import take
+
+        table = take(Array(table), sorter)._node
+    values = operand(x2)
+    if values.op.kind == "literal":
+        values = leaf(np.asarray(values.params[2]))
+    if values.blocks == 1 and table.blocks > 1 and table.size <= grids.rules().elements(
+        table.dtype):  # fmt: skip
+        table = rechunk(table, grids.single(table.shape))
+    dtype = np.dtype(np.int64)
+    return Array(make(_SEARCH, (values, table), (side,), values.shape, dtype, values.chunks))

@@ -1,0 +1,140 @@
+"""Sets: unique values with their counts, first positions and inverse; membership."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agentic_ray.array.array_object import Array
+from agentic_ray.array.core import evaluate
+from agentic_ray.array.core.build import (
+    axes_of,
+    gufunc,
+    gufunc_op,
+    leaf,
+    operand,
+    reduction,
+    strict_operand,
+)
+from agentic_ray.array.core.node import NDArray, Node
+from agentic_ray.array.core.views import reshaped
+from agentic_ray.array.creation import positions, zeros
+from agentic_ray.array.elementwise import logical_not
+from agentic_ray.array.searching import searchsorted
+from agentic_ray.array.statistics import reduce_op
+
+
+class UniqueAllResult(NamedTuple):
+    values: Array
+    indices: Array
+    inverse_indices: Array
+    counts: Array
+
+
+class UniqueCountsResult(NamedTuple):
+    values: Array
+    counts: Array
+
+
+class UniqueInverseResult(NamedTuple):
+    values: Array
+    inverse_indices: Array
+
+
+def _unique(node: Node) -> tuple[NDArray, NDArray, NDArray]:
+    """Unique values, first positions and counts; NaNs are all different, as in the standard."""
+    flat = reshaped(node, (node.size,))
+    if flat.blocks == 1:
+        value = evaluate.value(flat)
+        values, first, counts = np.unique(
+            value, return_index=True, return_counts=True, equal_nan=False
+        )
+        return values, first, counts
+    made = reduction(_UNIQUE, [flat, positions(flat, 0)], axes_of(None, 1), True, flat.dtype)
+    found: Any = evaluate.table(made)
+    return found  # type: ignore[no-any-return]
+
+
+def _unique_partial(xp: Any, x: Any, at: Any, axes: tuple[int, ...]) -> Any:
+    values, first, counts = xp.unique(x, return_index=True, return_counts=True, equal_nan=False)
+    return values, at[first], counts
+
+
+def _unique_combine(left: Any, right: Any, *, xp: Any) -> Any:
+    """Merge two tables; of equal values the left one's position is kept."""
+    values = xp.concatenate([left[0], right[0]])
+    first = xp.concatenate([left[1], right[1]])
+    counts = xp.concatenate([left[2], right[2]])
+    merged, index, inverse = xp.unique(
+        values, return_index=True, return_inverse=True, equal_nan=False
+    )
+    total = xp.zeros(merged.shape, dtype=counts.dtype)
+    np.add.at(total, inverse, counts) if xp is np else xp.add.at(total, inverse, counts)
+    return merged, first[index], total
+
+
+def _unique_final(xp: Any, value: Any, count: int) -> Any:
+    return value
+
+
+_UNIQUE = reduce_op("unique", _unique_partial, _unique_combine, _unique_final, 32, blocked=False)
+
+
+def _inverse(node: Node, values: NDArray) -> Array:
+    """For each element the position of its value; NaNs, all different, in order."""
+    if node.small:
+        inverse = np.unique(evaluate.value(node), return_inverse=True, equal_nan=False)[1]
+        return Array(leaf(np.asarray(inverse).reshape(node.shape)))
+    return searchsorted(Array(leaf(values)), Array(node))
+
+
+def unique_all(x: Array, /) -> UniqueAllResult:
+    """Sorted unique values, where each comes first, each element's value, how often each comes."""
+    node = strict_operand(x)
+    values, first, counts = _unique(node)
+    return UniqueAllResult(
+        Array(leaf(values)), Array(leaf(first)), _inverse(node, values), Array(leaf(counts))
+    )
+
+
+def unique_counts(x: Array, /) -> UniqueCountsResult:
+    """Sorted unique values and how often each comes."""
+    values, _, counts = _unique(strict_operand(x))
+    return UniqueCountsResult(Array(leaf(values)), Array(leaf(counts)))
+
+
+def unique_inverse(x: Array, /) -> UniqueInverseResult:
+    """Sorted unique values, and for each element the position of its value."""
+    node = strict_operand(x)
+    values, _, _ = _unique(node)
+    return UniqueInverseResult(Array(leaf(values)), _inverse(node, values))
+
+
+def unique_values(x: Array, /) -> Array:
+    """Sorted unique values."""
+    return Array(leaf(_unique(strict_operand(x))[0]))
+
+
+def isin(x1: Any, x2: Any, /, *, invert: bool = False) -> Array:
+    """Whether each element of ``x1`` is one of ``x2``."""
+    node, test = operand(x1), operand(x2)
+    if node.op.kind == "literal":
+        node = leaf(np.asarray(node.params[2], dtype=test.dtype))
+    if test.op.kind == "literal":
+        test = leaf(np.asarray(test.params[2]))
+    found = Array(_isin(node, reshaped(test, (test.size,))))
+    return logical_not(found) if invert else found
+
+
+def _isin(node: Node, test: Node) -> Node:
+    if test.size == 0:
+        return zeros(node.shape, dtype=np.bool_, chunks=node.chunks)._node
+    return gufunc(_ISIN, [node, test], (0, 1), (), np.dtype(np.bool_))
+
+
+def _isin_kernel(xp: Any, x: Any, test: Any) -> Any:
+    return xp.isin(x, test)
+
+
+_ISIN = gufunc_op("isin", _isin_kernel, weight=16)
