@@ -74,16 +74,15 @@ def test_a_cancelled_scope_ends_what_runs_and_refuses_more(
     codelet = ar.Codelet(f"slow{opaque}", slow, opaque=opaque)
     tasks = [ar.Task.of(codelet, i, 0.3, key=str(i)) for i in range(100)]
     graph = ar.TaskGraph(tasks, [task.key for task in tasks])
-    scope = f"scope-{opaque}"
-    with job_scope(scope):
+    with job_scope(f"job-{opaque}") as scope:
         run = ray_session.submit(graph)
-    threading.Timer(0.4, ray_session.cancel_scope, args=(scope,)).start()
-    started = time.monotonic()
-    with pytest.raises(JobCancelledError):
-        run.result(timeout=30)
-    assert time.monotonic() - started < 5
-    with job_scope(scope), pytest.raises(JobCancelledError):
-        ray_session.submit(graph)
+        threading.Timer(0.4, scope.cancel).start()
+        started = time.monotonic()
+        with pytest.raises(JobCancelledError):
+            run.result(timeout=30)
+        assert time.monotonic() - started < 5
+        with pytest.raises(JobCancelledError):
+            ray_session.submit(graph)
     task = ar.Task.of(CODELETS[0], 1, 2, key="after")
     assert ray_session.submit(ar.TaskGraph([task], ["after"])).result(30) == [3]
 

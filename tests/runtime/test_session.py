@@ -64,12 +64,12 @@ def test_shutdown_and_again_and_nothing_left(program: Make) -> None:
         assert ar.get_session() is not first
         # Ray replaced behind our back: a new session on the new Ray
         ar.shutdown()
-        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+        ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
         joined = ar.init()
         assert ar.map_reduce(abs, [-3], operator.add) == 3
         ray.shutdown()
         assert joined.closed
-        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+        ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
         assert joined.closed
         assert ar.map_reduce(abs, [-4], operator.add) == 4
         ar.shutdown()
@@ -119,7 +119,7 @@ def test_idle_cpus_go_back_and_a_users_ray_task_runs(program: Make) -> None:
         """
         import operator, time, ray
         import agentic_ray as ar
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
         session = ar.init(share=0.5, idle_release_seconds=0.3, poll_seconds=0.2)
         assert session.slots == 1, session.slots
         assert ar.map_reduce(abs, [-1, 2], operator.add) == 3
