@@ -27,7 +27,7 @@ class Kernel:
         cost: CostHint | None = None,
         version: str = "",
         has_effects: bool = False,
-        chunk_axis: int | None = 0,
+        chunk_axis: int | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self._cpu = function

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from agentic_ray.graph import Codelet, CostHint, Kernel, accepts_xp, content_key, fold
 from agentic_ray.runtime import BundleCancelled, ElementFailure, Inline, check_cancelled
 from agentic_ray.sources import Part
@@ -38,7 +40,7 @@ class MapChunk:
     def __call__(self, chunk: int, first: int, pieces: Sequence[Any], *, xp: Any = None) -> Any:
         function: Callable[..., Any] = self.function
         if accepts_xp(function):
-            function = functools.partial(function, xp=xp)
+            function = _on_device(function, xp)
         reduce = self.reduce
         if reduce is not None and accepts_xp(reduce):
             reduce = functools.partial(reduce, xp=xp)
@@ -96,6 +98,17 @@ class MapChunk:
             raise
         except BaseException as error:  # also SystemExit: on an executor it only ends the chunk
             raise ElementFailure(chunk, index) from error
+
+
+def _on_device(function: Callable[..., Any], xp: Any) -> Callable[..., Any]:
+    """``function`` over ``xp``. What a leaf loads itself is in host memory: it is moved here."""
+    if xp is None or xp is np:
+        return functools.partial(function, xp=xp)
+
+    def moved(leaf: Any) -> Any:
+        return function(xp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, xp=xp)
+
+    return moved
 
 
 @dataclass(frozen=True)

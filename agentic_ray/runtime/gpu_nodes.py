@@ -25,6 +25,8 @@ _logger = logging.getLogger("agentic_ray")
 FIRST_RETRY_SECONDS: Final = 1.0
 LAST_RETRY_SECONDS: Final = 60.0
 """Pause before an executor that could not be started is tried again; doubles in between."""
+USUAL_START_SECONDS: Final = 20.0
+"""In which an executor is up, importing CuPy and making a CUDA context included."""
 _BUDGET_STEP: Final = 0.02
 """A change of the memory budget below this fraction of the device is not announced."""
 
@@ -149,6 +151,7 @@ class NodeGpus:
         self._failures = 0
         self._not_before = 0.0
         self._updated = False
+        self._since = time.monotonic()
         self._told: set[str] = set()
         self._closed = False
 
@@ -162,9 +165,12 @@ class NodeGpus:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is known to be coming up."""
+        """Whether nothing is about to come up. What has not come up in a while, because others
+        hold the GPU for instance, may come at any time and is not waited for."""
         with self._lock:
-            return not self._ray_gpus or (self._updated and not self._starting)
+            if not self._ray_gpus or (self._updated and not self._starting):
+                return True
+            return time.monotonic() > self._since + USUAL_START_SECONDS
 
     def devices(self) -> list[DeviceSlots]:
         """The devices for a NodeUp event."""

@@ -206,10 +206,12 @@ class Nodes:
             time.sleep(0.02)
         return self.refresh()
 
-    def await_gpus(self, timeout_seconds: float) -> None:
-        """Wait until every GPU that Ray counts has an executor, or it is known why not."""
-        deadline = time.monotonic() + timeout_seconds
-        while time.monotonic() < deadline:
+    def await_gpus(self) -> None:
+        """Wait until every GPU that Ray counts has an executor, or it is known why not.
+
+        Only while nodes are new, so that the first work for GPUs finds them.
+        """
+        while not self._stop.is_set():
             with self._lock:
                 waiting = [node for node in self._nodes.values() if not node.gpus.settled]
                 for node in waiting:

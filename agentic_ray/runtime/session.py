@@ -36,7 +36,6 @@ from agentic_ray.telemetry.state import ClusterState
 _logger = logging.getLogger("agentic_ray")
 
 _FIRST_REPORT_SECONDS = 5.0
-_FIRST_GPUS_SECONDS = 20.0
 
 _CONNECT_SECONDS = 5.0
 
@@ -152,7 +151,7 @@ class Session:
         )
         self._nodes.reserve()
         if any("gpu" in bundle.kinds() for bundle in bundles):
-            self._nodes.await_gpus(_FIRST_GPUS_SECONDS)
+            self._nodes.await_gpus()
         graph_id = f"{self._name}-{next(self._counter)}"
         items = sum(task.cost.items for task in graph)
         run = Run(
@@ -306,7 +305,7 @@ def init(
     *,
     num_cpus: int | None = None,
     share: float | None = None,
-    policy: str | Policy = "load_balance",
+    policy: str | Policy = "predictive",
     **settings: Any,
 ) -> Session:
     """Join a Ray cluster, or start an embedded Ray; does nothing when that is done.

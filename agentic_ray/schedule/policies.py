@@ -54,6 +54,7 @@ class LoadBalance:
     ) -> Executor | None:
         """Least loaded executor with room; among equals the one that holds most inputs."""
         local = cluster.local_bytes(bundle) if bundle.inputs else {}
+        kept = cluster.device_bytes(bundle) if local else {}
         equals: list[tuple[float, int, Executor]] = []
         while heap and (not equals or (local and heap[0][0] <= equals[0][0])):
             load, order, executor = heapq.heappop(heap)
@@ -67,7 +68,12 @@ class LoadBalance:
             equals.append((load, order, executor))
         if not equals:
             return None
-        best = max(equals, key=lambda item: (local.get(item[2].node_id, 0), -item[1]))
+
+        def near(item: tuple[float, int, Executor]) -> tuple[int, int, int]:
+            node_id, device = item[2].node_id, item[2].device
+            return local.get(node_id, 0), kept.get((node_id, device), 0), -item[1]
+
+        best = max(equals, key=near)
         executor = best[2]
         added[executor] = added.get(executor, 0) + 1
         for load, order, other in equals:

@@ -300,6 +300,16 @@ class ClusterView:
     def node(self, node_id: str) -> NodeState | None:
         return self.state.node(node_id)
 
+    def device_bytes(self, bundle: Bundle) -> dict[tuple[str, str], int]:
+        """Bytes of the bundle's inputs by the node and GPU that keeps them."""
+        found: dict[tuple[str, str], int] = {}
+        for key in bundle.inputs:
+            info = self.values.get(key)
+            if info is not None and info.node_id is not None and info.device is not None:
+                place = (info.node_id, info.device)
+                found[place] = found.get(place, 0) + info.size_bytes
+        return found
+
     def local_bytes(self, bundle: Bundle) -> dict[str, int]:
         """Bytes of the bundle's inputs by the node that holds them."""
         found: dict[str, int] = {}

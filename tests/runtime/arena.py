@@ -217,6 +217,8 @@ class Namespace:
             return found
 
         def call(*args: Any, **kwargs: Any) -> Any:
+            if name == "asarray" and args and isinstance(args[0], np.ndarray):
+                return DeviceArray(self._arena, args[0])  # asked for: that is a copy, as in CuPy
             if self._arena.lost:
                 raise DeviceGoneError("the arena device is lost")
             kwargs = {key: _out(value) for key, value in kwargs.items()}

@@ -173,9 +173,10 @@ def runs_on_gpus() -> None:
         assert (value == 3.0).all()
 
         squares = ar.codelet(_square_sum)
-        data = np.arange(200_000.0)
-        answer = ar.map_reduce(squares, data, lambda a, b: a + b, tag="gpu")
-        assert np.isclose(answer, float((data**2).sum())), answer
+        for size in (1_000, 200_000):  # sent along with the call, and through the object store
+            data = np.arange(float(size))
+            answer = ar.map_reduce(squares, data, lambda a, b: a + b, tag="gpu")
+            assert np.isclose(answer, float((data**2).sum())), answer
 
 
 def _square_sum(block: Any, *, xp: Any) -> float:
