@@ -154,6 +154,16 @@ from agentic_ray.array.indexing import (
 from agentic_ray.array.inspection import (
     __array_namespace_info__,
 )
+from agentic_ray.array.io import (
+    from_hdf5,
+    from_npy,
+    from_npz,
+    from_parquet,
+    from_zarr,
+    to_hdf5,
+    to_npy,
+    to_zarr,
+)
 from agentic_ray.array.linalg import (
     diagonal,
     matmul,
@@ -326,7 +336,12 @@ __all__ = [
     "fmin",
     "fmod",
     "from_dlpack",
+    "from_hdf5",
+    "from_npy",
+    "from_npz",
     "from_numpy",
+    "from_parquet",
+    "from_zarr",
     "full",
     "full_like",
     "greater",
@@ -422,6 +437,9 @@ __all__ = [
     "tanh",
     "tensordot",
     "tile",
+    "to_hdf5",
+    "to_npy",
+    "to_zarr",
     "trace",
     "transpose",
     "tril",

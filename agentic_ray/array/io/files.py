@@ -1,0 +1,241 @@
+"""Paths and URLs: what a file was when it was opened, and replacing a file in one step.
+
+Knows nothing of arrays or formats. A path with ``://`` is opened through fsspec.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SourceError
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a file, or a directory that is one store, lies.
+
+    Parameters
+    ----------
+    path : str
+        An absolute path, or a URL for fsspec.
+    options : str
+        Options of the URL's file system as JSON, so that a place can be hashed.
+    """
+
+    path: str
+    options: str = ""
+
+    @classmethod
+    def of(cls, path: PathLike, storage_options: Mapping[str, Any] | None = None) -> Place:
+        """The place that a user names; ``file://`` is a local path.
+
+        Raises
+        ------
+        InvalidTypeError
+            ``path`` is not a path, or ``storage_options`` hold more than plain values.
+        """
+        if not isinstance(path, str | os.PathLike):
+            raise InvalidTypeError(f"a path must be a str or os.PathLike, not {path!r}")
+        text = os.fspath(path)
+        if text.startswith("file://"):
+            text = text.removeprefix("file://")
+        if "://" not in text:
+            return cls(os.path.abspath(os.path.expanduser(text)))
+        try:
+            options = json.dumps(dict(storage_options or {}), sort_keys=True)
+        except TypeError as error:
+            raise InvalidTypeError(f"storage_options must be plain values: {error}") from None
+        return cls(text, options)
+
+    @property
+    def is_url(self) -> bool:
+        return "://" in self.path
+
+    @property
+    def storage_options(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.options) if self.options else {}
+        return found
+
+    def filesystem(self) -> tuple[Any, str]:
+        """The fsspec file system of a URL, and the path in it."""
+        import fsspec
+
+        system, path = fsspec.core.url_to_fs(self.path, **self.storage_options)
+        return system, path
+
+    def open(self) -> IO[bytes]:
+        """The file for reading, with seek.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is none.
+        """
+        if not self.is_url:
+            return open(self.path, "rb")
+        system, path = self.filesystem()
+        opened: IO[bytes] = system.open(path, "rb")
+        return opened
+
+    def stamp(self) -> Stamp:
+        """What the file is now.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is none.
+        """
+        if not self.is_url:
+            try:
+                found = os.stat(self.path)
+            except FileNotFoundError:
+                raise FileNotFoundError(errno.ENOENT, "no such file", self.path) from None
+            # A directory's size and time say nothing of the files below it.
+            if os.path.isdir(self.path):
+                return Stamp(self, 0, "")
+            return Stamp(self, found.st_size, str(found.st_mtime_ns))
+        system, path = self.filesystem()
+        try:
+            info = system.info(path)
+        except FileNotFoundError:
+            raise FileNotFoundError(errno.ENOENT, "no such file", self.path) from None
+        names = ("ETag", "etag", "mtime", "LastModified")
+        version = next((info[name] for name in names if name in info), "")
+        return Stamp(self, int(info.get("size") or 0), str(version))
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """A file as it was when it was opened. ``version`` makes expressions over it differ after
+    it was rewritten; only the size is checked when chunks are read, since copies of a file on
+    several nodes may differ in time."""
+
+    place: Place
+    size: int
+    version: str
+
+    def check(self) -> Place:
+        """The place, if what lies there still has the size it had.
+
+        Raises
+        ------
+        SourceError
+            It has another size.
+        """
+        size = self.place.stamp().size
+        if size != self.size:
+            raise SourceError(
+                f"{self.place.path} changed while it was in use: it had {self.size} bytes when "
+                f"it was opened and has {size} now"
+            )
+        return self.place
+
+
+def places_of(paths: Any, storage_options: Mapping[str, Any] | None) -> list[Place]:
+    """The places of one path or a sequence of them, which may not be empty."""
+    if not isinstance(paths, list | tuple):
+        paths = [paths]
+    if not paths:
+        raise InvalidArgumentError("no path was given")
+    return [Place.of(path, storage_options) for path in paths]
+
+
+@contextlib.contextmanager
+def replacing(place: Place) -> Iterator[Place]:
+    """Inside, write to the place that is given; at the end it takes ``place``'s name.
+
+    If the body fails, what it wrote is removed and the old data stay. A local file or directory
+    changes hands in one step; on an object store, which has no renaming, new data are copied
+    there after all of them were written.
+    """
+    staged = Place(_beside(place.path), place.options)
+    try:
+        yield staged
+        if place.is_url:
+            _replace_remote(staged, place)
+        else:
+            _replace_local(staged.path, place.path)
+    finally:
+        _remove(staged)
+
+
+def _beside(path: str) -> str:
+    head, slash, tail = path.rstrip("/").rpartition("/")
+    return f"{head}{slash}.{tail}.{uuid.uuid4().hex[:8]}.partial"
+
+
+def _replace_local(staged: str, path: str) -> None:
+    if os.path.isfile(staged):
+        _sync(staged)
+        if not os.path.isdir(path):
+            os.replace(staged, path)
+            return
+    if not os.path.lexists(path):
+        os.rename(staged, path)
+    elif not _exchange(staged, path):
+        old = _beside(path)
+        os.rename(path, old)
+        try:
+            os.rename(staged, path)
+        except OSError:
+            os.rename(old, path)
+            raise
+        _remove(Place(old))
+
+
+def _sync(path: str) -> None:
+    """Bring a file to the disk, so that after a crash its name never stands for less of it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+
+
+def _exchange(one: str, other: str) -> bool:
+    """Swap two paths in one step (Linux); False where that cannot be done."""
+    if not sys.platform.startswith("linux"):
+        return False
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    done: int = rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    return done == 0
+
+
+def _replace_remote(staged: Place, place: Place) -> None:
+    system, new = staged.filesystem()
+    _, old = place.filesystem()
+    if system.isdir(new):
+        if system.exists(old):
+            system.rm(old, recursive=True)
+        system.mv(new, old, recursive=True)
+    else:
+        system.mv(new, old)
+
+
+def _remove(place: Place) -> None:
+    if place.is_url:
+        system, path = place.filesystem()
+        if system.exists(path):
+            system.rm(path, recursive=True)
+    elif os.path.isdir(place.path):
+        shutil.rmtree(place.path)
+    elif os.path.lexists(place.path):
+        os.unlink(place.path)

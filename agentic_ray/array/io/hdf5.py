@@ -1,0 +1,166 @@
+"""Datasets in HDF5 files through h5py: read in parallel, written one chunk after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from agentic_ray.array.array_object import Array
+from agentic_ray.array.core.build import strict_operand
+from agentic_ray.array.core.chunks import Shape
+from agentic_ray.array.core.node import DType, NDArray
+from agentic_ray.array.io.files import PathLike, Place, Stamp, replacing
+from agentic_ray.array.io.reading import Region, opened, regular_grain
+from agentic_ray.array.io.writing import in_regular_chunks, written
+from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SourceError
+
+
+@dataclass(frozen=True, slots=True)
+class Hdf5Source:
+    """A dataset. ``pieces``: its chunks in the file; None: contiguous."""
+
+    stamp: Stamp
+    name: str
+    shape: Shape
+    dtype: DType
+    pieces: tuple[int, ...] | None
+
+    def __str__(self) -> str:
+        return f"{self.stamp.place.path}[{self.name}]"
+
+    @property
+    def grain(self) -> tuple[tuple[int, ...], ...]:
+        if self.pieces is None:
+            return ((),) * len(self.shape)
+        return regular_grain(self.shape, self.pieces)
+
+    def read(self, region: Region) -> NDArray:
+        import h5py
+
+        place = self.stamp.check()
+        try:
+            with place.open() as file, h5py.File(file, "r") as store:
+                return np.asarray(store[self.name][region if region else ()])
+        except OSError as error:
+            raise SourceError(f"{self}: region {region} cannot be read: {error}") from error
+
+
+def from_hdf5(
+    path: PathLike,
+    name: str,
+    *,
+    chunks: Any = "auto",
+    device: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Array:
+    """A lazy array over a dataset of an HDF5 file.
+
+    Parameters
+    ----------
+    path : path or URL
+    name : str
+        Path of the dataset in the file.
+    chunks
+        As in `asarray`; by default made up of whole chunks of the file.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    KeyError
+        The file has no such dataset; the message names those it has.
+    SourceError
+        (a ValueError) The file is truncated, or no HDF5 file.
+    """
+    import h5py
+
+    place = Place.of(path, storage_options)
+    stamp = place.stamp()
+    try:
+        with place.open() as file, h5py.File(file, "r") as store:
+            found = store.get(name)
+            if not isinstance(found, h5py.Dataset):
+                names: list[str] = []
+                store.visititems(
+                    lambda at, entry: names.append(at) if isinstance(entry, h5py.Dataset) else None
+                )
+                known = ", ".join(names[:10]) or "none"
+                raise KeyError(f"{place.path} has no dataset {name!r}; it has: {known}")
+            if found.shape is None:
+                raise InvalidTypeError(f"{place.path}[{name}] holds no values")
+            dtype = np.dtype(found.dtype).newbyteorder("=")
+            source = Hdf5Source(stamp, name, found.shape, dtype, found.chunks)
+    except OSError as error:
+        raise SourceError(
+            f"{place.path}, of {stamp.size} bytes, is not a whole HDF5 file: {error}"
+        ) from error
+    return opened(source, chunks, device)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hdf5Target:
+    path: str
+    name: str
+    serial: bool = True  # HDF5 files have one writer at a time
+
+    def __str__(self) -> str:
+        return f"{self.path}[{self.name}]"
+
+    def write(self, region: Region, block: NDArray) -> None:
+        import h5py
+
+        with h5py.File(self.path, "r+") as store:
+            store[self.name][region if region else ()] = block
+
+
+def to_hdf5(path: PathLike, name: str, x: Any, /, **options: Any) -> None:
+    """Write a local HDF5 file with one dataset; it appears when all of it is written.
+
+    Chunks are computed in parallel and written one after the other, because the format has one
+    writer at a time.
+
+    Parameters
+    ----------
+    path : path
+        A file there is replaced as a whole.
+    name : str
+        Path of the dataset in the file.
+    **options
+        Further arguments of ``h5py.Group.create_dataset``, such as ``compression``.
+
+    Raises
+    ------
+    InvalidArgumentError
+        ``path`` is a URL.
+    OSError
+        Writing failed, and what was there before is there still.
+    """
+    import h5py
+
+    place = Place.of(path)
+    if place.is_url:
+        raise InvalidArgumentError(f"HDF5 files are written to local paths only, not {place.path}")
+    array, sizes = in_regular_chunks(Array(strict_operand(x)))
+    if array.size and array.ndim and max(array.numblocks) > 1:
+        options.setdefault("chunks", _moderate(sizes, array.dtype))
+    with replacing(place) as staged:
+        with h5py.File(staged.path, "w") as store:
+            store.create_dataset(name, array.shape, array.dtype, **options)
+        written(array, _Hdf5Target(staged.path, name))
+
+
+_PIECE_BYTES = 1 << 20
+"""The library's chunk cache, which a chunk must fit in to be of use, has this size."""
+
+
+def _moderate(sizes: tuple[int, ...], dtype: DType) -> tuple[int, ...]:
+    """Chunks of the file: an array's chunk halved along its longest axis until it is small."""
+    result = list(sizes)
+    while np.prod(result) * dtype.itemsize > _PIECE_BYTES and max(result) > 1:
+        axis = int(np.argmax(result))
+        # Halves of an even length keep the chunk's boundaries on those of its pieces.
+        result[axis] = -(-result[axis] // 2)
+    return tuple(result)

@@ -1,0 +1,96 @@
+"""Writing an array chunk by chunk: one task writes each chunk where it was computed.
+
+What a written chunk is in a file, the formats say, in modules of their own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, Protocol
+
+import numpy as np
+
+from agentic_ray.array.array_object import Array
+from agentic_ray.array.core import chunks as grids
+from agentic_ray.array.core import evaluate
+from agentic_ray.array.core.build import strict_operand
+from agentic_ray.array.core.node import NDArray, Node, Op, make
+from agentic_ray.array.core.program import Call
+from agentic_ray.array.io.reading import Region
+from agentic_ray.errors import SourceError
+from agentic_ray.graph import Codelet, CostHint
+
+
+class Target(Protocol):
+    """A store that has its full shape already and takes regions of it from any process."""
+
+    @property
+    def serial(self) -> bool:
+        """Whether only one process may write at a time."""
+        ...
+
+    def write(self, region: Region, block: NDArray) -> None: ...
+
+
+def written(x: Any, target: Target) -> None:
+    """Write every chunk of ``x`` to ``target``.
+
+    Raises
+    ------
+    SourceError
+        Fewer elements arrived than ``x`` has.
+    OSError
+        A chunk could not be written.
+    """
+    node = strict_operand(x)
+    counts = grids.numblocks(node.chunks)
+    ones = tuple([(1,) * count for count in counts])
+    made = make(WRITE, (node,), (target,), counts, np.dtype(np.int64), ones)
+    found = int(np.asarray(evaluate.value(made)).sum())
+    if found != node.size:
+        raise SourceError(f"{target} took {found} of {node.size} elements")
+
+
+def _write_block(xp: Any, block: Any, region: Region, after: Any, target: Target) -> Any:
+    target.write(region, np.asarray(block))
+    return np.full((1,) * len(region), block.size)
+
+
+def _write_whole(xp: Any, x: Any, target: Target) -> Any:
+    return _write_block(xp, x, tuple([slice(0, n) for n in x.shape]), None, target)
+
+
+def _lower_write(node: Node, lowering: Any) -> list[Any]:
+    (source,) = node.inputs
+    (target,) = node.params
+    # Never twice at the same time: an old writer must not meet the renamed file.
+    code = Codelet("array.write", Call(_write_block, (target,)), has_effects=True)
+    blocks = lowering.blocks(source)
+    size = source.nbytes // max(len(blocks), 1) + 1
+    cost = CostHint(read_bytes=size, written_bytes=size)
+    before: Any = None
+    result: list[Any] = []
+    for i, (block, region) in enumerate(
+        zip(blocks, grids.block_slices(source.chunks), strict=True)
+    ):
+        made = lowering.emit(f"{node.name}/{i}", code, (block, region, before), cost)
+        before = made if target.serial else None
+        result.append(made)
+    return result
+
+
+WRITE = Op("write", "tasks", _write_whole, _lower_write, weight=8)
+
+
+def in_regular_chunks(x: Array) -> tuple[Array, tuple[int, ...]]:
+    """``x`` in chunks of one size, but for the last along each axis, and that size."""
+    sizes = tuple([max(1, max(lengths)) for lengths in x.chunks])
+    return x.rechunk(sizes) if x.ndim else x, sizes
+
+
+def slabs(x: Array) -> list[Array]:
+    """``x`` in parts along its first axis that follow each other in C order."""
+    if x.ndim == 0 or x.size == 0:
+        return [x]
+    ends = list(itertools.accumulate(x.chunks[0]))
+    return [x[low:high] for low, high in itertools.pairwise([0, *ends])]
