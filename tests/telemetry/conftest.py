@@ -151,7 +151,7 @@ def standin(make_standin: Callable[[Path], Standin], new_driver: Path) -> Standi
     return standin
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def ray_connection(request: pytest.FixtureRequest) -> Iterator[None]:
     """A Ray this process is connected to: the suite's shared one where it has one."""
     import ray
