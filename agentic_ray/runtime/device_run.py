@@ -46,10 +46,19 @@ class Job:
     seconds: dict[str, float] = field(default_factory=dict)
     running: str = "?"
 
+    def to_upload(self) -> dict[str, Any]:
+        """The inputs that are needed on the device."""
+        keys: set[str] = set()
+        for step in self.steps:
+            if not self.codelets[step.codelet].host_inputs:
+                keys.update(find_refs((step.args, dict(step.kwargs))))
+        return {key: value for key, value in self.values.items() if key in keys}
+
     def timed(self, codelet: Codelet, args: Any, kwargs: Any) -> tuple[Any, float]:
         """A task's value, with arguments moved to the device, and its true seconds there."""
         self.running = codelet.name
-        args, kwargs = self.device.to_device(args), self.device.to_device(kwargs)
+        if not codelet.host_inputs:
+            args, kwargs = self.device.to_device(args), self.device.to_device(kwargs)
         self.device.synchronize()  # the arguments' copies are not the task's time
         before = time.perf_counter()
         value = call_codelet(codelet, self.device, args, kwargs)
@@ -128,11 +137,15 @@ class _Steps:
                 uploaded[key] = job.device.to_device(job.values[key])
             return uploaded[key]
 
+        def as_it_is(key: str) -> Any:
+            return made[key] if key in made else job.values[key]
+
         for number, step in enumerate(self._steps):
             check_cancelled()
-            args = replace_refs(step.args, look_up)
-            kwargs = replace_refs(dict(step.kwargs), look_up)
             codelet = job.codelets[step.codelet]
+            get = as_it_is if codelet.host_inputs else look_up
+            args = replace_refs(step.args, get)
+            kwargs = replace_refs(dict(step.kwargs), get)
             made[step.key], seconds[step.key] = job.timed(codelet, args, kwargs)
             del args, kwargs
             for key in last_use.get(number, ()):

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from agentic_ray.runtime.calibrate import HostRates, host_rates
 from agentic_ray.runtime.execute import Payload, run_payload
 from agentic_ray.telemetry.collector import Collector, NodeReport
 
@@ -68,6 +69,11 @@ class CpuExecutor:
 
     def _keep(self, report: NodeReport) -> None:
         self._report = report
+
+    @control
+    def calibrate(self) -> HostRates:
+        """What a CPU slot of this node does a second; measured once a host."""
+        return host_rates()
 
     @control
     def report(self) -> NodeReport | None:

@@ -267,7 +267,7 @@ class GpuExecutor:
         try:
             ready = {
                 key: self._device.arrived(self._device.upload(value))
-                for key, value in job.values.items()
+                for key, value in job.to_upload().items()
             }
         except Exception as error:
             if not self._device.is_out_of_memory(error):

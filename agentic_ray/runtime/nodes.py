@@ -20,6 +20,7 @@ from ray.util.placement_group import (
 )
 
 from agentic_ray.errors import SessionError
+from agentic_ray.runtime.calibrate import HostRates
 from agentic_ray.runtime.executors import start_cpu_executor
 from agentic_ray.runtime.gpu_nodes import NodeGpus
 from agentic_ray.schedule.events import (
@@ -63,6 +64,8 @@ class Nodes:
         Fraction of each node's CPUs to take; None: what is free.
     gpu_device : str
         Path of the class that GPU executors use their device through.
+    on_rates : callable
+        Told what a node was measured to do a second, once for every node.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Nodes:
         idle_release_seconds: float,
         is_idle: Callable[[], bool],
         gpu_device: str,
+        on_rates: Callable[[HostRates], None],
     ) -> None:
         self._post = post
         self._share = share
@@ -81,6 +85,7 @@ class Nodes:
         self._idle_release_seconds = idle_release_seconds
         self._is_idle = is_idle
         self._gpu_device = gpu_device
+        self._on_rates = on_rates
         self._nodes: dict[str, _Node] = {}
         self._lock = threading.RLock()
         self._stop = threading.Event()
@@ -239,9 +244,14 @@ class Nodes:
         threads = max(2, int(state.cpus_total)) + 2
         node.cpu = start_cpu_executor(state.node_id, node.slots, threads)
         self._nodes[state.node_id] = node
+        node.cpu.calibrate.remote().future().add_done_callback(self._calibrated)
         if self._reserved:
             self._hold(node, 0.0)
         self._announce(node)
+
+    def _calibrated(self, future: Any) -> None:
+        if future.exception() is None:  # else the executor died, which is noticed elsewhere
+            self._on_rates(future.result())
 
     def _announce(self, node: _Node) -> None:
         # Under the lock, so that no GpuLost comes between the look at the devices and the event.

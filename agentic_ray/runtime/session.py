@@ -12,6 +12,8 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from dataclasses import replace
+from statistics import median
 from typing import Any
 
 import ray
@@ -21,6 +23,7 @@ from agentic_ray.errors import InvalidArgumentError, SessionError
 from agentic_ray.graph.passes import bundle as bundle_pass
 from agentic_ray.graph.passes import cull
 from agentic_ray.graph.task import Task, TaskGraph
+from agentic_ray.runtime.calibrate import HostRates
 from agentic_ray.runtime.local import run_locally
 from agentic_ray.runtime.loop import Loop
 from agentic_ray.runtime.nodes import Nodes
@@ -61,6 +64,7 @@ class Session:
         retry = RetryRules(max_failures=settings.max_failures)
         self._codelets = CodeletTable()
         self._runs: dict[str, Run] = {}
+        self._rates: list[HostRates] = []
         self._lock = threading.Lock()
         self._counter = itertools.count()
         self._name = uuid.uuid4().hex[:8]
@@ -79,6 +83,7 @@ class Session:
             idle_release_seconds=settings.idle_release_seconds,
             is_idle=lambda: not self._runs,
             gpu_device=settings.gpu_device,
+            on_rates=self._calibrated,
         )
         self._loop.start()
         self._nodes.start()
@@ -211,6 +216,16 @@ class Session:
             if prediction is not None:
                 return prediction.seconds
         return -1.0 if task.cost.items else 0.0
+
+    def _calibrated(self, rates: HostRates) -> None:
+        """A node was measured: predict what was never observed for a typical node."""
+        with self._lock:
+            self._rates.append(rates)
+            self.model.calibration = replace(
+                self.model.calibration,
+                cpu_flops_per_second=median(r.flops_per_second for r in self._rates),
+                cpu_bytes_per_second=median(r.bytes_per_second for r in self._rates),
+            )
 
     def _forget(self, graph_id: str) -> None:
         with self._lock:
