@@ -98,6 +98,9 @@ class Codelet:
     chunk_axis : int or None
         Axis of the first argument along which the work may be split and the results
         concatenated again.
+    host_inputs : bool
+        On a GPU too the arguments are left in host memory: the implementation moves what it
+        needs of them, which may be a small part.
 
     References
     ----------
@@ -113,6 +116,7 @@ class Codelet:
     opaque: bool = False
     has_effects: bool = False
     chunk_axis: int | None = None
+    host_inputs: bool = False
     _content: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -131,7 +135,7 @@ class Codelet:
         """Digest of all it is, made once: very many tasks share a codelet."""
         if not self._content:
             what = (self.name, self.version, self.cpu, self.gpu, self.cost)
-            how = (self.opaque, self.has_effects, self.chunk_axis)
+            how = (self.opaque, self.has_effects, self.chunk_axis, self.host_inputs)
             object.__setattr__(self, "_content", content_key("codelet", what, how))
         return self._content
 

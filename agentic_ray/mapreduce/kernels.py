@@ -150,6 +150,7 @@ def chunk_codelet(map_fn: Any, reduce_fn: Any) -> Codelet:
         None if cpu is None else MapChunk(cpu, reduce_cpu),
         None if gpu is None else MapChunk(gpu, reduce_gpu or reduce_cpu),
         opaque=not isinstance(map_fn, Kernel),
+        host_inputs=True,  # a chunk is a small part of the array it is cut from
     )
 
 

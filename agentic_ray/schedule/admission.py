@@ -94,8 +94,9 @@ def working_set_bytes(bundle: Bundle, sizes: Mapping[str, int]) -> int:
     declared = bundle.resources.gpu_memory_bytes
     if declared:
         return int(declared)
-    inputs = sum(sizes.get(key, 0) for key in bundle.inputs)
-    inputs += sum(dict(_arrays(task.args for task in bundle.tasks)).values())
+    moved = [task for task in bundle.tasks if not task.codelet.host_inputs]
+    inputs = sum(sizes.get(key, 0) for key in bundle.inputs) if moved else 0
+    inputs += sum(dict(_arrays(task.args for task in moved)).values())
     read = max(task.cost.read_bytes for task in bundle.tasks)
     written = sum(task.cost.written_bytes for task in bundle.tasks)
     if read or written:

@@ -338,6 +338,7 @@ def test_unhashable_callables_have_keys_by_content() -> None:
         {"opaque": True},
         {"has_effects": True},
         {"chunk_axis": 0},
+        {"host_inputs": True},
     ],
     ids=lambda changed: next(iter(changed)),
 )

@@ -173,9 +173,10 @@ def runs_on_gpus() -> None:
         assert (value == 3.0).all()
 
         squares = ar.codelet(_square_sum)
-        for size in (1_000, 200_000):  # sent along with the call, and through the object store
+        # sent along with the call; through the object store; larger than the device
+        for size in (1_000, 200_000, 10_000_000):
             data = np.arange(float(size))
-            answer = ar.map_reduce(squares, data, lambda a, b: a + b, tag="gpu")
+            answer = ar.map_reduce(squares, data, lambda a, b: a + b, tag="gpu", chunk_size=2**20)
             assert np.isclose(answer, float((data**2).sum())), answer
 
 
