@@ -128,6 +128,19 @@ def test_intermediates_are_dropped_after_their_last_use() -> None:
     assert device.arena.peak_bytes <= 3 * 8000 + 1024
 
 
+def test_inputs_left_on_the_host_may_be_larger_than_the_device() -> None:
+    def part(x: Any, start: int, stop: int, *, xp: Any) -> Any:
+        return xp.asarray(x[start:stop]) * 2
+
+    steps = [Step("a", "part", (Ref("x"), 10, 20), {}), Step("b", "double", (Ref("a"),), {})]
+    codelets = {**CODELETS, "part": Codelet("part", part, part, host_inputs=True)}
+    device = ArenaDevice(budget_bytes=1024)
+    job = Job(device, steps, codelets, {"x": np.arange(10_000.0)}, frozenset("b"))
+    assert not job.to_upload().keys() & {"x"}
+    run_job(job, make_room=lambda: "", note=lambda note: pytest.fail(note.text))
+    assert np.array_equal(device.to_host(job.values["b"]), np.arange(10.0, 20.0) * 4)
+
+
 @pytest.mark.parametrize(("codelet", "shape"), [("double", (4000,)), ("columns", (10, 400))])
 def test_too_large_a_task_is_split_along_its_axis(codelet: str, shape: tuple[int, ...]) -> None:
     x = np.random.default_rng(0).random(shape)
