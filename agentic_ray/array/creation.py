@@ -273,7 +273,11 @@ def _arange_kernel(
         low = first + starts[axis] * step
         values = xp.arange(low, low + length * step, step, dtype=dtype)
     else:
-        values = (first + xp.arange(starts[axis], starts[axis] + length) * step).astype(dtype)
+        # As NumPy fills: the step is the difference of the first two values.
+        wide = np.result_type(dtype, np.float64) if dtype.kind != "c" else dtype
+        start, second = wide.type(first), wide.type(first + step)
+        at = xp.arange(starts[axis], starts[axis] + length)
+        values = (start + at * (second - start)).astype(dtype)
     return xp.reshape(values, shape)
 
 

@@ -1,0 +1,70 @@
+"""The same tasks through real Ray: values, persisted chunks, bits equal to the local run's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import agentic_ray as ar
+import agentic_ray.array as xp
+from agentic_ray.array.core import evaluate
+
+
+@pytest.fixture
+def _distributed(ray_session: ar.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that is not one small chunk goes through Ray."""
+    monkeypatch.setattr(evaluate, "LOCAL_BYTES", -1)
+
+
+@pytest.mark.usefixtures("_distributed")
+def test_a_chain_and_a_reduction() -> None:
+    values = np.random.default_rng(0).random((300, 200))
+    x = xp.asarray(values, chunks=(64, 96))
+    np.testing.assert_allclose(np.asarray((x + 1) * 2), (values + 1) * 2)
+    np.testing.assert_allclose(
+        float(((x + 1) * 2 - x.mean(axis=0)).sum()), ((values + 1) * 2 - values.mean(0)).sum()
+    )
+
+
+@pytest.mark.usefixtures("_distributed")
+def test_persisted_chunks_are_inputs_of_what_follows() -> None:
+    values = np.random.default_rng(1).random((1000, 60))
+    x = xp.from_numpy(values, chunks=(170, 60)).persist()
+    assert x.explain().startswith("nothing to compute")
+    np.testing.assert_array_equal(np.asarray(x), values)
+    y = (x * 2).persist()
+    np.testing.assert_allclose(np.asarray(y.T @ x), (values * 2).T @ values)
+    np.testing.assert_array_equal(np.asarray(y[5:500:7, ::-1]), (values * 2)[5:500:7, ::-1])
+    np.testing.assert_array_equal(np.asarray(xp.reshape(x, (60, 1000))), values.reshape(60, 1000))
+
+
+def test_the_bits_do_not_depend_on_where_it_runs(
+    ray_session: ar.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(2).normal(size=(500, 400)).astype(np.float32)
+    results = []
+    for limit in (1 << 40, -1):
+        monkeypatch.setattr(evaluate, "LOCAL_BYTES", limit)
+        x = xp.asarray(values, chunks=(77, 130))
+        found = (xp.exp(x).sum(axis=1), xp.var(x), xp.argmax(x), x @ xp.matrix_transpose(x))
+        results.append([np.asarray(array) for array in found])
+    for local, remote in zip(*results, strict=True):
+        assert local.tobytes() == remote.tobytes()
+
+
+@pytest.mark.usefixtures("_distributed")
+def test_shapes_that_depend_on_data() -> None:
+    values = np.random.default_rng(3).integers(0, 50, 40_000)
+    x = xp.asarray(values, chunks=7_000)
+    np.testing.assert_array_equal(np.asarray(x[x > 25]), values[values > 25])
+    found, counts = xp.unique_counts(x)
+    expected = np.unique_counts(values)
+    np.testing.assert_array_equal(np.asarray(found), expected.values)
+    np.testing.assert_array_equal(np.asarray(counts), expected.counts)
+
+
+@pytest.mark.usefixtures("_distributed")
+def test_an_error_in_a_kernel_is_numpys_own() -> None:
+    x = xp.zeros((200, 200), chunks=200)
+    with pytest.raises(np.linalg.LinAlgError, match="Singular"):
+        np.asarray(xp.linalg.inv(x))
