@@ -9,6 +9,9 @@ from numpy.lib.array_utils import normalize_axis_index
 
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core.build import along, blockwise_op, strict_operand
+from agentic_ray.array.core.node import Node
+from agentic_ray.array.core.views import rechunk, sliced
+from agentic_ray.array.samplesort import sorted_chunks
 
 
 def _sort_kernel(xp: Any, x: Any, axis: int, descending: bool) -> Any:
@@ -29,15 +32,40 @@ ARGSORT = blockwise_op("argsort", _argsort_kernel, weight=64)
 
 
 def sort(x: Array, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Array:
-    """``x`` sorted along ``axis``; always stable."""
+    """``x`` sorted along ``axis``, NaN last; always stable.
+
+    A vector of several chunks is sorted over them, see ``samplesort``.
+    """
     node = strict_operand(x)
     at = normalize_axis_index(axis, node.ndim)
-    return Array(along(SORT, [node], (at,), None, node.dtype, (at, bool(descending))))
+    if not _is_long(node):
+        return Array(along(SORT, [node], (at,), None, node.dtype, (at, bool(descending))))
+    made = sorted_chunks(_without_empty(node), node.dtype, positions=False)
+    return Array(_reversed(made) if descending else made)
 
 
 def argsort(x: Array, /, *, axis: int = -1, descending: bool = False, stable: bool = True) -> Array:
     """Positions that would sort ``x`` along ``axis``; always stable."""
     node = strict_operand(x)
     at = normalize_axis_index(axis, node.ndim)
-    params = (at, bool(descending))
-    return Array(along(ARGSORT, [node], (at,), None, np.dtype(np.int64), params))
+    dtype = np.dtype(np.int64)
+    if not _is_long(node):
+        return Array(along(ARGSORT, [node], (at,), None, dtype, (at, bool(descending))))
+    node = _without_empty(node)
+    if not descending:
+        return Array(sorted_chunks(node, dtype, positions=True))
+    # As in `_argsort_kernel`: the positions that sort the reversed array, from the other end.
+    order = sorted_chunks(_reversed(node), dtype, positions=True)
+    return node.size - 1 - Array(_reversed(order))
+
+
+def _is_long(node: Node) -> bool:
+    return node.ndim == 1 and node.blocks > 1 and node.size > 0
+
+
+def _without_empty(node: Node) -> Node:
+    return rechunk(node, (tuple([length for length in node.chunks[0] if length]),))
+
+
+def _reversed(node: Node) -> Node:
+    return sliced(node, (("s", node.size - 1, node.size, -1),))
