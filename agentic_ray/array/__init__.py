@@ -5,8 +5,13 @@ Public names are collected here; each lives in the module of its area.
 
 from math import e, inf, nan, pi
 
-from agentic_ray.array import fft, linalg
+from agentic_ray.array import fft, linalg, random
 from agentic_ray.array.array_object import Array
+from agentic_ray.array.blocks import (
+    apply_gufunc,
+    map_blocks,
+    map_overlap,
+)
 from agentic_ray.array.core.chunks import config
 from agentic_ray.array.creation import (
     arange,
@@ -29,6 +34,18 @@ from agentic_ray.array.creation import (
     triu,
     zeros,
     zeros_like,
+)
+from agentic_ray.array.distribution import (
+    average,
+    bincount,
+    cov,
+    histogram,
+    median,
+    nanmedian,
+    nanpercentile,
+    nanquantile,
+    percentile,
+    quantile,
 )
 from agentic_ray.array.dtypes import (
     astype,
@@ -204,6 +221,17 @@ from agentic_ray.array.manipulation import (
     unstack,
     vstack,
 )
+from agentic_ray.array.nanfunctions import (
+    nanargmax,
+    nanargmin,
+    nanmax,
+    nanmean,
+    nanmin,
+    nanprod,
+    nanstd,
+    nansum,
+    nanvar,
+)
 from agentic_ray.array.searching import (
     argmax,
     argmin,
@@ -255,6 +283,7 @@ __all__ = [
     "add",
     "all",
     "any",
+    "apply_gufunc",
     "arange",
     "arccos",
     "arccosh",
@@ -277,6 +306,8 @@ __all__ = [
     "atanh",
     "atleast_1d",
     "atleast_2d",
+    "average",
+    "bincount",
     "bitwise_and",
     "bitwise_invert",
     "bitwise_left_shift",
@@ -303,6 +334,7 @@ __all__ = [
     "cos",
     "cosh",
     "count_nonzero",
+    "cov",
     "cumprod",
     "cumsum",
     "cumulative_prod",
@@ -346,6 +378,7 @@ __all__ = [
     "full_like",
     "greater",
     "greater_equal",
+    "histogram",
     "hstack",
     "hypot",
     "identity",
@@ -377,11 +410,14 @@ __all__ = [
     "logical_not",
     "logical_or",
     "logical_xor",
+    "map_blocks",
+    "map_overlap",
     "matmul",
     "matrix_transpose",
     "max",
     "maximum",
     "mean",
+    "median",
     "meshgrid",
     "min",
     "minimum",
@@ -390,6 +426,18 @@ __all__ = [
     "multiply",
     "nan",
     "nan_to_num",
+    "nanargmax",
+    "nanargmin",
+    "nanmax",
+    "nanmean",
+    "nanmedian",
+    "nanmin",
+    "nanpercentile",
+    "nanprod",
+    "nanquantile",
+    "nanstd",
+    "nansum",
+    "nanvar",
     "negative",
     "newaxis",
     "nextafter",
@@ -399,13 +447,16 @@ __all__ = [
     "ones_like",
     "outer",
     "pad",
+    "percentile",
     "permute_dims",
     "pi",
     "positive",
     "pow",
     "power",
     "prod",
+    "quantile",
     "rad2deg",
+    "random",
     "ravel",
     "real",
     "reciprocal",

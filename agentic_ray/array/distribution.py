@@ -1,0 +1,264 @@
+"""How values are distributed: quantiles, histograms, counts per bin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from agentic_ray.array.array_object import Array
+from agentic_ray.array.core import evaluate
+from agentic_ray.array.core.build import (
+    axes_of,
+    gufunc,
+    gufunc_op,
+    leaf,
+    reduction,
+    strict_operand,
+)
+from agentic_ray.array.core.node import DType, Held, Node, Op
+from agentic_ray.array.core.views import expanded, permuted, reshaped, squeezed
+from agentic_ray.array.dtypes import cast
+from agentic_ray.array.statistics import Axis, max, mean, min, reduce_op
+
+# --- quantiles ---------------------------------------------------------------------------
+
+
+def _quantile_kernel(xp: Any, x: Any, q: Any, method: str, skip_nan: bool, dtype: DType) -> Any:
+    function = xp.nanquantile if skip_nan else xp.quantile
+    found = xp.asarray(function(x, q, axis=-1, method=method))
+    return xp.moveaxis(found, 0, -1).astype(dtype, copy=False)
+
+
+_QUANTILE = gufunc_op("quantile", _quantile_kernel, 32)
+
+
+def _quantiles(x: Any, q: Any, axis: Axis, method: str, keepdims: bool, skip_nan: bool) -> Array:
+    node = strict_operand(x)
+    if node.dtype.kind == "c":
+        raise TypeError("a must be an array of real numbers")
+    wanted = np.asarray(q, dtype=np.float64)
+    if wanted.ndim > 1:
+        raise ValueError("quantile: q must be a number or one-dimensional")
+    if wanted.size and not (wanted.min() >= 0 and wanted.max() <= 1):
+        raise ValueError("Quantiles must be in the range [0, 1]")
+    axes = axes_of(axis, node.ndim)
+    rest = tuple([a for a in range(node.ndim) if a not in axes])
+    loop = tuple([node.shape[a] for a in rest])
+    flat = reshaped(permuted(node, (*rest, *axes)), (*loop, node.size // _size(loop)))
+    levels = np.atleast_1d(wanted)
+    dtype = np.asarray(np.quantile(np.ones(1, node.dtype), q)).dtype
+    made = gufunc(
+        _QUANTILE, [flat, leaf(levels)], (1, 1), levels.shape, dtype, (method, skip_nan, dtype)
+    )
+    result = permuted(made, (made.ndim - 1, *range(made.ndim - 1)))
+    if not wanted.ndim:
+        result = squeezed(result, (0,))
+    if keepdims:
+        result = expanded(result, tuple([a + wanted.ndim for a in axes]))
+    return Array(result)
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = int(np.prod(shape, dtype=np.int64))
+    if size == 0:
+        raise ValueError("quantiles of an array without elements")
+    return size
+
+
+def quantile(
+    x: Array, q: Any, /, axis: Axis = None, *, method: str = "linear", keepdims: bool = False
+) -> Array:
+    """The values below which the fractions ``q`` of the elements lie, as in NumPy."""
+    return _quantiles(x, q, axis, method, keepdims, False)
+
+
+def percentile(
+    x: Array, q: Any, /, axis: Axis = None, *, method: str = "linear", keepdims: bool = False
+) -> Array:
+    """The values below which ``q`` per cent of the elements lie, as in NumPy."""
+    return _quantiles(x, np.asarray(q) / 100, axis, method, keepdims, False)
+
+
+def nanquantile(
+    x: Array, q: Any, /, axis: Axis = None, *, method: str = "linear", keepdims: bool = False
+) -> Array:
+    """`quantile` of what is not NaN."""
+    return _quantiles(x, q, axis, method, keepdims, True)
+
+
+def nanpercentile(
+    x: Array, q: Any, /, axis: Axis = None, *, method: str = "linear", keepdims: bool = False
+) -> Array:
+    """`percentile` of what is not NaN."""
+    return _quantiles(x, np.asarray(q) / 100, axis, method, keepdims, True)
+
+
+def median(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
+    """The middle value over ``axis``."""
+    return quantile(x, 0.5, axis, keepdims=keepdims)
+
+
+def nanmedian(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
+    """The middle value over ``axis`` of what is not NaN."""
+    return nanquantile(x, 0.5, axis, keepdims=keepdims)
+
+
+# --- counts ------------------------------------------------------------------------------
+
+
+def _add(left: Any, right: Any, *, xp: Any) -> Any:
+    return left + right
+
+
+def _same(xp: Any, value: Any, count: int, *params: Any) -> Any:
+    return value
+
+
+def _histogram_partial(xp: Any, x: Any, axes: tuple[int, ...], held: Held) -> Any:
+    counts, _ = xp.histogram(x, bins=xp.asarray(held.value))
+    return counts
+
+
+def _weighted_partial(xp: Any, x: Any, weights: Any, axes: tuple[int, ...], held: Held) -> Any:
+    counts, _ = xp.histogram(x, bins=xp.asarray(held.value), weights=weights)
+    return counts
+
+
+HISTOGRAM = reduce_op("histogram", _histogram_partial, _add, _same, 32, blocked=False)
+WEIGHTED = reduce_op("weighted_histogram", _weighted_partial, _add, _same, 32, blocked=False)
+
+
+def _counted(op: Op, nodes: list[Node], dtype: Any, params: tuple[Any, ...]) -> Array:
+    """The counts of all elements: a value of another length than the axis it stands for."""
+    value = evaluate.table(reduction(op, nodes, (0,), True, np.dtype(dtype), params))
+    return Array(leaf(np.asarray(value)))
+
+
+def histogram(
+    x: Array, /, bins: Any = 10, range: Any = None, density: bool = False, weights: Any = None
+) -> tuple[Array, Array]:
+    """How many elements lie in each bin, and the edges of the bins, as in NumPy.
+
+    Computed at once: without ``range`` the edges depend on the data.
+
+    Raises
+    ------
+    ValueError
+        The bins do not increase, or weights have another shape.
+    """
+    node = strict_operand(x)
+    flat = reshaped(node, (node.size,))
+    if isinstance(bins, Array):
+        bins = np.asarray(bins)
+    if isinstance(bins, int | np.integer) and range is None and node.size:
+        low, high = evaluate.values([min(Array(flat))._node, max(Array(flat))._node])
+        range = (low.item(), high.item())
+    edges = np.histogram_bin_edges(np.empty(0, node.dtype), bins, range)
+    if np.any(edges[:-1] > edges[1:]):
+        raise ValueError("`bins` must increase monotonically, when an array")
+    held = Held(edges)
+    if weights is None:
+        counts = _counted(HISTOGRAM, [flat], np.int64, (held,))
+    else:
+        heavy = strict_operand(weights)
+        if heavy.shape != node.shape:
+            raise ValueError("weights should have the same shape as a.")
+        heavy = reshaped(heavy, (node.size,))
+        counts = _counted(WEIGHTED, [flat, heavy], heavy.dtype, (held,))
+    if density:
+        widths = Array(leaf(np.diff(edges)))
+        counts = counts / widths / counts.sum()
+    return counts, Array(leaf(edges))
+
+
+def _bincount_partial(xp: Any, x: Any, axes: tuple[int, ...], length: int) -> Any:
+    return xp.bincount(x, minlength=length)
+
+
+def _weighted_bincount(xp: Any, x: Any, weights: Any, axes: tuple[int, ...], length: int) -> Any:
+    return xp.bincount(x, weights=weights, minlength=length)
+
+
+BINCOUNT = reduce_op("bincount", _bincount_partial, _add, _same, 8, blocked=False)
+WEIGHTED_BINCOUNT = reduce_op(
+    "weighted_bincount", _weighted_bincount, _add, _same, 8, blocked=False
+)
+
+
+def bincount(x: Array, /, weights: Any = None, minlength: int = 0) -> Array:
+    """How often each number from 0 on comes in ``x``. Computed at once.
+
+    Raises
+    ------
+    ValueError
+        A number is negative, or ``x`` has not one axis.
+    TypeError
+        ``x`` does not hold integers.
+    """
+    node = strict_operand(x)
+    if node.ndim != 1:
+        raise ValueError("object too deep for desired array" if node.ndim else "object of too "
+                         "small depth for desired array")  # fmt: skip
+    if node.dtype.kind not in "iub":
+        raise TypeError(f"Cannot cast array data from {node.dtype} to int64 according to 'safe'")
+    if minlength < 0:
+        raise ValueError("'minlength' must not be negative")
+    length = minlength
+    if node.size:
+        low, high = evaluate.values([min(Array(node))._node, max(Array(node))._node])
+        if int(low) < 0:
+            raise ValueError("'list' argument must have no negative elements")
+        length = int(np.maximum(length, int(high) + 1))
+    node = cast(node, np.int64)
+    if weights is None:
+        return _counted(BINCOUNT, [node], np.int64, (length,))
+    heavy = cast(strict_operand(weights), np.float64)
+    if heavy.shape != node.shape:
+        raise ValueError("The weights and list don't have the same length.")
+    return _counted(WEIGHTED_BINCOUNT, [node, heavy], np.float64, (length,))
+
+
+# --- averages and covariances ------------------------------------------------------------
+
+
+def average(
+    x: Array, /, axis: Axis = None, weights: Any = None, *, keepdims: bool = False
+) -> Array:
+    """Weighted mean over ``axis``.
+
+    Raises
+    ------
+    ValueError
+        Weights have another shape.
+    """
+    if weights is None:
+        return mean(x, axis=axis, keepdims=keepdims)
+    heavy = Array(strict_operand(weights))
+    if heavy.shape != x.shape:
+        axes = axes_of(axis, x.ndim)
+        if len(axes) != 1 or heavy.shape != (x.shape[axes[0]],):
+            raise ValueError("Shape of weights must be consistent with shape of a along axis.")
+        heavy = heavy.reshape(tuple(n if a == axes[0] else 1 for a, n in enumerate(x.shape)))
+    total = (x * heavy).sum(axis=axis, keepdims=keepdims)
+    result: Array = total / (heavy + x * 0).sum(axis=axis, keepdims=keepdims)
+    return result
+
+
+def cov(x: Array, /, *, correction: int = 1) -> Array:
+    """Covariances of the rows of ``x``.
+
+    Raises
+    ------
+    ValueError
+        ``x`` has more than two axes.
+    """
+    node = strict_operand(x)
+    if node.ndim > 2:
+        raise ValueError("m has more than 2 dimensions")
+    rows = Array(node if node.ndim == 2 else expanded(node, (0,)))
+    if rows.dtype.kind in "biu":
+        rows = rows.astype(np.float64)
+    off = rows - mean(rows, axis=1, keepdims=True)
+    result: Array = (off @ off.T.conj()) / (rows.shape[1] - correction)
+    return result if node.ndim == 2 else result.reshape(())
