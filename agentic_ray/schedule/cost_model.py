@@ -20,7 +20,9 @@ Place = tuple[str, str]
 """A device: node and name on the node."""
 
 _WELL_KNOWN = 256
-"""After so many observations of a codelet only every eighth is taken in."""
+_AS_EXPECTED = 0.1
+"""After so many observations of a codelet, of those that come within a tenth of what was expected
+only every eighth is taken in."""
 _TYPICAL_SECONDS = 1e-2
 _KEPT_ERRORS = 4096
 
@@ -81,7 +83,7 @@ class CostModel:
         self.call_overhead_seconds = self.calibration.call_overhead_seconds
         self._curves: dict[tuple[str, str], Curve] = {}
         self._places: dict[str, dict[Place, RunningMedian]] = {}
-        self._usual: dict[str, float] = {}
+        self._usual: dict[str, RunningMedian] = {}
         self._bytes: dict[str, RunningMedian] = {}
         self._errors: deque[float] = deque(maxlen=_KEPT_ERRORS)
         self._observations = 0
@@ -103,10 +105,6 @@ class CostModel:
         curve = self._curves.get((codelet, kind))
         if curve is None:
             curve = self._curves[codelet, kind] = Curve()
-        elif curve.count > _WELL_KNOWN:
-            curve.count += 1
-            if curve.count & 7:
-                return
         self._observations += 1
         seen = log_of(seconds)
         seen_here = curve.has_seen(size)
@@ -116,9 +114,15 @@ class CostModel:
             places = self._places.setdefault(kind, {})
             known = places.get(place)
             known_place = known is not None
-            factor = known.median if known is not None else self._usual.get(kind, 0.0)
+            factor = known.median if known is not None else self._usual_factor(kind)
         if curve.count:
-            self._note_error(curve.log_seconds(size) + factor, seen)
+            surprise = seen - curve.log_seconds(size) - factor
+            if curve.count > _WELL_KNOWN and abs(surprise) < _AS_EXPECTED and known_place:
+                curve.count += 1
+                if curve.count & 7:
+                    return
+            self._predictions += 1
+            self._errors.append(abs(math.expm1(min(-surprise, 50.0))))
         if place is not None and seen_here:
             factor = self._learn_place(kind, place, seen - curve.log_seconds(size))
         elif place is not None and not known_place:
@@ -128,9 +132,10 @@ class CostModel:
             curve.add(size, seen - factor)
             self._typical.add(math.exp(seen - factor))
 
-    def _note_error(self, predicted: float, seen: float) -> None:
-        self._predictions += 1
-        self._errors.append(abs(math.expm1(min(predicted - seen, 50.0))))
+    def _usual_factor(self, kind: str) -> float:
+        """Logarithm of how slow a device is of which nothing is known."""
+        usual = self._usual.get(kind)
+        return usual.median if usual is not None else 0.0
 
     def _learn_place(self, kind: str, place: Place, residual: float) -> float:
         """Logarithm of how slow ``place`` is, now that it was off by ``residual``."""
@@ -141,7 +146,7 @@ class CostModel:
         elif len(places) == 1:
             return known.median  # the only device there is is the reference
         known.add(residual)
-        self._usual[kind] = median(other.median for other in places.values())
+        self._usual.setdefault(kind, RunningMedian()).add(residual)
         return known.median
 
     def observe_bytes(self, codelet: str, size_bytes: float) -> None:
@@ -215,7 +220,7 @@ class CostModel:
         known = self._places.get(kind, {}).get(place)
         if known is not None:
             return math.exp(known.median)
-        return math.exp(self._usual.get(kind, 0.0))
+        return math.exp(self._usual_factor(kind))
 
     def transfer_seconds(self, size_bytes: float) -> float:
         """Expected seconds to bring a value of this size to another node."""

@@ -67,7 +67,7 @@ LEAST_WINDOW = 64
 """Offered to a policy that plans ahead, as long as there are so many."""
 PLANNED_PER_SLOT = 32
 """Most bundles planned ahead, over all executors."""
-REPLAN_CREDIT = 4
+REPLAN_CREDIT = 2
 """Planned bundles that each event pays for being placed anew; this bounds the cost a task."""
 
 
@@ -130,6 +130,7 @@ class Dispatcher:
         self._planned_until = _FIRST
         self._credit = 0
         self._touched: dict[Executor, None] = {}
+        self._dirty: dict[Executor, None] = {}
         self._stranded: dict[tuple[str, ...], float] = {}
         self._executor_count = 0
         self._requested = (0, 0)
@@ -379,9 +380,8 @@ class Dispatcher:
 
     def _touch(self, executor: Executor) -> None:
         """Something of an executor changed; what is planned for it may be started now."""
-        if executor.healthy:
-            self.view.update(executor)
-            self._touched[executor] = None
+        self._touched[executor] = None
+        self._dirty[executor] = None
 
     def _node_lost(self, event: NodeLost) -> None:
         for key in [key for key in self.view.executors if key[0] == event.node_id]:
@@ -571,15 +571,24 @@ class Dispatcher:
 
     def _schedule(self) -> None:
         """Offer what is ready to the policy, start what there is room for, until neither helps."""
+        self._bring_up_to_date()
         if self._plans_ahead:
             self._credit += REPLAN_CREDIT
             self._replan()
         while True:
+            self._bring_up_to_date()
             window = self._window_ahead() if self._plans_ahead else self._window()
             if window and self._place(window):
                 continue
             if not self._start_planned():
                 return
+
+    def _bring_up_to_date(self) -> None:
+        """Let the view take over what has changed of executors."""
+        for executor in self._dirty:
+            if executor.healthy:
+                self.view.update(executor)
+        self._dirty.clear()
 
     def _window(self) -> list[Record]:
         """The most urgent ready bundles that some executor has room for, most urgent first."""
@@ -748,7 +757,7 @@ class Dispatcher:
         moved = False
         touched, self._touched = self._touched, {}
         for executor in touched:
-            while executor.planned and executor.healthy:
+            while executor.planned and executor.healthy and executor.room():
                 entry = executor.planned[0]
                 record = entry.record
                 stale = record.graph.over or record.missing or record.done

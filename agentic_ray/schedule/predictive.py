@@ -55,15 +55,18 @@ class Predictive:
         now = cluster.now_seconds
         # What this round places makes devices busy for the rest of it.
         available = {kind: np.maximum(pool.available, now) for kind, pool in cluster.pools.items()}
+        alike: dict[object, list[_Option]] = {}
         fronts: dict[object, _Front] = {}
         placements: list[Placement] = []
         for bundle in ready:
-            options = _options(bundle, cluster, model, available)
+            traits = _traits(bundle)
+            options = alike.get(traits)
+            if options is None:
+                options = alike[traits] = _options(bundle, cluster, model, available)
             if not options:
                 continue
             chosen = None
             if not bundle.inputs and len(ready) > 1:
-                traits = (bundle.resources, *((o.seconds, id(o.pool)) for o in options))
                 front = fronts.get(traits)
                 if front is None:
                     front = fronts[traits] = _Front(options, bundle, len(ready))
@@ -78,6 +81,14 @@ class Predictive:
             option.available[row] = max(option.available[row], finish - own) + own / executor.slots
             placements.append(_placement(bundle, executor, finish - own, finish, option, options))
         return placements
+
+
+def _traits(bundle: Bundle) -> object:
+    """What decides the costs of a bundle, as long as the bundle lives."""
+    task = bundle.tasks[0]
+    if len(bundle.tasks) > 1:
+        return bundle.key
+    return id(task.codelet), id(task.resources), task.tag, task.cost
 
 
 class _Front:

@@ -1,6 +1,6 @@
 """A discrete-event simulator: the real Dispatcher and policies over a made-up cluster.
 
-Virtual time; the wall clock is read only to say what deciding costs. Workloads are in
+Virtual time; the processor clock is read only to say what deciding costs. Workloads are in
 ``workloads``, lower bounds in ``bounds``, drawings in ``gantt``.
 """
 
@@ -11,7 +11,7 @@ import math
 import random
 from collections import deque
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import thread_time
 from typing import Any, Literal
 
 from agentic_ray.errors import InvalidArgumentError
@@ -105,7 +105,7 @@ class SimulationResult:
     imbalance : float
         L = (max - mean) / max of the busy seconds per device.
     decision_microseconds_per_task : float
-        Wall-clock time in the Dispatcher and the policy, over tasks.
+        Processor time in the Dispatcher and the policy, over tasks.
     prediction_error : float or None
         Median relative error of the cost model, each prediction made before its observation.
     timeline : tuple of Span
@@ -321,9 +321,9 @@ class _Run:
             self._node_down(what)
 
     def _send(self, event: Event) -> None:
-        before = perf_counter()
+        before = thread_time()
         commands = self.dispatcher.handle(event)
-        self._deciding += perf_counter() - before
+        self._deciding += thread_time() - before
         for command in commands:
             if isinstance(command, Start):
                 self._start(command)

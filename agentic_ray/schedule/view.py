@@ -208,7 +208,9 @@ class Pool:
         when = executor.free_at_seconds + ahead
         self.available[executor.row] = np.inf if executor.silent else when
         before = self._rooms[executor]
-        now = (executor.room(), executor.room(True), executor.slots)
+        plain = executor.room()
+        free = min(plain, max(0, executor.slots - executor.in_flight))
+        now = (plain, free, executor.slots)
         if now != before:
             self._rooms[executor] = now
             self._room[0] += now[0] - before[0]

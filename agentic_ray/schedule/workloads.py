@@ -19,7 +19,10 @@ FLOPS_PER_SECOND = 1e9
 BYTES_PER_SECOND = 1e9
 """The bandwidth for which the generators choose sizes of values."""
 MOVE_SHARE = 0.05
-"""Seconds to move a tile, as a share of the seconds its main kernel takes at speed 1."""
+"""Seconds to move a value, as a share of the seconds that the main kernel on values of that size
+takes on the average device of `simulate.mixed_cluster`."""
+AVERAGE_SPEED = (64 * 4.5 + 16 * 20) / (64 + 16)
+"""Of the 64 CPUs and 16 GPUs there, on accelerated codelets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,11 @@ def codelet(name: str) -> Codelet:
     return Codelet(name, _simulated, _simulated)
 
 
+def _move_bytes(kernel_seconds: float) -> int:
+    """Bytes of a value whose main kernel takes ``kernel_seconds`` at speed 1."""
+    return int(MOVE_SHARE * kernel_seconds / AVERAGE_SPEED * BYTES_PER_SECOND)
+
+
 def _task(what: Codelet, key: str, *inputs: str) -> Task:
     return Task.of(what, *map(Ref, inputs), key=key)
 
@@ -95,7 +103,7 @@ def map_reduce(maps: int = 4096, fan_in: int = 8) -> Workload:
         "map_reduce",
         TaskGraph(tasks, [tasks[-1].key]),
         {"map": 1.0, "combine": 0.02},
-        {"map": int(0.001 * BYTES_PER_SECOND), "combine": int(0.001 * BYTES_PER_SECOND)},
+        dict.fromkeys(("map", "combine"), _move_bytes(0.02)),
         frozenset({"map"}),
     )
 
@@ -120,12 +128,11 @@ def tiled_cholesky(tiles: int = 40) -> Workload:
             add(syrk, f"syrk/{i}/{k}", (i, i), f"trsm/{i}/{k}")
             for j in range(k + 1, i):
                 add(gemm, f"gemm/{i}/{j}/{k}", (i, j), f"trsm/{i}/{k}", f"trsm/{j}/{k}")
-    tile_bytes = int(MOVE_SHARE * BYTES_PER_SECOND)
     return Workload(
         "tiled_cholesky",
         TaskGraph(tasks, list(newest.values())),
         {"potrf": 1 / 6, "trsm": 0.5, "syrk": 0.5, "gemm": 1.0},  # flops of a tile, gemm = 1
-        dict.fromkeys(("potrf", "trsm", "syrk", "gemm"), tile_bytes),
+        dict.fromkeys(("potrf", "trsm", "syrk", "gemm"), _move_bytes(1.0)),
         frozenset({"trsm", "syrk", "gemm"}),
     )
 
@@ -141,7 +148,7 @@ def tsqr(blocks: int = 2048) -> Workload:
         "tsqr",
         TaskGraph(tasks, [tasks[-1].key]),
         {"qr": 1.0, "qr_pair": 0.05},
-        {"qr": int(MOVE_SHARE * BYTES_PER_SECOND), "qr_pair": int(MOVE_SHARE * BYTES_PER_SECOND)},
+        dict.fromkeys(("qr", "qr_pair"), _move_bytes(0.05)),  # triangles, not blocks
         frozenset({"qr"}),
     )
 
@@ -161,17 +168,12 @@ def kmeans(blocks: int = 1024, iterations: int = 5, fan_in: int = 8) -> Workload
         tasks += [*partial, *tree]
         tasks.append(_task(centers, f"centers/{step}", tasks[-1].key))
         previous = (tasks[-1].key,)
-    small = int(0.001 * BYTES_PER_SECOND)
     return Workload(
         "kmeans",
         TaskGraph(tasks, previous),
         {"load": 0.2, "assign": 1.0, "combine": 0.01, "centers": 0.01},
-        {
-            "load": int(MOVE_SHARE * BYTES_PER_SECOND),
-            "assign": small,
-            "combine": small,
-            "centers": small,
-        },
+        {"load": _move_bytes(1.0)}
+        | dict.fromkeys(("assign", "combine", "centers"), _move_bytes(0.01)),
         frozenset({"assign"}),
     )
 
