@@ -573,7 +573,7 @@ class Dispatcher:
         """Offer what is ready to the policy, start what there is room for, until neither helps."""
         self._bring_up_to_date()
         if self._plans_ahead:
-            self._credit += REPLAN_CREDIT
+            self._credit = min(self._credit + REPLAN_CREDIT, self._planned)
             self._replan()
         while True:
             self._bring_up_to_date()
@@ -613,10 +613,12 @@ class Dispatcher:
                 heaps.append(heap)
         if not heaps:
             return []
-        slots = sum(pool.slots for pool in self.view.pools.values())
+        pools = self.view.pools.values()
+        hungry = sum([len(pool.hungry) for pool in pools])
+        slots = sum([pool.slots for pool in pools])
         size = min(
             MAX_WINDOW,
-            max(LEAST_WINDOW, sum(2 * len(pool.hungry) for pool in self.view.pools.values())),
+            max(LEAST_WINDOW, 2 * hungry, slots // 16),
             PLANNED_PER_SLOT * slots - self._planned,
         )
         window: list[Record] = []
@@ -868,7 +870,7 @@ class Dispatcher:
 
     def _seconds(self, placement: Placement, executor: Executor) -> float:
         """What a placement is counted for; something typical while its cost is unknown."""
-        seconds = placement.predicted_seconds
-        if seconds is None:
-            seconds = self.model.typical_seconds * self.view.slowness(executor)
-        return seconds
+        begin, end = placement.predicted_start_seconds, placement.predicted_finish_seconds
+        if begin is None or end is None:
+            return self.model.typical_seconds * self.view.slowness(executor)
+        return end - begin

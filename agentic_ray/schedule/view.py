@@ -207,23 +207,23 @@ class Pool:
         ahead = executor.planned_seconds / executor.slots if executor.planned else 0.0
         when = executor.free_at_seconds + ahead
         self.available[executor.row] = np.inf if executor.silent else when
-        before = self._rooms[executor]
         plain = executor.room()
         free = min(plain, max(0, executor.slots - executor.in_flight))
         now = (plain, free, executor.slots)
+        before = self._rooms[executor]
         if now != before:
             self._rooms[executor] = now
-            self._room[0] += now[0] - before[0]
-            self._room[1] += now[1] - before[1]
-            self.slots += now[2] - before[2]
-            if now[0]:
+            self._room[0] += plain - before[0]
+            self._room[1] += free - before[1]
+            self.slots += executor.slots - before[2]
+            if plain and not before[0]:
                 self.open[executor] = None
-            else:
-                self.open.pop(executor, None)
-        if now[0] and not executor.planned:
+            elif before[0] and not plain:
+                del self.open[executor]
+        if plain and not executor.planned:
             self.hungry[executor] = None
-        else:
-            self.hungry.pop(executor, None)
+        elif executor in self.hungry:
+            del self.hungry[executor]
 
 
 @dataclass(slots=True)
