@@ -1,0 +1,427 @@
+"""Which ready bundle is started where and when: windows offered to the policy, plans, admission.
+
+The lower half of the Dispatcher, which takes events in and keeps graphs, values and retries.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from agentic_ray.errors import PolicyError
+from agentic_ray.graph.task import Bundle, Resources
+from agentic_ray.schedule.admission import admit, can_split, working_set_bytes
+from agentic_ray.schedule.cost_model import CostModel
+from agentic_ray.schedule.events import Command, RequestResources, Start
+from agentic_ray.schedule.placement import Placement, Policy, check_placements
+from agentic_ray.schedule.records import Attempt, Graph, Lane, Planned, Record
+from agentic_ray.schedule.view import ClusterView, Executor
+
+MAX_WINDOW = 1024
+"""Most ready bundles offered to a policy at once."""
+LEAST_WINDOW = 64
+"""Offered to a policy that plans ahead, as long as there are so many."""
+PLANNED_PER_SLOT = 32
+"""Most bundles planned ahead, over all executors."""
+REPLAN_CREDIT = 2
+"""Planned bundles that each event pays for being placed anew; this bounds the cost a task."""
+
+
+_FIRST = float("-inf")
+"""Before every order."""
+
+
+def _strict_order(priority: int, rank: float, _submitted: float) -> float:
+    """Classes of priority, in each the highest rank (seconds) first; the smallest goes first."""
+    return -priority - rank / (1 + rank)
+
+
+def _head(heap: list[tuple[float, int, Record]]) -> tuple[float, int]:
+    return heap[0][:2]
+
+
+class Placer:
+    """Ready bundles in, `Start` commands out. Used only as the base of the Dispatcher."""
+
+    def __init__(self, policy: Policy, model: CostModel) -> None:
+        self.policy = policy
+        self.model = model
+        self.view = ClusterView()
+        self._attempts: dict[tuple[int, int], Attempt] = {}
+        self._ready: dict[Lane, list[tuple[float, int, Record]]] = {}
+        self._plans_ahead: bool = getattr(policy, "plans_ahead", False)
+        self._order: Callable[[int, float, float], float] = getattr(policy, "order", _strict_order)
+        self._planned = 0
+        self._planned_until = _FIRST
+        self._credit = 0
+        self._touched: dict[Executor, None] = {}
+        self._dirty: dict[Executor, None] = {}
+        self._requested = (0, 0)
+        self._commands: list[Command] = []
+
+    def _fail_graph(self, graph: Graph, error: BaseException, bundle: Bundle | None) -> None:
+        raise NotImplementedError
+
+    # --- what is there -----------------------------------------------------------------
+
+    def _touch(self, executor: Executor) -> None:
+        """Something of an executor changed; what is planned for it may be started now."""
+        self._touched[executor] = None
+        self._dirty[executor] = None
+
+    def _tell_speed(self, executor: Executor) -> None:
+        """Pass on to the view how slow an executor is, as given and as learnt."""
+        if executor.healthy:
+            learnt = self.model.slowness((executor.node_id, executor.device), executor.kind)
+            self.view.pools[executor.kind].slowness[executor.row] = learnt / executor.speed
+
+    def _offer(self, record: Record) -> None:
+        """Put a bundle among the ready ones if it is."""
+        if record.missing or record.done or record.queued or record.running:
+            return
+        record.queued = True
+        heap = self._ready.setdefault(record.lane, [])
+        heapq.heappush(heap, (record.order, record.bundle_id, record))
+
+    def _end_attempt(self, bundle_id: int, attempt: int) -> Attempt | None:
+        found = self._attempts.pop((bundle_id, attempt), None)
+        if found is not None:
+            found.record.running -= 1
+            executor = found.executor
+            executor.attempts.discard((bundle_id, attempt))
+            executor.give_back(found.resources)
+            executor.ended(self.view.now_seconds, found.predicted_seconds)
+            self._touch(executor)
+        return found
+
+    def _request_resources(self) -> None:
+        """Tell the adapter what waiting work could use, when that has changed."""
+        cpus = gpus = 0
+        for (kinds, _), heap in self._ready.items():
+            if kinds == ("gpu",):
+                gpus += len(heap)
+            else:
+                cpus += len(heap)
+        if self._planned:
+            for executor in self.view.executors.values():
+                for entry in executor.planned:
+                    if entry.record.lane[0] == ("gpu",):
+                        gpus += 1
+                    else:
+                        cpus += 1
+        if cpus:
+            cpus += self.view.pools["cpu"].slots if "cpu" in self.view.pools else 0
+        if gpus:
+            gpus += self.view.pools["gpu"].slots if "gpu" in self.view.pools else 0
+        if (cpus, gpus) != self._requested:
+            self._requested = (cpus, gpus)
+            self._commands.append(RequestResources(cpus, gpus))
+
+    # --- placing -----------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        """Offer what is ready to the policy, start what there is room for, until neither helps."""
+        self._bring_up_to_date()
+        if self._plans_ahead:
+            self._credit = min(self._credit + REPLAN_CREDIT, self._planned)
+            self._replan()
+        while True:
+            self._bring_up_to_date()
+            window = self._window_ahead() if self._plans_ahead else self._window()
+            if window and self._place(window):
+                continue
+            if not self._start_planned():
+                return
+
+    def _bring_up_to_date(self) -> None:
+        """Let the view take over what has changed of executors."""
+        for executor in self._dirty:
+            if executor.healthy:
+                self.view.update(executor)
+        self._dirty.clear()
+
+    def _window(self) -> list[Record]:
+        """The most urgent ready bundles that some executor has room for, most urgent first."""
+        window: list[tuple[float, int, Record]] = []
+        keys: set[str] = set()
+        for (kinds, opaque), heap in self._ready.items():
+            room = min(self.view.room(kinds, opaque), MAX_WINDOW) if heap else 0
+            while room and self._is_offerable(heap, keys):
+                window.append(heapq.heappop(heap))
+                room -= 1
+        window.sort(key=lambda entry: entry[:2])
+        return [record for _, _, record in window]
+
+    def _window_ahead(self) -> list[Record]:
+        """The most urgent ready bundles while an executor has nothing planned, or while
+        there are more urgent ones than the planned."""
+        heaps: list[list[tuple[float, int, Record]]] = []
+        for (kinds, _), heap in self._ready.items():
+            if not (heap and any(kind in self.view.pools for kind in kinds)):
+                continue
+            if heap[0][0] < self._planned_until or self.view.hungry(kinds):
+                heaps.append(heap)
+        if not heaps:
+            return []
+        pools = self.view.pools.values()
+        hungry = sum([len(pool.hungry) for pool in pools])
+        slots = sum([pool.slots for pool in pools])
+        size = min(
+            MAX_WINDOW,
+            max(LEAST_WINDOW, 2 * hungry, slots // 16),
+            PLANNED_PER_SLOT * slots - self._planned,
+        )
+        window: list[Record] = []
+        keys: set[str] = set()
+        while len(window) < size and heaps:
+            heap = min(heaps, key=_head) if len(heaps) > 1 else heaps[0]
+            if self._is_offerable(heap, keys):
+                window.append(heapq.heappop(heap)[2])
+                if heap:
+                    continue
+            heaps = [other for other in heaps if other is not heap]
+        return window
+
+    def _is_offerable(self, heap: list[tuple[float, int, Record]], keys: set[str]) -> bool:
+        """Whether the first of a heap can join a window; forgets those that are ready no more."""
+        while heap:
+            record = heap[0][2]
+            if record.graph.over or record.missing or record.done:
+                heapq.heappop(heap)
+                record.queued = False
+            elif record.bundle.key in keys:
+                return False  # the same work for another graph: next round
+            else:
+                keys.add(record.bundle.key)
+                return True
+        return False
+
+    def _replan(self) -> None:
+        """Take back all plans, to be made anew, if that promises something.
+
+        It does when an executor has nothing to do and nothing else is ready, which moves work
+        from slow or busy executors to idle or new ones, and when bundles more urgent than the
+        planned became ready. Every event pays for a few, so that the cost a task is bounded.
+        """
+        if not self._planned or self._credit < self._planned:
+            return
+        ready = False
+        for heap in self._ready.values():
+            if heap and heap[0][0] < self._planned_until:
+                break
+            ready = ready or bool(heap)
+        else:
+            if ready or not any(pool.hungry for pool in self.view.pools.values()):
+                return
+        self._credit -= self._planned
+        for executor in self.view.executors.values():
+            if executor.planned:
+                self._unplan(executor)
+        self._planned_until = _FIRST
+
+    def _unplan(self, executor: Executor) -> None:
+        """Make what is planned for an executor ready again."""
+        for entry in executor.planned:
+            entry.record.queued = False
+            if not entry.record.graph.over:
+                self._offer(entry.record)
+        self._planned -= len(executor.planned)
+        executor.planned.clear()
+        executor.planned_seconds = 0.0
+        self._touch(executor)
+
+    def _place(self, window: list[Record]) -> bool:
+        """Start or plan what the policy places of ``window``; the rest stays ready.
+
+        False: nothing changed. An error of the policy fails the graph it happens with.
+        """
+        lanes = [record.lane for record in window]
+        planned = self._planned
+        error = self._try_place(window)
+        graphs = list(dict.fromkeys(record.graph for record in window))
+        if error is not None and len(graphs) > 1:
+            errors = {
+                graph: self._try_place([record for record in window if record.graph is graph])
+                for graph in graphs
+            }
+        else:
+            errors = dict.fromkeys(graphs, error)
+        for graph, blamed in errors.items():
+            if blamed is not None and not graph.finished:
+                self._fail_graph(graph, blamed, None)
+        for record in window:
+            if not record.running and not record.planned:
+                record.queued = False
+                if errors[record.graph] is None:
+                    self._offer(record)
+        return (
+            self._planned != planned
+            or any(errors.values())
+            or any(
+                record.running or record.lane is not lane
+                for record, lane in zip(window, lanes, strict=True)
+            )
+        )
+
+    def _try_place(self, window: list[Record]) -> PolicyError | None:
+        by_key = {record.bundle.key: record for record in window}
+        self.view.values = {
+            key: record.graph.values[key] for record in window for key in record.bundle.inputs
+        }
+        try:
+            placements = list(
+                self.policy.place([record.bundle for record in window], self.view, self.model)
+            )
+            check_placements(placements, by_key, self.view, self.policy.name)
+        except PolicyError as error:
+            return error
+        except Exception as error:  # a policy is user code
+            raised = PolicyError(f"policy {self.policy.name!r} raised {error!r}")
+            raised.__cause__ = error
+            return raised
+        if self._plans_ahead:
+            for placement in placements:
+                self._plan(by_key[placement.bundle], placement)
+            moved = bool(placements)
+        else:
+            moved = self._start_all(placements, by_key)
+        if self._attempts or moved:
+            return None
+        return PolicyError(
+            f"policy {self.policy.name!r} places none of {len(window)} ready bundles where there "
+            "is room although nothing is running"
+        )
+
+    def _plan(self, record: Record, placement: Placement) -> None:
+        """Keep a bundle for an executor until it has room."""
+        executor = self.view.executors[placement.node_id, placement.device]
+        seconds = self._seconds(placement, executor)
+        entry = Planned(record.order, record.bundle_id, record, placement, seconds)
+        heapq.heappush(executor.planned, entry)
+        executor.planned_seconds += seconds
+        record.planned = True
+        self._planned += 1
+        self._planned_until = max(self._planned_until, record.order)
+        self._touch(executor)
+
+    def _start_planned(self) -> bool:
+        """Start planned bundles where something changed and there is room; whether any moved."""
+        moved = False
+        touched, self._touched = self._touched, {}
+        for executor in touched:
+            while executor.planned and executor.healthy and executor.room():
+                entry = executor.planned[0]
+                record = entry.record
+                stale = record.graph.over or record.missing or record.done
+                if not (stale or self._start_if_admitted(record, entry.placement, set())) and (
+                    executor.kind in record.lane[0]
+                ):
+                    break  # it waits here, and what is less urgent behind it
+                heapq.heappop(executor.planned)
+                executor.planned_seconds -= entry.seconds if executor.planned else 0.0
+                executor.planned_seconds = max(0.0, executor.planned_seconds)
+                self._planned -= 1
+                record.planned = False
+                record.queued = False
+                if not stale and not record.running:
+                    self._offer(record)  # it is to run on a CPU instead
+                self._touch(executor)
+                moved = True
+        return moved
+
+    def _start_all(self, placements: Iterable[Placement], by_key: dict[str, Record]) -> bool:
+        """Start what is admitted now; whether something waits for memory or goes to a CPU."""
+        full: set[Executor] = set()
+        waits = False
+        for placement in placements:
+            record = by_key[placement.bundle]
+            started = self._start_if_admitted(record, placement, full)
+            waits = waits or (placement.device != "cpu" and not started)
+        return waits
+
+    def _start_if_admitted(self, record: Record, placement: Placement, full: set[Executor]) -> bool:
+        """Start a bundle if its executor takes it now, else count that among the ``full``:
+        nothing less urgent overtakes what waits for room."""
+        executor = self.view.executors[placement.node_id, placement.device]
+        if executor in full:
+            return False
+        if executor.kind == "gpu":
+            return self._start_on_gpu(record, placement, executor, full)
+        if not executor.admits(record.resources, record.lane[1]):
+            full.add(executor)
+            return False
+        self._start(record, placement, record.resources)
+        return True
+
+    def _start_on_gpu(
+        self, record: Record, placement: Placement, wanted: Executor, full: set[Executor]
+    ) -> bool:
+        """Start a bundle on a GPU if memory admits it; False: it waits or goes to a CPU."""
+        bundle = record.bundle
+        need = working_set_bytes(
+            bundle, {key: record.graph.values[key].size_bytes for key in bundle.inputs}
+        )
+        answer = admit(
+            need,
+            wanted,
+            (gpu for gpu in self.view.pools["gpu"].executors if gpu not in full),
+            split=can_split(bundle),
+            cpu="cpu" in record.lane[0] and "cpu" in self.view.pools,
+        )
+        chosen = answer.executor
+        if answer.to_cpu:
+            self._send_to_cpu(record, answer.reason)
+            return False
+        if chosen is None or not chosen.room(record.lane[1]):
+            full.add(wanted)
+            return False
+        if answer.reason:
+            reason = f"{placement.reason}; {answer.reason}"
+            placement = replace(
+                placement, node_id=chosen.node_id, device=chosen.device, reason=reason
+            )
+        share = replace(record.resources, gpu_memory_bytes=-(-need // answer.parts))
+        self._start(record, placement, share, answer.parts)
+        return True
+
+    def _send_to_cpu(self, record: Record, why: str) -> None:
+        record.bundle = record.bundle.on_cpu()
+        record.lane = (record.bundle.kinds(), record.lane[1])
+        record.note = f"not on a GPU: {why}"
+
+    def _start(
+        self, record: Record, placement: Placement, resources: Resources, parts: int = 1
+    ) -> None:
+        executor = self.view.executors[placement.node_id, placement.device]
+        attempt = record.attempts
+        record.attempts += 1
+        record.running += 1
+        record.queued = False
+        predicted = self._seconds(placement, executor)
+        executor.take(resources)
+        executor.sent(self.view.now_seconds, predicted)
+        executor.attempts.add((record.bundle_id, attempt))
+        self._touch(executor)
+        if record.note:
+            placement = replace(placement, reason=f"{placement.reason}; {record.note}")
+        self._attempts[record.bundle_id, attempt] = Attempt(record, executor, resources, predicted)
+        need = resources.gpu_memory_bytes if executor.kind == "gpu" else 0
+        self._commands.append(
+            Start(
+                record.graph.graph_id,
+                record.bundle_id,
+                attempt,
+                record.bundle,
+                placement,
+                need,
+                parts,
+            )
+        )
+
+    def _seconds(self, placement: Placement, executor: Executor) -> float:
+        """What a placement is counted for; something typical while its cost is unknown."""
+        begin, end = placement.predicted_start_seconds, placement.predicted_finish_seconds
+        if begin is None or end is None:
+            return self.model.typical_seconds * self.view.slowness(executor)
+        return end - begin
