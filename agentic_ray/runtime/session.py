@@ -16,6 +16,7 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
+import psutil
 import ray
 
 from agentic_ray.config import Settings
@@ -294,13 +295,39 @@ def _connect(settings: Settings) -> bool:
         return True
     try:
         _check_reachable(address)
+        if _is_on_this_machine(address):
+            _use_token_of_this_user()
         ray.init(address=address, logging_level=logging.ERROR)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise SessionError(
             f"no Ray cluster answers at {address!r} ({error}); start one with "
-            "`ray start --head`, or leave the address out to use an embedded Ray"
+            "`ray start --head`, or leave the address out to use an embedded Ray. If the cluster "
+            "asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or "
+            "RAY_AUTH_TOKEN_PATH)"
         ) from error
     return False
+
+
+def _is_on_this_machine(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    if host in ("localhost", ""):
+        return True
+    own = (entry.address for entries in psutil.net_if_addrs().values() for entry in entries)
+    return host in own
+
+
+def _use_token_of_this_user() -> None:
+    """Send this user's Ray token if there is one and no mode was set.
+
+    `ray start --head` asks for the token as soon as the user has one (an embedded Ray makes
+    it), but a driver sends it by itself only to a cluster that it found without an address. To
+    other machines it is sent only if RAY_AUTH_MODE says so.
+    """
+    try:
+        from ray._private.authentication import authentication_token_setup as setup
+    except ImportError:
+        return  # a Ray from before tokens
+    setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 def _check_reachable(address: str) -> None:
