@@ -290,6 +290,8 @@ class Nodes:
             # The same sample again is no sign of life; a lower number is a new executor's.
             if report is not None and report.sequence != last:
                 node.report = replace(report, received_at=time.time())
+                if report.sequence < last:
+                    node.cpu.set_slots.remote(node.slots)  # Ray restarted it as it was first
 
         call = node.cpu.report.remote()
         call.future().add_done_callback(received)
