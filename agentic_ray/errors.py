@@ -112,6 +112,34 @@ class QueueFullError(AgenticRayError, RuntimeError):
         super().__init__(message)
 
 
+class IdempotencyError(AgenticRayError, ValueError):
+    """The idempotency key was used before, for another job."""
+
+
+class JournalError(AgenticRayError, OSError):
+    """The journal cannot be read or written; the message says why and what to do."""
+
+
+class JournalCorruptError(JournalError):
+    """The journal's file is damaged; it was set aside, never overwritten."""
+
+
+class JournalLockedError(JournalError):
+    """Another master, which is alive, has the journal."""
+
+
+class JournalFencedError(JournalError):
+    """Another master took the journal over; this one may no longer write and has stopped."""
+
+
+class ResultCorruptError(AgenticRayError, OSError):
+    """A stored result is missing, or is not what was stored (its checksum differs)."""
+
+
+class InterruptedJobError(AgenticRayError, RuntimeError):
+    """The master died while the job ran, and the job's effects forbid to run it again."""
+
+
 class InvalidParametersError(AgenticRayError, ValueError, TypeError):
     """A workload refused its parameters."""
 

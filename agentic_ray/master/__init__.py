@@ -6,6 +6,7 @@ Importing this loads neither Ray nor the runtime; both come with the first job t
 from agentic_ray.master.default import job, jobs, submit
 from agentic_ray.master.handle import Job
 from agentic_ray.master.jobs import JobEvent, JobFailure, JobRecord, JobState
+from agentic_ray.master.journal import Journal
 from agentic_ray.master.master import Master, Statistics
 from agentic_ray.master.store import JobStore, MemoryStore
 from agentic_ray.master.userfiles import load_workloads
@@ -18,6 +19,7 @@ __all__ = [
     "JobRecord",
     "JobState",
     "JobStore",
+    "Journal",
     "Master",
     "MemoryStore",
     "Registry",

@@ -13,6 +13,9 @@ from typing import Any, Final
 
 from agentic_ray.errors import InvalidArgumentError, JobCancelledError, TaskError
 
+ANONYMOUS: Final = "anonymous"
+"""The user of jobs that name none."""
+
 
 class JobState(StrEnum):
     """``queued -> running -> succeeded | failed | cancelled``; a queued job may end at once."""
@@ -93,6 +96,20 @@ class JobRecord:
         E, L, D, F and what they are made of; None when the job put nothing on the cluster.
     size_bytes : int
         JSON size of params and result, by which a store bounds itself.
+    user : str
+        On whose behalf; users share the queue fairly.
+    deadline_at : float or None
+        Seconds since the epoch at which the job fails unless it has finished.
+    idempotency_key, body_digest : str
+        The key given on submit, if any, and the digest of what was submitted with it.
+    effects : bool
+        The workload may not run twice.
+    cached : bool
+        The result was there before, from an equal job.
+    attempts : int
+        How often the job was started.
+    result_reference : str or None
+        Where the result is stored if it is not with the record.
     """
 
     id: str
@@ -111,6 +128,14 @@ class JobRecord:
     cancel_requested: bool = False
     metrics: Mapping[str, Any] | None = None
     size_bytes: int = 0
+    user: str = ANONYMOUS
+    deadline_at: float | None = None
+    idempotency_key: str = ""
+    body_digest: str = ""
+    effects: bool = False
+    cached: bool = False
+    attempts: int = 0
+    result_reference: str | None = None
 
     def to_dict(self, *, with_result: bool = True) -> dict[str, Any]:
         """What is shown of the job, as JSON types; without its params, which may be large."""
@@ -124,6 +149,10 @@ class JobRecord:
             "started_at": self.started_at,
             "finished_at": self.finished_at,
             "timeout_seconds": self.timeout_seconds,
+            "deadline_at": self.deadline_at,
+            "user": self.user,
+            "attempts": self.attempts,
+            "cached": self.cached,
             "cancel_requested": self.cancel_requested,
             "error": None if self.error is None else self.error.to_dict(),
             "metrics": None if self.metrics is None else dict(self.metrics),
@@ -162,7 +191,7 @@ def advance(
         raise InvalidArgumentError(f"a {state.value} job has an error exactly when it failed")
     at = max(at, record.created_at, record.started_at or 0.0)
     if state is JobState.RUNNING:
-        return replace(record, state=state, started_at=at)
+        return replace(record, state=state, started_at=at, attempts=record.attempts + 1)
     return replace(
         record,
         state=state,
@@ -171,6 +200,11 @@ def advance(
         error=error,
         size_bytes=record.size_bytes + result_bytes,
     )
+
+
+def requeued(record: JobRecord) -> JobRecord:
+    """The record of a job that ran when its master died, to be run again."""
+    return replace(record, state=JobState.QUEUED, started_at=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,35 +1,43 @@
 """The master: accepts jobs, runs the next one when there is room, knows how each ended.
 
-Decisions are in ``queue`` and ``jobs``, storage in ``store``, what workloads do in ``workloads``.
+Decisions are in ``core`` and ``queue``, storage in ``store`` and ``journal``, what workloads do
+in ``workloads``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import logging
 import threading
 import time
 import uuid
 import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from agentic_ray.errors import (
+    IdempotencyError,
     InvalidArgumentError,
     InvalidTypeError,
-    JobCancelledError,
-    JobTimeoutError,
-    QueueFullError,
+    JournalError,
     SessionError,
     UnknownWorkloadError,
 )
+from agentic_ray.master.alarms import Alarms
+from agentic_ray.master.cache import ResultCache, cache_key
+from agentic_ray.master.core import Command, MasterCore, Show, Start, Stop, Write
 from agentic_ray.master.handle import Job
-from agentic_ray.master.jobs import JobFailure, JobRecord, JobState, advance
+from agentic_ray.master.jobs import ANONYMOUS, JobRecord, JobState, advance
+from agentic_ray.master.journal import Journal
 from agentic_ray.master.jsonvalues import dumps, to_json
-from agentic_ray.master.queue import JobQueue
+from agentic_ray.master.queue import QueueLimits
+from agentic_ray.master.results import DirectoryResults
 from agentic_ray.master.store import JobStore, MemoryStore
 from agentic_ray.master.workloads import DEFAULT, Registry, Workload, normalise, registry
 
@@ -41,9 +49,14 @@ _logger = logging.getLogger("agentic_ray")
 PRIORITY_LIMIT = 1_000_000
 """Priorities are between minus this and this."""
 
+CACHE_BYTES = 256 << 20
+"""Results kept for equal jobs, unless told otherwise."""
+
 FIGURES = ("efficiency", "imbalance", "decomposition", "recovery")
 """E, L, D and F, by their names in `schedule.metrics.Metrics`."""
 
+_KEY_LENGTH = 255
+_KEEP_RETRY_SECONDS = 0.5
 _CANCEL_GRACE_SECONDS = 2.0
 
 
@@ -62,18 +75,26 @@ class Statistics:
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class _Running:
-    """A job under way in its thread."""
+class _Receipt:
+    """Whether one record is durable."""
 
-    timer: threading.Timer | None = None
-    scope: JobScope | None = None
-    settled: bool = False
-    """It has timed out: how it ended is written down, though its workload has not stopped."""
+    def __init__(self) -> None:
+        self._done = threading.Event()
+        self._error: JournalError | None = None
+
+    def settle(self, error: JournalError | None) -> None:
+        self._error = error
+        self._done.set()
+
+    def wait(self) -> None:
+        """Return when it is; raise what kept it from being."""
+        self._done.wait()
+        if self._error is not None:
+            raise self._error
 
 
 class Master:
-    """Runs jobs in this process: strict priority, then first in first out.
+    """Runs jobs in this process: by priority, fairly between users, then first in first out.
 
     Parameters
     ----------
@@ -82,10 +103,28 @@ class Master:
         session. A workload that waits for another job holds its place meanwhile.
     max_queued : int
         Jobs that may wait; more are refused.
+    max_queued_per_user, max_running_per_user : int, optional
+        The same of one user.
+    ageing_seconds : float
+        A job that has waited so long counts as one priority higher, and so on.
     workloads : Registry, optional
         Default: those registered in this process.
+    journal : path or URL, optional
+        Where accepted jobs outlive this process, see `Journal`; its unfinished jobs are taken
+        over. Default: jobs live in memory, where the oldest of over 1000 finished ones are
+        forgotten.
     store : JobStore, optional
-        Default: in memory, where the oldest of over 1000 finished jobs are forgotten.
+        In place of both.
+    cache_bytes : int
+        Results kept, as JSON text, to answer equal jobs at once; 0 turns that off.
+    on_lost : callable, optional
+        Told, from another thread, when the journal is lost to another master or damaged; this
+        master has stopped then.
+
+    Raises
+    ------
+    JournalLockedError, JournalCorruptError, JournalError
+        As `Journal`.
 
     Examples
     --------
@@ -101,30 +140,60 @@ class Master:
         *,
         max_running: int = 8,
         max_queued: int = 10_000,
+        max_queued_per_user: int | None = None,
+        max_running_per_user: int | None = None,
+        ageing_seconds: float = 60.0,
         workloads: Registry = registry,
+        journal: str | Path | None = None,
         store: JobStore | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        on_lost: Callable[[JournalError], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        for name, value in (("max_running", max_running), ("max_queued", max_queued)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise InvalidTypeError(f"{name} must be an int, not {value!r}")
-            if value < 1:
-                raise InvalidArgumentError(f"{name} must be at least 1, not {value}")
-        self._max_running = max_running
-        self._max_queued = max_queued
+        for name, value, optional in (
+            ("max_running", max_running, False),
+            ("max_queued", max_queued, False),
+            ("max_queued_per_user", max_queued_per_user, True),
+            ("max_running_per_user", max_running_per_user, True),
+        ):
+            if not (optional and value is None):
+                _check_limit(name, value)
+        if not ageing_seconds > 0:
+            raise InvalidArgumentError(f"ageing_seconds must be > 0, not {ageing_seconds}")
+        if journal is not None and store is not None:
+            raise InvalidArgumentError("give either a journal or a store, not both")
         self._workloads = workloads
-        self._store: JobStore = MemoryStore() if store is None else store
         self._clock = clock
-        self._queue = JobQueue()
-        self._running: dict[str, _Running] = {}
+        self._changed = threading.Condition(threading.RLock())
+        self._alarms = Alarms()
+        limits = QueueLimits(
+            max_queued, max_queued_per_user, max_running_per_user, float(ageing_seconds)
+        )
+        self._core = MasterCore(max_running, limits)
+        self._scopes: dict[str, JobScope] = {}
+        self._receipts: dict[str, _Receipt] = {}
         self._handles: weakref.WeakValueDictionary[str, Job] = weakref.WeakValueDictionary()
-        self._sequence = itertools.count()
         self._submitted = 0
         self._finished: Counter[JobState] = Counter()
         self._measured = 0
         self._figures = dict.fromkeys(FIGURES, 0.0)
         self._closed = False
-        self._changed = threading.Condition(threading.RLock())
+        self._broken: JournalError | SessionError | None = None
+        self._on_lost = on_lost
+        if journal is not None:
+            store = Journal(journal)
+        self._store: JobStore = MemoryStore() if store is None else store
+        self._cache = _cache(cache_bytes, self._store)
+        try:
+            with self._changed:
+                unfinished = self._store.recover(self._stop_on)
+                self._sequence = itertools.count(self._store.next_sequence())
+                receipts = self._carry_out(self._core.recover(unfinished, self._clock()))
+            for receipt in receipts:
+                receipt.wait()
+        except BaseException:
+            self._store.close()
+            raise
 
     # --- intake ------------------------------------------------------------------------
 
@@ -135,8 +204,12 @@ class Master:
         *,
         priority: int = 0,
         timeout_seconds: float | None = None,
+        deadline_seconds: float | None = None,
+        user: str = ANONYMOUS,
+        idempotency_key: str | None = None,
+        cache: bool = True,
     ) -> Job:
-        """Accept a job; returns at once.
+        """Accept a job; returns at once, with a journal as soon as the job is in it.
 
         Parameters
         ----------
@@ -148,6 +221,15 @@ class Master:
             Higher runs first.
         timeout_seconds : float, optional
             Longest time it may run, not counting the queue; then it fails.
+        deadline_seconds : float, optional
+            Longest time from now, counting the queue; then it fails.
+        user : str
+            On whose behalf; users share the queue fairly.
+        idempotency_key : str, optional
+            Submitting the same again with the same key gives the same job, for as long as the
+            job is known.
+        cache : bool
+            The result of an equal job may answer this one, see `workload`.
 
         Raises
         ------
@@ -156,39 +238,58 @@ class Master:
         InvalidParametersError
             The parameters do not fit its schema, or are not JSON.
         InvalidTypeError, InvalidArgumentError
-            Priority or timeout cannot be used.
+            Another argument cannot be used.
         QueueFullError
             As many jobs wait as may.
+        IdempotencyError
+            The key was given before with something else.
+        JournalError
+            The job could not be written down, so it was not accepted.
         SessionError
             The master is closed.
         """
         found = self._find(workload)
-        _check_options(priority, timeout_seconds)
+        _check_priority(priority)
+        _check_seconds("timeout_seconds", timeout_seconds)
+        _check_seconds("deadline_seconds", deadline_seconds)
+        _check_text("user", user)
+        if idempotency_key is not None:
+            _check_text("idempotency_key", idempotency_key)
         plain, text = normalise(params)
         found.prepare(plain)
+        canonical = _canonical(plain)
+        now = self._clock()
+        record = JobRecord(
+            id=uuid.uuid4().hex,
+            workload=found.name,
+            version=found.version,
+            params=plain,
+            priority=priority,
+            sequence=0,
+            created_at=now,
+            timeout_seconds=timeout_seconds,
+            size_bytes=len(text),
+            user=user,
+            deadline_at=None if deadline_seconds is None else now + deadline_seconds,
+            idempotency_key=idempotency_key or "",
+            effects=found.effects,
+        )
+        if idempotency_key is not None:
+            options = [found.name, priority, timeout_seconds, deadline_seconds, canonical]
+            digest = hashlib.sha256(dumps(options).encode()).hexdigest()
+            record = replace(record, body_digest=digest)
+        answer = self._cached(found, canonical) if cache else None
         with self._changed:
-            if self._closed:
-                raise SessionError("the master is closed and takes no more jobs")
-            if len(self._queue) >= self._max_queued:
-                raise QueueFullError(
-                    f"the queue is full: {len(self._queue)} jobs wait; try again later"
-                )
-            record = JobRecord(
-                id=uuid.uuid4().hex,
-                workload=found.name,
-                version=found.version,
-                params=plain,
-                priority=priority,
-                sequence=next(self._sequence),
-                created_at=self._clock(),
-                timeout_seconds=timeout_seconds,
-                size_bytes=len(text),
-            )
-            self._store.put(record)
-            self._submitted += 1
-            self._queue.push(record)
-            job = self._handles[record.id] = Job(self, record.id)
-            self._start_next()
+            if self._closed or self._broken is not None:
+                raise self._broken or SessionError("the master is closed and takes no more jobs")
+            earlier = self._same_submit(record)
+            if earlier is not None:
+                job = self._handle(earlier)
+            else:
+                job = self._accept(replace(record, sequence=next(self._sequence)), answer)
+            receipt = self._receipts.get(job.id)
+        if receipt is not None:
+            receipt.wait()
         return job
 
     def submit_task(self, task_data: Mapping[str, Any]) -> str:
@@ -215,16 +316,14 @@ class Master:
     def job(self, job_id: str) -> Job:
         """The handle of a job; UnknownJobError if there is none."""
         with self._changed:
-            found = self._handles.get(job_id)
-            if found is None:
-                record = self._store.get(job_id)
-                found = self._handles[job_id] = Job(self, job_id)
-                if record.state.finished:
-                    found.settle(record)
-            return found
+            return self._handles.get(job_id) or self._handle(self._store.get(job_id))
 
     def jobs(self) -> list[JobRecord]:
-        """All jobs known, in the order of submission."""
+        """All jobs known, in the order of submission.
+
+        With a journal: the unfinished and the last 1000 finished ones; results too large for
+        it are left out, `record` has them.
+        """
         with self._changed:
             return sorted(self._store.records(), key=lambda record: record.sequence)
 
@@ -234,20 +333,33 @@ class Master:
             finished = {state: self._finished[state] for state in JobState if state.finished}
             return Statistics(
                 self._submitted,
-                len(self._queue),
-                len(self._running),
+                self._core.queued,
+                self._core.running,
                 finished,
                 self._measured,
                 dict(self._figures),
             )
 
     def wait(self, job_id: str, timeout_seconds: float | None = None) -> JobRecord:
-        """The record once the job has finished, or as it is after ``timeout_seconds``."""
+        """The record once the job has finished, or as it is after ``timeout_seconds``.
+
+        Raises
+        ------
+        UnknownJobError
+            There is no such job.
+        SessionError, JournalError
+            The master ended and left the job in the journal.
+        """
         # The handle keeps the end of the job for us, however quickly the store forgets it.
         job = self.job(job_id)
         with self._changed:
-            self._changed.wait_for(lambda: job.record.state.finished, timeout_seconds)
-            return job.record
+            self._changed.wait_for(
+                lambda: job.record.state.finished or self._broken is not None, timeout_seconds
+            )
+            record = job.record
+            if self._broken is not None and not record.state.finished:
+                raise self._broken
+            return record
 
     # --- ending ------------------------------------------------------------------------
 
@@ -258,13 +370,18 @@ class Master:
         ------
         UnknownJobError
             There is no such job.
+        JournalError
+            It could not be written down.
         """
         with self._changed:
-            record = self._store.get(job_id)
-            if record.state.finished:
+            if not self._core.is_live(job_id):
+                self._store.get(job_id)
                 return False
-            self._request_cancel(record)
-        return True
+            commands = self._core.cancel(job_id, self._clock())
+            receipts = self._carry_out(commands)
+        for receipt in receipts:
+            receipt.wait()
+        return bool(commands)
 
     def close(self, drain: bool = True, timeout_seconds: float | None = None) -> bool:
         """Take no more jobs and end.
@@ -272,9 +389,11 @@ class Master:
         Parameters
         ----------
         drain : bool
-            Let all accepted jobs finish first; otherwise cancel them.
+            Let all accepted jobs finish first. Otherwise, and for what is left after
+            ``timeout_seconds``: with a journal it stays there for the next master, running
+            workloads being told to stop; without one it is cancelled.
         timeout_seconds : float, optional
-            Longest wait for that; then the rest is cancelled.
+            Longest wait for that.
 
         Returns
         -------
@@ -284,11 +403,25 @@ class Master:
         with self._changed:
             self._closed = True
             if drain:
-                self._changed.wait_for(self._idle, timeout_seconds)
-            unfinished = [record for record in self.jobs() if not record.state.finished]
-            for record in unfinished:
-                self._request_cancel(record)
-            return self._changed.wait_for(self._idle, _CANCEL_GRACE_SECONDS)
+                self._changed.wait_for(
+                    lambda: self._core.idle or self._broken is not None, timeout_seconds
+                )
+            if self._store.durable:
+                if not self._core.idle and self._broken is None:
+                    self._broken = SessionError(
+                        "the master is closed; the job stays in the journal, and the next master "
+                        "on it goes on with it"
+                    )
+                self._carry_out(self._core.halt())
+            else:
+                for job_id in self._core.live_ids():
+                    self._carry_out(self._core.cancel(job_id, self._clock()))
+            self._changed.notify_all()
+            stopped = self._changed.wait_for(lambda: self._core.idle, _CANCEL_GRACE_SECONDS)
+        # Without the lock: the journal's last writes still report here.
+        self._store.close()
+        self._alarms.close()
+        return stopped
 
     def __enter__(self) -> Master:
         return self
@@ -308,35 +441,114 @@ class Master:
             workload = self._workloads.name_of(workload)
         return self._workloads.get(workload)
 
-    def _idle(self) -> bool:
-        return not self._running and not self._queue
+    def _cached(self, workload: Workload, canonical_params: str) -> tuple[Any, int] | None:
+        key = None if self._cache is None else cache_key(workload, canonical_params)
+        return None if key is None or self._cache is None else self._cache.get(key)
 
-    def _start_next(self) -> None:
-        """Start jobs while there is room. Called with the lock held."""
-        while len(self._running) < self._max_running:
-            job_id = self._queue.pop()
-            if job_id is None:
-                return
-            record = advance(self._store.get(job_id), JobState.RUNNING, self._clock())
-            thread = threading.Thread(
-                target=self._run, args=(record,), name=f"job-{job_id[:8]}", daemon=True
+    def _accept(self, record: JobRecord, answer: tuple[Any, int] | None) -> Job:
+        """A new job, with its result if that is known. Called with the lock held."""
+        job = self._handle(record)
+        if answer is None:
+            self._carry_out(self._core.submit(record))
+        else:
+            now = record.created_at
+            running = advance(replace(record, cached=True), JobState.RUNNING, now)
+            done = advance(
+                running, JobState.SUCCEEDED, now, result=answer[0], result_bytes=answer[1]
             )
-            running = self._running[job_id] = _Running()
-            if record.timeout_seconds is not None:
-                running.timer = threading.Timer(
-                    record.timeout_seconds, self._time_out, args=(record,)
-                )
-                running.timer.daemon = True
-                running.timer.start()
-            self._store.put(record)
-            thread.start()
-            self._changed.notify_all()
+            self._carry_out(self._core.answer(replace(done, attempts=0)))
+        self._submitted += 1
+        return job
+
+    def _same_submit(self, record: JobRecord) -> JobRecord | None:
+        """The job that was submitted with the same idempotency key. Called with the lock held."""
+        key = record.idempotency_key
+        if not key:
+            return None
+        user = record.user
+        earlier = self._core.job_of_key(user, key) or self._store.find(user, key)
+        if earlier is not None and earlier.body_digest != record.body_digest:
+            raise IdempotencyError(
+                f"idempotency key {key!r} was used for job {earlier.id}, which is another one "
+                "(workload, params, priority, timeout or deadline differ); use a new key"
+            )
+        return earlier
+
+    def _handle(self, record: JobRecord) -> Job:
+        found = self._handles.get(record.id)
+        if found is None:
+            found = self._handles[record.id] = Job(self, record.id)
+            if record.state.finished and not self._core.is_live(record.id):
+                found.settle(self._store.get(record.id))
+        return found
+
+    def _carry_out(self, commands: Iterable[Command]) -> list[_Receipt]:
+        """Do what the core decided; receipts of what is written. Called with the lock held."""
+        receipts = []
+        for command in commands:
+            match command:
+                case Write():
+                    receipts.append(self._write(command))
+                case Show(record):
+                    self._show(record)
+                case Start(record):
+                    self._start(record)
+                case Stop(job_id):
+                    scope = self._scopes.get(job_id)
+                    if scope is not None:
+                        scope.cancel()
+        self._changed.notify_all()
+        return receipts
+
+    def _write(self, write: Write) -> _Receipt:
+        record, receipt = write.record, _Receipt()
+        if write.first:
+            self._receipts[record.id] = receipt
+
+        def done(error: JournalError | None) -> None:
+            with self._changed:
+                if error is None:
+                    self._carry_out(self._core.written(record, self._clock()))
+                elif write.first:
+                    self._core.refused(record.id)
+                if write.first:
+                    del self._receipts[record.id]
+                self._changed.notify_all()
+            receipt.settle(error)
+
+        self._store.write(record, done, first=write.first)
+        return receipt
+
+    def _show(self, record: JobRecord) -> None:
+        self._store.put(record)
+        if record.state is JobState.QUEUED and record.deadline_at is not None:
+            text = "its deadline passed before it had finished"
+            left = max(0.0, record.deadline_at - self._clock())
+            self._alarms.set(left, lambda: self._expire(record.id, text))
+        if not record.state.finished:
+            return
+        if record.error is not None and record.state is JobState.FAILED:
+            shown = record.error.traceback
+            _logger.warning("job %s (%s) failed:\n%s", record.id, record.workload, shown)
+        self._finished[record.state] += 1
+        handle = self._handles.get(record.id)
+        if handle is not None:
+            handle.settle(record)
+
+    def _start(self, record: JobRecord) -> None:
+        if record.timeout_seconds is not None:
+            text = f"it ran longer than its {record.timeout_seconds:g} seconds"
+            self._alarms.set(record.timeout_seconds, lambda: self._expire(record.id, text))
+        threading.Thread(
+            target=self._run, args=(record,), name=f"job-{record.id[:8]}", daemon=True
+        ).start()
 
     def _run(self, record: JobRecord) -> None:
         """One job, in its own thread."""
         result: Any = None
-        size = 0
+        text = ""
         error: BaseException | None = None
+        scope: JobScope | None = None
         try:
             workload = self._workloads.get(record.workload)
             if workload.version != record.version:
@@ -351,46 +563,55 @@ class Master:
                 self._entered(record, scope)
                 value = workload.function(workload.prepare(record.params))
             result = to_json(value)
-            size = len(dumps(result))
+            text = dumps(result)
+            self._remember(workload, record, text)
         except BaseException as raised:  # the thread is this job's alone: so is what ends it
             error = raised
+        reference = None if error is not None else self._keep(record, text)
         with self._changed:
-            running = self._running.pop(record.id)
-            if running.timer is not None:
-                running.timer.cancel()
-            if not running.settled:
-                self._ended(self._store.get(record.id), running.scope, error, result, size)
-            self._start_next()
-            self._changed.notify_all()
+            self._scopes.pop(record.id, None)
+            self._carry_out(
+                self._core.ended(
+                    record.id,
+                    self._clock(),
+                    result=result,
+                    result_bytes=len(text),
+                    result_reference=reference,
+                    error=error,
+                    metrics=self._measure(record, scope),
+                )
+            )
 
     def _entered(self, record: JobRecord, scope: JobScope) -> None:
         """From now on the job can be cancelled through its scope; it may have been before."""
         with self._changed:
-            running = self._running[record.id]
-            running.scope = scope
-            if running.settled or self._store.get(record.id).cancel_requested:
+            self._scopes[record.id] = scope
+            now = self._core.live_record(record.id) or record
+            if now.cancel_requested or now.state.finished or self._broken is not None:
                 scope.cancel()
             handle = self._handles.get(record.id)
             if handle is not None:
                 handle.enter(scope)
 
-    def _ended(
-        self,
-        record: JobRecord,
-        scope: JobScope | None,
-        error: BaseException | None,
-        result: Any,
-        size: int,
-    ) -> None:
-        record = replace(record, metrics=self._measure(record, scope))
-        if record.cancel_requested:
-            # Also where it came to a result, or to some other error on being torn down.
-            stopped = JobCancelledError("cancelled while it ran")
-            self._finish(record, JobState.CANCELLED, error=stopped)
-        elif error is not None:
-            self._finish(record, JobState.FAILED, error=error)
-        else:
-            self._finish(record, JobState.SUCCEEDED, result=result, size=size)
+    def _remember(self, workload: Workload, record: JobRecord, text: str) -> None:
+        if self._cache is not None:
+            key = cache_key(workload, _canonical(record.params))
+            if key is not None:
+                self._cache.put(key, text)
+
+    def _keep(self, record: JobRecord, text: str) -> str | None:
+        """Store a large result; on a full disk, try until there is room or the master ends."""
+        warned = False
+        while True:
+            try:
+                return self._store.keep_result(record.id, text)
+            except JournalError as error:
+                if not warned:
+                    _logger.error("the result of job %s waits: %s", record.id, error)
+                    warned = True
+            with self._changed:
+                if self._changed.wait_for(lambda: self._broken is not None, _KEEP_RETRY_SECONDS):
+                    return None
 
     def _measure(self, record: JobRecord, scope: JobScope | None) -> Mapping[str, Any] | None:
         seconds = self._clock() - (record.started_at or 0.0)
@@ -403,62 +624,60 @@ class Master:
             self._figures[name] += figures[name]
         return figures
 
-    def _time_out(self, record: JobRecord) -> None:
-        """Fail a job at once; its place is free again when its workload has stopped."""
+    def _expire(self, job_id: str, text: str) -> None:
         with self._changed:
-            running = self._running.get(record.id)
-            if running is None:
-                return
-            running.settled = True
-            text = f"it ran longer than its {record.timeout_seconds:g} seconds"
-            now = self._store.get(record.id)
-            self._finish(now, JobState.FAILED, error=JobTimeoutError(text))
-            if running.scope is not None:
-                running.scope.cancel()
+            self._carry_out(self._core.expire(job_id, text, self._clock()))
 
-    def _request_cancel(self, record: JobRecord) -> None:
-        """Called with the lock held."""
-        if self._queue.remove(record.id):
-            stopped = JobCancelledError("cancelled while it waited")
-            self._finish(record, JobState.CANCELLED, error=stopped)
-        else:
-            self._store.put(replace(record, cancel_requested=True))
-            scope = self._running[record.id].scope
-            if scope is not None:
-                scope.cancel()
-
-    def _finish(
-        self,
-        record: JobRecord,
-        state: JobState,
-        *,
-        error: BaseException | None = None,
-        result: Any = None,
-        size: int = 0,
-    ) -> None:
-        """Write down how a job ended. Called with the lock held."""
-        failure = None if error is None else JobFailure.of(error)
-        done = advance(
-            record, state, self._clock(), result=result, error=failure, result_bytes=size
-        )
-        if failure is not None and state is JobState.FAILED:
-            _logger.warning("job %s (%s) failed:\n%s", done.id, done.workload, failure.traceback)
-        self._finished[state] += 1
-        handle = self._handles.get(done.id)
-        if handle is not None:
-            handle.settle(done)
-        self._store.put(done)
-        self._changed.notify_all()
+    def _stop_on(self, error: JournalError) -> None:
+        """The journal can be written no more: stop, and leave the jobs as it has them."""
+        _logger.error("the master stops: %s", error)
+        with self._changed:
+            self._broken = error
+            self._carry_out(self._core.halt())
+        if self._on_lost is not None:
+            self._on_lost(error)
 
 
-def _check_options(priority: Any, timeout_seconds: Any) -> None:
+def _cache(max_bytes: int, store: JobStore) -> ResultCache | None:
+    if max_bytes <= 0:
+        return None
+    if isinstance(store, Journal) and store.path is not None:
+        return ResultCache(max_bytes, DirectoryResults(f"{store.path}.cache", sync=False))
+    return ResultCache(max_bytes)
+
+
+def _canonical(plain: Any) -> str:
+    """One JSON text for equal values."""
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+
+
+def _check_limit(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidTypeError(f"{name} must be an int, not {value!r}")
+    if value < 1:
+        raise InvalidArgumentError(f"{name} must be at least 1, not {value}")
+
+
+def _check_priority(priority: Any) -> None:
     if isinstance(priority, bool) or not isinstance(priority, int):
         raise InvalidTypeError(f"priority must be an int, not {priority!r}")
     if abs(priority) > PRIORITY_LIMIT:
         raise InvalidArgumentError(f"priority must be within ±{PRIORITY_LIMIT}, not {priority}")
-    if timeout_seconds is None:
+
+
+def _check_seconds(name: str, seconds: Any) -> None:
+    if seconds is None:
         return
-    if isinstance(timeout_seconds, bool) or not isinstance(timeout_seconds, int | float):
-        raise InvalidTypeError(f"timeout_seconds must be a number, not {timeout_seconds!r}")
-    if not 0 < timeout_seconds <= threading.TIMEOUT_MAX:
-        raise InvalidArgumentError(f"timeout_seconds must be > 0, not {timeout_seconds}")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise InvalidTypeError(f"{name} must be a number, not {seconds!r}")
+    if not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise InvalidArgumentError(f"{name} must be > 0, not {seconds}")
+
+
+def _check_text(name: str, text: Any) -> None:
+    if not isinstance(text, str):
+        raise InvalidTypeError(f"{name} must be text, not {text!r}")
+    if not 0 < len(text) <= _KEY_LENGTH or not text.isprintable():
+        raise InvalidArgumentError(
+            f"{name} must be 1 to {_KEY_LENGTH} printable characters, not {text[:40]!r}"
+        )

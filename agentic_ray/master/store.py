@@ -1,30 +1,73 @@
 """Where the master keeps its records: the `JobStore` protocol, and the one in memory.
 
-A store is called under the master's lock and needs none of its own.
+A store is called under the master's lock and needs none of its own for that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from agentic_ray.errors import UnknownJobError
+from agentic_ray.errors import JournalError, UnknownJobError
 from agentic_ray.master.jobs import JobRecord
+
+Done = Callable[[JournalError | None], None]
+"""Told once whether a record is as safe as it gets; from any thread."""
 
 
 class JobStore(Protocol):
-    """Keeps the newest record of each job. A record that `put` took is as safe as it gets."""
+    """Keeps the records of jobs.
+
+    ``write`` makes a record durable, ``put`` makes it what is seen; a record is written before
+    anybody is told of what it says.
+    """
+
+    @property
+    def durable(self) -> bool:
+        """Whether unfinished jobs outlive this process."""
+        ...
+
+    def recover(self, lost: Callable[[JournalError], None]) -> list[JobRecord]:
+        """The unfinished jobs of an earlier process, oldest first; called once, at the start.
+
+        ``lost`` is called, from any thread, when nothing can be written any more.
+        """
+        ...
+
+    def next_sequence(self) -> int:
+        """The first ``sequence`` that no record has."""
+        ...
+
+    def write(self, record: JobRecord, done: Done, *, first: bool) -> None:
+        """Begin to make a record durable, in the order of the calls.
+
+        A ``first`` one may fail; others are tried again until they are written or the store is
+        closed or lost.
+        """
+        ...
+
+    def keep_result(self, job_id: str, text: str) -> str | None:
+        """Store a result too large for a record; the reference, None if it is not too large."""
+        ...
 
     def put(self, record: JobRecord) -> None:
-        """Keep this record instead of the job's earlier one."""
+        """Show this record instead of the job's earlier one."""
         ...
 
     def get(self, job_id: str) -> JobRecord:
-        """The newest record of the job; UnknownJobError if there is none."""
+        """The newest record of the job with its result; UnknownJobError if there is none."""
+        ...
+
+    def find(self, user: str, key: str) -> JobRecord | None:
+        """The job that this user submitted with this idempotency key."""
         ...
 
     def records(self) -> Iterator[JobRecord]:
-        """All records, oldest job first."""
+        """The records at hand, oldest job first; results that are stored apart are left out."""
+        ...
+
+    def close(self) -> None:
+        """Write what is to be written, and let go."""
         ...
 
 
@@ -40,15 +83,32 @@ class MemoryStore:
         last is always kept.
     """
 
+    durable = False
+
     def __init__(self, *, max_finished: int = 1000, max_finished_bytes: int = 256 << 20) -> None:
         self._max_finished = max_finished
         self._max_finished_bytes = max_finished_bytes
         self._records: dict[str, JobRecord] = {}
+        self._keys: dict[tuple[str, str], str] = {}
         self._finished: dict[str, None] = {}
         self._finished_bytes = 0
 
+    def recover(self, lost: Callable[[JournalError], None]) -> list[JobRecord]:
+        return []
+
+    def next_sequence(self) -> int:
+        return 0
+
+    def write(self, record: JobRecord, done: Done, *, first: bool) -> None:
+        done(None)
+
+    def keep_result(self, job_id: str, text: str) -> str | None:
+        return None
+
     def put(self, record: JobRecord) -> None:
         self._records[record.id] = record
+        if record.idempotency_key:
+            self._keys[record.user, record.idempotency_key] = record.id
         if record.state.finished and record.id not in self._finished:
             self._finished[record.id] = None
             self._finished_bytes += record.size_bytes
@@ -67,9 +127,18 @@ class MemoryStore:
                 f"(the last {self._max_finished} finished jobs are kept)"
             ) from None
 
+    def find(self, user: str, key: str) -> JobRecord | None:
+        job_id = self._keys.get((user, key))
+        return None if job_id is None else self._records[job_id]
+
     def records(self) -> Iterator[JobRecord]:
         return iter(tuple(self._records.values()))
 
+    def close(self) -> None:
+        """Nothing is held that would have to be let go."""
+
     def _evict(self, job_id: str) -> None:
         del self._finished[job_id]
-        self._finished_bytes -= self._records.pop(job_id).size_bytes
+        record = self._records.pop(job_id)
+        self._finished_bytes -= record.size_bytes
+        self._keys.pop((record.user, record.idempotency_key), None)

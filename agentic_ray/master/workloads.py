@@ -35,13 +35,19 @@ _F = TypeVar("_F", bound=Function)
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One named function. ``check`` turns JSON parameters into the function's argument."""
+    """One named function. ``check`` turns JSON parameters into the function's argument.
+
+    With ``effects`` it is never run a second time for one job; without ``cache`` equal jobs are
+    computed each time.
+    """
 
     name: str
     function: Function
     version: str
     check: Callable[[Any], Any]
     builtin: bool = False
+    effects: bool = False
+    cache: bool = True
 
     def prepare(self, params: Any) -> Any:
         """The argument of the function, made of plain JSON ``params`` by the schema.
@@ -77,6 +83,8 @@ class Registry:
         schema: Any = None,
         replace: bool = False,
         builtin: bool = False,
+        effects: bool = False,
+        cache: bool = True,
     ) -> Workload:
         """Add a workload; the arguments are those of `workload`.
 
@@ -90,7 +98,8 @@ class Registry:
         if not isinstance(name, str) or not name or name != name.strip():
             raise InvalidArgumentError(f"a workload needs a name, not {name!r}")
         _check_signature(name, function)
-        made = Workload(name, function, version, _checker(name, function, schema), builtin)
+        check = _checker(name, function, schema)
+        made = Workload(name, function, version, check, builtin, effects, cache)
         with self._lock:
             known = self._workloads.get(name)
             if known is not None and not (replace or known.builtin):
@@ -284,7 +293,13 @@ registry.register(DEFAULT, sum_of_squares, builtin=True)
 
 
 def workload(
-    name: str, *, version: str = "1", schema: Any = None, replace: bool = False
+    name: str,
+    *,
+    version: str = "1",
+    schema: Any = None,
+    replace: bool = False,
+    effects: bool = False,
+    cache: bool = True,
 ) -> Callable[[_F], _F]:
     """Make a function of JSON parameters a workload that the master and HTTP can run.
 
@@ -301,6 +316,14 @@ def workload(
         function's parameter.
     replace : bool
         Replace a workload of the same name. The built-in ``"default"`` may always be replaced.
+    effects : bool
+        It does something in the world that must not happen twice, such as a payment. Otherwise
+        it is taken to be idempotent: where the master dies while it runs, it is run again.
+        With effects the job fails instead, with InterruptedJobError.
+    cache : bool
+        An equal job (same name, version, code and parameters) may be answered with the earlier
+        result. Turn it off where the result depends on more than that: a file's content, the
+        time, chance without a seed. Workloads with effects are never answered so.
 
     Examples
     --------
@@ -311,7 +334,15 @@ def workload(
     """
 
     def decorate(function: _F) -> _F:
-        registry.register(name, function, version=version, schema=schema, replace=replace)
+        registry.register(
+            name,
+            function,
+            version=version,
+            schema=schema,
+            replace=replace,
+            effects=effects,
+            cache=cache,
+        )
         return function
 
     return decorate
@@ -337,7 +368,8 @@ class Worker:
         ``task_data`` is what was submitted, e.g. ``{"data": [1, 2, 3]}``. The last function
         decorated counts.
         """
-        self._registry.register(DEFAULT, function, replace=True)
+        # Not cached: nothing was said of it, so it may depend on more than its parameters.
+        self._registry.register(DEFAULT, function, replace=True, cache=False)
         return function
 
 

@@ -1,0 +1,106 @@
+"""`ResultCache`: results by the content of what made them; bounded, oldest use first out.
+
+The key covers the workload's name, version and code, and the parameters in canonical form.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Any
+
+from agentic_ray.errors import (
+    InvalidArgumentError,
+    JournalError,
+    ResultCorruptError,
+    SerializationError,
+)
+from agentic_ray.graph.keys import content_key
+from agentic_ray.master.jsonvalues import loads
+from agentic_ray.master.results import MemoryResults, ResultStore
+from agentic_ray.master.workloads import Workload
+
+
+def cache_key(workload: Workload, canonical_params: str) -> str | None:
+    """The key of a job; None if it must not be answered from the cache.
+
+    Parameters
+    ----------
+    canonical_params : str
+        JSON text with sorted names.
+    """
+    if workload.effects or not workload.cache:
+        return None
+    try:
+        return content_key(
+            "job", workload.name, workload.version, workload.function, canonical_params
+        )
+    except SerializationError:
+        return None  # it holds what cannot be looked into, so it may not be the same next time
+
+
+class ResultCache:
+    """JSON texts of results by key; safe to use from any thread.
+
+    Parameters
+    ----------
+    max_bytes : int
+        Bytes of JSON text kept; 0 turns it off.
+    results : ResultStore, optional
+        Where they are kept; what is there already is used. Default: in memory.
+    """
+
+    def __init__(self, max_bytes: int, results: ResultStore | None = None) -> None:
+        self._max_bytes = max_bytes
+        self._results: ResultStore = MemoryResults() if results is None else results
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[str, tuple[str, int]] = OrderedDict()
+        self._bytes = 0
+        if max_bytes > 0:
+            for reference in self._results.references():
+                key, _, size = reference.rpartition(".")[0].rpartition("_")
+                if size.isdigit():
+                    self._entries[key] = reference, int(size)
+                    self._bytes += int(size)
+            self._shrink()
+
+    def get(self, key: str) -> tuple[Any, int] | None:
+        """The result and the length of its text, or None; a damaged entry is dropped."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                return None
+            self._entries.move_to_end(key)
+        try:
+            return loads(self._results.get(entry[0])), entry[1]
+        except (ResultCorruptError, InvalidArgumentError):
+            with self._lock:
+                self._drop(key)
+            return None
+
+    def put(self, key: str, text: str) -> None:
+        """Keep a result; too large a one, or one that cannot be stored, is not kept."""
+        size = len(text)
+        if size > self._max_bytes:
+            return
+        try:
+            reference = self._results.put(f"{key}_{size}", text.encode("ascii"))
+        except JournalError:
+            return  # a cache may forget
+        with self._lock:
+            known = self._entries.pop(key, None)
+            self._bytes += size - (known[1] if known else 0)
+            self._entries[key] = reference, size
+            if known and known[0] != reference:
+                self._results.delete(known[0])
+            self._shrink()
+
+    def _shrink(self) -> None:
+        while self._bytes > self._max_bytes:
+            self._drop(next(iter(self._entries)))
+
+    def _drop(self, key: str) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._bytes -= entry[1]
+            self._results.delete(entry[0])

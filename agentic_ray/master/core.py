@@ -1,0 +1,355 @@
+"""The master's decisions: a pure state machine between callers, journal and workloads.
+
+Events come in as method calls and commands go out as data; there is no clock, thread or I/O
+here. `Master` carries the commands out, the simulation in the tests does so in virtual time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Any
+
+from agentic_ray.errors import (
+    InterruptedJobError,
+    JobCancelledError,
+    JobTimeoutError,
+)
+from agentic_ray.master.jobs import JobFailure, JobRecord, JobState, advance, requeued
+from agentic_ray.master.queue import JobQueue, QueueLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Make the record durable, after all earlier writes; then call `MasterCore.written`.
+
+    A ``first`` record may be refused (`MasterCore.refused`): nobody was promised anything yet.
+    Any other is tried again until it is written.
+    """
+
+    record: JobRecord
+    first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """The record is what there is to be seen of the job."""
+
+    record: JobRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Run the workload; then call `MasterCore.ended`."""
+
+    record: JobRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Tell the workload to stop; `MasterCore.ended` is still called when it has."""
+
+    job_id: str
+
+
+Command = Write | Show | Start | Stop
+
+
+class _Phase(Enum):
+    ACCEPTING = auto()  # the submit is being written
+    WAITING = auto()  # in the queue
+    STARTING = auto()  # that it runs is being written
+    RUNNING = auto()
+    ENDING = auto()  # how it ended is being written
+    ENDED = auto()  # that is written, but its workload has not stopped
+
+
+@dataclass(slots=True)
+class _Live:
+    record: JobRecord
+    phase: _Phase
+    has_place: bool = False
+
+
+class MasterCore:
+    """Jobs that are not over, by their place between submit and a durable end.
+
+    A job is started only when the journal says that it runs, and seen to have ended only when
+    the journal says how. So a crash at any moment leaves either a job that nobody was promised,
+    or one that the journal knows, and no end is told that a restart could contradict.
+
+    Parameters
+    ----------
+    max_running : int
+        Places: workloads that run at once.
+    limits : QueueLimits
+    """
+
+    def __init__(self, max_running: int, limits: QueueLimits) -> None:
+        self._max_running = max_running
+        self._queue = JobQueue(limits)
+        self._live: dict[str, _Live] = {}
+        self._places = 0
+        self._accepting: Counter[str] = Counter()
+        self._keys: dict[tuple[str, str], str] = {}
+        self._halted = False
+
+    # --- questions ---------------------------------------------------------------------
+
+    @property
+    def queued(self) -> int:
+        """Jobs that wait."""
+        return len(self._queue)
+
+    @property
+    def running(self) -> int:
+        """Places taken."""
+        return self._places
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits, runs or is being written."""
+        return not self._live
+
+    def is_live(self, job_id: str) -> bool:
+        """Whether the job is not durably over, or its workload has not stopped."""
+        return job_id in self._live
+
+    def live_record(self, job_id: str) -> JobRecord | None:
+        """The newest record of a live job, written or not."""
+        live = self._live.get(job_id)
+        return None if live is None else live.record
+
+    def live_ids(self) -> list[str]:
+        """Identifiers of the live jobs, in the order in which they came."""
+        return list(self._live)
+
+    def job_of_key(self, user: str, key: str) -> JobRecord | None:
+        """The live job that was submitted with this idempotency key."""
+        job_id = self._keys.get((user, key))
+        return None if job_id is None else self._live[job_id].record
+
+    # --- events ------------------------------------------------------------------------
+
+    def recover(self, records: Iterable[JobRecord], now: float) -> list[Command]:
+        """Take over the unfinished jobs of a journal, oldest first.
+
+        Those that waited wait again; those that ran are run again, or end: cancelled if that
+        was asked for, failed if their effects forbid a second run.
+        """
+        commands: list[Command] = []
+        for record in records:
+            if record.state is JobState.RUNNING:
+                self._add(_Live(record, _Phase.RUNNING))
+                if record.cancel_requested:
+                    error: Exception = JobCancelledError("cancelled; the master died meanwhile")
+                    commands += self._end(record.id, JobState.CANCELLED, now, error=error)
+                    continue
+                if record.effects:
+                    error = InterruptedJobError(
+                        "the master died while the job ran; its workload has effects, so it is "
+                        "not run again: check what it did and submit it anew if need be"
+                    )
+                    commands += self._end(record.id, JobState.FAILED, now, error=error)
+                    continue
+                record = requeued(record)
+            self._add(_Live(record, _Phase.WAITING))
+            self._queue.push(record)
+            commands.append(Show(record))
+        return commands + self._start_next(now)
+
+    def submit(self, record: JobRecord) -> list[Command]:
+        """Accept a job, as far as deciding goes; nobody may be told before `written`.
+
+        Raises
+        ------
+        QueueFullError
+            As many jobs wait as may.
+        """
+        pending = self._accepting
+        self._queue.check_room(record.user, pending.total(), pending[record.user])
+        self._add(_Live(record, _Phase.ACCEPTING))
+        pending[record.user] += 1
+        return [Write(record, first=True)]
+
+    def answer(self, record: JobRecord) -> list[Command]:
+        """Accept a job whose result is there already, from an equal one."""
+        self._add(_Live(record, _Phase.ACCEPTING))
+        self._accepting[record.user] += 1
+        return [Write(record, first=True)]
+
+    def refused(self, job_id: str) -> None:
+        """The first record of a job could not be written: it never was."""
+        live = self._live.get(job_id)
+        if live is not None:
+            self._accepted(live)
+            self._remove(live)
+
+    def written(self, record: JobRecord, now: float) -> list[Command]:
+        """A record is durable."""
+        live = self._live.get(record.id)
+        if live is None or self._halted:
+            return []
+        if record.state.finished:
+            if live.phase is _Phase.ACCEPTING:
+                self._accepted(live)
+            live.phase = _Phase.ENDED
+            if not live.has_place:
+                self._remove(live)
+            return [Show(record)]
+        if live.phase is _Phase.ACCEPTING:
+            self._accepted(live)
+            live.phase = _Phase.WAITING
+            self._queue.push(record)
+            return [Show(record), *self._start_next(now)]
+        if live.phase is _Phase.STARTING and record.state is JobState.RUNNING:
+            live.phase = _Phase.RUNNING
+            return [Show(live.record), Start(live.record)]
+        return []
+
+    def ended(
+        self,
+        job_id: str,
+        now: float,
+        *,
+        result: Any = None,
+        result_bytes: int = 0,
+        result_reference: str | None = None,
+        error: BaseException | None = None,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> list[Command]:
+        """A workload has returned, or raised ``error``. Its place is free."""
+        live = self._live.get(job_id)
+        if live is None:
+            return []
+        commands: list[Command] = []
+        self._leave_place(live)
+        if live.phase is _Phase.RUNNING and not self._halted:
+            live.record = replace(live.record, metrics=metrics)
+            if live.record.cancel_requested:
+                # Also where it came to a result, or to some other error on being torn down.
+                stopped = JobCancelledError("cancelled while it ran")
+                commands += self._end(job_id, JobState.CANCELLED, now, error=stopped)
+            elif error is not None:
+                commands += self._end(job_id, JobState.FAILED, now, error=error)
+            else:
+                live.record = replace(live.record, result_reference=result_reference)
+                commands += self._end(
+                    job_id, JobState.SUCCEEDED, now, result=result, result_bytes=result_bytes
+                )
+        elif live.phase is _Phase.ENDED or self._halted:
+            self._remove(live)
+        return commands + self._start_next(now)
+
+    def cancel(self, job_id: str, now: float) -> list[Command]:
+        """Cancel a live job: at once if it does not run, else when it has stopped."""
+        live = self._live[job_id]
+        if live.phase in (_Phase.ENDING, _Phase.ENDED, _Phase.ACCEPTING) or self._halted:
+            return []
+        if live.phase is _Phase.RUNNING:
+            live.record = replace(live.record, cancel_requested=True)
+            return [Write(live.record), Show(live.record), Stop(job_id)]
+        error = JobCancelledError("cancelled while it waited")
+        return self._end_unstarted(live, JobState.CANCELLED, now, error)
+
+    def expire(self, job_id: str, text: str, now: float) -> list[Command]:
+        """A live job has no more time: it fails at once, wherever it is.
+
+        The place of one that runs is free again when its workload has stopped.
+        """
+        live = self._live.get(job_id)
+        if live is None or live.phase in (_Phase.ENDING, _Phase.ENDED) or self._halted:
+            return []
+        error = JobTimeoutError(text)
+        if live.phase is _Phase.RUNNING:
+            return [*self._end(job_id, JobState.FAILED, now, error=error), Stop(job_id)]
+        if live.phase is _Phase.ACCEPTING:
+            return []  # checked again when it waits
+        return self._end_unstarted(live, JobState.FAILED, now, error)
+
+    def halt(self) -> list[Command]:
+        """Decide nothing more: jobs stay as the journal has them; workloads are to stop."""
+        self._halted = True
+        for live in list(self._live.values()):
+            if live.phase is _Phase.STARTING:
+                self._leave_place(live)
+            if not live.has_place:
+                self._remove(live)
+        return [Stop(job_id) for job_id in self._live]
+
+    # --- inside ------------------------------------------------------------------------
+
+    def _start_next(self, now: float) -> list[Command]:
+        commands: list[Command] = []
+        while not self._halted and self._places < self._max_running:
+            job_id = self._queue.pop(now)
+            if job_id is None:
+                break
+            live = self._live[job_id]
+            deadline = live.record.deadline_at
+            if deadline is not None and now >= deadline:
+                self._queue.stopped(live.record.user)
+                error = JobTimeoutError("its deadline passed while it waited")
+                commands += self._end(job_id, JobState.FAILED, now, error=error)
+                continue
+            live.record = advance(live.record, JobState.RUNNING, now)
+            live.phase = _Phase.STARTING
+            live.has_place = True
+            self._places += 1
+            commands.append(Write(live.record))
+        return commands
+
+    def _end_unstarted(
+        self, live: _Live, state: JobState, now: float, error: Exception
+    ) -> list[Command]:
+        if live.phase is _Phase.STARTING:
+            self._leave_place(live)
+        else:
+            self._queue.remove(live.record.id)
+        return [
+            *self._end(live.record.id, state, now, error=error),
+            *self._start_next(now),
+        ]
+
+    def _end(
+        self,
+        job_id: str,
+        state: JobState,
+        now: float,
+        *,
+        error: BaseException | None = None,
+        result: Any = None,
+        result_bytes: int = 0,
+    ) -> list[Command]:
+        live = self._live[job_id]
+        failure = None if error is None else JobFailure.of(error)
+        live.record = advance(
+            live.record, state, now, result=result, error=failure, result_bytes=result_bytes
+        )
+        live.phase = _Phase.ENDING
+        return [Write(live.record)]
+
+    def _leave_place(self, live: _Live) -> None:
+        if live.has_place:
+            live.has_place = False
+            self._places -= 1
+            self._queue.stopped(live.record.user)
+
+    def _accepted(self, live: _Live) -> None:
+        self._accepting[live.record.user] -= 1
+        if not self._accepting[live.record.user]:
+            del self._accepting[live.record.user]
+
+    def _add(self, live: _Live) -> None:
+        record = live.record
+        self._live[record.id] = live
+        if record.idempotency_key:
+            self._keys[record.user, record.idempotency_key] = record.id
+
+    def _remove(self, live: _Live) -> None:
+        record = live.record
+        del self._live[record.id]
+        if record.idempotency_key:
+            self._keys.pop((record.user, record.idempotency_key), None)
