@@ -29,6 +29,14 @@ def _client(url: str, token: str | None) -> Client:
 @click.option(
     "--timeout", "timeout_seconds", type=float, metavar="SECONDS", help="Longest running time."
 )
+@click.option(
+    "--deadline", "deadline_seconds", type=float, metavar="SECONDS", help="Longest time from now."
+)
+@click.option("--user", help="On whose behalf; users share the queue fairly.")
+@click.option(
+    "--idempotency-key", metavar="KEY", help="The same submit with the same key is the same job."
+)
+@click.option("--no-cache", is_flag=True, help="Compute it also if an equal job has a result.")
 @click.option("--wait", is_flag=True, help="Wait for the result and print it.")
 @options.server
 @options.as_json
@@ -38,6 +46,10 @@ def submit(
     params: str | None,
     priority: int,
     timeout_seconds: float | None,
+    deadline_seconds: float | None,
+    user: str | None,
+    idempotency_key: str | None,
+    no_cache: bool,
     wait: bool,
     url: str,
     token: str | None,
@@ -56,7 +68,14 @@ def submit(
     given = {"data": _parse("--data", data)} if data is not None else _parse("--params", params)
     with _client(url, token) as client:
         task_id = client.submit(
-            given, workload=workload, priority=priority, timeout_seconds=timeout_seconds
+            given,
+            workload=workload,
+            priority=priority,
+            timeout_seconds=timeout_seconds,
+            deadline_seconds=deadline_seconds,
+            user=user,
+            idempotency_key=idempotency_key,
+            cache=not no_cache,
         )
         if wait:
             _print_result(task_id, client.result(task_id), as_json)

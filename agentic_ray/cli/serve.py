@@ -37,8 +37,26 @@ from agentic_ray.cli import options
     default=10.0,
     show_default=True,
     type=click.FloatRange(min=0),
-    help="How long accepted jobs may go on after SIGTERM.",
+    help="How long accepted jobs may go on after SIGTERM; then they stay in the journal, or are "
+    "cancelled where there is none.",
 )
+@click.option(
+    "--journal",
+    default="none",
+    show_default=True,
+    metavar="PATH|URL|none",
+    help="Where accepted jobs outlive this process: a file or directory, or a PostgreSQL URL. "
+    "With none they are in memory only.",
+)
+@click.option(
+    "--cache-bytes",
+    default=256 << 20,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Results kept to answer equal jobs at once; 0 turns that off.",
+)
+@click.option("--max-queued-per-user", type=click.IntRange(min=1))
+@click.option("--max-running-per-user", type=click.IntRange(min=1))
 @options.session
 @click.pass_context
 def serve(
@@ -50,6 +68,10 @@ def serve(
     max_running: int,
     max_queued: int,
     drain_seconds: float,
+    journal: str,
+    cache_bytes: int,
+    max_queued_per_user: int | None,
+    max_running_per_user: int | None,
     address: str | None,
     num_cpus: int | None,
 ) -> None:
@@ -73,5 +95,9 @@ def serve(
         max_running=max_running,
         max_queued=max_queued,
         drain_seconds=drain_seconds,
+        journal=None if journal == "none" else journal,
+        cache_bytes=cache_bytes,
+        max_queued_per_user=max_queued_per_user,
+        max_running_per_user=max_running_per_user,
     )
     context.exit(serve_until_signal(settings, lambda line: click.echo(line)))

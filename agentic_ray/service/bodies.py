@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -9,19 +10,26 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agentic_ray.errors import (
+    IdempotencyError,
     InvalidArgumentError,
     InvalidParametersError,
     InvalidTypeError,
+    JournalError,
     QueueFullError,
+    ResultCorruptError,
     SerializationError,
     SessionError,
     UnknownJobError,
     UnknownWorkloadError,
 )
+from agentic_ray.master.jobs import ANONYMOUS
 from agentic_ray.master.jsonvalues import dumps, loads, to_json
 from agentic_ray.master.workloads import DEFAULT
 
 STATUS_OF: Final[Mapping[type[Exception], int]] = {
+    IdempotencyError: 409,
+    JournalError: 503,
+    ResultCorruptError: 500,
     InvalidParametersError: 422,
     InvalidArgumentError: 422,
     InvalidTypeError: 422,
@@ -72,6 +80,10 @@ class SubmitBody(BaseModel):
     params: Any = None
     priority: int = 0
     timeout_seconds: float | None = Field(default=None, gt=0)
+    deadline_seconds: float | None = Field(default=None, gt=0)
+    user: str | None = None
+    idempotency_key: str | None = None
+    cache: bool = True
 
     def job_params(self) -> Any:
         """The parameters of the job.
@@ -93,6 +105,26 @@ class SubmitBody(BaseModel):
             missing = "params" if "workload" in given else "data, or workload and params"
             raise RequestError(422, f"the body lacks {missing}")
         return self.params
+
+
+def idempotency_key(header: str | None, body: str | None) -> str | None:
+    """The key given in the header ``Idempotency-Key``, in the body, or the same in both.
+
+    Raises
+    ------
+    RequestError
+        The two differ.
+    """
+    if header is not None and body is not None and header != body:
+        raise RequestError(422, "the header Idempotency-Key and idempotency_key differ")
+    return body if header is None else header
+
+
+def default_user(token: str | None) -> str:
+    """The user of requests that name none: who has the token, without giving it away."""
+    if token is None:
+        return ANONYMOUS
+    return f"token-{hashlib.sha256(token.encode()).hexdigest()[:12]}"
 
 
 def read_submit(body: bytes) -> SubmitBody:

@@ -28,10 +28,15 @@ _LONGEST_POLL_SECONDS = 0.5
 _RAISED: Final[Mapping[str, type[errors.AgenticRayError]]] = {
     kind.__name__: kind
     for kind in (
+        errors.IdempotencyError,
         errors.InvalidArgumentError,
         errors.InvalidParametersError,
         errors.InvalidTypeError,
+        errors.JournalCorruptError,
+        errors.JournalError,
+        errors.JournalFencedError,
         errors.QueueFullError,
+        errors.ResultCorruptError,
         errors.SerializationError,
         errors.SessionError,
         errors.UnknownJobError,
@@ -82,6 +87,10 @@ class Client:
         workload: str | None = None,
         priority: int = 0,
         timeout_seconds: float | None = None,
+        deadline_seconds: float | None = None,
+        user: str | None = None,
+        idempotency_key: str | None = None,
+        cache: bool = True,
     ) -> str:
         """Submit a job; returns its identifier.
 
@@ -92,12 +101,12 @@ class Client:
             values are converted.
         workload : str, optional
             Its name.
-        priority, timeout_seconds
-            As in `Master.submit`.
+        priority, timeout_seconds, deadline_seconds, user, idempotency_key, cache
+            As in `Master.submit`. Without a user the service takes the holder of the token.
 
         Raises
         ------
-        UnknownWorkloadError, InvalidParametersError, QueueFullError
+        UnknownWorkloadError, InvalidParametersError, QueueFullError, IdempotencyError
             As in `Master.submit`.
         ServiceError
             The service cannot be reached or refuses.
@@ -108,6 +117,14 @@ class Client:
             "priority": priority,
             "timeout_seconds": timeout_seconds,
         }
+        optional = {
+            "deadline_seconds": deadline_seconds,
+            "user": user,
+            "idempotency_key": idempotency_key,
+        }
+        body |= {name: value for name, value in optional.items() if value is not None}
+        if not cache:
+            body["cache"] = False
         return str(self._ask("POST", "/submit", json=body)["task_id"])
 
     def status(self, task_id: str) -> dict[str, Any]:
@@ -218,6 +235,12 @@ class Client:
                 "agentic_ray's JSON"
             ) from None
         raised = _RAISED.get(kind)
+        if raised is errors.QueueFullError:
+            raise errors.QueueFullError(message, _seconds(response.headers.get("retry-after")))
         if raised is not None:
             raise raised(message)
         raise ServiceError(f"{response.status_code} {kind}: {message}")
+
+
+def _seconds(header: str | None) -> float:
+    return float(header) if header is not None and header.isdigit() else 1.0

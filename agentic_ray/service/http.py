@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from agentic_ray.errors import AgenticRayError, QueueFullError
+from agentic_ray.errors import AgenticRayError, JournalError, QueueFullError
 from agentic_ray.master import JobState, Master
 from agentic_ray.service import exposition
 from agentic_ray.service.bodies import (
@@ -25,7 +25,9 @@ from agentic_ray.service.bodies import (
     JsonResponse,
     RequestError,
     SubmitBody,
+    default_user,
     error_body,
+    idempotency_key,
     is_json,
     plain,
     read_submit,
@@ -35,6 +37,7 @@ from agentic_ray.service.guard import Guard
 from agentic_ray.telemetry import ClusterState
 
 MAX_BODY_BYTES: Final = 16 << 20
+_JOURNAL_RETRY_SECONDS: Final = 5
 _BODY_SECONDS: Final = 60.0
 _LISTED: Final = 100
 _LISTED_MOST: Final = 1000
@@ -66,6 +69,7 @@ def create_app(
     )
     app.add_middleware(Guard, token=token, max_body_bytes=max_body_bytes)
     _add_error_handlers(app)
+    user = default_user(token)
     body_schema = SubmitBody.model_json_schema()
 
     @app.post(
@@ -79,8 +83,9 @@ def create_app(
         if not is_json(request.headers.get("content-type")):
             raise RequestError(415, "send the body as Content-Type: application/json", "NotJson")
         raw = await _read_body(request, max_body_bytes)
-        task_id = await run_in_threadpool(_submit, master, raw)
-        return JsonResponse({"task_id": task_id}, 202, {"Location": f"/status/{task_id}"})
+        key = request.headers.get("idempotency-key")
+        answer = await run_in_threadpool(_submit, master, raw, key, user)
+        return JsonResponse(answer, 202, {"Location": f"/status/{answer['task_id']}"})
 
     @app.get("/status/{task_id}")
     def status(task_id: str) -> Response:
@@ -124,16 +129,20 @@ def _session_cluster() -> ClusterState:
     return cluster()
 
 
-def _submit(master: Master, raw: bytes) -> str:
-    """Parse, check and submit: in a thread, for a large body takes its time."""
+def _submit(master: Master, raw: bytes, key: str | None, user: str) -> dict[str, Any]:
+    """Parse, check and submit: in a thread, for a large body and the journal take their time."""
     body = read_submit(raw)
     job = master.submit(
         body.workload,
         body.job_params(),
         priority=body.priority,
         timeout_seconds=body.timeout_seconds,
+        deadline_seconds=body.deadline_seconds,
+        user=user if body.user is None else body.user,
+        idempotency_key=idempotency_key(key, body.idempotency_key),
+        cache=body.cache,
     )
-    return job.id
+    return {"task_id": job.id} | ({"cached": True} if job.record.cached else {})
 
 
 async def _read_body(request: Request, limit_bytes: int) -> bytes:
@@ -167,6 +176,8 @@ def _add_error_handlers(app: FastAPI) -> None:
         headers: dict[str, str] = {}
         if isinstance(error, QueueFullError):
             headers["Retry-After"] = f"{max(1, round(error.retry_after_seconds))}"
+        elif isinstance(error, JournalError):
+            headers["Retry-After"] = f"{_JOURNAL_RETRY_SECONDS}"
         return JsonResponse(error_body(type(error).__name__, str(error)), status, headers)
 
     @app.exception_handler(RequestValidationError)

@@ -15,8 +15,9 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from agentic_ray.errors import SessionError
-from agentic_ray.master import Master, load_workloads
+from agentic_ray.errors import JournalError, SessionError
+from agentic_ray.master import JobStore, Journal, Master, load_workloads
+from agentic_ray.master.master import CACHE_BYTES
 from agentic_ray.service.bodies import error_body
 from agentic_ray.service.guard import is_loopback
 from agentic_ray.service.http import MAX_BODY_BYTES, create_app
@@ -37,7 +38,12 @@ class ServerSettings:
     address, num_cpus
         As for `agentic_ray.init`.
     drain_seconds : float
-        How long accepted jobs may go on after SIGTERM or SIGINT; then they are cancelled.
+        How long accepted jobs may go on after SIGTERM or SIGINT; then they stay in the journal,
+        or are cancelled where there is none.
+    journal : str or None
+        As for `Master`.
+    cache_bytes : int
+        As for `Master`.
     """
 
     host: str = "127.0.0.1"
@@ -50,6 +56,10 @@ class ServerSettings:
     max_queued: int = 10_000
     max_body_bytes: int = MAX_BODY_BYTES
     drain_seconds: float = 10.0
+    max_queued_per_user: int | None = None
+    max_running_per_user: int | None = None
+    journal: str | None = None
+    cache_bytes: int = CACHE_BYTES
 
 
 def check_exposure(host: str, token: str | None) -> None:
@@ -87,6 +97,8 @@ def serve(settings: ServerSettings, announce: Callable[[str], None] = print) -> 
 
     Raises
     ------
+    JournalError
+        The journal cannot be used, or was lost to another master.
     SessionError
         The port is taken, Ray cannot be reached, or a token is needed.
     WorkloadFileError
@@ -98,22 +110,55 @@ def serve(settings: ServerSettings, announce: Callable[[str], None] = print) -> 
     try:
         for path in settings.workloads:
             load_workloads(path)
-        # imported late, so that a mistake in the arguments is told before Ray is loaded
+        # Before Ray is loaded, so that mistakes in the arguments are told at once.
+        store = None if settings.journal is None else Journal(settings.journal)
         from agentic_ray import runtime
 
         try:
             runtime.init(settings.address, num_cpus=settings.num_cpus, progress=False)
             # Ray's own handler would end the process without draining.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
-            master = Master(max_running=settings.max_running, max_queued=settings.max_queued)
-            server = _Server(settings, master, lambda: announce(f"serving on {url}"))
-            server.run(sockets=[listener])
-            master.close(drain=False)
-            return 130 if server.stopped_by == signal.SIGINT else 0
+            return _serve_jobs(settings, store, listener, lambda: announce(f"serving on {url}"))
         finally:
+            if store is not None:
+                store.close()
             runtime.shutdown()
     finally:
         listener.close()
+
+
+def _serve_jobs(
+    settings: ServerSettings,
+    store: JobStore | None,
+    listener: socket.socket,
+    started: Callable[[], None],
+) -> int:
+    """Serve with a master until a signal; the exit code."""
+    servers: list[_Server] = []
+    lost: list[JournalError] = []
+
+    def stop(error: JournalError) -> None:
+        lost.append(error)
+        for server in servers:
+            server.should_exit = True
+
+    master = Master(
+        max_running=settings.max_running,
+        max_queued=settings.max_queued,
+        max_queued_per_user=settings.max_queued_per_user,
+        max_running_per_user=settings.max_running_per_user,
+        store=store,
+        cache_bytes=settings.cache_bytes,
+        on_lost=stop,
+    )
+    server = _Server(settings, master, started)
+    servers.append(server)
+    if not lost:
+        server.run(sockets=[listener])
+    master.close(drain=False)
+    if lost:
+        raise lost[0]
+    return 130 if server.stopped_by == signal.SIGINT else 0
 
 
 class _Server(uvicorn.Server):
