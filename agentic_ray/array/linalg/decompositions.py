@@ -1,6 +1,7 @@
 """Factorisations, solutions and spectra of stacks of matrices, one LAPACK call per matrix.
 
-Each matrix of a stack is in one chunk here; matrices larger than that are in modules of their own.
+Each matrix of a stack is in one chunk here; matrices that are cut along their rows are factored
+chunk by chunk, in ``tall``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from agentic_ray.array.core.node import DType, Node
 from agentic_ray.array.core.views import expanded, squeezed
 from agentic_ray.array.dtypes import cast
 from agentic_ray.array.linalg.structure import matrix_operand
+from agentic_ray.array.linalg.tall import is_tall, tall_qr, thin_svd
 from agentic_ray.errors import InvalidArgumentError
 
 
@@ -87,6 +89,8 @@ _QR = gufunc_op("qr", _qr_kernel, 128)
 def qr(x: Array, /, *, mode: str = "reduced") -> QRResult:
     """Orthonormal and triangular factor of each matrix.
 
+    The reduced factors of a tall matrix of several chunks are made chunk by chunk.
+
     Raises
     ------
     InvalidArgumentError
@@ -95,6 +99,8 @@ def qr(x: Array, /, *, mode: str = "reduced") -> QRResult:
     if mode not in ("reduced", "complete"):
         raise InvalidArgumentError(f"mode must be 'reduced' or 'complete', not {mode!r}")
     node = _inexact("qr", x)
+    if mode == "reduced" and is_tall(node):
+        return QRResult(*map(Array, tall_qr(node)))
     m, n = node.shape[-2:]
     k = m if mode == "complete" else min(m, n)
     made = gufunc(_QR, [node], (2,), (m, k), node.dtype, (mode,))
@@ -115,8 +121,15 @@ _SVDVALS = gufunc_op("svdvals", _svdvals_kernel, 256)
 
 
 def svd(x: Array, /, *, full_matrices: bool = True) -> SVDResult:
-    """Singular vectors and values of each matrix: ``U @ diag(S) @ Vh``."""
+    """Singular vectors and values of each matrix: ``U @ diag(S) @ Vh``.
+
+    Without ``full_matrices`` the factors of a tall or wide matrix of several chunks are made
+    chunk by chunk, and the long one only if it is used.
+    """
     node = _inexact("svd", x)
+    thin = None if full_matrices else thin_svd(node)
+    if thin is not None:
+        return SVDResult(*map(Array, thin))
     m, n = node.shape[-2:]
     k = min(m, n)
     left, right = (m, n) if full_matrices else (k, k)
@@ -129,6 +142,9 @@ def svd(x: Array, /, *, full_matrices: bool = True) -> SVDResult:
 def svdvals(x: Array, /) -> Array:
     """Singular values of each matrix, largest first."""
     node = _inexact("svdvals", x)
+    thin = thin_svd(node)
+    if thin is not None:
+        return Array(thin[1])
     k = min(node.shape[-2:])
     return Array(gufunc(_SVDVALS, [node], (2,), (k,), _real(node.dtype)))
 
