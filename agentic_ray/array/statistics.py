@@ -34,9 +34,10 @@ def reduce_op(
     weight: float = 1.0,
     *,
     blocked: bool = True,
+    summing: bool = False,
 ) -> Op:
     """An operation of kind ``reduce``."""
-    steps = Reduction(partial, combine, final, blocked)
+    steps = Reduction(partial, combine, final, blocked, summing)
 
     def kernel(xp: Any, x: Any, *rest: Any) -> Any:
         extra = len(rest) - _params(rest)
@@ -76,7 +77,7 @@ def _multiply(left: Any, right: Any, *, xp: Any) -> Any:
     return left * right
 
 
-SUM = reduce_op("sum", _sum_partial, _add, _same)
+SUM = reduce_op("sum", _sum_partial, _add, _same, summing=True)
 PROD = reduce_op("prod", _prod_partial, _multiply, _same)
 
 
@@ -119,7 +120,7 @@ def _mean_final(xp: Any, value: Any, count: int, dtype: DType, wide: DType) -> A
         return xp.asarray(xp.true_divide(value, count)).astype(dtype, copy=False)
 
 
-MEAN = reduce_op("mean", _mean_partial, _add, _mean_final)
+MEAN = reduce_op("mean", _mean_partial, _add, _mean_final, summing=True)
 
 
 def _inexact(dtype: DType) -> tuple[DType, DType]:

@@ -77,12 +77,15 @@ class Reduction:
         ``final(xp, value, count, *params)``: the result; ``count`` elements went in each.
     blocked : bool
         Partial values are small, so that a chunk may be reduced cache block by cache block.
+    summing : bool
+        ``partial`` is the plain sum of one operand, in the dtype that is its last parameter.
     """
 
     partial: Callable[..., Any]
     combine: Callable[..., Any]
     final: Callable[..., Any]
     blocked: bool = True
+    summing: bool = False
 
 
 class Held:

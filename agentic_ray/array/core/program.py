@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import functools
 import itertools
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 
+from agentic_ray.array.core import compiled
 from agentic_ray.array.core.chunks import Shape, block_slices, contiguous
 from agentic_ray.array.core.node import SMALL_ELEMENTS, Reduction
 from agentic_ray.graph import Codelet, fold
@@ -68,11 +71,21 @@ class Program:
             if self.reducing is None:
                 return as_array(xp, registers[-1])
             return self._finish(xp, self._partial(xp, self.reducing, registers))
+        kernel = compiled.wanted(self, blocks, shape, size) if self.steps else None
         if self.reducing is None:
+            if kernel is not None:
+                return kernel(blocks, shape, None)
             out = xp.empty(shape, self.dtype)
             for region in block_slices(contiguous(shape, SMALL_ELEMENTS)):
                 out[region] = self._run(xp, self._cut(blocks, region, shape))[-1]
             return out
+        if kernel is not None and len(self.reducing.axes) == len(shape):
+            # The blocks are consecutive runs, so their sums are what `_reduce` would fold.
+            lengths = [
+                prod(block) for block in itertools.product(*contiguous(shape, SMALL_ELEMENTS))
+            ]
+            total = fold(operator.add, kernel(blocks, shape, lengths))
+            return self._finish(xp, xp.reshape(xp.asarray(total), (1,) * len(shape)))
         return self._finish(xp, self._reduce(xp, self.reducing, blocks, shape))
 
     def _shape(self, blocks: Sequence[Any]) -> Shape:
