@@ -17,6 +17,7 @@ from agentic_ray.cli.jobs import cancel, jobs, result, status, submit
 from agentic_ray.cli.local import demo, nodes
 from agentic_ray.cli.run import run
 from agentic_ray.cli.serve import serve
+from agentic_ray.cli.simulate import simulate
 from agentic_ray.errors import AgenticRayError
 
 
@@ -26,7 +27,7 @@ def cli() -> None:
     """A GPU-aware compute framework on Ray."""
 
 
-for _command in (demo, run, submit, status, result, cancel, jobs, nodes, serve, doctor):
+for _command in (demo, run, submit, status, result, cancel, jobs, nodes, simulate, serve, doctor):
     cli.add_command(_command)
 
 

@@ -407,12 +407,7 @@ class Dispatcher(Placer):
             waiting = waiting or record.queued
             del self._records[record.bundle_id]
         if waiting:  # do not keep it alive in the queues
-            for executor in self.view.executors.values():
-                if any(entry.record.graph is graph for entry in executor.planned):
-                    self._unplan(executor)
-            for heap in self._ready.values():
-                heap[:] = [entry for entry in heap if entry[2].graph is not graph]
-                heapq.heapify(heap)
+            self._withdraw(graph)
             self._delayed = [entry for entry in self._delayed if entry[2].graph is not graph]
             heapq.heapify(self._delayed)
         if graph.values:
@@ -442,6 +437,7 @@ class Dispatcher(Placer):
         graph.over = True
         for record in self._of(graph):
             self._cancel_attempts(record)
+        self._withdraw(graph)
         self._commands.append(FailGraph(graph.graph_id, error, bundle))
 
     def _maybe_finish(self, graph: Graph) -> None:
@@ -466,7 +462,7 @@ class Dispatcher(Placer):
                 if self.view.now_seconds < since + self.retry.patience_seconds:
                     waiting[kinds] = since
                     continue
-                for _, _, record in heap:
+                for _, _, record in list(heap):
                     record.queued = False
                     if not record.graph.over and not record.graph.finished:
                         error = no_device(record.bundle, self.view)

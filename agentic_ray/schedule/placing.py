@@ -84,6 +84,17 @@ class Placer:
         heap = self._ready.setdefault(record.lane, [])
         heapq.heappush(heap, (record.order, record.bundle_id, record))
 
+    def _withdraw(self, graph: Graph) -> None:
+        """Take a graph that is over out of the ready and the planned bundles."""
+        for executor in self.view.executors.values():
+            if any(entry.record.graph is graph for entry in executor.planned):
+                self._unplan(executor)
+        for heap in self._ready.values():
+            kept = [entry for entry in heap if entry[2].graph is not graph]
+            if len(kept) < len(heap):
+                heap[:] = kept
+                heapq.heapify(heap)
+
     def _end_attempt(self, bundle_id: int, attempt: int) -> Attempt | None:
         found = self._attempts.pop((bundle_id, attempt), None)
         if found is not None:
