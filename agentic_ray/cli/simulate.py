@@ -27,7 +27,7 @@ from agentic_ray.schedule.workloads import WORKLOADS, Workload, get_workload
     "--policy",
     default="predictive",
     show_default=True,
-    help="A policy, or for comparison ray_hybrid or round_robin.",
+    help="A policy, or for comparison ray_hybrid, first_free or round_robin.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of speeds and noise.")
 @click.option(

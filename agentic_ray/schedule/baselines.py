@@ -17,12 +17,27 @@ def _placed(bundle: Bundle, executor: Executor, reason: str) -> Placement:
 class RayHybrid:
     """As Ray's default: pack nodes in a fixed order up to half their slots, then spread.
 
-    Knows nothing of speeds, and sends nothing ahead. Kinder than Ray, it uses any device that
-    a task has a version for, where a Ray task says once whether it needs a GPU.
+    Knows nothing of speeds, and sends nothing ahead.
+
+    Parameters
+    ----------
+    on_gpu : frozenset of str or None
+        Codelets whose tasks ask for a GPU; the others ask for a CPU, as a Ray task says once
+        and for all which it needs. None, kinder than Ray: whatever device is free first.
     """
 
-    name = "ray_hybrid"
     threshold = 0.5
+
+    def __init__(self, on_gpu: frozenset[str] | None) -> None:
+        self.name = "first_free" if on_gpu is None else "ray_hybrid"
+        self._on_gpu = on_gpu
+
+    def _kinds(self, bundle: Bundle, cluster: ClusterView) -> tuple[str, ...]:
+        kinds = bundle.kinds()
+        if self._on_gpu is None or len(kinds) == 1:
+            return kinds
+        wants_gpu = bundle.tasks[0].codelet.name in self._on_gpu and "gpu" in cluster.pools
+        return ("gpu",) if wants_gpu else ("cpu",)
 
     def place(
         self, ready: Sequence[Bundle], cluster: ClusterView, model: CostModel
@@ -32,7 +47,7 @@ class RayHybrid:
         free = [e for e in cluster.with_room(("cpu", "gpu")) if e.in_flight < e.slots]
         free.sort(key=lambda executor: executor.order)
         for bundle in ready:
-            kinds = bundle.kinds()
+            kinds = self._kinds(bundle, cluster)
             usable = [
                 e for e in free if e.kind in kinds and e.in_flight + added.get(e, 0) < e.slots
             ]
@@ -75,4 +90,10 @@ class RoundRobin:
         return placements
 
 
-BASELINES: dict[str, type[Policy]] = {"ray_hybrid": RayHybrid, "round_robin": RoundRobin}
+def baseline(name: str, accelerated: frozenset[str]) -> Policy | None:
+    """The policy of this name to compare with, for a workload of these GPU codelets."""
+    if name == "round_robin":
+        return RoundRobin()
+    if name in ("ray_hybrid", "first_free"):
+        return RayHybrid(accelerated if name == "ray_hybrid" else None)
+    return None

@@ -331,6 +331,7 @@ class Dispatcher(Placer):
             executor.reason = ""
             self._tell_speed(executor)
             self._touch(executor)
+        self._credit = self._planned  # what is planned may be better off on the new devices
 
     def _node_lost(self, event: NodeLost) -> None:
         for key in [key for key in self.view.executors if key[0] == event.node_id]:

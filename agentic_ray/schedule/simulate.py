@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.graph.task import Bundle, Task
-from agentic_ray.schedule.baselines import BASELINES
+from agentic_ray.schedule.baselines import baseline
 from agentic_ray.schedule.bounds import imbalance, lower_bound_seconds
 from agentic_ray.schedule.calibration import Calibration
 from agentic_ray.schedule.cost_model import CostModel, size_of
@@ -166,7 +166,7 @@ def simulate(
     cluster : SimCluster or int
         Or how many nodes a `mixed_cluster` of this seed is to have.
     policy : str or Policy
-        Also ``"ray_hybrid"`` and ``"round_robin"``, for comparison.
+        Also ``"ray_hybrid"``, ``"first_free"`` and ``"round_robin"``, for comparison.
     seed : int
         Of the noise, and of the cluster if only its size is given.
     noise : float
@@ -185,8 +185,8 @@ def simulate(
         workload = get_workload(workload)
     if isinstance(cluster, int):
         cluster = mixed_cluster(cluster, seed=seed)
-    if isinstance(policy, str) and policy in BASELINES:
-        policy = BASELINES[policy]()
+    if isinstance(policy, str):
+        policy = baseline(policy, workload.accelerated) or policy
     if costs not in ("given", "learnt"):
         raise InvalidArgumentError(f"costs are 'given' or 'learnt', not {costs!r}")
     if not 0 <= noise < math.inf:
