@@ -1,0 +1,172 @@
+"""Keeps what a cost model learnt across sessions, in SQLite under the user's cache directory.
+
+Reading and writing only; what the figures mean is in `schedule.cost_model`. A store is never a
+reason to fail: what cannot be used is set aside, what cannot be written is left unwritten.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+from agentic_ray.config import cache_directory
+from agentic_ray.schedule.cost_model import CostModel, Knowledge
+from agentic_ray.schedule.curves import size_class
+
+_logger = logging.getLogger("agentic_ray")
+_VERSION = 1
+_APPLICATION = 0x41524159  # "ARAY", in the header of the file
+_BUSY_SECONDS = 5.0
+_SCHEMA = """
+CREATE TABLE knowledge (
+    codelet TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    size_class INTEGER NOT NULL,
+    sizes TEXT NOT NULL,
+    seconds TEXT NOT NULL,
+    updated REAL NOT NULL,
+    PRIMARY KEY (codelet, kind, size_class)
+) WITHOUT ROWID
+"""
+
+
+class CostStore:
+    """One file of observed costs, shared by all sessions of a user on a machine.
+
+    Parameters
+    ----------
+    path : Path, optional
+        Default: ``costs.sqlite`` under `config.cache_directory`.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or cache_directory() / "costs.sqlite"
+
+    def load(self, model: CostModel) -> int:
+        """Teach ``model`` what earlier sessions learnt; gives how many size classes that were.
+
+        A file that is damaged, of another version or no store at all is renamed, with a warning.
+        """
+        try:
+            if not self.path.exists():
+                return 0
+            with closing(self._open()) as connection:
+                known = list(_read(connection))
+        except (sqlite3.Error, ValueError, OSError) as error:
+            self._failed("read", error)
+            return 0
+        model.learn(known)
+        return len(known)
+
+    def save(self, model: CostModel) -> bool:
+        """Write down what ``model`` knows; size classes that it does not know are kept as they
+        are, so that sessions side by side add up. False, with a warning, if it cannot be."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(self._open()) as connection, connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.executemany(
+                    "INSERT OR REPLACE INTO knowledge VALUES (?, ?, ?, ?, ?, ?)",
+                    _rows(model.knowledge(), time.time()),
+                )
+        except (sqlite3.Error, ValueError, OSError) as error:
+            self._failed("written", error)
+            return False
+        return True
+
+    def _open(self) -> sqlite3.Connection:
+        """A connection to a store of this version.
+
+        Raises
+        ------
+        ValueError
+            The file is another program's, or of another version.
+        sqlite3.Error
+            It is damaged, locked for long, or no database.
+        """
+        connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS)
+        try:
+            if _identity(connection) != (_APPLICATION, _VERSION):
+                connection.execute("BEGIN IMMEDIATE")  # another session may be doing the same
+                _begin_store(connection)
+                connection.commit()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _failed(self, doing: str, error: Exception) -> None:
+        """Say why there is no store; set the file aside if it will never be one."""
+        busy = isinstance(error, sqlite3.OperationalError)  # locked, read-only, no space
+        if busy or isinstance(error, OSError):
+            _logger.warning("learnt costs cannot be %s (%s: %s)", doing, self.path, error)
+            return
+        aside = self.path.with_suffix(f".{int(time.time())}-{os.getpid()}.bad")
+        try:
+            self.path.replace(aside)
+            # A journal belongs to the file that is gone.
+            self.path.with_name(f"{self.path.name}-journal").unlink(missing_ok=True)
+        except OSError as problem:
+            _logger.warning("%s cannot be used (%s) nor moved (%s)", self.path, error, problem)
+            return
+        _logger.warning("%s is no store of costs (%s); it is now %s", self.path, error, aside.name)
+
+
+def _identity(connection: sqlite3.Connection) -> tuple[int, int]:
+    """The application and the version that the header of the file names; zeros in a new one."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return application, version
+
+
+def _begin_store(connection: sqlite3.Connection) -> None:
+    """Make an empty file a store; inside a transaction.
+
+    Raises
+    ------
+    ValueError
+        The file is not empty and no store of this version.
+    """
+    identity = _identity(connection)
+    if identity == (_APPLICATION, _VERSION):
+        return  # the other session was quicker
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables or identity != (0, 0):
+        raise ValueError(f"it is of version {identity[1]} of application {identity[0]:#x}")
+    connection.execute(_SCHEMA)
+    connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+    connection.execute(f"PRAGMA user_version = {_VERSION}")
+
+
+def _rows(
+    known: Iterable[Knowledge], now: float
+) -> Iterator[tuple[str, str, int, str, str, float]]:
+    for one in known:
+        index = size_class(one.sizes[-1])
+        sizes, seconds = json.dumps(one.sizes), json.dumps(one.seconds)
+        yield one.codelet, one.kind, index, sizes, seconds, now
+
+
+def _read(connection: sqlite3.Connection) -> Iterator[Knowledge]:
+    for codelet, kind, sizes_text, seconds_text in connection.execute(
+        "SELECT codelet, kind, sizes, seconds FROM knowledge ORDER BY codelet, kind, size_class"
+    ):
+        sizes, seconds = json.loads(sizes_text), json.loads(seconds_text)
+        usable = (
+            kind in ("cpu", "gpu")
+            and isinstance(codelet, str)
+            and isinstance(sizes, list)
+            and isinstance(seconds, list)
+            and len(sizes) == len(seconds) > 0
+            and all(isinstance(x, int | float) and 0 < x < math.inf for x in [*sizes, *seconds])
+        )
+        if not usable:
+            raise ValueError(f"what it says of {codelet!r} makes no sense")
+        yield Knowledge(codelet, kind, tuple(map(float, sizes)), tuple(map(float, seconds)))
