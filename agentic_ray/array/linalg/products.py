@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import operator
@@ -25,6 +24,12 @@ from agentic_ray.graph import CostHint, Tag, fold, tree_reduce
 
 FOLDING_BLOCKS = 8
 """From so many blocks of the result on there is work for all without cutting sums apart."""
+CUTTING_BLOCKS = 4
+"""From so many blocks of the result on, operands that are cut differently along the inner axis
+are used as they are: a task cuts views, while bringing them in line would copy one of them."""
+
+Span = tuple[tuple[int, int, int], tuple[int, int, int]]
+"""A piece of the inner axis: (chunk, start, stop) in the left and in the right operand."""
 
 
 def _matmul_kernel(xp: Any, a: Any, b: Any) -> Any:
@@ -35,17 +40,41 @@ def _add(left: Any, right: Any, *, xp: Any) -> Any:
     return left + right
 
 
+def _accumulate(left: Any, right: Any) -> Any:
+    left += right
+    return left
+
+
 def _matmul_folded(xp: Any, left: Sequence[Any], right: Sequence[Any]) -> Any:
     """The sum of products, in the tree in which separate tasks would add them."""
-    products = (xp.matmul(a, b) for a, b in zip(left, right, strict=True))
-    return fold(functools.partial(_add, xp=xp), products)
+    return fold(_accumulate, (xp.matmul(a, b) for a, b in zip(left, right, strict=True)))
+
+
+def _matmul_cut(xp: Any, left: Sequence[Any], right: Sequence[Any], spans: Sequence[Span]) -> Any:
+    """The sum of products of blocks that are cut differently along the inner axis."""
+    products = (
+        xp.matmul(left[i][..., a:b], right[j][..., c:d, :]) for (i, a, b), (j, c, d) in spans
+    )
+    return fold(_accumulate, products)
+
+
+def _inner_spans(first: Sequence[int], second: Sequence[int]) -> tuple[Span, ...]:
+    """Pieces that two cuts of one axis have in common: where each lies in either of them."""
+    ends = sorted({*grids.offsets(first), *grids.offsets(second)})
+    pieces = [high - low for low, high in itertools.pairwise(ends)]
+    return tuple(
+        (one[0], other[0])
+        for one, other in zip(
+            grids.overlaps(first, pieces), grids.overlaps(second, pieces), strict=True
+        )
+    )
 
 
 def _lower_matmul(node: Node, lowering: Any) -> list[Any]:
     a, b = node.inputs
     loop = node.ndim - 2
     grid = grids.numblocks(node.chunks)
-    inner = len(a.chunks[-1])
+    inner, inner_b = len(a.chunks[-1]), len(b.chunks[-2])
     rows_a = _loop_table(a, loop, grid)
     rows_b = _loop_table(b, loop, grid)
     left, right = lowering.blocks(a), lowering.blocks(b)
@@ -55,14 +84,17 @@ def _lower_matmul(node: Node, lowering: Any) -> list[Any]:
         range(math.prod(grid[:loop])), itertools.product(range(grid[-2]), range(grid[-1]))
     ):
         base_a = rows_a[at] * len(a.chunks[-2]) * inner
-        base_b = rows_b[at] * inner * columns_of_b
+        base_b = rows_b[at] * inner_b * columns_of_b
         pairs.append(
             (
                 [left[base_a + i * inner + k] for k in range(inner)],
-                [right[base_b + k * columns_of_b + j] for k in range(inner)],
+                [right[base_b + k * columns_of_b + j] for k in range(inner_b)],
             )
         )
     flops = 2.0 * node.size * a.shape[-1]
+    if a.chunks[-1] != b.chunks[-2]:
+        spans = _inner_spans(a.chunks[-1], b.chunks[-2])
+        return list(lowering.call(node, _matmul_cut, pairs, params=(spans,), flops=flops))
     if inner == 1:
         rows = [(x[0], y[0]) for x, y in pairs]
         return list(lowering.call(node, _matmul_kernel, rows, flops=flops))
@@ -128,14 +160,16 @@ def _product(a: Node, b: Node) -> Node:
     dtype = np.matmul(np.empty((0, 0), a.dtype), np.empty((0, 0), b.dtype)).dtype
     loop = broadcast_shapes([a.shape[:-2], b.shape[:-2]], "matmul")
     cut = grids.unify(loop, [(node.shape[:-2], node.chunks[:-2], node.nbytes) for node in (a, b)])
-    inner = max((a, b), key=lambda node: node.nbytes)
-    lengths = a.chunks[-1] if inner is a else b.chunks[-2]
+    lengths_a, lengths_b = a.chunks[-1], b.chunks[-2]
+    blocks = grids.block_count(cut) * len(a.chunks[-2]) * len(b.chunks[-1])
+    if blocks < CUTTING_BLOCKS or not a.shape[-1]:
+        lengths_a = lengths_b = lengths_a if a.nbytes >= b.nbytes else lengths_b
     if dtype.kind not in "fciub":
         raise TypeError(f"matmul: only numbers can be multiplied, not {dtype}")
     aligned = []
     for node, core in (
-        (a, (a.chunks[-2], lengths)),
-        (b, (lengths, b.chunks[-1])),
+        (a, (a.chunks[-2], lengths_a)),
+        (b, (lengths_b, b.chunks[-1])),
     ):
         skip = len(loop) - (node.ndim - 2)
         head = tuple(

@@ -1,0 +1,47 @@
+"""Products of matrices in blocks that fit together in every way, or in none."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import agentic_ray as ar
+import agentic_ray.array as xp
+
+
+def _cuts(length: int) -> st.SearchStrategy[tuple[int, ...]]:
+    def lengths(ends: set[int]) -> tuple[int, ...]:
+        edges = sorted({0, length, *ends})
+        return tuple(b - a for a, b in itertools.pairwise(edges))
+
+    return st.sets(st.integers(0, length), max_size=4).map(lengths)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data(), st.sampled_from(["float64", "int64", "complex128"]))
+def test_any_cut(data: st.DataObject, dtype: str) -> None:
+    m, k, n = (data.draw(st.integers(1, 9)) for _ in range(3))
+    loop = data.draw(st.sampled_from([(), (3,)]))
+    rng = np.random.default_rng(0)
+    a = rng.integers(-9, 9, (*loop, m, k)).astype(dtype)
+    b = rng.integers(-9, 9, (k, n)).astype(dtype)
+    head = tuple(data.draw(_cuts(length)) for length in loop)
+    x = xp.asarray(a, chunks=(*head, data.draw(_cuts(m)), data.draw(_cuts(k))))
+    y = xp.asarray(b, chunks=(data.draw(_cuts(k)), data.draw(_cuts(n))))
+    np.testing.assert_array_equal(np.asarray(x @ y), a @ b)
+
+
+def test_an_inner_axis_without_elements() -> None:
+    x, y = xp.zeros((6, 0), chunks=(2, 1)), xp.zeros((0, 8), chunks=(1, 2))
+    np.testing.assert_array_equal(np.asarray(x @ y), np.zeros((6, 8)))
+
+
+@pytest.mark.parametrize("chunks", [(256, 1024), (1024, 256), (400, 300)])
+def test_through_the_cluster(ray_session: ar.Session, chunks: tuple[int, int]) -> None:
+    a = np.random.default_rng(1).random((1500, 1500))
+    x = xp.asarray(a, chunks=chunks)
+    np.testing.assert_allclose(np.asarray(x @ x), a @ a, rtol=1e-12)
