@@ -17,6 +17,7 @@ from agentic_ray.array.linalg.decompositions import (
 )
 from agentic_ray.array.linalg.norms import matrix_norm, matrix_rank, norm, vector_norm
 from agentic_ray.array.linalg.products import matmul, outer, tensordot, vecdot
+from agentic_ray.array.linalg.solvers import lstsq, svd_compressed
 from agentic_ray.array.linalg.structure import cross, diagonal, matrix_power, trace
 from agentic_ray.array.manipulation import matrix_transpose
 
@@ -30,6 +31,7 @@ __all__ = [
     "eigvals",
     "eigvalsh",
     "inv",
+    "lstsq",
     "matmul",
     "matrix_norm",
     "matrix_power",
@@ -42,6 +44,7 @@ __all__ = [
     "slogdet",
     "solve",
     "svd",
+    "svd_compressed",
     "svdvals",
     "tensordot",
     "trace",

@@ -15,8 +15,10 @@ from agentic_ray.array.core.build import gufunc, gufunc_op, gufunc_picks
 from agentic_ray.array.core.node import DType, Node
 from agentic_ray.array.core.views import expanded, squeezed
 from agentic_ray.array.dtypes import cast
+from agentic_ray.array.elementwise import conj
 from agentic_ray.array.linalg.structure import matrix_operand
 from agentic_ray.array.linalg.tall import is_tall, tall_qr, thin_svd
+from agentic_ray.array.linalg.tiled import tiled_cholesky
 from agentic_ray.errors import InvalidArgumentError
 
 
@@ -70,12 +72,17 @@ _CHOLESKY = gufunc_op("cholesky", _cholesky_kernel, 64)
 def cholesky(x: Array, /, *, upper: bool = False) -> Array:
     """The triangular factor of each positive definite matrix.
 
+    One matrix of several chunks is factored tile by tile.
+
     Raises
     ------
     numpy.linalg.LinAlgError
         Matrices are not square; or, when computed, not positive definite.
     """
     node = _inexact("cholesky", x, square=True)
+    if node.ndim == 2 and node.blocks > 1 and node.size:
+        lower = Array(tiled_cholesky(node))
+        return conj(lower.T) if upper else lower
     return Array(gufunc(_CHOLESKY, [node], (2,), node.shape[-2:], node.dtype, (bool(upper),)))
 
 
