@@ -285,10 +285,13 @@ class Master:
             earlier = self._same_submit(record)
             if earlier is not None:
                 job = self._handle(earlier)
+                pending = self._receipts.get(job.id)
+                receipts = [] if pending is None else [pending]
             else:
-                job = self._accept(replace(record, sequence=next(self._sequence)), answer)
-            receipt = self._receipts.get(job.id)
-        if receipt is not None:
+                record = replace(record, sequence=next(self._sequence))
+                job = self._handle(record)
+                receipts = self._accept(record, answer)
+        for receipt in receipts:
             receipt.wait()
         return job
 
@@ -445,20 +448,19 @@ class Master:
         key = None if self._cache is None else cache_key(workload, canonical_params)
         return None if key is None or self._cache is None else self._cache.get(key)
 
-    def _accept(self, record: JobRecord, answer: tuple[Any, int] | None) -> Job:
+    def _accept(self, record: JobRecord, answer: tuple[Any, int] | None) -> list[_Receipt]:
         """A new job, with its result if that is known. Called with the lock held."""
-        job = self._handle(record)
         if answer is None:
-            self._carry_out(self._core.submit(record))
+            receipts = self._carry_out(self._core.submit(record))
         else:
             now = record.created_at
             running = advance(replace(record, cached=True), JobState.RUNNING, now)
             done = advance(
                 running, JobState.SUCCEEDED, now, result=answer[0], result_bytes=answer[1]
             )
-            self._carry_out(self._core.answer(replace(done, attempts=0)))
+            receipts = self._carry_out(self._core.answer(replace(done, attempts=0)))
         self._submitted += 1
-        return job
+        return receipts
 
     def _same_submit(self, record: JobRecord) -> JobRecord | None:
         """The job that was submitted with the same idempotency key. Called with the lock held."""
