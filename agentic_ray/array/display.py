@@ -11,7 +11,8 @@ from typing import Any
 
 from agentic_ray.array.core import evaluate
 from agentic_ray.array.core.node import Node, topological
-from agentic_ray.array.core.rewrite import Applied, optimize
+from agentic_ray.array.core.rewrite import Applied
+from agentic_ray.array.core.rules import optimize
 
 
 def human_bytes(size: float) -> str:

@@ -316,3 +316,37 @@ def overlaps(source: Sequence[int], target: Sequence[int]) -> list[list[tuple[in
         result.append(pieces)
         low = high
     return result
+
+
+MOST_PIECES = 8
+"""A rechunk that takes more pieces a block than this is made in two steps."""
+
+
+def halfway(source: Chunks, target: Chunks) -> Chunks | None:
+    """A grid between two, where going there first moves far fewer pieces; else None.
+
+    Per axis it has the geometric mean of the numbers of chunks: rows to columns, n blocks each,
+    then takes n·√n pieces twice in place of n². Its blocks are about as large as theirs.
+    """
+    direct = math.prod([_cuts(a, b) for a, b in zip(source, target, strict=True)])
+    if direct <= MOST_PIECES * max(block_count(source), block_count(target), 32):
+        return None
+    result: list[tuple[int, ...]] = []
+    for own, new in zip(source, target, strict=True):
+        fine = max(own, new, key=len)
+        count = max(1, round(math.sqrt(len(own) * len(new))))
+        size = -(-len(fine) // count)
+        result.append(tuple([sum(fine[i : i + size]) for i in range(0, len(fine), size)]))
+    between = tuple(result)
+    if between in (source, target):
+        return None
+    twice = sum(
+        math.prod([_cuts(a, b) for a, b in zip(first, second, strict=True)])
+        for first, second in ((source, between), (between, target))
+    )
+    return between if 2 * twice < direct else None
+
+
+def _cuts(own: Sequence[int], new: Sequence[int]) -> int:
+    """Pieces of one axis when two ways to cut it are laid over each other."""
+    return max(1, len({*offsets(own), *offsets(new)}) - 1)

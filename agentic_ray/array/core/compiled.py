@@ -75,7 +75,12 @@ def wanted(program: Any, blocks: Any, shape: Shape, size: int) -> Any:
         _ready[key] = False  # under way, or impossible
     source = _source(program, blocks, kinds)
     if source is not None:
-        thread = threading.Thread(target=_compile, args=(key, source, program.dtype), daemon=True)
+        thread = threading.Thread(
+            target=_compile,
+            args=(key, source, program.dtype),
+            name="compile-kernel",
+            daemon=True,
+        )
         thread.start()
     return None
 

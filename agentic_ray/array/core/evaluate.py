@@ -18,7 +18,7 @@ from agentic_ray.array.core.chunks import block_slices
 from agentic_ray.array.core.lower import Lowering
 from agentic_ray.array.core.node import DATA, Held, NDArray, Node, Op, topological
 from agentic_ray.array.core.program import as_array
-from agentic_ray.array.core.rewrite import optimize
+from agentic_ray.array.core.rules import optimize
 from agentic_ray.graph import Ref, Task, TaskGraph, replace_refs
 
 LOCAL_BYTES = 32 << 20

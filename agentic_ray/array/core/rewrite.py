@@ -33,6 +33,9 @@ class Applied:
         return f"{self.rule}: {self.before!r} -> {self.after!r}"
 
 
+MOST_PASSES = 64
+"""A pass moves a slice down by one operation; deeper than this it stays where it is."""
+
 _rules: dict[str, list[Rule]] = {}
 
 
@@ -55,37 +58,33 @@ def optimize(roots: Sequence[Node], trace: list[Applied] | None = None) -> list[
     trace : list, optional
         Every step is appended to it.
     """
+    current = list(roots)
+    for _ in range(MOST_PASSES):
+        steps: list[Applied] = []
+        current = _passed(current, steps)
+        if trace is not None:
+            trace.extend(steps)
+        if not steps:
+            break
+    return current
+
+
+def _passed(roots: Sequence[Node], trace: list[Applied]) -> list[Node]:
+    """Every node looked at once, inputs first; without recursion, as expressions may be deep."""
     better: dict[Node, Node] = {}
     for node in topological(roots):
-        if node.value is not None:
-            better[node] = node
-            continue
-        inputs = tuple([better[source] for source in node.inputs])
         current = node
-        if inputs != node.inputs:
-            current = make(
-                node.op, inputs, node.params, node.shape, node.dtype, node.chunks, node.device
-            )
-        better[node] = _rewritten(current, trace)
+        if node.value is None:
+            inputs = tuple([better[source] for source in node.inputs])
+            if inputs != node.inputs:
+                current = make(
+                    node.op, inputs, node.params, node.shape, node.dtype, node.chunks, node.device
+                )
+            for candidate in _rules.get(current.op.name, ()):
+                found = candidate.apply(current)
+                if found is not None and found is not current:
+                    trace.append(Applied(candidate.name, current, found))
+                    current = found
+                    break
+        better[node] = current
     return [better[root] for root in roots]
-
-
-def _rewritten(node: Node, trace: list[Applied] | None) -> Node:
-    """Apply rules to ``node`` and to what they make below it, to a fixed point."""
-    for _ in range(64):  # rules shrink their input or push it down, so this is never reached
-        for candidate in _rules.get(node.op.name, ()):
-            found = candidate.apply(node)
-            if found is not None and found is not node:
-                if trace is not None:
-                    trace.append(Applied(candidate.name, node, found))
-                inputs = tuple([_rewritten(source, trace) for source in found.inputs])
-                if inputs != found.inputs:
-                    found = make(
-                        found.op, inputs, found.params, found.shape, found.dtype,
-                        found.chunks, found.device,
-                    )  # fmt: skip
-                node = found
-                break
-        else:
-            return node
-    return node

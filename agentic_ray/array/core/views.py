@@ -29,15 +29,18 @@ def rechunk(node: Node, chunks: Chunks) -> Node:
         return node
     if node.op.kind == "create":
         return make(node.op, (), node.params, node.shape, node.dtype, chunks, node.device)
-    if node.op is RECHUNK:
+    if node.op is RECHUNK and not node.params:
         return rechunk(node.inputs[0], chunks)
     if node.op.kind == "data":
         array = node.params[0]
         return make(node.op, (), (array,), node.shape, node.dtype, chunks, node.device)
+    between = grids.halfway(node.chunks, chunks)
+    if between is not None:
+        node = make(RECHUNK, (node,), ("step",), node.shape, node.dtype, between)
     return make(RECHUNK, (node,), (), node.shape, node.dtype, chunks)
 
 
-def _same(xp: Any, x: Any) -> Any:
+def _same(xp: Any, x: Any, *step: str) -> Any:
     return x
 
 

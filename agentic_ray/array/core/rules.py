@@ -1,0 +1,111 @@
+"""The table of rewrite rules: less is read, made and moved, and nothing else changes.
+
+Rules must keep every bit of a result, so none reorders arithmetic.
+"""
+
+from __future__ import annotations
+
+from agentic_ray.array.core.node import Node, make
+from agentic_ray.array.core.rewrite import optimize, rule
+from agentic_ray.array.core.views import AxisIndex, permuted, rechunk, sliced
+
+__all__ = ["optimize"]
+
+
+def _composed(outer: AxisIndex, inner: AxisIndex) -> AxisIndex:
+    """The index of one axis that does ``inner`` first and then ``outer``."""
+    _, start, _, step = inner
+    if outer[0] == "i":
+        return ("i", start + outer[1] * step)
+    _, begin, count, stride = outer
+    return ("s", start + begin * step, count, step * stride)
+
+
+@rule("slice of a slice", "slice")
+def slice_of_slice(node: Node) -> Node | None:
+    (source,) = node.inputs
+    if source.op.name != "slice" or source.value is not None:
+        return None
+    outer = iter(node.params[0])
+    index = tuple(
+        [entry if entry[0] == "i" else _composed(next(outer), entry) for entry in source.params[0]]
+    )
+    found = sliced(source.inputs[0], index)
+    return rechunk(found, node.chunks)
+
+
+@rule("slice before elementwise", "slice")
+def slice_of_map(node: Node) -> Node | None:
+    """Compute only what is kept, if that is less than half."""
+    (source,) = node.inputs
+    if source.op.kind != "map" or source.value is not None or 2 * node.size > source.size:
+        return None
+    index: tuple[AxisIndex, ...] = node.params[0]
+    inputs: list[Node] = []
+    for operand in source.inputs:
+        if operand.op.kind == "literal":
+            inputs.append(operand)
+            continue
+        skip = source.ndim - operand.ndim
+        own = tuple(
+            [_of_one(index[skip + a]) if n == 1 != source.shape[skip + a] else index[skip + a]
+             for a, n in enumerate(operand.shape)]
+        )  # fmt: skip
+        inputs.append(sliced(operand, own))
+    return make(
+        source.op, tuple(inputs), source.params, node.shape, node.dtype, node.chunks, node.device
+    )
+
+
+def _of_one(entry: AxisIndex) -> AxisIndex:
+    """The index of an axis of length 1 that is broadcast where ``entry`` applies."""
+    return ("i", 0) if entry[0] == "i" else ("s", 0, 1, 1)
+
+
+@rule("slice of a constant", "slice")
+def slice_of_full(node: Node) -> Node | None:
+    (source,) = node.inputs
+    if source.op.name != "full" or source.value is not None:
+        return None
+    return make(source.op, (), source.params, node.shape, node.dtype, node.chunks, node.device)
+
+
+@rule("slice of a range", "slice")
+def slice_of_arange(node: Node) -> Node | None:
+    (source,) = node.inputs
+    if source.op.name != "arange" or source.value is not None or source.ndim != 1:
+        return None
+    first, step, dtype, axis = source.params
+    (entry,) = node.params[0]
+    if entry[0] == "i" or dtype.kind not in "iu" or not (
+        isinstance(first, int) and isinstance(step, int)):  # fmt: skip
+        return None  # floating ranges are made from their own start: the bits would change
+    _, start, _, stride = entry
+    params = (first + start * step, step * stride, dtype, axis)
+    return make(source.op, (), params, node.shape, node.dtype, node.chunks, node.device)
+
+
+@rule("permutation of a permutation", "permute_dims")
+def permute_of_permute(node: Node) -> Node | None:
+    (source,) = node.inputs
+    if source.op.name != "permute_dims" or source.value is not None:
+        return None
+    inner = source.params[0]
+    return permuted(source.inputs[0], tuple([inner[axis] for axis in node.params[0]]))
+
+
+@rule("rechunk of what is cut so already", "rechunk")
+def rechunk_of_same(node: Node) -> Node | None:
+    (source,) = node.inputs
+    if source.chunks == node.chunks:
+        return source
+    if source.op.name == "rechunk" and source.value is None and not _is_step(source):
+        return rechunk(source.inputs[0], node.chunks)
+    if source.op.kind in ("create", "data") and source.value is None:
+        return rechunk(source, node.chunks)
+    return None
+
+
+def _is_step(node: Node) -> bool:
+    """Whether a rechunk is one step of a plan of two."""
+    return bool(node.params)

@@ -1,0 +1,193 @@
+"""Arrays against NumPy in one process and Dask distributed, side by side in one run.
+
+    python benchmarks/array.py [--json] [--runs N] [--case NAME ...] [--scale F] [--no-dask]
+
+Each figure is the best of the runs after one warm run (which compiles kernels); goals are
+ratios from the project's issues, printed beside them. Dask has 2 workers of 1 thread each.
+``--scale`` multiplies the lengths of the long axes, for machines with less memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import agentic_ray as ar
+import agentic_ray.array as xp
+from agentic_ray.array.core import evaluate
+
+Work = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison: makers of the work for each library, from a NumPy array."""
+
+    name: str
+    make: Callable[[float], np.ndarray]
+    numpy: Callable[[np.ndarray], Any]
+    ours: Callable[[Any], Any]
+    dask: Callable[[Any], Any] | None
+    over_numpy: float
+    over_dask: float | None
+
+
+def _random(*shape: float) -> np.ndarray:
+    return np.random.default_rng(0).random(tuple(int(n) for n in shape))
+
+
+def _dask_svd(x: Any) -> Any:
+    import dask
+    import dask.array as da
+
+    _, s, vh = da.linalg.svd(x)
+    return dask.compute(s, vh)
+
+
+def _our_svd(x: Any) -> Any:
+    _, s, vh = xp.linalg.svd(x, full_matrices=False)
+    return evaluate.values([s._node, vh._node])
+
+
+def _standardised(x: Any) -> Any:
+    z = (x - x.mean(axis=0)) / x.std(axis=0)
+    return z.T @ z
+
+
+CASES = [
+    Case("sum of (x+1)*2, 512 MB", lambda f: _random(64e6 * f), lambda x: ((x + 1) * 2).sum(),
+         lambda x: float(((x + 1) * 2).sum()), lambda x: ((x + 1) * 2).sum().compute(), 4, 6),
+    Case("minus column means, 4096²", lambda f: _random(4096, 4096),
+         lambda x: ((x + 1) * 2 - x.mean(axis=0)).sum(),
+         lambda x: float(((x + 1) * 2 - x.mean(axis=0)).sum()),
+         lambda x: ((x + 1) * 2 - x.mean(axis=0)).sum().compute(), 2, 5),
+    Case("x @ x, 4096²", lambda f: _random(4096, 4096), lambda x: x @ x,
+         lambda x: (x @ x).persist(), lambda x: (x @ x).persist(), 0.9, 1.5),
+    Case("singular values and Vh, 2,000,000 × 50", lambda f: _random(2e6 * f, 50),
+         lambda x: np.linalg.svd(x, compute_uv=False), _our_svd, _dask_svd, 3, 4),
+    Case("standardise and Gram, 4,000,000 × 50", lambda f: _random(4e6 * f, 50), _standardised,
+         lambda x: np.asarray(_standardised(x)), lambda x: _standardised(x).compute(), 6, 4),
+    Case("sort, 5·10⁷", lambda f: _random(5e7 * f), np.sort, lambda x: xp.sort(x).persist(),
+         None, 1.3, None),
+]  # fmt: skip
+
+
+def best(work: Work, runs: int) -> float:
+    """Seconds of the quickest of ``runs``, after one that does not count."""
+    work()
+    found = math.inf
+    for _ in range(runs):
+        gc.collect()  # drops the last value, so that it is not remembered
+        started = time.perf_counter()
+        work()
+        found = min(found, time.perf_counter() - started)
+    return found
+
+
+def _on_dask(client: Any, work: Callable[[Any], Any], array: np.ndarray, runs: int) -> float:
+    import dask.array as da
+    from distributed import wait
+
+    def once(x: Any) -> None:
+        result = work(x)
+        if hasattr(result, "dask"):
+            wait(result)
+
+    chunks: Any = (math.ceil(array.shape[0] / 16), *array.shape[1:])
+    x = da.from_array(array, chunks=chunks).persist()
+    wait(x)
+    return best(lambda: once(x), runs)
+
+
+def run(case: Case, scale: float, runs: int, client: Any) -> dict[str, Any]:
+    """Measure one case."""
+    array = case.make(scale)
+    found: dict[str, Any] = {"case": case.name}
+    found["numpy_seconds"] = best(lambda: case.numpy(array), max(1, runs // 2))
+    if client is not None and case.dask is not None:
+        found["dask_seconds"] = _on_dask(client, case.dask, array, max(1, runs // 2))
+    x = xp.from_numpy(array).persist()
+    found["ours_seconds"] = best(lambda: case.ours(x), runs)
+    for other, goal in (("numpy", case.over_numpy), ("dask", case.over_dask)):
+        if f"{other}_seconds" in found:
+            found[f"over_{other}"] = found[f"{other}_seconds"] / found["ours_seconds"]
+            found[f"goal_over_{other}"] = goal
+    return found
+
+
+def small(runs: int) -> dict[str, Any]:
+    """``(x + 1).sum()`` on 1,000 elements, warm."""
+    x = xp.asarray(np.arange(1000.0))
+    seconds = best(lambda: [float((x + 1).sum()) for _ in range(100)], runs) / 100
+    return {"case": "(x + 1).sum(), 1,000 elements", "ours_seconds": seconds, "goal_seconds": 1e-3}
+
+
+def plan(tasks: int = 100_000) -> dict[str, Any]:
+    """Optimise and lower an expression of 10⁵ chunks."""
+    x = xp.zeros((tasks * 8,), chunks=8)
+    y = (x + 1) * 2
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.perf_counter()
+    made, _ = evaluate.plan([y._node])
+    seconds = time.perf_counter() - started
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return {
+        "case": f"plan of {len(made):,} chunk tasks", "ours_seconds": seconds, "goal_seconds": 3.0,
+        "microseconds_a_task": 1e6 * seconds / len(made), "grown_bytes": grown * 1024,
+    }  # fmt: skip
+
+
+def _line(found: dict[str, Any]) -> str:
+    parts = [f"{found['case']:42s} ours {found['ours_seconds'] * 1e3:9.2f} ms"]
+    parts += [
+        f"{other} {found[f'{other}_seconds'] * 1e3:9.1f} ms = {found[f'over_{other}']:.2f}× "
+        f"(goal {found[f'goal_over_{other}']}×)"
+        for other in ("numpy", "dask")
+        if f"over_{other}" in found
+    ]
+    if "goal_seconds" in found:
+        parts.append(f"(goal {found['goal_seconds'] * 1e3:g} ms)")
+    return "  ".join(parts)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--case", nargs="*", help="only cases whose name contains one of these")
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--no-dask", action="store_true")
+    arguments = parser.parse_args()
+    chosen = [
+        case for case in CASES
+        if not arguments.case or any(part in case.name for part in arguments.case)
+    ]  # fmt: skip
+    client = None
+    if not arguments.no_dask:
+        from distributed import Client, LocalCluster
+
+        cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+        client = Client(cluster)
+    ar.init(num_cpus=2)
+    results = [small(arguments.runs), plan()]
+    results += [run(case, arguments.scale, arguments.runs, client) for case in chosen]
+    if client is not None:
+        client.close()
+        cluster.close()
+    for found in results:
+        print(json.dumps(found) if arguments.json else _line(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""Rewriting keeps values and makes less work; compiled programs keep every bit."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import arrays, same
+
+import agentic_ray.array as xp
+from agentic_ray.array.core import chunks as grids
+from agentic_ray.array.core import compiled, evaluate
+from agentic_ray.array.core.rewrite import Applied
+from agentic_ray.array.core.rules import optimize
+
+
+def _steps(x: xp.Array) -> list[str]:
+    trace: list[Applied] = []
+    optimize([x._node], trace)
+    return [step.rule for step in trace]
+
+
+def test_slices_go_down_to_where_values_are_made() -> None:
+    x = xp.arange(1000, chunks=10)
+    y = ((x + 1) * 2 - xp.ones(1000, chunks=10))[100:300:2][:50]
+    steps = _steps(y)
+    assert {"slice before elementwise", "slice of a range", "slice of a constant"} <= set(steps)
+    assert "slice of a slice" in _steps(xp.asarray(np.arange(1000), chunks=10)[9:300:2][:50])
+    tasks, _ = evaluate.plan([y._node])
+    assert len(tasks) <= y._node.blocks + 1
+    same(y, ((np.arange(1000) + 1) * 2 - 1.0)[100:300:2][:50])
+
+
+@given(arrays(("int64", "float64")), st.data())
+def test_rewriting_keeps_values(pair: Any, data: st.DataObject) -> None:
+    ours, theirs = pair
+    if not theirs.ndim:
+        return
+    first = tuple(data.draw(st.slices(n)) if n else slice(None) for n in theirs.shape)
+    cut = theirs[first]
+    second = tuple(data.draw(st.slices(n) | st.integers(0, n - 1)) if n else slice(None)
+                   for n in cut.shape)  # fmt: skip
+    column = np.arange(theirs.shape[-1])
+    same(
+        ((ours * 2 + xp.asarray(column, chunks=1)) - 1)[first][second],
+        ((theirs * 2 + column) - 1)[first][second],
+    )
+    axes = tuple(data.draw(st.permutations(range(theirs.ndim))))
+    twice = xp.permute_dims(xp.permute_dims(ours, axes), axes)
+    same(twice, theirs.transpose(axes).transpose(axes))
+
+
+def test_equal_parts_are_computed_once() -> None:
+    x = xp.asarray(np.arange(100.0), chunks=10)
+    y = xp.sin(x).sum() + xp.sin(x).sum()
+    tasks, _ = evaluate.plan([y._node])
+    assert sum("sin" in task.codelet.name for task in tasks) == 10
+
+
+def test_a_chain_is_one_task_for_each_chunk() -> None:
+    x = xp.asarray(np.arange(100.0), chunks=10)
+    tasks, _ = evaluate.plan([xp.sqrt((x + 1) * 2 - x)._node])
+    assert len(tasks) == 10
+
+
+def test_rows_to_columns_goes_in_two_steps() -> None:
+    rows, columns = grids.normalize((1, -1), (400, 400), np.dtype(float)), ((400,), (1,) * 400)
+    between = grids.halfway(rows, columns)
+    assert between is not None
+    assert grids.numblocks(between) == (20, 20)
+    array = np.arange(160_000).reshape(400, 400)
+    x = xp.asarray(array, chunks=(1, -1)).rechunk((-1, 1))
+    tasks, _ = evaluate.plan([(x + 1).rechunk((-1, 1))._node])
+    assert len(tasks) < 3 * 400 + 400
+    same(xp.asarray(array, chunks=(1, -1))[:, ::-1].rechunk((-1, 1)), array[:, ::-1])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_compiled_programs_have_the_same_bits(
+    dtype: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    rng = np.random.default_rng(0)
+    array, row = rng.normal(size=(300, 500)).astype(dtype), rng.normal(size=500).astype(dtype)
+    x, r = xp.asarray(array, chunks=(170, 500)), xp.asarray(row)
+    expressions = [((x + 1) * 2).sum(), (xp.sqrt(abs(x)) / 3 - r).mean(), -x * r + x * x]
+
+    def results() -> list[bytes]:
+        found = []
+        for array_ in expressions:
+            array_._node.value = None
+            found.append(np.asarray(array_).tobytes())
+        return found
+
+    monkeypatch.setattr(compiled, "WORTH_ELEMENTS", 1 << 60)
+    monkeypatch.setattr(compiled, "_ready", {})
+    plain = results()
+    monkeypatch.setattr(compiled, "WORTH_ELEMENTS", 0)
+    results()
+    for thread in threading.enumerate():
+        if thread.name == "compile-kernel":
+            thread.join(timeout=60)
+    assert sum(callable(kernel) for kernel in compiled._ready.values()) >= 3
+    assert results() == plain
