@@ -13,6 +13,7 @@ from agentic_ray.array.core import evaluate
 from agentic_ray.array.core.node import Node, topological
 from agentic_ray.array.core.rewrite import Applied
 from agentic_ray.array.core.rules import optimize
+from agentic_ray.schedule.cost_model import CostModel
 
 
 def human_bytes(size: float) -> str:
@@ -55,10 +56,12 @@ def explain(array: Any) -> str:
     counts = Counter(task.codelet.name for task in tasks)
     read = sum(task.cost.read_bytes for task in tasks)
     written = sum(task.cost.written_bytes for task in tasks)
+    model = CostModel()
+    known = [p.seconds for task in tasks if (p := model.predict(task, "cpu")) is not None]
     peak = max((task.resources.memory_bytes for task in tasks), default=0)
     lines.append(
         f"{len(tasks)} tasks, run {where}; {human_bytes(read)} read, {human_bytes(written)} "
-        f"written, up to {human_bytes(peak)} in one task:"
+        f"written, up to {human_bytes(peak)} in one task, about {sum(known):.2g} s of one CPU:"
     )
     lines += [f"  {count} × {name}" for name, count in counts.most_common()]
     return "\n".join(lines)

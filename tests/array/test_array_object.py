@@ -184,3 +184,17 @@ def test_planning_is_cheap() -> None:
     seconds = time.perf_counter() - started
     assert len(tasks) >= 20_000
     assert seconds / len(tasks) < 100e-6  # the goal is 30 µs; this machine may be busy
+
+
+def test_what_does_not_fit_here_is_refused_at_once() -> None:
+    huge = xp.zeros((1 << 40, 64))
+    with pytest.raises(MemoryError, match="562,949,953,421,312 bytes"):
+        huge.compute()
+
+
+def test_explain_tells_plan_and_cost() -> None:
+    x = xp.random.default_rng(0).random((1000, 1000), chunks=(100, -1))
+    text = ((x + 1)[:50].sum()).explain()
+    assert "slice before elementwise" in text
+    assert "tasks, run in this process" in text
+    assert "s of one CPU" in text

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import psutil
 
 from agentic_ray.array.core import node as nodes
 from agentic_ray.array.core.chunks import block_slices
@@ -67,11 +68,32 @@ def values(roots: Sequence[Node], *, progress: bool | None = None) -> list[NDArr
         else:
             wanted.append(root)
     if wanted:
+        _check_room(wanted)
         for root, blocks in zip(wanted, _compute(wanted, progress=progress), strict=True):
             whole = found[root] = _assemble(root, blocks)
             if whole.nbytes <= KEPT_BYTES:
                 root.value = whole
     return [found[root] for root in roots]
+
+
+def _check_room(roots: Sequence[Node]) -> None:
+    """Refuse at once to bring here what the caller's memory cannot hold.
+
+    Raises
+    ------
+    MemoryError
+        With the sizes.
+    """
+    size = sum(root.nbytes for root in roots)
+    if size <= LOCAL_BYTES:
+        return
+    free = psutil.virtual_memory().available
+    if size > free:
+        shapes = ", ".join(str(root.shape) for root in roots)
+        raise MemoryError(
+            f"the values of shape {shapes} take {size:,} bytes here and {free:,} are free; keep "
+            "them in chunks (persist), write them to a file, or reduce them first"
+        )
 
 
 def persist(roots: Sequence[Node]) -> list[Node]:
@@ -196,15 +218,16 @@ def _keep(node: Node, blocks: Sequence[Any]) -> list[Any]:
     return list(blocks)
 
 
-_placed: weakref.WeakKeyDictionary[Node, list[Any]] = weakref.WeakKeyDictionary()
+_placed: weakref.WeakKeyDictionary[Node, tuple[Any, list[Any]]] = weakref.WeakKeyDictionary()
 
 
 def _put(node: Node, blocks: Sequence[Any]) -> list[Any]:
     """Blocks of the caller's memory in the object store; small ones travel in the call."""
     from agentic_ray.runtime import get_session, put
 
+    session = get_session()
     found = _placed.get(node)
-    if found is None:
-        get_session()
-        found = _placed[node] = [put(np.ascontiguousarray(block)) for block in blocks]
-    return found
+    if found is None or found[0]() is not session:  # an object store ends with its session
+        kept = [put(np.ascontiguousarray(block)) for block in blocks]
+        found = _placed[node] = (weakref.ref(session), kept)
+    return found[1]
