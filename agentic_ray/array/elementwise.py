@@ -32,8 +32,35 @@ OPS: dict[str, Op] = {}
 """The operation behind each public function."""
 
 
+def _tanh(xp: Any, x: Any) -> Any:
+    """NumPy's, with the zeros at infinity signed as the standard has them."""
+    result = xp.tanh(x)
+    if result.dtype.kind == "c":
+        far = xp.isinf(xp.real(x)) & xp.isfinite(xp.imag(x))
+        if far.any():
+            zero = xp.copysign(xp.zeros_like(xp.imag(x)), xp.imag(x))
+            result = xp.array(result)
+            result.imag = xp.where(far, zero, xp.imag(result))
+    return result
+
+
+def _expm1(xp: Any, x: Any) -> Any:
+    """NumPy's, with a positive real zero at complex zero, as the standard has it."""
+    result = xp.expm1(x)
+    if result.dtype.kind == "c":
+        at_zero = xp.asarray(x) == 0
+        if at_zero.any():
+            result = xp.array(result)
+            result.real[at_zero] = 0.0
+    return result
+
+
+_KERNELS: dict[str, Callable[..., Any]] = {"tanh": _tanh, "expm1": _expm1}
+
+
 def _op(name: str, numpy_name: str | None = None, weight: float = 1.0) -> Op:
-    made = OPS[name] = Op(name, "map", Ufunc(numpy_name or name), weight=weight)
+    kernel = _KERNELS.get(name) or Ufunc(numpy_name or name)
+    made = OPS[name] = Op(name, "map", kernel, weight=weight)
     return made
 
 
