@@ -21,6 +21,7 @@ from agentic_ray.graph import (
     Codelet,
     CostHint,
     Kernel,
+    Resources,
     Tag,
     Task,
     TaskGraph,
@@ -34,6 +35,7 @@ from agentic_ray.runtime import Run, RunEvent, Session, get_session
 from agentic_ray.runtime.explain import placement_table
 from agentic_ray.runtime.progress import ProgressBar
 from agentic_ray.runtime.session import BUNDLES_PER_SLOT
+from agentic_ray.schedule.admission import INPUT_FACTOR
 from agentic_ray.schedule.metrics import Metrics, PlacementRecord, summarise
 
 _MISSING: Final[Any] = object()
@@ -329,9 +331,16 @@ class MapReduce:
             list(cut.pieces),
             key=f"{self._codelet.name}/{chunk}",
             tag=self._tag,
+            resources=self._resources(),
             cost=CostHint(read_bytes=cut.read_bytes, items=cut.items),
             priority=0,
         )
+
+    def _resources(self) -> Resources | None:
+        """On a GPU one leaf at a time is copied there, however many the chunk has."""
+        if self._codelet.gpu is None or not self._leaves.bytes_per_leaf:
+            return None
+        return Resources(gpu_memory_bytes=int(INPUT_FACTOR * self._leaves.bytes_per_leaf))
 
     def _tree(
         self, start: int, spans: list[Span], keys: list[str], *, final: bool
