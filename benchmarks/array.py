@@ -9,12 +9,18 @@ ratios from the project's issues, printed beside them. Dask has 2 workers of 1 t
 
 from __future__ import annotations
 
+# ruff: noqa: E402
+import sys
+from pathlib import Path
+
+# This file is called as a module of the standard library, which Dask imports.
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
+
 import argparse
 import gc
 import json
 import math
 import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
