@@ -194,17 +194,21 @@ def _arrivals(bundle: Bundle, cluster: ClusterView, model: CostModel) -> dict[st
 
     Transfers of several values run side by side. Empty if nothing has to be moved.
     """
+    now = cluster.now_seconds
     located = [
-        (info.node_id, model.transfer_seconds(info.size_bytes))
+        (
+            info.node_id,
+            (now if info.sent_seconds is None else info.sent_seconds)
+            + model.transfer_seconds(info.size_bytes),
+        )
         for key in bundle.inputs
         if (info := cluster.values.get(key)) is not None and info.node_id is not None
     ]
     if not located:
         return {}
-    now = cluster.now_seconds
-    arrivals = {"": now + max(seconds for _, seconds in located)}
-    for node_id in {node_id for node_id, _ in located}:
-        arrivals[node_id] = now + max((s for other, s in located if other != node_id), default=0.0)
+    arrivals = {"": max(arrival for _, arrival in located)}
+    for node_id, _ in located:
+        arrivals[node_id] = max((a for other, a in located if other != node_id), default=now)
     return arrivals
 
 

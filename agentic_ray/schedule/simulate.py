@@ -69,6 +69,9 @@ class SimCluster:
         Speed of a GPU on accelerated codelets and on the others.
     bytes_per_second, latency_seconds : float
         Of moving a value between nodes. Transfers do not slow each other down.
+    moves_ahead : bool
+        Whether values set out as soon as they are made, as HEFT's model has it, or only when a
+        task that needs them was placed, as on Ray.
     """
 
     nodes: tuple[SimNode, ...]
@@ -76,6 +79,7 @@ class SimCluster:
     gpu_other_speed: float = 1.0
     bytes_per_second: float = BYTES_PER_SECOND
     latency_seconds: float = 0.0
+    moves_ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,7 @@ def simulate(
     seed: int = 0,
     noise: float = 0.0,
     costs: Costs = "given",
+    timeline: bool = True,
 ) -> SimulationResult:
     """Run a workload on a cluster in virtual time.
 
@@ -173,6 +178,8 @@ def simulate(
         Standard deviation of every duration, relative; the mean stays.
     costs : {"given", "learnt"}
         Whether the scheduler is told seconds, sizes and speeds, or starts with nothing.
+    timeline : bool
+        Whether to keep where every task was; False saves memory.
 
     Raises
     ------
@@ -191,7 +198,7 @@ def simulate(
         raise InvalidArgumentError(f"costs are 'given' or 'learnt', not {costs!r}")
     if not 0 <= noise < math.inf:
         raise InvalidArgumentError(f"noise must be >= 0, not {noise}")
-    return _Run(workload, cluster, get_policy(policy), seed, noise, costs).run()
+    return _Run(workload, cluster, get_policy(policy), seed, noise, costs, timeline).run()
 
 
 @dataclass(slots=True)
@@ -226,6 +233,7 @@ class _Run:
         seed: int,
         noise: float,
         costs: Costs,
+        timeline: bool,
     ) -> None:
         self._workload = workload
         self._cluster = cluster
@@ -242,7 +250,9 @@ class _Run:
         self._devices: dict[tuple[str, str], _Device] = {}
         self._all_devices: list[_Device] = []
         self._homes: dict[str, str] = {}
+        self._made: dict[str, float] = {}
         self._timeline: list[Span] = []
+        self._keeps_timeline = timeline
         self._finished_at: float | None = None
         self._error: BaseException | None = None
         rng = random.Random(seed)
@@ -362,7 +372,8 @@ class _Run:
             if self._homes[key] != place.node_id:
                 size = self._workload.bytes_of(self._workload.graph[key])
                 seconds = self._cluster.latency_seconds + size / self._cluster.bytes_per_second
-                arrival = max(arrival, self._now + seconds)
+                departure = self._made[key] if self._cluster.moves_ahead else self._now
+                arrival = max(arrival, departure + seconds)
         call = _Call(command.bundle_id, command.attempt, command.bundle, self._now, arrival)
         device.waiting.append(call)
         self._begin(device)
@@ -387,12 +398,17 @@ class _Run:
         device.busy += seconds
         task = call.bundle.tasks[0]
         node_id = device.node.node_id
-        span = (call.sent, call.began, self._now)
-        self._timeline.append(Span(task.key, task.codelet.name, node_id, device.name, *span))
+        if self._keeps_timeline:
+            times = (call.sent, call.began, self._now)
+            self._timeline.append(Span(task.key, task.codelet.name, node_id, device.name, *times))
         values: tuple[ValueInfo, ...] = ()
         if call.bundle.outputs:
             self._homes[task.key] = node_id
-            values = (ValueInfo(task.key, self._workload.bytes_of(task), node_id),)
+            sent = self._now if self._cluster.moves_ahead else None
+            if sent is not None:
+                self._made[task.key] = sent
+            size = self._workload.bytes_of(task)
+            values = (ValueInfo(task.key, size, node_id, sent_seconds=sent),)
         self._begin(device)
         ids = (call.bundle_id, call.attempt)
         self._send(BundleFinished(self._now, *ids, seconds, (seconds,), values))

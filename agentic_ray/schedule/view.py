@@ -26,6 +26,10 @@ GPU_AHEAD_PER_SLOT = 3
 """The same for a GPU, as far as its memory admits them: their inputs are copied to the device
 while another bundle computes, and small ones share it."""
 
+LONG_SECONDS = 0.3
+"""Nothing is sent ahead behind bundles predicted to take longer: a round trip is nothing to them,
+and what has not been sent can still go elsewhere."""
+
 
 def ahead_per_slot(kind: str) -> int:
     """Bundles sent ahead to a slot of a device of this kind."""
@@ -69,7 +73,9 @@ class Executor:
         """How many more bundles it takes. Opaque ones are processes: none is sent ahead."""
         if not self.healthy or self.silent:
             return 0
-        ahead = 0 if opaque or self.wide else self.slots * ahead_per_slot(self.kind)
+        ahead = 0
+        if not (opaque or self.wide or self.backlog_seconds > LONG_SECONDS * self.in_flight):
+            ahead = self.slots * ahead_per_slot(self.kind)
         return max(0, self.slots + ahead - self.in_flight)
 
     def admits(self, resources: Resources, opaque: bool = False) -> bool:
