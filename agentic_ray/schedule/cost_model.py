@@ -21,8 +21,10 @@ Place = tuple[str, str]
 
 _WELL_KNOWN = 256
 _AS_EXPECTED = 0.1
+_SKIPPED = 31
 """After so many observations of a codelet, of those that come within a tenth of what was expected
-only every eighth is taken in."""
+so many in a row are only counted."""
+_MOST_SETTLED = 1 << 16
 _TYPICAL_SECONDS = 1e-2
 _KEPT_ERRORS = 4096
 
@@ -86,22 +88,33 @@ class CostModel:
         self._usual: dict[str, RunningMedian] = {}
         self._bytes: dict[str, RunningMedian] = {}
         self._errors: deque[float] = deque(maxlen=_KEPT_ERRORS)
+        self._settled: dict[tuple[str, str, float, Place | None], list[float]] = {}
         self._observations = 0
         self._predictions = 0
         self._typical = RunningMedian()
 
     # --- observing ---------------------------------------------------------------------
 
-    def observe(self, task: Task, kind: str, seconds: float, place: Place | None = None) -> None:
-        """Record that ``task`` took ``seconds`` on a device of ``kind``, namely at ``place``."""
-        self.observe_size(task.codelet.name, kind, size_of(task), seconds, place)
+    def observe(self, task: Task, kind: str, seconds: float, place: Place | None = None) -> bool:
+        """Record that ``task`` took ``seconds`` on a device of ``kind``, namely at ``place``.
+
+        Returns
+        -------
+        bool
+            Whether predictions may be other than before.
+        """
+        return self.observe_size(task.codelet.name, kind, size_of(task), seconds, place)
 
     def observe_size(
         self, codelet: str, kind: str, size: float, seconds: float, place: Place | None = None
-    ) -> None:
+    ) -> bool:
         """Record ``seconds`` for ``size`` units (see `size_of`); what is no time is ignored."""
+        case = (codelet, kind, size, place)
+        settled = self._settled.get(case)
+        if settled is not None and settled[1] and self._is_as_expected(settled, seconds):
+            return False
         if not (0 <= seconds < math.inf and 0 < size < math.inf):
-            return
+            return False
         curve = self._curves.get((codelet, kind))
         if curve is None:
             curve = self._curves[codelet, kind] = Curve()
@@ -116,13 +129,13 @@ class CostModel:
             known_place = known is not None
             factor = known.median if known is not None else self._usual_factor(kind)
         if curve.count:
-            surprise = seen - curve.log_seconds(size) - factor
-            if curve.count > _WELL_KNOWN and abs(surprise) < _AS_EXPECTED and known_place:
-                curve.count += 1
-                if curve.count & 7:
-                    return
+            expected = curve.log_seconds(size) + factor
             self._predictions += 1
-            self._errors.append(abs(math.expm1(min(-surprise, 50.0))))
+            self._errors.append(abs(math.expm1(min(expected - seen, 50.0))))
+            if curve.count > _WELL_KNOWN and known_place:
+                if len(self._settled) >= _MOST_SETTLED:
+                    self._settled.clear()
+                self._settled[case] = [math.exp(expected), _SKIPPED]
         if place is not None and seen_here:
             factor = self._learn_place(kind, place, seen - curve.log_seconds(size))
         elif place is not None and not known_place:
@@ -131,6 +144,18 @@ class CostModel:
         if known_place or place is None or not seen_here:
             curve.add(size, seen - factor)
             self._typical.add(math.exp(seen - factor))
+        return True
+
+    def _is_as_expected(self, settled: list[float], seconds: float) -> bool:
+        """Count an observation that tells nothing new."""
+        error = abs(settled[0] - seconds)
+        if not error < _AS_EXPECTED * seconds:
+            return False
+        settled[1] -= 1
+        self._observations += 1
+        self._predictions += 1
+        self._errors.append(error / seconds)
+        return True
 
     def _usual_factor(self, kind: str) -> float:
         """Logarithm of how slow a device is of which nothing is known."""

@@ -207,10 +207,13 @@ class Dispatcher(Placer):
             return
         record, graph = attempt.record, attempt.record.graph
         executor = attempt.executor
+        place = (executor.node_id, executor.device)
+        learnt = False
         for task, seconds in zip(record.bundle.tasks, event.task_seconds, strict=False):
-            place = (executor.node_id, executor.device)
-            self.model.observe(task, executor.kind, seconds * executor.speed, place)
-        self._tell_speed(executor)
+            speed, kind = executor.speed, executor.kind
+            learnt = self.model.observe(task, kind, seconds * speed, place) or learnt
+        if learnt:
+            self._tell_speed(executor)
         if record.done or graph.over:
             return
         record.done = True
@@ -225,9 +228,12 @@ class Dispatcher(Placer):
             graph.values[info.key] = info
             if info.key in graph.outputs:
                 graph.outputs_missing -= 1
-            for consumer in graph.consumers.get(info.key, ()):
+            consumers = graph.consumers.get(info.key, ())
+            for consumer in consumers:
                 consumer.missing -= 1
                 self._offer(consumer)
+            if consumers and len(event.values) == 1:
+                self.model.observe_bytes(record.bundle.tasks[-1].codelet.name, info.size_bytes)
         unwanted += self._drop_uses(graph, record.bundle.inputs)
         if unwanted:
             self._commands.append(Release(graph.graph_id, tuple(unwanted)))
@@ -455,10 +461,10 @@ class Dispatcher(Placer):
 
     def _give_up_stranded(self) -> None:
         """Fail what has waited too long for a kind of device that is not there."""
-        kinds_here = set(self.view.pools)
+        kinds_here = self.view.pools
         waiting: dict[tuple[str, ...], float] = {}
         for (kinds, _), heap in self._ready.items():
-            if heap and kinds_here and not kinds_here.intersection(kinds):
+            if heap and kinds_here and kinds_here.keys().isdisjoint(kinds):
                 since = self._stranded.get(kinds, self.view.now_seconds)
                 if self.view.now_seconds < since + self.retry.patience_seconds:
                     waiting[kinds] = since

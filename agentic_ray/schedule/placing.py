@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from agentic_ray.errors import PolicyError
 from agentic_ray.graph.task import Bundle, Resources
-from agentic_ray.schedule.admission import admit, can_split, working_set_bytes
+from agentic_ray.schedule.admission import Fit, admit, can_split, fit, working_set_bytes
 from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.events import Command, RequestResources, Start
 from agentic_ray.schedule.placement import Placement, Policy, check_placements
@@ -55,6 +55,7 @@ class Placer:
         self._planned = 0
         self._planned_until = _FIRST
         self._credit = 0
+        self._planning: dict[Executor, None] = {}
         self._touched: dict[Executor, None] = {}
         self._dirty: dict[Executor, None] = {}
         self._requested = (0, 0)
@@ -86,7 +87,7 @@ class Placer:
 
     def _withdraw(self, graph: Graph) -> None:
         """Take a graph that is over out of the ready and the planned bundles."""
-        for executor in self.view.executors.values():
+        for executor in list(self._planning):
             if any(entry.record.graph is graph for entry in executor.planned):
                 self._unplan(executor)
         for heap in self._ready.values():
@@ -114,13 +115,12 @@ class Placer:
                 gpus += len(heap)
             else:
                 cpus += len(heap)
-        if self._planned:
-            for executor in self.view.executors.values():
-                for entry in executor.planned:
-                    if entry.record.lane[0] == ("gpu",):
-                        gpus += 1
-                    else:
-                        cpus += 1
+        for executor in self._planning:
+            for entry in executor.planned:
+                if entry.record.lane[0] == ("gpu",):
+                    gpus += 1
+                else:
+                    cpus += 1
         if cpus:
             cpus += self.view.pools["cpu"].slots if "cpu" in self.view.pools else 0
         if gpus:
@@ -133,9 +133,11 @@ class Placer:
 
     def _schedule(self) -> None:
         """Offer what is ready to the policy, start what there is room for, until neither helps."""
-        self._bring_up_to_date()
-        if self._plans_ahead:
+        if self._planned:
             self._credit = min(self._credit + REPLAN_CREDIT, self._planned)
+            if not self._is_urgent():
+                self._start_planned()
+            self._bring_up_to_date()
             self._replan()
         while True:
             self._bring_up_to_date()
@@ -168,16 +170,19 @@ class Placer:
         """The most urgent ready bundles while an executor has nothing planned, or while
         there are more urgent ones than the planned."""
         heaps: list[list[tuple[float, int, Record]]] = []
+        pools = self.view.pools
         for (kinds, _), heap in self._ready.items():
-            if not (heap and any(kind in self.view.pools for kind in kinds)):
+            if not heap:
                 continue
-            if heap[0][0] < self._planned_until or self.view.hungry(kinds):
-                heaps.append(heap)
+            urgent = heap[0][0] < self._planned_until
+            for kind in kinds:
+                if kind in pools and (urgent or pools[kind].hungry):
+                    heaps.append(heap)
+                    break
         if not heaps:
             return []
-        pools = self.view.pools.values()
-        hungry = sum([len(pool.hungry) for pool in pools])
-        slots = sum([pool.slots for pool in pools])
+        hungry = sum([len(pool.hungry) for pool in pools.values()])
+        slots = sum([pool.slots for pool in pools.values()])
         size = min(
             MAX_WINDOW,
             max(LEAST_WINDOW, 2 * hungry, slots // 16),
@@ -215,21 +220,20 @@ class Placer:
         from slow or busy executors to idle or new ones, and when bundles more urgent than the
         planned became ready. Every event pays for a few, so that the cost a task is bounded.
         """
-        if not self._planned or self._credit < self._planned:
+        if self._credit < self._planned or not self._planned:
             return
-        ready = False
-        for heap in self._ready.values():
-            if heap and heap[0][0] < self._planned_until:
-                break
-            ready = ready or bool(heap)
-        else:
-            if ready or not any(pool.hungry for pool in self.view.pools.values()):
-                return
+        if not self._is_urgent() and (
+            any(self._ready.values()) or not any(pool.hungry for pool in self.view.pools.values())
+        ):
+            return
         self._credit -= self._planned
-        for executor in self.view.executors.values():
-            if executor.planned:
-                self._unplan(executor)
+        for executor in list(self._planning):
+            self._unplan(executor)
         self._planned_until = _FIRST
+
+    def _is_urgent(self) -> bool:
+        """Whether something ready goes before something that is planned."""
+        return any(heap and heap[0][0] < self._planned_until for heap in self._ready.values())
 
     def _unplan(self, executor: Executor) -> None:
         """Make what is planned for an executor ready again."""
@@ -238,6 +242,7 @@ class Placer:
             if not entry.record.graph.over:
                 self._offer(entry.record)
         self._planned -= len(executor.planned)
+        self._planning.pop(executor, None)
         executor.planned.clear()
         executor.planned_seconds = 0.0
         self._touch(executor)
@@ -311,6 +316,7 @@ class Placer:
         entry = Planned(record.order, record.bundle_id, record, placement, seconds)
         heapq.heappush(executor.planned, entry)
         executor.planned_seconds += seconds
+        self._planning[executor] = None
         record.planned = True
         self._planned += 1
         self._planned_until = max(self._planned_until, record.order)
@@ -330,8 +336,10 @@ class Placer:
                 ):
                     break  # it waits here, and what is less urgent behind it
                 heapq.heappop(executor.planned)
-                executor.planned_seconds -= entry.seconds if executor.planned else 0.0
-                executor.planned_seconds = max(0.0, executor.planned_seconds)
+                executor.planned_seconds -= entry.seconds
+                if not executor.planned:
+                    executor.planned_seconds = 0.0  # no drift from rounding
+                    del self._planning[executor]
                 self._planned -= 1
                 record.planned = False
                 record.queued = False
@@ -373,6 +381,9 @@ class Placer:
         need = working_set_bytes(
             bundle, {key: record.graph.values[key].size_bytes for key in bundle.inputs}
         )
+        if fit(need, wanted) is Fit.NOW and not wanted.room(record.lane[1]):
+            full.add(wanted)
+            return False
         answer = admit(
             need,
             wanted,
@@ -392,7 +403,10 @@ class Placer:
             placement = replace(
                 placement, node_id=chosen.node_id, device=chosen.device, reason=reason
             )
-        share = replace(record.resources, gpu_memory_bytes=-(-need // answer.parts))
+        share = record.resources
+        each = -(-need // answer.parts)
+        if each != share.gpu_memory_bytes:
+            share = replace(share, gpu_memory_bytes=each)
         self._start(record, placement, share, answer.parts)
         return True
 

@@ -88,7 +88,7 @@ def _traits(bundle: Bundle) -> object:
     task = bundle.tasks[0]
     if len(bundle.tasks) > 1:
         return bundle.key
-    return id(task.codelet), id(task.resources), task.tag, task.cost
+    return id(task.codelet), id(task.resources), task.tag, id(task.cost)
 
 
 class _Front:
@@ -101,6 +101,8 @@ class _Front:
     def __init__(self, options: Sequence[_Option], bundle: Bundle, most: int) -> None:
         self._options = options
         self._heap: list[tuple[float, int, int]] = []
+        need = bundle.resources
+        picky = need.cpus > 1 or need.memory_bytes > 0
         for number, option in enumerate(options):
             finish = option.available + option.pool.slowness * option.seconds
             rows = range(len(finish))
@@ -110,7 +112,7 @@ class _Front:
             self._heap += [
                 (times[row], number, row)
                 for row in rows
-                if _suits(option.pool.executors[row], bundle)
+                if not picky or _suits(option.pool.executors[row], bundle)
             ]
         heapq.heapify(self._heap)
 

@@ -51,8 +51,21 @@ def mean_seconds(view: ClusterView, model: CostModel) -> Callable[[Bundle], floa
     """A function for the mean seconds of a bundle over the devices that can run it."""
     pools = {kind: (len(pool.executors), pool.slowness.mean()) for kind, pool in view.pools.items()}
     typical = model.typical_seconds
+    alike: dict[tuple[int, int, str], float] = {}
 
     def seconds(bundle: Bundle) -> float:
+        """Bundles of one task with the same codelet, cost and tag are computed once; they
+        live as long as this function is used, so identities do."""
+        task = bundle.tasks[0]
+        if len(bundle.tasks) > 1:
+            return mean(bundle)
+        traits = (id(task.codelet), id(task.cost), task.tag)
+        found = alike.get(traits)
+        if found is None:
+            found = alike[traits] = mean(bundle)
+        return found
+
+    def mean(bundle: Bundle) -> float:
         weight = total = 0.0
         for kind in bundle.kinds():
             if kind in pools:

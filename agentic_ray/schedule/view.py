@@ -73,10 +73,10 @@ class Executor:
         """How many more bundles it takes. Opaque ones are processes: none is sent ahead."""
         if not self.healthy or self.silent:
             return 0
-        ahead = 0
+        room = self.slots - self.in_flight
         if not (opaque or self.wide or self.backlog_seconds > LONG_SECONDS * self.in_flight):
-            ahead = self.slots * ahead_per_slot(self.kind)
-        return max(0, self.slots + ahead - self.in_flight)
+            room += self.slots * ahead_per_slot(self.kind)
+        return room if room > 0 else 0
 
     def admits(self, resources: Resources, opaque: bool = False) -> bool:
         """Whether a bundle that needs ``resources`` may be sent now.
@@ -214,11 +214,11 @@ class Pool:
         when = executor.free_at_seconds + ahead
         self.available[executor.row] = np.inf if executor.silent else when
         plain = executor.room()
-        free = min(plain, max(0, executor.slots - executor.in_flight))
-        now = (plain, free, executor.slots)
+        free = executor.slots - executor.in_flight if plain else 0
+        free = free if free > 0 else 0
         before = self._rooms[executor]
-        if now != before:
-            self._rooms[executor] = now
+        if plain != before[0] or free != before[1] or executor.slots != before[2]:
+            self._rooms[executor] = (plain, free, executor.slots)
             self._room[0] += plain - before[0]
             self._room[1] += free - before[1]
             self.slots += executor.slots - before[2]
