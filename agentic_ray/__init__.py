@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from agentic_ray import errors, sources
+    from agentic_ray.array.together import compute, persist
     from agentic_ray.graph import Codelet, CostHint, Resources, Task, TaskGraph, codelet
     from agentic_ray.mapreduce import map_reduce, map_reduce_job
     from agentic_ray.master import (
@@ -38,6 +39,8 @@ _HOME = {
     "Task": "graph",
     "TaskGraph": "graph",
     "codelet": "graph",
+    "compute": "array.together",
+    "persist": "array.together",
     "map_reduce": "mapreduce",
     "map_reduce_job": "mapreduce",
     "Job": "master",
@@ -81,6 +84,7 @@ __all__ = [
     "__version__",
     "cluster",
     "codelet",
+    "compute",
     "errors",
     "explain",
     "get_session",
@@ -90,6 +94,7 @@ __all__ = [
     "load_workloads",
     "map_reduce",
     "map_reduce_job",
+    "persist",
     "shutdown",
     "sources",
     "submit",
