@@ -91,7 +91,7 @@ def policies(arguments: argparse.Namespace) -> list[Row]:
 def heft(arguments: argparse.Namespace) -> list[Row]:
     """`predictive` over HEFT of anrg-saga on the same random graphs and networks."""
     rows: list[Row] = []
-    for ccr in (0, 0.02,0.1, 0.5, 1.0):
+    for ccr in (0, 0.02, 0.1, 0.5, 1.0):
         ratios = []
         for seed in range(8 * arguments.seeds):
             rng = random.Random(seed)
