@@ -17,12 +17,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import ray
+# Beside this script lies array.py, which would hide the standard library's module.
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
 
-import agentic_ray as ar
+import numpy as np  # noqa: E402
+import ray  # noqa: E402
+
+import agentic_ray as ar  # noqa: E402
 
 TASKS = 100_000
 PLAIN_TASKS = 5_000  # the slow ones are measured on fewer tasks; the rate is what counts
@@ -109,9 +113,9 @@ def import_seconds(runs: int) -> dict[str, float]:
     def once() -> tuple[float, float]:
         script = """
 import time
-import ray
+import ray  # noqa: E402
 first = time.perf_counter()
-import agentic_ray as ar
+import agentic_ray as ar  # noqa: E402
 second = time.perf_counter()
 ar.map_reduce, ar.init, ar.codelet
 print(second - first, time.perf_counter() - second)
