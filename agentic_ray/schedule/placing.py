@@ -26,6 +26,8 @@ PLANNED_PER_SLOT = 32
 """Most bundles planned ahead, over all executors."""
 REPLAN_CREDIT = 2
 """Planned bundles that each event pays for being placed anew; this bounds the cost a task."""
+REPLAN_CREDIT_PER_SECOND = 400.0
+"""It pays for more where a slot seldom ends a bundle: this times the seconds between two ends."""
 
 
 _FIRST = float("-inf")
@@ -54,7 +56,7 @@ class Placer:
         self._order: Callable[[int, float, float], float] = getattr(policy, "order", _strict_order)
         self._planned = 0
         self._planned_until = _FIRST
-        self._credit = 0
+        self._credit = 0.0
         self._planning: dict[Executor, None] = {}
         self._touched: dict[Executor, None] = {}
         self._dirty: dict[Executor, None] = {}
@@ -134,7 +136,7 @@ class Placer:
     def _schedule(self) -> None:
         """Offer what is ready to the policy, start what there is room for, until neither helps."""
         if self._planned:
-            self._credit = min(self._credit + REPLAN_CREDIT, self._planned)
+            self._credit = min(self._credit + self._credit_per_event(), self._planned)
             if not self._is_urgent():
                 self._start_planned()
             self._bring_up_to_date()
@@ -230,6 +232,10 @@ class Placer:
         for executor in list(self._planning):
             self._unplan(executor)
         self._planned_until = _FIRST
+
+    def _credit_per_event(self) -> float:
+        slots = sum([pool.slots for pool in self.view.pools.values()])
+        return REPLAN_CREDIT + REPLAN_CREDIT_PER_SECOND * self.model.typical_seconds / max(slots, 1)
 
     def _is_urgent(self) -> bool:
         """Whether something ready goes before something that is planned."""

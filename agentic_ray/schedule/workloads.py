@@ -179,7 +179,12 @@ def kmeans(blocks: int = 1024, iterations: int = 5, fan_in: int = 8) -> Workload
 
 
 def random_layered(
-    tasks: int = 2000, layers: int = 20, ccr: float = 0.2, degree: int = 3, seed: int = 0
+    tasks: int = 2000,
+    layers: int = 20,
+    ccr: float = 0.02,
+    degree: int = 3,
+    seed: int = 0,
+    seconds: float = 1.0,
 ) -> Workload:
     """A random graph of layers; every task takes up to ``degree`` values of the layer before.
 
@@ -187,6 +192,8 @@ def random_layered(
     ----------
     ccr : float
         Mean seconds to move a value over the mean seconds of a task at speed 1.
+    seconds : float
+        The latter.
     """
     _at_least(tasks, 1)
     _at_least(layers, 1)
@@ -198,15 +205,15 @@ def random_layered(
         count = tasks // layers + (layer < tasks % layers)
         now: list[str] = []
         for i in range(max(1, count)):
-            seconds = rng.uniform(0.1, 1.9)
-            size = int(rng.uniform(0, 2) * ccr * BYTES_PER_SECOND)
+            own = seconds * rng.uniform(0.1, 1.9)
+            size = int(rng.uniform(0, 2) * ccr * seconds * BYTES_PER_SECOND)
             inputs = rng.sample(before, min(len(before), rng.randint(1, degree)))
             made.append(
                 Task.of(
                     rng.choice(codelets),
                     *map(Ref, inputs),
                     key=f"t{layer}/{i}",
-                    cost=CostHint(flops=seconds * FLOPS_PER_SECOND, written_bytes=size),
+                    cost=CostHint(flops=own * FLOPS_PER_SECOND, written_bytes=size),
                 )
             )
             now.append(made[-1].key)
