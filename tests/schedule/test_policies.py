@@ -111,8 +111,8 @@ def test_a_large_input_keeps_a_bundle_where_it_is() -> None:
 
 def test_cpu_or_gpu_by_the_predicted_finish() -> None:
     session = Session()
-    session.model.observe_size("both", "cpu", 1, 1.0)
-    session.model.observe_size("both", "gpu", 1, 0.4)
+    session.model.observe_size("both", "cpu", 1, 0.1)
+    session.model.observe_size("both", "gpu", 1, 0.04)
     session.node("n", slots=1, gpus=1)
     started = session.submit(*(bundle(f"b{i}", codelet=BOTH) for i in range(3)))
     devices = sorted(start.placement.device for start in started.values())
@@ -183,19 +183,6 @@ def test_a_node_that_joins_takes_over_what_was_planned() -> None:
 # --- priority ------------------------------------------------------------------------------
 
 
-def order_of(session: Session) -> list[str]:
-    """Finish what is there until nothing is, and say in which order it was started."""
-    order: list[str] = []
-    running = {s.bundle.key: s for s in session.submit(bundle("first"), graph="x").values()}
-    while running:
-        key, start = next(iter(running.items()))
-        del running[key]
-        order.append(key)
-        session.now += 1.0
-        running |= session.finish(start, 1.0)
-    return order
-
-
 def test_a_higher_class_goes_first_whatever_came_before() -> None:
     session = Session("priority")
     session.node("n")
@@ -246,7 +233,9 @@ def test_policies_have_names() -> None:
 
 def test_upward_ranks_of_the_example_in_the_paper() -> None:
     """Figure 2 and table of Topcuoglu, Hariri, Wu (2002): ranks of ten tasks."""
-    mean = dict(zip(range(1, 11), (13, 50 / 3, 43 / 3, 38 / 3, 12, 38 / 3, 11, 10, 50 / 3, 44 / 3)))
+    mean = dict(
+        enumerate((13, 50 / 3, 43 / 3, 38 / 3, 12, 38 / 3, 11, 10, 50 / 3, 44 / 3), start=1)
+    )
     edges = {
         (1, 2): 18, (1, 3): 12, (1, 4): 9, (1, 5): 11, (1, 6): 14, (2, 8): 19, (2, 9): 16,
         (3, 7): 23, (4, 8): 27, (4, 9): 23, (5, 9): 13, (6, 8): 15, (7, 10): 17, (8, 10): 11,
@@ -265,6 +254,6 @@ def test_upward_ranks_of_the_example_in_the_paper() -> None:
                 seconds[f"{a}-{b}"] = time
     ranks = upward_ranks(bundles, lambda one: seconds[one.key], lambda _: 0.0)
     found = {one.key: rank for one, rank in zip(bundles, ranks, strict=True)}
-    paper = (108, 77, 80, 80, 69, 63.333, 42.667, 35.667, 44.333, 14.667)
+    paper = (108, 77, 80, 80, 69.333, 63.333, 42.667, 35.667, 44.333, 14.667)
     for task, expected in enumerate(paper, start=1):
         assert found[str(task)] == pytest.approx(expected, abs=0.01)
