@@ -91,9 +91,13 @@ def working_set_bytes(bundle: Bundle, sizes: Mapping[str, int]) -> int:
     sizes : mapping of key to int
         Bytes of the values made by other bundles, as far as known.
     """
-    declared = bundle.resources.gpu_memory_bytes
+    tasks = bundle.tasks
+    alone = tasks[0] if len(tasks) == 1 else None
+    declared = (alone or bundle).resources.gpu_memory_bytes
     if declared:
         return int(declared)
+    if alone is not None and not (bundle.inputs or alone.args or alone.cost.read_bytes):
+        return int(alone.cost.written_bytes * HINT_FACTOR)
     moved = [task for task in bundle.tasks if not task.codelet.host_inputs]
     inputs = sum(sizes.get(key, 0) for key in bundle.inputs) if moved else 0
     inputs += sum(dict(_arrays(task.args for task in moved)).values())

@@ -387,9 +387,15 @@ class Placer:
         need = working_set_bytes(
             bundle, {key: record.graph.values[key].size_bytes for key in bundle.inputs}
         )
-        if fit(need, wanted) is Fit.NOW and not wanted.room(record.lane[1]):
-            full.add(wanted)
-            return False
+        if fit(need, wanted) is Fit.NOW:
+            if not wanted.room(record.lane[1]):
+                full.add(wanted)
+                return False
+            share = record.resources
+            if need != share.gpu_memory_bytes:
+                share = replace(share, gpu_memory_bytes=need)
+            self._start(record, placement, share)
+            return True
         answer = admit(
             need,
             wanted,
@@ -409,10 +415,7 @@ class Placer:
             placement = replace(
                 placement, node_id=chosen.node_id, device=chosen.device, reason=reason
             )
-        share = record.resources
-        each = -(-need // answer.parts)
-        if each != share.gpu_memory_bytes:
-            share = replace(share, gpu_memory_bytes=each)
+        share = replace(record.resources, gpu_memory_bytes=-(-need // answer.parts))
         self._start(record, placement, share, answer.parts)
         return True
 

@@ -111,7 +111,9 @@ class Executor:
         self.memory_in_flight_bytes += sign * self._memory_bytes(resources)
 
     def _width(self, resources: Resources) -> int:
-        return max(1, math.ceil(resources.cpus)) if self.kind == "cpu" else 1
+        if resources.cpus <= 1 or self.kind != "cpu":
+            return 1
+        return math.ceil(resources.cpus)
 
     def _memory_bytes(self, resources: Resources) -> int:
         return resources.memory_bytes if self.kind == "cpu" else resources.gpu_memory_bytes
