@@ -38,6 +38,11 @@ class Settings:
         Work shorter than this shows no bar.
     max_failures : int
         Deaths of its own executor that a bundle may survive.
+    gpu_idle_release_seconds : float
+        The same for its GPUs, on a cluster that it joined. Longer, because to have a GPU again
+        takes seconds.
+    keep_costs : bool
+        Whether what is learnt of costs is kept for later sessions, in the user's cache directory.
     gpu_device : str
         ``package.module:Class`` through which executors use their GPU, importable on the GPU
         nodes; it meets `agentic_ray.runtime.devices.Device`.
@@ -52,6 +57,8 @@ class Settings:
     progress: bool | None = None
     progress_after_seconds: float = 2.0
     max_failures: int = 4
+    gpu_idle_release_seconds: float = 30.0
+    keep_costs: bool = True
     gpu_device: str = "agentic_ray.runtime.devices:CupyDevice"
 
     def __post_init__(self) -> None:
@@ -65,7 +72,12 @@ class Settings:
             raise InvalidArgumentError(f"num_cpus must be at least 1, not {self.num_cpus}")
         if self.share is not None and not 0 < self.share <= 1:
             raise InvalidArgumentError(f"share must be in (0, 1], not {self.share}")
-        for name in ("idle_release_seconds", "progress_after_seconds", "max_failures"):
+        for name in (
+            "idle_release_seconds",
+            "gpu_idle_release_seconds",
+            "progress_after_seconds",
+            "max_failures",
+        ):
             if not getattr(self, name) >= 0:
                 raise InvalidArgumentError(f"{name} must be >= 0, not {getattr(self, name)}")
         if not self.poll_seconds > 0:

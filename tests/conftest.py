@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 import agentic_ray as ar
+
+# No test may depend on what the one before it cost; programs that tests start inherit it.
+os.environ.setdefault("AGENTIC_RAY_KEEP_COSTS", "0")
 
 
 @pytest.fixture(scope="session")

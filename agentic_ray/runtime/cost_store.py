@@ -149,6 +149,8 @@ def _rows(
     known: Iterable[Knowledge], now: float
 ) -> Iterator[tuple[str, str, int, str, str, float]]:
     for one in known:
+        if one.codelet.startswith("__main__."):
+            continue  # in another program that is another function
         index = size_class(one.sizes[-1])
         sizes, seconds = json.dumps(one.sizes), json.dumps(one.seconds)
         yield one.codelet, one.kind, index, sizes, seconds, now

@@ -85,7 +85,8 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What came of a bundle. ``seconds`` excludes waiting and transport.
+    """What came of a bundle. ``seconds`` excludes waiting and transport; ``waited_seconds`` is how
+    long it waited for a slot when its inputs were there.
 
     ``notes`` are steps for the events of the run, (kind, text). ``missing`` are resident inputs
     that the executor does not hold. ``device_lost`` says why it can no longer use its device.
@@ -103,6 +104,7 @@ class Report:
     notes: tuple[tuple[str, str], ...] = ()
     missing: tuple[str, ...] = ()
     device_lost: str | None = None
+    waited_seconds: float = 0.0
 
 
 _CODELETS_KEPT = 256  # because a codelet holds what its functions capture
@@ -158,6 +160,7 @@ def run_payload(
     node_id: str,
     pid: int,
     ray_attempt: int = 0,
+    waited_seconds: float = 0.0,
     is_cancelled: Callable[[], bool] | None = None,
 ) -> tuple[Any, ...]:
     """Run a bundle here; the answer is its Report followed by its large outputs in order.
@@ -197,7 +200,13 @@ def run_payload(
         return report(error=PackedError.pack(error, codelet_name))
     seconds = time.perf_counter() - started
     done = Report(
-        node_id, pid, seconds, tuple(task_seconds), tuple(outputs), ray_attempt=ray_attempt
+        node_id,
+        pid,
+        seconds,
+        tuple(task_seconds),
+        tuple(outputs),
+        ray_attempt=ray_attempt,
+        waited_seconds=waited_seconds,
     )
     return (done, *large)
 

@@ -97,10 +97,12 @@ class CpuExecutor:
         return os.getpid()
 
     def run(self, token: str, payload: Payload, *inputs: Any) -> Any:
+        entered = time.perf_counter()
         with self._free:
             while self._busy >= self._slots:
                 self._free.wait()
             self._busy += 1
+        waited_seconds = time.perf_counter() - entered
         try:
             return answer(
                 run_payload(
@@ -109,6 +111,7 @@ class CpuExecutor:
                     node_id=self._node_id,
                     pid=os.getpid(),
                     ray_attempt=_attempt_number(),
+                    waited_seconds=waited_seconds,
                     is_cancelled=lambda: token in self._cancelled,
                 )
             )

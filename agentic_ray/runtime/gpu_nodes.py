@@ -16,6 +16,7 @@ from typing import Any, Final
 import ray
 from ray import exceptions as ray_errors
 
+from agentic_ray.runtime.answers import Answers
 from agentic_ray.runtime.gpu_executor import GpuStatus, start_gpu_executor
 from agentic_ray.schedule.events import DeviceSlots
 from agentic_ray.telemetry.state import GpuState
@@ -121,6 +122,8 @@ class NodeGpus:
     ----------
     factory : str
         Path of the device class, as for `device_factory`.
+    answers : Answers
+        The thread in which executors' answers are dealt with.
     changed : callable
         Called when devices or their memory budgets are others than before.
     lost : callable
@@ -133,6 +136,7 @@ class NodeGpus:
         host: str,
         ray_gpus: float,
         factory: str,
+        answers: Answers,
         changed: Callable[[], None],
         lost: Callable[[str, str], None],
     ) -> None:
@@ -140,6 +144,7 @@ class NodeGpus:
         self._host = host
         self._ray_gpus = ray_gpus
         self._factory = factory
+        self._answers = answers
         self._changed = changed
         self._lost = lost
         self._lock = threading.RLock()
@@ -153,6 +158,7 @@ class NodeGpus:
         self._updated = False
         self._since = time.monotonic()
         self._told: set[str] = set()
+        self._resting = False
         self._closed = False
 
     # --- questions -----------------------------------------------------------------------
@@ -171,6 +177,12 @@ class NodeGpus:
             if not self._ray_gpus or (self._updated and not self._starting):
                 return True
             return time.monotonic() > self._since + USUAL_START_SECONDS
+
+    @property
+    def awaited(self) -> int:
+        """Executors that wait for Ray to give them a GPU, which others hold."""
+        with self._lock:
+            return len(self._starting) - len(self._opening)
 
     def devices(self) -> list[DeviceSlots]:
         """The devices for a NodeUp event."""
@@ -193,6 +205,8 @@ class NodeGpus:
         if not self._ray_gpus:
             return
         with self._lock:
+            if self._resting:
+                return
             self._updated = True
             self._usable = frozenset(gpu.uuid for gpu in gpus if gpu.healthy)
             plan = plan_gpus(
@@ -226,62 +240,97 @@ class NodeGpus:
         ray.kill(actor)
         self._lost(uuid, reason)
 
+    def rest(self) -> None:
+        """Give the GPUs back to Ray, until `wake`."""
+        with self._lock:
+            if self._resting:
+                return
+            self._resting = True
+            actors = self._take_all()
+        for actor in actors:
+            ray.kill(actor)
+        if actors:
+            self._changed()
+
+    def wake(self) -> None:
+        """Ask for the GPUs again; the next `update` starts executors."""
+        with self._lock:
+            if self._resting:
+                self._resting = self._updated = False
+                self._since = time.monotonic()
+
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            actors = [executor.actor for executor in self._executors.values()]
-            actors += self._starting + self._unwanted
-            self._executors.clear()
-            self._starting.clear()
-            self._unwanted.clear()
+            actors = self._take_all()
         for actor in actors:
             ray.kill(actor)
+
+    def _take_all(self) -> list[Any]:
+        """All actors there are, forgotten here."""
+        actors = [executor.actor for executor in self._executors.values()]
+        actors += self._starting + self._unwanted
+        self._executors.clear()
+        self._starting.clear()
+        self._opening.clear()
+        self._unwanted.clear()
+        return actors
 
     # --- an executor comes up --------------------------------------------------------------
 
     def _start(self, share: float) -> None:
         actor = start_gpu_executor(self._node_id, share)
         self._starting.append(actor)
-        actor.assigned.remote().future().add_done_callback(lambda future: self._open(actor, future))
+        self._answers.when(actor.assigned.remote(), lambda future: self._open(actor, future))
 
     def _open(self, actor: Any, assigned: Any) -> None:
         """Ray has started it: choose its device among those that Ray's choice stands for."""
         with self._lock:
-            if self._closed:
-                return
-            error = assigned.exception()
-            if error is not None:
-                self._give_up(actor, f"its executor did not start: {error}")
-                return
-            candidates: tuple[str, ...] = assigned.result()
-            taken = {*self._executors, *self._opening}
-            free = [uuid for uuid in candidates if uuid in self._usable and uuid not in taken]
-            if not free:
-                self._starting.remove(actor)
-                self._unwanted.append(actor)
-                self._postpone()
-                shown = ", ".join(candidates) or "none that NVML lists"
-                self._tell(f"Ray gave out {shown}, which cannot be used now")
-                return
-            uuid = free[0]
-            self._opening[uuid] = actor  # instances of one GPU are opened at the same time
-        actor.open.remote(uuid, self._factory).future().add_done_callback(
-            lambda future: self._opened(actor, uuid, future)
+            if actor not in self._starting:
+                return  # closed, or given back meanwhile
+            uuid = self._choose(actor, assigned)
+            if uuid is not None:
+                self._opening[uuid] = actor  # instances of one GPU are opened at the same time
+        if uuid is None:
+            self._changed()  # it is not awaited any more
+            return
+        self._answers.when(
+            actor.open.remote(uuid, self._factory),
+            lambda future: self._opened(actor, uuid, future),
         )
+
+    def _choose(self, actor: Any, assigned: Any) -> str | None:
+        """The device for an executor that Ray has started; None if there is none for it."""
+        error = assigned.exception()
+        if error is not None:
+            self._give_up(actor, f"its executor did not start: {error}")
+            return None
+        candidates: tuple[str, ...] = assigned.result()
+        taken = {*self._executors, *self._opening}
+        free = [uuid for uuid in candidates if uuid in self._usable and uuid not in taken]
+        if free:
+            return free[0]
+        self._starting.remove(actor)
+        self._unwanted.append(actor)
+        self._postpone()
+        shown = ", ".join(candidates) or "none that NVML lists"
+        self._tell(f"Ray gave out {shown}, which cannot be used now")
+        return None
 
     def _opened(self, actor: Any, uuid: str, opened: Any) -> None:
         with self._lock:
-            if self._closed:
-                return
+            if self._opening.get(uuid) is not actor:
+                return  # closed, or given back meanwhile
             del self._opening[uuid]
             error = opened.exception()
             if error is not None:
                 self._give_up(actor, _first_line(error))
-                return
-            self._starting.remove(actor)
-            self._failures = 0
-            status: GpuStatus = opened.result()
-            self._executors[uuid] = _Executor(actor, status.budget_bytes, status.memory.total_bytes)
+            else:
+                self._starting.remove(actor)
+                self._failures = 0
+                status: GpuStatus = opened.result()
+                budget, total = status.budget_bytes, status.memory.total_bytes
+                self._executors[uuid] = _Executor(actor, budget, total)
         self._changed()
 
     def _give_up(self, actor: Any, reason: str) -> None:
@@ -325,7 +374,7 @@ class NodeGpus:
                 executor.total_bytes = status.memory.total_bytes
             self._changed()
 
-        executor.actor.status.remote().future().add_done_callback(received)
+        self._answers.when(executor.actor.status.remote(), received)
 
 
 def _first_line(error: BaseException) -> str:

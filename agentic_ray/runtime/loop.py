@@ -6,6 +6,7 @@ One thread owns the Dispatcher; everything else talks to it through its inbox.
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -30,6 +31,7 @@ from agentic_ray.runtime.execute import Inline, Payload, Report, Step
 from agentic_ray.runtime.executors import process_lane
 from agentic_ray.runtime.failures import text_of
 from agentic_ray.runtime.run import Run, ValueGone
+from agentic_ray.runtime.transfers import Copies, Moved, timed
 from agentic_ray.runtime.values import CodeletTable, Stored
 from agentic_ray.schedule.dispatcher import Dispatcher
 from agentic_ray.schedule.events import (
@@ -45,6 +47,7 @@ from agentic_ray.schedule.events import (
     GpuLost,
     GraphReleased,
     GraphSubmitted,
+    NodeLost,
     Quarantine,
     Recompute,
     Release,
@@ -59,6 +62,7 @@ from agentic_ray.schedule.placement import Placement
 
 _logger = logging.getLogger("agentic_ray")
 _TICK_SECONDS = 1.0
+_SETTLING_SECONDS = 10.0
 
 _INPUT_LOST = (
     ray_errors.ObjectLostError,  # also: owner died, reconstruction failed, fetch timed out
@@ -88,6 +92,7 @@ class _Call:
     inputs: dict[str, Any]
     started: float
     executor: Any | None  # None: process lane
+    moved: Moved | None = None
 
 
 @dataclass(slots=True)
@@ -124,6 +129,8 @@ class Loop:
     gpu_died : callable
         Told ``(node_id, device, actor handle, reason)`` of the executor of a GPU that is dead or
         has lost its device.
+    reopened : callable
+        Told of a finished run of which a value is made again, in the thread that asks for it.
     """
 
     def __init__(
@@ -133,18 +140,22 @@ class Loop:
         executor: Callable[[str, str], Any],
         request_resources: Callable[[int, int], None],
         gpu_died: Callable[[str, str, Any, str], None],
+        reopened: Callable[[Run], None],
     ) -> None:
         self.dispatcher = dispatcher
         self._codelets = codelets
         self._executor = executor
         self._on_request = request_resources
         self._on_gpu_died = gpu_died
+        self._on_reopened = reopened
         self._inbox: queue.SimpleQueue[Event | _Answer | Callable[[], None] | None] = (
             queue.SimpleQueue()
         )
         self._runs: dict[str, Run] = {}
         self._values: dict[tuple[str, str], Inline | Any] = {}
         self._calls: dict[tuple[int, int], _Call] = {}
+        self._copies = Copies()
+        self._lost_at = -math.inf
         self._closed = False
         self._thread = threading.Thread(target=self._main, name="agentic-ray-loop", daemon=True)
 
@@ -180,6 +191,7 @@ class Loop:
                 raise JobCancelledError(f"the values of {graph_id} were given up") from error
             _logger.warning("value %s is lost (%s); it is computed again", key, error)
             run.reopen()
+            self._on_reopened(run)
             self._inbox.put(ValueLost(time.monotonic(), graph_id, key))
             raise ValueGone from error
         except Exception as error:  # Ray wraps what a value's own hooks raise, pickle does not
@@ -242,6 +254,8 @@ class Loop:
 
     def _handle(self, event: Event) -> None:
         pending = [self._restored(event) if isinstance(event, GpuLost) else event]
+        if isinstance(event, NodeLost | ValueLost):
+            self._lost_at = event.time
         while pending:
             for command in self.dispatcher.handle(pending.pop(0)):
                 refused = self._carry_out(command)
@@ -284,6 +298,7 @@ class Loop:
         kept: dict[Any, list[tuple[str, str]]] = {}
         for key in keys:
             value = self._values.pop(key, None)
+            self._copies.forget(key)
             if isinstance(value, _Resident):
                 kept.setdefault(value.executor, []).append(key)
         for executor, there in kept.items():
@@ -334,6 +349,11 @@ class Loop:
         call = _Call(
             command.graph_id, bundle, placement, command.attempt, refs, inputs, now, executor
         )
+        if executor is not None and placement.device == "cpu":
+            infos = ((key, self.dispatcher.value_info(*key)) for key in _keys(command, inputs))
+            call.moved = self._copies.send(
+                placement.node_id, [(key, info) for key, info in infos if info is not None]
+            )
         self._calls[command.bundle_id, command.attempt] = call
         if command.attempt and (run := self._runs.get(command.graph_id)):
             run.log("retry", bundle.key, placement.node_id, f"attempt {command.attempt + 1}")
@@ -452,6 +472,9 @@ class Loop:
             elif call.executor is not None and device is not None:
                 call.executor.drop.remote(((call.graph_id, output.key),))
             infos.append(ValueInfo(output.key, output.size_bytes, node_id, device))
+        overhead = self.dispatcher.model.call_overhead_seconds
+        # while values are made again, Ray's own way too, a call waits for that
+        quiet = call.started > self._lost_at + _SETTLING_SECONDS
         run = self._runs.get(call.graph_id)
         if wanted and run is not None:
             self._record(run, call, report, now)
@@ -463,6 +486,7 @@ class Loop:
                 report.seconds,
                 report.task_seconds,
                 tuple(infos),
+                timed(call.moved, report, now - call.started, overhead) if quiet else (),
             )
         )
 
@@ -534,6 +558,11 @@ class Loop:
         if isinstance(reason, _SYSTEM):
             return "system", reason
         return "user", TaskError(f"{type(reason).__name__}: {reason}")
+
+
+def _keys(command: Start, inputs: Container[str]) -> list[tuple[str, str]]:
+    """The values that a call takes from the object store."""
+    return [(command.graph_id, key) for key in command.bundle.inputs if key in inputs]
 
 
 def _copy_of(value: _Resident) -> Literal["none", "coming", "there", "broken"]:

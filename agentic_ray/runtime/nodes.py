@@ -20,6 +20,7 @@ from ray.util.placement_group import (
 )
 
 from agentic_ray.errors import SessionError
+from agentic_ray.runtime.answers import Answers
 from agentic_ray.runtime.calibrate import HostRates
 from agentic_ray.runtime.executors import start_cpu_executor
 from agentic_ray.runtime.gpu_nodes import NodeGpus
@@ -62,6 +63,10 @@ class Nodes:
         Takes NodeUp, NodeLost, GpuLost and Telemetry events.
     share : float or None
         Fraction of each node's CPUs to take; None: what is free.
+    idle_release_seconds, gpu_idle_release_seconds : float
+        CPUs and GPUs go back to Ray after so long without work for them.
+    is_idle, needs_gpus : callable
+        Whether there is no work, and whether some of it may run on a GPU.
     gpu_device : str
         Path of the class that GPU executors use their device through.
     on_rates : callable
@@ -75,7 +80,9 @@ class Nodes:
         share: float | None,
         poll_seconds: float,
         idle_release_seconds: float,
+        gpu_idle_release_seconds: float,
         is_idle: Callable[[], bool],
+        needs_gpus: Callable[[], bool],
         gpu_device: str,
         on_rates: Callable[[HostRates], None],
     ) -> None:
@@ -83,13 +90,18 @@ class Nodes:
         self._share = share
         self._poll_seconds = poll_seconds
         self._idle_release_seconds = idle_release_seconds
+        self._gpu_idle_release_seconds = gpu_idle_release_seconds
         self._is_idle = is_idle
+        self._needs_gpus = needs_gpus
         self._gpu_device = gpu_device
         self._on_rates = on_rates
+        self._answers = Answers("agentic-ray-answers")
         self._nodes: dict[str, _Node] = {}
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._busy_until = 0.0
+        self._gpus_until = time.monotonic() + gpu_idle_release_seconds
+        self._gpus_rest = False
         self._reserved = False
         self._state = ClusterState((), time.time())
         self._thread = threading.Thread(target=self._main, name="agentic-ray-nodes", daemon=True)
@@ -145,11 +157,26 @@ class Nodes:
             self._reserved = True
             self._hold_more(wait_seconds=_RESERVE_WAIT_SECONDS)
 
+    def reserve_gpus(self) -> None:
+        """Have the GPUs for work about to be submitted: wait until every GPU that Ray counts has
+        an executor, or it is known why not, or it seems that others hold it."""
+        with self._lock:
+            self._gpus_until = time.monotonic() + self._gpu_idle_release_seconds
+            self._gpus_rest = False
+            for node in self._nodes.values():
+                node.gpus.wake()
+        self._await_gpus()
+        with self._lock:
+            for node in self._nodes.values():
+                if node.gpus.awaited:
+                    self._announce(node)
+
     def close(self, *, connected: bool) -> None:
         """End the watcher and, while Ray is there, the executors."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
+        self._answers.close()
         if not connected:
             return
         with self._lock:
@@ -211,11 +238,7 @@ class Nodes:
             time.sleep(0.02)
         return self.refresh()
 
-    def await_gpus(self) -> None:
-        """Wait until every GPU that Ray counts has an executor, or it is known why not.
-
-        Only while nodes are new, so that the first work for GPUs finds them.
-        """
+    def _await_gpus(self) -> None:
         while not self._stop.is_set():
             with self._lock:
                 waiting = [node for node in self._nodes.values() if not node.gpus.settled]
@@ -236,15 +259,18 @@ class Nodes:
             state.host,
             _ray_gpus(state),
             self._gpu_device,
+            self._answers,
             lambda: self._gpus_changed(state.node_id),
             lambda uuid, reason: self._gpu_lost(state.node_id, uuid, reason),
         )
+        if self._gpus_rest:
+            gpus.rest()
         node = _Node(state, max(1, wanted), gpus)
         node.slots = node.wanted_slots
         threads = max(2, int(state.cpus_total)) + 2
         node.cpu = start_cpu_executor(state.node_id, node.slots, threads)
         self._nodes[state.node_id] = node
-        node.cpu.calibrate.remote().future().add_done_callback(self._calibrated)
+        self._answers.when(node.cpu.calibrate.remote(), self._calibrated)
         if self._reserved:
             self._hold(node, 0.0)
         self._announce(node)
@@ -257,7 +283,8 @@ class Nodes:
         # Under the lock, so that no GpuLost comes between the look at the devices and the event.
         with self._lock:
             devices = [DeviceSlots("cpu", "cpu", node.slots), *node.gpus.devices()]
-            self._post(NodeUp(time.monotonic(), node.state, tuple(devices)))
+            awaited = node.gpus.awaited
+            self._post(NodeUp(time.monotonic(), node.state, tuple(devices), awaited))
 
     def _gpus_changed(self, node_id: str) -> None:
         with self._lock:
@@ -293,16 +320,21 @@ class Nodes:
                 if report.sequence < last:
                     node.cpu.set_slots.remote(node.slots)  # Ray restarted it as it was first
 
-        call = node.cpu.report.remote()
-        call.future().add_done_callback(received)
+        self._answers.when(node.cpu.report.remote(), received)
 
     # --- the share of Ray's CPUs -------------------------------------------------------
 
     def _balance(self) -> None:
         with self._lock:
+            now = time.monotonic()
+            if self._needs_gpus():
+                self._gpus_until = now + self._gpu_idle_release_seconds
+            elif now >= self._gpus_until and not self._gpus_rest:
+                self._gpus_rest = True
+                for node in self._nodes.values():
+                    node.gpus.rest()
             if not self._reserved:
                 return
-            now = time.monotonic()
             if not self._is_idle():
                 self._busy_until = now + self._idle_release_seconds
                 self._hold_more(wait_seconds=0.0)

@@ -50,6 +50,7 @@ class Run:
         *,
         asked: int,
         slots: Mapping[tuple[str, str], int],
+        on_gpus: bool = False,
     ) -> None:
         self.graph_id = graph_id
         self.outputs = tuple(outputs)
@@ -58,6 +59,7 @@ class Run:
         self.bundles_total = len(bundles)
         self.asked = asked
         self.slots = slots
+        self.on_gpus = on_gpus
         self.created_seconds = time.monotonic()
         self.finished_seconds: float | None = None
         self.records: list[PlacementRecord] = []

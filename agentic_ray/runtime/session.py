@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import itertools
 import logging
+import math
 import os
 import socket
 import threading
@@ -25,6 +26,7 @@ from agentic_ray.graph.passes import bundle as bundle_pass
 from agentic_ray.graph.passes import cull
 from agentic_ray.graph.task import Task, TaskGraph
 from agentic_ray.runtime.calibrate import HostRates
+from agentic_ray.runtime.cost_store import CostStore
 from agentic_ray.runtime.local import run_locally
 from agentic_ray.runtime.loop import Loop
 from agentic_ray.runtime.nodes import Nodes
@@ -56,6 +58,10 @@ class Session:
     def __init__(self, settings: Settings, policy: str | Policy) -> None:
         self.settings = settings
         self.model = CostModel()
+        self._costs = CostStore() if settings.keep_costs else None
+        if self._costs is not None:
+            self._costs.load(self.model)
+        self._requested = False
         self._ended = threading.Event()
         self._started_ray = _in_lasting_thread(lambda: _connect(settings), self._ended)
         self._ray = _connection()
@@ -65,6 +71,7 @@ class Session:
         retry = RetryRules(max_failures=settings.max_failures)
         self._codelets = CodeletTable()
         self._runs: dict[str, Run] = {}
+        self._gpu_runs: set[str] = set()
         self._rates: list[HostRates] = []
         self._lock = threading.Lock()
         self._counter = itertools.count()
@@ -76,13 +83,19 @@ class Session:
             lambda node_id, device: self._nodes.executor(node_id, device),
             self._request_resources,
             lambda *place: self._nodes.gpu_died(*place),
+            lambda run: self._reopened(run),
         )
         self._nodes = Nodes(
             self._loop.post,
             share=share,
             poll_seconds=settings.poll_seconds,
             idle_release_seconds=settings.idle_release_seconds,
+            # Nobody else is on a Ray of our own.
+            gpu_idle_release_seconds=math.inf
+            if self._started_ray
+            else settings.gpu_idle_release_seconds,
             is_idle=lambda: not self._runs,
+            needs_gpus=lambda: bool(self._gpu_runs),
             gpu_device=settings.gpu_device,
             on_rates=self._calibrated,
         )
@@ -155,10 +168,9 @@ class Session:
             seconds=lambda task: predicted[task.key] if predicted[task.key] >= 0 else float("inf"),
             target_seconds=target_seconds,
         )
-        self._nodes.reserve()
-        if any("gpu" in bundle.kinds() for bundle in bundles):
-            self._nodes.await_gpus()
         graph_id = f"{self._name}-{next(self._counter)}"
+        on_gpus = any("gpu" in bundle.kinds() for bundle in bundles)
+        self._hold(graph_id, on_gpus)
         items = sum(task.cost.items for task in graph)
         run = Run(
             self._loop,
@@ -167,10 +179,9 @@ class Session:
             bundles,
             asked=items if asked is None else asked,
             slots=self._nodes.slots_by_device(),
+            on_gpus=on_gpus,
         )
-        with self._lock:
-            self._runs[graph_id] = run
-        run.on_done(lambda: self._forget(graph_id))
+        self._remember(run)
         self._loop.submit(run, bundles, priority)
         if scope is not None:
             scope.add(run)
@@ -195,6 +206,10 @@ class Session:
         self._closed = True
         self._nodes.close(connected=connected)
         self._loop.close()
+        if self._costs is not None and self.model.error_report().observations:
+            self._costs.save(self.model)
+        if self._requested and connected:
+            self._request_resources(0, 0)  # it would stand until somebody else asks
         if self._started_ray and connected:
             ray.shutdown()
         self._ended.set()
@@ -228,15 +243,36 @@ class Session:
                 cpu_bytes_per_second=median(r.bytes_per_second for r in self._rates),
             )
 
+    def _hold(self, graph_id: str, on_gpus: bool) -> None:
+        """Have the devices that a graph may run on."""
+        self._nodes.reserve()
+        if on_gpus:
+            with self._lock:
+                self._gpu_runs.add(graph_id)
+            self._nodes.reserve_gpus()
+
+    def _remember(self, run: Run) -> None:
+        """Keep what it runs on until it is over."""
+        with self._lock:
+            self._runs[run.graph_id] = run
+        run.on_done(lambda: self._forget(run.graph_id))
+
+    def _reopened(self, run: Run) -> None:
+        """A value of a finished graph was lost and is made again."""
+        self._hold(run.graph_id, run.on_gpus)
+        self._remember(run)
+
     def _forget(self, graph_id: str) -> None:
         with self._lock:
             self._runs.pop(graph_id, None)
+            self._gpu_runs.discard(graph_id)
 
     def _request_resources(self, cpus: int, gpus: int) -> None:
         if self._started_ray:
             return  # nobody scales an embedded Ray
         from ray.autoscaler import sdk
 
+        self._requested = bool(cpus or gpus)
         bundles = [{"GPU": 1}] * gpus
         sdk.request_resources(num_cpus=cpus or None, bundles=bundles or None)
 

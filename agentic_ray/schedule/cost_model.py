@@ -15,6 +15,7 @@ from statistics import median
 from agentic_ray.graph.task import Bundle, Task
 from agentic_ray.schedule.calibration import Calibration
 from agentic_ray.schedule.curves import Curve, RunningMedian, log_of, size_class
+from agentic_ray.schedule.links import Links
 
 Place = tuple[str, str]
 """A device: node and name on the node."""
@@ -82,6 +83,7 @@ class CostModel:
 
     def __init__(self, calibration: Calibration | None = None) -> None:
         self.calibration = calibration or Calibration()
+        self.links = Links()
         self.call_overhead_seconds = self.calibration.call_overhead_seconds
         self._curves: dict[tuple[str, str], Curve] = {}
         self._places: dict[str, dict[Place, RunningMedian]] = {}
@@ -89,6 +91,7 @@ class CostModel:
         self._bytes: dict[str, RunningMedian] = {}
         self._errors: deque[float] = deque(maxlen=_KEPT_ERRORS)
         self._settled: dict[tuple[str, str, float, Place | None], list[float]] = {}
+        self._seen: set[tuple[str, str]] = set()
         self._observations = 0
         self._predictions = 0
         self._typical = RunningMedian()
@@ -118,6 +121,7 @@ class CostModel:
         curve = self._curves.get((codelet, kind))
         if curve is None:
             curve = self._curves[codelet, kind] = Curve()
+        self._seen.add((codelet, kind))
         self._observations += 1
         seen = log_of(seconds)
         seen_here = curve.has_seen(size)
@@ -247,9 +251,16 @@ class CostModel:
             return math.exp(known.median)
         return math.exp(self._usual_factor(kind))
 
-    def transfer_seconds(self, size_bytes: float) -> float:
-        """Expected seconds to bring a value of this size to another node."""
-        return self.calibration.transfer_seconds(size_bytes)
+    def transfer_seconds(self, size_bytes: float, source: str = "", destination: str = "") -> float:
+        """Expected seconds to bring a value of this size to another node.
+
+        At the rate that transfers were seen to have between the two, from that source to
+        anywhere, or anywhere at all; before any was seen at the calibrated one.
+        """
+        rate = self.links.bytes_per_second(source, destination)
+        if rate is None:
+            return self.calibration.transfer_seconds(size_bytes)
+        return self.calibration.transfer_latency_seconds + size_bytes / rate
 
     def output_transfer_seconds(self, bundle: Bundle) -> float:
         """Expected seconds to bring what ``bundle`` will make to another node; 0 if unknown."""
@@ -258,7 +269,7 @@ class CostModel:
         if not size:
             known = self._bytes.get(last.codelet.name)
             size = known.median if known is not None else 0.0
-        return self.calibration.transfer_seconds(size) if size else 0.0
+        return self.transfer_seconds(size) if size else 0.0
 
     # --- what is known -----------------------------------------------------------------
 
@@ -268,7 +279,7 @@ class CostModel:
         return ErrorReport(middle, self._predictions, self._observations)
 
     def knowledge(self) -> list[Knowledge]:
-        """All that was learnt of codelets, for a store."""
+        """All that is known of the codelets that were observed, for a store."""
         return [
             Knowledge(
                 codelet,
@@ -277,6 +288,7 @@ class CostModel:
                 tuple(math.exp(value) for value in seconds.values),
             )
             for (codelet, kind), curve in self._curves.items()
+            if (codelet, kind) in self._seen
             for sizes, seconds in curve.classes.values()
         ]
 

@@ -38,6 +38,7 @@ from agentic_ray.schedule.events import (
     Release,
     Telemetry,
     Tick,
+    ValueInfo,
     ValueLost,
 )
 from agentic_ray.schedule.placement import Policy
@@ -102,6 +103,11 @@ class Dispatcher(Placer):
         """Whether a report about this attempt still counts."""
         known = self._attempts.get((bundle_id, attempt))
         return known is not None and not known.record.done and not known.record.graph.over
+
+    def value_info(self, graph_id: str, key: str) -> ValueInfo | None:
+        """Where a value of a graph is, None if it is not there."""
+        graph = self._graphs.get(graph_id)
+        return None if graph is None else graph.values.get(key)
 
     @property
     def next_wakeup_seconds(self) -> float | None:
@@ -214,6 +220,8 @@ class Dispatcher(Placer):
             learnt = self.model.observe(task, kind, seconds * speed, place) or learnt
         if learnt:
             self._tell_speed(executor)
+        for one in event.transfers:
+            self.model.links.record(one.source, one.destination, one.size_bytes, one.seconds)
         if record.done or graph.over:
             return
         record.done = True
@@ -318,6 +326,9 @@ class Dispatcher(Placer):
 
     def _node_up(self, event: NodeUp) -> None:
         node_id = event.node.node_id
+        self.view.awaited_gpus.pop(node_id, None)
+        if event.awaited_gpus:
+            self.view.awaited_gpus[node_id] = event.awaited_gpus
         fresh = {devices.device for devices in event.devices}
         for key in [k for k in self.view.executors if k[0] == node_id and k[1] not in fresh]:
             self._drop_executor(self.view.executors[key], f"{key[1]} is gone from its node")
@@ -342,6 +353,8 @@ class Dispatcher(Placer):
     def _node_lost(self, event: NodeLost) -> None:
         for key in [key for key in self.view.executors if key[0] == event.node_id]:
             self._drop_executor(self.view.executors[key], event.reason)
+        self.view.awaited_gpus.pop(event.node_id, None)
+        self.model.links.forget(event.node_id)
         for graph in self._graphs.values():
             lost = [k for k, info in graph.values.items() if info.node_id == event.node_id]
             if lost:
@@ -464,7 +477,7 @@ class Dispatcher(Placer):
         kinds_here = self.view.pools
         waiting: dict[tuple[str, ...], float] = {}
         for (kinds, _), heap in self._ready.items():
-            if heap and kinds_here and kinds_here.keys().isdisjoint(kinds):
+            if heap and kinds_here and not self.view.has(kinds):
                 since = self._stranded.get(kinds, self.view.now_seconds)
                 if self.view.now_seconds < since + self.retry.patience_seconds:
                     waiting[kinds] = since

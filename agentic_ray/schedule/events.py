@@ -55,8 +55,19 @@ class ValueInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Transfer:
+    """Values that were moved from one node to another, and the seconds that took."""
+
+    source: str
+    destination: str
+    size_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class BundleFinished:
-    """``task_seconds`` are measured on the executor, one figure a task, in order."""
+    """``task_seconds`` are measured on the executor, one figure a task, in order.
+    ``transfers``: what of its inputs' way there was timed."""
 
     time: float
     bundle_id: int
@@ -64,6 +75,7 @@ class BundleFinished:
     seconds: float
     task_seconds: tuple[float, ...] = ()
     values: tuple[ValueInfo, ...] = ()
+    transfers: tuple[Transfer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +112,13 @@ class DeviceSlots:
 
 @dataclass(frozen=True, slots=True)
 class NodeUp:
-    """A node is there, or has other slots than before."""
+    """A node is there, or has other slots than before. ``awaited_gpus`` of its GPUs are held by
+    others and come when those give them back: what needs a GPU waits for them."""
 
     time: float
     node: NodeState
     devices: tuple[DeviceSlots, ...]
+    awaited_gpus: int = 0
 
 
 @dataclass(frozen=True, slots=True)

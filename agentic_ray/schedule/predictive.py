@@ -198,19 +198,26 @@ def _arrivals(bundle: Bundle, cluster: ClusterView, model: CostModel) -> dict[st
     """
     now = cluster.now_seconds
     located = [
-        (
-            info.node_id,
-            (now if info.sent_seconds is None else info.sent_seconds)
-            + model.transfer_seconds(info.size_bytes),
-        )
+        (info.node_id, now if info.sent_seconds is None else info.sent_seconds, info.size_bytes)
         for key in bundle.inputs
         if (info := cluster.values.get(key)) is not None and info.node_id is not None
     ]
     if not located:
         return {}
-    arrivals = {"": max(arrival for _, arrival in located)}
-    for node_id, _ in located:
-        arrivals[node_id] = max((a for other, a in located if other != node_id), default=now)
+    usual = [(at, sent + model.transfer_seconds(size, at)) for at, sent, size in located]
+    arrivals = {"": max(arrival for _, arrival in usual)}
+    for node_id, _ in usual:
+        arrivals[node_id] = max((a for other, a in usual if other != node_id), default=now)
+    odd = [node_id for at, _ in usual for node_id in model.links.odd(at)]
+    for node_id in odd:
+        arrivals[node_id] = max(
+            (
+                sent + model.transfer_seconds(size, at, node_id)
+                for at, sent, size in located
+                if at != node_id
+            ),
+            default=now,
+        )
     return arrivals
 
 

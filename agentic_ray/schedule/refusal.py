@@ -34,7 +34,7 @@ def refusal(records: Iterable[Record], view: ClusterView) -> tuple[PlacementErro
     gpu_memory = _largest_gpu_bytes(view)
     for (kinds, need, splits), record in alike.items():
         names = codelet_names(record.bundle)
-        if not any(kind in view.pools for kind in kinds):
+        if not view.has(kinds):
             return no_device(record.bundle, view), record.bundle
         if need.cpus > max(cpus, 1):
             text = f"{names} asks for {need.cpus:g} CPUs, the largest node has {cpus:g}"

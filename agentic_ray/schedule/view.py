@@ -246,6 +246,7 @@ class ClusterView:
     pools: dict[str, Pool] = field(default_factory=dict)
     """The same executors by kind; a kind of which there is none has no pool."""
     rows: dict[str, list[Executor]] = field(default_factory=dict)
+    awaited_gpus: dict[str, int] = field(default_factory=dict)
     """The same executors by node."""
 
     def of_kinds(self, kinds: Iterable[str]) -> list[Executor]:
@@ -274,6 +275,10 @@ class ClusterView:
     def hungry(self, kinds: Iterable[str]) -> bool:
         """Whether an executor of these kinds has room and nothing is planned for it."""
         return any(self.pools[kind].hungry for kind in kinds if kind in self.pools)
+
+    def has(self, kinds: Iterable[str]) -> bool:
+        """Whether there is a device of one of these kinds, or is to be one again."""
+        return any(kind in self.pools or (kind == "gpu" and self.awaited_gpus) for kind in kinds)
 
     def add(self, executor: Executor) -> None:
         self.executors[executor.node_id, executor.device] = executor

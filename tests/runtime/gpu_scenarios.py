@@ -20,8 +20,9 @@ import pytest
 import ray
 
 import agentic_ray as ar
+from agentic_ray.config import Settings
 from agentic_ray.graph import Codelet, Ref, Resources, Task, TaskGraph
-from agentic_ray.runtime import Run, Session
+from agentic_ray.runtime import Run, Session, gpu_nodes
 
 MIB = 2**20
 UUIDS = tuple(f"GPU-{i}{i}{i}{i}aaaa-0000-0000-0000-00000000000{i}" for i in range(2))
@@ -61,7 +62,7 @@ class State:
 
 @contextmanager
 def session(
-    gpus: int, ray_gpus: float | None = None, **figures: object
+    gpus: int, ray_gpus: float | None = None, gpu_idle: float = 30.0, **figures: object
 ) -> Iterator[tuple[Session, State]]:
     """A session on a Ray of its own; ``figures`` are written to the state before it starts."""
     state = State(gpus)
@@ -69,7 +70,7 @@ def session(
     count = gpus if ray_gpus is None else ray_gpus
     ray.init("local", num_cpus=2, num_gpus=count, include_dashboard=False, logging_level="ERROR")
     try:
-        yield ar.init(poll_seconds=0.2), state
+        yield ar.init(poll_seconds=0.2, gpu_idle_release_seconds=gpu_idle), state
     finally:
         ar.shutdown()
         ray.shutdown()
@@ -105,6 +106,7 @@ total = Codelet("total", _total, _total)
 add = Codelet("add", _add, _add)
 slow = Codelet("slow", _slow, _slow)
 gpu_only = Codelet("gpu_only", None, _total)
+slow_gpu = Codelet("slow_gpu", None, _slow)
 
 
 def rows(number: float, mib: float) -> np.ndarray:
@@ -299,6 +301,12 @@ def killed_executor() -> None:
         again = one(s, _where_codelet, rows(1, 1))
         assert again.result(60) == ["gpu"]
 
+        # nobody waits for the one that dies now: the watcher finds out
+        actor = s._nodes.executor(node_id, device)
+        os.kill(ray.get(actor.pid.remote()), 9)
+        until(lambda: known_gpus(s) and s._nodes.executor(node_id, device) is not actor)
+        assert one(s, gpu_only, rows(2, 1)).result(60) == [2 * MIB / 8]
+
 
 _where_codelet = Codelet("where", _where, _where)
 
@@ -342,6 +350,31 @@ def mig_instances() -> None:
         run = s.submit(TaskGraph(tasks, [task.key for task in tasks]), target_seconds=1e-9)
         assert run.result(60) == [i * MIB / 8 for i in range(6)]
         assert devices(run) == names, devices(run)
+
+
+def two_sessions() -> None:
+    """An idle session gives its GPU back, and the other waits for one that is in use."""
+    gpu_nodes.USUAL_START_SECONDS = 4.0  # type: ignore[misc]  # how long a submit waits for a GPU
+    with session(1, gpu_idle=0.5) as (first, _):
+        assert one(first, gpu_only, rows(1, 1)).result(60) == [MIB / 8]
+        until(lambda: not known_gpus(first))
+        settings = Settings.resolve(poll_seconds=0.2, gpu_idle_release_seconds=0.5)
+        second = Session(settings, "predictive")
+        try:
+            assert one(second, gpu_only, rows(2, 1)).result(60) == [2 * MIB / 8]
+            assert first.model is not second.model
+            until(lambda: not known_gpus(second))
+            long = [Task.of(slow_gpu, rows(i, 1), key=f"long{i}") for i in range(40)]  # 8 s
+            busy = first.submit(TaskGraph(long, [task.key for task in long]), target_seconds=1e-9)
+            until(lambda: busy.placements())
+            waiting = one(second, gpu_only, rows(3, 1))
+            assert not busy.done
+            assert not waiting.done
+            assert waiting.result(60) == [3 * MIB / 8]
+            assert busy.result(60) == [i * MIB / 8 for i in range(40)]
+            assert devices(waiting) == devices(busy) == {UUIDS[0]}
+        finally:
+            second.close()
 
 
 def fewer_than_ray_counts() -> None:

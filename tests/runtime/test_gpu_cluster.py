@@ -35,16 +35,10 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("ladder", {"ARENA_BYTES": str(16 * 2**20)}),
         ("admission", {}),
         ("lost_gpu", {}),
-        pytest.param(
-            "killed_executor",
-            {},
-            marks=pytest.mark.skipif(
-                "AGENTIC_RAY_LONG" not in os.environ,
-                reason="hung once on a very busy machine, not understood; set AGENTIC_RAY_LONG=1",
-            ),
-        ),
+        ("killed_executor", {}),
         ("overlap", {"ARENA_COPY_SECONDS": "0.2"}),
         ("mig_instances", {}),
+        ("two_sessions", {}),
         ("fewer_than_ray_counts", {}),
         ("no_gpu_at_all", {}),
     ],
@@ -62,7 +56,9 @@ def test_scenario(scenario: str, environment: dict[str, str], driver: Path, tmp_
             **inherited,
             "LD_LIBRARY_PATH": search,
             "NVML_STANDIN_STATE": str(tmp_path / "state"),
-            "PYTHONPATH": str(HERE),
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, [str(HERE), os.environ.get("PYTHONPATH", "")])
+            ),
             "AGENTIC_RAY_GPU_DEVICE": "arena:ArenaDevice",
             **environment,
         },

@@ -76,6 +76,22 @@ def test_work_spreads_survives_a_lost_node_and_uses_a_new_one(program: Make) -> 
     expected_block = spread.result()
     assert len(places(spread)) == 3
 
+    # large values that move between nodes say what the network does
+    wide = ar.Codelet("wide", lambda i: time.sleep(0.3) or np.full(1_000_000, float(i)))
+    pair = ar.Codelet("pair", lambda x, y: float(x[0] + y[0]) + 0 * (time.sleep(0.4) or 0))
+    def move():
+        tasks = [ar.Task.of(wide, i, key=f"w{i}") for i in range(6)]
+        sums = [ar.Task.of(pair, Ref(f"w{i}"), Ref(f"w{(i + 1) % 6}"), key=f"s{i}")
+                for i in range(6)]
+        run = session.submit(ar.TaskGraph([*tasks, *sums], [t.key for t in sums]),
+                             target_seconds=0.0)
+        assert run.result(timeout=60) == [1.0, 3.0, 5.0, 7.0, 9.0, 5.0]
+        return session.model.links.bytes_per_second("")
+    until(move)
+    rate = session.model.links.bytes_per_second("")
+    assert 1e6 < rate < 1e12, rate
+    assert session.model.transfer_seconds(1e9) == 1e9 / rate
+
     # values between bundles, large, made on the node that dies: made again
     def make(i, seconds):
         time.sleep(seconds)

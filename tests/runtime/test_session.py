@@ -209,3 +209,41 @@ def test_two_sessions_on_one_cluster_both_make_progress(program: Make, tmp_path:
     while time.monotonic() < deadline and head.processes():
         time.sleep(0.1)
     assert head.leftovers() == []
+
+
+@pytest.mark.slow
+def test_costs_are_kept_for_the_next_session_and_demand_ends_with_its_session(
+    program: Make, tmp_path: Path
+) -> None:
+    one = program(
+        """
+        import time
+        import ray
+        from ray.autoscaler import sdk
+        import agentic_ray as ar
+        ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+        asked = []
+        sdk.request_resources = lambda num_cpus, bundles: asked.append((num_cpus, bundles))
+        nap = ar.Codelet("kept.nap", lambda i: time.sleep(0.3))
+        tasks = [ar.Task.of(nap, i, key=str(i)) for i in range(40)]
+        graph = ar.TaskGraph(tasks, [task.key for task in tasks])
+        session = ar.init()
+        assert session.model.predict(tasks[0], "cpu") is None
+        run = session.submit(graph, target_seconds=0.0)
+        deadline = time.monotonic() + 30
+        while not (asked and len(run.placements()) > 2):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert asked[-1][0] > 1, asked  # CPUs beyond the one there is
+        ar.shutdown()
+        assert asked[-1] == (None, None), asked
+        predicted = ar.init().model.predict(tasks[0], "cpu")
+        assert 0.29 < predicted.seconds < 3.0, predicted
+        ar.shutdown()
+        ray.shutdown()
+        print("fine")
+        """
+    )
+    output = one.run(XDG_CACHE_HOME=str(tmp_path), AGENTIC_RAY_KEEP_COSTS="1")
+    assert "fine" in output
+    assert (tmp_path / "agentic_ray" / "costs.sqlite").exists()

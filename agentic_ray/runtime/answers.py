@@ -1,0 +1,42 @@
+"""Calls back when Ray has answered, in a thread of ours.
+
+Ray calls the callbacks of a future in the thread that does all its input and output. A callback
+that waits there for anything, be it a lock or `ray.kill`, stops every answer to this process, for
+ever if what it waits for needs an answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+_logger = logging.getLogger("agentic_ray")
+
+
+class Answers:
+    """One thread that takes answers in the order in which they come."""
+
+    def __init__(self, name: str) -> None:
+        self._inbox: queue.SimpleQueue[tuple[Callable[[Any], object], Any] | None] = (
+            queue.SimpleQueue()
+        )
+        threading.Thread(target=self._main, name=name, daemon=True).start()
+
+    def when(self, ref: Any, function: Callable[[Any], object]) -> None:
+        """Call ``function`` with the finished ``concurrent.futures.Future`` of an ObjectRef."""
+        ref.future().add_done_callback(lambda future: self._inbox.put((function, future)))
+
+    def close(self) -> None:
+        """End the thread; what comes later is dropped."""
+        self._inbox.put(None)
+
+    def _main(self) -> None:
+        while (item := self._inbox.get()) is not None:
+            function, future = item
+            try:
+                function(future)
+            except Exception:  # the next answers are to be heard all the same
+                _logger.exception("an answer of Ray could not be dealt with")

@@ -1,0 +1,76 @@
+"""What the network between nodes was seen to do, in the form that placing asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from agentic_ray.telemetry.bandwidth import BandwidthMeter
+
+_ODD = 2.0
+"""A link is told apart from the others of its source if it is this many times quicker or slower."""
+_LEAST = 3
+"""Fewer transfers of a source say nothing: the first may have waited for something else."""
+_FIRST = 16
+_EVERY = 8
+"""Each of the first transfers of a source changes its estimate, then one in so many."""
+_ANY = ""
+
+
+class Links:
+    """Bytes a second between nodes, from transfers that happened anyway.
+
+    Kept for every source (to anywhere), for all together, and for the links of a source that are
+    unlike its others, so that placing asks for one figure a source and few exceptions.
+    """
+
+    def __init__(self) -> None:
+        self._meter = BandwidthMeter()
+        self._rates: dict[str, float] = {}
+        self._odd: dict[str, dict[str, float]] = {}
+        self._counts: dict[str, int] = {}
+
+    def record(self, source: str, destination: str, size_bytes: int, seconds: float) -> None:
+        """Note a transfer; one too quick to be timed is dropped.
+
+        Raises
+        ------
+        InvalidArgumentError
+            A negative or not finite figure.
+        """
+        if not (size_bytes and seconds):
+            return
+        count = self._counts[source] = self._counts.get(source, 0) + 1
+        for pair in ((source, destination), (source, _ANY), (_ANY, _ANY)):
+            self._meter.record(*pair, size_bytes, seconds)
+        if count < _LEAST or (count > _FIRST and count % _EVERY):
+            return
+        for name in (source, _ANY):
+            self._rates[name] = self._meter.bytes_per_second(name, _ANY) or 0.0
+        usual = self._rates[source]
+        rate = self._meter.bytes_per_second(source, destination) or usual
+        odd = self._odd.setdefault(source, {})
+        if usual / _ODD < rate < usual * _ODD:
+            odd.pop(destination, None)
+        else:
+            odd[destination] = rate
+
+    def bytes_per_second(self, source: str, destination: str = _ANY) -> float | None:
+        """The rate expected from ``source``, None before any transfer was seen."""
+        if not self._rates:
+            return None
+        odd = self._odd.get(source)
+        if odd and destination in odd:
+            return odd[destination]
+        return self._rates.get(source) or self._rates[_ANY]
+
+    def odd(self, source: str) -> Iterable[str]:
+        """The nodes to which ``source`` sends much quicker or slower than to others."""
+        return self._odd.get(source, ())
+
+    def forget(self, node_id: str) -> None:
+        """Drop what is known of a node that left."""
+        self._meter.forget(node_id)
+        for known in (self._rates, self._odd, self._counts):
+            known.pop(node_id, None)
+        for odd in self._odd.values():
+            odd.pop(node_id, None)
