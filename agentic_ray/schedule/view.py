@@ -246,8 +246,9 @@ class ClusterView:
     pools: dict[str, Pool] = field(default_factory=dict)
     """The same executors by kind; a kind of which there is none has no pool."""
     rows: dict[str, list[Executor]] = field(default_factory=dict)
-    awaited_gpus: dict[str, int] = field(default_factory=dict)
     """The same executors by node."""
+    awaited_gpus: dict[str, int] = field(default_factory=dict)
+    """GPUs that others hold and that are to come, by node."""
 
     def of_kinds(self, kinds: Iterable[str]) -> list[Executor]:
         """Executors of these kinds, in the order in which they came."""

@@ -327,6 +327,20 @@ def test_work_for_a_gpu_that_went_away_fails_after_some_patience() -> None:
     assert bench.now >= BACK_OFF.patience_seconds
 
 
+def test_what_needs_a_gpu_waits_while_others_hold_one() -> None:
+    bench = Bench(nodes=())
+    cpu = ev.DeviceSlots("cpu", "cpu", 1)
+    gpu = ev.DeviceSlots("GPU-1", "gpu", 1)
+    bench.send(ev.NodeUp, node_state("n1"), (cpu,), 1)
+    assert not bench.submit(bundle_of("a", codelet=GPU_ONLY))
+    bench.now += 1000.0
+    assert not pick(bench.send(ev.Tick), ev.FailGraph)
+    assert started(bench.send(ev.NodeUp, node_state("n1"), (cpu, gpu))) == ["a"]
+    bench.send(ev.NodeUp, node_state("n1"), (cpu,))  # nobody else has it: it is gone
+    refused = only(bench.submit(bundle_of("b", codelet=GPU_ONLY), graph="h"), ev.FailGraph)
+    assert isinstance(refused.error, NoSuitableDeviceError)
+
+
 def test_a_gpu_that_comes_back_in_time_takes_the_waiting_work() -> None:
     bench = Bench()
     bench.node_up("n1", gpus=["GPU-1"])
