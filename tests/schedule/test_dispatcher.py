@@ -18,6 +18,7 @@ from agentic_ray.errors import (
 from agentic_ray.graph import Bundle, Codelet, Ref, Resources, Task
 from agentic_ray.schedule import Dispatcher, LoadBalance, Placement, Policy, RetryRules
 from agentic_ray.schedule import events as ev
+from agentic_ray.schedule.policies import get_policy
 from agentic_ray.telemetry.state import ClusterState, NodeState
 
 C = TypeVar("C")
@@ -761,10 +762,14 @@ def test_a_silent_node_gets_no_new_work_until_it_reports_again() -> None:
     assert len(started(back)) == 4
 
 
-def test_when_every_node_is_silent_work_waits() -> None:
-    bench = Bench()
+@pytest.mark.parametrize("policy", ["load_balance", "predictive"])
+def test_when_every_node_is_silent_work_waits(policy: str) -> None:
+    bench = Bench(get_policy(policy))
+    earlier = bench.submit(bundle_of("a"), bundle_of("b", "a"))
+    bench.finish(only(bench.finish(only(earlier, ev.Start)), ev.Start))
     silent = replace(node_state("n1"), heartbeat_age_seconds=60.0)
     bench.send(ev.Telemetry, ClusterState((silent,), 0.0))
-    assert bench.submit(bundle_of("b")) == []
+    urgent = bench.submit(bundle_of("c"), graph="second", priority=1)
+    assert urgent == []
     spoken = replace(silent, heartbeat_age_seconds=0.0)
-    assert started(bench.send(ev.Telemetry, ClusterState((spoken,), 0.0))) == ["b"]
+    assert started(bench.send(ev.Telemetry, ClusterState((spoken,), 0.0))) == ["c"]

@@ -1,0 +1,200 @@
+"""`Chaos`: kills processes of one Ray cluster at random times, to see that the work survives."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, get_args
+
+import psutil
+
+from agentic_ray.errors import InvalidArgumentError
+from agentic_ray.runtime.processes import RayProcess, processes_of, session_name
+
+_logger = logging.getLogger("agentic_ray")
+
+Kind = Literal["worker", "executor", "node", "master"]
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """One process that was killed.
+
+    Parameters
+    ----------
+    at : float
+        Seconds since the epoch.
+    kind : {"worker", "executor", "node", "master"}
+    pid : int
+    title : str
+        What the process called itself, e.g. ``"ray::CpuExecutor"``.
+    """
+
+    at: float
+    kind: Kind
+    pid: int
+    title: str
+
+
+class Chaos:
+    """Kill (SIGKILL) worker, executor, node and master processes at random, while in its block.
+
+    Only processes on this machine that belong to the Ray cluster which the calling process has
+    joined: its raylets, and the worker processes that these have started. Never the calling
+    process, one that started it, or the head's raylet, without which there is no cluster.
+
+    Parameters
+    ----------
+    seed : int
+        Fixes the times and the choices. (What there is to choose from is up to the run.)
+    every_seconds : float
+        Time between two kills, on average: each pause is drawn from half to one and a half
+        times this.
+    kinds : sequence of {"worker", "executor", "node", "master"}
+        What may die. One kind is drawn first, evenly, and then one process of it, so that rare
+        kinds are not spared. A kind that has no process then is passed over.
+
+        ``worker``: a worker process, idle or running a function; ``executor``: the actor that
+        runs codelets on a node or a GPU; ``node``: a raylet, and with it all that runs there;
+        ``master``: a `Master` in an actor, and the processes named by ``masters``.
+    masters : callable, optional
+        Gives the numbers of further processes that count as masters, e.g. of an
+        ``agentic-ray serve`` that you have started.
+    least_age_seconds : float
+        Younger nodes, executors and masters are spared: what comes to replace one gets to work.
+    least_nodes : int
+        Nodes besides the head that are left alive; no node is killed below that.
+    on_kill : callable, optional
+        Told each `Kill` right after it, in the thread that kills: the place to start a new node.
+        What it raises ends the chaos, and is raised on leaving the block.
+
+    Attributes
+    ----------
+    kills : list of Kill
+        What was killed, in order.
+
+    Raises
+    ------
+    InvalidArgumentError
+        An argument cannot be used.
+    SessionError
+        On entering: this process has joined no Ray cluster.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> from agentic_ray.testing import Chaos
+    >>> with Chaos(seed=1, every_seconds=0.5, kinds=("worker", "executor")) as chaos:
+    ...     total = ar.map_reduce(lambda x: x * x, range(100_000), lambda a, b: a + b)
+    >>> assert total == 333328333350000
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        every_seconds: float = 2.0,
+        kinds: Sequence[Kind] = ("worker", "executor", "node"),
+        masters: Callable[[], Iterable[int]] = tuple,
+        least_age_seconds: float = 5.0,
+        least_nodes: int = 0,
+        on_kill: Callable[[Kill], None] | None = None,
+    ) -> None:
+        unknown = [kind for kind in kinds if kind not in get_args(Kind)]
+        if unknown or not kinds:
+            raise InvalidArgumentError(
+                f"kinds must be some of {', '.join(get_args(Kind))}, not {list(kinds)}"
+            )
+        if not 0 < every_seconds <= threading.TIMEOUT_MAX / 2:
+            raise InvalidArgumentError(f"every_seconds must be > 0, not {every_seconds}")
+        self.kills: list[Kill] = []
+        self._random = random.Random(seed)
+        self._every_seconds = every_seconds
+        self._kinds = tuple(kinds)
+        self._masters = masters
+        self._least_age_seconds = least_age_seconds
+        self._least_nodes = least_nodes
+        self._on_kill = on_kill
+        self._session = ""
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> Chaos:
+        self._session = session_name()
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._main, name="chaos", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._error is not None and error is None:
+            raise self._error
+
+    def kill_one(self) -> Kill | None:
+        """Kill one process now; None if there is none of the kinds. Called in the block."""
+        for kind in self._random.sample(self._kinds, len(self._kinds)):
+            candidates = self._candidates(kind)
+            if not candidates:
+                continue
+            chosen = self._random.choice(candidates)
+            if not _kill(chosen):
+                continue
+            kill = Kill(time.time(), kind, chosen.pid, chosen.title)
+            self.kills.append(kill)
+            _logger.info("chaos: killed %s %d (%s)", kill.kind, kill.pid, kill.title)
+            return kill
+        return None
+
+    def _main(self) -> None:
+        try:
+            while not self._stop.wait(self._every_seconds * self._random.uniform(0.5, 1.5)):
+                kill = self.kill_one()
+                if kill is not None and self._on_kill is not None:
+                    self._on_kill(kill)
+        except BaseException as error:  # raised again when the block is left
+            self._error = error
+
+    def _candidates(self, kind: Kind) -> list[RayProcess]:
+        found = [process for process in processes_of(self._session) if process.role == kind]
+        if kind == "node" and len(found) <= self._least_nodes:
+            return []
+        if kind == "master":
+            for pid in self._masters():
+                if pid == os.getpid():
+                    raise InvalidArgumentError("masters names the calling process itself")
+                try:
+                    process = psutil.Process(pid)
+                    found.append(RayProcess("master", pid, process.create_time(), process.name()))
+                except psutil.NoSuchProcess:
+                    continue
+        if kind == "worker":
+            return found
+        latest = time.time() - self._least_age_seconds
+        return [process for process in found if process.started_at <= latest]
+
+
+def _kill(chosen: RayProcess) -> bool:
+    """SIGKILL; False if the process has ended, though its number may be another's by now."""
+    try:
+        process = psutil.Process(chosen.pid)
+        if process.create_time() != chosen.started_at or process.status() == "zombie":
+            return False
+        process.kill()
+    except psutil.NoSuchProcess:
+        return False
+    return True
