@@ -16,7 +16,9 @@ import uvicorn
 
 from agentic_ray.cli import doctor
 from agentic_ray.cli.app import cli, run_cli
+from agentic_ray.cli.simulate import WORKLOAD_NAMES
 from agentic_ray.master import Master, Registry
+from agentic_ray.schedule.workloads import WORKLOADS
 from agentic_ray.service.http import create_app
 from agentic_ray.telemetry import GpuState
 
@@ -50,10 +52,15 @@ def test_there_are_the_commands_that_are_real() -> None:
                 "nodes",
                 "serve",
                 "doctor",
+                "simulate",
             ]
         )
         == COMMANDS
     )
+
+
+def test_the_help_of_simulate_names_all_workloads() -> None:
+    assert sorted(WORKLOADS) == sorted(WORKLOAD_NAMES)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

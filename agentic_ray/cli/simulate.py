@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from agentic_ray.cli import options
 from agentic_ray.errors import InvalidArgumentError
-from agentic_ray.schedule.gantt import gantt_svg
-from agentic_ray.schedule.simulate import simulate as run_simulation
-from agentic_ray.schedule.wfformat import parse_wfformat
-from agentic_ray.schedule.workloads import WORKLOADS, Workload, get_workload
+
+if TYPE_CHECKING:
+    from agentic_ray.schedule.workloads import Workload
+
+WORKLOAD_NAMES = ("kmeans", "map_reduce", "random_layered", "tiled_cholesky", "tsqr")
+# (Named here, so that --help need not load the simulator and NumPy with it.)
 
 
 @click.command()
@@ -20,7 +23,7 @@ from agentic_ray.schedule.workloads import WORKLOADS, Workload, get_workload
     "--workload",
     required=True,
     metavar="NAME|FILE.json",
-    help=f"One of {', '.join(sorted(WORKLOADS))}, or a file in WfCommons' WfFormat.",
+    help=f"One of {', '.join(WORKLOAD_NAMES)}, or a file in WfCommons' WfFormat.",
 )
 @click.option("--nodes", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option(
@@ -56,6 +59,9 @@ def simulate(
     as_json: bool,
 ) -> None:
     """Simulate a workload on nodes of one slot, of mixed speeds, every fourth with a GPU."""
+    from agentic_ray.schedule.gantt import gantt_svg
+    from agentic_ray.schedule.simulate import simulate as run_simulation
+
     result = run_simulation(
         _workload(workload),
         nodes,
@@ -80,6 +86,9 @@ def simulate(
 
 
 def _workload(name: str) -> Workload:
+    from agentic_ray.schedule.wfformat import parse_wfformat
+    from agentic_ray.schedule.workloads import get_workload
+
     if not name.endswith(".json"):
         return get_workload(name)
     try:

@@ -20,7 +20,7 @@ from agentic_ray.runtime.execute import Payload, run_payload
 from agentic_ray.telemetry.collector import Collector, NodeReport
 
 RAY_RETRIES = 1
-"""How often Ray itself re-runs a call whose process died, before the Dispatcher is told."""
+"""How often Ray re-runs an executor's call whose process died, before the Dispatcher is told."""
 
 _CANCELLED_KEPT_SECONDS = 60.0
 
@@ -139,7 +139,10 @@ def answer(results: tuple[Any, ...]) -> Any:
     return results[0] if len(results) == 1 else results
 
 
-process_lane = ray.remote(num_cpus=0, max_retries=RAY_RETRIES)(_run_in_process)
+process_lane = ray.remote(num_cpus=0, max_retries=0)(_run_in_process)
+# No retries by Ray here: a task that was cancelled by force may be among those it runs again
+# (https://github.com/ray-project/ray/issues/54260). The Dispatcher retries, and what is lost is
+# computed again from the task graph.
 
 
 def start_cpu_executor(node_id: str, slots: int, threads: int) -> Any:

@@ -26,7 +26,7 @@ _SKIPPED = 31
 """After so many observations of a codelet, of those that come within a tenth of what was expected
 so many in a row are only counted."""
 _MOST_SETTLED = 1 << 16
-_TYPICAL_SECONDS = 1e-2
+_TYPICAL_SECONDS = 5e-2
 _KEPT_ERRORS = 4096
 
 

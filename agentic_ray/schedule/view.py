@@ -26,14 +26,24 @@ GPU_AHEAD_PER_SLOT = 3
 """The same for a GPU, as far as its memory admits them: their inputs are copied to the device
 while another bundle computes, and small ones share it."""
 
+SHORT_SECONDS = 0.02
+"""Behind bundles predicted to be shorter more are sent ahead: on a busy machine a round trip takes
+longer than one of them."""
+SHORT_AHEAD_PER_SLOT = 3
+
 LONG_SECONDS = 0.3
 """Nothing is sent ahead behind bundles predicted to take longer: a round trip is nothing to them,
 and what has not been sent can still go elsewhere."""
 
 
-def ahead_per_slot(kind: str) -> int:
-    """Bundles sent ahead to a slot of a device of this kind."""
-    return GPU_AHEAD_PER_SLOT if kind == "gpu" else PREFETCH_PER_SLOT
+def ahead_per_slot(kind: str, seconds: float) -> int:
+    """Bundles sent ahead to a slot of a device of this kind, behind others that are predicted to
+    take ``seconds`` each (0: there are none)."""
+    if kind == "gpu":
+        return GPU_AHEAD_PER_SLOT if seconds <= LONG_SECONDS else 0
+    if 0 < seconds < SHORT_SECONDS:
+        return SHORT_AHEAD_PER_SLOT
+    return PREFETCH_PER_SLOT if seconds <= LONG_SECONDS else 0
 
 
 @dataclass(slots=True, eq=False)
@@ -74,8 +84,9 @@ class Executor:
         if not self.healthy or self.silent:
             return 0
         room = self.slots - self.in_flight
-        if not (opaque or self.wide or self.backlog_seconds > LONG_SECONDS * self.in_flight):
-            room += self.slots * ahead_per_slot(self.kind)
+        if not (opaque or self.wide):
+            mean = self.backlog_seconds / self.in_flight if self.in_flight else 0.0
+            room += self.slots * ahead_per_slot(self.kind, mean)
         return room if room > 0 else 0
 
     def admits(self, resources: Resources, opaque: bool = False) -> bool:

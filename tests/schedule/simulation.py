@@ -26,7 +26,7 @@ from agentic_ray.graph import Bundle, Codelet, Ref, Resources, Task, TaskGraph, 
 from agentic_ray.schedule import ClusterView, CostModel, Dispatcher, Placement, Policy, RetryRules
 from agentic_ray.schedule import events as ev
 from agentic_ray.schedule.policies import get_policy
-from agentic_ray.schedule.view import Executor, ahead_per_slot
+from agentic_ray.schedule.view import SHORT_SECONDS, Executor, ahead_per_slot
 from agentic_ray.telemetry.state import ClusterState, NodeState
 
 HORIZON_SECONDS = 10.0
@@ -493,7 +493,7 @@ class Simulation:
             return  # alone, it may be larger than the device
         widths = [_width(device, part) for part in [*(o.part.bundle for o in others), offered]]
         alone = offered.opaque or max(widths) > 1
-        ahead = 0 if alone else ahead_per_slot(device.slots.kind)
+        ahead = 0 if alone else ahead_per_slot(device.slots.kind, SHORT_SECONDS / 2)  # the most
         slots = device.slots.slots
         self._check(sum(widths) <= slots * (1 + ahead), f"{widths} started on {slots} slots")
         memory = device.slots.memory_bytes
