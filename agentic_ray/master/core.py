@@ -85,10 +85,13 @@ class MasterCore:
     max_running : int
         Places: workloads that run at once.
     limits : QueueLimits
+    held : bool
+        Start nothing before `begin`.
     """
 
-    def __init__(self, max_running: int, limits: QueueLimits) -> None:
+    def __init__(self, max_running: int, limits: QueueLimits, *, held: bool = False) -> None:
         self._max_running = max_running
+        self._held = held
         self._queue = JobQueue(limits)
         self._live: dict[str, _Live] = {}
         self._places = 0
@@ -107,6 +110,11 @@ class MasterCore:
     def running(self) -> int:
         """Places taken."""
         return self._places
+
+    @property
+    def held(self) -> bool:
+        """Jobs wait for `begin`."""
+        return self._held
 
     @property
     def idle(self) -> bool:
@@ -159,6 +167,11 @@ class MasterCore:
             self._queue.push(record)
             commands.append(Show(record))
         return commands + self._start_next(now)
+
+    def begin(self, now: float) -> list[Command]:
+        """From now on jobs are started."""
+        self._held = False
+        return self._start_next(now)
 
     def submit(self, record: JobRecord) -> list[Command]:
         """Accept a job, as far as deciding goes; nobody may be told before `written`.
@@ -283,7 +296,7 @@ class MasterCore:
 
     def _start_next(self, now: float) -> list[Command]:
         commands: list[Command] = []
-        while not self._halted and self._places < self._max_running:
+        while not (self._halted or self._held) and self._places < self._max_running:
             job_id = self._queue.pop(now)
             if job_id is None:
                 break

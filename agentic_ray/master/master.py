@@ -120,6 +120,8 @@ class Master:
     on_lost : callable, optional
         Told, from another thread, when the journal is lost to another master or damaged; this
         master has stopped then.
+    held : bool
+        Accept jobs, but start none before `begin`.
 
     Raises
     ------
@@ -148,6 +150,7 @@ class Master:
         store: JobStore | None = None,
         cache_bytes: int = CACHE_BYTES,
         on_lost: Callable[[JournalError], None] | None = None,
+        held: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         for name, value, optional in (
@@ -169,7 +172,7 @@ class Master:
         limits = QueueLimits(
             max_queued, max_queued_per_user, max_running_per_user, float(ageing_seconds)
         )
-        self._core = MasterCore(max_running, limits)
+        self._core = MasterCore(max_running, limits, held=held)
         self._scopes: dict[str, JobScope] = {}
         self._receipts: dict[str, _Receipt] = {}
         self._handles: weakref.WeakValueDictionary[str, Job] = weakref.WeakValueDictionary()
@@ -194,6 +197,16 @@ class Master:
         except BaseException:
             self._store.close()
             raise
+
+    def begin(self) -> None:
+        """Start jobs, after having been ``held``."""
+        with self._changed:
+            self._carry_out(self._core.begin(self._clock()))
+
+    @property
+    def held(self) -> bool:
+        """Whether jobs wait for `begin`."""
+        return self._core.held
 
     # --- intake ------------------------------------------------------------------------
 

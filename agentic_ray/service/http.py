@@ -107,10 +107,13 @@ def create_app(
 
     @app.get("/healthz")
     def healthz() -> Response:
-        return JsonResponse({"status": "ok"})
+        # Starting is no reason to be restarted: jobs are accepted.
+        return JsonResponse({"status": "starting" if master.held else "ok"})
 
     @app.get("/cluster")
     def cluster_state() -> Response:
+        if master.held:
+            raise RequestError(503, "Ray is starting; jobs are accepted", "Starting")
         return JsonResponse(plain((cluster or _session_cluster)().to_dict()))
 
     @app.get("/metrics")

@@ -15,7 +15,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from agentic_ray.errors import JournalError, SessionError
+from agentic_ray.errors import SessionError
 from agentic_ray.master import JobStore, Journal, Master, load_workloads
 from agentic_ray.master.master import CACHE_BYTES
 from agentic_ray.service.bodies import error_body
@@ -82,6 +82,8 @@ def check_exposure(host: str, token: str | None) -> None:
 def serve(settings: ServerSettings, announce: Callable[[str], None] = print) -> int:
     """Serve until SIGTERM or SIGINT; call it in the main thread.
 
+    Jobs are accepted at once, and run as soon as Ray has started.
+
     On a signal no more jobs are taken; those accepted go on for ``drain_seconds``, and their
     status can be asked for meanwhile. A second signal ends at once.
 
@@ -110,19 +112,12 @@ def serve(settings: ServerSettings, announce: Callable[[str], None] = print) -> 
     try:
         for path in settings.workloads:
             load_workloads(path)
-        # Before Ray is loaded, so that mistakes in the arguments are told at once.
         store = None if settings.journal is None else Journal(settings.journal)
-        from agentic_ray import runtime
-
         try:
-            runtime.init(settings.address, num_cpus=settings.num_cpus, progress=False)
-            # Ray's own handler would end the process without draining.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
             return _serve_jobs(settings, store, listener, lambda: announce(f"serving on {url}"))
         finally:
             if store is not None:
                 store.close()
-            runtime.shutdown()
     finally:
         listener.close()
 
@@ -135,10 +130,10 @@ def _serve_jobs(
 ) -> int:
     """Serve with a master until a signal; the exit code."""
     servers: list[_Server] = []
-    lost: list[JournalError] = []
+    failures: list[BaseException] = []
 
-    def stop(error: JournalError) -> None:
-        lost.append(error)
+    def stop(error: BaseException) -> None:
+        failures.append(error)
         for server in servers:
             server.should_exit = True
 
@@ -150,15 +145,43 @@ def _serve_jobs(
         store=store,
         cache_bytes=settings.cache_bytes,
         on_lost=stop,
+        held=True,
     )
-    server = _Server(settings, master, started)
+    ray = threading.Thread(target=_start_ray, args=(settings, master, stop), name="start Ray")
+
+    def serving() -> None:
+        started()
+        ray.start()  # not before: loading it takes a second in which nothing else moves
+
+    server = _Server(settings, master, serving)
     servers.append(server)
-    if not lost:
-        server.run(sockets=[listener])
-    master.close(drain=False)
-    if lost:
-        raise lost[0]
+    try:
+        if not failures:
+            server.run(sockets=[listener])
+    finally:
+        master.close(drain=False)
+        if ray.ident is not None:
+            ray.join()
+            from agentic_ray import runtime
+
+            runtime.shutdown()
+    if failures:
+        raise failures[0]
     return 130 if server.stopped_by == signal.SIGINT else 0
+
+
+def _start_ray(
+    settings: ServerSettings, master: Master, failed: Callable[[BaseException], None]
+) -> None:
+    """Start or join Ray, then run jobs."""
+    try:
+        from agentic_ray import runtime
+
+        runtime.init(settings.address, num_cpus=settings.num_cpus, progress=False)
+    except BaseException as error:  # raised in the main thread, which waits for the server
+        failed(error)
+    else:
+        master.begin()
 
 
 class _Server(uvicorn.Server):

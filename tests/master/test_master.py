@@ -152,6 +152,24 @@ def test_no_more_jobs_run_at_once_than_may(master: Master, gate: Gate) -> None:
     assert gate.most == 2
 
 
+def test_a_held_master_accepts_jobs_and_starts_them_later(registry: Registry) -> None:
+    with Master(workloads=registry, held=True) as held:
+        jobs = [held.submit("echo", i) for i in range(3)]
+        late = held.submit("echo", 3, deadline_seconds=0.05)
+        with pytest.raises(JobTimeoutError, match="deadline"):
+            late.result(10)
+        with pytest.raises(JobTimeoutError, match="queued"):
+            jobs[0].result(0.1)
+        assert jobs[2].cancel()
+        assert held.held
+        held.begin()
+        assert [job.result(10) for job in jobs[:2]] == [0, 1]
+        assert not held.held
+        assert held.submit("echo", 4).result(10) == 4
+        with pytest.raises(JobCancelledError):
+            jobs[2].result(10)
+
+
 def test_a_full_queue_refuses(master: Master, gate: Gate) -> None:
     for i in range(7):
         master.submit("gate", i)

@@ -236,6 +236,18 @@ def test_health_cluster_metrics_and_description(client: TestClient) -> None:
     assert "data" in str(schema["paths"]["/submit"]["post"]["requestBody"])
 
 
+def test_while_ray_starts_jobs_are_accepted() -> None:
+    with Master(held=True) as held:
+        client = client_of(held)
+        assert client.get("/healthz").json() == {"status": "starting"}
+        assert "Ray is starting" in refusal(client.get("/cluster"), 503)
+        answer = client.post("/submit", json={"data": []})
+        assert answer.status_code == 202
+        status = client.get(f"/status/{answer.json()['task_id']}").json()
+        assert status["state"] == "queued"
+        held.cancel(answer.json()["task_id"])
+
+
 def test_an_error_inside_is_told_without_its_traceback(master: Master) -> None:
     def broken() -> ClusterState:
         raise RuntimeError("secret detail")

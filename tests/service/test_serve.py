@@ -138,6 +138,7 @@ def test_the_client(client: Client) -> None:
     assert client.result(client.submit({"data": [10**200]}), 60) == 10**400
     assert client.result(client.submit({"data": []}), 60) == 0
     assert client.jobs(limit=2)[0]["state"] == "succeeded"
+    # (not before: until Ray has started there is no cluster)
     assert client.cluster()["nodes"][0]["cpus_total"] == 2
 
 
@@ -280,7 +281,7 @@ def test_sigterm_lets_accepted_jobs_finish_and_leaves_no_process(tmp_path: Path)
     server = Server("--workloads", str(file))
     try:
         with Client(server.url) as client:
-            client.submit("one", workload="mark")
+            client.submit("one", workload="mark")  # also while Ray starts
         began = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - began < 15
