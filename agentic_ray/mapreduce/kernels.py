@@ -133,6 +133,10 @@ def implementations(function: Any) -> tuple[Callable[..., Any] | None, Callable[
     return function, None
 
 
+def _has_effects(function: Any) -> bool:
+    return isinstance(function, Kernel) and function.codelet.has_effects
+
+
 def name_of(function: Any) -> str:
     if isinstance(function, Kernel):
         return function.codelet.name.rpartition(".")[2]
@@ -150,6 +154,7 @@ def chunk_codelet(map_fn: Any, reduce_fn: Any) -> Codelet:
         None if cpu is None else MapChunk(cpu, reduce_cpu),
         None if gpu is None else MapChunk(gpu, reduce_gpu or reduce_cpu),
         opaque=not isinstance(map_fn, Kernel),
+        has_effects=_has_effects(map_fn) or _has_effects(reduce_fn),
         host_inputs=True,  # a chunk is a small part of the array it is cut from
     )
 
@@ -166,4 +171,5 @@ def combine_codelet(map_fn: Any, reduce_fn: Any, *, optional: bool) -> Codelet:
         gpu,
         cost=CostHint(items=0),
         opaque=not isinstance(map_fn, Kernel),
+        has_effects=_has_effects(reduce_fn),
     )

@@ -356,7 +356,10 @@ class Loop:
             )
         self._calls[command.bundle_id, command.attempt] = call
         if command.attempt and (run := self._runs.get(command.graph_id)):
-            run.log("retry", bundle.key, placement.node_id, f"attempt {command.attempt + 1}")
+            kind, text = "retry", f"attempt {command.attempt + 1}"
+            if command.copy:
+                kind, text = "second copy", placement.reason
+            run.log(kind, bundle.key, placement.node_id, text)
         refs[0].future().add_done_callback(
             lambda future, i=command.bundle_id, a=command.attempt: self._inbox.put(
                 _Answer(i, a, future)

@@ -42,7 +42,6 @@ from agentic_ray.schedule.events import (
     ValueLost,
 )
 from agentic_ray.schedule.placement import Policy
-from agentic_ray.schedule.placing import Placer
 from agentic_ray.schedule.ranks import mean_seconds, upward_ranks
 from agentic_ray.schedule.records import (
     Attempt,
@@ -54,6 +53,7 @@ from agentic_ray.schedule.records import (
     traits_of,
 )
 from agentic_ray.schedule.refusal import no_device, refusal
+from agentic_ray.schedule.speculation import SpeculationRules, Speculator
 from agentic_ray.schedule.view import Executor
 from agentic_ray.telemetry.collector import DEFAULT_INTERVAL_SECONDS
 from agentic_ray.telemetry.health import is_silent
@@ -73,10 +73,10 @@ _TRANSITIONS: dict[type, str] = {
 """Which method takes an event in; a Tick only lets time pass."""
 
 
-__all__ = ["Dispatcher", "RetryRules"]
+__all__ = ["Dispatcher", "RetryRules", "SpeculationRules"]
 
 
-class Dispatcher(Placer):
+class Dispatcher(Speculator):
     """See the module. ``handle`` is the whole interface; the rest are read-only questions."""
 
     def __init__(
@@ -85,9 +85,10 @@ class Dispatcher(Placer):
         model: CostModel | None = None,
         retry: RetryRules | None = None,
         *,
+        speculation: SpeculationRules | None = None,
         report_seconds: float = DEFAULT_INTERVAL_SECONDS,
     ) -> None:
-        super().__init__(policy, model or CostModel())
+        super().__init__(policy, model or CostModel(), speculation or SpeculationRules())
         self.retry = retry or RetryRules()
         self.report_seconds = report_seconds
         self.next_bundle_id = 0
@@ -111,8 +112,14 @@ class Dispatcher(Placer):
 
     @property
     def next_wakeup_seconds(self) -> float | None:
-        """When a Tick is needed for a delayed retry or a lost patience, on the adapter's clock."""
+        """When a Tick is needed: a delayed retry, a lost patience, a look at what may be late.
+
+        On the adapter's clock; None: not before something else happens.
+        """
         due = [since + self.retry.patience_seconds for since in self._stranded.values()]
+        look = self._next_look_seconds
+        if look is not None:
+            due.append(look)
         return min([*due, *(entry[0] for entry in self._delayed[:1])], default=None)
 
     @property
@@ -130,12 +137,14 @@ class Dispatcher(Placer):
             attempt = self._attempts.get((event.bundle_id, event.attempt))
             if attempt is not None:
                 attempt.started = True
+                attempt.begun_seconds = event.time
             return self._commands
         method = _TRANSITIONS.get(type(event))
         if method is not None:
             getattr(self, method)(event)
         self._wake_delayed()
         self._schedule()
+        self._speculate()
         self._give_up_stranded()
         if isinstance(event, Tick):
             self._request_resources()
@@ -225,6 +234,7 @@ class Dispatcher(Placer):
         if record.done or graph.over:
             return
         record.done = True
+        self._learn_from_late(attempt, event.seconds)
         self._cancel_attempts(record)
         unwanted = []
         for info in event.values:
@@ -284,6 +294,9 @@ class Dispatcher(Placer):
         if attempt is None:
             return
         record = attempt.record
+        if attempt.cancelled:
+            self._retry(record, event.error)  # whatever it says; its values may be needed anew
+            return
         if event.cause == "memory" and "cpu" in record.lane[0]:
             self._send_to_cpu(record, f"its GPU had too little memory: {event.error}")
         if event.cause == "input_lost":
@@ -297,9 +310,11 @@ class Dispatcher(Placer):
 
         Nothing of the kind if nobody waits for it any more.
         """
-        if record.running or record.done or record.graph.over:
+        if record.done or record.graph.over or (record.running and not final):
             return
         if self._is_spare(record):
+            if record.running:
+                return
             record.done = True
             released = self._drop_uses(record.graph, record.bundle.inputs)
             if released:
@@ -381,9 +396,9 @@ class Dispatcher(Placer):
         executor.healthy = False
         for key in sorted(executor.attempts):
             attempt = self._attempts[key]
+            attempt.record.losses += not attempt.cancelled
             self._cancel(key, attempt)
             self._end_attempt(*key)
-            attempt.record.losses += 1
             self._retry(attempt.record, ExecutorLostError(reason))
 
     def _lose(self, graph: Graph, keys: Iterable[str]) -> None:

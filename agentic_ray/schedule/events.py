@@ -186,7 +186,8 @@ Event = (
 @dataclass(frozen=True, slots=True)
 class Start:
     """``gpu_memory_bytes`` is the predicted working set on a GPU, ``parts`` in how many parts
-    along its chunk axis the bundle is to run there from the outset."""
+    along its chunk axis the bundle is to run there from the outset. ``copy``: another attempt is
+    under way and late; the first to finish wins."""
 
     graph_id: str
     bundle_id: int
@@ -195,6 +196,7 @@ class Start:
     placement: Placement
     gpu_memory_bytes: int = 0
     parts: int = 1
+    copy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ class Placer:
         if found is not None:
             found.record.running -= 1
             executor = found.executor
-            executor.attempts.discard((bundle_id, attempt))
+            executor.attempts.pop((bundle_id, attempt), None)
             executor.give_back(found.resources)
             executor.ended(self.view.now_seconds, found.predicted_seconds)
             self._touch(executor)
@@ -425,7 +425,13 @@ class Placer:
         record.note = f"not on a GPU: {why}"
 
     def _start(
-        self, record: Record, placement: Placement, resources: Resources, parts: int = 1
+        self,
+        record: Record,
+        placement: Placement,
+        resources: Resources,
+        parts: int = 1,
+        *,
+        copy: bool = False,
     ) -> None:
         executor = self.view.executors[placement.node_id, placement.device]
         attempt = record.attempts
@@ -434,12 +440,16 @@ class Placer:
         record.queued = False
         predicted = self._seconds(placement, executor)
         executor.take(resources)
-        executor.sent(self.view.now_seconds, predicted)
-        executor.attempts.add((record.bundle_id, attempt))
+        now = self.view.now_seconds
+        executor.sent(now, predicted)
+        executor.attempts[record.bundle_id, attempt] = None
         self._touch(executor)
         if record.note:
             placement = replace(placement, reason=f"{placement.reason}; {record.note}")
-        self._attempts[record.bundle_id, attempt] = Attempt(record, executor, resources, predicted)
+        begun = now if executor.in_flight <= executor.slots else None
+        self._attempts[record.bundle_id, attempt] = Attempt(
+            record, executor, resources, predicted, now, begun
+        )
         need = resources.gpu_memory_bytes if executor.kind == "gpu" else 0
         self._commands.append(
             Start(
@@ -450,6 +460,7 @@ class Placer:
                 placement,
                 need,
                 parts,
+                copy,
             )
         )
 

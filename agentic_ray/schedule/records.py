@@ -97,12 +97,15 @@ class Graph:
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One try of a bundle on an executor."""
+    """One try of a bundle on an executor. ``begun_seconds`` None: it was sent ahead and is not
+    known to have begun."""
 
     record: Record
     executor: Executor
     resources: Resources
     predicted_seconds: float
+    sent_seconds: float
+    begun_seconds: float | None
     started: bool = False
     cancelled: bool = False
 

@@ -54,7 +54,8 @@ class Executor:
     a CPU device, one on a GPU. ``wide`` of them belong to bundles of several slots.
     ``backlog_seconds`` is the predicted work in flight, divided by nothing; ``speed`` is the
     device's speed relative to the cost model's reference. ``planned`` are bundles that a policy
-    placed here and that have not been sent, most urgent first. A ``silent`` one is on a node that
+    placed here and that have not been sent, most urgent first; ``attempts`` are those that have, in
+    that order. A ``silent`` one is on a node that
     has stopped reporting and gets nothing new.
     """
 
@@ -77,7 +78,7 @@ class Executor:
     free_at_seconds: float = 0.0
     planned: list[Planned] = field(default_factory=list)
     planned_seconds: float = 0.0
-    attempts: set[tuple[int, int]] = field(default_factory=set)
+    attempts: dict[tuple[int, int], None] = field(default_factory=dict)
 
     def room(self, opaque: bool = False) -> int:
         """How many more bundles it takes. Opaque ones are processes: none is sent ahead."""

@@ -25,6 +25,7 @@ from agentic_ray.errors import (
 from agentic_ray.graph import Bundle, Codelet, Ref, Resources, Task, TaskGraph, bundle
 from agentic_ray.schedule import ClusterView, CostModel, Dispatcher, Placement, Policy, RetryRules
 from agentic_ray.schedule import events as ev
+from agentic_ray.schedule.dispatcher import SpeculationRules
 from agentic_ray.schedule.policies import get_policy
 from agentic_ray.schedule.view import SHORT_SECONDS, Executor, ahead_per_slot
 from agentic_ray.telemetry.state import ClusterState, NodeState
@@ -45,6 +46,7 @@ _CPU = Codelet("on_cpu", _nothing)
 _BOTH = Codelet("on_both", _nothing, _nothing)
 _GPU = Codelet("on_gpu", None, _nothing)
 _OPAQUE = Codelet("opaque", _nothing, opaque=True)
+_EFFECTS = Codelet("effects", _nothing, has_effects=True)
 
 
 class SimulationFailure(AssertionError):
@@ -116,7 +118,8 @@ class _Node:
 
 @dataclass(slots=True)
 class _Part:
-    """A bundle as the model sees it."""
+    """A bundle as the model sees it. ``running`` counts its attempts under way, ``live`` those
+    whose values are awaited."""
 
     bundle: Bundle
     bundle_id: int
@@ -124,6 +127,7 @@ class _Part:
     completed: int = 0
     failures: int = 0
     losses: int = 0
+    running: int = 0
     live: int = 0
     cpu_only: bool = False
 
@@ -157,7 +161,21 @@ class _Attempt:
     part: _Part
     place: tuple[str, str]
     memory_bytes: int
+    sent: float
     cancelled: bool = False
+    superseded: bool = False
+    awaited: bool = True
+
+    def supersede(self) -> None:
+        """Another attempt of the same bundle was quicker."""
+        self.superseded = True
+        if self.awaited:
+            self.awaited = False
+            self.part.live -= 1
+
+    def end(self) -> None:
+        self.part.running -= 1
+        self.part.live -= self.awaited
 
 
 class Simulation:
@@ -176,7 +194,13 @@ class Simulation:
             patience_seconds=3.0,
         )
         self.policy = self._pick_policy()
-        self.dispatcher = Dispatcher(self.policy, retry=self.retry)
+        self.speculation = SpeculationRules(
+            floor_seconds=rng.choice((0.5, 2.0)),
+            factor=rng.choice((1.0, 2.0)),
+            deviations=rng.choice((0.0, 3.0)),
+            enabled=rng.random() < 0.8,
+        )
+        self.dispatcher = Dispatcher(self.policy, retry=self.retry, speculation=self.speculation)
         self.fault_rate = rng.choice((0.0, 0.02, 0.1, 0.3))
         self.inline_rate = rng.choice((0.0, 0.3, 1.0))
         self.gpu_rate = rng.choice((0.0, 0.5))
@@ -236,7 +260,7 @@ class Simulation:
         for i in range(rng.randint(1, 14)):
             known = [task.key for task in tasks]
             inputs = rng.sample(known, min(len(known), rng.choice((0, 1, 1, 2, 3))))
-            codelet = rng.choice((_CPU, _CPU, _CPU, _OPAQUE, _BOTH, _BOTH, _GPU))
+            codelet = rng.choice((_CPU, _CPU, _CPU, _OPAQUE, _EFFECTS, _BOTH, _BOTH, _GPU))
             if codelet is _GPU and rng.random() > self.gpu_rate:
                 codelet = _BOTH
             resources = Resources(
@@ -396,16 +420,17 @@ class Simulation:
     def _drop_device(self, node: _Node, name: str) -> None:
         for key in node.devices.pop(name).attempts:
             attempt = self.attempts.pop(key)
-            attempt.part.live -= 1
-            attempt.part.losses += 1
+            attempt.end()
+            attempt.part.losses += not attempt.cancelled
             self._note_spent(attempt)
 
     def _is_spent(self, part: _Part) -> bool:
         return part.failures > self.retry.max_failures or part.losses > self.retry.max_losses
 
     def _note_spent(self, attempt: _Attempt) -> None:
-        wanted = attempt.job.state == "open" and attempt.job.wanted(attempt.part)
-        if wanted and self._is_spent(attempt.part):
+        part = attempt.part
+        wanted = attempt.job.state == "open" and not part.running and attempt.job.wanted(part)
+        if wanted and not attempt.cancelled and self._is_spent(attempt.part):
             self._doomed.append(attempt.job)
 
     # --- one event ---------------------------------------------------------------------
@@ -438,15 +463,22 @@ class Simulation:
         attempt = self.attempts.pop((event.bundle_id, event.attempt), None)
         expected = self.dispatcher.expects(event.bundle_id, event.attempt)
         self._check(
-            expected == (attempt is not None and attempt.job.state in ("open", "finished")),
+            expected
+            == (
+                attempt is not None
+                and attempt.awaited
+                and attempt.job.state in ("open", "finished")
+            ),
             f"expects() says {expected} of {event}",
         )
         if attempt is None:
             return
         node_id, name = attempt.place
         self.nodes[node_id].devices[name].attempts.remove((event.bundle_id, event.attempt))
-        attempt.part.live -= 1
+        attempt.end()
         if isinstance(event, ev.BundleFailed):
+            if attempt.cancelled:
+                return
             if event.cause == "input_lost":
                 attempt.part.losses += 1
             else:
@@ -454,8 +486,11 @@ class Simulation:
             self._note_spent(attempt)
             if event.cause == "memory" and "cpu" in attempt.part.bundle.kinds():
                 attempt.part.cpu_only = True
-        elif attempt.job.state in ("open", "finished"):
+        elif attempt.awaited and attempt.job.state in ("open", "finished"):
             attempt.part.completed += 1
+            for other in self.attempts.values():
+                if other.part is attempt.part:
+                    other.supersede()
             for info in event.values:
                 attempt.job.values.setdefault(info.key, info.node_id)
 
@@ -468,7 +503,10 @@ class Simulation:
         part.bundle = command.bundle  # another one after a GPU was too small: on the CPU
         self._check(_same_work(part.bundle, offered), "start of another bundle than submitted")
         self._check(command.attempt == part.starts, "attempts are not counted one by one")
-        self._check(not part.live, "started while an attempt of it runs")
+        if command.copy:
+            self._check_copy(part, place)
+        else:
+            self._check(not part.running, "started while an attempt of it runs")
         missing = [key for key in offered.inputs if key not in job.values]
         self._check(not missing, f"started without its inputs {missing}")
         self._check(job.wanted(part), "started again although nothing of it is needed")
@@ -481,11 +519,24 @@ class Simulation:
         self._check_room(device, offered, _memory_bytes(device, command))
         key = (command.bundle_id, command.attempt)
         device.attempts.append(key)
-        self.attempts[key] = _Attempt(job, part, place, _memory_bytes(device, command))
+        memory_bytes = _memory_bytes(device, command)
+        self.attempts[key] = _Attempt(job, part, place, memory_bytes, self.now)
         part.starts += 1
+        part.running += 1
         part.live += 1
         self.executions += 1
         self._execute(command, node, device)
+
+    def _check_copy(self, part: _Part, place: tuple[str, str]) -> None:
+        """A second attempt: the first is late, awaited, elsewhere, and may run twice."""
+        others = [attempt for attempt in self.attempts.values() if attempt.part is part]
+        self._check(len(others) == 1, f"a copy beside {len(others)} attempts")
+        self._check(others[0].awaited, "a copy of what nobody waits for")
+        self._check(others[0].place != place, "a copy on the same device")
+        self._check(not part.bundle.has_effects, "two copies of what has effects")
+        age = self.now - others[0].sent
+        self._check(age >= self.speculation.floor_seconds, f"a copy after {age} s")
+        self._check(self.speculation.enabled, "a copy although there are to be none")
 
     def _check_room(self, device: _Device, offered: Bundle, memory_bytes: int) -> None:
         others = [self.attempts[key] for key in device.attempts]
@@ -595,7 +646,19 @@ class Simulation:
 
     # --- invariants --------------------------------------------------------------------
 
+    def _revive(self) -> None:
+        """An attempt that was too late counts again if the values of the quicker one were lost."""
+        for (bundle_id, _), attempt in self.attempts.items():
+            record = self.dispatcher._records.get(bundle_id)
+            if record is None or record.done or attempt.awaited:
+                continue
+            attempt.awaited = True
+            attempt.part.live += 1
+            lost = any(key not in attempt.job.values for key in attempt.part.bundle.outputs)
+            self._check(lost, "a late attempt counts although nothing is lost")
+
     def _check_invariants(self) -> None:
+        self._revive()
         known = self.dispatcher._attempts
         self._check(known.keys() == self.attempts.keys(), "other attempts than started")
         executors = self.dispatcher.view.executors
@@ -614,7 +677,7 @@ class Simulation:
             if job.state in ("open", "finished"):
                 self._check_job(job)
         for attempt in self.attempts.values():
-            useless = attempt.job.state in ("failed", "released")
+            useless = attempt.job.state in ("failed", "released") or attempt.superseded
             self._check(attempt.cancelled == useless, f"cancelled: {attempt.cancelled}")
         if isinstance(self._event, ev.GraphReleased):
             queues = [*self.dispatcher._ready.values(), self.dispatcher._delayed]

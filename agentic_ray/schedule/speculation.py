@@ -1,0 +1,207 @@
+"""Stragglers: a bundle that takes far longer than predicted gets a second copy elsewhere.
+
+The part of the Dispatcher between placing and the state machine. The first result wins; the
+state machine cancels the other copy when it comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from agentic_ray.schedule.admission import Fit, fit, working_set_bytes
+from agentic_ray.schedule.cost_model import CostModel, Prediction
+from agentic_ray.schedule.placement import Placement, Policy
+from agentic_ray.schedule.placing import Placer
+from agentic_ray.schedule.records import Attempt, Record
+from agentic_ray.schedule.view import Executor
+
+_LOOKS_PER_FLOOR = 4.0
+_LOOKS_PER_BUNDLE = 8.0
+"""How finely lateness is seen: so often in the floor, or in a typical bundle if that is longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeculationRules:
+    """When a bundle under way counts as late.
+
+    Parameters
+    ----------
+    floor_seconds : float
+        What has run for less is never copied: a copy would cost more than it saves.
+    factor : float
+        Late is at least this many times the predicted seconds,
+    deviations : float
+        and at least so many standard deviations past them (3: the 99.9 % quantile).
+    enabled : bool
+
+    References
+    ----------
+    J. Dean, S. Ghemawat, "MapReduce", OSDI 2004 (backup tasks); M. Zaharia et al., "Improving
+    MapReduce performance in heterogeneous environments", OSDI 2008 (copy what is expected to
+    end last, and only where a device is idle).
+    """
+
+    floor_seconds: float = 2.0
+    factor: float = 2.0
+    deviations: float = 3.0
+    enabled: bool = True
+
+    def limit_seconds(self, expected: Prediction) -> float:
+        """The seconds after which a bundle expected so is late."""
+        past = expected.seconds + self.deviations * expected.spread_seconds
+        return max(self.floor_seconds, self.factor * expected.seconds, past)
+
+    def copy_after_seconds(self, here: Prediction, there: Prediction) -> float:
+        """How long a bundle is to have run before a copy elsewhere is worth while.
+
+        Where it runs may be known to be slow. If even so, when it is late by the measure of the
+        other device, a copy there would be done before it, that measure counts.
+        """
+        late_there = self.limit_seconds(there)
+        if late_there + there.seconds < here.seconds:
+            return late_there
+        return self.limit_seconds(here)
+
+
+class Speculator(Placer):
+    """Second copies of late bundles. Used only as a base of the Dispatcher."""
+
+    def __init__(self, policy: Policy, model: CostModel, rules: SpeculationRules) -> None:
+        super().__init__(policy, model)
+        self.speculation = rules
+        self._look_at = 0.0
+
+    @property
+    def _next_look_seconds(self) -> float | None:
+        """When attempts under way are to be looked at, None while no copy could be made."""
+        if not self._attempts or not self.speculation.enabled:
+            return None
+        if all(len(pool.executors) < 2 for pool in self.view.pools.values()):
+            return None
+        return self._look_at
+
+    def _speculate(self) -> None:
+        """Give each late bundle a second copy on an idle device of its kind, if there is one."""
+        due = self._next_look_seconds
+        now = self.view.now_seconds
+        if due is None or now < due:
+            return
+        rules = self.speculation
+        longest = self.model.typical_seconds / _LOOKS_PER_BUNDLE
+        self._look_at = now + max(rules.floor_seconds / _LOOKS_PER_FLOOR, longest)
+        idle = [e for e in self.view.executors.values() if _is_idle(e)]
+        if not idle:
+            return
+        long: list[tuple[Attempt, float]] = []
+        for key, attempt in self._attempts.items():
+            if attempt.sent_seconds > now - rules.floor_seconds:
+                break  # they are in the order in which they were sent
+            if _may_have_copy(attempt.record):
+                ran = self._ran_seconds(key, attempt)
+                if ran >= rules.floor_seconds:
+                    long.append((attempt, ran))
+        for attempt, ran in long:
+            self._copy_if_late(attempt, ran, idle)
+
+    def _ran_seconds(self, key: tuple[int, int], attempt: Attempt) -> float:
+        """For how long an attempt is known to have run; what was sent ahead waits at first."""
+        now = self.view.now_seconds
+        if attempt.begun_seconds is None:
+            older = list(attempt.executor.attempts).index(key)
+            if older < attempt.executor.slots:
+                attempt.begun_seconds = now
+            return 0.0
+        return now - attempt.begun_seconds
+
+    def _copy_if_late(self, attempt: Attempt, ran: float, idle: Iterable[Executor]) -> None:
+        """Start a copy on the idle device that would be done first with it."""
+        record, here = attempt.record, attempt.executor
+        expected = self.model.predict_bundle(record.bundle, here.kind)
+        if expected is None:
+            return
+        # The same kind of device, so that a copy has the same bits.
+        fits = [
+            e
+            for e in idle
+            if e is not here
+            and e.kind == here.kind
+            and _is_idle(e)
+            and e.admits(record.resources, record.lane[1])
+        ]
+        if not fits:
+            return
+        there = min(fits, key=lambda e: (e.node_id == here.node_id, self.view.slowness(e), e.order))
+        after = self.speculation.copy_after_seconds(
+            _scaled(expected, self.view.slowness(here)),
+            _scaled(expected, self.view.slowness(there)),
+        )
+        if ran >= after:
+            self._copy(attempt, there, ran, expected.seconds * self.view.slowness(there))
+
+    def _copy(self, attempt: Attempt, there: Executor, ran: float, expected: float) -> None:
+        record, here = attempt.record, attempt.executor
+        resources = record.resources
+        if there.kind == "gpu":
+            sizes = {key: record.graph.values[key].size_bytes for key in record.bundle.inputs}
+            need = working_set_bytes(record.bundle, sizes)
+            if fit(need, there) is not Fit.NOW:
+                return
+            resources = replace(resources, gpu_memory_bytes=need)
+        now = self.view.now_seconds
+        reason = (
+            f"second copy: {ran:.3g} s on {here.device} of node {here.node_id} and not done, "
+            f"{expected:.3g} s expected here"
+        )
+        placement = Placement(
+            record.bundle.key, there.node_id, there.device, now, now + expected, reason
+        )
+        self._start(record, placement, resources, copy=True)
+
+    def _learn_from_late(self, winner: Attempt, seconds: float) -> None:
+        """Note how long the copies that did not win have taken at least.
+
+        Only this tells that a device is slow whose bundles others always finish first.
+        """
+        record, now = winner.record, self.view.now_seconds
+        if not record.running or len(record.bundle.tasks) > 1:
+            return
+        for number in range(record.attempts):
+            loser = self._attempts.get((record.bundle_id, number))
+            if loser is None or loser.begun_seconds is None or loser.cancelled:
+                continue
+            executor = loser.executor
+            ran = now - loser.begun_seconds
+            if ran > seconds:
+                place = (executor.node_id, executor.device)
+                task = record.bundle.tasks[0]
+                self.model.observe(task, executor.kind, ran * executor.speed, place)
+                self._tell_speed(executor)
+
+
+def _scaled(expected: Prediction, factor: float) -> Prediction:
+    return Prediction(expected.seconds * factor, expected.spread_seconds * factor)
+
+
+def _is_idle(executor: Executor) -> bool:
+    """Whether a bundle sent there would begin at once."""
+    return (
+        executor.healthy
+        and not executor.silent
+        and executor.in_flight < executor.slots
+        and not executor.planned
+    )
+
+
+def _may_have_copy(record: Record) -> bool:
+    """Whether another copy of a bundle under way may be started and would be of use."""
+    graph = record.graph
+    return (
+        record.running == 1
+        and not record.done
+        and not record.missing
+        and not graph.over
+        and not graph.finished
+        and not record.bundle.has_effects
+        and any(graph.uses.get(k) and k not in graph.values for k in record.bundle.outputs)
+    )
