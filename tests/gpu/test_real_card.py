@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 import agentic_ray as ar
+import agentic_ray.array as xp
+from agentic_ray.array.core import device_kernels, evaluate
 from agentic_ray.errors import OutOfDeviceMemoryError
 from agentic_ray.graph import Codelet, Ref, Resources, Task, TaskGraph
 from agentic_ray.runtime.device_run import Job, run_job
@@ -83,6 +85,23 @@ def test_memory_and_its_limit(device: CupyDevice) -> None:
     assert not device.is_lost(caught.value)
     memory = device.memory()
     assert 0 < memory.free_bytes <= memory.total_bytes
+
+
+def test_fused_kernels_have_the_bits_of_their_steps(device: CupyDevice) -> None:
+    table = np.random.default_rng(4).random((1024, 512))
+    x = xp.asarray(table, chunks=-1)
+    ((task,), _), ((summing,), _) = (
+        evaluate.plan([y._node]) for y in (xp.exp(x) * 3 - 1, xp.sum(xp.exp(x) * 3 - 1))
+    )
+    with device.computing():
+        there = device.to_device(table)
+        plain = device.xp.exp(there) * 3 - 1
+        assert np.array_equal(
+            device.to_host(task.codelet.gpu(there, xp=device.xp)), device.to_host(plain)
+        )
+        total = device.to_host(summing.codelet.gpu(there, xp=device.xp))
+        assert np.isclose(float(total), float(plain.sum()), rtol=1e-13)
+    assert device_kernels._kernel.cache_info().currsize >= 2
 
 
 def _job(device: CupyDevice, codelet: str, x: Any) -> Job:

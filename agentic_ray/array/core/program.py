@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from agentic_ray.array.core import compiled
+from agentic_ray.array.core import compiled, device_kernels
 from agentic_ray.array.core.chunks import Shape, block_slices, contiguous
 from agentic_ray.array.core.node import SMALL_ELEMENTS, Reduction
 from agentic_ray.graph import Codelet, fold
@@ -65,6 +65,10 @@ class Program:
         size = 1
         for length in shape:
             size *= length
+        if xp is not np:
+            made = device_kernels.run(self, blocks, shape, xp)
+            if made is not None:
+                return self._finish(xp, made)
         whole = self.reducing is not None and not self.reducing.steps.blocked
         if size <= SMALL_ELEMENTS or whole or xp is not np:
             registers = self._run(xp, blocks)
