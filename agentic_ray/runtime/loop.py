@@ -126,9 +126,9 @@ class Loop:
         ``(node_id, device) -> actor handle`` of the executor there.
     request_resources : callable
         Told ``(cpus, gpus)`` when waiting work could use more than there is.
-    gpu_died : callable
-        Told ``(node_id, device, actor handle, reason)`` of the executor of a GPU that is dead or
-        has lost its device.
+    executor_died : callable
+        Told ``(node_id, device, actor handle, reason)`` of an executor that is dead for
+        good or has lost its device.
     reopened : callable
         Told of a finished run of which a value is made again, in the thread that asks for it.
     """
@@ -139,14 +139,14 @@ class Loop:
         codelets: CodeletTable,
         executor: Callable[[str, str], Any],
         request_resources: Callable[[int, int], None],
-        gpu_died: Callable[[str, str, Any, str], None],
+        executor_died: Callable[[str, str, Any, str], None],
         reopened: Callable[[Run], None],
     ) -> None:
         self.dispatcher = dispatcher
         self._codelets = codelets
         self._executor = executor
         self._on_request = request_resources
-        self._on_gpu_died = gpu_died
+        self._on_executor_died = executor_died
         self._on_reopened = reopened
         self._inbox: queue.SimpleQueue[Event | _Answer | Callable[[], None] | None] = (
             queue.SimpleQueue()
@@ -435,7 +435,9 @@ class Loop:
             self._failed(answer, call, cause, shown, now)
             dead = cause == "system" and isinstance(shown, ray_errors.RayActorError)
             if dead and call.placement.device != "cpu":
-                self._gpu_died(call, "the process of its executor died")
+                self._executor_died(call, "the process of its executor died")
+            elif isinstance(error, ray_errors.ActorDiedError):
+                self._executor_died(call, "its executor died, and Ray does not start it anew")
             return
         report: Report = answer.future.result()
         run = self._runs.get(call.graph_id)
@@ -445,7 +447,7 @@ class Loop:
         if report.device_lost is not None:
             lost = ExecutorLostError(f"{call.placement.device} is lost: {report.device_lost}")
             self._failed(answer, call, "system", lost, now)
-            self._gpu_died(call, report.device_lost)
+            self._executor_died(call, report.device_lost)
         elif report.missing:
             for key in report.missing:
                 held = self._values.get((call.graph_id, key))
@@ -530,8 +532,8 @@ class Loop:
                 run.failed_bundles.add(call.bundle.key)
         self._handle(BundleFailed(now, answer.bundle_id, answer.attempt, cause, error))
 
-    def _gpu_died(self, call: _Call, reason: str) -> None:
-        self._on_gpu_died(call.placement.node_id, call.placement.device, call.executor, reason)
+    def _executor_died(self, call: _Call, reason: str) -> None:
+        self._on_executor_died(call.placement.node_id, call.placement.device, call.executor, reason)
 
     def _classify(self, call: _Call, error: BaseException) -> tuple[Cause, BaseException]:
         """What a failed Ray call means; lost inputs are reported as such first."""

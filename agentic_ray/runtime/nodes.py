@@ -8,11 +8,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
+from ray._private import state as ray_state
 from ray.util.placement_group import (
     placement_group,
     placement_group_table,
@@ -39,6 +41,10 @@ from agentic_ray.telemetry.state import ClusterState, NodeState
 _logger = logging.getLogger("agentic_ray")
 _RESERVE_WAIT_SECONDS = 0.5
 _LEAST_WAIT_SECONDS = 0.2
+_QUIET_SECONDS = 5.0
+_RESTART_SECONDS = 30.0
+"""An executor that Ray has not brought back by then is made anew. (Killed again and again while it
+starts, an actor can be forgotten by Ray in the state RESTARTING.)"""
 
 
 @dataclass(slots=True)
@@ -52,6 +58,7 @@ class _Node:
     held_cpus: int = 0
     report: NodeReport | None = None
     report_pending: bool = False
+    started_at: float = field(default_factory=time.time)
 
 
 class Nodes:
@@ -141,12 +148,16 @@ class Nodes:
             raise SessionError(f"device {device} of node {node_id} is gone")
         return found
 
-    def gpu_died(self, node_id: str, device: str, executor: Any, reason: str) -> None:
-        """A call found that this executor of a GPU is dead or has lost its device."""
+    def executor_died(self, node_id: str, device: str, executor: Any, reason: str) -> None:
+        """A call found that this executor is dead for good or has lost its device."""
         with self._lock:
             node = self._nodes.get(node_id)
-            if node is not None:
+            if node is None:
+                return
+            if device != "cpu":
                 node.gpus.died(device, executor, reason)
+            elif node.cpu is executor:
+                self._lose(node_id, reason)  # and begin anew with the node
 
     def reserve(self) -> None:
         """Hold CPUs for work about to be submitted; cheap while they are held."""
@@ -209,6 +220,9 @@ class Nodes:
                 self._lose(node_id)
             for node_id, state in alive.items():
                 known = self._nodes.get(node_id)
+                if known is not None and _is_stuck(known):
+                    self._lose(node_id, "its executor does not come back")
+                    known = None
                 if known is None:
                     self._add(state)
                 else:
@@ -296,9 +310,9 @@ class Nodes:
         with self._lock:
             self._post(GpuLost(time.monotonic(), node_id, uuid, reason))
 
-    def _lose(self, node_id: str) -> None:
+    def _lose(self, node_id: str, why: str = "") -> None:
         node = self._nodes.pop(node_id)
-        reason = f"node {node_id[:12]} ({node.state.host}) is gone"
+        reason = f"node {node_id[:12]} ({node.state.host}) is {f'lost: {why}' if why else 'gone'}"
         _logger.warning("%s; its work goes elsewhere", reason)
         self._post(NodeLost(time.monotonic(), node_id, reason))
         self._let_go(node)
@@ -362,6 +376,7 @@ class Nodes:
             group = placement_group(
                 [{"CPU": take}],
                 strategy="STRICT_PACK",
+                name=f"{owner_of_groups()} {uuid.uuid4().hex}",
                 bundle_label_selector=[{"ray.io/node-id": node.state.node_id}],
             )
             if _is_created(group, max(wait_seconds, _LEAST_WAIT_SECONDS)):
@@ -380,6 +395,25 @@ class Nodes:
             remove_placement_group(group)
         node.held.clear()
         node.held_cpus = 0
+
+
+def _is_stuck(node: _Node) -> bool:
+    """Whether Ray has given a node's executor up, or does not bring it back."""
+    heard_at = (node.report and node.report.received_at) or node.started_at
+    quiet = time.time() - heard_at
+    if quiet < _QUIET_SECONDS:
+        return False
+    state = ray_state.actors(node.cpu._actor_id.hex()).get("State")
+    return state == "DEAD" or (state == "RESTARTING" and quiet > _RESTART_SECONDS)
+
+
+def owner_of_groups() -> str:
+    """How the names of this process's placement groups begin: in an actor, with the actor's id.
+
+    Ray does not remove them when an actor's process dies and is started anew; the new one does,
+    by this name.
+    """
+    return ray.get_runtime_context().get_actor_id() or "driver"
 
 
 def _is_created(group: Any, timeout_seconds: float) -> bool:

@@ -83,7 +83,7 @@ class Session:
             self._codelets,
             lambda node_id, device: self._nodes.executor(node_id, device),
             self._request_resources,
-            lambda *place: self._nodes.gpu_died(*place),
+            lambda *place: self._nodes.executor_died(*place),
             lambda run: self._reopened(run),
         )
         self._nodes = Nodes(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
 
 import agentic_ray as ar
 
@@ -100,3 +101,33 @@ def test_several_kills_in_one_job(tmp_path: Path) -> None:
     job = ar.map_reduce_job(work, range(30), operator.add, chunk_size=5)
     assert job.result() == sum(range(30))
     check_recovery(job)
+
+
+def test_an_executor_that_ray_does_not_bring_back_is_made_anew(tmp_path: Path) -> None:
+    session = ar.get_session()
+    node_id = ray.nodes()[0]["NodeID"]
+    executor = session._nodes.executor(node_id, "cpu")
+
+    @ar.codelet
+    def work(block: Any, *, xp: Any) -> float:
+        if not (tmp_path / "once").exists():
+            (tmp_path / "once").touch()
+            (tmp_path / "started").touch()
+            time.sleep(60)
+        return float(xp.sum(block * 0.1))
+
+    plain = ar.codelet(lambda block, *, xp: float(xp.sum(block * 0.1)))
+    data = np.arange(4096.0)
+    job = ar.map_reduce_job(work, data, operator.add, chunk_size=256)
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(job.result()))
+    thread.start()
+    until(lambda: (tmp_path / "started").exists())
+    ray.kill(executor, no_restart=True)
+    thread.join(60)
+    assert found[0].hex() == ar.map_reduce(plain, data, operator.add, chunk_size=256).hex()
+    assert session._nodes.executor(node_id, "cpu") is not executor
+    # and when nothing ran that could have told
+    ray.kill(session._nodes.executor(node_id, "cpu"), no_restart=True)
+    again = ar.map_reduce(plain, data, operator.add, chunk_size=256)
+    assert again.hex() == found[0].hex()
