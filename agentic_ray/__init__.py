@@ -28,7 +28,8 @@ if TYPE_CHECKING:
         worker,
         workload,
     )
-    from agentic_ray.runtime import Session, cluster, explain, get_session, init, shutdown
+    from agentic_ray.master.actor import RemoteMaster, find_master, start_master
+    from agentic_ray.runtime import Session, cluster, explain, get_session, init, shutdown, stage
     from agentic_ray.service import Client
     from agentic_ray.telemetry import ClusterState, GpuState, NodeState
 
@@ -53,12 +54,16 @@ _HOME = {
     "submit": "master",
     "worker": "master",
     "workload": "master",
+    "RemoteMaster": "master.actor",
+    "find_master": "master.actor",
+    "start_master": "master.actor",
     "Session": "runtime",
     "cluster": "runtime",
     "explain": "runtime",
     "get_session": "runtime",
     "init": "runtime",
     "shutdown": "runtime",
+    "stage": "runtime",
     "Client": "service",
     "ClusterState": "telemetry",
     "GpuState": "telemetry",
@@ -76,6 +81,7 @@ __all__ = [
     "JobState",
     "Master",
     "NodeState",
+    "RemoteMaster",
     "Resources",
     "Session",
     "Task",
@@ -87,6 +93,7 @@ __all__ = [
     "compute",
     "errors",
     "explain",
+    "find_master",
     "get_session",
     "init",
     "job",
@@ -97,6 +104,8 @@ __all__ = [
     "persist",
     "shutdown",
     "sources",
+    "stage",
+    "start_master",
     "submit",
     "worker",
     "workload",

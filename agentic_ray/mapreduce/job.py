@@ -31,7 +31,7 @@ from agentic_ray.graph import (
 from agentic_ray.graph.task import TAGS
 from agentic_ray.mapreduce.kernels import NOTHING, chunk_codelet, combine_codelet
 from agentic_ray.mapreduce.leaves import Cut, Leaves, leaves_of
-from agentic_ray.runtime import Run, RunEvent, Session, get_session
+from agentic_ray.runtime import Run, RunEvent, Session, get_session, recorded
 from agentic_ray.runtime.explain import placement_table
 from agentic_ray.runtime.progress import ProgressBar
 from agentic_ray.runtime.session import BUNDLES_PER_SLOT
@@ -95,6 +95,7 @@ class MapReduce:
         )
         # For a codelet the chunk size is the block's: how blocks are grouped stays automatic.
         self._chunk = None if blocks else fixed
+        self._map_fn = map_fn
         self._codelet = chunk_codelet(map_fn, reduce_fn)
         self._combine: Codelet | None = None
         if reduce_fn is not None:
@@ -130,7 +131,7 @@ class MapReduce:
         try:
             total = self._leaves.count if self._leaves.bytes_per_leaf == 0 else None
             with ProgressBar("map_reduce", total, self._progress, self._session.settings) as bar:
-                value = self._run(deadline, bar)
+                value = recorded("map_reduce", self._content, lambda: self._run(deadline, bar))
         except BaseException:
             self.cancel()
             raise
@@ -199,6 +200,11 @@ class MapReduce:
         if len(plan.waves) == 1 and len(plan.waves[0].nodes) == 1:
             return self._with_initial(self._wait(plan.waves[0].run, deadline, bar)[0])
         return self._with_initial(self._last_reduce(plan, deadline, bar))
+
+    def _content(self) -> Any:
+        """All that the value depends on."""
+        initial = None if self._initial is _MISSING else (self._initial,)
+        return self._map_fn, self._reduce_fn, self._leaves, initial, self._chunk
 
     def _await_room(self, plan: _Plan, deadline: float | None, bar: ProgressBar) -> None:
         """Until more work is useful: few bundles under way, and some cost known."""

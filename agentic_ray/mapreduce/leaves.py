@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from agentic_ray.errors import InvalidTypeError
+from agentic_ray.errors import InvalidTypeError, SerializationError
+from agentic_ray.graph import content_key
 from agentic_ray.runtime import is_object_ref, pack, stored
 from agentic_ray.sources import Part, Source, open_source
 
@@ -46,6 +47,10 @@ class Leaves(Protocol):
         """Leaves ``start..stop``; fewer at the end of an iterator, None past it."""
         ...
 
+    def __content_key__(self) -> str:
+        """Names all that is in the leaves; SerializationError where that cannot be told."""
+        ...
+
 
 class SequenceLeaves:
     """Elements of a sequence, a range or an array, one leaf each."""
@@ -61,6 +66,9 @@ class SequenceLeaves:
         count = stop - start
         piece = (pack(self._data[start:stop]), 0, count, None)
         return Cut((piece,), count, 0, count)
+
+    def __content_key__(self) -> str:
+        return content_key("elements", self._data)
 
 
 class IteratorLeaves:
@@ -78,6 +86,9 @@ class IteratorLeaves:
         if not items:
             return None
         return Cut(((pack(items), 0, len(items), None),), len(items), 0, len(items))
+
+    def __content_key__(self) -> str:
+        raise SerializationError("what an iterator gives cannot be told before it has")
 
 
 class BlockLeaves:
@@ -115,6 +126,11 @@ class BlockLeaves:
             index += 1
         return Cut(tuple(pieces), stop - start, int(size), stop - start)
 
+    def __content_key__(self) -> str:
+        if not all(isinstance(source, np.ndarray) for source in self._sources):
+            raise SerializationError("what is in the object store is not read for its content")
+        return content_key("blocks", self._sources, self._rows)
+
 
 class PartLeaves:
     """Parts of files, one leaf each; a part of elements may turn out to be empty."""
@@ -129,6 +145,9 @@ class PartLeaves:
         parts = tuple(self._parts[start:stop])
         items = sum(1 if part.items is None else part.items for part in parts)
         return Cut(parts, len(parts), sum(part.bytes for part in parts), items)
+
+    def __content_key__(self) -> str:
+        return content_key("parts", self._parts)
 
 
 def leaves_of(data: Any, *, blocks: bool, block_rows: int | None, gpu: bool) -> Leaves:

@@ -7,7 +7,8 @@ from agentic_ray.master.default import job, jobs, submit
 from agentic_ray.master.handle import Job
 from agentic_ray.master.jobs import JobEvent, JobFailure, JobRecord, JobState
 from agentic_ray.master.journal import Journal
-from agentic_ray.master.master import Master, Statistics
+from agentic_ray.master.master import Master
+from agentic_ray.master.statistics import Statistics
 from agentic_ray.master.store import JobStore, MemoryStore
 from agentic_ray.master.userfiles import load_workloads
 from agentic_ray.master.workloads import Registry, Worker, Workload, registry, worker, workload

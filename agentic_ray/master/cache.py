@@ -5,8 +5,10 @@ The key covers the workload's name, version and code, and the parameters in cano
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 from agentic_ray.errors import (
@@ -17,7 +19,7 @@ from agentic_ray.errors import (
 )
 from agentic_ray.graph.keys import content_key
 from agentic_ray.master.jsonvalues import loads
-from agentic_ray.master.results import MemoryResults, ResultStore
+from agentic_ray.master.results import DirectoryResults, MemoryResults, ResultStore
 from agentic_ray.master.workloads import Workload
 
 
@@ -37,6 +39,20 @@ def cache_key(workload: Workload, canonical_params: str) -> str | None:
         )
     except SerializationError:
         return None  # it holds what cannot be looked into, so it may not be the same next time
+
+
+def open_cache(max_bytes: int, beside: Path | None) -> ResultCache | None:
+    """A cache of so many bytes, kept on disk ``beside`` a journal's file if there is one."""
+    if max_bytes <= 0:
+        return None
+    if beside is None:
+        return ResultCache(max_bytes)
+    return ResultCache(max_bytes, DirectoryResults(f"{beside}.cache", sync=False))
+
+
+def canonical_text(plain: Any) -> str:
+    """One JSON text for equal values."""
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 
 class ResultCache:

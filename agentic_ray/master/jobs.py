@@ -202,6 +202,13 @@ def advance(
     )
 
 
+def without_exception(record: JobRecord) -> JobRecord:
+    """The record as another process may have it: what was raised stays in its own."""
+    if record.error is None or record.error.exception is None:
+        return record
+    return replace(record, error=replace(record.error, exception=None))
+
+
 def requeued(record: JobRecord) -> JobRecord:
     """The record of a job that ran when its master died, to be run again."""
     return replace(record, state=JobState.QUEUED, started_at=None)

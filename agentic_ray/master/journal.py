@@ -68,6 +68,8 @@ class Journal:
     results : path or URL, optional
         Where results larger than ``inline_bytes`` go: a directory or an fsspec URL. Default:
         ``<file>.results`` beside an SQLite file; with PostgreSQL they stay in the database.
+        Finished stages of unfinished jobs go beside it, to the same name with ``.stages``; with
+        PostgreSQL and no ``results`` they are not kept.
     synchronous : {"FULL", "NORMAL"}
         See `SqliteDatabase`.
     lease_seconds : float
@@ -105,6 +107,7 @@ class Journal:
         if not lease_seconds > 0:
             raise InvalidArgumentError(f"lease_seconds must be > 0, not {lease_seconds}")
         self.path: Path | None = None
+        stages = None if results is None else f"{results}.stages"
         self._inline_bytes = inline_bytes
         self._max_finished = max_finished
         self._lease_seconds = lease_seconds
@@ -117,6 +120,8 @@ class Journal:
             self.path = journal_file(where)
             self._database = SqliteDatabase(self.path, synchronous)
             results = results or f"{self.path}.results"
+            stages = stages or f"{self.path}.stages"
+        self._stages = None if stages is None else open_results(stages)
         self._results: ResultStore | None = None if results is None else open_results(results)
         self._front = MemoryStore(max_finished=_SHOWN_FINISHED)
         self._waiting: deque[_Write] = deque()
@@ -169,6 +174,9 @@ class Journal:
         if self._results is None or len(text) <= self._inline_bytes:
             return None
         return self._results.put(job_id, text.encode("ascii"))
+
+    def stage_results(self) -> ResultStore | None:
+        return self._stages
 
     def put(self, record: JobRecord) -> None:
         if record.result_reference is not None:

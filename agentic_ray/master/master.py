@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import logging
 import threading
 import time
 import uuid
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -24,21 +22,22 @@ from typing import TYPE_CHECKING, Any
 from agentic_ray.errors import (
     IdempotencyError,
     InvalidArgumentError,
-    InvalidTypeError,
     JournalError,
     SessionError,
     UnknownWorkloadError,
 )
 from agentic_ray.master.alarms import Alarms
-from agentic_ray.master.cache import ResultCache, cache_key
+from agentic_ray.master.cache import cache_key, canonical_text, open_cache
+from agentic_ray.master.checks import check_limit, check_priority, check_seconds, check_text
 from agentic_ray.master.core import Command, MasterCore, Show, Start, Stop, Write
 from agentic_ray.master.handle import Job
 from agentic_ray.master.jobs import ANONYMOUS, JobRecord, JobState, advance
 from agentic_ray.master.journal import Journal
 from agentic_ray.master.jsonvalues import dumps, to_json
 from agentic_ray.master.queue import QueueLimits
-from agentic_ray.master.results import DirectoryResults
-from agentic_ray.master.store import JobStore, MemoryStore
+from agentic_ray.master.stages import StageShelf
+from agentic_ray.master.statistics import Statistics, Tally
+from agentic_ray.master.store import JobStore, MemoryStore, Receipt
 from agentic_ray.master.workloads import DEFAULT, Registry, Workload, normalise, registry
 
 if TYPE_CHECKING:
@@ -46,51 +45,11 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("agentic_ray")
 
-PRIORITY_LIMIT = 1_000_000
-"""Priorities are between minus this and this."""
-
 CACHE_BYTES = 256 << 20
 """Results kept for equal jobs, unless told otherwise."""
 
-FIGURES = ("efficiency", "imbalance", "decomposition", "recovery")
-"""E, L, D and F, by their names in `schedule.metrics.Metrics`."""
-
-_KEY_LENGTH = 255
 _KEEP_RETRY_SECONDS = 0.5
 _CANCEL_GRACE_SECONDS = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """Counts since the master began; ``queued`` and ``running`` are now.
-
-    ``figures`` are sums of E, L, D and F over the ``measured`` jobs, those that used the cluster.
-    """
-
-    submitted: int
-    queued: int
-    running: int
-    finished: Mapping[JobState, int]
-    measured: int = 0
-    figures: Mapping[str, float] = field(default_factory=dict)
-
-
-class _Receipt:
-    """Whether one record is durable."""
-
-    def __init__(self) -> None:
-        self._done = threading.Event()
-        self._error: JournalError | None = None
-
-    def settle(self, error: JournalError | None) -> None:
-        self._error = error
-        self._done.set()
-
-    def wait(self) -> None:
-        """Return when it is; raise what kept it from being."""
-        self._done.wait()
-        if self._error is not None:
-            raise self._error
 
 
 class Master:
@@ -160,7 +119,7 @@ class Master:
             ("max_running_per_user", max_running_per_user, True),
         ):
             if not (optional and value is None):
-                _check_limit(name, value)
+                check_limit(name, value)
         if not ageing_seconds > 0:
             raise InvalidArgumentError(f"ageing_seconds must be > 0, not {ageing_seconds}")
         if journal is not None and store is not None:
@@ -174,22 +133,23 @@ class Master:
         )
         self._core = MasterCore(max_running, limits, held=held)
         self._scopes: dict[str, JobScope] = {}
-        self._receipts: dict[str, _Receipt] = {}
+        self._receipts: dict[str, Receipt] = {}
         self._handles: weakref.WeakValueDictionary[str, Job] = weakref.WeakValueDictionary()
-        self._submitted = 0
-        self._finished: Counter[JobState] = Counter()
-        self._measured = 0
-        self._figures = dict.fromkeys(FIGURES, 0.0)
+        self._tally = Tally()
         self._closed = False
         self._broken: JournalError | SessionError | None = None
         self._on_lost = on_lost
         if journal is not None:
             store = Journal(journal)
         self._store: JobStore = MemoryStore() if store is None else store
-        self._cache = _cache(cache_bytes, self._store)
+        beside = self._store.path if isinstance(self._store, Journal) else None
+        self._cache = open_cache(cache_bytes, beside)
         try:
             with self._changed:
                 unfinished = self._store.recover(self._stop_on)
+                self._stages = StageShelf(
+                    self._store.stage_results(), {record.id for record in unfinished}
+                )
                 self._sequence = itertools.count(self._store.next_sequence())
                 receipts = self._carry_out(self._core.recover(unfinished, self._clock()))
             for receipt in receipts:
@@ -262,15 +222,15 @@ class Master:
             The master is closed.
         """
         found = self._find(workload)
-        _check_priority(priority)
-        _check_seconds("timeout_seconds", timeout_seconds)
-        _check_seconds("deadline_seconds", deadline_seconds)
-        _check_text("user", user)
+        check_priority(priority)
+        check_seconds("timeout_seconds", timeout_seconds)
+        check_seconds("deadline_seconds", deadline_seconds)
+        check_text("user", user)
         if idempotency_key is not None:
-            _check_text("idempotency_key", idempotency_key)
+            check_text("idempotency_key", idempotency_key)
         plain, text = normalise(params)
         found.prepare(plain)
-        canonical = _canonical(plain)
+        canonical = canonical_text(plain)
         now = self._clock()
         record = JobRecord(
             id=uuid.uuid4().hex,
@@ -346,15 +306,7 @@ class Master:
     def statistics(self) -> Statistics:
         """Counts for monitoring."""
         with self._changed:
-            finished = {state: self._finished[state] for state in JobState if state.finished}
-            return Statistics(
-                self._submitted,
-                self._core.queued,
-                self._core.running,
-                finished,
-                self._measured,
-                dict(self._figures),
-            )
+            return self._tally.statistics(self._core.queued, self._core.running)
 
     def wait(self, job_id: str, timeout_seconds: float | None = None) -> JobRecord:
         """The record once the job has finished, or as it is after ``timeout_seconds``.
@@ -461,7 +413,7 @@ class Master:
         key = None if self._cache is None else cache_key(workload, canonical_params)
         return None if key is None or self._cache is None else self._cache.get(key)
 
-    def _accept(self, record: JobRecord, answer: tuple[Any, int] | None) -> list[_Receipt]:
+    def _accept(self, record: JobRecord, answer: tuple[Any, int] | None) -> list[Receipt]:
         """A new job, with its result if that is known. Called with the lock held."""
         if answer is None:
             receipts = self._carry_out(self._core.submit(record))
@@ -472,7 +424,7 @@ class Master:
                 running, JobState.SUCCEEDED, now, result=answer[0], result_bytes=answer[1]
             )
             receipts = self._carry_out(self._core.answer(replace(done, attempts=0)))
-        self._submitted += 1
+        self._tally.submitted()
         return receipts
 
     def _same_submit(self, record: JobRecord) -> JobRecord | None:
@@ -497,7 +449,7 @@ class Master:
                 found.settle(self._store.get(record.id))
         return found
 
-    def _carry_out(self, commands: Iterable[Command]) -> list[_Receipt]:
+    def _carry_out(self, commands: Iterable[Command]) -> list[Receipt]:
         """Do what the core decided; receipts of what is written. Called with the lock held."""
         receipts = []
         for command in commands:
@@ -515,8 +467,8 @@ class Master:
         self._changed.notify_all()
         return receipts
 
-    def _write(self, write: Write) -> _Receipt:
-        record, receipt = write.record, _Receipt()
+    def _write(self, write: Write) -> Receipt:
+        record, receipt = write.record, Receipt()
         if write.first:
             self._receipts[record.id] = receipt
 
@@ -545,7 +497,8 @@ class Master:
         if record.error is not None and record.state is JobState.FAILED:
             shown = record.error.traceback
             _logger.warning("job %s (%s) failed:\n%s", record.id, record.workload, shown)
-        self._finished[record.state] += 1
+        self._tally.finished(record.state)
+        self._stages.drop(record.id)
         handle = self._handles.get(record.id)
         if handle is not None:
             handle.settle(record)
@@ -572,9 +525,11 @@ class Master:
                     f"which is now at version {workload.version}"
                 )
             # imported when first run: importing the master must not start to load Ray
-            from agentic_ray.runtime import job_scope
+            from agentic_ray.runtime import Stages, job_scope
 
             with job_scope(record.id, priority=record.priority) as scope:
+                kept = None if record.effects else self._stages.of(record.id)
+                scope.stages = None if kept is None else Stages(kept, scope.log)
                 self._entered(record, scope)
                 value = workload.function(workload.prepare(record.params))
             result = to_json(value)
@@ -610,7 +565,7 @@ class Master:
 
     def _remember(self, workload: Workload, record: JobRecord, text: str) -> None:
         if self._cache is not None:
-            key = cache_key(workload, _canonical(record.params))
+            key = cache_key(workload, canonical_text(record.params))
             if key is not None:
                 self._cache.put(key, text)
 
@@ -634,9 +589,7 @@ class Master:
         if metrics is None:
             return None
         figures = asdict(metrics)
-        self._measured += 1
-        for name in FIGURES:
-            self._figures[name] += figures[name]
+        self._tally.measured(figures)
         return figures
 
     def _expire(self, job_id: str, text: str) -> None:
@@ -651,48 +604,3 @@ class Master:
             self._carry_out(self._core.halt())
         if self._on_lost is not None:
             self._on_lost(error)
-
-
-def _cache(max_bytes: int, store: JobStore) -> ResultCache | None:
-    if max_bytes <= 0:
-        return None
-    if isinstance(store, Journal) and store.path is not None:
-        return ResultCache(max_bytes, DirectoryResults(f"{store.path}.cache", sync=False))
-    return ResultCache(max_bytes)
-
-
-def _canonical(plain: Any) -> str:
-    """One JSON text for equal values."""
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
-
-
-def _check_limit(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidTypeError(f"{name} must be an int, not {value!r}")
-    if value < 1:
-        raise InvalidArgumentError(f"{name} must be at least 1, not {value}")
-
-
-def _check_priority(priority: Any) -> None:
-    if isinstance(priority, bool) or not isinstance(priority, int):
-        raise InvalidTypeError(f"priority must be an int, not {priority!r}")
-    if abs(priority) > PRIORITY_LIMIT:
-        raise InvalidArgumentError(f"priority must be within ±{PRIORITY_LIMIT}, not {priority}")
-
-
-def _check_seconds(name: str, seconds: Any) -> None:
-    if seconds is None:
-        return
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise InvalidTypeError(f"{name} must be a number, not {seconds!r}")
-    if not 0 < seconds <= threading.TIMEOUT_MAX:
-        raise InvalidArgumentError(f"{name} must be > 0, not {seconds}")
-
-
-def _check_text(name: str, text: Any) -> None:
-    if not isinstance(text, str):
-        raise InvalidTypeError(f"{name} must be text, not {text!r}")
-    if not 0 < len(text) <= _KEY_LENGTH or not text.isprintable():
-        raise InvalidArgumentError(
-            f"{name} must be 1 to {_KEY_LENGTH} printable characters, not {text[:40]!r}"
-        )

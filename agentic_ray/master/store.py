@@ -5,14 +5,35 @@ A store is called under the master's lock and needs none of its own for that.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from agentic_ray.errors import JournalError, UnknownJobError
 from agentic_ray.master.jobs import JobRecord
+from agentic_ray.master.results import ResultStore
 
 Done = Callable[[JournalError | None], None]
 """Told once whether a record is as safe as it gets; from any thread."""
+
+
+class Receipt:
+    """Whether one record is durable."""
+
+    def __init__(self) -> None:
+        self._done = threading.Event()
+        self._error: JournalError | None = None
+
+    def settle(self, error: JournalError | None) -> None:
+        """It is, or ``error`` keeps it from being."""
+        self._error = error
+        self._done.set()
+
+    def wait(self) -> None:
+        """Return when it is; raise what kept it from being."""
+        self._done.wait()
+        if self._error is not None:
+            raise self._error
 
 
 class JobStore(Protocol):
@@ -48,6 +69,10 @@ class JobStore(Protocol):
 
     def keep_result(self, job_id: str, text: str) -> str | None:
         """Store a result too large for a record; the reference, None if it is not too large."""
+        ...
+
+    def stage_results(self) -> ResultStore | None:
+        """Where finished stages of unfinished jobs are kept; None if they are not."""
         ...
 
     def put(self, record: JobRecord) -> None:
@@ -103,6 +128,9 @@ class MemoryStore:
         done(None)
 
     def keep_result(self, job_id: str, text: str) -> str | None:
+        return None
+
+    def stage_results(self) -> ResultStore | None:
         return None
 
     def put(self, record: JobRecord) -> None:

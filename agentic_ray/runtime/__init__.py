@@ -12,6 +12,7 @@ from agentic_ray.runtime.session import (
     init,
     shutdown,
 )
+from agentic_ray.runtime.stages import Stages, StageStore, recorded, stage
 from agentic_ray.runtime.values import Stored, is_object_ref, pack, put, stored
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "Run",
     "RunEvent",
     "Session",
+    "StageStore",
+    "Stages",
     "Stored",
     "check_cancelled",
     "cluster",
@@ -33,6 +36,8 @@ __all__ = [
     "pack",
     "placement_table",
     "put",
+    "recorded",
     "shutdown",
+    "stage",
     "stored",
 ]

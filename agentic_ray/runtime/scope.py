@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import threading
+import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from agentic_ray.errors import JobCancelledError
 from agentic_ray.runtime.run import Run, RunEvent
 from agentic_ray.schedule.metrics import Metrics, PlacementRecord, summarise
+
+if TYPE_CHECKING:
+    from agentic_ray.runtime.stages import Stages
 
 
 class JobScope:
@@ -22,11 +27,17 @@ class JobScope:
     job_id : str
     priority : int
         Added to that of each run.
+
+    Attributes
+    ----------
+    stages : Stages or None
+        Where finished stages are kept, if they are.
     """
 
     def __init__(self, job_id: str, priority: int = 0) -> None:
         self.job_id = job_id
         self.priority = priority
+        self.stages: Stages | None = None
         self._lock = threading.Lock()
         self._live: dict[int, Run] = {}
         self._records: list[PlacementRecord] = []
@@ -60,6 +71,11 @@ class JobScope:
             runs = list(self._live.values())
         for run in runs:
             run.cancel()
+
+    def log(self, kind: str, text: str) -> None:
+        """Something happened to the job itself."""
+        with self._lock:
+            self._events.append(RunEvent(time.time(), kind, "", "", text))
 
     def placements(self) -> list[PlacementRecord]:
         """Where each finished bundle ran and why."""

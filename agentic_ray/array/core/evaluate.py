@@ -20,6 +20,7 @@ from agentic_ray.array.core.lower import Lowering
 from agentic_ray.array.core.node import DATA, Held, NDArray, Node, Op, topological
 from agentic_ray.array.core.program import as_array
 from agentic_ray.array.core.rules import optimize
+from agentic_ray.errors import SerializationError
 from agentic_ray.graph import Ref, Task, TaskGraph, replace_refs
 
 LOCAL_BYTES = 32 << 20
@@ -148,7 +149,7 @@ def _compute(
     roots: Sequence[Node], *, handles: bool = False, progress: bool | None = None
 ) -> list[list[Any]]:
     """The blocks of each root: arrays, or with ``handles`` what tasks can be given."""
-    roots = optimize(roots)
+    asked, roots = roots, optimize(roots)
     local = runs_locally(roots)
     lowering = Lowering(_keep if local else _put)
     blocks = lowering.run(roots)
@@ -158,24 +159,50 @@ def _compute(
     if local:
         made = run_here(lowering.tasks, keys)
     elif keys:
-        from agentic_ray.runtime import get_session
+        from agentic_ray.runtime import Run, get_session, recorded
         from agentic_ray.runtime.progress import ProgressBar
 
         session = get_session()
-        run = session.submit(TaskGraph(lowering.tasks, keys))
-        with ProgressBar("array", run.items_total, progress, session.settings) as bar:
-            while not run.wait(0.1):
-                bar.update(run.items_done)
+
+        def finish() -> Run:
+            run = session.submit(TaskGraph(lowering.tasks, keys))
+            with ProgressBar("array", run.items_total, progress, session.settings) as bar:
+                while not run.wait(0.1):
+                    bar.update(run.items_done)
+            return run
+
         if handles:
+            run = finish()
             if run.error is not None:
                 raise run.error
-            made = dict(zip(keys, run.handles(), strict=True))
+            kept = run.handles()
         else:
-            made = dict(zip(keys, run.result(), strict=True))
+            kept = recorded("array", lambda: content(asked), lambda: finish().result())
+        made = dict(zip(keys, kept, strict=True))
     else:
         made = {}
     result = [[made[b.key] if type(b) is Ref else b for b in row] for row in blocks]
     return result if handles else [_fetched(row) for row in result]
+
+
+def content(roots: Sequence[Node]) -> list[Any]:
+    """All that the values of ``roots`` depend on, for `content_key`.
+
+    Raises
+    ------
+    SerializationError
+        A part is in the object store, and is not read for this.
+    """
+    places: dict[Node, int] = {}
+    found: list[Any] = []
+    for node in topological(roots, through_values=True):
+        if node.op is STORED:
+            raise SerializationError("what is in the object store is not read for its content")
+        places[node] = len(found)
+        inputs = [places[source] for source in node.inputs]
+        kind = (node.op.name, node.op.kernel, node.shape, node.dtype.str, node.chunks, node.device)
+        found.append((kind, node.params, inputs))
+    return [found, [places[root] for root in roots]]
 
 
 def _fetched(blocks: list[Any]) -> list[Any]:

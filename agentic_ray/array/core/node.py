@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from agentic_ray.array.core.chunks import Chunks, Shape, block_count
+from agentic_ray.graph import content_key
 
 NDArray: TypeAlias = np.ndarray[Any, Any]
 DType: TypeAlias = np.dtype[Any]
@@ -95,6 +96,9 @@ class Held:
 
     def __init__(self, value: Any) -> None:
         self.value = value
+
+    def __content_key__(self) -> str:
+        return content_key("held", self.value)
 
 
 class Node:
@@ -228,15 +232,17 @@ def data(array: NDArray, chunks: Chunks, device: str = "cpu") -> Node:
     return node
 
 
-def topological(roots: Sequence[Node]) -> Iterator[Node]:
-    """Every node under ``roots`` after its inputs, each once; values already there are leaves."""
+def topological(roots: Sequence[Node], *, through_values: bool = False) -> Iterator[Node]:
+    """Every node under ``roots`` after its inputs, each once; values already there are leaves
+    unless ``through_values``."""
     done: set[Node] = set()
     stack: list[tuple[Node, bool]] = [(root, False) for root in reversed(roots)]
     while stack:
         node, ready = stack.pop()
         if node in done:
             continue
-        if ready or node.value is not None or not node.inputs:
+        known = node.value is not None and not through_values
+        if ready or known or not node.inputs:
             done.add(node)
             yield node
             continue

@@ -1,0 +1,284 @@
+"""`Master` as a detached, named actor of a Ray cluster: it outlives the program that started it.
+
+`MasterActor` is what runs there, `RemoteMaster` what a program holds of it. Ray starts the actor
+again when its process dies; the new one goes on from the journal.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+from ray import cloudpickle
+from ray.util.placement_group import (
+    PlacementGroup,
+    PlacementGroupID,
+    placement_group_table,
+    remove_placement_group,
+)
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from agentic_ray.errors import InvalidArgumentError, SerializationError, SessionError
+from agentic_ray.master.handle import Job
+from agentic_ray.master.jobs import JobRecord, without_exception
+from agentic_ray.master.journal import is_url
+from agentic_ray.master.master import Master
+from agentic_ray.master.statistics import Statistics
+from agentic_ray.master.userfiles import load_workloads
+from agentic_ray.master.workloads import DEFAULT, registry
+from agentic_ray.runtime import get_session
+from agentic_ray.runtime.nodes import owner_of_groups
+
+NAMESPACE: Final = "agentic_ray"
+"""Ray's name space of masters."""
+
+_CALLS = 32
+_WAITS = 128
+_WAIT_SECONDS = 2.0
+
+
+class MasterActor:
+    """The actor: a `Master` on a journal, opened anew by whoever asks if it could not be."""
+
+    def __init__(
+        self, journal: str, workloads: bytes, files: Sequence[str], options: Mapping[str, Any]
+    ) -> None:
+        for path in files:
+            load_workloads(path)
+        registry.restore({**registry.snapshot(), **cloudpickle.loads(workloads)})
+        self._journal = journal
+        self._options = dict(options)
+        self._lock = threading.Lock()
+        self._opened: Master | None = None
+        self._release_held_cpus()
+        try:
+            self._master()
+        except Exception:
+            # Raised again to the first who asks. Here it would end the actor for good.
+            return
+
+    def pid(self) -> int:
+        self._master()
+        return os.getpid()
+
+    def submit(self, workload: str, params: Any, options: Mapping[str, Any]) -> str:
+        return self._master().submit(workload, params, **options).id
+
+    def record(self, job_id: str) -> JobRecord:
+        return without_exception(self._master().record(job_id))
+
+    @ray.method(concurrency_group="waits")  # type: ignore[untyped-decorator]
+    def wait(self, job_id: str, timeout_seconds: float) -> JobRecord:
+        return without_exception(self._master().wait(job_id, timeout_seconds))
+
+    def cancel(self, job_id: str) -> bool:
+        return self._master().cancel(job_id)
+
+    def jobs(self) -> list[JobRecord]:
+        return [without_exception(record) for record in self._master().jobs()]
+
+    def statistics(self) -> Statistics:
+        return self._master().statistics()
+
+    def close(self, drain: bool, timeout_seconds: float | None) -> bool:
+        return self._master().close(drain, timeout_seconds)
+
+    def _master(self) -> Master:
+        with self._lock:
+            if self._opened is None:
+                self._opened = Master(journal=self._journal, **self._options)
+            return self._opened
+
+    def _release_held_cpus(self) -> None:
+        """Give back what an earlier process of this actor held of Ray's CPUs.
+
+        Ray keeps a restarting actor's placement groups, and nobody has their handles any more.
+        """
+        for found in placement_group_table().values():
+            if found["state"] != "REMOVED" and found["name"].startswith(f"{owner_of_groups()} "):
+                group_id = PlacementGroupID.from_hex(found["placement_group_id"])
+                remove_placement_group(PlacementGroup(group_id))
+
+
+class RemoteMaster:
+    """A master that runs as an actor, found by its name. Safe to use from any thread.
+
+    Calls that meet the death of its process are made again once Ray has started it anew; a
+    repeated submit is known by its idempotency key, and is the same job.
+    """
+
+    def __init__(self, name: str, actor: Any) -> None:
+        self.name = name
+        self._actor = actor
+
+    def submit(
+        self,
+        workload: str | Callable[[Any], Any],
+        params: Any,
+        *,
+        idempotency_key: str | None = None,
+        **options: Any,
+    ) -> Job:
+        """As `Master.submit`."""
+        if not isinstance(workload, str):
+            workload = registry.name_of(workload)
+        options["idempotency_key"] = idempotency_key or f"call-{uuid.uuid4().hex}"
+        return Job(self, self._call("submit", workload, params, options))
+
+    def submit_task(self, task_data: Mapping[str, Any]) -> str:
+        """As `Master.submit_task`."""
+        return self.submit(DEFAULT, task_data).id
+
+    def get_task_status(self, task_id: str) -> dict[str, Any]:
+        """As `Master.get_task_status`."""
+        return self.record(task_id).to_dict()
+
+    def record(self, job_id: str) -> JobRecord:
+        """As `Master.record`."""
+        found: JobRecord = self._call("record", job_id)
+        return found
+
+    def job(self, job_id: str) -> Job:
+        """As `Master.job`."""
+        self.record(job_id)
+        return Job(self, job_id)
+
+    def jobs(self) -> list[JobRecord]:
+        """As `Master.jobs`."""
+        found: list[JobRecord] = self._call("jobs")
+        return found
+
+    def statistics(self) -> Statistics:
+        """As `Master.statistics`; counted from 0 when the process was started anew."""
+        found: Statistics = self._call("statistics")
+        return found
+
+    def wait(self, job_id: str, timeout_seconds: float | None = None) -> JobRecord:
+        """As `Master.wait`; goes on while the process is started anew."""
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while True:
+            left = _WAIT_SECONDS if deadline is None else deadline - time.monotonic()
+            # Short waits, so that no place in the actor is held for those who have gone.
+            found: JobRecord = self._call("wait", job_id, max(0.0, min(left, _WAIT_SECONDS)))
+            if found.state.finished or left <= 0:
+                return found
+
+    def cancel(self, job_id: str) -> bool:
+        """As `Master.cancel`."""
+        return bool(self._call("cancel", job_id))
+
+    def close(self, drain: bool = True, timeout_seconds: float | None = None) -> bool:
+        """End the master and its actor, for everybody. As `Master.close`."""
+        stopped = bool(self._call("close", drain, timeout_seconds))
+        ray.kill(self._actor, no_restart=True)
+        return stopped
+
+    def pid(self) -> int:
+        """The number of its process now."""
+        return int(self._call("pid"))
+
+    def __repr__(self) -> str:
+        return f"<RemoteMaster {self.name}>"
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        try:
+            return ray.get(getattr(self._actor, method).remote(*arguments))
+        except ray.exceptions.RayTaskError as error:
+            raise (error.cause or error) from None  # what the master itself raised
+        except ray.exceptions.RayActorError as error:
+            raise SessionError(f"master {self.name!r} is gone: {error}") from error
+
+
+def start_master(
+    name: str = "master",
+    *,
+    journal: str | Path,
+    workloads: Sequence[str | Path] = (),
+    **options: Any,
+) -> RemoteMaster:
+    """A `Master` as a detached actor of the Ray cluster; the one of this name if it runs already.
+
+    It goes on when this program ends, until `RemoteMaster.close`, for as long as the cluster is
+    there. When its process dies Ray starts it again, and it goes on from its journal.
+
+    Parameters
+    ----------
+    name : str
+        By which `find_master` finds it.
+    journal : path or URL
+        As for `Master`. A path is one of the node that this program runs on, and the actor stays
+        on that node.
+    workloads : sequence of path
+        Files to load there, see `load_workloads`. What this program has registered is sent along.
+    **options
+        Further arguments of `Master`.
+
+    Raises
+    ------
+    SerializationError
+        What this program has registered cannot be sent; put it in a file.
+    JournalError
+        The journal cannot be used.
+    SessionError
+        The actor does not start.
+    """
+    if not isinstance(name, str) or not name:
+        raise InvalidArgumentError(f"a master needs a name, not {name!r}")
+    get_session()
+    where: dict[str, Any] = {}
+    if not is_url(journal):
+        journal = Path(journal).expanduser().absolute()
+        node_id = ray.get_runtime_context().get_node_id()
+        where["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    actor = ray.remote(
+        num_cpus=0,
+        max_restarts=-1,
+        max_task_retries=-1,
+        max_concurrency=_CALLS,
+        concurrency_groups={"waits": _WAITS},
+    )(MasterActor).options(
+        name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, **where
+    )
+    files = [str(Path(path).expanduser().absolute()) for path in workloads]
+    master = RemoteMaster(name, actor.remote(str(journal), _packed(), files, options))
+    try:
+        master.pid()
+    except BaseException:
+        ray.kill(master._actor, no_restart=True)
+        raise
+    return master
+
+
+def find_master(name: str = "master") -> RemoteMaster:
+    """The master that was started with this name.
+
+    Raises
+    ------
+    SessionError
+        There is none in the cluster.
+    """
+    get_session()
+    try:
+        return RemoteMaster(name, ray.get_actor(name, NAMESPACE))
+    except ValueError:
+        raise SessionError(
+            f"no master {name!r} in this cluster; agentic_ray.start_master starts one"
+        ) from None
+
+
+def _packed() -> bytes:
+    own = {name: made for name, made in registry.snapshot().items() if not made.builtin}
+    try:
+        packed: bytes = cloudpickle.dumps(own)
+    except Exception as error:  # pickle raises whatever the objects' hooks raise
+        raise SerializationError(
+            f"the workloads {', '.join(sorted(own))} cannot be sent to the master's process: "
+            f"{error}; put them in a file and pass workloads=[FILE]"
+        ) from error
+    return packed

@@ -1,0 +1,49 @@
+"""Checks of what a master is told: limits, priorities, times, names."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
+
+PRIORITY_LIMIT = 1_000_000
+"""Priorities are between minus this and this."""
+
+_KEY_LENGTH = 255
+
+
+def check_limit(name: str, value: Any) -> None:
+    """A positive int."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidTypeError(f"{name} must be an int, not {value!r}")
+    if value < 1:
+        raise InvalidArgumentError(f"{name} must be at least 1, not {value}")
+
+
+def check_priority(priority: Any) -> None:
+    """An int within the limit."""
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        raise InvalidTypeError(f"priority must be an int, not {priority!r}")
+    if abs(priority) > PRIORITY_LIMIT:
+        raise InvalidArgumentError(f"priority must be within ±{PRIORITY_LIMIT}, not {priority}")
+
+
+def check_seconds(name: str, seconds: Any) -> None:
+    """None, or a number of seconds to come."""
+    if seconds is None:
+        return
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise InvalidTypeError(f"{name} must be a number, not {seconds!r}")
+    if not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise InvalidArgumentError(f"{name} must be > 0, not {seconds}")
+
+
+def check_text(name: str, text: Any) -> None:
+    """Printable text of a usable length."""
+    if not isinstance(text, str):
+        raise InvalidTypeError(f"{name} must be text, not {text!r}")
+    if not 0 < len(text) <= _KEY_LENGTH or not text.isprintable():
+        raise InvalidArgumentError(
+            f"{name} must be 1 to {_KEY_LENGTH} printable characters, not {text[:40]!r}"
+        )

@@ -1,0 +1,146 @@
+"""A master in an actor: found by name, and gone on from its journal when its process is killed."""
+
+from __future__ import annotations
+
+import operator
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.util.placement_group import placement_group_table
+
+import agentic_ray as ar
+from agentic_ray.errors import (
+    InvalidArgumentError,
+    InvalidParametersError,
+    JobCancelledError,
+    JobTimeoutError,
+    JournalLockedError,
+    SessionError,
+    TaskError,
+    UnknownJobError,
+    UnknownWorkloadError,
+)
+from agentic_ray.master import JobState, registry
+from agentic_ray.runtime.processes import processes_of, session_name
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+def until(condition: Callable[[], Any], seconds: float = 40) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+    return found
+
+
+@pytest.fixture
+def workloads(tmp_path: Path) -> Iterator[None]:
+    """Workloads of this test, registered in its process and sent to the actor."""
+    before = registry.snapshot()
+
+    def noted(params: Any) -> None:
+        (tmp_path / f"ran-{params['name']}-{time.time_ns()}").touch()
+
+    @ar.workload("sum", cache=False)
+    def total(params: dict[str, Any]) -> Any:
+        def work(x: int) -> float:
+            if params.get("wait"):
+                until(lambda: (tmp_path / "go").exists())
+            return x * 0.1
+
+        ar.stage("note", noted, params)
+        return ar.map_reduce(work, range(20), operator.add)
+
+    @ar.workload("boom")
+    def boom(params: Any) -> None:
+        raise ValueError("on purpose")
+
+    yield
+    registry.restore(before)
+
+
+def runs(folder: Path, name: str) -> int:
+    return len(list(folder.glob(f"ran-{name}-*")))
+
+
+@pytest.mark.slow
+def test_a_killed_master_is_started_anew_and_goes_on(tmp_path: Path, workloads: None) -> None:
+    master = ar.start_master("phoenix", journal=tmp_path / "journal")
+    try:
+        assert any(one.role == "master" for one in processes_of(session_name()))
+        done = master.submit("sum", {"name": "first"}, user="ada")
+        expected = done.result(60)
+        under_way = master.submit("sum", {"name": "second", "wait": True}, idempotency_key="k")
+        waiting = [master.submit("sum", {"name": f"later{i}", "wait": True}) for i in range(9)]
+        until(lambda: runs(tmp_path, "second"))
+        with pytest.raises(JobTimeoutError, match="is running"):
+            under_way.result(0.1)
+
+        first_pid = master.pid()
+        os.kill(first_pid, signal.SIGKILL)
+        (tmp_path / "go").touch()
+        # a submit and a question that meet the death
+        late = master.submit("sum", {"name": "late"})
+        again = master.submit("sum", {"name": "second", "wait": True}, idempotency_key="k")
+        assert again.id == under_way.id
+        assert under_way.result(90).hex() == expected.hex()
+        assert {job.result(90).hex() for job in (*waiting, late)} == {expected.hex()}
+        assert master.pid() != first_pid
+
+        found = ar.find_master("phoenix")
+        assert found.job(done.id).result(10) == expected
+        assert found.record(done.id).user == "ada"
+        assert found.record(under_way.id).attempts == 2
+        assert runs(tmp_path, "first") == 1
+        assert runs(tmp_path, "second") == 1  # its first stage had finished
+        assert len(found.jobs()) == 12
+        assert {record.state for record in found.jobs()} == {JobState.SUCCEEDED}
+        # what the killed process held of Ray's CPUs is held no more
+        actor_id = ray.get_actor("phoenix", "agentic_ray")._actor_id.hex()
+        until(lambda: not [g for g in placement_group_table().values() if held_by(g, actor_id)])
+        # the same name is the same master
+        assert ar.start_master("phoenix", journal=tmp_path / "other").pid() == master.pid()
+    finally:
+        master.close(drain=False)
+    with pytest.raises(SessionError, match="no master 'phoenix'"):
+        until(lambda: ar.find_master("phoenix") is None)
+
+
+def held_by(group: dict[str, Any], actor_id: str) -> bool:
+    return group["name"].startswith(actor_id) and group["state"] != "REMOVED"
+
+
+@pytest.mark.slow
+def test_errors_have_their_types(tmp_path: Path, workloads: None) -> None:
+    with pytest.raises(InvalidArgumentError, match="needs a name"):
+        ar.start_master("", journal=tmp_path / "journal")
+    with pytest.raises(SessionError, match="no master 'nobody'"):
+        ar.find_master("nobody")
+    master = ar.start_master("one", journal=tmp_path / "journal")
+    try:
+        with pytest.raises(UnknownWorkloadError, match="there are"):
+            master.submit("what", 1)
+        with pytest.raises(InvalidParametersError, match="data"):
+            master.submit_task({"data": ["x"]})
+        with pytest.raises(UnknownJobError):
+            master.job("missing")
+        with pytest.raises(TaskError, match="ValueError: on purpose"):
+            master.submit("boom", 1).result(60)
+        long = master.submit("sum", {"name": "long", "wait": True})
+        until(lambda: long.status() == JobState.RUNNING)
+        assert long.cancel()
+        with pytest.raises(JobCancelledError):
+            long.result(60)
+        assert master.get_task_status(long.id)["state"] == "cancelled"
+        assert master.statistics().finished[JobState.CANCELLED] == 1
+        with pytest.raises(JournalLockedError, match="another master"):
+            ar.start_master("two", journal=tmp_path / "journal")
+    finally:
+        master.close(drain=False)
