@@ -38,6 +38,8 @@ class Settings:
         Work shorter than this shows no bar.
     max_failures : int
         Deaths of its own executor that a bundle may survive.
+    max_user_retries : int
+        Exceptions of types in ``retry_on`` that a bundle may survive.
     gpu_idle_release_seconds : float
         The same for its GPUs, on a cluster that it joined. Longer, because to have a GPU again
         takes seconds.
@@ -57,6 +59,7 @@ class Settings:
     progress: bool | None = None
     progress_after_seconds: float = 2.0
     max_failures: int = 4
+    max_user_retries: int = 3
     gpu_idle_release_seconds: float = 30.0
     keep_costs: bool = True
     gpu_device: str = "agentic_ray.runtime.devices:CupyDevice"
@@ -77,6 +80,7 @@ class Settings:
             "gpu_idle_release_seconds",
             "progress_after_seconds",
             "max_failures",
+            "max_user_retries",
         ):
             if not getattr(self, name) >= 0:
                 raise InvalidArgumentError(f"{name} must be >= 0, not {getattr(self, name)}")

@@ -28,6 +28,7 @@ class Kernel:
         version: str = "",
         has_effects: bool = False,
         chunk_axis: int | None = None,
+        retry_on: type[BaseException] | tuple[type[BaseException], ...] = (),
     ) -> None:
         functools.update_wrapper(self, function)
         self._cpu = function
@@ -37,6 +38,7 @@ class Kernel:
         self._version = version
         self._has_effects = has_effects
         self._chunk_axis = chunk_axis
+        self._retry_on = (retry_on,) if isinstance(retry_on, type) else tuple(retry_on)
 
     @property
     def codelet(self) -> Codelet:
@@ -48,6 +50,7 @@ class Kernel:
             version=self._version,
             has_effects=self._has_effects,
             chunk_axis=self._chunk_axis,
+            retry_on=self._retry_on,
         )
 
     def gpu(self, function: Callable[..., Any]) -> Kernel:
@@ -84,8 +87,8 @@ def codelet(
     ----------
     function : callable
         ``f(block, ...)``; ``block`` is an array, the result any picklable value.
-    name, cost, version, has_effects, chunk_axis
-        As in `Codelet`.
+    name, cost, version, has_effects, chunk_axis, retry_on
+        As in `Codelet`; ``retry_on`` may also be one exception type.
 
     Examples
     --------

@@ -9,7 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from agentic_ray.errors import CycleError, DuplicateKeyError, InvalidArgumentError, MissingKeyError
+from agentic_ray.errors import (
+    CycleError,
+    DuplicateKeyError,
+    InvalidArgumentError,
+    InvalidTypeError,
+    MissingKeyError,
+)
 from agentic_ray.graph.keys import content_key
 
 Tag = Literal["cpu", "gpu", "any"]
@@ -98,6 +104,9 @@ class Codelet:
     chunk_axis : int or None
         Axis of the first argument along which the work may be split and the results
         concatenated again.
+    retry_on : tuple of exception types
+        What the implementation raises of these types is tried again a few times, with back-off;
+        every other exception is final. They must be picklable.
     host_inputs : bool
         On a GPU too the arguments are left in host memory: the implementation moves what it
         needs of them, which may be a small part.
@@ -117,6 +126,7 @@ class Codelet:
     has_effects: bool = False
     chunk_axis: int | None = None
     host_inputs: bool = False
+    retry_on: tuple[type[BaseException], ...] = ()
     _content: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -130,9 +140,12 @@ class Codelet:
                 raise InvalidArgumentError(
                     f"the {kind} implementation of codelet {self.name!r} is not callable"
                 )
+        for error in self.retry_on:
+            if not (isinstance(error, type) and issubclass(error, BaseException)):
+                raise InvalidTypeError(f"retry_on must hold exception types, not {error!r}")
 
     def __content_key__(self) -> str:
-        """Digest of all it is, made once: very many tasks share a codelet."""
+        """Digest of all that its values depend on, made once: very many tasks share a codelet."""
         if not self._content:
             what = (self.name, self.version, self.cpu, self.gpu, self.cost)
             how = (self.opaque, self.has_effects, self.chunk_axis, self.host_inputs)
@@ -415,6 +428,11 @@ class Bundle:
     @property
     def has_effects(self) -> bool:
         return any(task.codelet.has_effects for task in self.tasks)
+
+    @property
+    def retry_on(self) -> tuple[type[BaseException], ...]:
+        """Exceptions of the user's that one of the tasks asks to be tried again."""
+        return tuple(dict.fromkeys(e for task in self.tasks for e in task.codelet.retry_on))
 
     @property
     def resources(self) -> Resources:

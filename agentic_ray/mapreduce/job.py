@@ -85,8 +85,11 @@ class MapReduce:
         tag: Tag,
         priority: int,
         progress: bool | None,
+        retry_on: type[BaseException] | tuple[type[BaseException], ...],
+        has_effects: bool,
         session: Session,
     ) -> None:
+        retried = (retry_on,) if isinstance(retry_on, type) else tuple(retry_on)
         _check(map_fn, reduce_fn, chunk_size, tag, priority, initial)
         blocks = isinstance(map_fn, Kernel)
         fixed = None if isinstance(chunk_size, str) else int(chunk_size)
@@ -96,10 +99,16 @@ class MapReduce:
         # For a codelet the chunk size is the block's: how blocks are grouped stays automatic.
         self._chunk = None if blocks else fixed
         self._map_fn = map_fn
-        self._codelet = chunk_codelet(map_fn, reduce_fn)
+        self._codelet = chunk_codelet(map_fn, reduce_fn, retry_on=retried, has_effects=has_effects)
         self._combine: Codelet | None = None
         if reduce_fn is not None:
-            self._combine = combine_codelet(map_fn, reduce_fn, optional=self._leaves.optional)
+            self._combine = combine_codelet(
+                map_fn,
+                reduce_fn,
+                optional=self._leaves.optional,
+                retry_on=retried,
+                has_effects=has_effects,
+            )
         self._reduce_fn = reduce_fn
         self._initial = initial
         self._tag: Tag = tag
@@ -456,6 +465,8 @@ def map_reduce_job(
     tag: Tag = "any",
     priority: int = 0,
     progress: bool | None = None,
+    retry_on: type[BaseException] | tuple[type[BaseException], ...] = (),
+    has_effects: bool = False,
 ) -> MapReduce:
     """`map_reduce` as an object: ``.result()``, then ``.placements()`` and ``.metrics``."""
     return MapReduce(
@@ -467,6 +478,8 @@ def map_reduce_job(
         tag=tag,
         priority=priority,
         progress=progress,
+        retry_on=retry_on,
+        has_effects=has_effects,
         session=get_session(),
     )
 
@@ -481,6 +494,8 @@ def map_reduce(
     tag: Tag = "any",
     priority: int = 0,
     progress: bool | None = None,
+    retry_on: type[BaseException] | tuple[type[BaseException], ...] = (),
+    has_effects: bool = False,
 ) -> Any:
     """Apply ``map_fn`` to every element of ``data`` and reduce the results in a fixed tree.
 
@@ -510,6 +525,12 @@ def map_reduce(
         Higher goes first.
     progress : bool, optional
         A progress bar; default: on work over two seconds where a person watches.
+    retry_on : exception type or tuple of them
+        What the functions raise of these types is tried again up to ``max_user_retries`` times
+        a bundle (a setting of `init`), with exponential back-off. Anything else is final.
+    has_effects : bool
+        The functions change something outside: no chunk is run in two copies at the same time.
+        (A chunk whose process died is run again all the same.)
 
     Returns
     -------
@@ -542,4 +563,6 @@ def map_reduce(
         tag=tag,
         priority=priority,
         progress=progress,
+        retry_on=retry_on,
+        has_effects=has_effects,
     ).result()

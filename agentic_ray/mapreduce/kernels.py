@@ -137,13 +137,23 @@ def _has_effects(function: Any) -> bool:
     return isinstance(function, Kernel) and function.codelet.has_effects
 
 
+def _retried(function: Any) -> tuple[type[BaseException], ...]:
+    return function.codelet.retry_on if isinstance(function, Kernel) else ()
+
+
 def name_of(function: Any) -> str:
     if isinstance(function, Kernel):
         return function.codelet.name.rpartition(".")[2]
     return str(getattr(function, "__qualname__", type(function).__name__)).rpartition(".")[2]
 
 
-def chunk_codelet(map_fn: Any, reduce_fn: Any) -> Codelet:
+def chunk_codelet(
+    map_fn: Any,
+    reduce_fn: Any,
+    *,
+    retry_on: tuple[type[BaseException], ...] = (),
+    has_effects: bool = False,
+) -> Codelet:
     """The codelet that maps and folds one chunk."""
     cpu, gpu = implementations(map_fn)
     reduce_cpu, reduce_gpu = (None, None) if reduce_fn is None else implementations(reduce_fn)
@@ -154,12 +164,20 @@ def chunk_codelet(map_fn: Any, reduce_fn: Any) -> Codelet:
         None if cpu is None else MapChunk(cpu, reduce_cpu),
         None if gpu is None else MapChunk(gpu, reduce_gpu or reduce_cpu),
         opaque=not isinstance(map_fn, Kernel),
-        has_effects=_has_effects(map_fn) or _has_effects(reduce_fn),
+        has_effects=has_effects or _has_effects(map_fn) or _has_effects(reduce_fn),
+        retry_on=(*retry_on, *_retried(map_fn), *_retried(reduce_fn)),
         host_inputs=True,  # a chunk is a small part of the array it is cut from
     )
 
 
-def combine_codelet(map_fn: Any, reduce_fn: Any, *, optional: bool) -> Codelet:
+def combine_codelet(
+    map_fn: Any,
+    reduce_fn: Any,
+    *,
+    optional: bool,
+    retry_on: tuple[type[BaseException], ...] = (),
+    has_effects: bool = False,
+) -> Codelet:
     """The codelet that combines two chunks' values, in the lane of the map function."""
     cpu, gpu = implementations(reduce_fn)
     if optional:
@@ -171,5 +189,6 @@ def combine_codelet(map_fn: Any, reduce_fn: Any, *, optional: bool) -> Codelet:
         gpu,
         cost=CostHint(items=0),
         opaque=not isinstance(map_fn, Kernel),
-        has_effects=_has_effects(reduce_fn),
+        has_effects=has_effects or _has_effects(reduce_fn),
+        retry_on=(*retry_on, *_retried(reduce_fn)),
     )

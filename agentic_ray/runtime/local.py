@@ -44,9 +44,12 @@ def run_locally(graph: TaskGraph, predicted: Mapping[str, float], model: CostMod
     total = 0.0
     for task in graph:
         seconds = predicted[task.key]
-        if seconds < 0 or task.codelet.opaque or task.codelet.cpu is None or task.tag == "gpu":
+        codelet = task.codelet
+        if seconds < 0 or codelet.opaque or codelet.cpu is None or task.tag == "gpu":
             return None
-        if model.predict_size(task.codelet.name, "cpu", 1.0) is None and task.cost.items:
+        if codelet.retry_on:
+            return None  # only the Dispatcher retries
+        if model.predict_size(codelet.name, "cpu", 1.0) is None and task.cost.items:
             return None  # only guessed at so far
         if holds_stored(task.args):
             return None

@@ -528,7 +528,7 @@ class Loop:
         run = self._runs.get(call.graph_id)
         if run is not None and self.dispatcher.expects(answer.bundle_id, answer.attempt):
             run.log(f"failed: {cause}", call.bundle.key, call.placement.node_id, text_of(error))
-            if cause != "user":
+            if cause != "user" or isinstance(error, call.bundle.retry_on):
                 run.failed_bundles.add(call.bundle.key)
         self._handle(BundleFailed(now, answer.bundle_id, answer.attempt, cause, error))
 

@@ -69,7 +69,7 @@ class Session:
         share = settings.share
         if share is None and self._started_ray:
             share = 1.0
-        retry = RetryRules(max_failures=settings.max_failures)
+        retry = RetryRules(settings.max_failures, max_user_retries=settings.max_user_retries)
         self._codelets = CodeletTable()
         self._runs: dict[str, Run] = {}
         self._gpu_runs: set[str] = set()

@@ -299,11 +299,16 @@ class Dispatcher(Speculator):
             return
         if event.cause == "memory" and "cpu" in record.lane[0]:
             self._send_to_cpu(record, f"its GPU had too little memory: {event.error}")
+        final = False
         if event.cause == "input_lost":
             record.losses += 1
+        elif event.cause == "user":
+            record.user_failures += 1
+            again = isinstance(event.error, record.bundle.retry_on)
+            final = not again or record.user_failures > self.retry.max_user_retries
         else:
             record.failures += 1
-        self._retry(record, event.error, final=event.cause == "user")
+        self._retry(record, event.error, final=final)
 
     def _retry(self, record: Record, error: BaseException, *, final: bool = False) -> None:
         """Try a bundle again after a while, or fail its graph if its budget is spent.
@@ -334,7 +339,7 @@ class Dispatcher(Speculator):
             lost.__cause__ = error
             self._fail_graph(record.graph, lost, record.bundle)
             return
-        failures = record.failures + record.losses
+        failures = record.failures + record.losses + record.user_failures
         due = self.view.now_seconds + rules.delay_seconds(record.bundle.key, failures)
         record.queued = True  # not to be offered before it is due
         heapq.heappush(self._delayed, (due, record.bundle_id, record))

@@ -29,6 +29,8 @@ class RetryRules:
         Deaths of the bundle's own executor that it may survive.
     max_losses : int
         Losses it had no part in (node gone, input gone).
+    max_user_retries : int
+        Exceptions of the user's code that were asked to be tried again (``retry_on``).
     base_seconds, cap_seconds : float
         Back-off: ``base * 2**(n - 1)`` up to the cap, plus up to half of it as jitter that
         depends on the bundle and the count only.
@@ -39,6 +41,7 @@ class RetryRules:
 
     max_failures: int = 4
     max_losses: int = 32
+    max_user_retries: int = 3
     base_seconds: float = 0.05
     cap_seconds: float = 10.0
     patience_seconds: float = 30.0
@@ -74,6 +77,7 @@ class Record:
     attempts: int = 0
     failures: int = 0
     losses: int = 0
+    user_failures: int = 0
     note: str = ""
 
 

@@ -42,19 +42,24 @@ POLICIES = ("load_balance", "predictive", "priority")
 def _nothing(*_: Any) -> None: ...
 
 
-_CPU = Codelet("on_cpu", _nothing)
-_BOTH = Codelet("on_both", _nothing, _nothing)
-_GPU = Codelet("on_gpu", None, _nothing)
-_OPAQUE = Codelet("opaque", _nothing, opaque=True)
-_EFFECTS = Codelet("effects", _nothing, has_effects=True)
-
-
 class SimulationFailure(AssertionError):
     """An invariant does not hold; the message carries the seed."""
 
 
 class UserError(Exception):
     """What the user's code raises in the simulation."""
+
+
+class Flaky(UserError):
+    """The same, where it is asked for that it be tried again."""
+
+
+_CPU = Codelet("on_cpu", _nothing)
+_BOTH = Codelet("on_both", _nothing, _nothing)
+_GPU = Codelet("on_gpu", None, _nothing)
+_OPAQUE = Codelet("opaque", _nothing, opaque=True)
+_FLAKY = Codelet("flaky", _nothing, retry_on=(Flaky,))
+_EFFECTS = Codelet("effects", _nothing, has_effects=True)
 
 
 class RandomPolicy:
@@ -127,6 +132,7 @@ class _Part:
     completed: int = 0
     failures: int = 0
     losses: int = 0
+    user_failures: int = 0
     running: int = 0
     live: int = 0
     cpu_only: bool = False
@@ -189,6 +195,7 @@ class Simulation:
         self.retry = RetryRules(
             max_failures=rng.choice((0, 2, 4)),
             max_losses=rng.choice((1, 8, 32)),
+            max_user_retries=rng.choice((0, 1, 3)),
             base_seconds=0.05,
             cap_seconds=1.0,
             patience_seconds=3.0,
@@ -260,7 +267,7 @@ class Simulation:
         for i in range(rng.randint(1, 14)):
             known = [task.key for task in tasks]
             inputs = rng.sample(known, min(len(known), rng.choice((0, 1, 1, 2, 3))))
-            codelet = rng.choice((_CPU, _CPU, _CPU, _OPAQUE, _EFFECTS, _BOTH, _BOTH, _GPU))
+            codelet = rng.choice((_CPU, _CPU, _FLAKY, _OPAQUE, _EFFECTS, _BOTH, _BOTH, _GPU))
             if codelet is _GPU and rng.random() > self.gpu_rate:
                 codelet = _BOTH
             resources = Resources(
@@ -427,6 +434,14 @@ class Simulation:
     def _is_spent(self, part: _Part) -> bool:
         return part.failures > self.retry.max_failures or part.losses > self.retry.max_losses
 
+    def _note_raised(self, attempt: _Attempt, error: BaseException) -> None:
+        part = attempt.part
+        part.user_failures += 1
+        spent = part.user_failures > self.retry.max_user_retries
+        final = spent or not isinstance(error, part.bundle.retry_on)
+        if final and attempt.job.state == "open" and not part.completed:
+            self._doomed.append(attempt.job)
+
     def _note_spent(self, attempt: _Attempt) -> None:
         part = attempt.part
         wanted = attempt.job.state == "open" and not part.running and attempt.job.wanted(part)
@@ -481,6 +496,8 @@ class Simulation:
                 return
             if event.cause == "input_lost":
                 attempt.part.losses += 1
+            elif event.cause == "user":
+                self._note_raised(attempt, event.error)
             else:
                 attempt.part.failures += 1
             self._note_spent(attempt)
@@ -573,7 +590,8 @@ class Simulation:
             causes += ["memory"] if device.slots.kind == "gpu" else []
             causes += ["input_lost"] * 2 if command.bundle.inputs else []
             cause: Any = rng.choice(causes)
-            report = ev.BundleFailed(0.0, *ids, cause, UserError(cause))
+            kind = rng.choice((UserError, Flaky)) if command.bundle.retry_on else UserError
+            report = ev.BundleFailed(0.0, *ids, cause, kind(cause))
         self._at(done, "report", report)
 
     def _on_cancel(self, command: ev.Cancel) -> None:
@@ -633,6 +651,9 @@ class Simulation:
         elif isinstance(error, UserError):
             same = isinstance(self._event, ev.BundleFailed) and self._event.error is error
             self._check(same and self._event.cause == "user", "fails for an error of no user")
+            spent = part is not None and part.user_failures > self.retry.max_user_retries
+            again = part is not None and isinstance(error, part.bundle.retry_on)
+            self._check(spent or not again, "a user's error is final though it was to be retried")
         elif isinstance(error, JobCancelledError):
             self._check(job.cancel_asked, "cancelled although nobody asked")
         elif isinstance(error, NoSuitableDeviceError):

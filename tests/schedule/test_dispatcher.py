@@ -773,3 +773,25 @@ def test_when_every_node_is_silent_work_waits(policy: str) -> None:
     assert urgent == []
     spoken = replace(silent, heartbeat_age_seconds=0.0)
     assert started(bench.send(ev.Telemetry, ClusterState((spoken,), 0.0))) == ["c"]
+
+
+def test_user_errors_that_are_to_be_retried_have_a_budget_of_their_own() -> None:
+    flaky = Codelet("flaky", work, retry_on=(ConnectionError,))
+    bench = Bench()
+    start = only(bench.submit(bundle_of("a", codelet=flaky)), ev.Start)
+    for _ in range(2):  # as many deaths as are survived, which cost the user nothing
+        assert bench.fail(start) == []
+        start = only(bench.tick_until_due(), ev.Start)
+    for attempt in range(3, 6):
+        assert bench.fail(start, "user", ConnectionResetError()) == []
+        start = only(bench.tick_until_due(), ev.Start)
+        assert start.attempt == attempt
+    last = ConnectionResetError()
+    assert bench.fail(start, "user", last) == [ev.FailGraph("g", last, start.bundle)]
+
+
+def test_a_user_error_of_another_type_is_final_at_once() -> None:
+    flaky = Codelet("flaky", work, retry_on=(ConnectionError,))
+    bench = Bench()
+    start = only(bench.submit(bundle_of("a", codelet=flaky)), ev.Start)
+    assert pick(bench.fail(start, "user", OSError()), ev.FailGraph)
