@@ -80,6 +80,44 @@ class ExecutorLostError(AgenticRayError, RuntimeError):
     """A bundle lost its executor more often than its retry budget allows."""
 
 
+class PoisonTaskError(ExecutorLostError):
+    """A task ended every process that it ran in, the last time under watch.
+
+    Attributes
+    ----------
+    task : str
+        Name of its codelet.
+    element_index, chunk_index : int or None
+        The element of a map-reduce's input that it was at, and the chunk; None if it was not at
+        one (in the reduce function, or no map-reduce).
+    exit_signal : str or None
+        What killed the process, e.g. ``"SIGKILL"``; None if it ended by itself.
+    exit_code : int
+        As `subprocess.Popen.returncode`: negative for a signal.
+    inputs : tuple of str
+        Type, dtype and shape of its arguments.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        task: str = "",
+        element_index: int | None = None,
+        chunk_index: int | None = None,
+        exit_signal: str | None = None,
+        exit_code: int = 0,
+        inputs: Iterable[str] = (),
+    ) -> None:
+        self.task = task
+        self.element_index = element_index
+        self.chunk_index = chunk_index
+        self.exit_signal = exit_signal
+        self.exit_code = exit_code
+        self.inputs = tuple(inputs)
+        super().__init__(message)
+
+
 class OutOfDeviceMemoryError(AgenticRayError, MemoryError):
     """A device has not enough memory for a bundle."""
 

@@ -9,6 +9,7 @@ if that is None, one by one.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,13 @@ from typing import Any
 import numpy as np
 
 from agentic_ray.graph import Codelet, CostHint, Kernel, accepts_xp, content_key, fold
-from agentic_ray.runtime import BundleCancelled, ElementFailure, Inline, check_cancelled
+from agentic_ray.runtime import (
+    BundleCancelled,
+    ElementFailure,
+    Inline,
+    check_cancelled,
+    element_watcher,
+)
 from agentic_ray.sources import Part
 
 
@@ -44,6 +51,11 @@ class MapChunk:
         reduce = self.reduce
         if reduce is not None and accepts_xp(reduce):
             reduce = functools.partial(reduce, xp=xp)
+        watcher = element_watcher()
+        if watcher is not None and not (
+            pieces and isinstance(pieces[0], Part) and pieces[0].unit != "block"
+        ):
+            function = _watched(function, first, watcher)
         values = self._values(function, chunk, first, pieces, reduce)
         try:
             if reduce is None:
@@ -109,6 +121,21 @@ def _on_device(function: Callable[..., Any], xp: Any) -> Callable[..., Any]:
         return function(xp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf, xp=xp)
 
     return moved
+
+
+def _watched(
+    function: Callable[..., Any], first: int, watcher: Callable[[int | None, Any], None]
+) -> Callable[..., Any]:
+    """``function``, of which ``watcher`` is told each call: leaf by leaf from ``first`` on."""
+    numbers = itertools.count(first)
+
+    def call(leaf: Any) -> Any:
+        watcher(next(numbers), leaf)
+        value = function(leaf)
+        watcher(None, None)
+        return value
+
+    return call
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,18 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Death:
+    """How a watched process died: at which task and element, with the exit code that
+    `subprocess` gives, and what is known of the inputs (see `describe`)."""
+
+    codelet: str
+    chunk: int | None
+    element: int | None
+    exit_code: int
+    inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """What came of a bundle. ``seconds`` excludes waiting and transport; ``waited_seconds`` is how
     long it waited for a slot when its inputs were there.
@@ -104,6 +116,7 @@ class Report:
     notes: tuple[tuple[str, str], ...] = ()
     missing: tuple[str, ...] = ()
     device_lost: str | None = None
+    death: Death | None = None
     waited_seconds: float = 0.0
 
 
@@ -121,14 +134,34 @@ def check_cancelled() -> None:
         raise BundleCancelled
 
 
+def element_watcher() -> Callable[[int | None, Any], None] | None:
+    """Who wants to be told of each element that this thread begins (and, with None, ends)."""
+    return getattr(_current, "on_element", None)
+
+
+def describe(value: Any) -> str:
+    """Type, and dtype and shape or length where it has them; never the content."""
+    shape = getattr(value, "shape", None)
+    if shape is not None and hasattr(value, "dtype"):
+        return f"{type(value).__name__} of {value.dtype} {tuple(shape)}"
+    if isinstance(value, list | tuple | dict | set | str | bytes):
+        return f"{type(value).__name__} of {len(value)}"
+    return type(value).__name__
+
+
 @contextmanager
-def cancellable(is_cancelled: Callable[[], bool] | None) -> Iterator[None]:
-    """Inside, `check_cancelled` in this thread asks ``is_cancelled``."""
+def cancellable(
+    is_cancelled: Callable[[], bool] | None,
+    on_element: Callable[[int | None, Any], None] | None = None,
+) -> Iterator[None]:
+    """Inside, `check_cancelled` in this thread asks ``is_cancelled``, and `element_watcher`
+    gives ``on_element``."""
     _current.is_cancelled = is_cancelled
+    _current.on_element = on_element
     try:
         yield
     finally:
-        _current.is_cancelled = None
+        _current.is_cancelled = _current.on_element = None
 
 
 def load_codelet(token: str, source: Any) -> Codelet:
@@ -162,10 +195,13 @@ def run_payload(
     ray_attempt: int = 0,
     waited_seconds: float = 0.0,
     is_cancelled: Callable[[], bool] | None = None,
+    on_step: Callable[[str, Sequence[Any]], None] | None = None,
+    on_element: Callable[[int | None, Any], None] | None = None,
 ) -> tuple[Any, ...]:
     """Run a bundle here; the answer is its Report followed by its large outputs in order.
 
-    Never raises for what user code does: the report carries it.
+    ``on_step`` is told the codelet and arguments of each task before it runs, ``on_element``
+    what `element_watcher` says. Never raises for what user code does: the report carries it.
     """
     started = time.perf_counter()
     task_seconds: list[float] = []
@@ -183,13 +219,15 @@ def run_payload(
         values: dict[str, Any] = dict(zip(payload.inputs, inputs, strict=True))
         values.update((key, inline.load()) for key, inline in payload.inline.items())
         steps: tuple[Step, ...] = cloudpickle.loads(payload.steps)
-        with cancellable(is_cancelled):
+        with cancellable(is_cancelled, on_element):
             for step in steps:
                 check_cancelled()
                 codelet = load_codelet(step.codelet, payload.codelets[step.codelet])
                 codelet_name = codelet.name
                 args = replace_refs(step.args, values.__getitem__)
                 kwargs = replace_refs(dict(step.kwargs), values.__getitem__)
+                if on_step is not None:
+                    on_step(codelet.name, args)
                 before = time.perf_counter()
                 values[step.key] = call_codelet(codelet, _HOST, args, kwargs)
                 task_seconds.append(time.perf_counter() - before)

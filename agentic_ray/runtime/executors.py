@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agentic_ray.runtime.calibrate import HostRates, host_rates
 from agentic_ray.runtime.execute import Payload, run_payload
+from agentic_ray.runtime.watch import run_watched
 from agentic_ray.telemetry.collector import Collector, NodeReport
 
 RAY_RETRIES = 1
@@ -134,12 +135,18 @@ def _run_in_process(payload: Payload, *inputs: Any) -> Any:
     )
 
 
+def _run_watched(payload: Payload, *inputs: Any) -> Any:
+    """The same in a child of such a process, which says how it died."""
+    return answer(run_watched(payload, inputs, node_id=ray.get_runtime_context().get_node_id()))
+
+
 def answer(results: tuple[Any, ...]) -> Any:
     """Ray wants a bare value where there is one return value."""
     return results[0] if len(results) == 1 else results
 
 
 process_lane = ray.remote(num_cpus=0, max_retries=0)(_run_in_process)
+watched_lane = ray.remote(num_cpus=0, max_retries=0)(_run_watched)
 # No retries by Ray here: a task that was cancelled by force may be among those it runs again
 # (https://github.com/ray-project/ray/issues/54260). The Dispatcher retries, and what is lost is
 # computed again from the task graph.

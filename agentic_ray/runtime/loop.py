@@ -12,10 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import ray
-from ray import cloudpickle
 from ray import exceptions as ray_errors
 
 from agentic_ray.errors import (
@@ -27,12 +26,14 @@ from agentic_ray.errors import (
     TaskError,
 )
 from agentic_ray.graph.task import Bundle
-from agentic_ray.runtime.execute import Inline, Payload, Report, Step
-from agentic_ray.runtime.executors import process_lane
+from agentic_ray.runtime.execute import Inline, Report
+from agentic_ray.runtime.executors import process_lane, watched_lane
 from agentic_ray.runtime.failures import text_of
+from agentic_ray.runtime.payloads import Resident, make_payload
 from agentic_ray.runtime.run import Run, ValueGone
 from agentic_ray.runtime.transfers import Copies, Moved, timed
 from agentic_ray.runtime.values import CodeletTable, Stored
+from agentic_ray.runtime.watch import poison_error
 from agentic_ray.schedule.dispatcher import Dispatcher
 from agentic_ray.schedule.events import (
     BundleFailed,
@@ -62,15 +63,19 @@ from agentic_ray.schedule.placement import Placement
 
 _logger = logging.getLogger("agentic_ray")
 _TICK_SECONDS = 1.0
+_WATCHED = {"own": "", "watched": ", watched"}
 _SETTLING_SECONDS = 10.0
 
 _INPUT_LOST = (
     ray_errors.ObjectLostError,  # also: owner died, reconstruction failed, fetch timed out
     ray_errors.ReferenceCountingAssertionError,
 )
-_SYSTEM = (
+_CRASH = (
     ray_errors.RayActorError,
     ray_errors.WorkerCrashedError,
+)
+_SYSTEM = (
+    *_CRASH,
     ray_errors.OutOfMemoryError,
     ray_errors.NodeDiedError,
     ray_errors.LocalRayletDiedError,
@@ -93,20 +98,6 @@ class _Call:
     started: float
     executor: Any | None  # None: process lane
     moved: Moved | None = None
-
-
-@dataclass(slots=True)
-class _Resident:
-    """A value that the executor of a GPU keeps there, and its copy on the host if one was made.
-
-    ``copied`` is True's ObjectRef once the copy ``ref`` is there, an error's if it cannot be.
-    """
-
-    node_id: str
-    device: str
-    executor: Any
-    copied: Any = None
-    ref: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +290,7 @@ class Loop:
         for key in keys:
             value = self._values.pop(key, None)
             self._copies.forget(key)
-            if isinstance(value, _Resident):
+            if isinstance(value, Resident):
                 kept.setdefault(value.executor, []).append(key)
         for executor, there in kept.items():
             executor.drop.remote(tuple(there))
@@ -308,9 +299,9 @@ class Loop:
         """Use the copies that were made of values on a lost GPU, and tell which these are."""
         copied: set[tuple[str, str]] = set()
         for key, value in self._values.items():
-            if not isinstance(value, _Resident) or value.device != event.device:
+            if not isinstance(value, Resident) or value.device != event.device:
                 continue
-            if _copy_of(value) == "there":
+            if value.copy() == "there":
                 self._values[key] = value.ref
                 copied.add(key)
         return replace(event, copied=frozenset(copied))
@@ -321,14 +312,19 @@ class Loop:
         now = time.monotonic()
         try:
             executor = None
-            if not bundle.opaque or placement.device != "cpu":
+            if command.process == "shared":
                 executor = self._executor(placement.node_id, placement.device)
-            payload, inputs = self._payload(command, executor)
+            run = self._runs.get(command.graph_id)
+            wanted = bundle.outputs if run is None else run.outputs
+            payload, inputs = make_payload(
+                command, executor, self._values, self._codelets, frozenset(wanted)
+            )
             returns = 1 + len(bundle.outputs)
             if executor is None:
                 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-                refs = process_lane.options(
+                lane = watched_lane if command.process == "watched" else process_lane
+                refs = lane.options(
                     num_returns=returns,
                     scheduling_strategy=NodeAffinitySchedulingStrategy(
                         placement.node_id, soft=True
@@ -355,10 +351,14 @@ class Loop:
                 placement.node_id, [(key, info) for key, info in infos if info is not None]
             )
         self._calls[command.bundle_id, command.attempt] = call
-        if command.attempt and (run := self._runs.get(command.graph_id)):
+        if command.attempt and run is not None:
             kind, text = "retry", f"attempt {command.attempt + 1}"
             if command.copy:
                 kind, text = "second copy", placement.reason
+            elif command.process != "shared" and not bundle.opaque:
+                text += f", in a process of its own{_WATCHED[command.process]}"
+            elif command.process == "watched":
+                text += _WATCHED["watched"]
             run.log(kind, bundle.key, placement.node_id, text)
         refs[0].future().add_done_callback(
             lambda future, i=command.bundle_id, a=command.attempt: self._inbox.put(
@@ -366,53 +366,6 @@ class Loop:
             )
         )
         return None
-
-    def _payload(self, command: Start, executor: Any) -> tuple[Payload, dict[str, Any]]:
-        graph_id, bundle = command.graph_id, command.bundle
-        inline: dict[str, Inline] = {}
-        inputs: dict[str, Any] = {}
-        resident: list[str] = []
-        for key in bundle.inputs:
-            value = self._values[graph_id, key]
-            if isinstance(value, Inline):
-                inline[key] = value
-            elif isinstance(value, _Resident) and value.executor is executor:
-                resident.append(key)
-            elif isinstance(value, _Resident):
-                if value.ref is None:
-                    copy = value.executor.host_copy.options(num_returns=2)
-                    value.copied, value.ref = copy.remote(graph_id, key)
-                inputs[key] = value.ref
-            else:
-                inputs[key] = value
-        codelets: dict[str, Any] = {}
-        steps: list[Step] = []
-        for task in bundle.tasks:
-            token, source = self._codelets.source(task.codelet)
-            codelets[token] = source
-            args = _name_stored(task.args, inputs)
-            kwargs = _name_stored(dict(task.kwargs), inputs)
-            steps.append(Step(task.key, token, args, kwargs))
-        try:
-            pickled = cloudpickle.dumps(tuple(steps))
-        except Exception as error:  # pickle raises whatever the objects' hooks raise
-            raise SerializationError(f"the data of {bundle.key} cannot be sent: {error}") from error
-        payload = Payload(pickled, codelets, tuple(inputs), inline, bundle.outputs)
-        if command.placement.device != "cpu":
-            run = self._runs.get(graph_id)
-            wanted = set(bundle.outputs if run is None else run.outputs)
-            gpus = bundle.resources.gpus
-            payload = replace(
-                payload,
-                graph_id=graph_id,
-                resident=tuple(resident),
-                # results of the graph are for the caller, who may ask when the GPU is gone
-                keep=tuple(key for key in bundle.outputs if key not in wanted),
-                gpu_memory_bytes=command.gpu_memory_bytes,
-                gpu_share=gpus if 0 < gpus < 1 else 1.0,
-                parts=command.parts,
-            )
-        return payload, inputs
 
     def _cancel(self, command: Cancel) -> None:
         call = self._calls.get((command.bundle_id, command.attempt))
@@ -433,7 +386,7 @@ class Loop:
         if error is not None:
             cause, shown = self._classify(call, error)
             self._failed(answer, call, cause, shown, now)
-            dead = cause == "system" and isinstance(shown, ray_errors.RayActorError)
+            dead = cause == "crash" and isinstance(shown, ray_errors.RayActorError)
             if dead and call.placement.device != "cpu":
                 self._executor_died(call, "the process of its executor died")
             elif isinstance(error, ray_errors.ActorDiedError):
@@ -448,10 +401,12 @@ class Loop:
             lost = ExecutorLostError(f"{call.placement.device} is lost: {report.device_lost}")
             self._failed(answer, call, "system", lost, now)
             self._executor_died(call, report.device_lost)
+        elif report.death is not None:
+            self._failed(answer, call, "crash", poison_error(report.death), now)
         elif report.missing:
             for key in report.missing:
                 held = self._values.get((call.graph_id, key))
-                if isinstance(held, _Resident) and held.executor is call.executor:
+                if isinstance(held, Resident) and held.executor is call.executor:
                     self._handle(ValueLost(now, call.graph_id, key))
             gone = SessionError(f"{len(report.missing)} values kept on a GPU are gone")
             self._failed(answer, call, "input_lost", gone, now)
@@ -471,7 +426,7 @@ class Loop:
             device = call.placement.device if output.on_device else None
             held = ref if output.inline is None else output.inline
             if device is not None:
-                held = _Resident(report.node_id, device, call.executor)
+                held = Resident(report.node_id, device, call.executor)
             if wanted:
                 self._values[call.graph_id, output.key] = held
             elif call.executor is not None and device is not None:
@@ -541,8 +496,8 @@ class Loop:
         if isinstance(error, ray_errors.RayTaskError) and isinstance(error.cause, Exception):
             reason = error.cause
         held = {key: self._values.get((call.graph_id, key)) for key in call.inputs}
-        kept = {key: value for key, value in held.items() if isinstance(value, _Resident)}
-        gone = [key for key, value in kept.items() if _copy_of(value) == "broken"]
+        kept = {key: value for key, value in held.items() if isinstance(value, Resident)}
+        gone = [key for key, value in kept.items() if value.copy() == "broken"]
         if gone:
             for key in gone:
                 self._handle(ValueLost(time.monotonic(), call.graph_id, key))
@@ -560,6 +515,8 @@ class Loop:
                 if self._values.get((call.graph_id, key)) is large[key]:
                     self._handle(ValueLost(time.monotonic(), call.graph_id, key))
             return "input_lost", reason
+        if isinstance(reason, _CRASH):
+            return "crash", reason
         if isinstance(reason, _SYSTEM):
             return "system", reason
         return "user", TaskError(f"{type(reason).__name__}: {reason}")
@@ -568,31 +525,3 @@ class Loop:
 def _keys(command: Start, inputs: Container[str]) -> list[tuple[str, str]]:
     """The values that a call takes from the object store."""
     return [(command.graph_id, key) for key in command.bundle.inputs if key in inputs]
-
-
-def _copy_of(value: _Resident) -> Literal["none", "coming", "there", "broken"]:
-    """What is known of the host copy of a kept value."""
-    if value.copied is None:
-        return "none"
-    if not ray.wait([value.copied], timeout=0)[0]:
-        return "coming"
-    try:
-        ray.get(value.copied)
-    except ray_errors.RayError:
-        return "broken"
-    return "there"
-
-
-def _name_stored(value: Any, inputs: dict[str, Any]) -> Any:
-    """``value`` with every `Stored` replaced by a Ref to an extra argument of the call."""
-    from agentic_ray.graph.task import Ref
-
-    if isinstance(value, Stored):
-        name = "@" + value.ref.hex()
-        inputs[name] = value.ref
-        return Ref(name)
-    if type(value) in (list, tuple):
-        return type(value)(_name_stored(element, inputs) for element in value)
-    if type(value) is dict:
-        return {name: _name_stored(element, inputs) for name, element in value.items()}
-    return value

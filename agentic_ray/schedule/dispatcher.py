@@ -15,6 +15,7 @@ from typing import Any
 from agentic_ray.errors import (
     ExecutorLostError,
     JobCancelledError,
+    PoisonTaskError,
 )
 from agentic_ray.graph.task import Bundle, Resources
 from agentic_ray.schedule.cost_model import CostModel
@@ -33,6 +34,7 @@ from agentic_ray.schedule.events import (
     GraphSubmitted,
     NodeLost,
     NodeUp,
+    Process,
     Quarantine,
     Recompute,
     Release,
@@ -42,6 +44,7 @@ from agentic_ray.schedule.events import (
     ValueLost,
 )
 from agentic_ray.schedule.placement import Policy
+from agentic_ray.schedule.poison import can_be_watched, judge, process_of
 from agentic_ray.schedule.ranks import mean_seconds, upward_ranks
 from agentic_ray.schedule.records import (
     Attempt,
@@ -300,7 +303,13 @@ class Dispatcher(Speculator):
         if event.cause == "memory" and "cpu" in record.lane[0]:
             self._send_to_cpu(record, f"its GPU had too little memory: {event.error}")
         final = False
-        if event.cause == "input_lost":
+        if attempt.process == "watched" and event.cause in ("crash", "user"):
+            record.watched = True
+            self._retry(record, event.error)
+            return
+        if event.cause == "crash":
+            self._crashed(attempt)
+        elif event.cause == "input_lost":
             record.losses += 1
         elif event.cause == "user":
             record.user_failures += 1
@@ -309,6 +318,17 @@ class Dispatcher(Speculator):
         else:
             record.failures += 1
         self._retry(record, event.error, final=final)
+
+    def _crashed(self, attempt: Attempt) -> None:
+        """Its process died: charge the bundle if it was alone there, else suspect all of them."""
+        record = attempt.record
+        record.crashed = True
+        if judge(attempt, self._attempts, attempt.executor.attempts) == "guilty":
+            record.failures += 1
+        elif attempt.executor.kind != "cpu":
+            record.losses += 1
+        if attempt.executor.kind == "cpu":
+            record.lane = (record.lane[0], True)  # from now on in a process of its own
 
     def _retry(self, record: Record, error: BaseException, *, final: bool = False) -> None:
         """Try a bundle again after a while, or fail its graph if its budget is spent.
@@ -331,7 +351,13 @@ class Dispatcher(Speculator):
             self._fail_graph(record.graph, error, record.bundle)
             return
         rules = self.retry
-        if record.failures > rules.max_failures or record.losses > rules.max_losses:
+        if record.failures > rules.max_failures and can_be_watched(record):
+            if record.lane[0] != ("cpu",):
+                self._send_to_cpu(record, "it ends the process of every GPU it runs on")
+        elif record.failures > rules.max_failures or record.losses > rules.max_losses:
+            if isinstance(error, PoisonTaskError):
+                self._fail_graph(record.graph, error, record.bundle)
+                return
             lost = ExecutorLostError(
                 f"bundle {record.bundle.key} ({codelet_names(record.bundle)}) lost its executor "
                 f"{record.failures + record.losses} times; last: {error}"
@@ -452,6 +478,9 @@ class Dispatcher(Speculator):
             heapq.heapify(self._delayed)
         if graph.values:
             self._commands.append(Release(graph.graph_id, tuple(graph.values)))
+
+    def _process_of(self, record: Record, kind: str) -> Process:
+        return process_of(record, kind, self.retry)
 
     # --- helpers -----------------------------------------------------------------------
 

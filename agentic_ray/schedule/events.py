@@ -13,9 +13,13 @@ from agentic_ray.graph.task import Bundle
 from agentic_ray.schedule.placement import Placement
 from agentic_ray.telemetry.state import ClusterState, NodeState
 
-Cause = Literal["user", "system", "memory", "input_lost"]
-"""Why a bundle failed: the user's code raised; its executor died; the device had too little
-memory; a value it needs could not be fetched."""
+Cause = Literal["user", "system", "crash", "memory", "input_lost"]
+"""Why a bundle failed: the user's code raised; its executor could not be reached; the process it
+ran in died; the device had too little memory; a value it needs could not be fetched."""
+
+Process = Literal["shared", "own", "watched"]
+"""Where a bundle runs on a device: in the executor with others, in a process of its own, or in one
+that a second process watches, so that what is known of its death comes home."""
 
 
 # --- events ------------------------------------------------------------------------------
@@ -187,7 +191,8 @@ Event = (
 class Start:
     """``gpu_memory_bytes`` is the predicted working set on a GPU, ``parts`` in how many parts
     along its chunk axis the bundle is to run there from the outset. ``copy``: another attempt is
-    under way and late; the first to finish wins."""
+    under way and late; the first to finish wins. ``process``: in what kind of process it is to
+    run (a GPU's is always shared)."""
 
     graph_id: str
     bundle_id: int
@@ -197,6 +202,7 @@ class Start:
     gpu_memory_bytes: int = 0
     parts: int = 1
     copy: bool = False
+    process: Process = "shared"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from agentic_ray.errors import PolicyError
 from agentic_ray.graph.task import Bundle, Resources
 from agentic_ray.schedule.admission import Fit, admit, can_split, fit, working_set_bytes
 from agentic_ray.schedule.cost_model import CostModel
-from agentic_ray.schedule.events import Command, RequestResources, Start
+from agentic_ray.schedule.events import Command, Process, RequestResources, Start
 from agentic_ray.schedule.placement import Placement, Policy, check_placements
 from agentic_ray.schedule.records import Attempt, Graph, Lane, Planned, Record
 from agentic_ray.schedule.view import ClusterView, Executor
@@ -62,6 +62,9 @@ class Placer:
         self._dirty: dict[Executor, None] = {}
         self._requested = (0, 0)
         self._commands: list[Command] = []
+
+    def _process_of(self, record: Record, kind: str) -> Process:
+        raise NotImplementedError
 
     def _fail_graph(self, graph: Graph, error: BaseException, bundle: Bundle | None) -> None:
         raise NotImplementedError
@@ -446,9 +449,10 @@ class Placer:
         self._touch(executor)
         if record.note:
             placement = replace(placement, reason=f"{placement.reason}; {record.note}")
+        process = self._process_of(record, executor.kind)
         begun = now if executor.in_flight <= executor.slots else None
         self._attempts[record.bundle_id, attempt] = Attempt(
-            record, executor, resources, predicted, now, begun
+            record, executor, resources, predicted, now, begun, process
         )
         need = resources.gpu_memory_bytes if executor.kind == "gpu" else 0
         self._commands.append(
@@ -461,6 +465,7 @@ class Placer:
                 need,
                 parts,
                 copy,
+                process,
             )
         )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from agentic_ray.graph.task import Bundle, Resources
-from agentic_ray.schedule.events import ValueInfo
+from agentic_ray.schedule.events import Process, ValueInfo
 from agentic_ray.schedule.placement import Placement
 from agentic_ray.schedule.view import Executor
 
@@ -58,8 +58,9 @@ class Record:
 
     ``missing`` counts the inputs that are not in the graph's values, also after they were
     released. ``again``: it was done and is to be done again because values were lost.
-    ``queued``: it is among the ready, the planned or the delayed. ``order``: the smaller, the
-    sooner it is offered.
+    ``crashed``: it died with its process; ``watched``: under watch too, which told what there is
+    to tell. ``queued``: it is among the ready, the planned or the delayed. ``order``: the smaller,
+    the sooner it is offered.
     """
 
     bundle: Bundle
@@ -78,6 +79,8 @@ class Record:
     failures: int = 0
     losses: int = 0
     user_failures: int = 0
+    crashed: bool = False
+    watched: bool = False
     note: str = ""
 
 
@@ -102,7 +105,7 @@ class Graph:
 @dataclass(slots=True, eq=False)
 class Attempt:
     """One try of a bundle on an executor. ``begun_seconds`` None: it was sent ahead and is not
-    known to have begun."""
+    known to have begun. ``beside``: its process died before, or may have, with others in it."""
 
     record: Record
     executor: Executor
@@ -110,6 +113,8 @@ class Attempt:
     predicted_seconds: float
     sent_seconds: float
     begun_seconds: float | None
+    process: Process = "shared"
+    beside: bool = False
     started: bool = False
     cancelled: bool = False
 

@@ -125,7 +125,7 @@ class Speculator(Placer):
             e
             for e in idle
             if e is not here
-            and e.kind == here.kind
+            and e.kind == here.kind in record.lane[0]
             and _is_idle(e)
             and e.admits(record.resources, record.lane[1])
         ]

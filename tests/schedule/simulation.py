@@ -133,6 +133,10 @@ class _Part:
     failures: int = 0
     losses: int = 0
     user_failures: int = 0
+    poison: bool = False
+    suspect: bool = False
+    crashed: bool = False
+    watched: bool = False
     running: int = 0
     live: int = 0
     cpu_only: bool = False
@@ -169,6 +173,8 @@ class _Attempt:
     memory_bytes: int
     sent: float
     cancelled: bool = False
+    process: str = "shared"
+    beside: bool = False
     superseded: bool = False
     awaited: bool = True
 
@@ -210,6 +216,7 @@ class Simulation:
         self.dispatcher = Dispatcher(self.policy, retry=self.retry, speculation=self.speculation)
         self.fault_rate = rng.choice((0.0, 0.02, 0.1, 0.3))
         self.inline_rate = rng.choice((0.0, 0.3, 1.0))
+        self.poison_rate = rng.choice((0.0, 0.0, 0.05))
         self.gpu_rate = rng.choice((0.0, 0.5))
         self.nodes: dict[str, _Node] = {}
         self.jobs: dict[str, _Job] = {}
@@ -393,6 +400,8 @@ class Simulation:
         graph_id, (bundles, outputs) = detail
         first = self.dispatcher.next_bundle_id
         parts = [_Part(b, first + i) for i, b in enumerate(bundles)]
+        for part in parts:
+            part.poison = self.rng.random() < self.poison_rate
         job = self.jobs[graph_id] = _Job(graph_id, outputs, parts, first)
         for part in parts:
             for key in part.bundle.outputs:
@@ -432,7 +441,38 @@ class Simulation:
             self._note_spent(attempt)
 
     def _is_spent(self, part: _Part) -> bool:
-        return part.failures > self.retry.max_failures or part.losses > self.retry.max_losses
+        if part.failures > self.retry.max_failures:
+            return not self._is_to_be_watched(part)
+        return part.losses > self.retry.max_losses
+
+    def _is_to_be_watched(self, part: _Part) -> bool:
+        watchable = part.crashed and not part.watched and "cpu" in part.bundle.kinds()
+        return part.failures > self.retry.max_failures and watchable
+
+    def _process(self, part: _Part, device: _Device) -> str:
+        if device.slots.kind != "cpu":
+            return "shared"
+        if part.crashed and part.failures > self.retry.max_failures:
+            return "watched"
+        return "own" if part.bundle.opaque or part.suspect else "shared"
+
+    def _note_crash(self, attempt: _Attempt, event: ev.BundleFailed) -> None:
+        """Charge what was alone in its process; what was with others is only suspected."""
+        part = attempt.part
+        part.crashed = True
+        node_id, name = attempt.place
+        device = self.nodes[node_id].devices[name]
+        others = [self.attempts[key] for key in device.attempts]
+        company = [other for other in others if other.process == "shared"]
+        alone = attempt.process != "shared" or not (company or attempt.beside)
+        if attempt.process == "shared":
+            for other in company:
+                other.beside = True
+        if alone:
+            part.failures += 1
+        elif device.slots.kind != "cpu":
+            part.losses += 1
+        part.suspect = part.suspect or device.slots.kind == "cpu"
 
     def _note_raised(self, attempt: _Attempt, error: BaseException) -> None:
         part = attempt.part
@@ -494,7 +534,11 @@ class Simulation:
         if isinstance(event, ev.BundleFailed):
             if attempt.cancelled:
                 return
-            if event.cause == "input_lost":
+            if attempt.process == "watched" and event.cause in ("crash", "user"):
+                attempt.part.watched = True
+            elif event.cause == "crash":
+                self._note_crash(attempt, event)
+            elif event.cause == "input_lost":
                 attempt.part.losses += 1
             elif event.cause == "user":
                 self._note_raised(attempt, event.error)
@@ -537,7 +581,9 @@ class Simulation:
         key = (command.bundle_id, command.attempt)
         device.attempts.append(key)
         memory_bytes = _memory_bytes(device, command)
-        self.attempts[key] = _Attempt(job, part, place, memory_bytes, self.now)
+        process = self._process(part, device)
+        self._check(command.process == process, f"in a process that is {command.process}")
+        self.attempts[key] = _Attempt(job, part, place, memory_bytes, self.now, process=process)
         part.starts += 1
         part.running += 1
         part.live += 1
@@ -576,6 +622,10 @@ class Simulation:
         if rng.random() < 0.5:
             self._at(self.now + seconds / 2, "started", ev.BundleStarted(0.0, *ids))
         done = self.now + seconds
+        part = self.attempts[ids].part
+        if part.poison and rng.random() < 0.9:
+            self._at(done, "crash", ev.BundleFailed(0.0, *ids, "crash", UserError("crash")))
+            return
         if rng.random() >= self.fault_rate:
             values = []
             for key in command.bundle.outputs:
@@ -585,14 +635,27 @@ class Simulation:
             times = tuple(seconds for _ in command.bundle.tasks)
             report: Any = ev.BundleFinished(0.0, *ids, seconds, times, tuple(values))
         else:
-            causes = ["system", "system"]
+            causes = ["system", "crash"]
             causes += ["user"] if rng.random() < 0.2 else []
             causes += ["memory"] if device.slots.kind == "gpu" else []
             causes += ["input_lost"] * 2 if command.bundle.inputs else []
             cause: Any = rng.choice(causes)
             kind = rng.choice((UserError, Flaky)) if command.bundle.retry_on else UserError
             report = ev.BundleFailed(0.0, *ids, cause, kind(cause))
-        self._at(done, "report", report)
+        crash = isinstance(report, ev.BundleFailed) and report.cause == "crash"
+        self._at(done, "crash" if crash else "report", report)
+
+    def _do_crash(self, event: ev.BundleFailed) -> None:
+        """A process dies; most of what was in it with the guilty one dies too."""
+        attempt = self.attempts.get((event.bundle_id, event.attempt))
+        self._do_report(event)
+        if attempt is None or attempt.process != "shared":
+            return
+        node = self.nodes.get(attempt.place[0])
+        device = node.devices.get(attempt.place[1]) if node else None
+        for key in list(device.attempts) if device else []:
+            if self.attempts[key].process == "shared" and self.rng.random() < 0.7:
+                self._at(self.now, "report", ev.BundleFailed(0.0, *key, "crash", event.error))
 
     def _on_cancel(self, command: ev.Cancel) -> None:
         """The report comes at its time all the same: a cancelled bundle may still finish."""
@@ -648,6 +711,9 @@ class Simulation:
         if isinstance(error, ExecutorLostError):
             spent = part is not None and self._is_spent(part)
             self._check(spent, f"gave up with budget left: {error}")
+            if part is not None and part.losses <= self.retry.max_losses:
+                guilty = part.poison or self.fault_rate
+                self._check(guilty, "blamed for the death of another")
         elif isinstance(error, UserError):
             same = isinstance(self._event, ev.BundleFailed) and self._event.error is error
             self._check(same and self._event.cause == "user", "fails for an error of no user")

@@ -1,0 +1,123 @@
+"""A bundle made ready to be sent: pickled steps, and where each of its inputs comes from.
+
+Also what is held of values that stay on a GPU. Used by the loop only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import ray
+from ray import cloudpickle
+from ray import exceptions as ray_errors
+
+from agentic_ray.errors import SerializationError
+from agentic_ray.graph.task import Ref
+from agentic_ray.runtime.execute import Inline, Payload, Step
+from agentic_ray.runtime.values import CodeletTable, Stored
+from agentic_ray.schedule.events import Start
+
+
+@dataclass(slots=True)
+class Resident:
+    """A value that the executor of a GPU keeps there, and its copy on the host if one was made.
+
+    ``copied`` is True's ObjectRef once the copy ``ref`` is there, an error's if it cannot be.
+    """
+
+    node_id: str
+    device: str
+    executor: Any
+    copied: Any = None
+    ref: Any = None
+
+    def copy(self) -> Literal["none", "coming", "there", "broken"]:
+        """What is known of the host copy."""
+        if self.copied is None:
+            return "none"
+        if not ray.wait([self.copied], timeout=0)[0]:
+            return "coming"
+        try:
+            ray.get(self.copied)
+        except ray_errors.RayError:
+            return "broken"
+        return "there"
+
+
+def make_payload(
+    command: Start,
+    executor: Any,
+    values: Mapping[tuple[str, str], Any],
+    codelet_table: CodeletTable,
+    wanted: Collection[str],
+) -> tuple[Payload, dict[str, Any]]:
+    """The bundle of ``command`` as it is sent to ``executor``, and the call's extra arguments.
+
+    Parameters
+    ----------
+    wanted : collection of str
+        Outputs that are results of the graph.
+
+    Raises
+    ------
+    SerializationError
+        A function or its data cannot be pickled.
+    """
+    graph_id, bundle = command.graph_id, command.bundle
+    inline: dict[str, Inline] = {}
+    inputs: dict[str, Any] = {}
+    resident: list[str] = []
+    for key in bundle.inputs:
+        value = values[graph_id, key]
+        if isinstance(value, Inline):
+            inline[key] = value
+        elif isinstance(value, Resident) and value.executor is executor:
+            resident.append(key)
+        elif isinstance(value, Resident):
+            if value.ref is None:
+                copy = value.executor.host_copy.options(num_returns=2)
+                value.copied, value.ref = copy.remote(graph_id, key)
+            inputs[key] = value.ref
+        else:
+            inputs[key] = value
+    codelets: dict[str, Any] = {}
+    steps: list[Step] = []
+    for task in bundle.tasks:
+        token, source = codelet_table.source(task.codelet)
+        codelets[token] = source
+        args = _name_stored(task.args, inputs)
+        kwargs = _name_stored(dict(task.kwargs), inputs)
+        steps.append(Step(task.key, token, args, kwargs))
+    try:
+        pickled = cloudpickle.dumps(tuple(steps))
+    except Exception as error:  # pickle raises whatever the objects' hooks raise
+        raise SerializationError(f"the data of {bundle.key} cannot be sent: {error}") from error
+    payload = Payload(pickled, codelets, tuple(inputs), inline, bundle.outputs)
+    if command.placement.device != "cpu":
+        gpus = bundle.resources.gpus
+        payload = replace(
+            payload,
+            graph_id=graph_id,
+            resident=tuple(resident),
+            # results of the graph are for the caller, who may ask when the GPU is gone
+            keep=tuple(key for key in bundle.outputs if key not in wanted),
+            gpu_memory_bytes=command.gpu_memory_bytes,
+            gpu_share=gpus if 0 < gpus < 1 else 1.0,
+            parts=command.parts,
+        )
+    return payload, inputs
+
+
+def _name_stored(value: Any, inputs: dict[str, Any]) -> Any:
+    """``value`` with every `Stored` replaced by a Ref to an extra argument of the call."""
+    if isinstance(value, Stored):
+        name = "@" + value.ref.hex()
+        inputs[name] = value.ref
+        return Ref(name)
+    if type(value) in (list, tuple):
+        return type(value)(_name_stored(element, inputs) for element in value)
+    if type(value) is dict:
+        return {name: _name_stored(element, inputs) for name, element in value.items()}
+    return value

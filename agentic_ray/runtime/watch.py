@@ -1,0 +1,130 @@
+"""The watched lane: a bundle that keeps dying runs in a child process, to tell how it dies.
+
+The child says which task and element it begins; when it dies, the parent, a Ray worker, knows
+where it was and what the kernel says of its end. The child has no connection to Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from multiprocessing.connection import Connection, Pipe
+from typing import Any
+
+import ray
+from ray import cloudpickle
+
+from agentic_ray.errors import PoisonTaskError
+from agentic_ray.runtime.execute import Death, Payload, Report, describe, run_payload
+
+_POLL_SECONDS = 0.2
+_PROGRAM = "from agentic_ray.runtime.watch import child_main; child_main()"
+
+
+def run_watched(payload: Payload, inputs: Sequence[Any], *, node_id: str) -> tuple[Any, ...]:
+    """`run_payload` in a child; if that dies, the Report says where it was and of what."""
+    fetched = {
+        token: ray.get(source) if isinstance(source, ray.ObjectRef) else source
+        for token, source in payload.codelets.items()
+    }
+    payload = replace(payload, codelets=fetched)
+    here, there = Pipe()
+    with subprocess.Popen(
+        [sys.executable, "-c", _PROGRAM, str(there.fileno())],
+        pass_fds=(there.fileno(),),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    ) as child:
+        there.close()
+        try:
+            here.send_bytes(cloudpickle.dumps((payload, tuple(inputs), node_id)))
+            return _listen(here, child, len(payload.outputs), node_id)
+        finally:
+            child.kill()
+
+
+def _listen(
+    here: Connection, child: subprocess.Popen[bytes], outputs: int, node_id: str
+) -> tuple[Any, ...]:
+    """Follow the child until it is done or dead."""
+    codelet, arguments = "?", ()
+    chunk: int | None = None
+    element: tuple[int, str] | None = None
+    while True:
+        # (EOF is no sure sign: what the child started itself may hold the pipe open.)
+        if not here.poll(_POLL_SECONDS) and child.poll() is not None and not here.poll(0):
+            break
+        try:
+            kind, *said = cloudpickle.loads(here.recv_bytes())
+        except (EOFError, OSError):
+            break
+        if kind == "done":
+            return tuple(said[0])
+        if kind == "step":
+            codelet, chunk, arguments = said
+            element = None
+        else:
+            element = said[0]
+    code = child.wait()
+    shapes = arguments if element is None else (element[1],)
+    death = Death(codelet, chunk, None if element is None else element[0], code, shapes)
+    report = Report(node_id, child.pid, 0.0, (), (), death=death)
+    return (report, *(None,) * outputs)
+
+
+def poison_error(death: Death) -> PoisonTaskError:
+    """What the caller is told of a bundle that dies under watch too."""
+    name = signal.Signals(-death.exit_code).name if death.exit_code < 0 else None
+    how = f"was killed by {name}" if name else f"ended with exit code {death.exit_code}"
+    where = "" if death.chunk is None else f" on chunk {death.chunk}"
+    if death.element is not None:
+        where += f", element {death.element} of the input"
+    shapes = ", ".join(death.inputs) or "none"
+    return PoisonTaskError(
+        f"{death.codelet!r}{where} ends every process that it runs in; the last one, which was "
+        f"watched, {how}. Its inputs: {shapes}",
+        task=death.codelet,
+        element_index=death.element,
+        chunk_index=death.chunk,
+        exit_signal=name,
+        exit_code=death.exit_code,
+        inputs=death.inputs,
+    )
+
+
+def child_main() -> None:
+    """The child: run what comes through the pipe, and tell each beginning."""
+    there = Connection(int(sys.argv[1]))
+    payload, inputs, node_id = cloudpickle.loads(there.recv_bytes())
+
+    def tell(*what: Any) -> None:
+        there.send_bytes(cloudpickle.dumps(what))
+
+    def on_step(codelet: str, args: Sequence[Any]) -> None:
+        chunk = args[0] if len(args) == 3 and isinstance(args[2], list) else None
+        tell("step", codelet, chunk, tuple(map(describe, args)))
+
+    def on_element(index: int | None, value: Any) -> None:
+        tell("element", None if index is None else (index, describe(value)))
+
+    threading.Thread(target=_end_with_parent, args=(there,), daemon=True).start()
+    results = run_payload(
+        payload,
+        inputs,
+        node_id=node_id,
+        pid=os.getpid(),
+        on_step=on_step,
+        on_element=on_element,
+    )
+    tell("done", results)
+    os._exit(0)
+
+
+def _end_with_parent(there: Connection) -> None:
+    """The parent says nothing more: what can be read is that it is gone."""
+    there.poll(None)
+    os._exit(1)

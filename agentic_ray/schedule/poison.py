@@ -1,0 +1,48 @@
+"""Bundles that end the process they run in: who is to blame, and how the guilty one is found.
+
+Pure; the Dispatcher counts and retries by these answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from agentic_ray.schedule.records import Attempt, Record, RetryRules
+
+Verdict = Literal["guilty", "beside"]
+
+
+def process_of(record: Record, kind: str, rules: RetryRules) -> Literal["shared", "own", "watched"]:
+    """In what kind of process the next attempt of a bundle runs on a device of ``kind``.
+
+    A suspect runs in a process of its own, where it can harm nobody and its guilt is certain.
+    When it has spent its budget it runs once more in a watched process, which tells which task
+    and which element it was at when it died, and of what.
+    """
+    if kind != "cpu":
+        return "shared"
+    if record.crashed and record.failures > rules.max_failures:
+        return "watched"
+    return "own" if record.lane[1] else "shared"
+
+
+def judge(
+    attempt: Attempt, attempts: Mapping[tuple[int, int], Attempt], others: Iterable[tuple[int, int]]
+) -> Verdict:
+    """Whether the death of its process is to be blamed on ``attempt``.
+
+    It is if nothing else was in that process. Otherwise all that were there become suspects
+    (``attempt.beside`` is set for those whose deaths are reported after this one).
+    """
+    if attempt.process != "shared":
+        return "guilty"
+    company = [attempts[key] for key in others if attempts[key].process == "shared"]
+    for other in company:
+        other.beside = True
+    return "beside" if company or attempt.beside else "guilty"
+
+
+def can_be_watched(record: Record) -> bool:
+    """Whether a watched run can still tell more of a bundle that has spent its budget."""
+    return record.crashed and not record.watched and "cpu" in record.lane[0]
