@@ -118,6 +118,10 @@ class PoisonTaskError(ExecutorLostError):
         super().__init__(message)
 
 
+class OutOfHostMemoryError(AgenticRayError, MemoryError):
+    """A bundle that cannot be made smaller needs more memory than its node has."""
+
+
 class OutOfDeviceMemoryError(AgenticRayError, MemoryError):
     """A device has not enough memory for a bundle."""
 

@@ -2,8 +2,10 @@
 
     python benchmarks/recovery.py [--json] [--part lost] [--part slow] [--runs 2]
 
-lost: the node that holds the only copy of half of the chunks is killed before they are combined;
-      counted is how many are computed again. Side by side with the same job without the kill.
+lost: chunks are made, then each is worked on, then all are combined. When all are made, the node
+      that holds the only copy of half of them is killed, and a new node takes its place, as a
+      cluster manager sees to. Counted is how many chunks are made again. Side by side with the
+      same job without the kill.
 slow: one node in four is ten times slower; side by side with a cluster that has not got it.
 
 Tasks sleep, as a stand-in for work, so that few cores are enough for several nodes.
@@ -35,7 +37,7 @@ HEALTH = {
     "health_check_period_ms": 500,
     "health_check_failure_threshold": 4,
 }
-CHUNKS = 24
+CHUNKS = 20
 ROWS = 50_000
 
 
@@ -79,7 +81,7 @@ def lost(seconds: float) -> dict[str, float]:
 
 
 def _chunked(seconds: float, *, kill: bool) -> tuple[float, int, int]:
-    """Seconds of a job of CHUNKS chunks and a combination; chunks made anew; chunks lost."""
+    """Seconds of a job of CHUNKS chunks; how many were made anew; how many the victim held."""
     folder = Path(tempfile.mkdtemp())
 
     def chunk(i: int, folder: str, seconds: float) -> Any:
@@ -87,31 +89,40 @@ def _chunked(seconds: float, *, kill: bool) -> tuple[float, int, int]:
         (Path(folder) / f"{i}-{os.getpid()}-{time.monotonic_ns()}").touch()
         return np.full(ROWS, float(i))  # too large to travel in the report: it stays on its node
 
-    def total(gate: Any, *chunks: Any) -> float:
-        return float(sum(chunk.sum() for chunk in chunks))
+    def work(chunk: Any, seconds: float) -> float:
+        time.sleep(seconds)
+        return float(chunk.sum())
 
-    def gate(_: Any, folder: str) -> int:
-        # The last chunks are made behind this, so that the kill falls while half is done.
-        return 0
+    def total(*sums: float) -> float:
+        return sum(sums)
 
     cluster, nodes = make_cluster(2)
     session = ar.init(poll_seconds=0.3)
     wait_until(lambda: session.slots == 2)
     make = Codelet("make_chunk", chunk)
+    use = Codelet("work_on_chunk", work)
     warm = [Task.of(make, i, str(folder), 0.05, key=f"warm/{i}") for i in range(4)]
     session.submit(TaskGraph(warm, [t.key for t in warm]), target_seconds=0.0).result(60)
     for file in folder.iterdir():
         file.unlink()
     tasks = [Task.of(make, i, str(folder), seconds, key=f"chunk/{i}") for i in range(CHUNKS)]
-    sums = Task.of(Codelet("total", total), 0, *(Ref(task.key) for task in tasks), key="total")
+    works = [Task.of(use, Ref(task.key), seconds, key=f"work/{task.key}") for task in tasks]
+    combine = Task.of(Codelet("total", total), *(Ref(task.key) for task in works), key="total")
     begun = time.perf_counter()
-    run = session.submit(TaskGraph([*tasks, sums], ["total"]), target_seconds=0.0)
+    run = session.submit(TaskGraph([*tasks, *works, combine], ["total"]), target_seconds=0.0)
+
+    def made_on(node_id: str | None = None) -> int:
+        return sum(
+            p.bundle.startswith("chunk/") and node_id in (None, p.node_id) for p in run.placements()
+        )
+
     held = 0
     if kill:
-        wait_until(lambda: len(run.placements()) >= CHUNKS // 2, 120)
+        wait_until(lambda: made_on() == CHUNKS, 120)
         victim = nodes[1]
-        held = sum(p.node_id == victim.node_id for p in run.placements())
+        held = made_on(victim.node_id)
         cluster.remove_node(victim, allow_graceful=False)
+        cluster.add_node(num_cpus=1)
     value = run.result(timeout=240)[0]
     took = time.perf_counter() - begun
     assert value == sum(range(CHUNKS)) * ROWS
@@ -158,7 +169,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--part", action="append", choices=("lost", "slow"))
     parser.add_argument("--runs", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=1.5, help="of a chunk in part lost")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a step in part lost")
     parser.add_argument("--tasks", type=int, default=400, help="in part slow")
     parser.add_argument("--nap", type=float, default=0.15, help="seconds of a task in part slow")
     options = parser.parse_args()

@@ -4,11 +4,39 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ray import cloudpickle
+from ray import exceptions as ray_errors
 
 from agentic_ray.errors import TaskError
+
+INPUT_LOST = (
+    ray_errors.ObjectLostError,  # also: owner died, reconstruction failed, fetch timed out
+    ray_errors.ReferenceCountingAssertionError,
+)
+SYSTEM = (
+    ray_errors.RayActorError,
+    ray_errors.WorkerCrashedError,
+    ray_errors.OutOfMemoryError,
+    ray_errors.NodeDiedError,
+    ray_errors.LocalRayletDiedError,
+    ray_errors.TaskCancelledError,
+    ray_errors.TaskUnschedulableError,
+    ray_errors.ActorUnschedulableError,
+)
+"""What Ray raises of calls that were lost through no fault of what they ran."""
+
+
+def cause_of(error: BaseException) -> Literal["system", "crash", "pressure"] | None:
+    """What the failure of a call means, when it is Ray that raised it; None: it is not."""
+    if isinstance(error, ray_errors.OutOfMemoryError):
+        return "pressure"
+    if isinstance(error, ray_errors.ActorUnavailableError):
+        return "system"  # it cannot be reached, which need not be its end
+    if isinstance(error, ray_errors.RayActorError | ray_errors.WorkerCrashedError):
+        return "crash"
+    return "system" if isinstance(error, SYSTEM) else None
 
 
 class ElementFailure(Exception):

@@ -28,7 +28,7 @@ from agentic_ray.errors import (
 from agentic_ray.graph.task import Bundle
 from agentic_ray.runtime.execute import Inline, Report
 from agentic_ray.runtime.executors import process_lane, watched_lane
-from agentic_ray.runtime.failures import text_of
+from agentic_ray.runtime.failures import INPUT_LOST, SYSTEM, cause_of, text_of
 from agentic_ray.runtime.payloads import Resident, make_payload
 from agentic_ray.runtime.run import Run, ValueGone
 from agentic_ray.runtime.transfers import Copies, Moved, timed
@@ -53,6 +53,7 @@ from agentic_ray.schedule.events import (
     Recompute,
     Release,
     RequestResources,
+    Split,
     Start,
     Tick,
     ValueInfo,
@@ -65,24 +66,6 @@ _logger = logging.getLogger("agentic_ray")
 _TICK_SECONDS = 1.0
 _WATCHED = {"own": "", "watched": ", watched"}
 _SETTLING_SECONDS = 10.0
-
-_INPUT_LOST = (
-    ray_errors.ObjectLostError,  # also: owner died, reconstruction failed, fetch timed out
-    ray_errors.ReferenceCountingAssertionError,
-)
-_CRASH = (
-    ray_errors.RayActorError,
-    ray_errors.WorkerCrashedError,
-)
-_SYSTEM = (
-    *_CRASH,
-    ray_errors.OutOfMemoryError,
-    ray_errors.NodeDiedError,
-    ray_errors.LocalRayletDiedError,
-    ray_errors.TaskCancelledError,
-    ray_errors.TaskUnschedulableError,
-    ray_errors.ActorUnschedulableError,
-)
 
 
 @dataclass(slots=True)
@@ -176,7 +159,7 @@ class Loop:
             if held is None:
                 raise ValueGone
             return held.load() if isinstance(held, Inline) else ray.get(held)
-        except (*_INPUT_LOST, *_SYSTEM, ValueGone) as error:
+        except (*INPUT_LOST, *SYSTEM, ValueGone) as error:
             run = self._runs.get(graph_id)
             if run is None:
                 raise JobCancelledError(f"the values of {graph_id} were given up") from error
@@ -265,6 +248,10 @@ class Loop:
             self._forget([(command.graph_id, key) for key in command.keys])
             if isinstance(command, Recompute) and (run := self._runs.get(command.graph_id)):
                 run.log("recompute", text=f"{len(command.keys)} lost values are computed again")
+        elif isinstance(command, Split):
+            if run := self._runs.get(command.graph_id):
+                run.bundles_total += 1
+                run.log("split", command.second.key, "", "its node ran out of memory: two bundles")
         elif isinstance(command, FinishGraph):
             if run := self._runs.get(command.graph_id):
                 run.log("finished")
@@ -502,7 +489,7 @@ class Loop:
             for key in gone:
                 self._handle(ValueLost(time.monotonic(), call.graph_id, key))
             return "input_lost", reason
-        if isinstance(reason, _INPUT_LOST):
+        if isinstance(reason, INPUT_LOST):
             lost_hex = getattr(reason, "object_ref_hex", None)
             large = {key: ref for key, ref in call.inputs.items() if not key.startswith("@")}
             lost = [key for key, ref in large.items() if ref.hex() == lost_hex] or list(large)
@@ -515,10 +502,9 @@ class Loop:
                 if self._values.get((call.graph_id, key)) is large[key]:
                     self._handle(ValueLost(time.monotonic(), call.graph_id, key))
             return "input_lost", reason
-        if isinstance(reason, _CRASH):
-            return "crash", reason
-        if isinstance(reason, _SYSTEM):
-            return "system", reason
+        cause = cause_of(reason)
+        if cause is not None:
+            return cause, reason
         return "user", TaskError(f"{type(reason).__name__}: {reason}")
 
 

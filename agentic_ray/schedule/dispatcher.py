@@ -34,7 +34,6 @@ from agentic_ray.schedule.events import (
     GraphSubmitted,
     NodeLost,
     NodeUp,
-    Process,
     Quarantine,
     Recompute,
     Release,
@@ -44,7 +43,7 @@ from agentic_ray.schedule.events import (
     ValueLost,
 )
 from agentic_ray.schedule.placement import Policy
-from agentic_ray.schedule.poison import can_be_watched, judge, process_of
+from agentic_ray.schedule.poison import can_be_watched
 from agentic_ray.schedule.ranks import mean_seconds, upward_ranks
 from agentic_ray.schedule.records import (
     Attempt,
@@ -55,8 +54,9 @@ from agentic_ray.schedule.records import (
     codelet_names,
     traits_of,
 )
-from agentic_ray.schedule.refusal import no_device, refusal
-from agentic_ray.schedule.speculation import SpeculationRules, Speculator
+from agentic_ray.schedule.recovery import Recovery
+from agentic_ray.schedule.refusal import no_device, refusal, too_large
+from agentic_ray.schedule.speculation import SpeculationRules
 from agentic_ray.schedule.view import Executor
 from agentic_ray.telemetry.collector import DEFAULT_INTERVAL_SECONDS
 from agentic_ray.telemetry.health import is_silent
@@ -79,7 +79,7 @@ _TRANSITIONS: dict[type, str] = {
 __all__ = ["Dispatcher", "RetryRules", "SpeculationRules"]
 
 
-class Dispatcher(Speculator):
+class Dispatcher(Recovery):
     """See the module. ``handle`` is the whole interface; the rest are read-only questions."""
 
     def __init__(
@@ -91,12 +91,14 @@ class Dispatcher(Speculator):
         speculation: SpeculationRules | None = None,
         report_seconds: float = DEFAULT_INTERVAL_SECONDS,
     ) -> None:
-        super().__init__(policy, model or CostModel(), speculation or SpeculationRules())
-        self.retry = retry or RetryRules()
+        super().__init__(
+            policy,
+            model or CostModel(),
+            speculation or SpeculationRules(),
+            retry or RetryRules(),
+        )
         self.report_seconds = report_seconds
-        self.next_bundle_id = 0
         self._graphs: dict[str, Graph] = {}
-        self._records: dict[int, Record] = {}
         self._delayed: list[tuple[float, int, Record]] = []
         self._stranded: dict[tuple[str, ...], float] = {}
         self._executor_count = 0
@@ -150,6 +152,7 @@ class Dispatcher(Speculator):
         self._speculate()
         self._give_up_stranded()
         if isinstance(event, Tick):
+            self._ease_pressure()
             self._request_resources()
         return self._commands
 
@@ -309,6 +312,8 @@ class Dispatcher(Speculator):
             return
         if event.cause == "crash":
             self._crashed(attempt)
+        elif event.cause == "pressure":
+            record = self._pressed(attempt)
         elif event.cause == "input_lost":
             record.losses += 1
         elif event.cause == "user":
@@ -318,17 +323,6 @@ class Dispatcher(Speculator):
         else:
             record.failures += 1
         self._retry(record, event.error, final=final)
-
-    def _crashed(self, attempt: Attempt) -> None:
-        """Its process died: charge the bundle if it was alone there, else suspect all of them."""
-        record = attempt.record
-        record.crashed = True
-        if judge(attempt, self._attempts, attempt.executor.attempts) == "guilty":
-            record.failures += 1
-        elif attempt.executor.kind != "cpu":
-            record.losses += 1
-        if attempt.executor.kind == "cpu":
-            record.lane = (record.lane[0], True)  # from now on in a process of its own
 
     def _retry(self, record: Record, error: BaseException, *, final: bool = False) -> None:
         """Try a bundle again after a while, or fail its graph if its budget is spent.
@@ -351,6 +345,9 @@ class Dispatcher(Speculator):
             self._fail_graph(record.graph, error, record.bundle)
             return
         rules = self.retry
+        if record.too_large > rules.max_too_large:
+            self._fail_graph(record.graph, too_large(record, error), record.bundle)
+            return
         if record.failures > rules.max_failures and can_be_watched(record):
             if record.lane[0] != ("cpu",):
                 self._send_to_cpu(record, "it ends the process of every GPU it runs on")
@@ -387,6 +384,8 @@ class Dispatcher(Speculator):
                 self._executor_count += 1
                 self.view.add(executor)
             executor.slots = devices.slots
+            if devices.device == "cpu":
+                executor.slots = self._pressure.allowed(node_id, devices.slots)
             executor.speed = devices.speed
             executor.memory_bytes = devices.memory_bytes
             executor.memory_total_bytes = devices.memory_total_bytes
@@ -400,6 +399,7 @@ class Dispatcher(Speculator):
         for key in [key for key in self.view.executors if key[0] == event.node_id]:
             self._drop_executor(self.view.executors[key], event.reason)
         self.view.awaited_gpus.pop(event.node_id, None)
+        self._pressure.forget(event.node_id)
         self.model.links.forget(event.node_id)
         for graph in self._graphs.values():
             lost = [k for k, info in graph.values.items() if info.node_id == event.node_id]
@@ -479,13 +479,11 @@ class Dispatcher(Speculator):
         if graph.values:
             self._commands.append(Release(graph.graph_id, tuple(graph.values)))
 
-    def _process_of(self, record: Record, kind: str) -> Process:
-        return process_of(record, kind, self.retry)
-
     # --- helpers -----------------------------------------------------------------------
 
     def _of(self, graph: Graph) -> Iterable[Record]:
-        for bundle_id in range(graph.first_id, graph.first_id + graph.count):
+        ids = range(graph.first_id, graph.first_id + graph.count)
+        for bundle_id in (*ids, *graph.added) if graph.added else ids:
             record = self._records.get(bundle_id)
             if record is not None:
                 yield record

@@ -13,9 +13,10 @@ from agentic_ray.graph.task import Bundle
 from agentic_ray.schedule.placement import Placement
 from agentic_ray.telemetry.state import ClusterState, NodeState
 
-Cause = Literal["user", "system", "crash", "memory", "input_lost"]
+Cause = Literal["user", "system", "crash", "pressure", "memory", "input_lost"]
 """Why a bundle failed: the user's code raised; its executor could not be reached; the process it
-ran in died; the device had too little memory; a value it needs could not be fetched."""
+ran in died, or was killed because its node ran out of memory; the device had too little memory; a
+value it needs could not be fetched."""
 
 Process = Literal["shared", "own", "watched"]
 """Where a bundle runs on a device: in the executor with others, in a process of its own, or in one
@@ -228,6 +229,17 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Split:
+    """A bundle is run as two from now on: ``bundle_id`` the second half, ``first_id`` the first."""
+
+    graph_id: str
+    bundle_id: int
+    second: Bundle
+    first_id: int
+    first: Bundle
+
+
+@dataclass(frozen=True, slots=True)
 class Quarantine:
     node_id: str
     device: str
@@ -257,5 +269,13 @@ class FailGraph:
 
 
 Command = (
-    Start | Cancel | Recompute | Release | Quarantine | RequestResources | FinishGraph | FailGraph
+    Start
+    | Cancel
+    | Recompute
+    | Release
+    | Split
+    | Quarantine
+    | RequestResources
+    | FinishGraph
+    | FailGraph
 )

@@ -31,6 +31,8 @@ class RetryRules:
         Losses it had no part in (node gone, input gone).
     max_user_retries : int
         Exceptions of the user's code that were asked to be tried again (``retry_on``).
+    max_too_large : int
+        Times that it ran out of a node's memory while nothing else of ours ran there.
     base_seconds, cap_seconds : float
         Back-off: ``base * 2**(n - 1)`` up to the cap, plus up to half of it as jitter that
         depends on the bundle and the count only.
@@ -42,6 +44,7 @@ class RetryRules:
     max_failures: int = 4
     max_losses: int = 32
     max_user_retries: int = 3
+    max_too_large: int = 1
     base_seconds: float = 0.05
     cap_seconds: float = 10.0
     patience_seconds: float = 30.0
@@ -79,6 +82,7 @@ class Record:
     failures: int = 0
     losses: int = 0
     user_failures: int = 0
+    too_large: int = 0
     crashed: bool = False
     watched: bool = False
     note: str = ""
@@ -86,13 +90,15 @@ class Record:
 
 @dataclass(slots=True, eq=False)
 class Graph:
-    """A graph's state: who makes and who takes each value, and which values there are."""
+    """A graph's state: who makes and who takes each value, and which values there are.
+    ``added`` are the bundles that came of splitting others."""
 
     graph_id: str
     outputs: frozenset[str]
     priority: int
     first_id: int
     count: int
+    added: list[int] = field(default_factory=list)
     home: dict[str, Record] = field(default_factory=dict)
     consumers: dict[str, list[Record]] = field(default_factory=dict)
     uses: dict[str, int] = field(default_factory=dict)

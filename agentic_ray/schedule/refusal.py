@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from agentic_ray.errors import ImpossibleResourcesError, NoSuitableDeviceError, PlacementError
+from agentic_ray.errors import (
+    ImpossibleResourcesError,
+    NoSuitableDeviceError,
+    OutOfHostMemoryError,
+    PlacementError,
+)
 from agentic_ray.graph.task import Bundle, Resources
 from agentic_ray.schedule.admission import can_split
 from agentic_ray.schedule.records import Record, codelet_names
@@ -61,6 +66,17 @@ def no_device(bundle: Bundle, view: ClusterView) -> NoSuitableDeviceError:
         f"{nodes} node(s) with {cpus} CPU slots and {gpus or 'no'} GPU(s); give the codelet a cpu "
         "implementation or add a GPU node"
     )
+
+
+def too_large(record: Record, error: BaseException) -> OutOfHostMemoryError:
+    """The error for a bundle that runs out of a node's memory although it is alone there."""
+    raised = OutOfHostMemoryError(
+        f"{codelet_names(record.bundle)} needs more memory than a node has, with nothing else of "
+        f"this session running there, and cannot be made smaller; use smaller chunks or larger "
+        f"nodes. Last: {error}"
+    )
+    raised.__cause__ = error
+    return raised
 
 
 def _largest_gpu_bytes(view: ClusterView) -> int | None:

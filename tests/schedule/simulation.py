@@ -12,7 +12,7 @@ import math
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentic_ray.errors import (
@@ -20,6 +20,7 @@ from agentic_ray.errors import (
     ImpossibleResourcesError,
     JobCancelledError,
     NoSuitableDeviceError,
+    OutOfHostMemoryError,
     PolicyError,
 )
 from agentic_ray.graph import Bundle, Codelet, Ref, Resources, Task, TaskGraph, bundle
@@ -27,6 +28,7 @@ from agentic_ray.schedule import ClusterView, CostModel, Dispatcher, Placement, 
 from agentic_ray.schedule import events as ev
 from agentic_ray.schedule.dispatcher import SpeculationRules
 from agentic_ray.schedule.policies import get_policy
+from agentic_ray.schedule.pressure import halves
 from agentic_ray.schedule.view import SHORT_SECONDS, Executor, ahead_per_slot
 from agentic_ray.telemetry.state import ClusterState, NodeState
 
@@ -133,6 +135,7 @@ class _Part:
     failures: int = 0
     losses: int = 0
     user_failures: int = 0
+    too_large: int = 0
     poison: bool = False
     suspect: bool = False
     crashed: bool = False
@@ -153,6 +156,9 @@ class _Job:
     home: dict[str, _Part] = field(default_factory=dict)
     users: dict[str, list[_Part]] = field(default_factory=dict)
     cancel_asked: bool = False
+
+    def part(self, bundle_id: int) -> _Part:
+        return next(part for part in self.parts if part.bundle_id == bundle_id)
 
     def demanded(self, key: str) -> bool:
         """Whether anybody needs the value of ``key``, be it there or not."""
@@ -202,6 +208,7 @@ class Simulation:
             max_failures=rng.choice((0, 2, 4)),
             max_losses=rng.choice((1, 8, 32)),
             max_user_retries=rng.choice((0, 1, 3)),
+            max_too_large=rng.choice((0, 1)),
             base_seconds=0.05,
             cap_seconds=1.0,
             patience_seconds=3.0,
@@ -226,6 +233,7 @@ class Simulation:
         self._sequence = 0
         self._just_lost: set[tuple[str, str]] = set()
         self._doomed: list[_Job] = []
+        self._to_split: _Part | None = None
         self._event: ev.Event = ev.Tick(0.0)
 
     def _pick_policy(self) -> Policy:
@@ -441,6 +449,8 @@ class Simulation:
             self._note_spent(attempt)
 
     def _is_spent(self, part: _Part) -> bool:
+        if part.too_large > self.retry.max_too_large:
+            return True
         if part.failures > self.retry.max_failures:
             return not self._is_to_be_watched(part)
         return part.losses > self.retry.max_losses
@@ -455,6 +465,33 @@ class Simulation:
         if part.crashed and part.failures > self.retry.max_failures:
             return "watched"
         return "own" if part.bundle.opaque or part.suspect else "shared"
+
+    def _note_pressure(self, attempt: _Attempt) -> None:
+        part, job = attempt.part, attempt.job
+        held = [key for d in self.nodes[attempt.place[0]].devices.values() for key in d.attempts]
+        first_time = not part.running and not part.completed and job.state == "open"
+        self._to_split = part if first_time and halves(part.bundle) else None
+        if self._to_split is None:
+            part.too_large += not held
+            part.losses += bool(held)
+
+    def _on_split(self, command: ev.Split) -> None:
+        job = self.jobs[command.graph_id]
+        part = job.part(command.bundle_id)
+        self._check(part is self._to_split, "split of what was not to be split")
+        whole = [task.key for task in part.bundle.tasks]
+        both = [task.key for half in (command.first, command.second) for task in half.tasks]
+        self._check(whole == both, "the halves are not the whole")
+        part.bundle = command.second
+        first = replace(part, bundle=command.first, bundle_id=command.first_id, starts=0)
+        job.parts.append(first)
+        for key in command.first.outputs:
+            job.home[key] = first
+        for users in job.users.values():
+            users[:] = [user for user in users if user is not part]
+        for half in (first, part):
+            for key in half.bundle.inputs:
+                job.users.setdefault(key, []).append(half)
 
     def _note_crash(self, attempt: _Attempt, event: ev.BundleFailed) -> None:
         """Charge what was alone in its process; what was with others is only suspected."""
@@ -538,6 +575,8 @@ class Simulation:
                 attempt.part.watched = True
             elif event.cause == "crash":
                 self._note_crash(attempt, event)
+            elif event.cause == "pressure":
+                self._note_pressure(attempt)
             elif event.cause == "input_lost":
                 attempt.part.losses += 1
             elif event.cause == "user":
@@ -557,7 +596,7 @@ class Simulation:
 
     def _on_start(self, command: ev.Start) -> None:
         job = self.jobs[command.graph_id]
-        part = job.parts[command.bundle_id - job.first_id]
+        part = job.part(command.bundle_id)
         offered = part.bundle
         place = (command.placement.node_id, command.placement.device)
         self._check(job.state in ("open", "finished"), f"start for a graph that is {job.state}")
@@ -577,7 +616,7 @@ class Simulation:
             self._fail(f"started on {place}, which is not there")
         kinds = ("cpu",) if part.cpu_only else offered.kinds()
         self._check(device.slots.kind in kinds, f"started on a {device.slots.kind}, not {kinds}")
-        self._check_room(device, offered, _memory_bytes(device, command))
+        self._check_room(place, device, offered, _memory_bytes(device, command))
         key = (command.bundle_id, command.attempt)
         device.attempts.append(key)
         memory_bytes = _memory_bytes(device, command)
@@ -601,14 +640,17 @@ class Simulation:
         self._check(age >= self.speculation.floor_seconds, f"a copy after {age} s")
         self._check(self.speculation.enabled, "a copy although there are to be none")
 
-    def _check_room(self, device: _Device, offered: Bundle, memory_bytes: int) -> None:
+    def _check_room(
+        self, place: tuple[str, str], device: _Device, offered: Bundle, memory_bytes: int
+    ) -> None:
         others = [self.attempts[key] for key in device.attempts]
         if not others:
             return  # alone, it may be larger than the device
         widths = [_width(device, part) for part in [*(o.part.bundle for o in others), offered]]
         alone = offered.opaque or max(widths) > 1
         ahead = 0 if alone else ahead_per_slot(device.slots.kind, SHORT_SECONDS / 2)  # the most
-        slots = device.slots.slots
+        slots = self.dispatcher.view.executors[place].slots
+        self._check(1 <= slots <= device.slots.slots, f"{slots} of {device.slots.slots} slots")
         self._check(sum(widths) <= slots * (1 + ahead), f"{widths} started on {slots} slots")
         memory = device.slots.memory_bytes
         held = memory_bytes + sum(other.memory_bytes for other in others)
@@ -635,7 +677,7 @@ class Simulation:
             times = tuple(seconds for _ in command.bundle.tasks)
             report: Any = ev.BundleFinished(0.0, *ids, seconds, times, tuple(values))
         else:
-            causes = ["system", "crash"]
+            causes = ["system", "crash", "pressure"]
             causes += ["user"] if rng.random() < 0.2 else []
             causes += ["memory"] if device.slots.kind == "gpu" else []
             causes += ["input_lost"] * 2 if command.bundle.inputs else []
@@ -714,6 +756,9 @@ class Simulation:
             if part is not None and part.losses <= self.retry.max_losses:
                 guilty = part.poison or self.fault_rate
                 self._check(guilty, "blamed for the death of another")
+        elif isinstance(error, OutOfHostMemoryError):
+            spent = part is not None and part.too_large > self.retry.max_too_large
+            self._check(spent, "too large, and yet not")
         elif isinstance(error, UserError):
             same = isinstance(self._event, ev.BundleFailed) and self._event.error is error
             self._check(same and self._event.cause == "user", "fails for an error of no user")

@@ -1,0 +1,94 @@
+"""Nodes that run out of memory: fewer bundles at once there, and smaller ones. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agentic_ray.graph.task import Bundle
+
+CALM_SECONDS = 30.0
+"""After so long without pressure a node may run one bundle more at once."""
+
+
+@dataclass(slots=True)
+class _Limit:
+    slots: int
+    cut_at: float
+    eased_at: float
+
+
+class Pressure:
+    """How many bundles each node may run at once, given how often its memory ran out.
+
+    Halved when it does, raised by one after each calm while: additive increase, multiplicative
+    decrease, which is stable and fair where many share a resource of unknown size.
+
+    References
+    ----------
+    D.-M. Chiu, R. Jain, Computer Networks and ISDN Systems 17, 1989.
+    """
+
+    def __init__(self, calm_seconds: float = CALM_SECONDS) -> None:
+        self.calm_seconds = calm_seconds
+        self._limits: dict[str, _Limit] = {}
+        self._offered: dict[str, int] = {}
+
+    def allowed(self, node_id: str, offered: int | None = None) -> int:
+        """How many slots of a node may be used, of those it has (``offered`` if that changes)."""
+        if offered is not None:
+            self._offered[node_id] = offered
+        offered = self._offered[node_id]
+        limit = self._limits.get(node_id)
+        return offered if limit is None else min(offered, limit.slots)
+
+    def cut(self, node_id: str, running: int, sent_seconds: float, now: float) -> bool:
+        """A bundle sent at ``sent_seconds`` died for want of memory, one of ``running``.
+
+        Returns
+        -------
+        bool
+            Whether the limit changed. Of several that die together only the first counts.
+        """
+        limit = self._limits.get(node_id)
+        if limit is not None:
+            limit.eased_at = now
+            if sent_seconds < limit.cut_at:
+                return False
+        self._limits[node_id] = _Limit(max(1, running // 2), now, now)
+        return True
+
+    def ease(self, now: float) -> list[str]:
+        """Let time pass: the nodes that may run more now."""
+        eased: list[str] = []
+        for node_id, limit in list(self._limits.items()):
+            if now >= limit.eased_at + self.calm_seconds:
+                limit.slots += 1
+                limit.eased_at = now
+                eased.append(node_id)
+                if limit.slots >= self._offered.get(node_id, 0):
+                    del self._limits[node_id]
+        return eased
+
+    def forget(self, node_id: str) -> None:
+        self._limits.pop(node_id, None)
+        self._offered.pop(node_id, None)
+
+
+def halves(bundle: Bundle) -> tuple[Bundle, Bundle] | None:
+    """The bundle as two, the first's values going to the second; None if it is one task."""
+    middle = len(bundle.tasks) // 2
+    if not middle:
+        return None
+    first, second = bundle.tasks[:middle], bundle.tasks[middle:]
+    made = {task.key for task in first}
+    own = {task.key for task in second}
+    needed = dict.fromkeys(k for task in second for k in task.dependencies if k not in own)
+    wanted = {*bundle.outputs, *needed}
+    outputs = tuple(task.key for task in first if task.key in wanted)
+    if not outputs:
+        return None
+    inputs = dict.fromkeys(k for task in first for k in task.dependencies if k not in made)
+    return (
+        Bundle(first[-1].key, first, tuple(inputs), outputs),
+        Bundle(bundle.key, second, tuple(needed), tuple(k for k in bundle.outputs if k in own)),
+    )

@@ -1,0 +1,106 @@
+"""What the death of a process or a full memory leads to: charging, isolating, splitting.
+
+The part of the Dispatcher between second copies and the state machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from agentic_ray.schedule.cost_model import CostModel
+from agentic_ray.schedule.events import Process, Split
+from agentic_ray.schedule.placement import Policy
+from agentic_ray.schedule.poison import judge, process_of
+from agentic_ray.schedule.pressure import Pressure, halves
+from agentic_ray.schedule.records import Attempt, Record, RetryRules
+from agentic_ray.schedule.speculation import SpeculationRules, Speculator
+
+
+class Recovery(Speculator):
+    """Used only as the base of the Dispatcher."""
+
+    def __init__(
+        self, policy: Policy, model: CostModel, speculation: SpeculationRules, retry: RetryRules
+    ) -> None:
+        super().__init__(policy, model, speculation)
+        self.retry = retry
+        self.next_bundle_id = 0
+        self._records: dict[int, Record] = {}
+        self._pressure = Pressure()
+
+    def _process_of(self, record: Record, kind: str) -> Process:
+        return process_of(record, kind, self.retry)
+
+    def _crashed(self, attempt: Attempt) -> None:
+        """Its process died: charge the bundle if it was alone there, else suspect all of them."""
+        record = attempt.record
+        record.crashed = True
+        if judge(attempt, self._attempts, attempt.executor.attempts) == "guilty":
+            record.failures += 1
+        elif attempt.executor.kind != "cpu":
+            record.losses += 1
+        if attempt.executor.kind == "cpu":
+            record.lane = (record.lane[0], True)  # from now on in a process of its own
+
+    def _pressed(self, attempt: Attempt) -> Record:
+        """Its node ran out of memory: run less at once there, and this in smaller bundles.
+
+        Gives the bundle that is to be tried again now: its first half if it could be split.
+        """
+        record, node_id = attempt.record, attempt.executor.node_id
+        neighbours = self.view.rows.get(node_id, ())
+        running = 1 + sum(len(executor.attempts) for executor in neighbours)
+        now = self.view.now_seconds
+        at_once = min(running, attempt.executor.slots)
+        if self._pressure.cut(node_id, at_once, attempt.sent_seconds, now):
+            self._limit_slots(node_id)
+        first = None
+        graph = record.graph
+        if not (record.running or record.again or record.done or graph.over or graph.finished):
+            first = self._split(record)
+        if first is not None:
+            return first  # uncharged: it can be split only so often
+        if running == 1:
+            record.too_large += 1
+        else:
+            record.losses += 1
+        return record
+
+    def _limit_slots(self, node_id: str) -> None:
+        """Give a node's CPU as many slots as its memory has proved good for."""
+        executor = self.view.executors.get((node_id, "cpu"))
+        if executor is not None:
+            executor.slots = self._pressure.allowed(node_id)
+            self._touch(executor)
+
+    def _ease_pressure(self) -> None:
+        for node_id in self._pressure.ease(self.view.now_seconds):
+            self._limit_slots(node_id)
+
+    def _split(self, record: Record) -> Record | None:
+        """Make two bundles of one that is to run; the first, None if it is a single task."""
+        parts = halves(record.bundle)
+        if parts is None:
+            return None
+        graph = record.graph
+        for key in record.bundle.inputs:
+            graph.uses[key] -= 1
+            graph.consumers[key].remove(record)
+        first = replace(record, bundle=parts[0], bundle_id=self.next_bundle_id, attempts=0)
+        record.bundle = parts[1]
+        self.next_bundle_id += 1
+        self._records[first.bundle_id] = first
+        graph.added.append(first.bundle_id)
+        for half in (first, record):
+            half.resources = half.bundle.resources
+            half.missing = 0
+            for key in half.bundle.inputs:
+                graph.uses[key] = graph.uses.get(key, 0) + 1
+                graph.consumers.setdefault(key, []).append(half)
+                half.missing += key not in graph.values
+        for key in first.bundle.outputs:
+            graph.home[key] = first
+        ids = (record.bundle_id, record.bundle, first.bundle_id, first.bundle)
+        self._commands.append(Split(graph.graph_id, *ids))
+        self._offer(record)
+        return first
