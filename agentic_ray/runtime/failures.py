@@ -32,10 +32,8 @@ def cause_of(error: BaseException) -> Literal["system", "crash", "pressure"] | N
     """What the failure of a call means, when it is Ray that raised it; None: it is not."""
     if isinstance(error, ray_errors.OutOfMemoryError):
         return "pressure"
-    if isinstance(error, ray_errors.ActorUnavailableError):
-        return "system"  # it cannot be reached, which need not be its end
     if isinstance(error, ray_errors.RayActorError | ray_errors.WorkerCrashedError):
-        return "crash"
+        return "crash"  # also "unavailable": so Ray calls an actor that died and is restarted
     return "system" if isinstance(error, SYSTEM) else None
 
 
