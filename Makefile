@@ -8,6 +8,7 @@ PYTEST_ARGS ?=
 
 JOBS = 200
 SEED = 0
+KINDS = worker,executor,node
 MINUTES = 10
 
 .PHONY: help setup demo test lint fmt bench chaos soak clean
@@ -18,7 +19,7 @@ help:
 	@echo 'make lint    ruff, mypy and the import contracts'
 	@echo 'make fmt     format and fix what ruff can'
 	@echo 'make bench   run the benchmarks side by side with NumPy, plain Ray and Dask'
-	@echo 'make chaos   JOBS=200 SEED=0: jobs on four raylets while processes are killed at random'
+	@echo 'make chaos   jobs on four raylets while processes die (JOBS=200 SEED=0 KINDS=...)'
 	@echo 'make soak    MINUTES=10: a mixed load; fails if memory or open files grow'
 	@echo 'make setup   create $(VENV) (the targets above do so by themselves)'
 	@echo 'make clean   remove caches and build output, keep $(VENV)'
@@ -62,7 +63,7 @@ bench: $(VENV)/.installed-bench
 	done
 
 chaos: $(VENV)/.installed
-	$(BIN)/python tests/chaos/drill.py --jobs $(JOBS) --seed $(SEED) --check
+	$(BIN)/python tests/chaos/drill.py --jobs $(JOBS) --seed $(SEED) --kinds $(KINDS) --check
 	AGENTIC_RAY_LONG=1 $(BIN)/python -m pytest tests/chaos/test_partition.py
 
 soak: $(VENV)/.installed

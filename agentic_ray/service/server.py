@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
@@ -147,13 +148,15 @@ def _serve_jobs(
         on_lost=stop,
         held=True,
     )
-    ray = threading.Thread(target=_start_ray, args=(settings, master, stop), name="start Ray")
 
     def serving() -> None:
         started()
         ray.start()  # not before: loading it takes a second in which nothing else moves
 
     server = _Server(settings, master, serving)
+    ray = threading.Thread(
+        target=_start_ray, args=(settings, master, server, stop), name="start Ray"
+    )
     servers.append(server)
     try:
         if not failures:
@@ -171,7 +174,10 @@ def _serve_jobs(
 
 
 def _start_ray(
-    settings: ServerSettings, master: Master, failed: Callable[[BaseException], None]
+    settings: ServerSettings,
+    master: Master,
+    server: _Server,
+    failed: Callable[[BaseException], None],
 ) -> None:
     """Start or join Ray, then run jobs."""
     try:
@@ -181,6 +187,7 @@ def _start_ray(
     except BaseException as error:  # raised in the main thread, which waits for the server
         failed(error)
     else:
+        server.take_signals_back()
         master.begin()
 
 
@@ -214,7 +221,15 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
         self._on_started()
+
+    def take_signals_back(self) -> None:
+        """Be the one who is told of signals again, which Ray's libraries have taken."""
+        try:
+            self._loop.call_soon_threadsafe(_set_handlers_again)
+        except RuntimeError:
+            return  # the loop has ended, and with it what a signal could end
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.stopped_by is not None:
@@ -227,6 +242,12 @@ class _Server(uvicorn.Server):
     def _drain(self) -> None:
         self._master.close(drain=True, timeout_seconds=self._drain_seconds)
         self.should_exit = True
+
+
+def _set_handlers_again() -> None:
+    """In the main thread: tell the kernel what Python still holds for the handlers."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.getsignal(number))
 
 
 class _JsonH11(H11Protocol):

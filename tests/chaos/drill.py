@@ -11,8 +11,10 @@ import hashlib
 import json
 import math
 import operator
+import os
 import queue
 import sys
+import tempfile
 import time
 from collections import Counter
 from typing import Any
@@ -94,8 +96,15 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=float, default=2.0)
+    parser.add_argument(
+        "--kinds",
+        default="worker,executor,node",
+        help="what dies; with 'master' the jobs belong to one in an actor on the head",
+    )
     parser.add_argument("--check", action="store_true", help="exit with 1 unless all is well")
     options = parser.parse_args()
+    kinds = options.kinds.split(",")
+    os.environ["AGENTIC_RAY_POLL_SECONDS"] = "0.3"  # here and, inherited, on the nodes
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": FAST_DETECTION}
     )
@@ -103,37 +112,53 @@ def main() -> None:
         cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     ray.init(address=cluster.address, log_to_driver=False)
-    ar.init(poll_seconds=0.3)
+    ar.init()
     session = session_name()
 
     dead: queue.SimpleQueue[Kill] = queue.SimpleQueue()
 
     distinct = [(name, seed) for seed in range(SEEDS) for name in WORKLOADS]
-    distinct = distinct[: options.jobs]
-    with ar.Master(cache_bytes=0, max_running=4) as master:
+    distinct = distinct[: max(4, options.jobs // 3)]
+    with tempfile.TemporaryDirectory() as folder:
+        settings: dict[str, Any] = {"cache_bytes": 0, "max_running": 4}
+        master: Any = None
+        if "master" in kinds:
+            master = ar.start_master("chaos", journal=f"{folder}/journal", **settings)
+        else:
+            master = ar.Master(**settings)
         expected = {}
         for job, key in [(master.submit(*key), key) for key in distinct]:
             expected[key] = job.result(timeout=120)
         print(f"{len(expected)} jobs without faults", flush=True)
         began = time.monotonic()
         jobs = []
-        with Chaos(options.seed, every_seconds=options.every, on_kill=dead.put) as chaos:
+        with Chaos(
+            options.seed,
+            every_seconds=options.every,
+            kinds=kinds,
+            least_age_seconds=10.0,  # on a busy machine a node takes as long to come up
+            on_kill=dead.put,
+        ) as chaos:
             for n in range(options.jobs):
                 key = distinct[n % len(distinct)]
                 jobs.append((master.submit(*key), key))
-            while any(not job.status().finished for job, _ in jobs):
+            while not all(record.state.finished for record in master.jobs()):
                 if time.monotonic() - began > options.jobs * 20:
                     break
                 try:
                     kill = dead.get(timeout=0.5)
                 except queue.Empty:
                     continue
-                if kill.kind == "node":
-                    cluster.add_node(wait=False, num_cpus=1)  # only the main thread may
+                if kill.kind == "node":  # (only the main thread may add one)
+                    try:
+                        cluster.add_node(wait=False, num_cpus=1)
+                    except Exception as error:  # Ray's own plain one: it was too slow to start
+                        print(f"a node did not start: {error}", flush=True)
+                        dead.put(kill)
         wrong, failed = [], []
         for job, key in jobs:
             try:
-                if job.result(timeout=0.1) != expected[key]:
+                if job.result(timeout=1) != expected[key]:
                     wrong.append(key)
             except Exception as error:
                 failed.append(f"{key}: {error!r}")
@@ -148,7 +173,9 @@ def main() -> None:
             "kills": dict(Counter(kill.kind for kill in chaos.kills)),
             "bundles_failed": sum(entry["failed"] for entry in figures),
             "recovery": min((entry["recovery"] for entry in faults), default=1.0),
+            "attempts": sum(job.record.attempts for job, _ in jobs),
         }
+        master.close(drain=False)
     ar.shutdown()
     ray.shutdown()
     cluster.shutdown()

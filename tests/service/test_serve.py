@@ -281,7 +281,11 @@ def test_sigterm_lets_accepted_jobs_finish_and_leaves_no_process(tmp_path: Path)
     server = Server("--workloads", str(file))
     try:
         with Client(server.url) as client:
-            client.submit("one", workload="mark")  # also while Ray starts
+            client.submit("one", workload="mark")
+            deadline = time.monotonic() + 60
+            while not client.jobs(state="running"):  # Ray has started
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
         began = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - began < 15
@@ -314,6 +318,7 @@ def refused(*arguments: str) -> str:
 def test_what_keeps_it_from_starting_is_told_at_once(server: Server, tmp_path: Path) -> None:
     assert "AGENTIC_RAY_TOKEN" in refused("--host", "0.0.0.0", "--port", "0")
     assert "in use" in refused("--port", str(server.port))
+    assert "no Ray cluster answers" in refused("--port", "0", "--address", "127.0.0.1:1")
     file = tmp_path / "broken.py"
     file.write_text("1 / 0")
     assert "ZeroDivisionError" in refused("--port", "0", "--workloads", str(file))
@@ -321,3 +326,6 @@ def test_what_keeps_it_from_starting_is_told_at_once(server: Server, tmp_path: P
 
 def test_last_the_shared_server_ends_well(server: Server) -> None:
     assert server.stop() == 0
+    assert server.process.stderr is not None
+    # (Ray's own handler of signals would print where it was)
+    assert "SIGTERM" not in server.process.stderr.read()
