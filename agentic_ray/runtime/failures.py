@@ -28,12 +28,25 @@ SYSTEM = (
 """What Ray raises of calls that were lost through no fault of what they ran."""
 
 
-def cause_of(error: BaseException) -> Literal["system", "crash", "pressure"] | None:
+NODE_LOST = (
+    ray_errors.NodeDiedError,
+    ray_errors.LocalRayletDiedError,
+    ray_errors.TaskUnschedulableError,
+    ray_errors.ActorUnschedulableError,
+)
+"""Of these, what says that the node is gone. It may be told before the node table says so."""
+
+
+def cause_of(
+    error: BaseException,
+) -> Literal["system", "crash", "pressure", "node_lost"] | None:
     """What the failure of a call means, when it is Ray that raised it; None: it is not."""
     if isinstance(error, ray_errors.OutOfMemoryError):
         return "pressure"
     if isinstance(error, ray_errors.RayActorError | ray_errors.WorkerCrashedError):
         return "crash"  # also "unavailable": so Ray calls an actor that died and is restarted
+    if isinstance(error, NODE_LOST):
+        return "node_lost"
     return "system" if isinstance(error, SYSTEM) else None
 
 

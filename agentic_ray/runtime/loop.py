@@ -64,6 +64,7 @@ from agentic_ray.schedule.placement import Placement
 
 _logger = logging.getLogger("agentic_ray")
 _TICK_SECONDS = 1.0
+_FOR_GOOD = (ray_errors.ActorDiedError, ray_errors.ActorUnschedulableError)
 _WATCHED = {"own": "", "watched": ", watched"}
 _SETTLING_SECONDS = 10.0
 
@@ -376,7 +377,7 @@ class Loop:
             dead = cause == "crash" and isinstance(shown, ray_errors.RayActorError)
             if dead and call.placement.device != "cpu":
                 self._executor_died(call, "the process of its executor died")
-            elif isinstance(error, ray_errors.ActorDiedError):
+            elif isinstance(error, _FOR_GOOD):
                 self._executor_died(call, "its executor died, and Ray does not start it anew")
             return
         report: Report = answer.future.result()

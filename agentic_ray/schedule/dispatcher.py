@@ -314,7 +314,7 @@ class Dispatcher(Recovery):
             self._crashed(attempt)
         elif event.cause == "pressure":
             record = self._pressed(attempt)
-        elif event.cause == "input_lost":
+        elif event.cause in ("input_lost", "node_lost"):
             record.losses += 1
         elif event.cause == "user":
             record.user_failures += 1

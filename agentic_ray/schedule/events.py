@@ -13,7 +13,7 @@ from agentic_ray.graph.task import Bundle
 from agentic_ray.schedule.placement import Placement
 from agentic_ray.telemetry.state import ClusterState, NodeState
 
-Cause = Literal["user", "system", "crash", "pressure", "memory", "input_lost"]
+Cause = Literal["user", "system", "crash", "pressure", "memory", "input_lost", "node_lost"]
 """Why a bundle failed: the user's code raised; its executor could not be reached; the process it
 ran in died, or was killed because its node ran out of memory; the device had too little memory; a
 value it needs could not be fetched."""

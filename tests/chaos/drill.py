@@ -142,7 +142,14 @@ def main() -> None:
             for n in range(options.jobs):
                 key = distinct[n % len(distinct)]
                 jobs.append((master.submit(*key), key))
-            while not all(record.state.finished for record in master.jobs()):
+            told = began
+            while True:
+                left = sum(not record.state.finished for record in master.jobs())
+                if not left:
+                    break
+                if time.monotonic() - told >= 20:
+                    told = time.monotonic()
+                    print(f"{left} jobs left after {len(chaos.kills)} kills", flush=True)
                 if time.monotonic() - began > options.jobs * 20:
                     break
                 try:

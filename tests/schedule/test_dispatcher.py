@@ -431,6 +431,18 @@ def test_a_spent_budget_fails_the_graph_and_names_the_codelet() -> None:
     assert "signal 9" in str(failed.error)
 
 
+def test_a_dead_node_that_is_not_known_to_be_is_no_fault_of_the_bundle() -> None:
+    bench = Bench()
+    start = only(bench.submit(bundle_of("a")), ev.Start)
+    for _ in range(BACK_OFF.max_losses):
+        assert pick(bench.fail(start, "node_lost"), ev.FailGraph) == []
+        start = only(bench.tick_until_due(), ev.Start)
+    for _ in range(BACK_OFF.max_failures):
+        assert pick(bench.fail(start, "system"), ev.FailGraph) == []
+        start = only(bench.tick_until_due(), ev.Start)
+    assert pick(bench.finish(start), ev.FinishGraph)
+
+
 def test_losses_have_a_budget_of_their_own() -> None:
     bench = Bench()
     commands = bench.submit(bundle_of("a"))
