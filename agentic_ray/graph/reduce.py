@@ -215,6 +215,7 @@ def tree_reduce(
         version=combine.version,
         opaque=combine.opaque,
         has_effects=combine.has_effects,
+        retry_on=combine.retry_on,
     )
     levels = fan_in.bit_length() - 1
     tasks: dict[str, Task] = {}  # equal subtrees of equal values are one task

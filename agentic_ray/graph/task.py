@@ -107,6 +107,9 @@ class Codelet:
     retry_on : tuple of exception types
         What the implementation raises of these types is tried again a few times, with back-off;
         every other exception is final. They must be picklable.
+    halve : callable or None
+        ``halve(task)``: tasks that make the same bits in smaller steps, the last under the task's
+        own key; None if it cannot be made smaller. Asked when a node ran out of memory.
     host_inputs : bool
         On a GPU too the arguments are left in host memory: the implementation moves what it
         needs of them, which may be a small part.
@@ -127,6 +130,7 @@ class Codelet:
     chunk_axis: int | None = None
     host_inputs: bool = False
     retry_on: tuple[type[BaseException], ...] = ()
+    halve: Callable[[Task], tuple[Task, ...] | None] | None = None
     _content: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -10,13 +10,24 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from agentic_ray.graph import Codelet, CostHint, Kernel, accepts_xp, content_key, fold
+from agentic_ray.graph import (
+    Codelet,
+    CostHint,
+    Kernel,
+    Ref,
+    Task,
+    accepts_xp,
+    content_key,
+    fold,
+)
 from agentic_ray.runtime import (
     BundleCancelled,
     ElementFailure,
@@ -152,6 +163,79 @@ class Optional:
         return self.operator(left, right)
 
 
+@dataclass(frozen=True)
+class HalveChunk:
+    """Makes two chunks and their combination of one, as the canonical tree of its leaves has it."""
+
+    map_fn: Any
+    reduce_fn: Any
+    retry_on: tuple[type[BaseException], ...]
+    has_effects: bool
+
+    def __call__(self, task: Task) -> tuple[Task, ...] | None:
+        chunk, first, pieces = task.args
+        leaves = sum(map(_leaves_in, pieces))
+        if leaves < 2:
+            return None
+        left = 1 << ((leaves - 1).bit_length() - 1)
+        cuts = _cut(pieces, left)
+        cost = task.cost
+        items, size = cost.items * left // leaves, cost.read_bytes * left // leaves
+        costs = (
+            replace(cost, items=items, read_bytes=size),
+            replace(cost, items=cost.items - items, read_bytes=cost.read_bytes - size),
+        )
+        halves = [
+            replace(task, key=f"{task.key}/{i}", args=(chunk, at, cuts[i]), cost=costs[i])
+            for i, at in enumerate((first, first + left))
+        ]
+        refs = [Ref(half.key) for half in halves]
+        joined = Task.of(
+            self._combine(isinstance(pieces[0], Part)),
+            *refs,
+            key=task.key,
+            tag=task.tag,
+            priority=task.priority,
+        )
+        return (*halves, joined)
+
+    def _combine(self, optional: bool) -> Codelet:
+        if self.reduce_fn is None:
+            opaque = not isinstance(self.map_fn, Kernel)
+            return Codelet("concatenate", operator.add, cost=CostHint(items=0), opaque=opaque)
+        return combine_codelet(
+            self.map_fn,
+            self.reduce_fn,
+            optional=optional,
+            retry_on=self.retry_on,
+            has_effects=self.has_effects,
+        )
+
+
+def _leaves_in(piece: Any) -> int:
+    if isinstance(piece, Part):
+        return 1
+    _, start, stop, step = piece
+    return int(math.ceil((stop - start) / (step or 1)))
+
+
+def _cut(pieces: Sequence[Any], leaves: int) -> tuple[list[Any], list[Any]]:
+    """The first ``leaves`` leaves of ``pieces``, and the rest."""
+    left: list[Any] = []
+    for i, piece in enumerate(pieces):
+        count = _leaves_in(piece)
+        if count > leaves:
+            if not leaves:
+                return left, list(pieces[i:])
+            data, start, stop, step = piece
+            middle = start + leaves * (step or 1)
+            right = [(data, middle, stop, step), *pieces[i + 1 :]]
+            return [*left, (data, start, middle, step)], right
+        left.append(piece)
+        leaves -= count
+    return left, []
+
+
 def implementations(function: Any) -> tuple[Callable[..., Any] | None, Callable[..., Any] | None]:
     """CPU and GPU version of a user's function: a Kernel's own, or the function on the CPU."""
     if isinstance(function, Kernel):
@@ -193,6 +277,7 @@ def chunk_codelet(
         opaque=not isinstance(map_fn, Kernel),
         has_effects=has_effects or _has_effects(map_fn) or _has_effects(reduce_fn),
         retry_on=(*retry_on, *_retried(map_fn), *_retried(reduce_fn)),
+        halve=HalveChunk(map_fn, reduce_fn, retry_on, has_effects),
         host_inputs=True,  # a chunk is a small part of the array it is cut from
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -118,7 +118,7 @@ class CodeletTable:
 
     def _pickle(self, codelet: Codelet) -> bytes:
         try:
-            data: bytes = cloudpickle.dumps(codelet)
+            data: bytes = cloudpickle.dumps(replace(codelet, halve=None))  # that is for here
         except Exception as error:  # pickle raises whatever the captured objects' hooks raise
             raise SerializationError(
                 f"{codelet.name} cannot be sent to another process: {error}. Functions are sent "

@@ -75,11 +75,18 @@ class Pressure:
 
 
 def halves(bundle: Bundle) -> tuple[Bundle, Bundle] | None:
-    """The bundle as two, the first's values going to the second; None if it is one task."""
-    middle = len(bundle.tasks) // 2
+    """The bundle as two, the first's values going to the second.
+
+    None if it is one task that cannot be made smaller, or if a half could run nowhere.
+    """
+    tasks = bundle.tasks
+    if len(tasks) == 1:
+        halve = tasks[0].codelet.halve
+        tasks = (halve(tasks[0]) if halve is not None else None) or tasks
+    middle = len(tasks) // 2
     if not middle:
         return None
-    first, second = bundle.tasks[:middle], bundle.tasks[middle:]
+    first, second = tasks[:middle], tasks[middle:]
     made = {task.key for task in first}
     own = {task.key for task in second}
     needed = dict.fromkeys(k for task in second for k in task.dependencies if k not in own)
@@ -88,7 +95,9 @@ def halves(bundle: Bundle) -> tuple[Bundle, Bundle] | None:
     if not outputs:
         return None
     inputs = dict.fromkeys(k for task in first for k in task.dependencies if k not in made)
-    return (
+    kept = tuple(key for key in bundle.outputs if key in own)
+    parts = (
         Bundle(first[-1].key, first, tuple(inputs), outputs),
-        Bundle(bundle.key, second, tuple(needed), tuple(k for k in bundle.outputs if k in own)),
+        Bundle(bundle.key, second, tuple(needed), kept),
     )
+    return parts if all(part.kinds() for part in parts) else None

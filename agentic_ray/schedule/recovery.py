@@ -93,6 +93,7 @@ class Recovery(Speculator):
         graph.added.append(first.bundle_id)
         for half in (first, record):
             half.resources = half.bundle.resources
+            half.lane = (half.bundle.kinds(), half.lane[1])
             half.missing = 0
             for key in half.bundle.inputs:
                 graph.uses[key] = graph.uses.get(key, 0) + 1

@@ -59,7 +59,17 @@ class Flaky(UserError):
 _CPU = Codelet("on_cpu", _nothing)
 _BOTH = Codelet("on_both", _nothing, _nothing)
 _GPU = Codelet("on_gpu", None, _nothing)
-_OPAQUE = Codelet("opaque", _nothing, opaque=True)
+
+
+def _halve(task: Task) -> tuple[Task, ...] | None:
+    """Two halves without inputs of their own in common, and their combination."""
+    if task.key.count("/") > 1:
+        return None
+    parts = [replace(task, key=f"{task.key}/{i}") for i in range(2)]
+    return (*parts, Task.of(_CPU, *(Ref(part.key) for part in parts), key=task.key))
+
+
+_OPAQUE = Codelet("opaque", _nothing, opaque=True, halve=_halve)
 _FLAKY = Codelet("flaky", _nothing, retry_on=(Flaky,))
 _EFFECTS = Codelet("effects", _nothing, has_effects=True)
 
@@ -481,7 +491,8 @@ class Simulation:
         self._check(part is self._to_split, "split of what was not to be split")
         whole = [task.key for task in part.bundle.tasks]
         both = [task.key for half in (command.first, command.second) for task in half.tasks]
-        self._check(whole == both, "the halves are not the whole")
+        halved = len(whole) == 1 and both[-1] == whole[0]
+        self._check(halved or whole == both, "the halves are not the whole")
         part.bundle = command.second
         first = replace(part, bundle=command.first, bundle_id=command.first_id, starts=0)
         job.parts.append(first)
