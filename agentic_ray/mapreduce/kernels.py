@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -216,7 +215,7 @@ def _leaves_in(piece: Any) -> int:
     if isinstance(piece, Part):
         return 1
     _, start, stop, step = piece
-    return int(math.ceil((stop - start) / (step or 1)))
+    return len(range(start, stop, step or 1))
 
 
 def _cut(pieces: Sequence[Any], leaves: int) -> tuple[list[Any], list[Any]]:
