@@ -38,7 +38,8 @@ def check(found: dict[str, Any], jobs: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_twenty_jobs_under_kills_have_the_same_bits() -> None:
-    found = drill("--jobs", "20", "--seed", "1", timeout_seconds=170)
+    found = drill("--jobs", "20", "--seed", "1", timeout_seconds=390)
     check(found, 20)
     assert sum(found["kills"].values()) >= 3
