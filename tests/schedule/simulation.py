@@ -493,6 +493,7 @@ class Simulation:
         both = [task.key for half in (command.first, command.second) for task in half.tasks]
         halved = len(whole) == 1 and both[-1] == whole[0]
         self._check(halved or whole == both, "the halves are not the whole")
+        part.suspect = part.suspect or part.bundle.opaque  # its halves stay where it was
         part.bundle = command.second
         first = replace(part, bundle=command.first, bundle_id=command.first_id, starts=0)
         job.parts.append(first)
