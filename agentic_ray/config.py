@@ -40,6 +40,8 @@ class Settings:
         Deaths of its own executor that a bundle may survive.
     max_user_retries : int
         Exceptions of types in ``retry_on`` that a bundle may survive.
+    second_copies : bool
+        Whether a bundle that takes far longer than predicted is run a second time elsewhere.
     gpu_idle_release_seconds : float
         The same for its GPUs, on a cluster that it joined. Longer, because to have a GPU again
         takes seconds.
@@ -60,6 +62,7 @@ class Settings:
     progress_after_seconds: float = 2.0
     max_failures: int = 4
     max_user_retries: int = 3
+    second_copies: bool = True
     gpu_idle_release_seconds: float = 30.0
     keep_costs: bool = True
     gpu_device: str = "agentic_ray.runtime.devices:CupyDevice"

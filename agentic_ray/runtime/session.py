@@ -34,7 +34,7 @@ from agentic_ray.runtime.run import Run
 from agentic_ray.runtime.scope import current_scope
 from agentic_ray.runtime.values import CodeletTable
 from agentic_ray.schedule.cost_model import CostModel
-from agentic_ray.schedule.dispatcher import Dispatcher, RetryRules
+from agentic_ray.schedule.dispatcher import Dispatcher, RetryRules, SpeculationRules
 from agentic_ray.schedule.placement import Policy
 from agentic_ray.schedule.policies import get_policy
 from agentic_ray.telemetry.state import ClusterState
@@ -70,6 +70,7 @@ class Session:
         if share is None and self._started_ray:
             share = 1.0
         retry = RetryRules(settings.max_failures, max_user_retries=settings.max_user_retries)
+        copies = SpeculationRules(enabled=settings.second_copies)
         self._codelets = CodeletTable()
         self._runs: dict[str, Run] = {}
         self._gpu_runs: set[str] = set()
@@ -79,7 +80,7 @@ class Session:
         self._name = uuid.uuid4().hex[:8]
         self._closed = False
         self._loop = Loop(
-            Dispatcher(get_policy(policy), self.model, retry),
+            Dispatcher(get_policy(policy), self.model, retry, speculation=copies),
             self._codelets,
             lambda node_id, device: self._nodes.executor(node_id, device),
             self._request_resources,
