@@ -9,7 +9,7 @@ import builtins
 import math
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
@@ -34,10 +34,10 @@ def reduce_op(
     weight: float = 1.0,
     *,
     blocked: bool = True,
-    summing: bool = False,
+    compiled: Literal["", "sum", "spread"] = "",
 ) -> Op:
     """An operation of kind ``reduce``."""
-    steps = Reduction(partial, combine, final, blocked, summing)
+    steps = Reduction(partial, combine, final, blocked, compiled)
 
     def kernel(xp: Any, x: Any, *rest: Any) -> Any:
         extra = len(rest) - _params(rest)
@@ -77,7 +77,7 @@ def _multiply(left: Any, right: Any, *, xp: Any) -> Any:
     return left * right
 
 
-SUM = reduce_op("sum", _sum_partial, _add, _same, summing=True)
+SUM = reduce_op("sum", _sum_partial, _add, _same, compiled="sum")
 PROD = reduce_op("prod", _prod_partial, _multiply, _same)
 
 
@@ -120,7 +120,7 @@ def _mean_final(xp: Any, value: Any, count: int, dtype: DType, wide: DType) -> A
         return xp.asarray(xp.true_divide(value, count)).astype(dtype, copy=False)
 
 
-MEAN = reduce_op("mean", _mean_partial, _add, _mean_final, summing=True)
+MEAN = reduce_op("mean", _mean_partial, _add, _mean_final, compiled="sum")
 
 
 def _inexact(dtype: DType) -> tuple[DType, DType]:
@@ -173,7 +173,7 @@ def _var_final(xp: Any, value: Any, count: int, correction: float, wide: DType, 
         return xp.sqrt(result) if root else result
 
 
-VAR = reduce_op("var", _var_partial, _var_combine, _var_final, weight=4)
+VAR = reduce_op("var", _var_partial, _var_combine, _var_final, weight=4, compiled="spread")
 
 
 def _spread(x: Any, axis: Axis, correction: float, keepdims: bool, root: bool) -> Array:

@@ -15,6 +15,7 @@ from strategies import arrays, same
 import agentic_ray.array as xp
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core import compiled, evaluate
+from agentic_ray.array.core.node import topological
 from agentic_ray.array.core.rewrite import Applied
 from agentic_ray.array.core.rules import optimize
 
@@ -87,14 +88,31 @@ def test_compiled_programs_have_the_same_bits(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     rng = np.random.default_rng(0)
-    array, row = rng.normal(size=(300, 500)).astype(dtype), rng.normal(size=500).astype(dtype)
-    x, r = xp.asarray(array, chunks=(170, 500)), xp.asarray(row)
-    expressions = [((x + 1) * 2).sum(), (xp.sqrt(abs(x)) / 3 - r).mean(), -x * r + x * x]
+    array, row = rng.normal(size=(900, 500)).astype(dtype), rng.normal(size=500).astype(dtype)
+    x, r = xp.asarray(array, chunks=(470, 500)), xp.asarray(row)
+    narrow = xp.asarray(array[:, :30].copy(), chunks=(700, 30)) - 0.5
+    wide = xp.asarray(array[:36].reshape(3, 6000), chunks=(3, 4000))
+    expressions = [
+        ((x + 1) * 2).sum(),
+        (xp.sqrt(abs(x)) / 3 - r).mean(),
+        -x * r + x * x,
+        (x - x.mean(axis=1, keepdims=True)).sum(),
+        (x * r).mean(axis=0),
+        (x / 3).std(axis=0),
+        x.std(axis=0),
+        narrow.T @ narrow,
+        (x - r).max(axis=0),
+        (wide * 3).sum(axis=0),
+        x.reshape(900, 25, 20).var(axis=0),
+    ]
+    if dtype == "float32":  # one of each form: compiling takes its time
+        expressions = [expressions[i] for i in (0, 2, 4, 5)]
 
     def results() -> list[bytes]:
         found = []
         for array_ in expressions:
-            array_._node.value = None
+            for node in topological([array_._node]):
+                node.value = None
             found.append(np.asarray(array_).tobytes())
         return found
 
@@ -106,5 +124,14 @@ def test_compiled_programs_have_the_same_bits(
     for thread in threading.enumerate():
         if thread.name == "compile-kernel":
             thread.join(timeout=60)
-    assert sum(callable(kernel) for kernel in compiled._ready.values()) >= 3
+    kernels = [kernel for kernel in compiled._ready.values() if kernel is not False]
+    assert len(kernels) >= 4
+    assert {kernel._form for kernel in kernels} == {"", "total", "rows", "spread"}
+    assert results() == plain
+    compiled._ready.clear()  # another process finds them on disk
+    results()
+    for thread in threading.enumerate():
+        if thread.name == "compile-kernel":
+            thread.join(timeout=60)
+    assert sum(kernel is not False for kernel in compiled._ready.values()) == len(kernels)
     assert results() == plain

@@ -1,34 +1,37 @@
-"""Programs compiled by numba, with the bits of the NumPy path.
+"""Fused programs compiled by numba, for chunks in host memory.
 
-Only operations that IEEE 754 rounds exactly are compiled, and sums are left to NumPy, so it
-does not show in a result whether, or when, a program was compiled.
+A compiled program computes what NumPy would, bit for bit: only operations that IEEE 754 rounds
+exactly are compiled, and sums add in NumPy's own order (pairwise along rows, row after row along
+the first axis). So it does not show in a result whether, or when, a program was compiled; each
+kernel is compared with NumPy on a sample before it is used.
 Compiling goes on aside, once a process has seen enough work of one program; compiled code is
 kept on disk. Without numba everything runs in NumPy.
+
+A kernel takes a whole chunk in one call: threads of an executor that return to Python after
+every cache block wait for each other (two summing 512 MB took 109 ms that way, 25 ms this way).
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import itertools
 import logging
 import math
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from agentic_ray.array.core.chunks import Shape
-from agentic_ray.array.core.node import SMALL_ELEMENTS, NDArray
+from agentic_ray.array.core.chunks import Shape, contiguous
+from agentic_ray.array.core.node import BLOCK_ELEMENTS, NDArray
 from agentic_ray.config import cache_directory
 from agentic_ray.graph import content_key
 
 WORTH_ELEMENTS = 1 << 23
 """Elements of a program after which compiling it, about a second, will pay."""
-
-SCRATCH_ELEMENTS = 4 * SMALL_ELEMENTS
-"""Values made at a time before they are summed: together they fit in a core's cache."""
 
 _EXACT = {
     "add": "{0} + {1}",
@@ -48,23 +51,18 @@ _seen: dict[Any, int] = {}
 _ready: dict[Any, Any] = {}
 _have_numba = importlib.util.find_spec("numba") is not None
 
-_HEADER = """\
-import math
-import numpy as np
-from numba import njit
-
-"""
-
 
 def wanted(program: Any, blocks: Any, shape: Shape, size: int) -> Any:
     """The compiled form of ``program`` for these blocks if there is one by now, else None."""
     if not _have_numba or not all(isinstance(block, np.ndarray) for block in blocks):
         return None
     kinds = tuple([_kind(block, shape) for block in blocks])
-    rows = {block.size for block, kind in zip(blocks, kinds, strict=True) if kind == "row"}
-    if not kinds or "" in kinds or len(rows) > 1:
+    inner = {block.size for block, kind in zip(blocks, kinds, strict=True) if kind == "row"}
+    inner |= {shape[-1] for kind in kinds if kind == "column"}
+    if not kinds or "" in kinds or len(inner) > 1 or not size:
         return None
-    key = (program, kinds)
+    form = _form(program, shape, inner)
+    key = (program, kinds, form)
     found = _ready.get(key)
     if found is not None:
         return found if callable(found) else None
@@ -73,11 +71,11 @@ def wanted(program: Any, blocks: Any, shape: Shape, size: int) -> Any:
         if seen < WORTH_ELEMENTS:
             return None
         _ready[key] = False  # under way, or impossible
-    source = _source(program, blocks, kinds)
+    source = _source(program, blocks, kinds, form)
     if source is not None:
         thread = threading.Thread(
             target=_compile,
-            args=(key, source, program.dtype),
+            args=(key, source, program, *_sample(blocks, kinds, len(shape))),
             name="compile-kernel",
             daemon=True,
         )
@@ -86,7 +84,8 @@ def wanted(program: Any, blocks: Any, shape: Shape, size: int) -> Any:
 
 
 def _kind(block: NDArray, shape: Shape) -> str:
-    """How a block lies under the region: all of it, one row repeated, one number; else ""."""
+    """How a block lies under the region: all of it, one row or one column repeated, one number;
+    else ""."""
     if not block.flags.c_contiguous:
         return ""
     if block.shape == shape:
@@ -94,17 +93,37 @@ def _kind(block: NDArray, shape: Shape) -> str:
     if block.size == 1:
         return "one"
     own = block.shape
+    if own == (*shape[:-1], 1):
+        return "column"
     while own and own[0] == 1:
         own = own[1:]
     return "row" if own == shape[len(shape) - len(own) :] else ""
 
 
-def _source(program: Any, blocks: Any, kinds: tuple[str, ...]) -> str | None:
+def _form(program: Any, shape: Shape, inner: set[int]) -> str:
+    """What the kernel makes of the values of a chunk: the values themselves (""), the sum of
+    each cache block ("total"), its sums over the first axis ("rows"), or the sums of squares
+    around their mean as well ("spread")."""
+    reducing = program.reducing
+    if reducing is None or not any(
+        isinstance(param, np.dtype) and param == program.dtype for param in reducing.params
+    ):
+        return ""
+    columns = math.prod(shape[1:])
+    form: str = reducing.steps.compiled
+    if len(reducing.axes) == len(shape):
+        return "total" if form == "sum" else ""
+    if not form or reducing.axes != (0,) or not 2 <= columns <= BLOCK_ELEMENTS or inner - {columns}:
+        return ""
+    return "rows" if form == "sum" else form
+
+
+def _source(program: Any, blocks: Any, kinds: tuple[str, ...], form: str) -> str | None:
     """The program as Python source; None if an operation is not exact or mixes dtypes."""
     dtype = program.dtype
     if dtype not in (np.float64, np.float32) or any(block.dtype != dtype for block in blocks):
         return None
-    names = [f"y{i}" if kind == "one" else f"y{i}[j]" for i, kind in enumerate(kinds)]
+    names = [f"y{i}" if kind in ("one", "column") else f"y{i}[j]" for i, kind in enumerate(kinds)]
     cast = "np.float64" if dtype == np.float64 else "np.float32"
     for kind, text, value in program.constants:
         if kind not in ("int", "float") or not np.isfinite(value):
@@ -112,46 +131,176 @@ def _source(program: Any, blocks: Any, kinds: tuple[str, ...]) -> str | None:
         names.append(f"{cast}({text})")
     lines: list[str] = []
     for step in program.steps:
-        form = _EXACT.get(getattr(step.kernel, "name", ""))
-        if form is None or step.params:
+        exact = _EXACT.get(getattr(step.kernel, "name", ""))
+        if exact is None or step.params:
             return None
-        lines.append(f"v{len(names)} = {form.format(*[names[i] for i in step.registers])}")
+        lines.append(f"v{len(names)} = {exact.format(*[names[i] for i in step.registers])}")
         names.append(f"v{len(names)}")
-    reducing = program.reducing
     result = names[-1]
-    if reducing is not None:
-        if not reducing.steps.summing or len(reducing.registers) != 1 or (
-            reducing.params[-1] != dtype):  # fmt: skip
+    if program.reducing is not None:
+        if len(program.reducing.registers) != 1:
             return None
-        result = names[reducing.registers[0]]
-    arguments = ", ".join(f"x{i}" for i in range(len(kinds)))
-    body = "\n            ".join([*lines, f"o[j] = {result}"])
-    views = "\n        ".join(
-        ["o = out[to : to + count]"] + [f"y{i} = {_part(i, kind)}" for i, kind in enumerate(kinds)]
-    )
-    return _HEADER + (
-        f'@njit(nogil=True, cache=True, error_model="numpy")\n'
-        f"def fill({arguments}, out, to, lo, hi, inner):\n"
-        f"    # Segments that do not cross a row's end, so that rows need no division inside.\n"
-        f"    while lo < hi:\n"
-        f"        at = lo % inner\n"
-        f"        count = min(hi - lo, inner - at)\n"
-        f"        {views}\n"
-        f"        for j in range(count):\n"
-        f"            {body}\n"
-        f"        lo += count\n"
-        f"        to += count\n"
-    )
+        result = names[program.reducing.registers[0]]
+    text = _TEMPLATE[form]
+    if form in ("", "total"):
+        text = _FILL + text
+    for word, found in (
+        ("XS", ", ".join(f"x{i}" for i in range(len(kinds)))),
+        ("CAST", cast),
+        ("RESULT", result),
+    ):
+        text = text.replace(word, found)
+    for word, found_lines in (
+        ("SEGMENT", [f"y{i} = {_SEGMENT[kind].format(i)}" for i, kind in enumerate(kinds)]),
+        ("ROW", [f"y{i} = {_ROW[kind].format(i)}" for i, kind in enumerate(kinds)]),
+        ("STEPS", lines),
+    ):
+        text = _with_lines(text, word, found_lines)
+    return _HEADER + text
 
 
-def _part(i: int, kind: str) -> str:
-    """What of input ``i`` lies under a segment; slices, so that no index can be negative."""
-    if kind == "one":
-        return f"x{i}[0]"
-    return f"x{i}[lo : lo + count]" if kind == "full" else f"x{i}[at : at + count]"
+def _with_lines(text: str, word: str, lines: list[str]) -> str:
+    """``text`` with each line that is only ``word`` replaced by ``lines``, indented like it."""
+    result: list[str] = []
+    for line in text.splitlines():
+        if line.strip() == word:
+            result += [line.replace(word, own) for own in lines]
+        else:
+            result.append(line)
+    return "\n".join(result) + "\n"
 
 
-def _compile(key: Any, source: str, dtype: np.dtype[Any]) -> None:
+# What of input i lies under a segment, or a row; slices, so that no index can be negative.
+_SEGMENT = {
+    "one": "x{0}[0]",
+    "full": "x{0}[lo : lo + count]",
+    "row": "x{0}[at : at + count]",
+    "column": "x{0}[lo // inner]",
+}
+_ROW = {
+    "one": "x{0}[0]",
+    "full": "x{0}[i * columns : (i + 1) * columns]",
+    "row": "x{0}",
+    "column": "x{0}[i]",
+}
+
+_HEADER = """\
+import math
+import numpy as np
+from numba import njit
+
+"""
+
+_FILL = """\
+@njit(nogil=True, cache=True, error_model="numpy")
+def fill(XS, out, lo, hi, inner):
+    # Segments that do not cross a row's end, so that rows need no division inside.
+    to = 0
+    while lo < hi:
+        at = lo % inner
+        count = min(hi - lo, inner - at)
+        o = out[to : to + count]
+        SEGMENT
+        for j in range(count):
+            STEPS
+            o[j] = RESULT
+        lo += count
+        to += count
+
+"""
+
+# (No recursion: numba's cache on disk does not survive it.)
+_TOTAL = """\
+@njit(nogil=True, cache=True, error_model="numpy")
+def reduce(XS, out, leaves, merges, lo, inner):
+    x = np.empty(128, out.dtype)
+    stack = np.empty(64, out.dtype)
+    for k in range(out.size):
+        top = 0
+        for leaf in range(leaves.size):
+            n = leaves[leaf]
+            fill(XS, x, lo, lo + n, inner)
+            lo += n
+            total = CAST(0.0)
+            end = 0
+            if n >= 8:
+                r0, r1, r2, r3, r4, r5, r6, r7 = x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]
+                end = n - n % 8
+                for i in range(8, end, 8):
+                    y = x[i : i + 8]
+                    r0 += y[0]
+                    r1 += y[1]
+                    r2 += y[2]
+                    r3 += y[3]
+                    r4 += y[4]
+                    r5 += y[5]
+                    r6 += y[6]
+                    r7 += y[7]
+                total = ((r0 + r1) + (r2 + r3)) + ((r4 + r5) + (r6 + r7))
+            for i in range(end, n):
+                total += x[i]
+            for _ in range(merges[leaf]):
+                top -= 1
+                total = stack[top] + total
+            stack[top] = total
+            top += 1
+        out[k] = CAST(0.0) + stack[0]
+"""
+
+_ROWS = """\
+@njit(nogil=True, cache=True, error_model="numpy")
+def reduce(XS, out, block, rows, columns):
+    for k in range(out.shape[0]):
+        sums = out[k]
+        sums[:] = 0.0
+        for i in range(k * block, min(rows, (k + 1) * block)):
+            ROW
+            for j in range(columns):
+                STEPS
+                sums[j] += RESULT
+"""
+
+_SPREAD = """\
+@njit(nogil=True, cache=True, error_model="numpy")
+def reduce(XS, out, block, rows, columns):
+    for k in range(out.shape[0]):
+        mean = out[k, 0]
+        squares = out[k, 1]
+        mean[:] = 0.0
+        squares[:] = 0.0
+        stop = min(rows, (k + 1) * block)
+        for i in range(k * block, stop):
+            ROW
+            for j in range(columns):
+                STEPS
+                mean[j] += RESULT
+        count = CAST(stop - k * block)
+        for j in range(columns):
+            mean[j] = mean[j] / count
+        for i in range(k * block, stop):
+            ROW
+            for j in range(columns):
+                STEPS
+                off = RESULT - mean[j]
+                squares[j] += off * off
+"""
+
+_TEMPLATE = {"": "", "total": _TOTAL, "rows": _ROWS, "spread": _SPREAD}
+
+
+def _sample(blocks: Any, kinds: tuple[str, ...], ndim: int) -> tuple[list[NDArray], Shape]:
+    """Blocks of these kinds, in rows that do not divide into anything evenly."""
+    rng = np.random.default_rng(0)
+    shape = (140_971,) if ndim == 1 else (2311, *(1,) * (ndim - 2), 61)
+    shapes = {"full": shape, "row": shape[-1:], "column": (*shape[:-1], 1), "one": (1,)}
+    made = [
+        (rng.random(shapes[kind]) + 0.5).astype(block.dtype)
+        for block, kind in zip(blocks, kinds, strict=True)
+    ]
+    return made, shape
+
+
+def _compile(key: Any, source: str, program: Any, sample: Sequence[NDArray], shape: Shape) -> None:
     name = content_key("kernel", source, np.__version__).replace("-", "_")
     folder = cache_directory() / "kernels"
     try:
@@ -167,43 +316,107 @@ def _compile(key: Any, source: str, dtype: np.dtype[Any]) -> None:
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module  # numba's cache looks functions up by module
         spec.loader.exec_module(module)
-        one = [np.ones(1, dtype)] * len(key[1])
-        module.fill(*one, np.empty(1, dtype), 0, 0, 1, 1)  # compiles, or loads from disk
-        _ready[key] = Compiled(module.fill, dtype)
+        kernel = Compiled(module, key[1], key[2], program.dtype)
+        if program.like_numpy(kernel, sample, shape):  # compiles, or loads from disk
+            _ready[key] = kernel
+        else:
+            _logger.warning("a fused kernel stays in NumPy, whose order of additions is new to us")
     except Exception as error:  # numba raises what it likes; NumPy does the work then
         _logger.warning("a fused kernel stays in NumPy: %s: %s", type(error).__name__, error)
 
 
 class Compiled:
-    """A compiled program: fills an array, or sums it run by run."""
+    """A compiled program: makes values, or the partial values of each cache block.
 
-    def __init__(self, fill: Any, dtype: np.dtype[Any]) -> None:
-        self._fill = fill
+    ``reduces`` tells which; it does only one of the two.
+    """
+
+    def __init__(
+        self, module: Any, kinds: tuple[str, ...], form: str, dtype: np.dtype[Any]
+    ) -> None:
+        self._module = module
+        self._kinds = kinds
+        self._form = form
         self._dtype = dtype
+        self.reduces = form != ""
 
-    def __call__(self, blocks: Any, shape: Shape, runs: Sequence[int] | None) -> NDArray:
-        """All values (``runs`` None), or the sums of consecutive runs of these lengths.
+    def __call__(self, blocks: Any, shape: Shape, out: NDArray, lo: int, hi: int) -> NDArray:
+        """Elements ``lo`` to ``hi`` of the chunk, in C order, written to ``out``."""
+        self._module.fill(*_flat(blocks), out, lo, hi, self._inner(blocks, shape))
+        return out
 
-        Values are made for a few runs at a time, which stay in the core's cache, and summed by
-        NumPy itself, whose order of additions is thus kept.
-        """
-        size = math.prod(shape)
-        flat = [block.reshape(-1) for block in blocks]
-        inner = min([x.size for x in flat if x.size > 1], default=size)
-        if runs is None:
-            out = np.empty(size, self._dtype)
-            self._fill(*flat, out, 0, 0, size, inner)
-            return out.reshape(shape)
-        sums: list[NDArray] = []
-        scratch = np.empty(SCRATCH_ELEMENTS, self._dtype)
-        at = 0
-        for length, group in itertools.groupby(runs):
-            left = sum(1 for _ in group)
-            while left:
-                count = min(left, SCRATCH_ELEMENTS // length)
-                self._fill(*flat, scratch, 0, at, at + count * length, inner)
-                rows = scratch[: count * length].reshape(count, length)
-                sums.append(np.add.reduce(rows, axis=1))
-                at += count * length
-                left -= count
-        return np.concatenate(sums)
+    def partials(self, blocks: Any, shape: Shape) -> Any:
+        """Partial values of all cache blocks, stacked along a new first axis."""
+        flat = _flat(blocks)
+        if self._form == "total":
+            runs = [math.prod(b) for b in itertools.product(*contiguous(shape, BLOCK_ELEMENTS))]
+            inner, lo, parts = self._inner(blocks, shape), 0, []
+            for length, same in itertools.groupby(runs):
+                parts.append(np.empty(sum(1 for _ in same), self._dtype))
+                self._module.reduce(*flat, parts[-1], *_pairwise(length), lo, inner)
+                lo += length * parts[-1].size
+            return np.concatenate(parts).reshape(-1, *(1,) * len(shape))
+        (cut, *rest) = contiguous(shape, BLOCK_ELEMENTS)
+        tail = tuple([axis[0] for axis in rest])
+        columns = math.prod(tail)
+        size = (len(cut), columns) if self._form == "rows" else (len(cut), 2, columns)
+        out = np.empty(size, self._dtype)
+        self._module.reduce(*flat, out, cut[0], shape[0], columns)
+        if self._form == "rows":
+            return out.reshape(-1, 1, *tail)
+        counts = np.empty((len(cut), 1, *tail), self._dtype)
+        counts[:] = np.array(cut).reshape(-1, *(1,) * len(shape))
+        return counts, *[out[:, i].reshape(counts.shape) for i in (0, 1)]
+
+    def _inner(self, blocks: Any, shape: Shape) -> int:
+        """Elements after which inputs that are repeated begin anew."""
+        for block, kind in zip(blocks, self._kinds, strict=True):
+            if kind in ("row", "column"):
+                return int(block.size) if kind == "row" else shape[-1]
+        return math.prod(shape)
+
+
+@functools.lru_cache(maxsize=64)
+def _pairwise(length: int) -> tuple[NDArray, NDArray]:
+    """How NumPy adds ``length`` elements: eight running sums over up to 128, halves beyond.
+
+    Returns
+    -------
+    leaves : ndarray of int64
+        Lengths of the runs of up to 128 elements, in order.
+    merges : ndarray of int64
+        How many sums to the left are added to each run's, one after the other.
+    """
+    if length <= 128:
+        return np.array([length]), np.array([0])
+    half = length // 2 - length // 2 % 8
+    left, right = _pairwise(half), _pairwise(length - half)
+    merges = np.concatenate([left[1], right[1]])
+    merges[-1] += 1
+    return np.concatenate([left[0], right[0]]), merges
+
+
+def _flat(blocks: Any) -> list[NDArray]:
+    return [block.reshape(-1) for block in blocks]
+
+
+Fold = Callable[[Any, Any], Any]
+
+
+def fold_stacked(combine: Fold, stacked: Any) -> Any:
+    """`graph.fold` over the first axis of ``stacked`` (an array or several), level by level,
+    with an elementwise ``combine`` that is called once a level."""
+    arrays = stacked if isinstance(stacked, tuple) else (stacked,)
+    while (count := len(arrays[0])) > 1:
+        half = count // 2 * 2
+        left, right = ([array[i:half:2] for array in arrays] for i in (0, 1))
+        made = combine(*[tuple(side) if isinstance(stacked, tuple) else side[0]
+                         for side in (left, right)])  # fmt: skip
+        made = made if isinstance(stacked, tuple) else (made,)
+        if half < count:
+            made = tuple(
+                np.concatenate([new, array[half:]]) for new, array in zip(made, arrays, strict=True)
+            )
+        arrays = made
+    first = tuple([array[0] for array in arrays])
+    return first if isinstance(stacked, tuple) else first[0]

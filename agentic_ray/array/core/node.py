@@ -31,7 +31,10 @@ Kind = Literal[
 ]
 
 SMALL_ELEMENTS = 16384
-"""Arrays up to this size are one cache block: computed at once, in one piece."""
+"""Arrays up to this size are computed at once, in one piece, by their expression."""
+BLOCK_ELEMENTS = 65536
+"""Elements of a cache block: programs take chunks block by block, so that what they make on the
+way stays in a core's cache. Part of every result's bits."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -78,15 +81,17 @@ class Reduction:
         ``final(xp, value, count, *params)``: the result; ``count`` elements went in each.
     blocked : bool
         Partial values are small, so that a chunk may be reduced cache block by cache block.
-    summing : bool
-        ``partial`` is the plain sum of one operand, in the dtype that is its last parameter.
+    compiled : str
+        What ``partial`` is, where kernels for it can be compiled: ``"sum"``, the plain sum of
+        one operand; ``"spread"``, count, mean and sum of squares around it; in the dtype that
+        is among its parameters. ``combine`` is elementwise then.
     """
 
     partial: Callable[..., Any]
     combine: Callable[..., Any]
     final: Callable[..., Any]
     blocked: bool = True
-    summing: bool = False
+    compiled: Literal["", "sum", "spread"] = ""
 
 
 class Held:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -18,7 +17,7 @@ import numpy as np
 
 from agentic_ray.array.core import compiled, device_kernels
 from agentic_ray.array.core.chunks import Shape, block_slices, contiguous
-from agentic_ray.array.core.node import SMALL_ELEMENTS, Reduction
+from agentic_ray.array.core.node import BLOCK_ELEMENTS, Reduction
 from agentic_ray.graph import Codelet, fold
 
 Location = tuple[tuple[int, ...], tuple[int, ...]]
@@ -70,27 +69,34 @@ class Program:
             if made is not None:
                 return self._finish(xp, made)
         whole = self.reducing is not None and not self.reducing.steps.blocked
-        if size <= SMALL_ELEMENTS or whole or xp is not np:
+        if size <= BLOCK_ELEMENTS or whole or xp is not np:
             registers = self._run(xp, blocks)
             if self.reducing is None:
                 return as_array(xp, registers[-1])
             return self._finish(xp, self._partial(xp, self.reducing, registers))
-        kernel = compiled.wanted(self, blocks, shape, size) if self.steps else None
+        kernel = None
+        if self.steps or (self.reducing is not None and self.reducing.steps.compiled):
+            kernel = compiled.wanted(self, blocks, shape, size)
         if self.reducing is None:
-            if kernel is not None:
-                return kernel(blocks, shape, None)
             out = xp.empty(shape, self.dtype)
-            for region in block_slices(contiguous(shape, SMALL_ELEMENTS)):
+            if kernel is not None:
+                kernel(blocks, shape, out.reshape(-1), 0, size)
+                return out
+            for region in block_slices(contiguous(shape, BLOCK_ELEMENTS)):
                 out[region] = self._run(xp, self._cut(blocks, region, shape))[-1]
             return out
-        if kernel is not None and len(self.reducing.axes) == len(shape):
-            # The blocks are consecutive runs, so their sums are what `_reduce` would fold.
-            lengths = [
-                prod(block) for block in itertools.product(*contiguous(shape, SMALL_ELEMENTS))
-            ]
-            total = fold(operator.add, kernel(blocks, shape, lengths))
-            return self._finish(xp, xp.reshape(xp.asarray(total), (1,) * len(shape)))
-        return self._finish(xp, self._reduce(xp, self.reducing, blocks, shape))
+        return self._finish(xp, self._reduce(xp, self.reducing, blocks, shape, kernel))
+
+    def like_numpy(self, kernel: compiled.Compiled, blocks: Sequence[Any], shape: Shape) -> bool:
+        """Whether a compiled kernel gives the very bits that NumPy gives for these blocks."""
+        if self.reducing is None:
+            out = kernel(blocks, shape, np.empty(prod(shape), self.dtype), 0, prod(shape))
+            return bool(out.tobytes() == self._run(np, blocks)[-1].tobytes())
+        found, plain = (
+            self._reduce(np, self.reducing, blocks, shape, one) for one in (kernel, None)
+        )
+        pairs = zip(found, plain, strict=True) if isinstance(found, tuple) else [(found, plain)]
+        return all(one.tobytes() == other.tobytes() for one, other in pairs)
 
     def _shape(self, blocks: Sequence[Any]) -> Shape:
         shapes = [
@@ -133,32 +139,46 @@ class Program:
         operands = [registers[i] for i in reducing.registers]
         return reducing.steps.partial(xp, *operands, reducing.axes, *reducing.params)
 
-    def _reduce(self, xp: Any, reducing: Reducing, blocks: Sequence[Any], shape: Shape) -> Any:
+    def _reduce(
+        self,
+        xp: Any,
+        reducing: Reducing,
+        blocks: Sequence[Any],
+        shape: Shape,
+        kernel: compiled.Compiled | None,
+    ) -> Any:
         combine = functools.partial(reducing.steps.combine, xp=xp)
-        grid = contiguous(shape, SMALL_ELEMENTS)
+        if kernel is not None and kernel.reduces:
+            return compiled.fold_stacked(combine, kernel.partials(blocks, shape))
+        grid = contiguous(shape, BLOCK_ELEMENTS)
         cuts: list[list[slice]] = []
         for lengths in grid:
             ends = list(itertools.accumulate(lengths))
             cuts.append([slice(e - n, e) for e, n in zip(ends, lengths, strict=True)])
         kept = [[slice(0, 1)] if a in reducing.axes else cuts[a] for a in range(len(shape))]
         gone = [cuts[a] if a in reducing.axes else [slice(None)] for a in range(len(shape))]
+        scratch = np.empty(BLOCK_ELEMENTS, self.dtype) if kernel is not None else None
+
+        def one(region: tuple[slice, ...]) -> Any:
+            """The partial value of one cache block."""
+            if kernel is None or scratch is None:
+                return self._partial(xp, reducing, self._run(xp, self._cut(blocks, region, shape)))
+            size, low = 1, 0
+            for length, part in zip(shape, region, strict=True):
+                low = low * length + part.start
+                size *= part.stop - part.start
+            values = kernel(blocks, shape, scratch[:size], low, low + size)
+            values = values.reshape([part.stop - part.start for part in region])
+            return reducing.steps.partial(xp, values, reducing.axes, *reducing.params)
+
         result: Any = None
         for outer in itertools.product(*kept):
             parts = (
-                self._partial(
-                    xp,
-                    reducing,
-                    self._run(
-                        xp,
-                        self._cut(
-                            blocks,
-                            tuple(
-                                i if a in reducing.axes else o
-                                for a, (i, o) in enumerate(zip(inner, outer, strict=True))
-                            ),
-                            shape,
-                        ),
-                    ),
+                one(
+                    tuple(
+                        i if a in reducing.axes else o
+                        for a, (i, o) in enumerate(zip(inner, outer, strict=True))
+                    )
                 )
                 for inner in itertools.product(*gone)
             )
