@@ -19,6 +19,7 @@ from agentic_ray.array.linalg.norms import matrix_norm, matrix_rank, norm, vecto
 from agentic_ray.array.linalg.products import matmul, outer, tensordot, vecdot
 from agentic_ray.array.linalg.solvers import lstsq, svd_compressed
 from agentic_ray.array.linalg.structure import cross, diagonal, matrix_power, trace
+from agentic_ray.array.linalg.triangular import solve_triangular
 from agentic_ray.array.manipulation import matrix_transpose
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "qr",
     "slogdet",
     "solve",
+    "solve_triangular",
     "svd",
     "svd_compressed",
     "svdvals",

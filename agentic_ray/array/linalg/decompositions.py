@@ -1,7 +1,9 @@
 """Factorisations, solutions and spectra of stacks of matrices, one LAPACK call per matrix.
 
-Each matrix of a stack is in one chunk here; matrices that are cut along their rows are factored
-chunk by chunk, in ``tall``.
+Each matrix of a stack is in one chunk here. One matrix of several chunks is factored where they
+are: in ``tall`` if it has few columns, else over blocks of columns in ``columns``. Spectra of
+such a matrix (`eigh`, `eig`, `svd` of a nearly square one) are LAPACK's of the matrix in one
+piece, which has to fit in the memory of a node.
 """
 
 from __future__ import annotations
@@ -13,9 +15,12 @@ import numpy as np
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core.build import gufunc, gufunc_op, gufunc_picks
 from agentic_ray.array.core.node import DType, Node
-from agentic_ray.array.core.views import expanded, squeezed
+from agentic_ray.array.core.views import expanded, permuted, squeezed
+from agentic_ray.array.creation import eye
 from agentic_ray.array.dtypes import cast
-from agentic_ray.array.elementwise import conj
+from agentic_ray.array.elementwise import conj, divide, where
+from agentic_ray.array.linalg import columns
+from agentic_ray.array.linalg.products import matmul
 from agentic_ray.array.linalg.structure import matrix_operand
 from agentic_ray.array.linalg.tall import is_tall, tall_qr, thin_svd
 from agentic_ray.array.linalg.tiled import tiled_cholesky
@@ -61,6 +66,11 @@ def _complex(dtype: DType) -> DType:
     return np.result_type(dtype, np.complex64)
 
 
+def _is_cut(node: Node) -> bool:
+    """Whether it is one matrix of several chunks."""
+    return node.ndim == 2 and node.blocks > 1 and node.size > 0
+
+
 def _cholesky_kernel(xp: Any, x: Any, upper: bool) -> Any:
     lower = xp.linalg.cholesky(x)
     return xp.conj(xp.swapaxes(lower, -1, -2)) if upper else lower
@@ -80,7 +90,7 @@ def cholesky(x: Array, /, *, upper: bool = False) -> Array:
         Matrices are not square; or, when computed, not positive definite.
     """
     node = _inexact("cholesky", x, square=True)
-    if node.ndim == 2 and node.blocks > 1 and node.size:
+    if _is_cut(node):
         lower = Array(tiled_cholesky(node))
         return conj(lower.T) if upper else lower
     return Array(gufunc(_CHOLESKY, [node], (2,), node.shape[-2:], node.dtype, (bool(upper),)))
@@ -96,7 +106,8 @@ _QR = gufunc_op("qr", _qr_kernel, 128)
 def qr(x: Array, /, *, mode: str = "reduced") -> QRResult:
     """Orthonormal and triangular factor of each matrix.
 
-    The reduced factors of a tall matrix of several chunks are made chunk by chunk.
+    One matrix of several chunks is factored in blocks, and Q only made if it is used: a tall one
+    chunk by chunk, others by Householder's reflections over blocks of columns.
 
     Raises
     ------
@@ -108,6 +119,8 @@ def qr(x: Array, /, *, mode: str = "reduced") -> QRResult:
     node = _inexact("qr", x)
     if mode == "reduced" and is_tall(node):
         return QRResult(*map(Array, tall_qr(node)))
+    if _is_cut(node):
+        return QRResult(*map(Array, columns.blocked_qr(node, complete=mode == "complete")))
     m, n = node.shape[-2:]
     k = m if mode == "complete" else min(m, n)
     made = gufunc(_QR, [node], (2,), (m, k), node.dtype, (mode,))
@@ -131,12 +144,20 @@ def svd(x: Array, /, *, full_matrices: bool = True) -> SVDResult:
     """Singular vectors and values of each matrix: ``U @ diag(S) @ Vh``.
 
     Without ``full_matrices`` the factors of a tall or wide matrix of several chunks are made
-    chunk by chunk, and the long one only if it is used.
+    chunk by chunk, and the long one only if it is used. One that is at least twice as long as
+    it is wide is brought to a square one by QR first.
+
+    References
+    ----------
+    T. Chan, "An improved algorithm for computing the singular value decomposition", ACM TOMS
+    8(1), 1982 (QR first).
     """
     node = _inexact("svd", x)
     thin = None if full_matrices else thin_svd(node)
     if thin is not None:
         return SVDResult(*map(Array, thin))
+    if not full_matrices and _is_cut(node) and max(node.shape) >= 2 * min(node.shape):
+        return _svd_by_qr(node)
     m, n = node.shape[-2:]
     k = min(m, n)
     left, right = (m, n) if full_matrices else (k, k)
@@ -146,12 +167,23 @@ def svd(x: Array, /, *, full_matrices: bool = True) -> SVDResult:
     return SVDResult(Array(u), Array(s), Array(vh))
 
 
+def _svd_by_qr(node: Node) -> SVDResult:
+    wide = node.shape[0] < node.shape[1]
+    q, r = map(Array, columns.blocked_qr(permuted(node, (1, 0)) if wide else node))
+    u, s, vh = svd(r, full_matrices=False)
+    u = matmul(q, u)
+    # The transpose's, exchanged: x.T = U S Vh, so x = Vh.T S U.T.
+    return SVDResult(vh.T, s, u.T) if wide else SVDResult(u, s, vh)
+
+
 def svdvals(x: Array, /) -> Array:
     """Singular values of each matrix, largest first."""
     node = _inexact("svdvals", x)
     thin = thin_svd(node)
     if thin is not None:
         return Array(thin[1])
+    if _is_cut(node) and max(node.shape) >= 2 * min(node.shape):
+        return _svd_by_qr(node).S
     k = min(node.shape[-2:])
     return Array(gufunc(_SVDVALS, [node], (2,), (k,), _real(node.dtype)))
 
@@ -235,19 +267,24 @@ _SOLVE = gufunc_op("solve", _solve_kernel, 64)
 def det(x: Array, /) -> Array:
     """Determinant of each matrix."""
     node = _inexact("det", x, square=True)
+    if _is_cut(node):
+        return Array(columns.lu_det(columns.lu(node)))
     return Array(gufunc(_DET, [node], (2,), (), node.dtype))
 
 
 def slogdet(x: Array, /) -> SlogdetResult:
     """Sign and logarithm of the absolute value of each determinant."""
     node = _inexact("slogdet", x, square=True)
+    if _is_cut(node):
+        found = columns.lu_slogdet(columns.lu(node), _real(node.dtype))
+        return SlogdetResult(*map(Array, found))
     made = gufunc(_SLOGDET, [node], (2,), (), node.dtype)
     sign, log = gufunc_picks(made, [((), node.dtype), ((), _real(node.dtype))])
     return SlogdetResult(Array(sign), Array(log))
 
 
 def inv(x: Array, /) -> Array:
-    """Inverse of each matrix.
+    """Inverse of each matrix; one of several chunks is factored over blocks of columns.
 
     Raises
     ------
@@ -255,11 +292,17 @@ def inv(x: Array, /) -> Array:
         Matrices are not square; or, when computed, singular.
     """
     node = _inexact("inv", x, square=True)
+    if _is_cut(node):
+        factors = columns.lu(node)
+        unit = eye(node.shape[0], dtype=node.dtype, chunks=factors.chunks)
+        return Array(columns.lu_solve(factors, unit._node))
     return Array(gufunc(_INV, [node], (2,), node.shape[-2:], node.dtype))
 
 
 def solve(x1: Array, x2: Array, /) -> Array:
     """The solution of ``x1 @ x = x2`` for each matrix; a single vector ``x2`` is a column.
+
+    By LU with partial pivoting, over blocks of columns if operands are in several chunks.
 
     Raises
     ------
@@ -275,7 +318,11 @@ def solve(x1: Array, x2: Array, /) -> Array:
     if b.ndim < 2 or a.shape[-1] != b.shape[-2]:
         raise ValueError(f"solve: {a.shape[-1]} unknowns but right-hand sides of {x2.shape}")
     dtype = np.result_type(a.dtype, b.dtype)
-    made = gufunc(_SOLVE, [cast(a, dtype), cast(b, dtype)], (2, 2), b.shape[-2:], dtype)
+    a, b = cast(a, dtype), cast(b, dtype)
+    if a.ndim == b.ndim == 2 and a.blocks + b.blocks > 2 and a.size and b.size:
+        made = columns.lu_solve(columns.lu(a), b)
+    else:
+        made = gufunc(_SOLVE, [a, b], (2, 2), b.shape[-2:], dtype)
     return Array(squeezed(made, (made.ndim - 1,)) if vector else made)
 
 
@@ -298,4 +345,9 @@ def pinv(x: Array, /, *, rtol: Any = None) -> Array:
     if isinstance(rtol, Array):
         return Array(gufunc(_PINV, [node, rtol._node], (2, 0), shape, node.dtype))
     limit = default_rtol(node) if rtol is None else float(rtol)
+    if _is_cut(node):
+        u, s, vh = svd(Array(node), full_matrices=False)
+        kept = s > s[:1] * limit
+        inverse = where(kept, divide(1.0, where(kept, s, 1.0)), 0.0)
+        return matmul(conj(vh.T) * inverse, conj(u.T))
     return Array(gufunc(_PINV, [node], (2,), shape, node.dtype, (limit,)))
