@@ -9,10 +9,11 @@ import html as markup
 from collections import Counter
 from typing import Any
 
-from agentic_ray.array.core import evaluate
+from agentic_ray.array.core import evaluate, memory
 from agentic_ray.array.core.node import Node, topological
 from agentic_ray.array.core.rewrite import Applied
 from agentic_ray.array.core.rules import optimize
+from agentic_ray.graph import Ref, TaskGraph
 from agentic_ray.schedule.cost_model import CostModel
 
 
@@ -52,16 +53,18 @@ def explain(array: Any) -> str:
         lines.append("optimised expression:")
         lines += [_listed(n) for n in topological([better]) if n.op.kind != "literal"]
     where = "in this process" if evaluate.runs_locally([better]) else "by the session"
-    tasks, _ = evaluate.plan([root])
+    tasks, blocks = evaluate.plan([root])
+    outputs = dict.fromkeys(block.key for block in blocks[0] if isinstance(block, Ref))
+    need = memory.predict(TaskGraph(tasks, outputs))
     counts = Counter(task.codelet.name for task in tasks)
     read = sum(task.cost.read_bytes for task in tasks)
     written = sum(task.cost.written_bytes for task in tasks)
     model = CostModel()
     known = [p.seconds for task in tasks if (p := model.predict(task, "cpu")) is not None]
-    peak = max((task.resources.memory_bytes for task in tasks), default=0)
     lines.append(
         f"{len(tasks)} tasks, run {where}; {human_bytes(read)} read, {human_bytes(written)} "
-        f"written, up to {human_bytes(peak)} in one task, about {sum(known):.2g} s of one CPU:"
+        f"written, up to {human_bytes(need.live_bytes)} held at a time and "
+        f"{human_bytes(need.task_bytes)} in one task, about {sum(known):.2g} s of one CPU:"
     )
     lines += [f"  {count} × {name}" for name, count in counts.most_common()]
     return "\n".join(lines)

@@ -6,6 +6,7 @@ are the same either way.
 
 from __future__ import annotations
 
+import tempfile
 import weakref
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from agentic_ray.array.core import memory
 from agentic_ray.array.core import node as nodes
 from agentic_ray.array.core.chunks import block_slices
 from agentic_ray.array.core.lower import Lowering
@@ -26,6 +28,8 @@ from agentic_ray.graph import Ref, Task, TaskGraph, replace_refs
 LOCAL_BYTES = 32 << 20
 """Expressions that touch no more than this are computed in the caller's process: it takes a
 few tens of milliseconds, about what distributing them would cost."""
+SURELY_FITS_BYTES = 64 << 20
+"""Plans that write no more than this are not checked for memory."""
 KEPT_BYTES = 1 << 20
 """Values up to this size are remembered by their expression."""
 
@@ -97,6 +101,23 @@ def _check_room(roots: Sequence[Node]) -> None:
         )
 
 
+def _check_plan(graph: TaskGraph, session: Any) -> None:
+    """Refuse at once what neither the cluster's object stores nor its disks can hold.
+
+    Raises
+    ------
+    MemoryError
+        With the sizes.
+    """
+    if sum(task.cost.written_bytes for task in graph) <= SURELY_FITS_BYTES:
+        return
+    nodes = session.cluster().alive_nodes
+    free = psutil.disk_usage(tempfile.gettempdir()).free  # Ray spills there
+    text = memory.refusal(memory.predict(graph), [n.store_total_bytes for n in nodes], free)
+    if text is not None:
+        raise MemoryError(text)
+
+
 def persist(roots: Sequence[Node]) -> list[Node]:
     """Leaves that hold the values of ``roots``, chunk by chunk where they were computed."""
     wanted = [root for root in dict.fromkeys(roots) if not _is_leaf(root)]
@@ -165,7 +186,9 @@ def _compute(
         session = get_session()
 
         def finish() -> Run:
-            run = session.submit(TaskGraph(lowering.tasks, keys))
+            graph = TaskGraph(lowering.tasks, keys)
+            _check_plan(graph, session)
+            run = session.submit(graph)
             with ProgressBar("array", run.items_total, progress, session.settings) as bar:
                 while not run.wait(0.1):
                     bar.update(run.items_done)
