@@ -34,6 +34,10 @@ from agentic_ray.array.core.views import (
 )
 from agentic_ray.array.dtypes import cast
 
+DIRECT_BLOCKS = 64
+"""A chunk of the result is made in one task from so many chunks, at most. Of more of them what
+is wanted is picked out first, so that no node needs all the data."""
+
 
 @dataclass(slots=True)
 class Index:
@@ -259,18 +263,21 @@ def _gather_kernel(xp: Any, x: Any, at: int, width: int, held: Held) -> Any:
     return x[(slice(None),) * at + tuple([xp.asarray(array) for array in held.value])]
 
 
+def _picked(xp: Any, block: Any, positions: Any, at: int) -> Any:
+    return block[(slice(None),) * at + tuple([xp.asarray(p) for p in positions])]
+
+
 def _gathered(xp: Any, blocks: Sequence[Any], parts: Any, at: int, count: int) -> Any:
-    """Rows of several blocks put in their places."""
-    head = (slice(None),) * at
+    """Rows of several blocks put in their places; without positions they are picked already."""
     if len(blocks) == 1:
-        return blocks[0][head + tuple([xp.asarray(p) for p in parts[0][1]])]
+        return _picked(xp, blocks[0], parts[0][1], at)
     out: Any = None
     for block, (places, positions) in zip(blocks, parts, strict=True):
-        values = block[head + tuple([xp.asarray(p) for p in positions])]
+        values = block if positions is None else _picked(xp, block, positions, at)
         if out is None:
             shape = (*values.shape[:at], count, *values.shape[at + 1 :])
             out = xp.empty(shape, dtype=values.dtype)
-        out[(*head, xp.asarray(places))] = values
+        out[(*(slice(None),) * at, xp.asarray(places))] = values
     return out
 
 
@@ -301,11 +308,21 @@ def _lower_gather(node: Node, lowering: Any) -> list[Any]:
         plans.append(parts)
     grid = grids.numblocks(node.chunks)
     rows = []
+    picking = []
     for place in itertools.product(*[range(n) for n in grid]):
         parts = plans[place[at]]
         blocks = [values[int(order[(*place[:at], *block, *place[at + 1 :])])] for block, _ in parts]
-        rows.append((blocks, [part for _, part in parts], at, node.chunks[at][place[at]]))
-    return list(lowering.call(node, _gathered, rows))
+        rows.append([blocks, [part for _, part in parts], at, node.chunks[at][place[at]]])
+        if len(blocks) > DIRECT_BLOCKS:
+            picking += [(block, part[1], at) for block, part in zip(blocks, rows[-1][1],
+                                                                   strict=True)]  # fmt: skip
+    if picking:
+        made = iter(lowering.call(node, _picked, picking, label=".pick"))
+        for row in rows:
+            if len(row[0]) > DIRECT_BLOCKS:
+                row[0] = [next(made) for _ in row[0]]
+                row[1] = [(places, None) for places, _ in row[1]]
+    return list(lowering.call(node, _gathered, [tuple(row) for row in rows]))
 
 
 _GATHER = Op("gather", "tasks", _gather_kernel, _lower_gather)

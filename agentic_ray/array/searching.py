@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -136,6 +137,9 @@ def argwhere(x: Array, /) -> Array:
 
 # --- searchsorted ------------------------------------------------------------------------
 
+TABLE_BYTES = 256 << 20
+"""Of a sorted table so much is looked at in one task."""
+
 
 def _search_kernel(xp: Any, values: Any, table: Any, side: str) -> Any:
     flat = xp.searchsorted(table, xp.reshape(values, -1), side=side)
@@ -146,16 +150,28 @@ def _lower_search(node: Node, lowering: Any) -> list[Any]:
     """Per block of values: positions within each piece of the sorted table, added up."""
     values, table = node.inputs
     pieces = lowering.blocks(table)
-    rows = [(block, list(pieces)) for block in lowering.blocks(values)]
-    return list(lowering.call(node, _search_pieces, rows, params=node.params))
+    size = max(1, TABLE_BYTES // max(1, table.nbytes // len(pieces)))
+    groups = [list(pieces[i : i + size]) for i in range(0, len(pieces), size)]
+    blocks = lowering.blocks(values)
+    read = values.nbytes + table.nbytes * len(blocks) // len(groups)
+    found: list[Any] = []
+    for i, group in enumerate(groups):
+        before = [[ref] for ref in found] or [[] for _ in blocks]
+        rows = [(block, group, head) for block, head in zip(blocks, before, strict=True)]
+        found = lowering.call(
+            node, _search_pieces, rows, params=node.params, label=f".{i}", read_bytes=read
+        )
+    return found
 
 
-def _search_pieces(xp: Any, values: Any, pieces: list[Any], side: str) -> Any:
+def _search_pieces(
+    xp: Any, values: Any, pieces: Sequence[Any], before: Sequence[Any], side: str
+) -> Any:
     """Positions in the whole are the sum of positions in the pieces of a sorted table."""
     result = _search_kernel(xp, values, pieces[0], side)
     for piece in pieces[1:]:
         result = result + _search_kernel(xp, values, piece, side)
-    return result
+    return result + before[0] if before else result
 
 
 _SEARCH = Op("searchsorted", "tasks", _search_kernel, _lower_search, weight=16)

@@ -10,6 +10,7 @@ from agentic_ray.array.array_object import Array
 from agentic_ray.array.core import evaluate
 from agentic_ray.array.core.build import (
     axes_of,
+    blockwise_op,
     gufunc,
     gufunc_op,
     leaf,
@@ -17,12 +18,15 @@ from agentic_ray.array.core.build import (
     reduction,
     strict_operand,
 )
-from agentic_ray.array.core.node import NDArray, Node
-from agentic_ray.array.core.views import reshaped
-from agentic_ray.array.creation import positions, zeros
+from agentic_ray.array.core.node import Node, make
+from agentic_ray.array.core.views import rechunk, reshaped
+from agentic_ray.array.creation import ARANGE, asarray, ones, positions, zeros
 from agentic_ray.array.elementwise import logical_not
+from agentic_ray.array.indexing import masked
+from agentic_ray.array.manipulation import concat
+from agentic_ray.array.samplesort import sorted_chunks
 from agentic_ray.array.searching import searchsorted
-from agentic_ray.array.statistics import reduce_op
+from agentic_ray.array.statistics import diff, reduce_op
 
 
 class UniqueAllResult(NamedTuple):
@@ -42,7 +46,12 @@ class UniqueInverseResult(NamedTuple):
     inverse_indices: Array
 
 
-def _unique(node: Node) -> tuple[NDArray, NDArray, NDArray]:
+TABLE_ELEMENTS = 1 << 22
+"""If the chunks have no more different values than this together, their tables of values are
+merged in a tree; else the array is sorted and nothing is ever in one place."""
+
+
+def _unique(node: Node) -> tuple[Array, Array, Array]:
     """Unique values, first positions and counts; NaNs are all different, as in the standard."""
     flat = reshaped(node, (node.size,))
     if flat.blocks == 1:
@@ -50,10 +59,42 @@ def _unique(node: Node) -> tuple[NDArray, NDArray, NDArray]:
         values, first, counts = np.unique(
             value, return_index=True, return_counts=True, equal_nan=False
         )
-        return values, first, counts
+        return Array(leaf(values)), Array(leaf(first)), Array(leaf(counts))
+    if node.size > TABLE_ELEMENTS and _different(flat) > TABLE_ELEMENTS:
+        return _unique_sorted(flat)
     made = reduction(_UNIQUE, [flat, positions(flat, 0)], axes_of(None, 1), True, flat.dtype)
-    found: Any = evaluate.table(made)
-    return found  # type: ignore[no-any-return]
+    values, first, counts = evaluate.table(made)
+    return Array(leaf(values)), Array(leaf(first)), Array(leaf(counts))
+
+
+def _different(flat: Node) -> int:
+    """How many different values the chunks have, added up."""
+    blocks = len(flat.chunks[0])
+    op = blockwise_op("count_unique", _count_kernel, 32)
+    made = make(op, (flat,), (), (blocks,), np.dtype(np.int64), ((1,) * blocks,))
+    return int(evaluate.value(made).sum())
+
+
+def _count_kernel(xp: Any, x: Any) -> Any:
+    ordered = xp.sort(x)
+    return xp.reshape(1 + xp.count_nonzero(ordered[1:] != ordered[:-1]), (1,))
+
+
+def _unique_sorted(flat: Node) -> tuple[Array, Array, Array]:
+    """From the sorted array: a value is new where it differs from the one before it."""
+    lengths = (tuple([length for length in flat.chunks[0] if length]),)
+    flat = rechunk(flat, lengths)
+    index = np.dtype(np.int64)
+    sorts = [sorted_chunks(flat, dtype, positions=at) for dtype, at in
+             ((flat.dtype, False), (index, True))]  # fmt: skip
+    values, order = evaluate.persist(sorts)
+    x = Array(values)
+    new = concat([ones((1,), dtype=np.bool_), x[1:] != x[:-1]])._node
+    mask = evaluate.persist([rechunk(new, lengths)])[0]
+    at = make(ARANGE, (), (0, 1, index, 0), flat.shape, index, flat.chunks)
+    starts = Array(masked(at, mask))
+    end = asarray(np.array([flat.size]))
+    return Array(masked(values, mask)), Array(masked(order, mask)), diff(starts, append=end)
 
 
 def _unique_partial(xp: Any, x: Any, at: Any, axes: tuple[int, ...]) -> Any:
@@ -81,39 +122,37 @@ def _unique_final(xp: Any, value: Any, count: int) -> Any:
 _UNIQUE = reduce_op("unique", _unique_partial, _unique_combine, _unique_final, 32, blocked=False)
 
 
-def _inverse(node: Node, values: NDArray) -> Array:
+def _inverse(node: Node, values: Array) -> Array:
     """For each element the position of its value; NaNs, all different, in order."""
     if node.small:
         inverse = np.unique(evaluate.value(node), return_inverse=True, equal_nan=False)[1]
         return Array(leaf(np.asarray(inverse).reshape(node.shape)))
-    return searchsorted(Array(leaf(values)), Array(node))
+    return searchsorted(values, Array(node))
 
 
 def unique_all(x: Array, /) -> UniqueAllResult:
     """Sorted unique values, where each comes first, each element's value, how often each comes."""
     node = strict_operand(x)
     values, first, counts = _unique(node)
-    return UniqueAllResult(
-        Array(leaf(values)), Array(leaf(first)), _inverse(node, values), Array(leaf(counts))
-    )
+    return UniqueAllResult(values, first, _inverse(node, values), counts)
 
 
 def unique_counts(x: Array, /) -> UniqueCountsResult:
     """Sorted unique values and how often each comes."""
     values, _, counts = _unique(strict_operand(x))
-    return UniqueCountsResult(Array(leaf(values)), Array(leaf(counts)))
+    return UniqueCountsResult(values, counts)
 
 
 def unique_inverse(x: Array, /) -> UniqueInverseResult:
     """Sorted unique values, and for each element the position of its value."""
     node = strict_operand(x)
     values, _, _ = _unique(node)
-    return UniqueInverseResult(Array(leaf(values)), _inverse(node, values))
+    return UniqueInverseResult(values, _inverse(node, values))
 
 
 def unique_values(x: Array, /) -> Array:
     """Sorted unique values."""
-    return Array(leaf(_unique(strict_operand(x))[0]))
+    return _unique(strict_operand(x))[0]
 
 
 def isin(x1: Any, x2: Any, /, *, invert: bool = False) -> Array:
