@@ -126,7 +126,7 @@ def function_source(program: Any, inputs: int) -> str | None:
     if not ctype or not inputs or not fusible or any(program.located):
         return None
     if reducing is not None and not (
-        reducing.steps.summing
+        reducing.steps.compiled == "sum"
         and reducing.axes
         and len(reducing.registers) == 1
         and reducing.params[-1] == program.dtype
