@@ -210,13 +210,14 @@ def main() -> int:
         cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
         client = Client(cluster)
     ar.init(num_cpus=2)
-    results = [small(arguments.runs), plan()]
-    results += [run(case, arguments.scale, arguments.runs, client) for case in chosen]
+    works: list[Callable[[], dict[str, Any]]] = [lambda: small(arguments.runs), plan]
+    works += [lambda c=case: run(c, arguments.scale, arguments.runs, client) for case in chosen]
+    for work in works:
+        found = work()
+        print(json.dumps(found) if arguments.json else _line(found), flush=True)
     if client is not None:
         client.close()
         cluster.close()
-    for found in results:
-        print(json.dumps(found) if arguments.json else _line(found))
     return 0
 
 
