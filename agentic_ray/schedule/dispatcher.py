@@ -18,6 +18,7 @@ from agentic_ray.errors import (
     PoisonTaskError,
 )
 from agentic_ray.graph.task import Bundle, Resources
+from agentic_ray.schedule.ahead import MOST_BUNDLES, best_ranks
 from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.events import (
     BundleFailed,
@@ -194,7 +195,10 @@ class Dispatcher(Recovery):
         )
         self._graphs[event.graph_id] = graph
         ranks = [0.0] * graph.count
-        if self._plans_ahead:
+        whole = graph.count <= MOST_BUNDLES and self._most_ahead() > 0
+        if whole:
+            ranks = best_ranks(event.bundles, self.view, self.model)
+        elif self._plans_ahead:
             seconds = mean_seconds(self.view, self.model)
             ranks = upward_ranks(event.bundles, seconds, self.model.output_transfer_seconds)
         alike: dict[Any, tuple[Lane, Resources, int]] = {}
@@ -211,6 +215,8 @@ class Dispatcher(Recovery):
             for key in bundle.inputs:
                 graph.consumers.setdefault(key, []).append(record)
                 graph.uses[key] = graph.uses.get(key, 0) + 1
+        if whole:
+            graph.sequence = sorted(self._of(graph), key=lambda r: (r.order, r.bundle_id))
         for key in graph.outputs:
             graph.uses[key] = graph.uses.get(key, 0) + 1
             graph.outputs_missing += 1

@@ -55,11 +55,12 @@ class Policy(Protocol):
     changes. It must place at least one bundle while a device that can run one has room and
     nothing is running.
 
-    Two attributes are optional. ``plans_ahead`` (default False): bundles are offered also when
+    Some attributes are optional. ``plans_ahead`` (default False): bundles are offered also when
     no executor has room, a placement on a busy executor is kept as a plan, and plans are taken
     back and offered again when something better may be possible. ``order(priority, rank_seconds,
     submitted_seconds)``: what is ready is offered in this order, smallest first; the default is
-    by priority, then by rank.
+    by priority, then by rank. ``looks_ahead`` (default False): where it is worth the time,
+    ``cluster.upcoming`` says what is not ready yet.
     """
 
     name: str

@@ -6,17 +6,19 @@ The lower half of the Dispatcher, which takes events in and keeps graphs, values
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from agentic_ray.errors import PolicyError
 from agentic_ray.graph.task import Bundle, Resources
+from agentic_ray.schedule import ahead
 from agentic_ray.schedule.admission import Fit, admit, can_split, fit, working_set_bytes
 from agentic_ray.schedule.cost_model import CostModel
-from agentic_ray.schedule.events import Command, Process, RequestResources, Start
+from agentic_ray.schedule.events import Command, Process, RequestResources, Start, ValueInfo
 from agentic_ray.schedule.placement import Placement, Policy, check_placements
 from agentic_ray.schedule.records import Attempt, Graph, Lane, Planned, Record
-from agentic_ray.schedule.view import ClusterView, Executor
+from agentic_ray.schedule.view import LONG_SECONDS, ClusterView, Executor
 
 MAX_WINDOW = 1024
 """Most ready bundles offered to a policy at once."""
@@ -53,6 +55,7 @@ class Placer:
         self._attempts: dict[tuple[int, int], Attempt] = {}
         self._ready: dict[Lane, list[tuple[float, int, Record]]] = {}
         self._plans_ahead: bool = getattr(policy, "plans_ahead", False)
+        self._looks_ahead: bool = getattr(policy, "looks_ahead", False)
         self._order: Callable[[int, float, float], float] = getattr(policy, "order", _strict_order)
         self._planned = 0
         self._planned_until = _FIRST
@@ -148,6 +151,8 @@ class Placer:
             self._bring_up_to_date()
             window = self._window_ahead() if self._plans_ahead else self._window()
             if window and self._place(window):
+                if self.view.upcoming is not None:
+                    self._start_planned()  # the next plan counts with what has begun
                 continue
             if not self._start_planned():
                 return
@@ -247,7 +252,7 @@ class Placer:
     def _unplan(self, executor: Executor) -> None:
         """Make what is planned for an executor ready again."""
         for entry in executor.planned:
-            entry.record.queued = False
+            entry.record.queued = entry.record.planned = False
             if not entry.record.graph.over:
                 self._offer(entry.record)
         self._planned -= len(executor.planned)
@@ -291,9 +296,11 @@ class Placer:
 
     def _try_place(self, window: list[Record]) -> PolicyError | None:
         by_key = {record.bundle.key: record for record in window}
-        self.view.values = {
+        values = {
             key: record.graph.values[key] for record in window for key in record.bundle.inputs
         }
+        self.view.values = values
+        self.view.upcoming = self._upcoming(window, values)
         try:
             placements = list(
                 self.policy.place([record.bundle for record in window], self.view, self.model)
@@ -317,6 +324,49 @@ class Placer:
             f"policy {self.policy.name!r} places none of {len(window)} ready bundles where there "
             "is room although nothing is running"
         )
+
+    def _most_ahead(self) -> int:
+        """How many bundles a plan of a whole graph may have; 0: there is none."""
+        typical = self.model.typical_seconds
+        if not self._looks_ahead or typical <= LONG_SECONDS:
+            return 0
+        return ahead.most_bundles(sum(pool.slots for pool in self.view.pools.values()), typical)
+
+    def _upcoming(
+        self, window: list[Record], values: dict[str, ValueInfo]
+    ) -> ahead.Upcoming | None:
+        """What is left of the graph of ``window``, if it can be planned as a whole; ``values`` get
+        those that it takes as inputs."""
+        graph = window[0].graph
+        most = self._most_ahead() if graph.sequence else 0
+        if not most or any(record.graph is not graph for record in window):
+            return None
+        offered = set(window)
+        left = [
+            record
+            for record in graph.sequence
+            if not (record.done or record.running) and (record.missing or record in offered)
+        ][:most]
+        picky = any(r.resources.cpus > 1 or r.resources.memory_bytes for r in left)
+        if picky or not any(record.missing for record in left):
+            return None
+        for record in left:
+            for key in record.bundle.inputs:
+                if key in graph.values:
+                    values[key] = graph.values[key]
+        now = self.view.now_seconds
+        coming: dict[str, ahead.Arrival] = {}
+        busy: dict[Executor, list[float]] = {}
+        for attempt in self._attempts.values():
+            expected = attempt.ends_at(now)
+            busy.setdefault(attempt.executor, []).append(expected)
+            if attempt.record.graph is graph and expected < math.inf:
+                bundle = attempt.record.bundle
+                transfer = self.model.output_transfer_seconds(bundle)
+                for key in bundle.outputs:
+                    if key not in coming or expected < coming[key][1]:  # of two copies the first
+                        coming[key] = (attempt.executor.node_id, expected, transfer)
+        return ahead.Upcoming(tuple(record.bundle for record in left), coming, busy)
 
     def _plan(self, record: Record, placement: Placement) -> None:
         """Keep a bundle for an executor until it has room."""
@@ -451,8 +501,9 @@ class Placer:
             placement = replace(placement, reason=f"{placement.reason}; {record.note}")
         process = self._process_of(record, executor.kind)
         begun = now if executor.in_flight <= executor.slots else None
+        expected = placement.predicted_finish_seconds or now + predicted
         self._attempts[record.bundle_id, attempt] = Attempt(
-            record, executor, resources, predicted, now, begun, process
+            record, executor, resources, predicted, now, begun, expected, process
         )
         need = resources.gpu_memory_bytes if executor.kind == "gpu" else 0
         self._commands.append(

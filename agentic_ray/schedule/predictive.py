@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agentic_ray.graph.task import Bundle
+from agentic_ray.schedule.ahead import place_ahead
 from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.placement import Placement
 from agentic_ray.schedule.view import ClusterView, Executor, Pool
@@ -38,7 +39,8 @@ class Predictive:
     every device: when the device is done with what it has and with what is planned for it, or
     when the inputs have arrived from where they are, whichever is later, and the bundle's own
     seconds there. The first to finish gets it, also if it is busy: the Dispatcher keeps it for
-    that device and asks again when something changes.
+    that device and asks again when something changes. Graphs of few and long bundles are planned
+    as a whole instead, see `ahead`.
 
     References
     ----------
@@ -48,10 +50,15 @@ class Predictive:
 
     name = "predictive"
     plans_ahead = True
+    looks_ahead = True
 
     def place(
         self, ready: Sequence[Bundle], cluster: ClusterView, model: CostModel
     ) -> Sequence[Placement]:
+        if cluster.upcoming is not None:
+            begun = place_ahead(ready, cluster.upcoming, cluster, model)
+            if begun or (begun is not None and cluster.upcoming.busy):
+                return begun
         now = cluster.now_seconds
         # What this round places makes devices busy for the rest of it.
         available = {kind: np.maximum(pool.available, now) for kind, pool in cluster.pools.items()}

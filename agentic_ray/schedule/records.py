@@ -5,6 +5,7 @@ Data only; the deciding is in ``dispatcher``.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -91,7 +92,9 @@ class Record:
 @dataclass(slots=True, eq=False)
 class Graph:
     """A graph's state: who makes and who takes each value, and which values there are.
-    ``added`` are the bundles that came of splitting others."""
+    ``added`` are the bundles that came of splitting others. ``sequence`` are its bundles, most
+    urgent first, if it is small enough to be planned whole.
+    """
 
     graph_id: str
     outputs: frozenset[str]
@@ -103,6 +106,7 @@ class Graph:
     consumers: dict[str, list[Record]] = field(default_factory=dict)
     uses: dict[str, int] = field(default_factory=dict)
     values: dict[str, ValueInfo] = field(default_factory=dict)
+    sequence: list[Record] = field(default_factory=list)
     outputs_missing: int = 0
     finished: bool = False
     over: bool = False
@@ -111,7 +115,8 @@ class Graph:
 @dataclass(slots=True, eq=False)
 class Attempt:
     """One try of a bundle on an executor. ``begun_seconds`` None: it was sent ahead and is not
-    known to have begun. ``beside``: its process died before, or may have, with others in it."""
+    known to have begun. ``expected_seconds`` is when it is expected to end. ``beside``: its
+    process died before, or may have, with others in it."""
 
     record: Record
     executor: Executor
@@ -119,10 +124,18 @@ class Attempt:
     predicted_seconds: float
     sent_seconds: float
     begun_seconds: float | None
+    expected_seconds: float
     process: Process = "shared"
     beside: bool = False
     started: bool = False
     cancelled: bool = False
+
+    def ends_at(self, now: float) -> float:
+        """When it may end: as expected; if it is late, soon; if it is very late, never."""
+        late = now - self.expected_seconds
+        if late <= 0:
+            return self.expected_seconds
+        return now + late if late <= self.predicted_seconds / 2 else math.inf
 
 
 class Planned(NamedTuple):

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agentic_ray.graph.task import Bundle, Resources
+from agentic_ray.schedule.ahead import Upcoming
 from agentic_ray.schedule.events import ValueInfo
 from agentic_ray.telemetry.state import ClusterState, NodeState
 
@@ -260,6 +261,8 @@ class ClusterView:
     now_seconds: float = 0.0
     values: Mapping[str, ValueInfo] = field(default_factory=dict)
     """Values that the offered bundles take as inputs, by key."""
+    upcoming: Upcoming | None = None
+    """What is not ready yet, for a policy that looks ahead."""
     pools: dict[str, Pool] = field(default_factory=dict)
     """The same executors by kind; a kind of which there is none has no pool."""
     rows: dict[str, list[Executor]] = field(default_factory=dict)

@@ -235,6 +235,11 @@ class Simulation:
         self.inline_rate = rng.choice((0.0, 0.3, 1.0))
         self.poison_rate = rng.choice((0.0, 0.0, 0.05))
         self.gpu_rate = rng.choice((0.0, 0.5))
+        self.plain = rng.random() < 0.4  # nothing needs memory or several CPUs
+        if self.plain:  # and costs are known beforehand, so that graphs are planned as a whole
+            for codelet in (_CPU, _BOTH, _GPU, _OPAQUE):
+                for kind in ("cpu", "gpu"):
+                    self.dispatcher.model.observe_size(codelet.name, kind, 1.0, 0.5)
         self.nodes: dict[str, _Node] = {}
         self.jobs: dict[str, _Job] = {}
         self.attempts: dict[tuple[int, int], _Attempt] = {}
@@ -288,7 +293,7 @@ class Simulation:
     def _random_graph(self, index: int) -> tuple[tuple[Bundle, ...], tuple[str, ...]]:
         rng = self.rng
         tasks: list[Task] = []
-        small = rng.random() < 0.7
+        small = self.plain or rng.random() < 0.7
         for i in range(rng.randint(1, 14)):
             known = [task.key for task in tasks]
             inputs = rng.sample(known, min(len(known), rng.choice((0, 1, 1, 2, 3))))
@@ -297,7 +302,7 @@ class Simulation:
                 codelet = _BOTH
             resources = Resources(
                 cpus=1 if small else rng.choice((0.5, 1, 1, 1.5, 2, 3)),
-                memory_bytes=rng.choice((0, 0, 40, 70)),
+                memory_bytes=0 if self.plain else rng.choice((0, 0, 40, 70)),
                 gpu_memory_bytes=rng.choice((0, 0, 60)),
             )
             tasks.append(
