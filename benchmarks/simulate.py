@@ -2,9 +2,9 @@
 
     python benchmarks/simulate.py [--json] [--seeds 3] [--ready 1000000] [--part NAME ...]
 
-Parts: bounds, policies, heft (needs `pip install anrg-saga`), deciding. Makespans are virtual and
-repeat exactly; the cost of deciding is processor time of this machine, and memory what Python
-allocates. Goals are those of the project's issues, printed beside the figures.
+Parts: bounds, policies, heft (needs `pip install anrg-saga`), deciding, prediction. Makespans are
+virtual and repeat exactly; the cost of deciding is processor time of this machine, and memory what
+Python allocates. Every figure that has a goal is printed with it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agentic_ray.graph import Task, TaskGraph
+from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.simulate import SimCluster, SimNode, mixed_cluster, simulate
 from agentic_ray.schedule.workloads import (
     BYTES_PER_SECOND,
@@ -89,7 +90,11 @@ def policies(arguments: argparse.Namespace) -> list[Row]:
 
 
 def heft(arguments: argparse.Namespace) -> list[Row]:
-    """`predictive` over HEFT of anrg-saga on the same random graphs and networks."""
+    """`predictive` over HEFT of anrg-saga on the same random graphs and networks.
+
+    Both are told the exact seconds and bytes, links have the same rate between any two nodes, and
+    values set out as soon as they are made, which is HEFT's model of a network.
+    """
     rows: list[Row] = []
     for ccr in (0.0, 0.1, 0.5, 1.0):
         ratios = []
@@ -110,7 +115,8 @@ def heft(arguments: argparse.Namespace) -> list[Row]:
             }
         )
     mean = statistics.mean(row["value"] for row in rows)
-    row = {"case": "random graphs: mean over the three", "value": mean, "goal": 1.0}
+    worst = max(row["worst"] for row in rows)
+    row = {"case": "random graphs: mean of all", "value": mean, "worst": worst, "goal": 1.0}
     return [*rows, row]
 
 
@@ -155,15 +161,25 @@ def deciding(arguments: argparse.Namespace) -> list[Row]:
     """
     rows: list[Row] = []
     ready = arguments.ready
-    for nodes, count in ((100, ready // 10), (1000, ready), (10_000, ready)):
-        found = _apart("--cost", nodes, count)
+    costs: dict[int, float] = {}
+    for nodes in (100, 1000, 10_000):
+        found = _apart("--cost", nodes, ready)
+        costs[nodes] = found["microseconds"]
         rows.append(
             {
-                "case": f"deciding, {nodes} nodes, {count} ready tasks: µs a task",
+                "case": f"deciding, {nodes} nodes, {ready} ready tasks: µs a task",
                 "value": found["microseconds"],
                 "goal": 20.0 if nodes == 1000 else None,
             }
         )
+    growth = (costs[10_000] / costs[100]) / (math.log(10_000) / math.log(100))
+    rows.append(
+        {
+            "case": "deciding, 10,000 over 100 nodes: growth / that of log(nodes)",
+            "value": growth,
+            "goal": 1.0,
+        }
+    )
     found = _apart("--memory", 1000, min(ready, 200_000))
     row = {"case": "memory of the Dispatcher and the graph: bytes a task", "goal": 2048.0}
     return [*rows, row | {"value": found["bytes"]}]
@@ -201,11 +217,30 @@ def memory(nodes: int, count: int) -> dict[str, float]:
     return {"bytes": tracemalloc.get_traced_memory()[1] / count}
 
 
+def prediction(arguments: argparse.Namespace) -> list[Row]:
+    """Median error of the cost model over the tasks of a run, the last of three, of every
+    workload with 20 % noise; nothing was told of costs or devices before the first."""
+    rows: list[Row] = []
+    for name in WORKLOADS:
+        model = CostModel()
+        for seed in range(3):
+            result = simulate(name, mixed_cluster(64), seed=seed, noise=0.2, model=model)
+        rows.append(
+            {
+                "case": f"{name}, 20 % noise, learnt: median error of the third run",
+                "value": model.error_report(result.tasks).median_relative_error,
+                "goal": 0.25,
+            }
+        )
+    return rows
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "bounds": bounds,
     "policies": policies,
     "heft": heft,
     "deciding": deciding,
+    "prediction": prediction,
 }
 
 

@@ -273,9 +273,11 @@ class CostModel:
 
     # --- what is known -----------------------------------------------------------------
 
-    def error_report(self) -> ErrorReport:
-        """How far off predictions were, each compared with the observation that came after it."""
-        middle = median(self._errors) if self._errors else None
+    def error_report(self, newest: int = _KEPT_ERRORS) -> ErrorReport:
+        """How far off the ``newest`` predictions were, each compared with the observation that
+        came after it. No more than 4,096 are kept."""
+        errors = list(self._errors)[-newest:] if newest > 0 else []
+        middle = median(errors) if errors else None
         return ErrorReport(middle, self._predictions, self._observations)
 
     def knowledge(self) -> list[Knowledge]:

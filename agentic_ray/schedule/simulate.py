@@ -33,6 +33,7 @@ from agentic_ray.schedule.events import (
     Release,
     Start,
     Tick,
+    Transfer,
     ValueInfo,
 )
 from agentic_ray.schedule.placement import Policy
@@ -160,6 +161,7 @@ def simulate(
     seed: int = 0,
     noise: float = 0.0,
     costs: Costs = "given",
+    model: CostModel | None = None,
     timeline: bool = True,
 ) -> SimulationResult:
     """Run a workload on a cluster in virtual time.
@@ -177,7 +179,10 @@ def simulate(
     noise : float
         Standard deviation of every duration, relative; the mean stays.
     costs : {"given", "learnt"}
-        Whether the scheduler is told seconds, sizes and speeds, or starts with nothing.
+        Whether the scheduler is told seconds, sizes, speeds and the network's rate, or starts with
+        nothing.
+    model : CostModel, optional
+        Learn on, from what this one knows; costs are not given then.
     timeline : bool
         Whether to keep where every task was; False saves memory.
 
@@ -198,7 +203,9 @@ def simulate(
         raise InvalidArgumentError(f"costs are 'given' or 'learnt', not {costs!r}")
     if not 0 <= noise < math.inf:
         raise InvalidArgumentError(f"noise must be >= 0, not {noise}")
-    return _Run(workload, cluster, get_policy(policy), seed, noise, costs, timeline).run()
+    if model is not None:
+        costs = "learnt"
+    return _Run(workload, cluster, get_policy(policy), seed, noise, costs, model, timeline).run()
 
 
 @dataclass(slots=True)
@@ -208,6 +215,7 @@ class _Call:
     bundle: Bundle
     sent: float
     arrival: float
+    transfers: tuple[Transfer, ...] = ()
     began: float = 0.0
 
 
@@ -233,16 +241,19 @@ class _Run:
         seed: int,
         noise: float,
         costs: Costs,
+        model: CostModel | None,
         timeline: bool,
     ) -> None:
         self._workload = workload
         self._cluster = cluster
         self._costs = costs
-        calibration = Calibration(
-            store_bytes_per_second=cluster.bytes_per_second,
-            transfer_latency_seconds=cluster.latency_seconds,
-        )
-        self.dispatcher = Dispatcher(policy, CostModel(calibration))
+        calibration = Calibration()
+        if costs == "given":
+            calibration = Calibration(
+                store_bytes_per_second=cluster.bytes_per_second,
+                transfer_latency_seconds=cluster.latency_seconds,
+            )
+        self.dispatcher = Dispatcher(policy, model or CostModel(calibration))
         self._agenda: list[tuple[float, int, Any]] = []
         self._sequence = 0
         self._now = 0.0
@@ -368,13 +379,17 @@ class _Run:
         place = command.placement
         device = self._devices[place.node_id, place.device]
         arrival = self._now
+        transfers: list[Transfer] = []
         for key in command.bundle.inputs:
             if self._homes[key] != place.node_id:
                 size = self._workload.bytes_of(self._workload.graph[key])
                 seconds = self._cluster.latency_seconds + size / self._cluster.bytes_per_second
                 departure = self._made[key] if self._cluster.moves_ahead else self._now
                 arrival = max(arrival, departure + seconds)
-        call = _Call(command.bundle_id, command.attempt, command.bundle, self._now, arrival)
+                if self._costs == "learnt":
+                    transfers.append(Transfer(self._homes[key], place.node_id, size, seconds))
+        ids = (command.bundle_id, command.attempt)
+        call = _Call(*ids, command.bundle, self._now, arrival, tuple(transfers))
         device.waiting.append(call)
         self._begin(device)
 
@@ -411,7 +426,8 @@ class _Run:
             values = (ValueInfo(task.key, size, node_id, sent_seconds=sent),)
         self._begin(device)
         ids = (call.bundle_id, call.attempt)
-        self._send(BundleFinished(self._now, *ids, seconds, (seconds,), values))
+        done = BundleFinished(self._now, *ids, seconds, (seconds,), values, call.transfers)
+        self._send(done)
 
     # --- what came of it ---------------------------------------------------------------
 

@@ -12,6 +12,8 @@ from agentic_ray.schedule import ClusterView, CostModel, Executor
 from agentic_ray.schedule.events import ValueInfo
 from agentic_ray.schedule.links import Links
 from agentic_ray.schedule.predictive import Predictive
+from agentic_ray.schedule.simulate import SimCluster, SimNode, simulate
+from agentic_ray.schedule.workloads import random_layered
 
 MB = 10**6
 
@@ -123,3 +125,10 @@ def test_a_slow_link_is_avoided() -> None:
             model.links.record("a", destination, 10 * MB, 0.01)
     model.links.record("a", "b", 10 * MB, 5.0)
     assert _placed(model, busy_seconds=2.0) == "c"
+
+
+def test_the_simulator_lets_the_network_be_learnt_too() -> None:
+    model = CostModel()
+    cluster = SimCluster(tuple(SimNode(f"n{i}", i + 1.0) for i in range(3)), bytes_per_second=1e7)
+    simulate(random_layered(60, 6, 0.1), cluster, model=model)
+    assert model.links.bytes_per_second("") == pytest.approx(1e7)
