@@ -1,14 +1,18 @@
 """Four raylets on this machine, two of them slow: our placement against plain Ray's.
 
-    python benchmarks/slow_nodes.py [--json] [--tasks 400] [--seconds 0.02] [--factor 10]
+    python benchmarks/slow_nodes.py [--json] [--cpus 16] [--tasks 400] [--seconds 0.5] [--factor 10]
 
-Every task sleeps, longer on a slow node, as a stand-in for slow hardware; so two cores are
-enough for four nodes. The same function runs as plain Ray tasks and through map_reduce, in turn.
+Every task sleeps, longer on a slow node, as a stand-in for slow hardware; so two cores are enough
+for four nodes. The same function runs as plain Ray tasks and through map_reduce (one element a
+task), in turn. Ray gives a task to whatever CPU comes free, and what it gives to a slow one near
+the end keeps everybody waiting. That costs the more, the fewer tasks a CPU gets: with --cpus 1 (100
+tasks a CPU) next to nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import heapq
 import json
 import statistics
 import sys
@@ -20,6 +24,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 import agentic_ray as ar
+
+GOAL = 0.65
 
 
 def slowed(slow_nodes: frozenset[str], seconds: float, factor: float) -> Callable[[Any], int]:
@@ -33,16 +39,28 @@ def slowed(slow_nodes: frozenset[str], seconds: float, factor: float) -> Callabl
     return task
 
 
+def least_seconds(tasks: int, cpus: int, seconds: float, factor: float) -> float:
+    """The shortest makespan there is: each task where it ends first, as tasks are equal."""
+    ends = [(seconds * pace, seconds * pace) for pace in (1.0, factor) for _ in range(2 * cpus)]
+    heapq.heapify(ends)
+    last = 0.0
+    for _ in range(tasks):
+        last, own = ends[0]
+        heapq.heapreplace(ends, (last + own, own))
+    return last
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--cpus", type=int, default=16, help="of each raylet")
     parser.add_argument("--tasks", type=int, default=400)
-    parser.add_argument("--seconds", type=float, default=0.02)
+    parser.add_argument("--seconds", type=float, default=0.5)
     parser.add_argument("--factor", type=float, default=10.0)
     parser.add_argument("--runs", type=int, default=3)
     options = parser.parse_args()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    nodes = [cluster.head_node, *(cluster.add_node(num_cpus=1) for _ in range(3))]
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": options.cpus})
+    nodes = [cluster.head_node, *(cluster.add_node(num_cpus=options.cpus) for _ in range(3))]
     cluster.wait_for_nodes()
     ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
     slow = frozenset(node.node_id for node in nodes[2:])
@@ -52,10 +70,11 @@ def main() -> int:
     def plain() -> None:
         assert sum(ray.get([remote.remote(i) for i in range(options.tasks)])) == options.tasks
 
-    session = ar.init(idle_release_seconds=0.5)
+    session = ar.init(idle_release_seconds=0.5, keep_costs=False)
 
     def ours() -> None:
-        total = ar.map_reduce(task, range(options.tasks), lambda a, b: a + b)
+        items = range(options.tasks)
+        total = ar.map_reduce(task, items, lambda a, b: a + b, chunk_size=1)
         assert total == options.tasks
 
     times: dict[str, list[float]] = {"plain_ray": [], "ours": []}
@@ -67,12 +86,15 @@ def main() -> int:
             if run:  # the first starts the workers
                 times[name].append(time.perf_counter() - before)
     medians = {name: statistics.median(values) for name, values in times.items()}
-    rate = 2 / options.seconds + 2 / (options.seconds * options.factor)
     result = {
         **medians,
         "ratio": medians["ours"] / medians["plain_ray"],
-        "lower_bound": options.tasks / rate,
+        "goal": GOAL,
+        "least_possible": least_seconds(
+            options.tasks, options.cpus, options.seconds, options.factor
+        ),
         "slots": session.slots,
+        "times": times,
     }
     ar.shutdown()
     ray.shutdown()
@@ -82,8 +104,8 @@ def main() -> int:
     else:
         print(f"plain Ray          {result['plain_ray']:.2f} s")
         print(f"agentic_ray        {result['ours']:.2f} s")
-        print(f"ratio              {result['ratio']:.2f}   goal <= 0.65")
-        print(f"lower bound        {result['lower_bound']:.2f} s")
+        print(f"ratio              {result['ratio']:.2f}   goal <= {GOAL}")
+        print(f"least possible     {result['least_possible']:.2f} s")
     return 0
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 
 from agentic_ray.config import cache_directory
 
@@ -23,7 +24,8 @@ _logger = logging.getLogger("agentic_ray")
 _ROUNDS = 5
 _MATRIX = 512
 _COPY_BYTES = 64 << 20  # larger than the caches
-_VERSION = 1
+_STORED_BYTES = 16 << 20
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +38,24 @@ class HostRates:
         Of a float64 matrix product on one core.
     bytes_per_second : float
         Of memory, read and written bytes counted.
+    store_bytes_per_second : float
+        A value into the object store and out of it.
     """
 
     flops_per_second: float
     bytes_per_second: float
+    store_bytes_per_second: float
 
 
-def host_rates(directory: Path | None = None) -> HostRates:
-    """The rates of this host: measured once (about 0.2 s), then read from the user's cache.
+def through_store(value: Any) -> Any:
+    """The value, taken from Ray's object store."""
+    return ray.get(ray.put(value))
+
+
+def host_rates(
+    directory: Path | None = None, store: Callable[[Any], Any] = through_store
+) -> HostRates:
+    """The rates of this host: measured once (about 0.5 s), then read from the user's cache.
 
     A stored file that cannot be used is set aside with a warning and measured anew; a cache
     that cannot be written costs the measurement each time.
@@ -53,7 +65,7 @@ def host_rates(directory: Path | None = None) -> HostRates:
     stored = _read(path)
     if stored is not None:
         return stored
-    measured = measure()
+    measured = measure(store)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(f".{os.getpid()}.tmp")
@@ -64,7 +76,7 @@ def host_rates(directory: Path | None = None) -> HostRates:
     return measured
 
 
-def measure() -> HostRates:
+def measure(store: Callable[[Any], Any] = through_store) -> HostRates:
     """Measure now. Best of a few rounds, because other load only ever slows one down."""
     rng = np.random.default_rng(0)
     matrix = rng.random((_MATRIX, _MATRIX))
@@ -73,7 +85,9 @@ def measure() -> HostRates:
     source = np.ones(_COPY_BYTES // 8)
     target = np.empty_like(source)
     copy = _best(lambda: np.copyto(target, source))
-    return HostRates(2.0 * _MATRIX**3 / gemm, 2.0 * source.nbytes / copy)
+    stored = np.ones(_STORED_BYTES // 8)
+    put = _best(lambda: store(stored))
+    return HostRates(2.0 * _MATRIX**3 / gemm, 2.0 * source.nbytes / copy, stored.nbytes / put)
 
 
 def _best(function: Callable[[], Any]) -> float:
@@ -92,7 +106,7 @@ def _read(path: Path) -> HostRates | None:
         if stored.get("version") != _VERSION:
             return None
         rates = HostRates(*(float(stored[entry.name]) for entry in fields(HostRates)))
-        if not (0 < rates.flops_per_second < 1e18 and 0 < rates.bytes_per_second < 1e15):
+        if not all(0 < rate < 1e18 for rate in asdict(rates).values()):
             raise ValueError("a rate is out of range")
     except FileNotFoundError:
         return None

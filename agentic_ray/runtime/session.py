@@ -243,6 +243,7 @@ class Session:
                 self.model.calibration,
                 cpu_flops_per_second=median(r.flops_per_second for r in self._rates),
                 cpu_bytes_per_second=median(r.bytes_per_second for r in self._rates),
+                store_bytes_per_second=median(r.store_bytes_per_second for r in self._rates),
             )
 
     def _hold(self, graph_id: str, on_gpus: bool) -> None:
