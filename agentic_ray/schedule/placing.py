@@ -500,7 +500,9 @@ class Placer:
         if record.note:
             placement = replace(placement, reason=f"{placement.reason}; {record.note}")
         process = self._process_of(record, executor.kind)
-        begun = now if executor.in_flight <= executor.slots else None
+        begun = None
+        if executor.in_flight <= executor.slots:  # it begins when its inputs are there
+            begun = max(now, placement.predicted_start_seconds or now)
         expected = placement.predicted_finish_seconds or now + predicted
         self._attempts[record.bundle_id, attempt] = Attempt(
             record, executor, resources, predicted, now, begun, expected, process

@@ -132,10 +132,12 @@ class Speculator(Placer):
         if not fits:
             return
         there = min(fits, key=lambda e: (e.node_id == here.node_id, self.view.slowness(e), e.order))
-        after = self.speculation.copy_after_seconds(
-            _scaled(expected, self.view.slowness(here)),
-            _scaled(expected, self.view.slowness(there)),
-        )
+        slowly = _scaled(expected, self.view.slowness(here))
+        quickly = _scaled(expected, self.view.slowness(there))
+        if record.graph.sequence:  # planned as a whole: what is idle is kept for something
+            after = self.speculation.limit_seconds(slowly)
+        else:
+            after = self.speculation.copy_after_seconds(slowly, quickly)
         if ran >= after:
             self._copy(attempt, there, ran, expected.seconds * self.view.slowness(there))
 
