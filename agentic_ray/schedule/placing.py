@@ -60,6 +60,7 @@ class Placer:
         self._planned = 0
         self._planned_until = _FIRST
         self._credit = 0.0
+        self._events = 0
         self._planning: dict[Executor, None] = {}
         self._touched: dict[Executor, None] = {}
         self._dirty: dict[Executor, None] = {}
@@ -142,9 +143,13 @@ class Placer:
     def _schedule(self) -> None:
         """Offer what is ready to the policy, start what there is room for, until neither helps."""
         if self._planned:
-            self._credit = min(self._credit + self._credit_per_event(), self._planned)
+            self._events += 1
             if not self._is_urgent():
-                self._start_planned()
+                while self._start_planned():
+                    pass
+                self._bring_up_to_date()
+                if not self._is_hungry():
+                    return  # all have what they can take, as most of the time
             self._bring_up_to_date()
             self._replan()
         while True:
@@ -230,11 +235,13 @@ class Placer:
         from slow or busy executors to idle or new ones, and when bundles more urgent than the
         planned became ready. Every event pays for a few, so that the cost a task is bounded.
         """
-        if self._credit < self._planned or not self._planned:
+        if not self._planned:
             return
-        if not self._is_urgent() and (
-            any(self._ready.values()) or not any(pool.hungry for pool in self.view.pools.values())
-        ):
+        self._credit = min(self._credit + self._events * self._credit_per_event(), self._planned)
+        self._events = 0
+        if self._credit < self._planned:
+            return
+        if not self._is_urgent() and (any(self._ready.values()) or not self._is_hungry()):
             return
         self._credit -= self._planned
         for executor in list(self._planning):
@@ -248,6 +255,10 @@ class Placer:
     def _is_urgent(self) -> bool:
         """Whether something ready goes before something that is planned."""
         return any(heap and heap[0][0] < self._planned_until for heap in self._ready.values())
+
+    def _is_hungry(self) -> bool:
+        """Whether an executor has room and nothing planned."""
+        return any(pool.hungry for pool in self.view.pools.values())
 
     def _unplan(self, executor: Executor) -> None:
         """Make what is planned for an executor ready again."""

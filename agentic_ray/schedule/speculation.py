@@ -83,9 +83,8 @@ class Speculator(Placer):
 
     def _speculate(self) -> None:
         """Give each late bundle a second copy on an idle device of its kind, if there is one."""
-        due = self._next_look_seconds
         now = self.view.now_seconds
-        if due is None or now < due:
+        if now < self._look_at or self._next_look_seconds is None:
             return
         rules = self.speculation
         longest = self.model.typical_seconds / _LOOKS_PER_BUNDLE

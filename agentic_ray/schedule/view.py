@@ -6,7 +6,7 @@ The Dispatcher keeps these objects up to date; a policy only reads them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -297,9 +297,11 @@ class ClusterView:
         """Whether an executor of these kinds has room and nothing is planned for it."""
         return any(self.pools[kind].hungry for kind in kinds if kind in self.pools)
 
-    def has(self, kinds: Iterable[str]) -> bool:
+    def has(self, kinds: Collection[str]) -> bool:
         """Whether there is a device of one of these kinds, or is to be one again."""
-        return any(kind in self.pools or (kind == "gpu" and self.awaited_gpus) for kind in kinds)
+        if self.pools.keys().isdisjoint(kinds):
+            return bool(self.awaited_gpus) and "gpu" in kinds
+        return True
 
     def add(self, executor: Executor) -> None:
         self.executors[executor.node_id, executor.device] = executor
