@@ -58,6 +58,7 @@ class Session:
 
     def __init__(self, settings: Settings, policy: str | Policy) -> None:
         self.settings = settings
+        chosen = get_policy(policy)  # a wrong one is refused before Ray is started
         self.model = CostModel()
         self._costs = CostStore() if settings.keep_costs else None
         if self._costs is not None:
@@ -80,7 +81,7 @@ class Session:
         self._name = uuid.uuid4().hex[:8]
         self._closed = False
         self._loop = Loop(
-            Dispatcher(get_policy(policy), self.model, retry, speculation=copies),
+            Dispatcher(chosen, self.model, retry, speculation=copies),
             self._codelets,
             lambda node_id, device: self._nodes.executor(node_id, device),
             self._request_resources,

@@ -247,3 +247,58 @@ def test_costs_are_kept_for_the_next_session_and_demand_ends_with_its_session(
     output = one.run(XDG_CACHE_HOME=str(tmp_path), AGENTIC_RAY_KEEP_COSTS="1")
     assert "fine" in output
     assert (tmp_path / "agentic_ray" / "costs.sqlite").exists()
+
+
+@pytest.mark.slow
+def test_a_policy_of_the_users_own(program: Make) -> None:
+    one = program(
+        """
+        import operator
+        import agentic_ray as ar
+        from agentic_ray.errors import InvalidArgumentError, PolicyError
+        from agentic_ray.schedule import Placement
+
+        class Mine:
+            name = "mine"
+            broken = False
+
+            def place(self, ready, cluster, model):
+                if self.broken:
+                    raise ZeroDivisionError("no idea")
+                room = {e: e.room(True) for e in cluster.executors.values()}
+                found = []
+                for bundle in ready:
+                    for e in room:
+                        if room[e] > 0 and e.kind in bundle.kinds():
+                            room[e] -= 1
+                            where = (bundle.key, e.node_id, e.device)
+                            found.append(Placement(*where, None, None, "mine says so"))
+                            break
+                return found
+
+        for wrong in ("best", object()):
+            try:
+                ar.init(num_cpus=2, policy=wrong)
+            except InvalidArgumentError as error:
+                print("refused", error)
+        mine = Mine()
+        ar.init(num_cpus=2, policy=mine)
+        job = ar.map_reduce_job(abs, range(-50, 50), operator.add)
+        assert job.result() == 2500
+        assert {p.reason for p in job.placements()} == {"mine says so"}, job.placements()
+        assert "mine says so" in ar.explain(job)
+        mine.broken = True
+        try:
+            ar.map_reduce(abs, range(10), operator.add)
+        except PolicyError as error:
+            assert "'mine'" in str(error) and "no idea" in str(error), error
+        else:
+            raise AssertionError("it did not fail")
+        mine.broken = False
+        assert ar.map_reduce(abs, range(10), operator.add) == 45
+        print("fine")
+        """
+    )
+    output = one.run()
+    assert "fine" in output
+    assert output.count("refused") == 2
