@@ -91,6 +91,7 @@ class Recovery(Speculator):
         self.next_bundle_id += 1
         self._records[first.bundle_id] = first
         graph.added.append(first.bundle_id)
+        graph.sequence.clear()  # it is planned as a whole no more
         for half in (first, record):
             half.resources = half.bundle.resources
             half.lane = (half.bundle.kinds(), half.lane[1])
