@@ -1,6 +1,6 @@
 """Four raylets on this machine, two of them slow: our placement against plain Ray's.
 
-    python benchmarks/slow_nodes.py [--json] [--cpus 4] [--tasks 400] [--seconds 0.1] [--factor 40]
+    python benchmarks/slow_nodes.py [--json] [--cpus 4] [--tasks 400] [--seconds 0.5] [--factor 40]
 
 Every task sleeps, longer on a slow node, as a stand-in for slow hardware; so two cores are enough
 for four nodes. The same function runs as plain Ray tasks and through map_reduce (one element a
@@ -57,11 +57,14 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--cpus", type=int, default=4, help="of each raylet")
     parser.add_argument("--tasks", type=int, default=400)
-    parser.add_argument("--seconds", type=float, default=0.1)
+    parser.add_argument("--seconds", type=float, default=0.5)
     parser.add_argument("--factor", type=float, default=40.0)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=2)
     options = parser.parse_args()
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": options.cpus})
+    # Neither is to pay for starting worker processes, which Ray ends when they idle.
+    keep = {"idle_worker_killing_time_threshold_ms": 3_600_000, "num_workers_soft_limit": 1000}
+    head = {"num_cpus": options.cpus, "_system_config": keep}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     nodes = [cluster.head_node, *(cluster.add_node(num_cpus=options.cpus) for _ in range(3))]
     cluster.wait_for_nodes()
     ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
@@ -69,22 +72,21 @@ def main() -> int:
     task = slowed(slow, options.seconds, options.factor)
     remote = ray.remote(task)
 
-    def plain() -> None:
-        assert sum(ray.get([remote.remote(i) for i in range(options.tasks)])) == options.tasks
+    def plain(tasks: int) -> None:
+        assert sum(ray.get([remote.remote(i) for i in range(tasks)])) == tasks
 
     session = ar.init(idle_release_seconds=0.5, keep_costs=False)
 
-    def ours() -> None:
-        items = range(options.tasks)
-        total = ar.map_reduce(task, items, lambda a, b: a + b, chunk_size=1)
-        assert total == options.tasks
+    def ours(tasks: int) -> None:
+        total = ar.map_reduce(task, range(tasks), lambda a, b: a + b, chunk_size=1)
+        assert total == tasks
 
     times: dict[str, list[float]] = {"plain_ray": [], "ours": []}
     for run in range(options.runs + 1):
         for name, function in (("plain_ray", plain), ("ours", ours)):
             time.sleep(2.5)  # CPUs held by one go back to Ray before the other starts
             before = time.perf_counter()
-            function()
+            function(options.tasks if run else 8 * options.cpus)
             if run:  # the first starts the workers
                 times[name].append(time.perf_counter() - before)
     medians = {name: statistics.median(values) for name, values in times.items()}
