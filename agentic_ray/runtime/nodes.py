@@ -42,7 +42,7 @@ _logger = logging.getLogger("agentic_ray")
 _RESERVE_WAIT_SECONDS = 0.5
 _LEAST_WAIT_SECONDS = 0.2
 _QUIET_SECONDS = 5.0
-_RESTART_SECONDS = 30.0
+_RESTART_SECONDS = 60.0
 """An executor that Ray has not brought back by then is made anew. (Killed again and again while it
 starts, an actor can be forgotten by Ray in the state RESTARTING.)"""
 

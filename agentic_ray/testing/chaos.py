@@ -67,7 +67,8 @@ class Chaos:
         Gives the numbers of further processes that count as masters, e.g. of an
         ``agentic-ray serve`` that you have started.
     least_age_seconds : float
-        Younger nodes, executors and masters are spared: what comes to replace one gets to work.
+        Younger processes are spared, so that what comes to replace one gets to work. Where a
+        process takes longer than this to start, nothing may ever get done.
     least_nodes : int
         Nodes besides the head that are left alive; no node is killed below that.
     on_kill : callable, optional
@@ -182,8 +183,6 @@ class Chaos:
                     found.append(RayProcess("master", pid, process.create_time(), process.name()))
                 except psutil.NoSuchProcess:
                     continue
-        if kind == "worker":
-            return found
         latest = time.time() - self._least_age_seconds
         return [process for process in found if process.started_at <= latest]
 

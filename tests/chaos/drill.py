@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=float, default=2.0)
+    parser.add_argument("--age", type=float, default=10.0, help="seconds that all live at least")
     parser.add_argument(
         "--kinds",
         default="worker,executor,node",
@@ -136,7 +137,7 @@ def main() -> None:
             options.seed,
             every_seconds=options.every,
             kinds=kinds,
-            least_age_seconds=10.0,  # on a busy machine a node takes as long to come up
+            least_age_seconds=options.age,
             on_kill=dead.put,
         ) as chaos:
             for n in range(options.jobs):
