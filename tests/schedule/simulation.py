@@ -707,13 +707,13 @@ class Simulation:
     def _do_crash(self, event: ev.BundleFailed) -> None:
         """A process dies; most of what was in it with the guilty one dies too."""
         attempt = self.attempts.get((event.bundle_id, event.attempt))
+        beside: list[tuple[int, int]] = []
+        if attempt is not None and attempt.process == "shared":
+            device = self.nodes[attempt.place[0]].devices[attempt.place[1]]
+            beside = [key for key in device.attempts if self.attempts[key].process == "shared"]
         self._do_report(event)
-        if attempt is None or attempt.process != "shared":
-            return
-        node = self.nodes.get(attempt.place[0])
-        device = node.devices.get(attempt.place[1]) if node else None
-        for key in list(device.attempts) if device else []:
-            if self.attempts[key].process == "shared" and self.rng.random() < 0.7:
+        for key in beside:
+            if key in self.attempts and self.rng.random() < 0.7:
                 self._at(self.now, "report", ev.BundleFailed(0.0, *key, "crash", event.error))
 
     def _on_cancel(self, command: ev.Cancel) -> None:
