@@ -29,7 +29,7 @@ while another bundle computes, and small ones share it."""
 
 SHORT_SECONDS = 0.02
 """Behind bundles predicted to be shorter more are sent ahead: on a busy machine a round trip takes
-longer than one of them."""
+longer than one of them. Only to devices of several slots, which share what waits."""
 SHORT_AHEAD_PER_SLOT = 3
 
 LONG_SECONDS = 0.3
@@ -88,6 +88,8 @@ class Executor:
         room = self.slots - self.in_flight
         if not (opaque or self.wide):
             mean = self.backlog_seconds / self.in_flight if self.in_flight else 0.0
+            if self.slots == 1:
+                mean = max(mean, SHORT_SECONDS)  # nobody shares what would wait here
             room += self.slots * ahead_per_slot(self.kind, mean)
         return room if room > 0 else 0
 
