@@ -64,6 +64,10 @@ from agentic_ray.schedule.placement import Placement
 
 _logger = logging.getLogger("agentic_ray")
 _TICK_SECONDS = 1.0
+_CANCEL_AFTER_SECONDS = 1.0
+"""A task is not cancelled sooner after it was sent. Ray may forget such a task before it has queued
+it, run it all the same, and when it is done end the whole driver process ("Check failed: Tried to
+complete task that was not pending")."""
 _FOR_GOOD = (ray_errors.ActorDiedError, ray_errors.ActorUnschedulableError)
 _WATCHED = {"own": "", "watched": ", watched"}
 _SETTLING_SECONDS = 10.0
@@ -360,7 +364,13 @@ class Loop:
         if call is None:
             return
         if call.executor is None:
-            ray.cancel(call.refs[0], force=True)
+            young = call.started + _CANCEL_AFTER_SECONDS - time.monotonic()
+            if young <= 0:
+                ray.cancel(call.refs[0], force=True)
+                return
+            again = threading.Timer(young, self._inbox.put, [lambda: self._cancel(command)])
+            again.daemon = True
+            again.start()
         else:
             token = f"{command.bundle_id}.{command.attempt}"
             call.executor.cancel.remote(token)
