@@ -296,7 +296,7 @@ def killed_executor() -> None:
         until(lambda: run.placements())
         os.kill(pid, 9)
         assert run.result(90) == [2 * i * MIB / 8 for i in range(16)]
-        assert "failed: system" in kinds(run), kinds(run)
+        assert "failed: crash" in kinds(run), kinds(run)
         until(lambda: known_gpus(s) == {UUIDS[0]})
         again = one(s, _where_codelet, rows(1, 1))
         assert again.result(60) == ["gpu"]

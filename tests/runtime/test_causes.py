@@ -15,7 +15,7 @@ from agentic_ray.runtime.failures import cause_of
         (ray_errors.WorkerCrashedError(), "crash"),
         (ray_errors.ActorDiedError(), "crash"),
         (ray_errors.ActorUnavailableError("unavailable", b"0" * 16), "crash"),
-        (ray_errors.NodeDiedError("gone"), "system"),
+        (ray_errors.NodeDiedError("gone"), "node_lost"),
         (ray_errors.TaskCancelledError(), "system"),
         (ValueError("the user's"), None),
         (MemoryError("the user's"), None),

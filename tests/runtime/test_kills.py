@@ -50,7 +50,7 @@ def check_recovery(job: Any) -> None:
     assert job.metrics.recovery == 1.0
     assert job.metrics.decomposition == 1.0
     kinds = {event.kind for event in job.events()}
-    assert kinds & {"recovered", "retry", "failed: system"}
+    assert kinds & {"recovered", "retry", "failed: crash"}
     assert any(placement.retried for placement in job.placements())
 
 
