@@ -156,8 +156,8 @@ class MapReduce:
             run.cancel()
         for run in unfinished:
             run.wait(_CANCEL_WAIT_SECONDS)
-        if unfinished:
-            self._session.drain(unfinished, _CANCEL_WAIT_SECONDS)
+        # Also calls of the run that failed, if one did: nothing goes on behind the caller's back.
+        self._session.drain(self._runs, _CANCEL_WAIT_SECONDS)
         for run in self._runs:
             run.release()
 

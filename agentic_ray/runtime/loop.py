@@ -387,7 +387,7 @@ class Loop:
             dead = cause == "crash" and isinstance(shown, ray_errors.RayActorError)
             if dead and call.placement.device != "cpu":
                 self._executor_died(call, "the process of its executor died")
-            elif isinstance(error, _FOR_GOOD):
+            elif isinstance(error, _FOR_GOOD) and cause != "input_lost":
                 self._executor_died(call, "its executor died, and Ray does not start it anew")
             return
         report: Report = answer.future.result()
@@ -500,7 +500,11 @@ class Loop:
             for key in gone:
                 self._handle(ValueLost(time.monotonic(), call.graph_id, key))
             return "input_lost", reason
-        if isinstance(reason, INPUT_LOST):
+        # The executor's own death comes bare; wrapped it is that of another that had an input.
+        wrapped = isinstance(error, ray_errors.RayTaskError)
+        if isinstance(reason, INPUT_LOST) or (
+            wrapped and isinstance(reason, ray_errors.RayActorError)
+        ):
             lost_hex = getattr(reason, "object_ref_hex", None)
             large = {key: ref for key, ref in call.inputs.items() if not key.startswith("@")}
             lost = [key for key, ref in large.items() if ref.hex() == lost_hex] or list(large)
