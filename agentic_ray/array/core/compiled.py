@@ -27,6 +27,7 @@ import numpy as np
 
 from agentic_ray.array.core.chunks import Shape, contiguous
 from agentic_ray.array.core.node import BLOCK_ELEMENTS, NDArray
+from agentic_ray.array.core.statements import statements
 from agentic_ray.config import cache_directory
 from agentic_ray.graph import content_key
 
@@ -125,31 +126,19 @@ def _source(program: Any, blocks: Any, kinds: tuple[str, ...], form: str) -> str
         return None
     names = [f"y{i}" if kind in ("one", "column") else f"y{i}[j]" for i, kind in enumerate(kinds)]
     cast = "np.float64" if dtype == np.float64 else "np.float32"
-    for kind, text, value in program.constants:
-        if kind not in ("int", "float") or not np.isfinite(value):
-            return None
-        names.append(f"{cast}({text})")
-    lines: list[str] = []
-    for step in program.steps:
-        exact = _EXACT.get(getattr(step.kernel, "name", ""))
-        if exact is None or step.params:
-            return None
-        lines.append(f"v{len(names)} = {exact.format(*[names[i] for i in step.registers])}")
-        names.append(f"v{len(names)}")
-    result = names[-1]
-    if program.reducing is not None:
-        if len(program.reducing.registers) != 1:
-            return None
-        result = names[program.reducing.registers[0]]
+    found = statements(program, names, _EXACT, cast, "{0} = {1}")
+    if found is None:
+        return None
+    lines, result = found
     text = _TEMPLATE[form]
     if form in ("", "total"):
         text = _FILL + text
-    for word, found in (
+    for word, named in (
         ("XS", ", ".join(f"x{i}" for i in range(len(kinds)))),
         ("CAST", cast),
         ("RESULT", result),
     ):
-        text = text.replace(word, found)
+        text = text.replace(word, named)
     for word, found_lines in (
         ("SEGMENT", [f"y{i} = {_SEGMENT[kind].format(i)}" for i, kind in enumerate(kinds)]),
         ("ROW", [f"y{i} = {_ROW[kind].format(i)}" for i, kind in enumerate(kinds)]),

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from agentic_ray.array.core.chunks import Shape
+from agentic_ray.array.core.statements import statements
 from agentic_ray.graph import content_key
 
 WORTH_ELEMENTS = 1 << 18
@@ -126,26 +127,14 @@ def function_source(program: Any, inputs: int) -> str | None:
     if not ctype or not inputs or not fusible or any(program.located):
         return None
     if reducing is not None and not (
-        reducing.steps.compiled == "sum"
-        and reducing.axes
-        and len(reducing.registers) == 1
-        and reducing.params[-1] == program.dtype
+        reducing.steps.compiled == "sum" and reducing.axes and reducing.params[-1] == program.dtype
     ):
         return None
     names = [f"x{i}" for i in range(inputs)]
-    for kind, text, value in program.constants:
-        if kind not in ("int", "float") or not np.isfinite(value):
-            return None
-        names.append(f"({ctype})({text})")
-    lines: list[str] = []
-    for step in program.steps:
-        form = _FORMS.get(getattr(step.kernel, "name", ""))
-        if form is None or step.params:
-            return None
-        value = form.format(*[names[i] for i in step.registers])
-        lines.append(f"    const {ctype} v{len(names)} = {value};")
-        names.append(f"v{len(names)}")
-    result = names[-1] if reducing is None else names[reducing.registers[0]]
+    found = statements(program, names, _FORMS, f"({ctype})", f"    const {ctype} {{0}} = {{1}};")
+    if found is None:
+        return None
+    lines, result = found
     arguments = ", ".join(f"const {ctype} x{i}" for i in range(inputs))
     return "\n".join(
         [f"__device__ {ctype} fused({arguments}) {{", *lines, f"    return {result};", "}", ""]
