@@ -5,6 +5,7 @@ One thread owns the Dispatcher; everything else talks to it through its inbox.
 
 from __future__ import annotations
 
+import heapq
 import logging
 import math
 import queue
@@ -134,6 +135,7 @@ class Loop:
         self._values: dict[tuple[str, str], Inline | Any] = {}
         self._calls: dict[tuple[int, int], _Call] = {}
         self._copies = Copies()
+        self._cancels: list[tuple[float, int, int]] = []  # heap: when due, bundle, attempt
         self._lost_at = -math.inf
         self._closed = False
         self._thread = threading.Thread(target=self._main, name="agentic-ray-loop", daemon=True)
@@ -206,6 +208,8 @@ class Loop:
             now = time.monotonic()
             wakeup = self.dispatcher.next_wakeup_seconds
             until = next_tick if wakeup is None else min(next_tick, wakeup)
+            if self._cancels:
+                until = min(until, self._cancels[0][0])
             try:
                 item = self._inbox.get(timeout=max(0.0, until - now))
             except queue.Empty:
@@ -214,6 +218,9 @@ class Loop:
             if item is None:
                 break
             try:
+                while self._cancels and self._cancels[0][0] <= time.monotonic():
+                    _, bundle_id, attempt = heapq.heappop(self._cancels)
+                    self._cancel(bundle_id, attempt)
                 if isinstance(item, _Answer):
                     self._answered(item)
                 elif callable(item):
@@ -248,7 +255,7 @@ class Loop:
         if isinstance(command, Start):
             return self._start(command)
         if isinstance(command, Cancel):
-            self._cancel(command)
+            self._cancel(command.bundle_id, command.attempt)
         elif isinstance(command, Release | Recompute):
             self._forget([(command.graph_id, key) for key in command.keys])
             if isinstance(command, Recompute) and (run := self._runs.get(command.graph_id)):
@@ -359,21 +366,18 @@ class Loop:
         )
         return None
 
-    def _cancel(self, command: Cancel) -> None:
-        call = self._calls.get((command.bundle_id, command.attempt))
+    def _cancel(self, bundle_id: int, attempt: int) -> None:
+        call = self._calls.get((bundle_id, attempt))
         if call is None:
             return
-        if call.executor is None:
-            young = call.started + _CANCEL_AFTER_SECONDS - time.monotonic()
-            if young <= 0:
-                ray.cancel(call.refs[0], force=True)
-                return
-            again = threading.Timer(young, self._inbox.put, [lambda: self._cancel(command)])
-            again.daemon = True
-            again.start()
+        if call.executor is not None:
+            call.executor.cancel.remote(f"{bundle_id}.{attempt}")
+            return
+        due = call.started + _CANCEL_AFTER_SECONDS
+        if due > time.monotonic():
+            heapq.heappush(self._cancels, (due, bundle_id, attempt))
         else:
-            token = f"{command.bundle_id}.{command.attempt}"
-            call.executor.cancel.remote(token)
+            ray.cancel(call.refs[0], force=True)
 
     # --- answers -----------------------------------------------------------------------
 
