@@ -11,12 +11,13 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 from ray import exceptions as ray_errors
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agentic_ray.errors import (
     AgenticRayError,
@@ -27,9 +28,10 @@ from agentic_ray.errors import (
     TaskError,
 )
 from agentic_ray.graph.task import Bundle
-from agentic_ray.runtime.execute import Inline, Report
+from agentic_ray.runtime.execute import Inline, Payload, Report
 from agentic_ray.runtime.executors import process_lane, watched_lane
 from agentic_ray.runtime.failures import INPUT_LOST, SYSTEM, cause_of, text_of
+from agentic_ray.runtime.here import Here, fits_here
 from agentic_ray.runtime.payloads import Resident, make_payload
 from agentic_ray.runtime.run import Run, ValueGone
 from agentic_ray.runtime.transfers import Copies, Moved, timed
@@ -60,7 +62,7 @@ from agentic_ray.schedule.events import (
     ValueInfo,
     ValueLost,
 )
-from agentic_ray.schedule.metrics import PlacementRecord
+from agentic_ray.schedule.metrics import CALLER, PlacementRecord
 from agentic_ray.schedule.placement import Placement
 
 _logger = logging.getLogger("agentic_ray")
@@ -70,6 +72,7 @@ _CANCEL_AFTER_SECONDS = 1.0
 it, run it all the same, and when it is done end the whole driver process ("Check failed: Tried to
 complete task that was not pending")."""
 _FOR_GOOD = (ray_errors.ActorDiedError, ray_errors.ActorUnschedulableError)
+_HERE = "quicker than a call: done in the master's process"
 _WATCHED = {"own": "", "watched": ", watched"}
 _SETTLING_SECONDS = 10.0
 
@@ -85,7 +88,8 @@ class _Call:
     refs: Sequence[Any]
     inputs: dict[str, Any]
     started: float
-    executor: Any | None  # None: process lane
+    executor: Any | None  # None: process lane, or here
+    here: bool = False
     moved: Moved | None = None
 
 
@@ -135,6 +139,7 @@ class Loop:
         self._values: dict[tuple[str, str], Inline | Any] = {}
         self._calls: dict[tuple[int, int], _Call] = {}
         self._copies = Copies()
+        self._here = Here()
         self._cancels: list[tuple[float, int, int]] = []  # heap: when due, bundle, attempt
         self._lost_at = -math.inf
         self._closed = False
@@ -196,6 +201,7 @@ class Loop:
     def close(self) -> None:
         """Fail what is unfinished and end the thread."""
         self._closed = True
+        self._here.close()
         self._inbox.put(None)
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(timeout=5)
@@ -318,31 +324,24 @@ class Loop:
             payload, inputs = make_payload(
                 command, executor, self._values, self._codelets, frozenset(wanted)
             )
-            returns = 1 + len(bundle.outputs)
-            if executor is None:
-                from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-                lane = watched_lane if command.process == "watched" else process_lane
-                refs = lane.options(
-                    num_returns=returns,
-                    scheduling_strategy=NodeAffinitySchedulingStrategy(
-                        placement.node_id, soft=True
-                    ),
-                ).remote(payload, *inputs.values())
-            else:
-                token = f"{command.bundle_id}.{command.attempt}"
-                refs = executor.run.options(num_returns=returns).remote(
-                    token, payload, *inputs.values()
+            here = executor is not None and fits_here(bundle, placement, payload)
+            if here:
+                executor = None
+                placement = replace(
+                    placement, node_id=CALLER, reason=f"{placement.reason}; {_HERE}"
                 )
+                future, refs = self._here.run(payload)
+            else:
+                refs = _send(command, executor, payload, inputs)
+                future = refs[0].future()
         except SessionError as error:  # its device went away; the Dispatcher hears of that next
             return BundleFailed(now, command.bundle_id, command.attempt, "system", error)
         except (AgenticRayError, TypeError) as error:
             return BundleFailed(now, command.bundle_id, command.attempt, "user", error)
         except ray_errors.RayError as error:
             return BundleFailed(now, command.bundle_id, command.attempt, "system", error)
-        refs = [refs] if returns == 1 else refs
         call = _Call(
-            command.graph_id, bundle, placement, command.attempt, refs, inputs, now, executor
+            command.graph_id, bundle, placement, command.attempt, refs, inputs, now, executor, here
         )
         if executor is not None and placement.device == "cpu":
             infos = ((key, self.dispatcher.value_info(*key)) for key in _keys(command, inputs))
@@ -359,16 +358,13 @@ class Loop:
             elif command.process == "watched":
                 text += _WATCHED["watched"]
             run.log(kind, bundle.key, placement.node_id, text)
-        refs[0].future().add_done_callback(
-            lambda future, i=command.bundle_id, a=command.attempt: self._inbox.put(
-                _Answer(i, a, future)
-            )
-        )
+        bundle_id, attempt = command.bundle_id, command.attempt
+        future.add_done_callback(lambda done: self._inbox.put(_Answer(bundle_id, attempt, done)))
         return None
 
     def _cancel(self, bundle_id: int, attempt: int) -> None:
         call = self._calls.get((bundle_id, attempt))
-        if call is None:
+        if call is None or call.here:
             return
         if call.executor is not None:
             call.executor.cancel.remote(f"{bundle_id}.{attempt}")
@@ -446,7 +442,7 @@ class Loop:
                 answer.bundle_id,
                 answer.attempt,
                 report.seconds,
-                report.task_seconds,
+                () if call.here else report.task_seconds,  # that device did not do it
                 tuple(infos),
                 timed(call.moved, report, now - call.started, overhead) if quiet else (),
             )
@@ -461,12 +457,13 @@ class Loop:
         if retried:
             run.recovered_bundles.add(key)
         reason = call.placement.reason
-        if report.node_id != call.placement.node_id:
+        node_id = CALLER if call.here else report.node_id
+        if node_id != call.placement.node_id:
             reason += "; Ray moved it here after its node was lost"
         run.record(
             PlacementRecord(
                 key,
-                report.node_id,
+                node_id,
                 call.placement.device,
                 call.placement.predicted_seconds,
                 report.seconds,
@@ -525,6 +522,26 @@ class Loop:
         if cause is not None:
             return cause, reason
         return "user", TaskError(f"{type(reason).__name__}: {reason}")
+
+
+def _send(
+    command: Start, executor: Any | None, payload: Payload, inputs: Mapping[str, Any]
+) -> list[Any]:
+    """Send a bundle; the ObjectRefs of its report and of its values."""
+    returns = 1 + len(command.bundle.outputs)
+    if executor is None:
+        lane = watched_lane if command.process == "watched" else process_lane
+        refs = lane.options(
+            num_returns=returns,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(
+                command.placement.node_id, soft=True
+            ),
+        ).remote(payload, *inputs.values())
+    else:
+        token = f"{command.bundle_id}.{command.attempt}"
+        run = executor.run.options(num_returns=returns)
+        refs = run.remote(token, payload, *inputs.values())
+    return [refs] if returns == 1 else refs
 
 
 def _keys(command: Start, inputs: Container[str]) -> list[tuple[str, str]]:

@@ -47,7 +47,7 @@ _CONNECT_SECONDS = 5.0
 
 BUNDLES_PER_SLOT = 4
 """Bundles a slot gets, where there is enough work, so that slots end together."""
-SHORTEST_BUNDLE_OVERHEADS = 8.0
+SHORTEST_BUNDLE_OVERHEADS = 16.0
 """Bundles shorter than this many call overheads are made only to use every slot. (The overhead
 of one bundle is hidden behind the work of the one before it on the same executor, but where the
 master has no CPU of its own it takes that work's.)"""
