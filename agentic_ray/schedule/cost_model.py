@@ -114,8 +114,14 @@ class CostModel:
         """Record ``seconds`` for ``size`` units (see `size_of`); what is no time is ignored."""
         case = (codelet, kind, size, place)
         settled = self._settled.get(case)
-        if settled is not None and settled[1] and self._is_as_expected(settled, seconds):
-            return False
+        if settled is not None and settled[1]:
+            error = abs(settled[0] - seconds)
+            if error < _AS_EXPECTED * seconds:  # it tells nothing new
+                settled[1] -= 1
+                self._observations += 1
+                self._predictions += 1
+                self._errors.append(error / seconds)
+                return False
         if not (0 <= seconds < math.inf and 0 < size < math.inf):
             return False
         curve = self._curves.get((codelet, kind))
@@ -148,17 +154,6 @@ class CostModel:
         if known_place or place is None or not seen_here:
             curve.add(size, seen - factor)
             self._typical.add(math.exp(seen - factor))
-        return True
-
-    def _is_as_expected(self, settled: list[float], seconds: float) -> bool:
-        """Count an observation that tells nothing new."""
-        error = abs(settled[0] - seconds)
-        if not error < _AS_EXPECTED * seconds:
-            return False
-        settled[1] -= 1
-        self._observations += 1
-        self._predictions += 1
-        self._errors.append(error / seconds)
         return True
 
     def _usual_factor(self, kind: str) -> float:
@@ -314,4 +309,4 @@ def size_of(task: Task) -> float:
     """The size of a task on the axis of its codelet's curve: flops if hinted, else bytes moved
     if hinted, else items."""
     cost = task.cost
-    return float(cost.flops or cost.read_bytes + cost.written_bytes or max(cost.items, 1))
+    return float(cost.flops or cost.read_bytes + cost.written_bytes or cost.items or 1)

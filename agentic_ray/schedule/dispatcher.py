@@ -54,6 +54,7 @@ from agentic_ray.schedule.records import (
     RetryRules,
     codelet_names,
     traits_of,
+    urgency,
 )
 from agentic_ray.schedule.recovery import Recovery
 from agentic_ray.schedule.refusal import no_device, refusal, too_large
@@ -75,6 +76,8 @@ _TRANSITIONS: dict[type, str] = {
     CancelRequested: "_cancel_requested",
 }
 """Which method takes an event in; a Tick only lets time pass."""
+_KINDS = 2
+"""Of devices: CPUs and GPUs."""
 
 
 __all__ = ["Dispatcher", "RetryRules", "SpeculationRules"]
@@ -148,10 +151,13 @@ class Dispatcher(Recovery):
         method = _TRANSITIONS.get(type(event))
         if method is not None:
             getattr(self, method)(event)
-        self._wake_delayed()
+        if self._delayed:
+            self._wake_delayed()
         self._schedule()
-        self._speculate()
-        self._give_up_stranded()
+        if event.time >= self._look_at:
+            self._speculate()
+        if self._stranded or len(self.view.pools) < _KINDS:
+            self._give_up_stranded()
         if isinstance(event, Tick):
             self._ease_pressure()
             self._request_resources()
@@ -186,88 +192,96 @@ class Dispatcher(Recovery):
             self._fail_graph(graph, error, None)
 
     def _submitted(self, event: GraphSubmitted) -> None:
-        graph = Graph(
-            event.graph_id,
-            frozenset(event.outputs),
-            event.priority,
-            self.next_bundle_id,
-            len(event.bundles),
-        )
+        graph = Graph(event.graph_id, frozenset(event.outputs), event.priority)
         self._graphs[event.graph_id] = graph
-        ranks = [0.0] * graph.count
-        whole = graph.count <= MOST_BUNDLES and self._most_ahead() > 0
+        count = len(event.bundles)
+        ranks = [0.0] * count
+        whole = count <= MOST_BUNDLES and self._most_ahead() > 0
         if whole:
             ranks = best_ranks(event.bundles, self.view, self.model)
         elif self._plans_ahead:
             seconds = mean_seconds(self.view, self.model)
             ranks = upward_ranks(event.bundles, seconds, self.model.output_transfer_seconds)
         alike: dict[Any, tuple[Lane, Resources, int]] = {}
-        for bundle, rank in zip(event.bundles, ranks, strict=True):
+        records = graph.records
+        home, uses, consumers = graph.home, graph.uses, graph.consumers
+        for bundle_id, (bundle, rank) in enumerate(
+            zip(event.bundles, ranks, strict=True), self.next_bundle_id
+        ):
             lane, resources, priority = traits_of(bundle, alike)
             order = self._order(event.priority + priority, rank, event.time)
-            record = Record(
-                bundle, graph, self.next_bundle_id, lane, resources, len(bundle.inputs), order
-            )
-            self.next_bundle_id += 1
-            self._records[record.bundle_id] = record
+            inputs = bundle.inputs
+            record = Record(bundle, graph, bundle_id, lane, resources, len(inputs), order)
+            records.append(record)
             for key in bundle.outputs:
-                graph.home[key] = record
-            for key in bundle.inputs:
-                graph.consumers.setdefault(key, []).append(record)
-                graph.uses[key] = graph.uses.get(key, 0) + 1
+                home[key] = record
+            for key in inputs:
+                consumers.setdefault(key, []).append(record)
+                uses[key] = uses.get(key, 0) + 1
+        self.next_bundle_id += count
         if whole:
-            graph.sequence = sorted(self._of(graph), key=lambda r: (r.order, r.bundle_id))
+            graph.sequence = sorted(records, key=urgency)
         for key in graph.outputs:
-            graph.uses[key] = graph.uses.get(key, 0) + 1
-            graph.outputs_missing += 1
-        refused = refusal(self._of(graph), self.view)
+            uses[key] = uses.get(key, 0) + 1
+        graph.outputs_missing = len(graph.outputs)
+        refused = refusal(records, self.view)
         if refused is not None:
             self._fail_graph(graph, *refused)
             return
-        for record in self._of(graph):
-            self._offer(record)
+        self._offer_all(records)
         self._maybe_finish(graph)
 
     def _finished(self, event: BundleFinished) -> None:
         attempt = self._end_attempt(event.bundle_id, event.attempt)
         if attempt is None:
             return
-        record, graph = attempt.record, attempt.record.graph
-        executor = attempt.executor
-        place = (executor.node_id, executor.device)
-        learnt = False
-        for task, seconds in zip(record.bundle.tasks, event.task_seconds, strict=False):
-            speed, kind = executor.speed, executor.kind
-            learnt = self.model.observe(task, kind, seconds * speed, place) or learnt
-        if learnt:
-            self._tell_speed(executor)
-        for one in event.transfers:
-            self.model.links.record(one.source, one.destination, one.size_bytes, one.seconds)
+        record = attempt.record
+        graph = record.graph
+        self._learn_from(event, attempt)
         if record.done or graph.over:
             return
         record.done = True
-        self._learn_from_late(attempt, event.seconds)
-        self._cancel_attempts(record)
+        if record.running:
+            self._learn_from_late(attempt, event.seconds)
+            self._cancel_attempts(record)
         unwanted = []
         for info in event.values:
-            if info.key in graph.values:
+            key = info.key
+            if key in graph.values:
                 continue  # another attempt's copy, still good
-            if not graph.uses.get(info.key):
-                unwanted.append(info.key)
+            if not graph.uses.get(key):
+                unwanted.append(key)
                 continue
-            graph.values[info.key] = info
-            if info.key in graph.outputs:
+            graph.values[key] = info
+            if key in graph.outputs:
                 graph.outputs_missing -= 1
-            consumers = graph.consumers.get(info.key, ())
-            for consumer in consumers:
-                consumer.missing -= 1
-                self._offer(consumer)
-            if consumers and len(event.values) == 1:
-                self.model.observe_bytes(record.bundle.tasks[-1].codelet.name, info.size_bytes)
-        unwanted += self._drop_uses(graph, record.bundle.inputs)
+            consumers = graph.consumers.get(key)
+            if consumers:
+                for consumer in consumers:
+                    consumer.missing -= 1
+                    if not consumer.missing:
+                        self._offer(consumer)
+                if len(event.values) == 1:
+                    codelet = record.bundle.tasks[-1].codelet.name
+                    self.model.observe_bytes(codelet, info.size_bytes)
+        if record.bundle.inputs:
+            unwanted += self._drop_uses(graph, record.bundle.inputs)
         if unwanted:
             self._commands.append(Release(graph.graph_id, tuple(unwanted)))
-        self._maybe_finish(graph)
+        if not graph.outputs_missing:
+            self._maybe_finish(graph)
+
+    def _learn_from(self, event: BundleFinished, attempt: Attempt) -> None:
+        """Pass on to the cost model what was measured."""
+        executor, model = attempt.executor, self.model
+        learnt = False
+        for task, seconds in zip(attempt.record.bundle.tasks, event.task_seconds, strict=False):
+            if model.observe(task, executor.kind, seconds * executor.speed, executor.place):
+                learnt = True
+        if learnt:
+            self._tell_speed(executor)
+        for one in event.transfers:
+            model.links.record(one.source, one.destination, one.size_bytes, one.seconds)
 
     def _drop_uses(self, graph: Graph, keys: Iterable[str]) -> list[str]:
         """One use less of each of ``keys``; gives the values that nobody needs any more.
@@ -474,10 +488,9 @@ class Dispatcher(Recovery):
             return
         graph.over = True
         waiting = False
-        for record in self._of(graph):
+        for record in graph.records:
             self._cancel_attempts(record)
             waiting = waiting or record.queued
-            del self._records[record.bundle_id]
         if waiting:  # do not keep it alive in the queues
             self._withdraw(graph)
             self._delayed = [entry for entry in self._delayed if entry[2].graph is not graph]
@@ -486,13 +499,6 @@ class Dispatcher(Recovery):
             self._commands.append(Release(graph.graph_id, tuple(graph.values)))
 
     # --- helpers -----------------------------------------------------------------------
-
-    def _of(self, graph: Graph) -> Iterable[Record]:
-        ids = range(graph.first_id, graph.first_id + graph.count)
-        for bundle_id in (*ids, *graph.added) if graph.added else ids:
-            record = self._records.get(bundle_id)
-            if record is not None:
-                yield record
 
     def _cancel_attempts(self, record: Record) -> None:
         if record.running:
@@ -508,7 +514,7 @@ class Dispatcher(Recovery):
 
     def _fail_graph(self, graph: Graph, error: BaseException, bundle: Bundle | None) -> None:
         graph.over = True
-        for record in self._of(graph):
+        for record in graph.records:
             self._cancel_attempts(record)
         self._withdraw(graph)
         self._commands.append(FailGraph(graph.graph_id, error, bundle))
@@ -529,16 +535,16 @@ class Dispatcher(Recovery):
         """Fail what has waited too long for a kind of device that is not there."""
         kinds_here = self.view.pools
         waiting: dict[tuple[str, ...], float] = {}
-        for (kinds, _), heap in self._ready.items():
-            if heap and kinds_here and not self.view.has(kinds):
+        for (kinds, _), queue in self._ready.items():
+            if queue and kinds_here and not self.view.has(kinds):
                 since = self._stranded.get(kinds, self.view.now_seconds)
                 if self.view.now_seconds < since + self.retry.patience_seconds:
                     waiting[kinds] = since
                     continue
-                for _, _, record in list(heap):
+                for record in list(queue):
                     record.queued = False
                     if not record.graph.over and not record.graph.finished:
                         error = no_device(record.bundle, self.view)
                         self._fail_graph(record.graph, error, record.bundle)
-                heap.clear()
+                queue.clear()
         self._stranded = waiting

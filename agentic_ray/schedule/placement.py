@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from agentic_ray.errors import PolicyError
 from agentic_ray.graph.task import Bundle
@@ -12,11 +11,10 @@ from agentic_ray.graph.task import Bundle
 if TYPE_CHECKING:
     from agentic_ray.schedule.cost_model import CostModel
     from agentic_ray.schedule.records import Record
-    from agentic_ray.schedule.view import ClusterView
+    from agentic_ray.schedule.view import ClusterView, Executor
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(NamedTuple):
     """Where a bundle goes and why.
 
     Parameters
@@ -72,8 +70,8 @@ class Policy(Protocol):
 
 def check_placements(
     placements: Iterable[Placement], offered: Mapping[str, Record], view: ClusterView, name: str
-) -> None:
-    """Refuse what cannot be carried out of the answer of the policy ``name``.
+) -> list[Executor]:
+    """The executors that the policy ``name`` placed on; refuses what cannot be carried out.
 
     Raises
     ------
@@ -81,13 +79,15 @@ def check_placements(
         A bundle was not offered or is placed twice, a device is unknown or of a wrong kind.
     """
     placed: set[str] = set()
+    places: list[Executor] = []
     for placement in placements:
-        record = offered.get(placement.bundle)
+        key = placement.bundle
+        record = offered.get(key)
         if record is None:
             raise PolicyError(f"policy {name!r} placed {placement.bundle!r}, which was not offered")
-        if placement.bundle in placed:
+        if key in placed:
             raise PolicyError(f"policy {name!r} placed {placement.bundle!r} twice")
-        placed.add(placement.bundle)
+        placed.add(key)
         executor = view.executors.get((placement.node_id, placement.device))
         if executor is None:
             raise PolicyError(
@@ -99,3 +99,5 @@ def check_placements(
                 f"policy {name!r} placed {placement.bundle!r} on a {executor.kind}, it runs "
                 f"on {' or '.join(record.lane[0])} only"
             )
+        places.append(executor)
+    return places

@@ -5,9 +5,9 @@ The lower half of the Dispatcher, which takes events in and keeps graphs, values
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Callable, Iterable
+from bisect import insort
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 
 from agentic_ray.errors import PolicyError
@@ -17,7 +17,8 @@ from agentic_ray.schedule.admission import Fit, admit, can_split, fit, working_s
 from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.events import Command, Process, RequestResources, Start, ValueInfo
 from agentic_ray.schedule.placement import Placement, Policy, check_placements
-from agentic_ray.schedule.records import Attempt, Graph, Lane, Planned, Record
+from agentic_ray.schedule.ready import ReadyQueue
+from agentic_ray.schedule.records import Attempt, Graph, Lane, Record, urgency
 from agentic_ray.schedule.view import LONG_SECONDS, ClusterView, Executor
 
 MAX_WINDOW = 1024
@@ -41,8 +42,9 @@ def _strict_order(priority: int, rank: float, _submitted: float) -> float:
     return -priority - rank / (1 + rank)
 
 
-def _head(heap: list[tuple[float, int, Record]]) -> tuple[float, int]:
-    return heap[0][:2]
+def _head(queue: ReadyQueue) -> tuple[float, int]:
+    head = queue.head
+    return (head.order, head.bundle_id) if head else (math.inf, 0)
 
 
 class Placer:
@@ -53,12 +55,13 @@ class Placer:
         self.model = model
         self.view = ClusterView()
         self._attempts: dict[tuple[int, int], Attempt] = {}
-        self._ready: dict[Lane, list[tuple[float, int, Record]]] = {}
+        self._ready: dict[Lane, ReadyQueue] = {}
         self._plans_ahead: bool = getattr(policy, "plans_ahead", False)
         self._looks_ahead: bool = getattr(policy, "looks_ahead", False)
         self._order: Callable[[int, float, float], float] = getattr(policy, "order", _strict_order)
         self._planned = 0
         self._planned_until = _FIRST
+        self._maybe_urgent = False
         self._credit = 0.0
         self._events = 0
         self._planning: dict[Executor, None] = {}
@@ -77,8 +80,7 @@ class Placer:
 
     def _touch(self, executor: Executor) -> None:
         """Something of an executor changed; what is planned for it may be started now."""
-        self._touched[executor] = None
-        self._dirty[executor] = None
+        self._touched[executor] = self._dirty[executor] = None
 
     def _tell_speed(self, executor: Executor) -> None:
         """Pass on to the view how slow an executor is, as given and as learnt."""
@@ -91,19 +93,34 @@ class Placer:
         if record.missing or record.done or record.queued or record.running:
             return
         record.queued = True
-        heap = self._ready.setdefault(record.lane, [])
-        heapq.heappush(heap, (record.order, record.bundle_id, record))
+        if record.order < self._planned_until:
+            self._maybe_urgent = True
+        self._queue(record.lane).push(record)
+
+    def _offer_all(self, records: Iterable[Record]) -> None:
+        """The same for very many new ones."""
+        self._maybe_urgent = True
+        by_lane: dict[int, list[Record]] = {}
+        for record in records:
+            if not record.missing:
+                record.queued = True
+                by_lane.setdefault(id(record.lane), []).append(record)
+        for alike in by_lane.values():
+            self._queue(alike[0].lane).extend(alike)
+
+    def _queue(self, lane: Lane) -> ReadyQueue:
+        queue = self._ready.get(lane)
+        if queue is None:
+            queue = self._ready[lane] = ReadyQueue()
+        return queue
 
     def _withdraw(self, graph: Graph) -> None:
         """Take a graph that is over out of the ready and the planned bundles."""
         for executor in list(self._planning):
-            if any(entry.record.graph is graph for entry in executor.planned):
+            if any(record.graph is graph for record in executor.planned):
                 self._unplan(executor)
-        for heap in self._ready.values():
-            kept = [entry for entry in heap if entry[2].graph is not graph]
-            if len(kept) < len(heap):
-                heap[:] = kept
-                heapq.heapify(heap)
+        for queue in self._ready.values():
+            queue.withdraw(graph)
 
     def _end_attempt(self, bundle_id: int, attempt: int) -> Attempt | None:
         found = self._attempts.pop((bundle_id, attempt), None)
@@ -111,9 +128,8 @@ class Placer:
             found.record.running -= 1
             executor = found.executor
             executor.attempts.pop((bundle_id, attempt), None)
-            executor.give_back(found.resources)
-            executor.ended(self.view.now_seconds, found.predicted_seconds)
-            self._touch(executor)
+            executor.ended(self.view.now_seconds, found.predicted_seconds, found.resources)
+            self._touched[executor] = self._dirty[executor] = None
         return found
 
     def _request_resources(self) -> None:
@@ -125,8 +141,8 @@ class Placer:
             else:
                 cpus += len(heap)
         for executor in self._planning:
-            for entry in executor.planned:
-                if entry.record.lane[0] == ("gpu",):
+            for record in executor.planned:
+                if record.lane[0] == ("gpu",):
                     gpus += 1
                 else:
                     cpus += 1
@@ -145,9 +161,10 @@ class Placer:
         if self._planned:
             self._events += 1
             if not self._is_urgent():
-                while self._start_planned():
-                    pass
-                self._bring_up_to_date()
+                while self._touched:
+                    self._start_planned()
+                if self._dirty:
+                    self._bring_up_to_date()
                 if not self._is_hungry():
                     return  # all have what they can take, as most of the time
             self._bring_up_to_date()
@@ -164,37 +181,39 @@ class Placer:
 
     def _bring_up_to_date(self) -> None:
         """Let the view take over what has changed of executors."""
+        pools = self.view.pools
         for executor in self._dirty:
             if executor.healthy:
-                self.view.update(executor)
+                pools[executor.kind].update(executor)
         self._dirty.clear()
 
     def _window(self) -> list[Record]:
         """The most urgent ready bundles that some executor has room for, most urgent first."""
-        window: list[tuple[float, int, Record]] = []
+        window: list[Record] = []
         keys: set[str] = set()
-        for (kinds, opaque), heap in self._ready.items():
-            room = min(self.view.room(kinds, opaque), MAX_WINDOW) if heap else 0
-            while room and self._is_offerable(heap, keys):
-                window.append(heapq.heappop(heap))
+        for (kinds, opaque), queue in self._ready.items():
+            room = min(self.view.room(kinds, opaque), MAX_WINDOW) if queue else 0
+            while room and (record := queue.take(keys)):
+                window.append(record)
                 room -= 1
-        window.sort(key=lambda entry: entry[:2])
-        return [record for _, _, record in window]
+        window.sort(key=urgency)
+        return window
 
     def _window_ahead(self) -> list[Record]:
         """The most urgent ready bundles while an executor has nothing planned, or while
         there are more urgent ones than the planned."""
-        heaps: list[list[tuple[float, int, Record]]] = []
+        queues: list[ReadyQueue] = []
         pools = self.view.pools
-        for (kinds, _), heap in self._ready.items():
-            if not heap:
+        for (kinds, _), queue in self._ready.items():
+            if not queue:
                 continue
-            urgent = heap[0][0] < self._planned_until
+            head = queue.head
+            urgent = head is not None and head.order < self._planned_until
             for kind in kinds:
                 if kind in pools and (pools[kind].hungry or (urgent and pools[kind].usable)):
-                    heaps.append(heap)
+                    queues.append(queue)
                     break
-        if not heaps:
+        if not queues:
             return []
         hungry = sum([len(pool.hungry) for pool in pools.values()])
         slots = sum([pool.slots for pool in pools.values()])
@@ -205,28 +224,14 @@ class Placer:
         )
         window: list[Record] = []
         keys: set[str] = set()
-        while len(window) < size and heaps:
-            heap = min(heaps, key=_head) if len(heaps) > 1 else heaps[0]
-            if self._is_offerable(heap, keys):
-                window.append(heapq.heappop(heap)[2])
-                if heap:
-                    continue
-            heaps = [other for other in heaps if other is not heap]
-        return window
-
-    def _is_offerable(self, heap: list[tuple[float, int, Record]], keys: set[str]) -> bool:
-        """Whether the first of a heap can join a window; forgets those that are ready no more."""
-        while heap:
-            record = heap[0][2]
-            if record.graph.over or record.missing or record.done:
-                heapq.heappop(heap)
-                record.queued = False
-            elif record.bundle.key in keys:
-                return False  # the same work for another graph: next round
+        while len(window) < size and queues:
+            queue = min(queues, key=_head) if len(queues) > 1 else queues[0]
+            record = queue.take(keys)
+            if record is None:
+                queues.remove(queue)
             else:
-                keys.add(record.bundle.key)
-                return True
-        return False
+                window.append(record)
+        return window
 
     def _replan(self) -> None:
         """Take back all plans, to be made anew, if that promises something.
@@ -254,18 +259,30 @@ class Placer:
 
     def _is_urgent(self) -> bool:
         """Whether something ready goes before something that is planned."""
-        return any(heap and heap[0][0] < self._planned_until for heap in self._ready.values())
+        if self._maybe_urgent:  # not known since something was offered or planned
+            until = self._planned_until
+            self._maybe_urgent = any(
+                queue.head is not None and queue.head.order < until
+                for queue in self._ready.values()
+            )
+        return self._maybe_urgent
 
     def _is_hungry(self) -> bool:
         """Whether an executor has room and nothing planned."""
-        return any(pool.hungry for pool in self.view.pools.values())
+        for pool in self.view.pools.values():  # at every event, where `any` takes twice as long
+            if pool.hungry:
+                break
+        else:
+            return False
+        return True
 
     def _unplan(self, executor: Executor) -> None:
         """Make what is planned for an executor ready again."""
-        for entry in executor.planned:
-            entry.record.queued = entry.record.planned = False
-            if not entry.record.graph.over:
-                self._offer(entry.record)
+        for record in executor.planned:
+            record.queued = False
+            record.plan = None
+            if not record.graph.over:
+                self._offer(record)
         self._planned -= len(executor.planned)
         self._planning.pop(executor, None)
         executor.planned.clear()
@@ -280,30 +297,32 @@ class Placer:
         lanes = [record.lane for record in window]
         planned = self._planned
         error = self._try_place(window)
-        graphs = list(dict.fromkeys(record.graph for record in window))
-        if error is not None and len(graphs) > 1:
-            errors = {
-                graph: self._try_place([record for record in window if record.graph is graph])
-                for graph in graphs
-            }
-        else:
-            errors = dict.fromkeys(graphs, error)
-        for graph, blamed in errors.items():
-            if blamed is not None and not graph.finished:
-                self._fail_graph(graph, blamed, None)
+        blamed = self._blame(error, window) if error is not None else ()
         for record in window:
-            if not record.running and not record.planned:
+            if not record.running and record.plan is None:
                 record.queued = False
-                if errors[record.graph] is None:
+                if record.graph not in blamed:
                     self._offer(record)
         return (
             self._planned != planned
-            or any(errors.values())
+            or bool(blamed)
             or any(
                 record.running or record.lane is not lane
                 for record, lane in zip(window, lanes, strict=True)
             )
         )
+
+    def _blame(self, error: PolicyError, window: list[Record]) -> Collection[Graph]:
+        """Fail the graphs of ``window`` with whose bundles alone the policy errs too."""
+        errors: dict[Graph, PolicyError | None] = {record.graph: error for record in window}
+        if len(errors) > 1:
+            for graph in errors:
+                errors[graph] = self._try_place([r for r in window if r.graph is graph])
+        blamed = {graph: own for graph, own in errors.items() if own is not None}
+        for graph, own in blamed.items():
+            if not graph.finished:
+                self._fail_graph(graph, own, None)
+        return blamed
 
     def _try_place(self, window: list[Record]) -> PolicyError | None:
         by_key = {record.bundle.key: record for record in window}
@@ -316,7 +335,7 @@ class Placer:
             placements = list(
                 self.policy.place([record.bundle for record in window], self.view, self.model)
             )
-            check_placements(placements, by_key, self.view, self.policy.name)
+            places = check_placements(placements, by_key, self.view, self.policy.name)
         except PolicyError as error:
             return error
         except Exception as error:  # a policy is user code
@@ -324,11 +343,11 @@ class Placer:
             raised.__cause__ = error
             return raised
         if self._plans_ahead:
-            for placement in placements:
-                self._plan(by_key[placement.bundle], placement)
+            for placement, executor in zip(placements, places, strict=True):
+                self._plan(by_key[placement.bundle], placement, executor)
             moved = bool(placements)
         else:
-            moved = self._start_all(placements, by_key)
+            moved = self._start_all(placements, places, by_key)
         if self._attempts or moved:
             return None
         return PolicyError(
@@ -379,86 +398,115 @@ class Placer:
                         coming[key] = (attempt.executor.node_id, expected, transfer)
         return ahead.Upcoming(tuple(record.bundle for record in left), coming, busy)
 
-    def _plan(self, record: Record, placement: Placement) -> None:
+    def _plan(self, record: Record, placement: Placement, executor: Executor) -> None:
         """Keep a bundle for an executor until it has room."""
-        executor = self.view.executors[placement.node_id, placement.device]
-        seconds = self._seconds(placement, executor)
-        entry = Planned(record.order, record.bundle_id, record, placement, seconds)
-        heapq.heappush(executor.planned, entry)
-        executor.planned_seconds += seconds
+        record.plan = placement
+        record.plan_seconds = self._seconds(placement, executor)
+        planned = executor.planned
+        if planned and urgency(record) < urgency(planned[-1]):
+            insort(planned, record, key=urgency)
+        else:
+            planned.append(record)
+        executor.planned_seconds += record.plan_seconds
         self._planning[executor] = None
-        record.planned = True
         self._planned += 1
-        self._planned_until = max(self._planned_until, record.order)
-        self._touch(executor)
+        if record.order > self._planned_until:
+            self._planned_until = record.order
+            self._maybe_urgent = True
+        self._touched[executor] = None
+        self.view.pools[executor.kind].plan(executor)
 
     def _start_planned(self) -> bool:
         """Start planned bundles where something changed and there is room; whether any moved."""
         moved = False
         touched, self._touched = self._touched, {}
         for executor in touched:
-            while executor.planned and executor.healthy and executor.room():
-                entry = executor.planned[0]
-                record = entry.record
+            planned = executor.planned
+            room = executor.room()
+            while planned and room:
+                record = planned[0]
+                placement = record.plan
                 stale = record.graph.over or record.missing or record.done
-                if not (stale or self._start_if_admitted(record, entry.placement, set())) and (
-                    executor.kind in record.lane[0]
-                ):
-                    break  # it waits here, and what is less urgent behind it
-                heapq.heappop(executor.planned)
-                executor.planned_seconds -= entry.seconds
-                if not executor.planned:
+                if placement is not None and not stale:
+                    started = self._start_if_admitted(record, placement, executor, room, set())
+                    if not started and executor.kind in record.lane[0]:
+                        break  # it waits here, and what is less urgent behind it
+                del planned[0]
+                executor.planned_seconds -= record.plan_seconds
+                if not planned:
                     executor.planned_seconds = 0.0  # no drift from rounding
                     del self._planning[executor]
                 self._planned -= 1
-                record.planned = False
+                record.plan = None
                 record.queued = False
                 if not stale and not record.running:
                     self._offer(record)  # it is to run on a CPU instead
-                self._touch(executor)
+                room = executor.room()
                 moved = True
+            if executor.healthy:
+                self.view.pools[executor.kind].update(executor, room)
+                self._dirty.pop(executor, None)
         return moved
 
-    def _start_all(self, placements: Iterable[Placement], by_key: dict[str, Record]) -> bool:
+    def _start_all(
+        self,
+        placements: Sequence[Placement],
+        places: Sequence[Executor],
+        by_key: dict[str, Record],
+    ) -> bool:
         """Start what is admitted now; whether something waits for memory or goes to a CPU."""
         full: set[Executor] = set()
         waits = False
-        for placement in placements:
-            record = by_key[placement.bundle]
-            started = self._start_if_admitted(record, placement, full)
-            waits = waits or (placement.device != "cpu" and not started)
+        for placement, executor in zip(placements, places, strict=True):
+            started = executor not in full and self._start_if_admitted(
+                by_key[placement.bundle], placement, executor, executor.room(), full
+            )
+            waits = waits or (executor.kind != "cpu" and not started)
         return waits
 
-    def _start_if_admitted(self, record: Record, placement: Placement, full: set[Executor]) -> bool:
-        """Start a bundle if its executor takes it now, else count that among the ``full``:
-        nothing less urgent overtakes what waits for room."""
-        executor = self.view.executors[placement.node_id, placement.device]
-        if executor in full:
-            return False
+    def _start_if_admitted(
+        self,
+        record: Record,
+        placement: Placement,
+        executor: Executor,
+        room: int,
+        full: set[Executor],
+    ) -> bool:
+        """Start a bundle if its executor, which takes ``room`` more, takes it now; else count that
+        among the ``full``: nothing less urgent overtakes what waits for room."""
+        opaque = record.lane[1]
         if executor.kind == "gpu":
-            return self._start_on_gpu(record, placement, executor, full)
-        if not executor.admits(record.resources, record.lane[1]):
+            room = executor.room(opaque) if opaque else room
+            return self._start_on_gpu(record, placement, executor, room, full)
+        need = record.resources
+        plain = room and need.cpus <= 1 and not need.memory_bytes and not opaque
+        if not plain and not executor.admits(need, opaque):
             full.add(executor)
             return False
-        self._start(record, placement, record.resources)
+        self._start(record, placement, executor, need)
         return True
 
     def _start_on_gpu(
-        self, record: Record, placement: Placement, wanted: Executor, full: set[Executor]
+        self,
+        record: Record,
+        placement: Placement,
+        wanted: Executor,
+        room: int,
+        full: set[Executor],
     ) -> bool:
         """Start a bundle on a GPU if memory admits it; False: it waits or goes to a CPU."""
         bundle = record.bundle
-        need = working_set_bytes(
-            bundle, {key: record.graph.values[key].size_bytes for key in bundle.inputs}
-        )
+        values = record.graph.values
+        sizes = {key: values[key].size_bytes for key in bundle.inputs} if bundle.inputs else {}
+        need = working_set_bytes(bundle, sizes)
         if fit(need, wanted) is Fit.NOW:
-            if not wanted.room(record.lane[1]):
+            if not room:
                 full.add(wanted)
                 return False
             share = record.resources
             if need != share.gpu_memory_bytes:
                 share = replace(share, gpu_memory_bytes=need)
-            self._start(record, placement, share)
+            self._start(record, placement, wanted, share)
             return True
         answer = admit(
             need,
@@ -476,11 +524,11 @@ class Placer:
             return False
         if answer.reason:
             reason = f"{placement.reason}; {answer.reason}"
-            placement = replace(
-                placement, node_id=chosen.node_id, device=chosen.device, reason=reason
+            placement = placement._replace(
+                node_id=chosen.node_id, device=chosen.device, reason=reason
             )
         share = replace(record.resources, gpu_memory_bytes=-(-need // answer.parts))
-        self._start(record, placement, share, answer.parts)
+        self._start(record, placement, chosen, share, answer.parts)
         return True
 
     def _send_to_cpu(self, record: Record, why: str) -> None:
@@ -492,45 +540,41 @@ class Placer:
         self,
         record: Record,
         placement: Placement,
+        executor: Executor,
         resources: Resources,
         parts: int = 1,
         *,
         copy: bool = False,
     ) -> None:
-        executor = self.view.executors[placement.node_id, placement.device]
-        attempt = record.attempts
-        record.attempts += 1
+        """Send a bundle to an executor. What waits behind it there is none the nearer to starting,
+        so only the view is to be told."""
+        number = record.attempts
+        key = (record.bundle_id, number)
+        record.attempts = number + 1
         record.running += 1
         record.queued = False
-        predicted = self._seconds(placement, executor)
-        executor.take(resources)
         now = self.view.now_seconds
-        executor.sent(now, predicted)
-        executor.attempts[record.bundle_id, attempt] = None
-        self._touch(executor)
+        predicted = self._seconds(placement, executor)
+        executor.sent(now, predicted, resources)
+        executor.attempts[key] = None
+        self._dirty[executor] = None
         if record.note:
-            placement = replace(placement, reason=f"{placement.reason}; {record.note}")
-        process = self._process_of(record, executor.kind)
+            placement = placement._replace(reason=f"{placement.reason}; {record.note}")
+        is_gpu = executor.kind == "gpu"
+        process: Process = "shared"
+        if not is_gpu and (record.lane[1] or record.crashed):
+            process = self._process_of(record, "cpu")
         begun = None
         if executor.in_flight <= executor.slots:  # it begins when its inputs are there
             begun = max(now, placement.predicted_start_seconds or now)
         expected = placement.predicted_finish_seconds or now + predicted
-        self._attempts[record.bundle_id, attempt] = Attempt(
+        self._attempts[key] = Attempt(
             record, executor, resources, predicted, now, begun, expected, process
         )
-        need = resources.gpu_memory_bytes if executor.kind == "gpu" else 0
+        need = resources.gpu_memory_bytes if is_gpu else 0
+        graph_id, bundle = record.graph.graph_id, record.bundle
         self._commands.append(
-            Start(
-                record.graph.graph_id,
-                record.bundle_id,
-                attempt,
-                record.bundle,
-                placement,
-                need,
-                parts,
-                copy,
-                process,
-            )
+            Start(graph_id, record.bundle_id, number, bundle, placement, need, parts, copy, process)
         )
 
     def _seconds(self, placement: Placement, executor: Executor) -> float:

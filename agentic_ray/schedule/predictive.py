@@ -6,6 +6,7 @@ Ranks and order are the Dispatcher's, predictions the cost model's; here is only
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,17 +20,6 @@ from agentic_ray.schedule.placement import Placement
 from agentic_ray.schedule.view import ClusterView, Executor, Pool
 
 _Times = npt.NDArray[np.float64]
-
-
-@dataclass(slots=True)
-class _Option:
-    """A kind of device for a bundle; ``known`` says whether its seconds are a prediction."""
-
-    kind: str
-    pool: Pool
-    available: _Times
-    seconds: float
-    known: bool
 
 
 class Predictive:
@@ -59,9 +49,55 @@ class Predictive:
             begun = place_ahead(ready, cluster.upcoming, cluster, model)
             if begun or (begun is not None and cluster.upcoming.busy):
                 return begun
-        now = cluster.now_seconds
-        # What this round places makes devices busy for the rest of it.
-        available = {kind: np.maximum(pool.available, now) for kind, pool in cluster.pools.items()}
+        return _Round(cluster, model).place(ready)
+
+
+@dataclass(slots=True)
+class _Option:
+    """A kind of device for bundles of a class.
+
+    ``available`` is when each device is done with all that was placed there, also in this round,
+    ``own`` what a bundle takes on each, ``seconds`` on the reference device. ``known`` says whether
+    that is a prediction, ``reason`` what to say to the user. A ``picky`` bundle does not fit on
+    every device.
+    """
+
+    kind: str
+    pool: Pool
+    available: _Times
+    own: _Times
+    seconds: float
+    known: bool
+    picky: bool
+    reason: str
+
+    def give(self, row: int, finish: float) -> tuple[Executor, float]:
+        """Note that a bundle goes to a device, to end at ``finish``; the device and its begin."""
+        executor = self.pool.executors[row]
+        own = self.own.item(row)
+        begin = finish - own
+        free = max(self.available.item(row), begin)
+        self.available[row] = free + own / executor.slots
+        return executor, begin
+
+
+_Choice = tuple[float, _Option, int]
+"""When a bundle ends that goes to a device of this option, in this row."""
+
+
+class _Round:
+    """The placing of one window; what it places makes devices busy for the rest of it."""
+
+    def __init__(self, cluster: ClusterView, model: CostModel) -> None:
+        self._cluster = cluster
+        self._model = model
+        self._now = now = cluster.now_seconds
+        self._available = {
+            kind: np.maximum(pool.available, now) for kind, pool in cluster.pools.items()
+        }
+        self._moves: dict[str, tuple[str, float] | None] = {}
+
+    def place(self, ready: Sequence[Bundle]) -> list[Placement]:
         alike: dict[object, list[_Option]] = {}
         fronts: dict[object, _Front] = {}
         placements: list[Placement] = []
@@ -69,7 +105,7 @@ class Predictive:
             traits = _traits(bundle)
             options = alike.get(traits)
             if options is None:
-                options = alike[traits] = _options(bundle, cluster, model, available)
+                options = alike[traits] = self._options(bundle)
             if not options:
                 continue
             chosen = None
@@ -77,17 +113,127 @@ class Predictive:
                 front = fronts.get(traits)
                 if front is None:
                     front = fronts[traits] = _Front(options, bundle, len(ready))
-                chosen = front.take()
+                chosen = front.first()
             if chosen is None:
-                chosen = _earliest(options, bundle, cluster, model)
+                chosen = self._earliest(options, bundle)
             if chosen is None:
                 continue
-            option, row, finish = chosen
-            executor = option.pool.executors[row]
-            own = option.seconds * float(option.pool.slowness[row])
-            option.available[row] = max(option.available[row], finish - own) + own / executor.slots
-            placements.append(_placement(bundle, executor, finish - own, finish, option, options))
+            finish, option, row = chosen
+            executor, begin = option.give(row, finish)
+            node_id, device = executor.place
+            placements.append(
+                Placement(bundle.key, node_id, device, begin, finish, option.reason)
+                if option.known
+                else Placement(bundle.key, node_id, device, None, None, option.reason)
+            )
         return placements
+
+    def _options(self, bundle: Bundle) -> list[_Option]:
+        """The kinds of device there are for a bundle, with what it takes on each.
+
+        A kind it was never seen on is taken to be as fast as one that is known, so that it is
+        tried: only by as many bundles as finish there first if that were true.
+        """
+        found: list[tuple[str, float | None]] = [
+            (kind, self._model.seconds(bundle, kind))
+            for kind in self._cluster.kinds_for(bundle)
+            if kind in self._available
+        ]
+        guess = min((seconds for _, seconds in found if seconds is not None), default=None)
+        if guess is None:
+            guess = self._model.typical_seconds * len(bundle.tasks)
+        options: list[_Option] = []
+        need = bundle.resources
+        for kind, seconds in found:
+            pool = self._cluster.pools[kind]
+            expected = guess if seconds is None else seconds
+            options.append(
+                _Option(
+                    kind,
+                    pool,
+                    self._available[kind],
+                    pool.slowness * expected,
+                    expected,
+                    known=seconds is not None,
+                    picky=kind == "cpu" and (need.cpus > 1 or need.memory_bytes > 0),
+                    reason=_reason(kind, bundle, known=seconds is not None, alone=len(found) == 1),
+                )
+            )
+        return options
+
+    def _earliest(self, options: Sequence[_Option], bundle: Bundle) -> _Choice | None:
+        """Where ``bundle`` is predicted to be finished first; None if no device can be used now."""
+        arrivals = self._arrivals(bundle)
+        far = arrivals.pop("", self._now)
+        best: _Choice | None = None
+        for option in options:
+            finish = np.maximum(option.available, far)
+            for node_id, arrival in arrivals.items():
+                for executor in self._cluster.rows.get(node_id, ()):
+                    if executor.kind == option.kind:
+                        row = executor.row
+                        finish[row] = max(option.available.item(row), arrival)
+            finish += option.own
+            row = int(finish.argmin())
+            end = finish.item(row)
+            while option.picky and end < math.inf and not _suits(option, row, bundle):
+                finish[row] = np.inf
+                row = int(finish.argmin())
+                end = finish.item(row)
+            if best is None or end < best[0]:
+                best = (end, option, row)
+        if best is None or best[0] < math.inf:
+            return best
+        # Too large for every device: it runs alone on the one that does it best.
+        option = options[0]
+        finish = option.available + option.own
+        row = int(finish.argmin())
+        end = finish.item(row)
+        return (end, option, row) if end < math.inf else None
+
+    def _arrivals(self, bundle: Bundle) -> dict[str, float]:
+        """When all inputs can be at a node: by node for those that hold some, and "" for the
+        others.
+
+        Transfers of several values run side by side. Empty if nothing has to be moved.
+        """
+        moves = [move for key in bundle.inputs if (move := self._move(key)) is not None]
+        if not moves:
+            return {}
+        arrivals = {"": max([arrival for _, arrival in moves])}
+        for node_id, _ in moves:
+            if node_id not in arrivals:
+                others = [arrival for other, arrival in moves if other != node_id]
+                arrivals[node_id] = max(others) if others else self._now
+        for at, _ in moves:
+            for node_id in self._model.links.odd(at):
+                arrivals[node_id] = self._arrival_by_odd_links(bundle, node_id)
+        return arrivals
+
+    def _move(self, key: str) -> tuple[str, float] | None:
+        """The node that holds a value, and when it can be at others; None if it is in the caller's
+        memory or of no account."""
+        if key not in self._moves:
+            info = self._cluster.values.get(key)
+            found = None
+            if info is not None and info.node_id is not None:
+                sent = self._now if info.sent_seconds is None else info.sent_seconds
+                seconds = self._model.transfer_seconds(info.size_bytes, info.node_id)
+                found = (info.node_id, sent + seconds)
+            self._moves[key] = found
+        return self._moves[key]
+
+    def _arrival_by_odd_links(self, bundle: Bundle, node_id: str) -> float:
+        """When all inputs can be at a node to which some holder sends otherwise than to others."""
+        arrivals = [
+            (self._now if info.sent_seconds is None else info.sent_seconds)
+            + self._model.transfer_seconds(info.size_bytes, info.node_id, node_id)
+            for key in bundle.inputs
+            if (info := self._cluster.values.get(key)) is not None
+            and info.node_id is not None
+            and info.node_id != node_id
+        ]
+        return max(arrivals, default=self._now)
 
 
 def _traits(bundle: Bundle) -> object:
@@ -108,160 +254,49 @@ class _Front:
     def __init__(self, options: Sequence[_Option], bundle: Bundle, most: int) -> None:
         self._options = options
         self._heap: list[tuple[float, int, int]] = []
-        need = bundle.resources
-        picky = need.cpus > 1 or need.memory_bytes > 0
         for number, option in enumerate(options):
-            finish = option.available + option.pool.slowness * option.seconds
-            rows = range(len(finish))
+            finish = option.available + option.own
+            rows = np.arange(len(finish))
             if len(finish) > most:
-                rows = sorted(np.argpartition(finish, most)[:most].tolist())  # type: ignore[assignment]
-            times = finish.tolist()
+                rows = np.sort(np.argpartition(finish, most)[:most])
             self._heap += [
-                (times[row], number, row)
-                for row in rows
-                if not picky or _suits(option.pool.executors[row], bundle)
+                (time, number, row)
+                for time, row in zip(finish[rows].tolist(), rows.tolist(), strict=True)
+                if not option.picky or _suits(option, row, bundle)
             ]
         heapq.heapify(self._heap)
 
-    def take(self) -> tuple[_Option, int, float] | None:
+    def first(self) -> _Choice | None:
         """The device that finishes first; None if none suits."""
         heap = self._heap
         while heap:
             time, number, row = heap[0]
             option = self._options[number]
-            finish = float(option.available[row] + option.pool.slowness[row] * option.seconds)
-            if finish == np.inf:
+            finish = option.available.item(row) + option.own.item(row)
+            if finish == math.inf:
                 return None
             if finish <= time:
-                return option, row, finish
+                return finish, option, row
             heapq.heapreplace(heap, (finish, number, row))  # it got work since
         return None
 
 
-def _options(
-    bundle: Bundle, cluster: ClusterView, model: CostModel, available: dict[str, _Times]
-) -> list[_Option]:
-    """The kinds of device there are for a bundle, with what it takes on each.
-
-    A kind it was never seen on is taken to be as fast as one that is known, so that it is
-    tried: only by as many bundles as finish there first if that were true.
-    """
-    found: list[tuple[str, float | None]] = [
-        (kind, model.seconds(bundle, kind))
-        for kind in cluster.kinds_for(bundle)
-        if kind in available
-    ]
-    guess = min((seconds for _, seconds in found if seconds is not None), default=None)
-    if guess is None:
-        guess = model.typical_seconds * len(bundle.tasks)
-    return [
-        _Option(
-            kind,
-            cluster.pools[kind],
-            available[kind],
-            guess if seconds is None else seconds,
-            seconds is not None,
-        )
-        for kind, seconds in found
-    ]
-
-
-def _earliest(
-    options: Sequence[_Option], bundle: Bundle, cluster: ClusterView, model: CostModel
-) -> tuple[_Option, int, float] | None:
-    """The device that is predicted to finish ``bundle`` first, its row and the time.
-
-    None if none can be used now.
-    """
-    arrivals = _arrivals(bundle, cluster, model)
-    far = arrivals.pop("", 0.0)
-    best: tuple[float, int, int] | None = None
-    for number, option in enumerate(options):
-        begin = np.maximum(option.available, far)
-        for node_id, arrival in arrivals.items():
-            for executor in cluster.rows.get(node_id, ()):
-                if executor.kind == option.kind:
-                    begin[executor.row] = max(option.available[executor.row], arrival)
-        finish = begin + option.pool.slowness * option.seconds
-        row = int(finish.argmin())
-        while finish[row] < np.inf and not _suits(option.pool.executors[row], bundle):
-            finish[row] = np.inf
-            row = int(finish.argmin())
-        if best is None or finish[row] < best[0]:
-            best = (float(finish[row]), number, row)
-    if best is None or best[0] < np.inf:
-        return None if best is None else (options[best[1]], best[2], best[0])
-    # Too large for every device: it runs alone on the one that does it best.
-    option = options[0]
-    finish = option.available + option.pool.slowness * option.seconds
-    row = int(finish.argmin())
-    return (option, row, float(finish[row])) if finish[row] < np.inf else None
-
-
-def _arrivals(bundle: Bundle, cluster: ClusterView, model: CostModel) -> dict[str, float]:
-    """When all inputs can be at a node: by node for those that hold some, and "" for the others.
-
-    Transfers of several values run side by side. Empty if nothing has to be moved.
-    """
-    now = cluster.now_seconds
-    located = [
-        (info.node_id, now if info.sent_seconds is None else info.sent_seconds, info.size_bytes)
-        for key in bundle.inputs
-        if (info := cluster.values.get(key)) is not None and info.node_id is not None
-    ]
-    if not located:
-        return {}
-    usual = [(at, sent + model.transfer_seconds(size, at)) for at, sent, size in located]
-    arrivals = {"": max(arrival for _, arrival in usual)}
-    for node_id, _ in usual:
-        arrivals[node_id] = max((a for other, a in usual if other != node_id), default=now)
-    odd = [node_id for at, _ in usual for node_id in model.links.odd(at)]
-    for node_id in odd:
-        arrivals[node_id] = max(
-            (
-                sent + model.transfer_seconds(size, at, node_id)
-                for at, sent, size in located
-                if at != node_id
-            ),
-            default=now,
-        )
-    return arrivals
-
-
-def _suits(executor: Executor, bundle: Bundle) -> bool:
-    """Whether the bundle fits on the device when it is alone there."""
+def _suits(option: _Option, row: int, bundle: Bundle) -> bool:
+    """Whether the bundle fits on a CPU device when it is alone there. (What does not fit on a GPU
+    is moved, split or refused by admission.)"""
+    executor = option.pool.executors[row]
     need = bundle.tasks[0].resources if len(bundle.tasks) == 1 else bundle.resources
-    if executor.kind == "gpu":
-        return True  # admission moves, splits or refuses it
-    if not executor.healthy or need.cpus > max(executor.slots, 1):
+    if need.cpus > max(executor.slots, 1):
         return False
     return executor.memory_bytes is None or need.memory_bytes <= executor.memory_bytes
 
 
-def _placement(
-    bundle: Bundle,
-    executor: Executor,
-    start: float,
-    finish: float,
-    option: _Option,
-    options: Sequence[_Option],
-) -> Placement:
-    reason = _REASONS[executor.kind, option.known, len(options) > 1]
-    if executor.kind == "cpu" and bundle.tag == "gpu" and len(options) == 1:
+def _reason(kind: str, bundle: Bundle, *, known: bool, alone: bool) -> str:
+    if not known:
+        reason = f"its cost on a {kind} is not known yet: the first {kind} to be free tries it"
+    else:
+        others = f"all {kind}s" if alone else "CPUs and GPUs"
+        reason = f"predicted to finish first here, of {others}"
+    if alone and kind == "cpu" and bundle.tag == "gpu":
         reason += "; tagged gpu, but there is no usable GPU"
-    if not option.known:
-        return Placement(bundle.key, executor.node_id, executor.device, None, None, reason)
-    return Placement(bundle.key, executor.node_id, executor.device, start, finish, reason)
-
-
-_REASONS = {
-    (kind, known, choice): (
-        f"predicted to finish first here{', of CPUs and GPUs' if choice else f', of all {kind}s'}"
-        if known
-        else f"its cost on a {kind} is not known yet: the first {kind} to be free tries it"
-    )
-    for kind in ("cpu", "gpu")
-    for known in (True, False)
-    for choice in (True, False)
-}
-"""Said of every placement, so made once."""
+    return reason

@@ -9,7 +9,7 @@ import math
 import zlib
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from operator import attrgetter
 
 from agentic_ray.graph.task import Bundle, Resources
 from agentic_ray.schedule.events import Process, ValueInfo
@@ -64,7 +64,8 @@ class Record:
     released. ``again``: it was done and is to be done again because values were lost.
     ``crashed``: it died with its process; ``watched``: under watch too, which told what there is
     to tell. ``queued``: it is among the ready, the planned or the delayed. ``order``: the smaller,
-    the sooner it is offered.
+    the sooner it is offered. ``plan`` is its placement on an executor that has no room for it yet,
+    ``plan_seconds`` what that is counted for.
     """
 
     bundle: Bundle
@@ -77,7 +78,8 @@ class Record:
     done: bool = False
     again: bool = False
     queued: bool = False
-    planned: bool = False
+    plan: Placement | None = None
+    plan_seconds: float = 0.0
     running: int = 0
     attempts: int = 0
     failures: int = 0
@@ -91,17 +93,14 @@ class Record:
 
 @dataclass(slots=True, eq=False)
 class Graph:
-    """A graph's state: who makes and who takes each value, and which values there are.
-    ``added`` are the bundles that came of splitting others. ``sequence`` are its bundles, most
-    urgent first, if it is small enough to be planned whole.
+    """A graph's state: its bundles, who makes and who takes each value, and which values there
+    are. ``sequence`` are its bundles, most urgent first, if it is small enough to be planned whole.
     """
 
     graph_id: str
     outputs: frozenset[str]
     priority: int
-    first_id: int
-    count: int
-    added: list[int] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
     home: dict[str, Record] = field(default_factory=dict)
     consumers: dict[str, list[Record]] = field(default_factory=dict)
     uses: dict[str, int] = field(default_factory=dict)
@@ -138,14 +137,8 @@ class Attempt:
         return now + late if late <= self.predicted_seconds / 2 else math.inf
 
 
-class Planned(NamedTuple):
-    """A bundle placed on an executor that has no room for it yet; ordered by urgency."""
-
-    order: float
-    bundle_id: int
-    record: Record
-    placement: Placement
-    seconds: float
+urgency = attrgetter("order", "bundle_id")
+"""What ready and planned bundles are sorted by, most urgent first."""
 
 
 def traits_of(

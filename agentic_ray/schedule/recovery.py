@@ -25,7 +25,6 @@ class Recovery(Speculator):
         super().__init__(policy, model, speculation)
         self.retry = retry
         self.next_bundle_id = 0
-        self._records: dict[int, Record] = {}
         self._pressure = Pressure()
 
     def _process_of(self, record: Record, kind: str) -> Process:
@@ -89,8 +88,7 @@ class Recovery(Speculator):
         first = replace(record, bundle=parts[0], bundle_id=self.next_bundle_id, attempts=0)
         record.bundle = parts[1]
         self.next_bundle_id += 1
-        self._records[first.bundle_id] = first
-        graph.added.append(first.bundle_id)
+        graph.records.append(first)
         graph.sequence.clear()  # it is planned as a whole no more
         for half in (first, record):
             half.resources = half.bundle.resources

@@ -22,8 +22,12 @@ def refusal(records: Iterable[Record], view: ClusterView) -> tuple[PlacementErro
     Alike bundles are looked at once. Before the first node is known only what no cluster can
     run is refused.
     """
-    alike: dict[tuple[tuple[str, ...], Resources, bool], Record] = {}
+    # Bundles of one task share these objects with others like them, see `records.traits_of`.
+    shared: dict[tuple[int, int], Record] = {}
     for record in records:
+        shared.setdefault((id(record.lane), id(record.resources)), record)
+    alike: dict[tuple[tuple[str, ...], Resources, bool], Record] = {}
+    for record in shared.values():
         gpu_only = record.lane[0] == ("gpu",)
         splits = gpu_only and can_split(record.bundle)
         alike.setdefault((record.lane[0], record.resources, splits), record)

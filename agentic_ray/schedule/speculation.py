@@ -157,7 +157,7 @@ class Speculator(Placer):
         placement = Placement(
             record.bundle.key, there.node_id, there.device, now, now + expected, reason
         )
-        self._start(record, placement, resources, copy=True)
+        self._start(record, placement, there, resources, copy=True)
 
     def _learn_from_late(self, winner: Attempt, seconds: float) -> None:
         """Note how long the copies that did not win have taken at least.

@@ -19,7 +19,7 @@ from agentic_ray.schedule.events import ValueInfo
 from agentic_ray.telemetry.state import ClusterState, NodeState
 
 if TYPE_CHECKING:
-    from agentic_ray.schedule.records import Planned
+    from agentic_ray.schedule.records import Record
 
 PREFETCH_PER_SLOT = 1
 """Bundles sent ahead to an executor so that a slot never waits for a round trip."""
@@ -35,16 +35,6 @@ SHORT_AHEAD_PER_SLOT = 3
 LONG_SECONDS = 0.3
 """Nothing is sent ahead behind bundles predicted to take longer: a round trip is nothing to them,
 and what has not been sent can still go elsewhere."""
-
-
-def ahead_per_slot(kind: str, seconds: float) -> int:
-    """Bundles sent ahead to a slot of a device of this kind, behind others that are predicted to
-    take ``seconds`` each (0: there are none)."""
-    if kind == "gpu":
-        return GPU_AHEAD_PER_SLOT if seconds <= LONG_SECONDS else 0
-    if 0 < seconds < SHORT_SECONDS:
-        return SHORT_AHEAD_PER_SLOT
-    return PREFETCH_PER_SLOT if seconds <= LONG_SECONDS else 0
 
 
 @dataclass(slots=True, eq=False)
@@ -77,20 +67,31 @@ class Executor:
     order: int = 0
     row: int = 0
     free_at_seconds: float = 0.0
-    planned: list[Planned] = field(default_factory=list)
+    planned: list[Record] = field(default_factory=list)
     planned_seconds: float = 0.0
     attempts: dict[tuple[int, int], None] = field(default_factory=dict)
+    place: tuple[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.place = (self.node_id, self.device)
 
     def room(self, opaque: bool = False) -> int:
         """How many more bundles it takes. Opaque ones are processes: none is sent ahead."""
         if not self.healthy or self.silent:
             return 0
-        room = self.slots - self.in_flight
+        slots, in_flight = self.slots, self.in_flight
+        room = slots - in_flight
         if not (opaque or self.wide):
-            mean = self.backlog_seconds / self.in_flight if self.in_flight else 0.0
-            if self.slots == 1:
-                mean = max(mean, SHORT_SECONDS)  # nobody shares what would wait here
-            room += self.slots * ahead_per_slot(self.kind, mean)
+            mean = self.backlog_seconds / in_flight if in_flight else 0.0
+            if mean > LONG_SECONDS:
+                ahead = 0
+            elif self.kind == "gpu":
+                ahead = GPU_AHEAD_PER_SLOT
+            elif slots > 1 and 0 < mean < SHORT_SECONDS:
+                ahead = SHORT_AHEAD_PER_SLOT
+            else:
+                ahead = PREFETCH_PER_SLOT
+            room += slots * ahead
         return room if room > 0 else 0
 
     def admits(self, resources: Resources, opaque: bool = False) -> bool:
@@ -104,34 +105,26 @@ class Executor:
             return False
         if not self.in_flight and self.kind == "cpu":
             return True
-        width = self._width(resources)
+        width, memory_bytes = self._share(resources)
         room = self.room(opaque) if width == 1 else self.slots - self.in_flight
         if width > room:
             return False
-        after = self.memory_in_flight_bytes + self._memory_bytes(resources)
+        after = self.memory_in_flight_bytes + memory_bytes
         return self.memory_bytes is None or after <= self.memory_bytes
 
-    def take(self, resources: Resources) -> None:
-        """Count a bundle that was sent."""
-        self._count(resources, 1)
-
-    def give_back(self, resources: Resources) -> None:
-        """Count a bundle that has ended."""
-        self._count(resources, -1)
+    def _share(self, resources: Resources) -> tuple[int, int]:
+        """Slots and bytes of memory that a bundle with these resources takes here."""
+        if self.kind != "cpu":
+            return 1, resources.gpu_memory_bytes
+        cpus = resources.cpus
+        return 1 if cpus <= 1 else math.ceil(cpus), resources.memory_bytes
 
     def _count(self, resources: Resources, sign: int) -> None:
-        width = self._width(resources)
+        width, memory_bytes = self._share(resources)
         self.in_flight += sign * width
-        self.wide += sign * width if width > 1 else 0
-        self.memory_in_flight_bytes += sign * self._memory_bytes(resources)
-
-    def _width(self, resources: Resources) -> int:
-        if resources.cpus <= 1 or self.kind != "cpu":
-            return 1
-        return math.ceil(resources.cpus)
-
-    def _memory_bytes(self, resources: Resources) -> int:
-        return resources.memory_bytes if self.kind == "cpu" else resources.gpu_memory_bytes
+        self.memory_in_flight_bytes += sign * memory_bytes
+        if width > 1:
+            self.wide += sign * width
 
     @property
     def load(self) -> float:
@@ -143,19 +136,29 @@ class Executor:
         """Predicted time until a slot is free."""
         return self.backlog_seconds / self.slots if self.in_flight >= self.slots else 0.0
 
-    def sent(self, now: float, seconds: float) -> None:
-        """Predict anew when a slot is free, ``seconds`` of work having been sent."""
+    def sent(self, now: float, seconds: float, resources: Resources) -> None:
+        """Count a bundle that was sent; predict anew when a slot is free, given its seconds."""
+        if resources.cpus > 1 or resources.memory_bytes or resources.gpu_memory_bytes:
+            self._count(resources, 1)
+        else:
+            self.in_flight += 1
         self.backlog_seconds += seconds
         if self.slots == 1:
-            self.free_at_seconds = max(now, self.free_at_seconds) + seconds
+            free_at = self.free_at_seconds
+            self.free_at_seconds = (free_at if free_at > now else now) + seconds
         else:
             self._predict_free(now)
 
-    def ended(self, now: float, seconds: float) -> None:
-        """Predict anew when a slot is free, work predicted as ``seconds`` having ended."""
-        self.backlog_seconds = max(0.0, self.backlog_seconds - seconds)
-        if not self.in_flight:
-            self.backlog_seconds = 0.0  # no drift from rounding
+    def ended(self, now: float, seconds: float, resources: Resources) -> None:
+        """Count a bundle predicted as ``seconds`` that has ended; predict anew when a slot is
+        free."""
+        if resources.cpus > 1 or resources.memory_bytes or resources.gpu_memory_bytes:
+            self._count(resources, -1)
+        else:
+            self.in_flight -= 1
+        backlog = self.backlog_seconds - seconds
+        # Nothing in flight, nothing left to do: no drift from rounding.
+        self.backlog_seconds = backlog if backlog > 0 and self.in_flight else 0.0
         if self.slots == 1:
             # What is left has not begun, except on a GPU where several may share the device.
             self.free_at_seconds = now + self.backlog_seconds
@@ -230,20 +233,18 @@ class Pool:
         """How many more bundles its executors take together."""
         return self._room[opaque]
 
-    def update(self, executor: Executor) -> None:
-        """Take over what has changed of an executor."""
-        ahead = executor.planned_seconds / executor.slots if executor.planned else 0.0
-        when = executor.free_at_seconds + ahead
-        self.available[executor.row] = np.inf if executor.silent else when
-        plain = executor.room()
-        free = executor.slots - executor.in_flight if plain else 0
-        free = free if free > 0 else 0
+    def update(self, executor: Executor, room: int | None = None) -> None:
+        """Take over what has changed of an executor, which has ``room`` if that is known."""
+        slots = executor.slots
+        plain = executor.room() if room is None else room
+        free = slots - executor.in_flight if plain else 0
+        now = (plain, free if free > 0 else 0, slots)
         before = self._rooms[executor]
-        if plain != before[0] or free != before[1] or executor.slots != before[2]:
-            self._rooms[executor] = (plain, free, executor.slots)
+        if now != before:
+            self._rooms[executor] = now
             self._room[0] += plain - before[0]
-            self._room[1] += free - before[1]
-            self.slots += executor.slots - before[2]
+            self._room[1] += now[1] - before[1]
+            self.slots += slots - before[2]
             if plain and not before[0]:
                 self.open[executor] = None
             elif before[0] and not plain:
@@ -252,6 +253,15 @@ class Pool:
             self.hungry[executor] = None
         elif executor in self.hungry:
             del self.hungry[executor]
+        self.plan(executor)
+
+    def plan(self, executor: Executor) -> None:
+        """Take over what is planned for an executor, and how long what was sent takes."""
+        when = executor.free_at_seconds
+        if executor.planned:
+            when += executor.planned_seconds / executor.slots
+            self.hungry.pop(executor, None)
+        self.available[executor.row] = np.inf if executor.silent else when
 
 
 @dataclass(slots=True)

@@ -29,7 +29,7 @@ from agentic_ray.schedule import events as ev
 from agentic_ray.schedule.dispatcher import SpeculationRules
 from agentic_ray.schedule.policies import get_policy
 from agentic_ray.schedule.pressure import halves
-from agentic_ray.schedule.view import SHORT_SECONDS, Executor, ahead_per_slot
+from agentic_ray.schedule.view import GPU_AHEAD_PER_SLOT, SHORT_AHEAD_PER_SLOT, Executor
 from agentic_ray.telemetry.state import ClusterState, NodeState
 
 HORIZON_SECONDS = 10.0
@@ -665,7 +665,8 @@ class Simulation:
             return  # alone, it may be larger than the device
         widths = [_width(device, part) for part in [*(o.part.bundle for o in others), offered]]
         alone = offered.opaque or max(widths) > 1
-        ahead = 0 if alone else ahead_per_slot(device.slots.kind, SHORT_SECONDS / 2)  # the most
+        most = GPU_AHEAD_PER_SLOT if device.slots.kind == "gpu" else SHORT_AHEAD_PER_SLOT
+        ahead = 0 if alone else most
         slots = self.dispatcher.view.executors[place].slots
         self._check(1 <= slots <= device.slots.slots, f"{slots} of {device.slots.slots} slots")
         self._check(sum(widths) <= slots * (1 + ahead), f"{widths} started on {slots} slots")
@@ -797,9 +798,10 @@ class Simulation:
 
     def _revive(self) -> None:
         """An attempt that was too late counts again if the values of the quicker one were lost."""
-        for (bundle_id, _), attempt in self.attempts.items():
-            record = self.dispatcher._records.get(bundle_id)
-            if record is None or record.done or attempt.awaited:
+        for key, attempt in self.attempts.items():
+            known = self.dispatcher._attempts.get(key)
+            released = attempt.job.state == "released"
+            if known is None or released or known.record.done or attempt.awaited:
                 continue
             attempt.awaited = True
             attempt.part.live += 1
@@ -829,8 +831,9 @@ class Simulation:
             useless = attempt.job.state in ("failed", "released") or attempt.superseded
             self._check(attempt.cancelled == useless, f"cancelled: {attempt.cancelled}")
         if isinstance(self._event, ev.GraphReleased):
-            queues = [*self.dispatcher._ready.values(), self.dispatcher._delayed]
-            waiting = {entry[2].graph.graph_id for queue in queues for entry in queue}
+            delayed = [record for _, _, record in self.dispatcher._delayed]
+            queues = [*self.dispatcher._ready.values(), delayed]
+            waiting = {record.graph.graph_id for queue in queues for record in queue}
             self._check(self._event.graph_id not in waiting, "a released graph waits in a queue")
         if executors and not self.attempts and self.dispatcher.next_wakeup_seconds is None:
             stuck = [job.graph_id for job in self.jobs.values() if job.state == "open"]
@@ -877,7 +880,7 @@ def _memory_bytes(device: _Device, command: ev.Start) -> int:
 def _line(message: Any) -> str:
     """One readable line, the same in every process."""
     shown = []
-    for name in message.__dataclass_fields__:
+    for name in getattr(message, "_fields", None) or message.__dataclass_fields__:
         value = getattr(message, name)
         if isinstance(value, Bundle):
             value = value.key

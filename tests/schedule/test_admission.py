@@ -48,7 +48,7 @@ def gpu(
     executor.memory_bytes = budget
     executor.memory_total_bytes = budget if total is None else total
     if used:
-        executor.take(Resources(gpu_memory_bytes=used))
+        executor.sent(0.0, 0.0, Resources(gpu_memory_bytes=used))
     return executor
 
 
@@ -171,14 +171,14 @@ def test_budgets_are_never_exceeded(
             assert executor is not None or answer.reason
             if running:  # something ends, so that waiting has an end
                 ended, resources = running.pop(random.randrange(len(running)))  # type: ignore[attr-defined]
-                ended.give_back(resources)
+                ended.ended(0.0, 0.0, resources)
             continue
         assert not answer.to_cpu
         assert 1 <= answer.parts <= MOST_PARTS
         assert answer.parts == 1 or split
         resources = Resources(gpu_memory_bytes=-(-need // answer.parts))
         alone = not executor.in_flight
-        executor.take(resources)
+        executor.sent(0.0, 0.0, resources)
         running.append((executor, resources))
         budget = executor.memory_bytes
         within = budget is None or executor.memory_in_flight_bytes <= budget

@@ -736,7 +736,7 @@ def test_nothing_is_kept_of_graphs_that_were_released() -> None:
         bench.send(ev.GraphReleased, graph)
         bench.fail(b)
     kept = vars(bench.dispatcher)
-    assert not any(kept[name] for name in ("_graphs", "_records", "_attempts", "_delayed"))
+    assert not any(kept[name] for name in ("_graphs", "_attempts", "_delayed"))
     assert not any(kept["_ready"].values())
 
 
