@@ -327,8 +327,8 @@ class Loop:
             here = executor is not None and fits_here(bundle, placement, payload)
             if here:
                 executor = None
-                placement = replace(
-                    placement, node_id=CALLER, reason=f"{placement.reason}; {_HERE}"
+                placement = placement._replace(
+                    node_id=CALLER, reason=f"{placement.reason}; {_HERE}"
                 )
                 future, refs = self._here.run(payload)
             else:
