@@ -6,12 +6,12 @@ could crash or block the process that all others depend on.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import queue
 import threading
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -38,24 +38,39 @@ def fits_here(bundle: Bundle, placement: Placement, payload: Payload) -> bool:
     return all(
         not task.codelet.opaque
         and not task.codelet.has_effects
-        and not any(map(callable, (*task.args, *dict(task.kwargs).values())))
         and is_of_libraries(task.codelet.cpu)
+        and all(map(is_of_libraries, _callables([*task.args, dict(task.kwargs)])))
         for task in bundle.tasks
     )
 
 
 def is_of_libraries(function: Any) -> bool:
     """Whether a function, and every function that it holds, comes with one of the libraries."""
+    if not isinstance(function, functools.partial):
+        module = getattr(function, "__module__", None) or type(function).__module__
+        if module.partition(".")[0] not in _LIBRARIES:
+            return False
+    return all(map(is_of_libraries, _callables(_held(function))))
+
+
+def _held(function: Any) -> list[Any]:
+    """What is bound to a function, or to an object that can be called."""
     if isinstance(function, functools.partial):
-        parts = (function.func, *function.args, *function.keywords.values())
-        return all(is_of_libraries(part) for part in parts if callable(part))
-    module = getattr(function, "__module__", None) or type(function).__module__
-    if module.partition(".")[0] not in _LIBRARIES:
-        return False
-    if dataclasses.is_dataclass(function):
-        parts = tuple(getattr(function, one.name) for one in dataclasses.fields(function))
-        return all(is_of_libraries(part) for part in parts if callable(part))
-    return True
+        return [function.func, *function.args, *function.keywords.values()]
+    if isinstance(function, types.FunctionType):
+        return [cell.cell_contents for cell in function.__closure__ or ()]
+    slots = [name for kind in type(function).__mro__ for name in vars(kind).get("__slots__", ())]
+    held = [getattr(function, name, None) for name in slots]
+    return [*held, *getattr(function, "__dict__", {}).values()]
+
+
+def _callables(value: Any) -> Iterator[Any]:
+    """Everything that can be called in lists, tuples and dicts."""
+    if isinstance(value, list | tuple | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _callables(part)
+    elif callable(value):
+        yield value
 
 
 class Here:

@@ -1,0 +1,135 @@
+"""Last steps of reductions in the master's process: which are, which are not, what is told."""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from ray import cloudpickle
+
+import agentic_ray as ar
+from agentic_ray.graph.reduce import Fold
+from agentic_ray.graph.task import Bundle, Codelet, Ref, Task
+from agentic_ray.mapreduce.job import map_reduce_job
+from agentic_ray.mapreduce.kernels import Optional
+from agentic_ray.runtime.execute import Inline, Payload, Step
+from agentic_ray.runtime.here import Here, fits_here, is_of_libraries
+from agentic_ray.schedule.metrics import CALLER
+from agentic_ray.schedule.placement import Placement
+
+
+def own(left: Any, right: Any) -> Any:
+    return left + right
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        operator.add,
+        np.add,
+        math.hypot,
+        Optional(operator.add),
+        functools.partial(np.add, dtype="f8"),
+    ],
+)
+def test_functions_of_libraries(function: Any) -> None:
+    assert is_of_libraries(function)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [own, lambda a, b: a, Optional(own), Fold(own), functools.partial(own, 1), os._exit],
+)
+def test_functions_of_others(function: Any) -> None:
+    assert not is_of_libraries(function)
+
+
+def _bundle(codelet: Codelet, *more: Any) -> Bundle:
+    task = Task.of(codelet, Ref("a"), Ref("b"), *more, key="c")
+    return Bundle("c", (task,), ("a", "b"), ("c",))
+
+
+def _payload(size: int = 1, **inputs: Any) -> Payload:
+    value = Inline(cloudpickle.dumps(np.ones(size)))
+    return Payload(b"", {}, tuple(inputs), {"a": value, "b": value}, ("c",))
+
+
+def _placement(seconds: float | None = 1e-4, device: str = "cpu") -> Placement:
+    return Placement("c", "node", device, None if seconds is None else 0.0, seconds, "")
+
+
+def test_only_quick_steps_of_libraries_on_small_values_fit() -> None:
+    add = _bundle(Codelet("add", operator.add))
+    assert fits_here(add, _placement(), _payload())
+    assert not fits_here(add, _placement(1.0), _payload())
+    assert not fits_here(add, _placement(None), _payload())
+    assert not fits_here(add, _placement(device="GPU-0"), _payload())
+    assert not fits_here(add, _placement(), _payload(5000)), "80 kB in all"
+    assert not fits_here(add, _placement(), _payload(a="large")), "one is in the object store"
+    assert not fits_here(_bundle(Codelet("add", own)), _placement(), _payload())
+    assert not fits_here(_bundle(Codelet("f", operator.add), [own]), _placement(), _payload())
+    opaque = Codelet("add", operator.add, opaque=True)
+    assert not fits_here(_bundle(opaque), _placement(), _payload())
+    effects = Codelet("add", operator.add, has_effects=True)
+    assert not fits_here(_bundle(effects), _placement(), _payload())
+
+
+@ar.codelet
+def squares(block: Any, *, xp: Any) -> Any:
+    return xp.sum(block * block)
+
+
+@ar.codelet
+def plus(left: Any, right: Any) -> Any:
+    return left + right
+
+
+def _done_by_the_master(job: Any) -> int:
+    found = [p for p in job.placements() if "in the master's process" in p.reason]
+    assert {p.node_id for p in found} <= {CALLER}
+    return len(found)
+
+
+def test_the_last_addition_is_done_by_the_master_with_the_same_bits(ray_session: Any) -> None:
+    data = np.random.default_rng(3).random(2_000_000)
+    values, done = set(), {operator.add: 0, plus: 0}
+    for _ in range(10):  # how long it takes is to be learnt first, on a busy machine more than once
+        for combine in done:
+            job = map_reduce_job(squares, data, combine, chunk_size=100_000)
+            values.add(job.result())
+            done[combine] += _done_by_the_master(job)
+    assert len(values) == 1
+    assert done[operator.add]
+    assert not done[plus], "the user's own function"
+
+
+def test_an_error_there_is_the_users(ray_session: Any) -> None:
+    @ar.codelet
+    def either(block: Any) -> Any:
+        return "text" if block[0] else 1
+
+    data = np.zeros(400_000)
+    data[300_000:] = 1.0
+    with pytest.raises(TypeError, match="unsupported operand"):
+        map_reduce_job(either, data, operator.add, chunk_size=100_000).result()
+
+
+def test_a_large_value_made_here_goes_to_the_object_store(ray_session: Any) -> None:
+    here = Here()
+    wide = Codelet("wide", functools.partial(np.resize, new_shape=20_000))
+    steps = cloudpickle.dumps((Step("c", "wide", (Ref("a"),), {}),))
+    inline = {"a": Inline(cloudpickle.dumps(np.ones(1)))}
+    payload = Payload(steps, {"wide": cloudpickle.dumps(wide)}, (), inline, ("c", "a"))
+    future, refs = here.run(payload)
+    large, small = future.result(timeout=10).outputs
+    assert (large.size_bytes, large.inline) == (160_000, None)
+    assert small.inline is not None
+    assert ray.get(refs[1]).sum() == 20_000
+    assert refs[2] is None
+    here.close()
