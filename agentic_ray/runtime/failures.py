@@ -37,6 +37,17 @@ NODE_LOST = (
 """Of these, what says that the node is gone. It may be told before the node table says so."""
 
 
+def is_of_an_input(error: BaseException) -> bool:
+    """Whether the failure of a call says that an input of it is gone.
+
+    The death of the call's own process comes bare; wrapped as an error of the call it is that of
+    another, which made an input and was asked by Ray to make it again.
+    """
+    if not isinstance(error, ray_errors.RayTaskError):
+        return isinstance(error, INPUT_LOST)
+    return isinstance(error.cause, (*INPUT_LOST, *SYSTEM))
+
+
 def cause_of(
     error: BaseException,
 ) -> Literal["system", "crash", "pressure", "node_lost"] | None:

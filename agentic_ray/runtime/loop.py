@@ -30,7 +30,7 @@ from agentic_ray.errors import (
 from agentic_ray.graph.task import Bundle
 from agentic_ray.runtime.execute import Inline, Payload, Report
 from agentic_ray.runtime.executors import process_lane, watched_lane
-from agentic_ray.runtime.failures import INPUT_LOST, SYSTEM, cause_of, text_of
+from agentic_ray.runtime.failures import INPUT_LOST, SYSTEM, cause_of, is_of_an_input, text_of
 from agentic_ray.runtime.here import Here, fits_here
 from agentic_ray.runtime.payloads import Resident, make_payload
 from agentic_ray.runtime.run import Run, ValueGone
@@ -501,11 +501,7 @@ class Loop:
             for key in gone:
                 self._handle(ValueLost(time.monotonic(), call.graph_id, key))
             return "input_lost", reason
-        # The executor's own death comes bare; wrapped it is that of another that had an input.
-        wrapped = isinstance(error, ray_errors.RayTaskError)
-        if isinstance(reason, INPUT_LOST) or (
-            wrapped and isinstance(reason, ray_errors.RayActorError)
-        ):
+        if is_of_an_input(error):
             lost_hex = getattr(reason, "object_ref_hex", None)
             large = {key: ref for key, ref in call.inputs.items() if not key.startswith("@")}
             lost = [key for key, ref in large.items() if ref.hex() == lost_hex] or list(large)

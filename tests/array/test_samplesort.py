@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -44,6 +44,7 @@ def _cases(draw: Any) -> tuple[np.ndarray[Any, Any], tuple[int, ...]]:
 
 @settings(max_examples=60, deadline=None)
 @given(_cases(), st.integers(2, 5), st.booleans())
+@example((np.array([0.0] + [-0.0] * 9), (9, 1)), 2, False)
 def test_few_samples_many_ties(case: Any, samples: int, direct: bool) -> None:
     values, lengths = case
     with pytest.MonkeyPatch.context() as patch:
