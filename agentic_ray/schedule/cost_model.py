@@ -106,22 +106,22 @@ class CostModel:
         bool
             Whether predictions may be other than before.
         """
-        return self.observe_size(task.codelet.name, kind, size_of(task), seconds, place)
-
-    def observe_size(
-        self, codelet: str, kind: str, size: float, seconds: float, place: Place | None = None
-    ) -> bool:
-        """Record ``seconds`` for ``size`` units (see `size_of`); what is no time is ignored."""
-        case = (codelet, kind, size, place)
-        settled = self._settled.get(case)
+        codelet, size = task.codelet.name, size_of(task)
+        settled = self._settled.get((codelet, kind, size, place))
         if settled is not None and settled[1]:
             error = abs(settled[0] - seconds)
-            if error < _AS_EXPECTED * seconds:  # it tells nothing new
+            if error < _AS_EXPECTED * seconds:  # it tells nothing new and is only counted
                 settled[1] -= 1
                 self._observations += 1
                 self._predictions += 1
                 self._errors.append(error / seconds)
                 return False
+        return self.observe_size(codelet, kind, size, seconds, place)
+
+    def observe_size(
+        self, codelet: str, kind: str, size: float, seconds: float, place: Place | None = None
+    ) -> bool:
+        """Record ``seconds`` for ``size`` units (see `size_of`); what is no time is ignored."""
         if not (0 <= seconds < math.inf and 0 < size < math.inf):
             return False
         curve = self._curves.get((codelet, kind))
@@ -145,7 +145,7 @@ class CostModel:
             if curve.count > _WELL_KNOWN and known_place:
                 if len(self._settled) >= _MOST_SETTLED:
                     self._settled.clear()
-                self._settled[case] = [math.exp(expected), _SKIPPED]
+                self._settled[codelet, kind, size, place] = [math.exp(expected), _SKIPPED]
         if place is not None and seen_here:
             factor = self._learn_place(kind, place, seen - curve.log_seconds(size))
         elif place is not None and not known_place:

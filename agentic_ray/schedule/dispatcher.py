@@ -204,17 +204,19 @@ class Dispatcher(Recovery):
             ranks = upward_ranks(event.bundles, seconds, self.model.output_transfer_seconds)
         alike: dict[Any, tuple[Lane, Resources, int]] = {}
         records = graph.records
-        home, uses, consumers = graph.home, graph.uses, graph.consumers
+        uses, consumers = graph.uses, graph.consumers
+        orders: dict[tuple[int, float], float] = {}
         for bundle_id, (bundle, rank) in enumerate(
             zip(event.bundles, ranks, strict=True), self.next_bundle_id
         ):
             lane, resources, priority = traits_of(bundle, alike)
-            order = self._order(event.priority + priority, rank, event.time)
+            order = orders.get((priority, rank))
+            if order is None:  # many have the same, then they share the object too
+                order = self._order(event.priority + priority, rank, event.time)
+                orders[priority, rank] = order
             inputs = bundle.inputs
             record = Record(bundle, graph, bundle_id, lane, resources, len(inputs), order)
             records.append(record)
-            for key in bundle.outputs:
-                home[key] = record
             for key in inputs:
                 consumers.setdefault(key, []).append(record)
                 uses[key] = uses.get(key, 0) + 1
@@ -300,7 +302,8 @@ class Dispatcher(Recovery):
                 released.append(key)
                 for consumer in graph.consumers.get(key, ()):
                     consumer.missing += 1
-            producer = graph.home.get(key)
+            # Only where something was lost can there be one to run again.
+            producer = graph.maker(key) if graph.makers is not None else None
             if producer is not None and not producer.running and self._is_spare(producer):
                 producer.done = True
                 pending += producer.bundle.inputs
@@ -459,7 +462,7 @@ class Dispatcher(Recovery):
         pending = [] if graph.over else list(keys)
         while pending:
             key = pending.pop()
-            producer = graph.home.get(key)
+            producer = graph.maker(key)
             if producer is None or key in seen:
                 continue
             seen.add(key)

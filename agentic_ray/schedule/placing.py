@@ -86,7 +86,7 @@ class Placer:
         """Pass on to the view how slow an executor is, as given and as learnt."""
         if executor.healthy:
             learnt = self.model.slowness((executor.node_id, executor.device), executor.kind)
-            self.view.pools[executor.kind].slowness[executor.row] = learnt / executor.speed
+            executor.pool.slowness[executor.row] = learnt / executor.speed
 
     def _offer(self, record: Record) -> None:
         """Put a bundle among the ready ones if it is."""
@@ -181,10 +181,9 @@ class Placer:
 
     def _bring_up_to_date(self) -> None:
         """Let the view take over what has changed of executors."""
-        pools = self.view.pools
         for executor in self._dirty:
             if executor.healthy:
-                pools[executor.kind].update(executor)
+                executor.pool.update(executor)
         self._dirty.clear()
 
     def _window(self) -> list[Record]:
@@ -219,7 +218,7 @@ class Placer:
         slots = sum([pool.slots for pool in pools.values()])
         size = min(
             MAX_WINDOW,
-            max(LEAST_WINDOW, 2 * hungry, slots // 16),
+            max(LEAST_WINDOW, 2 * hungry, slots // 4),
             PLANNED_PER_SLOT * slots - self._planned,
         )
         window: list[Record] = []
@@ -343,8 +342,7 @@ class Placer:
             raised.__cause__ = error
             return raised
         if self._plans_ahead:
-            for placement, executor in zip(placements, places, strict=True):
-                self._plan(by_key[placement.bundle], placement, executor)
+            self._plan(placements, places, by_key)
             moved = bool(placements)
         else:
             moved = self._start_all(placements, places, by_key)
@@ -398,23 +396,33 @@ class Placer:
                         coming[key] = (attempt.executor.node_id, expected, transfer)
         return ahead.Upcoming(tuple(record.bundle for record in left), coming, busy)
 
-    def _plan(self, record: Record, placement: Placement, executor: Executor) -> None:
-        """Keep a bundle for an executor until it has room."""
-        record.plan = placement
-        record.plan_seconds = self._seconds(placement, executor)
-        planned = executor.planned
-        if planned and urgency(record) < urgency(planned[-1]):
-            insort(planned, record, key=urgency)
-        else:
-            planned.append(record)
-        executor.planned_seconds += record.plan_seconds
-        self._planning[executor] = None
-        self._planned += 1
-        if record.order > self._planned_until:
-            self._planned_until = record.order
+    def _plan(
+        self,
+        placements: Sequence[Placement],
+        places: Sequence[Executor],
+        by_key: dict[str, Record],
+    ) -> None:
+        """Keep bundles for executors until these have room."""
+        until = self._planned_until
+        for placement, executor in zip(placements, places, strict=True):
+            record = by_key[placement.bundle]
+            seconds = self._seconds(placement, executor)
+            record.plan = placement
+            record.plan_seconds = seconds
+            planned = executor.planned
+            if planned and urgency(record) < urgency(planned[-1]):
+                insort(planned, record, key=urgency)
+            else:
+                planned.append(record)
+            executor.planned_seconds += seconds
+            if record.order > until:
+                until = record.order
+            self._planning[executor] = self._touched[executor] = None
+            executor.pool.plan(executor)
+        self._planned += len(placements)
+        if until > self._planned_until:
+            self._planned_until = until
             self._maybe_urgent = True
-        self._touched[executor] = None
-        self.view.pools[executor.kind].plan(executor)
 
     def _start_planned(self) -> bool:
         """Start planned bundles where something changed and there is room; whether any moved."""
@@ -444,7 +452,7 @@ class Placer:
                 room = executor.room()
                 moved = True
             if executor.healthy:
-                self.view.pools[executor.kind].update(executor, room)
+                executor.pool.update(executor, room)
                 self._dirty.pop(executor, None)
         return moved
 
@@ -554,6 +562,7 @@ class Placer:
         record.running += 1
         record.queued = False
         now = self.view.now_seconds
+        begins, ends = placement.predicted_start_seconds, placement.predicted_finish_seconds
         predicted = self._seconds(placement, executor)
         executor.sent(now, predicted, resources)
         executor.attempts[key] = None
@@ -566,8 +575,8 @@ class Placer:
             process = self._process_of(record, "cpu")
         begun = None
         if executor.in_flight <= executor.slots:  # it begins when its inputs are there
-            begun = max(now, placement.predicted_start_seconds or now)
-        expected = placement.predicted_finish_seconds or now + predicted
+            begun = begins if begins and begins > now else now
+        expected = ends or now + predicted
         self._attempts[key] = Attempt(
             record, executor, resources, predicted, now, begun, expected, process
         )

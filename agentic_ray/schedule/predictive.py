@@ -17,7 +17,7 @@ from agentic_ray.graph.task import Bundle
 from agentic_ray.schedule.ahead import place_ahead
 from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.placement import Placement
-from agentic_ray.schedule.view import ClusterView, Executor, Pool
+from agentic_ray.schedule.view import ClusterView, Pool
 
 _Times = npt.NDArray[np.float64]
 
@@ -71,14 +71,17 @@ class _Option:
     picky: bool
     reason: str
 
-    def give(self, row: int, finish: float) -> tuple[Executor, float]:
-        """Note that a bundle goes to a device, to end at ``finish``; the device and its begin."""
+    def give(self, bundle: Bundle, row: int, finish: float) -> Placement:
+        """Let a device have a bundle that it will have finished then."""
         executor = self.pool.executors[row]
         own = self.own.item(row)
         begin = finish - own
-        free = max(self.available.item(row), begin)
-        self.available[row] = free + own / executor.slots
-        return executor, begin
+        free = self.available.item(row)
+        self.available[row] = (free if free > begin else begin) + own / executor.slots
+        node_id, device = executor.place
+        if self.known:
+            return Placement(bundle.key, node_id, device, begin, finish, self.reason)
+        return Placement(bundle.key, node_id, device, None, None, self.reason)
 
 
 _Choice = tuple[float, _Option, int]
@@ -101,6 +104,7 @@ class _Round:
         alike: dict[object, list[_Option]] = {}
         fronts: dict[object, _Front] = {}
         placements: list[Placement] = []
+        several = len(ready) > 1
         for bundle in ready:
             traits = _traits(bundle)
             options = alike.get(traits)
@@ -108,24 +112,18 @@ class _Round:
                 options = alike[traits] = self._options(bundle)
             if not options:
                 continue
-            chosen = None
-            if not bundle.inputs and len(ready) > 1:
+            if not bundle.inputs and several:
                 front = fronts.get(traits)
                 if front is None:
                     front = fronts[traits] = _Front(options, bundle, len(ready))
-                chosen = front.first()
-            if chosen is None:
-                chosen = self._earliest(options, bundle)
-            if chosen is None:
-                continue
-            finish, option, row = chosen
-            executor, begin = option.give(row, finish)
-            node_id, device = executor.place
-            placements.append(
-                Placement(bundle.key, node_id, device, begin, finish, option.reason)
-                if option.known
-                else Placement(bundle.key, node_id, device, None, None, option.reason)
-            )
+                placement = front.give(bundle)
+                if placement is not None:
+                    placements.append(placement)
+                    continue
+            chosen = self._earliest(options, bundle)
+            if chosen is not None:
+                finish, option, row = chosen
+                placements.append(option.give(bundle, row, finish))
         return placements
 
     def _options(self, bundle: Bundle) -> list[_Option]:
@@ -266,8 +264,8 @@ class _Front:
             ]
         heapq.heapify(self._heap)
 
-    def first(self) -> _Choice | None:
-        """The device that finishes first; None if none suits."""
+    def give(self, bundle: Bundle) -> Placement | None:
+        """Let the device that finishes first have a bundle; None if none suits."""
         heap = self._heap
         while heap:
             time, number, row = heap[0]
@@ -276,7 +274,7 @@ class _Front:
             if finish == math.inf:
                 return None
             if finish <= time:
-                return finish, option, row
+                return option.give(bundle, row, finish)
             heapq.heapreplace(heap, (finish, number, row))  # it got work since
         return None
 

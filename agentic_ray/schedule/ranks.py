@@ -40,7 +40,8 @@ def upward_ranks(
             below = max((after.pop(key, 0.0) for key in bundle.outputs), default=0.0)
             if below:
                 below += transfer_seconds(bundle)
-        rank = ranks[i] = seconds(bundle) + below
+        own = seconds(bundle)
+        rank = ranks[i] = own + below if below else own
         for key in bundle.inputs:
             if rank > after.get(key, 0.0):
                 after[key] = rank

@@ -95,13 +95,14 @@ class Record:
 class Graph:
     """A graph's state: its bundles, who makes and who takes each value, and which values there
     are. ``sequence`` are its bundles, most urgent first, if it is small enough to be planned whole.
+    ``makers`` are looked up only once values were lost, None until then.
     """
 
     graph_id: str
     outputs: frozenset[str]
     priority: int
     records: list[Record] = field(default_factory=list)
-    home: dict[str, Record] = field(default_factory=dict)
+    makers: dict[str, Record] | None = None
     consumers: dict[str, list[Record]] = field(default_factory=dict)
     uses: dict[str, int] = field(default_factory=dict)
     values: dict[str, ValueInfo] = field(default_factory=dict)
@@ -109,6 +110,12 @@ class Graph:
     outputs_missing: int = 0
     finished: bool = False
     over: bool = False
+
+    def maker(self, key: str) -> Record | None:
+        """The bundle that makes a value; None if none of this graph does."""
+        if self.makers is None:
+            self.makers = {key: record for record in self.records for key in record.bundle.outputs}
+        return self.makers.get(key)
 
 
 @dataclass(slots=True, eq=False)

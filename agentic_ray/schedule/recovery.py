@@ -98,8 +98,7 @@ class Recovery(Speculator):
                 graph.uses[key] = graph.uses.get(key, 0) + 1
                 graph.consumers.setdefault(key, []).append(half)
                 half.missing += key not in graph.values
-        for key in first.bundle.outputs:
-            graph.home[key] = first
+        graph.makers = None
         ids = (record.bundle_id, record.bundle, first.bundle_id, first.bundle)
         self._commands.append(Split(graph.graph_id, *ids))
         self._offer(record)

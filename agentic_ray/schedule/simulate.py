@@ -210,6 +210,7 @@ def simulate(
 
 @dataclass(slots=True)
 class _Call:
+    device: _Device
     bundle_id: int
     attempt: int
     bundle: Bundle
@@ -217,6 +218,7 @@ class _Call:
     arrival: float
     transfers: tuple[Transfer, ...] = ()
     began: float = 0.0
+    seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -254,7 +256,10 @@ class _Run:
                 transfer_latency_seconds=cluster.latency_seconds,
             )
         self.dispatcher = Dispatcher(policy, model or CostModel(calibration))
-        self._agenda: list[tuple[float, int, Any]] = []
+        # What is to happen when. The things themselves are kept apart, so that the collector need
+        # not look at the times of all.
+        self._agenda: list[tuple[float, int]] = []
+        self._due: dict[int, _Call | SimNode | NodeLost] = {}
         self._sequence = 0
         self._now = 0.0
         self._deciding = 0.0
@@ -289,7 +294,7 @@ class _Run:
             Bundle(t.key, (t,), t.dependencies, (t.key,) if t.key in uses else ()) for t in graph
         )
         while self._agenda and self._agenda[0][0] <= 0:
-            self._happen(heapq.heappop(self._agenda)[2])
+            self._happen()
         self._send(GraphSubmitted(0.0, "g", bundles, graph.outputs))
         while self._finished_at is None:
             wakeup = self.dispatcher.next_wakeup_seconds
@@ -297,9 +302,7 @@ class _Run:
                 self._now = max(self._now, wakeup)
                 self._send(Tick(self._now))
             elif self._agenda:
-                time, _, what = heapq.heappop(self._agenda)
-                self._now = time
-                self._happen(what)
+                self._happen()
             else:
                 raise InvalidArgumentError("no node is left and none comes: the run cannot end")
         if self._error is not None:
@@ -329,13 +332,18 @@ class _Run:
 
     # --- what happens ------------------------------------------------------------------
 
-    def _at(self, time: float, what: Any) -> None:
+    def _at(self, time: float, what: _Call | SimNode | NodeLost) -> None:
         self._sequence += 1
-        heapq.heappush(self._agenda, (time, self._sequence, what))
+        self._due[self._sequence] = what
+        heapq.heappush(self._agenda, (time, self._sequence))
 
-    def _happen(self, what: Any) -> None:
-        if isinstance(what, tuple):
-            self._ended(*what)
+    def _happen(self) -> None:
+        """Let the next thing happen: a call ends, a node comes or goes."""
+        time, number = heapq.heappop(self._agenda)
+        self._now = max(self._now, time)
+        what = self._due.pop(number)
+        if isinstance(what, _Call):
+            self._ended(what)
         elif isinstance(what, SimNode):
             self._node_up(what)
         else:
@@ -389,7 +397,7 @@ class _Run:
                 if self._costs == "learnt":
                     transfers.append(Transfer(self._homes[key], place.node_id, size, seconds))
         ids = (command.bundle_id, command.attempt)
-        call = _Call(*ids, command.bundle, self._now, arrival, tuple(transfers))
+        call = _Call(device, *ids, command.bundle, self._now, arrival, tuple(transfers))
         device.waiting.append(call)
         self._begin(device)
 
@@ -404,9 +412,11 @@ class _Run:
             seconds *= self._factors.get(task.key, 1.0)
             if call.began >= device.node.slow_from_seconds:
                 seconds *= device.node.slow_factor
-            self._at(call.began + seconds, (device, call, seconds))
+            call.seconds = seconds
+            self._at(call.began + seconds, call)
 
-    def _ended(self, device: _Device, call: _Call, seconds: float) -> None:
+    def _ended(self, call: _Call) -> None:
+        device, seconds = call.device, call.seconds
         if not device.alive:
             return
         device.free += 1

@@ -46,8 +46,8 @@ class Executor:
     ``backlog_seconds`` is the predicted work in flight, divided by nothing; ``speed`` is the
     device's speed relative to the cost model's reference. ``planned`` are bundles that a policy
     placed here and that have not been sent, most urgent first; ``attempts`` are those that have, in
-    that order. A ``silent`` one is on a node that
-    has stopped reporting and gets nothing new.
+    that order. A ``silent`` one is on a node that has stopped reporting and gets nothing new.
+    ``place`` is its node and device; ``pool``, which the view sets, those of its kind.
     """
 
     node_id: str
@@ -71,6 +71,7 @@ class Executor:
     planned_seconds: float = 0.0
     attempts: dict[tuple[int, int], None] = field(default_factory=dict)
     place: tuple[str, str] = field(init=False)
+    pool: Pool = field(init=False)
 
     def __post_init__(self) -> None:
         self.place = (self.node_id, self.device)
@@ -125,6 +126,14 @@ class Executor:
         self.memory_in_flight_bytes += sign * memory_bytes
         if width > 1:
             self.wide += sign * width
+
+    @property
+    def available_at(self) -> float:
+        """When a slot is free after all that was sent and planned; infinite if silent."""
+        if self.silent:
+            return math.inf
+        ahead = self.planned_seconds / self.slots if self.planned else 0.0
+        return self.free_at_seconds + ahead
 
     @property
     def load(self) -> float:
@@ -193,18 +202,20 @@ class Pool:
 
     def __init__(self) -> None:
         self.executors: list[Executor] = []
-        self.available: npt.NDArray[np.float64] = np.empty(0)
         self.slowness: npt.NDArray[np.float64] = np.empty(0)
         self.hungry: dict[Executor, None] = {}
         self.open: dict[Executor, None] = {}
         self.slots = 0
+        self._available: npt.NDArray[np.float64] = np.empty(0)
+        self._changed: dict[Executor, None] = {}
         self._rooms: dict[Executor, tuple[int, int, int]] = {}
         self._room = [0, 0]
 
     def add(self, executor: Executor) -> None:
         executor.row = len(self.executors)
+        executor.pool = self
         self.executors.append(executor)
-        self.available = np.append(self.available, 0.0)
+        self._available = np.append(self._available, 0.0)
         self.slowness = np.append(self.slowness, 1.0)
         self._rooms[executor] = (0, 0, 0)
 
@@ -212,11 +223,12 @@ class Pool:
         last = self.executors.pop()
         if last is not executor:
             self.executors[executor.row] = last
-            self.available[executor.row] = self.available[last.row]
+            self._available[executor.row] = self._available[last.row]
             self.slowness[executor.row] = self.slowness[last.row]
             last.row = executor.row
-        self.available = self.available[:-1].copy()
+        self._available = self._available[:-1].copy()
         self.slowness = self.slowness[:-1].copy()
+        self._changed.pop(executor, None)
         plain, opaque, slots = self._rooms.pop(executor)
         self._room[0] -= plain
         self._room[1] -= opaque
@@ -225,9 +237,18 @@ class Pool:
         self.open.pop(executor, None)
 
     @property
+    def available(self) -> npt.NDArray[np.float64]:
+        """See above. Brought up to date when it is asked for, which is not at every event."""
+        if self._changed:
+            rows = [executor.row for executor in self._changed]
+            self._available[rows] = [executor.available_at for executor in self._changed]
+            self._changed.clear()
+        return self._available
+
+    @property
     def usable(self) -> bool:
         """Whether one of them at least is not silent."""
-        return bool(np.isfinite(self.available).any())
+        return any(not executor.silent for executor in self.executors)
 
     def room(self, opaque: bool) -> int:
         """How many more bundles its executors take together."""
@@ -253,15 +274,12 @@ class Pool:
             self.hungry[executor] = None
         elif executor in self.hungry:
             del self.hungry[executor]
-        self.plan(executor)
+        self._changed[executor] = None
 
     def plan(self, executor: Executor) -> None:
-        """Take over what is planned for an executor, and how long what was sent takes."""
-        when = executor.free_at_seconds
-        if executor.planned:
-            when += executor.planned_seconds / executor.slots
-            self.hungry.pop(executor, None)
-        self.available[executor.row] = np.inf if executor.silent else when
+        """Take over that something more is planned for an executor."""
+        self.hungry.pop(executor, None)
+        self._changed[executor] = None
 
 
 @dataclass(slots=True)
@@ -333,11 +351,11 @@ class ClusterView:
 
     def slowness(self, executor: Executor) -> float:
         """Seconds there for a second of the cost model's reference device."""
-        return float(self.pools[executor.kind].slowness[executor.row])
+        return executor.pool.slowness.item(executor.row)
 
     def update(self, executor: Executor) -> None:
         """Take over what has changed of an executor that is here."""
-        self.pools[executor.kind].update(executor)
+        executor.pool.update(executor)
 
     def kinds_for(self, bundle: Bundle) -> tuple[str, ...]:
         """Device kinds to place ``bundle`` on, best first: what is tagged gpu goes to a CPU only
