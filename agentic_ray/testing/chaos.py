@@ -20,6 +20,7 @@ from agentic_ray.runtime.processes import RayProcess, processes_of, session_name
 _logger = logging.getLogger("agentic_ray")
 
 Kind = Literal["worker", "executor", "node", "master"]
+_REAP_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,11 @@ class Chaos:
 
 
 def _kill(chosen: RayProcess) -> bool:
-    """SIGKILL; False if the process has ended, though its number may be another's by now."""
+    """SIGKILL; False if the process has ended, though its number may be another's by now.
+
+    A raylet that this process has started would stay as a zombie until it is waited for, and its
+    workers, which ask the system whether it is there, would live on.
+    """
     try:
         process = psutil.Process(chosen.pid)
         if process.create_time() != chosen.started_at or process.status() == "zombie":
@@ -196,4 +201,9 @@ def _kill(chosen: RayProcess) -> bool:
         process.kill()
     except psutil.NoSuchProcess:
         return False
+    if chosen.role == "node":
+        try:
+            process.wait(_REAP_SECONDS)
+        except psutil.TimeoutExpired:
+            pass  # another process started it, and does not wait for it
     return True
