@@ -53,6 +53,8 @@ class Links:
             odd.pop(destination, None)
         else:
             odd[destination] = rate
+        if not odd:
+            del self._odd[source]
 
     def bytes_per_second(self, source: str, destination: str = _ANY) -> float | None:
         """The rate expected from ``source``, None before any transfer was seen."""
@@ -62,6 +64,11 @@ class Links:
         if odd and destination in odd:
             return odd[destination]
         return self._rates.get(source) or self._rates[_ANY]
+
+    @property
+    def any_odd(self) -> bool:
+        """Whether any source has links unlike its others."""
+        return bool(self._odd)
 
     def odd(self, source: str) -> Iterable[str]:
         """The nodes to which ``source`` sends much quicker or slower than to others."""
@@ -74,3 +81,4 @@ class Links:
             known.pop(node_id, None)
         for odd in self._odd.values():
             odd.pop(node_id, None)
+        self._odd = {source: odd for source, odd in self._odd.items() if odd}

@@ -9,6 +9,7 @@ import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -98,32 +99,31 @@ class _Round:
         self._available = {
             kind: np.maximum(pool.available, now) for kind, pool in cluster.pools.items()
         }
-        self._moves: dict[str, tuple[str, float] | None] = {}
+        self._moves: dict[str, tuple[str, float]] = {}
 
     def place(self, ready: Sequence[Bundle]) -> list[Placement]:
-        alike: dict[object, list[_Option]] = {}
+        known: dict[object, list[_Option]] = {}
         fronts: dict[object, _Front] = {}
         placements: list[Placement] = []
-        several = len(ready) > 1
-        for bundle in ready:
-            traits = _traits(bundle)
-            options = alike.get(traits)
+        for traits, run in groupby(ready, _traits):
+            alike = list(run)
+            options = known.get(traits)
             if options is None:
-                options = alike[traits] = self._options(bundle)
+                options = known[traits] = self._options(alike[0])
             if not options:
                 continue
-            if not bundle.inputs and several:
+            if len(ready) > 1 and not alike[0].inputs:
                 front = fronts.get(traits)
                 if front is None:
-                    front = fronts[traits] = _Front(options, bundle, len(ready))
-                placement = front.give(bundle)
-                if placement is not None:
-                    placements.append(placement)
-                    continue
-            chosen = self._earliest(options, bundle)
-            if chosen is not None:
-                finish, option, row = chosen
-                placements.append(option.give(bundle, row, finish))
+                    front = fronts[traits] = _Front(options, alike[0], len(ready))
+                placed = front.spread(alike)
+                placements += placed
+                alike = alike[len(placed) :]
+            for bundle in alike:
+                chosen = self._earliest(options, bundle)
+                if chosen is not None:
+                    finish, option, row = chosen
+                    placements.append(option.give(bundle, row, finish))
         return placements
 
     def _options(self, bundle: Bundle) -> list[_Option]:
@@ -161,17 +161,21 @@ class _Round:
 
     def _earliest(self, options: Sequence[_Option], bundle: Bundle) -> _Choice | None:
         """Where ``bundle`` is predicted to be finished first; None if no device can be used now."""
-        arrivals = self._arrivals(bundle)
-        far = arrivals.pop("", self._now)
+        far, otherwise = self._arrivals(bundle)
+        exceptions = [
+            (executor, arrival)
+            for node_id, arrival in otherwise.items()
+            for executor in self._cluster.rows.get(node_id, ())
+        ]
         best: _Choice | None = None
         for option in options:
             finish = np.maximum(option.available, far)
-            for node_id, arrival in arrivals.items():
-                for executor in self._cluster.rows.get(node_id, ()):
-                    if executor.kind == option.kind:
-                        row = executor.row
-                        finish[row] = max(option.available.item(row), arrival)
             finish += option.own
+            for executor, arrival in exceptions:
+                if executor.pool is option.pool:
+                    row = executor.row
+                    begin = max(option.available.item(row), arrival)
+                    finish[row] = begin + option.own.item(row)
             row = int(finish.argmin())
             end = finish.item(row)
             while option.picky and end < math.inf and not _suits(option, row, bundle):
@@ -189,37 +193,44 @@ class _Round:
         end = finish.item(row)
         return (end, option, row) if end < math.inf else None
 
-    def _arrivals(self, bundle: Bundle) -> dict[str, float]:
-        """When all inputs can be at a node: by node for those that hold some, and "" for the
-        others.
+    def _arrivals(self, bundle: Bundle) -> tuple[float, dict[str, float]]:
+        """When all inputs can be at a node, and the nodes where that is otherwise.
 
-        Transfers of several values run side by side. Empty if nothing has to be moved.
+        Transfers of several values run side by side, so only the node that holds the last to
+        arrive has all sooner than others.
         """
-        moves = [move for key in bundle.inputs if (move := self._move(key)) is not None]
-        if not moves:
-            return {}
-        arrivals = {"": max([arrival for _, arrival in moves])}
-        for node_id, _ in moves:
-            if node_id not in arrivals:
-                others = [arrival for other, arrival in moves if other != node_id]
-                arrivals[node_id] = max(others) if others else self._now
-        for at, _ in moves:
-            for node_id in self._model.links.odd(at):
-                arrivals[node_id] = self._arrival_by_odd_links(bundle, node_id)
-        return arrivals
+        now = self._now
+        far = near = now
+        holder = ""
+        moves = [
+            self._moves[key] if key in self._moves else self._move(key) for key in bundle.inputs
+        ]
+        for node_id, arrival in moves:
+            if arrival > far:
+                if node_id != holder:
+                    holder, near = node_id, far
+                far = arrival
+            elif arrival > near and node_id != holder:
+                near = arrival
+        otherwise = {holder: near} if near < far else {}
+        links = self._model.links
+        if links.any_odd:
+            for node_id, _ in moves:
+                for odd in links.odd(node_id):
+                    otherwise[odd] = self._arrival_by_odd_links(bundle, odd)
+        return far, otherwise
 
-    def _move(self, key: str) -> tuple[str, float] | None:
-        """The node that holds a value, and when it can be at others; None if it is in the caller's
-        memory or of no account."""
-        if key not in self._moves:
-            info = self._cluster.values.get(key)
-            found = None
-            if info is not None and info.node_id is not None:
-                sent = self._now if info.sent_seconds is None else info.sent_seconds
-                seconds = self._model.transfer_seconds(info.size_bytes, info.node_id)
-                found = (info.node_id, sent + seconds)
-            self._moves[key] = found
-        return self._moves[key]
+    def _move(self, key: str) -> tuple[str, float]:
+        """The node that holds a value, and when it can be at others: at once, and no node, if it
+        is in the caller's memory."""
+        info = self._cluster.values.get(key)
+        found = ("", self._now)
+        if info is not None and info.node_id is not None:
+            sent = self._now if info.sent_seconds is None else info.sent_seconds
+            seconds = self._model.transfer_seconds(info.size_bytes, info.node_id)
+            found = (info.node_id, sent + seconds)
+        self._moves[key] = found
+        return found
 
     def _arrival_by_odd_links(self, bundle: Bundle, node_id: str) -> float:
         """When all inputs can be at a node to which some holder sends otherwise than to others."""
@@ -235,11 +246,11 @@ class _Round:
 
 
 def _traits(bundle: Bundle) -> object:
-    """What decides the costs of a bundle, as long as the bundle lives."""
-    task = bundle.tasks[0]
+    """What decides the costs of a bundle, as long as the bundle lives, and if it needs inputs."""
     if len(bundle.tasks) > 1:
         return bundle.key
-    return id(task.codelet), id(task.resources), task.tag, id(task.cost)
+    task = bundle.tasks[0]
+    return id(task.codelet), id(task.resources), task.tag, id(task.cost), not bundle.inputs
 
 
 class _Front:
@@ -264,19 +275,22 @@ class _Front:
             ]
         heapq.heapify(self._heap)
 
-    def give(self, bundle: Bundle) -> Placement | None:
-        """Let the device that finishes first have a bundle; None if none suits."""
-        heap = self._heap
-        while heap:
+    def spread(self, bundles: Sequence[Bundle]) -> list[Placement]:
+        """Let the device that finishes first have each of them, as long as one suits."""
+        heap, options = self._heap, self._options
+        placements: list[Placement] = []
+        while heap and len(placements) < len(bundles):
             time, number, row = heap[0]
-            option = self._options[number]
-            finish = option.available.item(row) + option.own.item(row)
+            option = options[number]
+            own = option.own.item(row)
+            finish = option.available.item(row) + own
             if finish == math.inf:
-                return None
+                break
             if finish <= time:
-                return option.give(bundle, row, finish)
-            heapq.heapreplace(heap, (finish, number, row))  # it got work since
-        return None
+                placements.append(option.give(bundles[len(placements)], row, finish))
+                finish = option.available.item(row) + own
+            heapq.heapreplace(heap, (finish, number, row))
+        return placements
 
 
 def _suits(option: _Option, row: int, bundle: Bundle) -> bool:
