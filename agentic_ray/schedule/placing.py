@@ -446,6 +446,7 @@ class Placer:
                     del self._planning[executor]
                 self._planned -= 1
                 record.plan = None
+                record.plan_seconds = 0.0
                 record.queued = False
                 if not stale and not record.running:
                     self._offer(record)  # it is to run on a CPU instead
@@ -563,7 +564,10 @@ class Placer:
         record.queued = False
         now = self.view.now_seconds
         begins, ends = placement.predicted_start_seconds, placement.predicted_finish_seconds
-        predicted = self._seconds(placement, executor)
+        if begins is None or ends is None:
+            predicted = self._seconds(placement, executor)
+        else:
+            predicted = ends - begins
         executor.sent(now, predicted, resources)
         executor.attempts[key] = None
         self._dirty[executor] = None
