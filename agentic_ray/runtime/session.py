@@ -33,9 +33,9 @@ from agentic_ray.runtime.nodes import Nodes
 from agentic_ray.runtime.run import Run
 from agentic_ray.runtime.scope import current_scope
 from agentic_ray.runtime.values import CodeletTable
+from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.dispatcher import Dispatcher, RetryRules, SpeculationRules
-from agentic_ray.schedule.placement import Policy
 from agentic_ray.schedule.policies import get_policy
 from agentic_ray.telemetry.state import ClusterState
 

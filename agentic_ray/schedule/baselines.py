@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agentic_ray.graph.task import Bundle
+from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CostModel
-from agentic_ray.schedule.placement import Placement, Policy
+from agentic_ray.schedule.placement import Placement
 from agentic_ray.schedule.view import ClusterView, Executor
 
 

@@ -19,6 +19,7 @@ from agentic_ray.errors import (
 )
 from agentic_ray.graph.task import Bundle, Resources
 from agentic_ray.schedule.ahead import MOST_BUNDLES, best_ranks
+from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.events import (
     BundleFailed,
@@ -43,7 +44,6 @@ from agentic_ray.schedule.events import (
     ValueInfo,
     ValueLost,
 )
-from agentic_ray.schedule.placement import Policy
 from agentic_ray.schedule.poison import can_be_watched
 from agentic_ray.schedule.ranks import mean_seconds, upward_ranks
 from agentic_ray.schedule.records import (

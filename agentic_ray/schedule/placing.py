@@ -14,9 +14,10 @@ from agentic_ray.errors import PolicyError
 from agentic_ray.graph.task import Bundle, Resources
 from agentic_ray.schedule import ahead
 from agentic_ray.schedule.admission import Fit, admit, can_split, fit, working_set_bytes
+from agentic_ray.schedule.contract import Policy, check_placements
 from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.events import Command, Process, RequestResources, Start, ValueInfo
-from agentic_ray.schedule.placement import Placement, Policy, check_placements
+from agentic_ray.schedule.placement import Placement
 from agentic_ray.schedule.ready import ReadyQueue
 from agentic_ray.schedule.records import Attempt, Graph, Lane, Record, urgency
 from agentic_ray.schedule.view import LONG_SECONDS, ClusterView, Executor

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.graph.task import Bundle
-from agentic_ray.schedule.placement import Placement, Policy
+from agentic_ray.schedule.contract import Policy
+from agentic_ray.schedule.placement import Placement
 from agentic_ray.schedule.predictive import Predictive
 
 if TYPE_CHECKING:

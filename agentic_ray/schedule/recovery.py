@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.events import Process, Split
-from agentic_ray.schedule.placement import Policy
 from agentic_ray.schedule.poison import judge, process_of
 from agentic_ray.schedule.pressure import Pressure, halves
 from agentic_ray.schedule.records import Attempt, Record, RetryRules

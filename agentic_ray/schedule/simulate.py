@@ -19,6 +19,7 @@ from agentic_ray.graph.task import Bundle, Task
 from agentic_ray.schedule.baselines import baseline
 from agentic_ray.schedule.bounds import imbalance, lower_bound_seconds
 from agentic_ray.schedule.calibration import Calibration
+from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CostModel, size_of
 from agentic_ray.schedule.dispatcher import Dispatcher
 from agentic_ray.schedule.events import (
@@ -36,7 +37,6 @@ from agentic_ray.schedule.events import (
     Transfer,
     ValueInfo,
 )
-from agentic_ray.schedule.placement import Policy
 from agentic_ray.schedule.policies import get_policy
 from agentic_ray.schedule.workloads import BYTES_PER_SECOND, Workload, get_workload
 from agentic_ray.telemetry.state import NodeState

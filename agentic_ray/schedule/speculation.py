@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from agentic_ray.schedule.admission import Fit, fit, working_set_bytes
+from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CostModel, Prediction
-from agentic_ray.schedule.placement import Placement, Policy
+from agentic_ray.schedule.placement import Placement
 from agentic_ray.schedule.placing import Placer
 from agentic_ray.schedule.records import Attempt, Record
 from agentic_ray.schedule.view import Executor
