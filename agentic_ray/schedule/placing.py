@@ -101,13 +101,13 @@ class Placer:
     def _offer_all(self, records: Iterable[Record]) -> None:
         """The same for very many new ones."""
         self._maybe_urgent = True
-        by_lane: dict[int, list[Record]] = {}
+        by_lane: dict[Lane, list[Record]] = {}
         for record in records:
             if not record.missing:
                 record.queued = True
-                by_lane.setdefault(id(record.lane), []).append(record)
-        for alike in by_lane.values():
-            self._queue(alike[0].lane).extend(alike)
+                by_lane.setdefault(record.lane, []).append(record)
+        for lane, alike in by_lane.items():
+            self._queue(lane).extend(alike)
 
     def _queue(self, lane: Lane) -> ReadyQueue:
         queue = self._ready.get(lane)
