@@ -1,12 +1,14 @@
 """Last steps of a reduction, done in the master's process: sending them would cost far more.
 
 Only steps of this package, NumPy and the standard library over small values: code of the user's
-could crash or block the process that all others depend on.
+could crash or block the process that all others depend on. Nothing that calls BLAS or LAPACK, which
+use more threads here than on an executor and may round otherwise.
 """
 
 from __future__ import annotations
 
 import functools
+import operator
 import os
 import queue
 import threading
@@ -15,15 +17,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
+import numpy as np
 import ray
 
 from agentic_ray.graph.task import Bundle
-from agentic_ray.runtime.execute import INLINE_BYTES, Payload, Report, run_payload
+from agentic_ray.runtime.execute import Payload, Report, run_payload
 from agentic_ray.schedule.placement import Placement
 
 MOST_SECONDS = 5e-4
 """What is predicted to take longer is sent to an executor."""
-_LIBRARIES = frozenset({"agentic_ray", "numpy", "operator", "_operator", "math"})
+MOST_BYTES = 512 * 1024
+_PRODUCTS = (operator.matmul, operator.imatmul)
 
 
 def fits_here(bundle: Bundle, placement: Placement, payload: Payload) -> bool:
@@ -33,7 +37,7 @@ def fits_here(bundle: Bundle, placement: Placement, payload: Payload) -> bool:
         return False
     if payload.inputs or not payload.inline:
         return False
-    if sum(len(inline.data) for inline in payload.inline.values()) > INLINE_BYTES:
+    if sum(len(inline.data) for inline in payload.inline.values()) > MOST_BYTES:
         return False
     return all(
         not task.codelet.opaque
@@ -45,10 +49,19 @@ def fits_here(bundle: Bundle, placement: Placement, payload: Payload) -> bool:
 
 
 def is_of_libraries(function: Any) -> bool:
-    """Whether a function, and every function that it holds, comes with one of the libraries."""
+    """Whether a function, and every function that it holds, comes with one of the libraries and
+    gives the same bits however many threads BLAS has."""
+    if isinstance(function, np.ufunc):
+        return function.signature is None  # the others are products
+    if isinstance(function, type) and issubclass(function, np.generic):
+        return True
     if not isinstance(function, functools.partial):
         module = getattr(function, "__module__", None) or type(function).__module__
-        if module.partition(".")[0] not in _LIBRARIES:
+        package, _, rest = module.partition(".")
+        if package == "agentic_ray":
+            if rest.startswith("array.linalg"):
+                return False
+        elif package not in ("operator", "_operator", "math") or function in _PRODUCTS:
             return False
     return all(map(is_of_libraries, _callables(_held(function))))
 

@@ -14,6 +14,8 @@ import ray
 from ray import cloudpickle
 
 import agentic_ray as ar
+from agentic_ray.array.core.program import Call
+from agentic_ray.array.linalg.tall import _stacked_qr
 from agentic_ray.graph.reduce import Fold
 from agentic_ray.graph.task import Bundle, Codelet, Ref, Task
 from agentic_ray.mapreduce.job import map_reduce_job
@@ -44,7 +46,10 @@ def test_functions_of_libraries(function: Any) -> None:
 
 @pytest.mark.parametrize(
     "function",
-    [own, lambda a, b: a, Optional(own), Fold(own), functools.partial(own, 1), os._exit],
+    [
+        *(own, lambda a, b: a, Optional(own), Fold(own), functools.partial(own, 1), os._exit),
+        *(np.matmul, operator.matmul, np.dot, Call(_stacked_qr, ())),
+    ],
 )
 def test_functions_of_others(function: Any) -> None:
     assert not is_of_libraries(function)
@@ -70,7 +75,7 @@ def test_only_quick_steps_of_libraries_on_small_values_fit() -> None:
     assert not fits_here(add, _placement(1.0), _payload())
     assert not fits_here(add, _placement(None), _payload())
     assert not fits_here(add, _placement(device="GPU-0"), _payload())
-    assert not fits_here(add, _placement(), _payload(5000)), "80 kB in all"
+    assert not fits_here(add, _placement(), _payload(50_000)), "800 kB in all"
     assert not fits_here(add, _placement(), _payload(a="large")), "one is in the object store"
     assert not fits_here(_bundle(Codelet("add", own)), _placement(), _payload())
     assert not fits_here(_bundle(Codelet("f", operator.add), [own]), _placement(), _payload())
