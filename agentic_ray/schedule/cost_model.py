@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 from statistics import median
 
@@ -137,7 +137,7 @@ class CostModel:
             places = self._places.setdefault(kind, {})
             known = places.get(place)
             known_place = known is not None
-            factor = known.median if known is not None else self._usual_factor(kind)
+            factor = self._usual_factor(kind) if known is None else _factor(places, known)
         if curve.count:
             expected = curve.log_seconds(size) + factor
             self._predictions += 1
@@ -168,10 +168,10 @@ class CostModel:
         if known is None:
             known = places[place] = RunningMedian()
         elif len(places) == 1:
-            return known.median  # the only device there is is the reference
+            return 0.0
         known.add(residual)
         self._usual.setdefault(kind, RunningMedian()).add(residual)
-        return known.median
+        return _factor(places, known)
 
     def observe_bytes(self, codelet: str, size_bytes: float) -> None:
         """Record the size of a value that ``codelet`` made."""
@@ -241,9 +241,10 @@ class CostModel:
 
     def slowness(self, place: Place, kind: str) -> float:
         """Seconds on this device for a second on the reference device; usual if never seen."""
-        known = self._places.get(kind, {}).get(place)
+        places = self._places.get(kind, {})
+        known = places.get(place)
         if known is not None:
-            return math.exp(known.median)
+            return math.exp(_factor(places, known))
         return math.exp(self._usual_factor(kind))
 
     def transfer_seconds(self, size_bytes: float, source: str = "", destination: str = "") -> float:
@@ -299,6 +300,12 @@ class CostModel:
                     curve.add(size, log_of(seconds))
             if not curve.classes:
                 del self._curves[one.codelet, one.kind]
+
+
+def _factor(places: Sized, known: RunningMedian) -> float:
+    """Logarithm of how slow one of ``places`` is. The only one is the reference: what it was off
+    by when compared with earlier sessions may have been one slow start."""
+    return known.median if len(places) > 1 else 0.0
 
 
 WINDOW_OF_BYTES = 16

@@ -13,6 +13,7 @@ from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.graph import Bundle, Codelet, CostHint, Task
 from agentic_ray.schedule import CostModel
 from agentic_ray.schedule.calibration import Calibration
+from agentic_ray.schedule.cost_model import Knowledge
 from agentic_ray.schedule.curves import WINDOW, Curve, RunningMedian
 
 
@@ -171,6 +172,18 @@ def test_the_only_device_is_the_reference() -> None:
 
 
 # --- error report --------------------------------------------------------------------------
+
+
+def test_one_slow_start_does_not_make_the_only_device_slow_for_good() -> None:
+    kept: list[Knowledge] = []
+    for _ in range(5):  # sessions, each of which learns from those before
+        model = CostModel()
+        model.learn(kept)
+        for seen in (100.0, *[1.0] * WINDOW):
+            model.observe(Task.of(BOTH, key="a"), "cpu", seen, ("node", "cpu"))
+        kept = model.knowledge()
+        assert model.slowness(("node", "cpu"), "cpu") == 1.0
+        assert seconds(model, 1, codelet="both") == pytest.approx(1.0)
 
 
 def test_the_error_report_compares_each_prediction_with_what_came() -> None:
