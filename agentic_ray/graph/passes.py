@@ -72,7 +72,7 @@ def bundle(
         joins = (
             bool(groups)
             and len(groups[-1]) < max_tasks
-            and work + predicted / 2 <= target_seconds  # nearer to it than without the task
+            and work + predicted <= target_seconds
             and _alike(groups[-1][0], task)
             and (all(key in waits_for for key in outside) if task.dependencies else not waits_for)
         )

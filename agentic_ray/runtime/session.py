@@ -52,6 +52,10 @@ SHORTEST_BUNDLE_OVERHEADS = 16.0
 of one bundle is hidden behind the work of the one before it on the same executor, but where the
 master has no CPU of its own it takes that work's.)"""
 
+EVEN = 1.1
+"""One bundle a slot may be so much longer than a fair share: chunks come in powers of two, and what
+is left over would be a bundle more."""
+
 
 class Session:
     """One connection to Ray with the executors, dispatcher and cost model that go with it."""
@@ -199,7 +203,7 @@ class Session:
         overhead = self.model.call_overhead_seconds
         least = overhead * SHORTEST_BUNDLE_OVERHEADS
         even = total_seconds / (self.slots * BUNDLES_PER_SLOT)
-        return max(min(max(least, even), total_seconds / self.slots), overhead)
+        return max(min(max(least, even), EVEN * total_seconds / self.slots), overhead)
 
     def close(self) -> None:
         """End executors and, if we started it, Ray."""

@@ -70,7 +70,7 @@ def test_the_target_and_the_limit_are_respected(
 ) -> None:
     for one in bundled(graph, target, limit):
         assert len(one.tasks) <= limit
-        assert len(one.tasks) == 1 or len(one.tasks) <= target + 0.5
+        assert len(one.tasks) == 1 or len(one.tasks) <= target
 
 
 @given(graphs(), targets)
