@@ -489,7 +489,8 @@ class Placer:
             room = executor.room(opaque) if opaque else room
             return self._start_on_gpu(record, placement, executor, room, full)
         need = record.resources
-        plain = room and need.cpus <= 1 and not need.memory_bytes and not opaque
+        memory = need.memory_bytes or executor.memory_in_flight_bytes
+        plain = room and need.cpus <= 1 and not memory and not opaque
         if not plain and not executor.admits(need, opaque):
             full.add(executor)
             return False
