@@ -367,7 +367,7 @@ class Loop:
         if call is None or call.here:
             return
         if call.executor is not None:
-            call.executor.cancel.remote(f"{bundle_id}.{attempt}")
+            call.executor.cancel.remote(_token(bundle_id, attempt))
             return
         due = call.started + _CANCEL_AFTER_SECONDS
         if due > time.monotonic():
@@ -520,6 +520,11 @@ class Loop:
         return "user", TaskError(f"{type(reason).__name__}: {reason}")
 
 
+def _token(bundle_id: int, attempt: int) -> str:
+    """What an executor knows a call by."""
+    return f"{bundle_id}.{attempt}"
+
+
 def _send(
     command: Start, executor: Any | None, payload: Payload, inputs: Mapping[str, Any]
 ) -> list[Any]:
@@ -534,7 +539,7 @@ def _send(
             ),
         ).remote(payload, *inputs.values())
     else:
-        token = f"{command.bundle_id}.{command.attempt}"
+        token = _token(command.bundle_id, command.attempt)
         run = executor.run.options(num_returns=returns)
         refs = run.remote(token, payload, *inputs.values())
     return [refs] if returns == 1 else refs

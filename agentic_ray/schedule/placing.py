@@ -566,10 +566,7 @@ class Placer:
         record.queued = False
         now = self.view.now_seconds
         begins, ends = placement.predicted_start_seconds, placement.predicted_finish_seconds
-        if begins is None or ends is None:
-            predicted = self._seconds(placement, executor)
-        else:
-            predicted = ends - begins
+        predicted = self._seconds(placement, executor)
         executor.sent(now, predicted, resources)
         executor.attempts[key] = None
         self._dirty[executor] = None

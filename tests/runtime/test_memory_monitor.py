@@ -34,12 +34,21 @@ START = """
     def kinds(job):
         return [event.kind for event in job.events()]
 """
+END = """
+    ar.shutdown()
+    print("fine")
+"""
+
+
+def check(program: Make, source: str) -> None:
+    """Run ``source`` in a program that starts and ends like all of these."""
+    assert "fine" in program(START + source + END).run(timeout=300)
 
 
 def test_too_many_at_once_become_fewer_at_once(program: Make) -> None:
-    one = program(
-        START
-        + """
+    check(
+        program,
+        """
     def heavy(i):
         taken = np.ones(90_000_000)  # 0.72 GB: two fit, four do not
         time.sleep(1.0)
@@ -49,17 +58,14 @@ def test_too_many_at_once_become_fewer_at_once(program: Make) -> None:
     assert "failed: pressure" in kinds(job), kinds(job)
     assert kinds(job).count("failed: pressure") <= 12, kinds(job)
     assert job.metrics.recovery == 1.0
-    ar.shutdown()
-    print("fine")
-    """
+    """,
     )
-    assert "fine" in one.run(timeout=300)
 
 
 def test_a_chunk_that_takes_too_much_is_run_in_halves(program: Make) -> None:
-    one = program(
-        START
-        + """
+    check(
+        program,
+        """
     held = []  # of the process that runs a chunk: it grows with the chunk's length
     def hold(i):
         if os.getpid() != (held[0][0] if held else None):
@@ -74,17 +80,14 @@ def test_a_chunk_that_takes_too_much_is_run_in_halves(program: Make) -> None:
     finally:
         print([(e.kind, e.bundle, e.text[:80]) for e in job.events()])
     assert "split" in kinds(job), kinds(job)
-    ar.shutdown()
-    print("fine")
-    """
+    """,
     )
-    assert "fine" in one.run(timeout=300)
 
 
 def test_one_that_takes_too_much_alone_fails_with_its_name(program: Make) -> None:
-    one = program(
-        START
-        + """
+    check(
+        program,
+        """
     def enormous(i):
         taken = np.ones(500_000_000)  # 4 GB
         time.sleep(5.0)
@@ -97,8 +100,5 @@ def test_one_that_takes_too_much_alone_fails_with_its_name(program: Make) -> Non
     else:
         raise AssertionError("it had room")
     assert ar.map_reduce(abs, range(10), operator.add) == 45
-    ar.shutdown()
-    print("fine")
-    """
+    """,
     )
-    assert "fine" in one.run(timeout=300)

@@ -171,9 +171,6 @@ def test_the_only_device_is_the_reference() -> None:
     assert seconds(model, 1) == pytest.approx(2.0)
 
 
-# --- error report --------------------------------------------------------------------------
-
-
 def test_one_slow_start_does_not_make_the_only_device_slow_for_good() -> None:
     kept: list[Knowledge] = []
     for _ in range(5):  # sessions, each of which learns from those before
@@ -184,6 +181,9 @@ def test_one_slow_start_does_not_make_the_only_device_slow_for_good() -> None:
         kept = model.knowledge()
         assert model.slowness(("node", "cpu"), "cpu") == 1.0
         assert seconds(model, 1, codelet="both") == pytest.approx(1.0)
+
+
+# --- error report --------------------------------------------------------------------------
 
 
 def test_the_error_report_compares_each_prediction_with_what_came() -> None:
