@@ -5,6 +5,8 @@ Pure functions from graph to graph or bundles; costs come in as a function.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterable
 
 from agentic_ray.errors import InvalidArgumentError
@@ -36,22 +38,25 @@ def bundle(
     graph: TaskGraph,
     *,
     seconds: Callable[[Task], float],
-    target_seconds: float,
+    target_seconds: Callable[[float], float],
     max_tasks: int = DEFAULT_MAX_TASKS,
 ) -> tuple[Bundle, ...]:
     """Group chains and siblings so that one call carries about ``target_seconds`` of work.
 
     Bundles are contiguous runs of the graph's depth-first topological order, hence acyclic
     among themselves, and a reduction's combine step follows its inputs into their bundle. A
-    task joins the open bundle only if that makes the bundle wait for nothing new, and if both
-    share a lane (opaque or not) and a device kind.
+    task joins the open bundle only if that makes the bundle wait for nothing new and if both
+    share a lane (opaque or not) and a device kind. A value that lets more than one bundle's
+    work begin is sent on at once, and where everything later waits for one task, the work on
+    either side of it is shared out by itself.
 
     Parameters
     ----------
     seconds : callable
-        Predicted seconds of a task.
-    target_seconds : float
-        Work at which a bundle is closed; 0 makes a bundle of every task.
+        Predicted seconds of a task; infinite if it is to be alone.
+    target_seconds : callable
+        From the seconds of work that can go on side by side to those at which a bundle is
+        closed; 0 makes a bundle of every task.
     max_tasks : int
         Most tasks in a bundle.
 
@@ -60,31 +65,93 @@ def bundle(
     tuple of Bundle
         In topological order.
     """
-    if max_tasks < 1 or not target_seconds >= 0:
-        raise InvalidArgumentError("max_tasks must be >= 1 and target_seconds >= 0")
+    if max_tasks < 1:
+        raise InvalidArgumentError("max_tasks must be >= 1")
+    predicted = {task.key: seconds(task) for task in graph}
+    phase, targets = _phases(graph, predicted, target_seconds)
+    users: dict[str, list[Task]] = {}
+    for task in graph:
+        for key in task.dependencies:
+            users.setdefault(key, []).append(task)
     groups: list[list[Task]] = []
     inside: set[str] = set()
     waits_for: set[str] = set()
+    sent_on: dict[str, bool] = {}
     work = 0.0
+
+    def is_sent_on(key: str, target: float) -> bool:
+        """Whether more waits for a value of the open bundle, and for no other, than fits one;
+        asked when the first of these comes."""
+        if key not in sent_on:
+            begin = 0.0
+            for user in users[key]:
+                if all(other in inside or other in waits_for for other in user.dependencies):
+                    begin += predicted[user.key]
+            sent_on[key] = begin > target
+        return sent_on[key]
+
     for task in graph:
-        predicted = seconds(task)
+        target = targets[phase[task.key]]
         outside = [key for key in task.dependencies if key not in inside]
         joins = (
             bool(groups)
             and len(groups[-1]) < max_tasks
-            and work + predicted <= target_seconds
+            and phase[groups[-1][0].key] == phase[task.key]
+            and work + predicted[task.key] <= target
             and _alike(groups[-1][0], task)
             and (all(key in waits_for for key in outside) if task.dependencies else not waits_for)
+            and not any(
+                len(users[key]) > 1 and is_sent_on(key, target)
+                for key in task.dependencies
+                if key in inside
+            )
         )
         if not joins:
             groups.append([])
             inside = set()
             waits_for = set(task.dependencies)
+            sent_on.clear()
             work = 0.0
         groups[-1].append(task)
         inside.add(task.key)
-        work += predicted
+        work += predicted[task.key]
     return _close(graph, groups)
+
+
+def _phases(
+    graph: TaskGraph, seconds: dict[str, float], target_seconds: Callable[[float], float]
+) -> tuple[dict[str, int], list[float]]:
+    """The phase of every task, and of every phase the work to put in one bundle.
+
+    A task alone at its level (longest path from a source) is one that all deeper tasks wait
+    for; where more than one follow, a phase ends. Phases that fit one bundle together are one.
+    """
+    level: dict[str, int] = {}
+    for task in graph:
+        level[task.key] = 1 + max((level[key] for key in task.dependencies), default=-1)
+    levels = 1 + max(level.values(), default=-1)
+    width, work = [0] * levels, [0.0] * levels
+    for key, at in level.items():
+        width[at] += 1
+        if seconds[key] < math.inf:
+            work[at] += seconds[key]
+    phase_of_level: list[int] = []
+    works: list[float] = []
+    last = 0
+    for end in range(1, levels + 1):
+        if end < levels and not (width[end - 1] == 1 and width[end] > 1):
+            continue
+        own = sum(work[last:end])
+        if works and target_seconds(works[-1] + own) >= works[-1] + own:
+            works[-1] += own
+        else:
+            works.append(own)
+        phase_of_level += itertools.repeat(len(works) - 1, end - last)
+        last = end
+    targets = [target_seconds(own) for own in works]
+    if not all(target >= 0 for target in targets):
+        raise InvalidArgumentError("target_seconds must be >= 0")
+    return {key: phase_of_level[at] for key, at in level.items()}, targets
 
 
 def _alike(first: Task, task: Task) -> bool:

@@ -167,13 +167,13 @@ class Session:
             return local
         for codelet in {id(task.codelet): task.codelet for task in graph}.values():
             self._codelets.source(codelet)  # an unpicklable function fails here, in the caller
-        if target_seconds is None:
-            target_seconds = self.bundle_seconds(sum(s for s in predicted.values() if s > 0))
         bundles = bundle_pass(
             graph,
             # What is not known yet is not grouped: it may be long.
             seconds=lambda task: predicted[task.key] if predicted[task.key] >= 0 else float("inf"),
-            target_seconds=target_seconds,
+            target_seconds=self.bundle_seconds
+            if target_seconds is None
+            else lambda _: target_seconds,
         )
         graph_id = f"{self._name}-{next(self._counter)}"
         on_gpus = any("gpu" in bundle.kinds() for bundle in bundles)
@@ -195,7 +195,7 @@ class Session:
         return run
 
     def bundle_seconds(self, total_seconds: float) -> float:
-        """Predicted work to put in one bundle, of work of ``total_seconds`` in all.
+        """Predicted work to put in one bundle, of ``total_seconds`` that can go on side by side.
 
         Several bundles a slot, so that slots end together, but none so short that its call
         overhead shows; work too small for that is split evenly, down to one call's worth.

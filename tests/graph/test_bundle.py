@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ def one_second(_: Task) -> float:
 
 
 def bundled(graph: TaskGraph, target: float = 100.0, limit: int = 1000) -> tuple[Bundle, ...]:
-    return bundle(graph, seconds=one_second, target_seconds=target, max_tasks=limit)
+    return bundle(graph, seconds=one_second, target_seconds=lambda _: target, max_tasks=limit)
 
 
 def keys_of(bundles: Sequence[Bundle]) -> list[list[str]]:
@@ -144,16 +145,62 @@ def test_opaque_work_and_other_priorities_stay_apart() -> None:
 def test_slow_tasks_are_alone_and_quick_ones_together() -> None:
     graph = TaskGraph([task(key) for key in "abcd"], list("abcd"))
     seconds = {"a": 0.1, "b": 9.0, "c": 0.1, "d": 0.1}
-    bundles = bundle(graph, seconds=lambda one: seconds[one.key], target_seconds=1.0)
+    bundles = bundle(graph, seconds=lambda one: seconds[one.key], target_seconds=lambda _: 1.0)
     assert keys_of(bundles) == [["a"], ["b"], ["c", "d"]]
 
 
 @pytest.mark.parametrize(
-    "options", [{"max_tasks": 0}, {"target_seconds": -1.0}, {"target_seconds": float("nan")}]
+    "options",
+    [{"max_tasks": 0}, {"target_seconds": lambda _: -1.0}, {"target_seconds": lambda _: math.nan}],
 )
 def test_impossible_limits_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgumentError):
-        bundle(TaskGraph([], []), seconds=one_second, **{"target_seconds": 1.0, **options})
+        bundle(
+            TaskGraph([task("a")], ["a"]),
+            seconds=one_second,
+            **{"target_seconds": lambda _: 1.0, **options},
+        )
+
+
+def test_work_on_either_side_of_what_all_wait_for_is_shared_out_by_itself() -> None:
+    """A mean, then what is made of it: the short first phase must not be one bundle."""
+    first = [task(f"a{i}") for i in range(4)]
+    mean = task("mean", *(one.key for one in first))
+    second = [task(f"b{i}", "mean") for i in range(8)]
+    end = task("end", *(one.key for one in second))
+    graph = TaskGraph([*first, mean, *second, end], ["end"])
+    bundles = bundle(
+        graph,
+        seconds=lambda one: 0.0 if one.key in ("mean", "end") else 1.0,
+        target_seconds=lambda work: work / 2,
+    )
+    work = [[key for key in keys if key not in ("mean", "end")] for keys in keys_of(bundles)]
+    assert [len(keys) for keys in work if keys] == [2, 2, 4, 4]
+
+
+def test_what_much_work_waits_for_is_sent_on_at_once() -> None:
+    """Two short steps that all later ones need are not kept back by the first of these."""
+    first = [task(f"a{i}") for i in range(4)]
+    mean, spread = (task(name, *(one.key for one in first)) for name in ("mean", "spread"))
+    second = [task(f"b{i}", "mean", "spread") for i in range(8)]
+    graph = TaskGraph([*first, mean, spread, *second], [one.key for one in second])
+    bundles = bundle(
+        graph,
+        seconds=lambda one: 0.0 if one.key in ("mean", "spread") else 1.0,
+        target_seconds=lambda work: work / 4,
+    )
+    assert ["mean", "spread"] in keys_of(bundles)
+    assert bundled(graph, target=100.0)[-1].tasks[0].key != "b0"  # all of it fits one call
+
+
+def test_phases_that_fit_one_bundle_stay_together() -> None:
+    first = [task(f"a{i}") for i in range(4)]
+    mean = task("mean", *(one.key for one in first))
+    second = [task(f"b{i}", "mean") for i in range(4)]
+    graph = TaskGraph([*first, mean, *second, task("end", *(one.key for one in second))], ["end"])
+    bundles = bundle(graph, seconds=one_second, target_seconds=lambda work: max(work / 2, 20.0))
+    assert len({one.key for one in bundles}) < len(list(graph))
+    assert any({"mean", "b0"} <= set(keys) for keys in keys_of(bundles))
 
 
 def test_nothing_gives_no_bundles() -> None:

@@ -84,7 +84,7 @@ def test_float_sums_are_equal_to_the_bit(
     values: list[float], fan_in: int, chunk: int, target: float
 ) -> None:
     graph, _ = reduced(values, add, fan_in, chunk)
-    bundles = bundle(graph, seconds=lambda _: 1.0, target_seconds=target)
+    bundles = bundle(graph, seconds=lambda _: 1.0, target_seconds=lambda _: target)
     (by_bundles,) = evaluate_bundles(bundles, graph.outputs)
     assert struct.pack("<d", by_bundles) == struct.pack("<d", fold(add, values))
 

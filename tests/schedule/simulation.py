@@ -319,7 +319,7 @@ class Simulation:
         outputs = [t.key for t in tasks if t.key not in used or rng.random() < 0.1]
         graph = TaskGraph(tasks, outputs[: rng.choice((1, len(outputs)))])
         target = rng.choice((0.0, 2.0, 4.0))
-        return bundle(graph, seconds=lambda _: 1.0, target_seconds=target), graph.outputs
+        return bundle(graph, seconds=lambda _: 1.0, target_seconds=lambda _: target), graph.outputs
 
     def _drain(self) -> None:
         while True:
