@@ -125,8 +125,8 @@ def _weighted_partial(xp: Any, x: Any, weights: Any, axes: tuple[int, ...], held
     return counts
 
 
-HISTOGRAM = reduce_op("histogram", _histogram_partial, _add, _same, 32, blocked=False)
-WEIGHTED = reduce_op("weighted_histogram", _weighted_partial, _add, _same, 32, blocked=False)
+HISTOGRAM = reduce_op("histogram", _histogram_partial, _add, _same, 32, cache_blocks=0)
+WEIGHTED = reduce_op("weighted_histogram", _weighted_partial, _add, _same, 32, cache_blocks=0)
 
 
 def _counted(op: Op, nodes: list[Node], dtype: Any, params: tuple[Any, ...]) -> Array:
@@ -180,9 +180,9 @@ def _weighted_bincount(xp: Any, x: Any, weights: Any, axes: tuple[int, ...], len
     return xp.bincount(x, weights=weights, minlength=length)
 
 
-BINCOUNT = reduce_op("bincount", _bincount_partial, _add, _same, 8, blocked=False)
+BINCOUNT = reduce_op("bincount", _bincount_partial, _add, _same, 8, cache_blocks=0)
 WEIGHTED_BINCOUNT = reduce_op(
-    "weighted_bincount", _weighted_bincount, _add, _same, 8, blocked=False
+    "weighted_bincount", _weighted_bincount, _add, _same, 8, cache_blocks=0
 )
 
 

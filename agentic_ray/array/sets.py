@@ -119,7 +119,7 @@ def _unique_final(xp: Any, value: Any, count: int) -> Any:
     return value
 
 
-_UNIQUE = reduce_op("unique", _unique_partial, _unique_combine, _unique_final, 32, blocked=False)
+_UNIQUE = reduce_op("unique", _unique_partial, _unique_combine, _unique_final, 32, cache_blocks=0)
 
 
 def _inverse(node: Node, values: Array) -> Array:

@@ -33,11 +33,12 @@ def reduce_op(
     final: Callable[..., Any],
     weight: float = 1.0,
     *,
-    blocked: bool = True,
+    cache_blocks: int = 1,
     compiled: Literal["", "sum", "spread"] = "",
+    also: Callable[[Node, Node], Node | None] | None = None,
 ) -> Op:
     """An operation of kind ``reduce``."""
-    steps = Reduction(partial, combine, final, blocked, compiled)
+    steps = Reduction(partial, combine, final, cache_blocks, compiled, also)
 
     def kernel(xp: Any, x: Any, *rest: Any) -> Any:
         extra = len(rest) - _params(rest)
@@ -65,7 +66,8 @@ def _sum_partial(xp: Any, x: Any, axes: tuple[int, ...], dtype: DType) -> Any:
     return xp.sum(x, axis=axes, dtype=dtype, keepdims=True)
 
 
-def _add(left: Any, right: Any, *, xp: Any) -> Any:
+def add_partials(left: Any, right: Any, *, xp: Any) -> Any:
+    """The step that combines sums."""
     return left + right
 
 
@@ -77,7 +79,7 @@ def _multiply(left: Any, right: Any, *, xp: Any) -> Any:
     return left * right
 
 
-SUM = reduce_op("sum", _sum_partial, _add, _same, compiled="sum")
+SUM = reduce_op("sum", _sum_partial, add_partials, _same, compiled="sum")
 PROD = reduce_op("prod", _prod_partial, _multiply, _same)
 
 
@@ -120,7 +122,7 @@ def _mean_final(xp: Any, value: Any, count: int, dtype: DType, wide: DType) -> A
         return xp.asarray(xp.true_divide(value, count)).astype(dtype, copy=False)
 
 
-MEAN = reduce_op("mean", _mean_partial, _add, _mean_final, compiled="sum")
+MEAN = reduce_op("mean", _mean_partial, add_partials, _mean_final, compiled="sum")
 
 
 def _inexact(dtype: DType) -> tuple[DType, DType]:
@@ -146,25 +148,23 @@ def _var_partial(
     count = math.prod([x.shape[axis] for axis in axes])
     x = x.astype(wide, copy=False) if hasattr(x, "astype") else x
     with np.errstate(invalid="ignore", divide="ignore"):
-        average = xp.true_divide(xp.sum(x, axis=axes, keepdims=True), count)
-        off = x - average
+        total = xp.sum(x, axis=axes, keepdims=True)
+        off = x - xp.true_divide(total, count)
         squares = xp.real(off * xp.conj(off)) if wide.kind == "c" else off * off
         spread = xp.sum(squares, axis=axes, keepdims=True)
-    return xp.full(average.shape, count, dtype=spread.dtype), average, spread
+    return xp.full(total.shape, count, dtype=spread.dtype), total, spread
 
 
 def _var_combine(left: Any, right: Any, *, xp: Any) -> Any:
     """Chan, Golub and LeVeque's update (Stanford CS-79-773, 1979)."""
-    n_left, mean_left, m2_left = left
-    n_right, mean_right, m2_right = right
+    n_left, total_left, m2_left = left
+    n_right, total_right, m2_right = right
     count = n_left + n_right
-    delta = mean_right - mean_left
     with np.errstate(invalid="ignore", divide="ignore"):
-        weight = n_right / count
-        average = mean_left + delta * weight
+        delta = total_right / n_right - total_left / n_left
         squared = xp.real(delta * xp.conj(delta))
-        spread = m2_left + m2_right + squared * n_left * weight
-    return count, average, spread
+        spread = m2_left + m2_right + squared * n_left * (n_right / count)
+    return count, total_left + total_right, spread
 
 
 def _var_final(xp: Any, value: Any, count: int, correction: float, wide: DType, root: bool) -> Any:
@@ -173,7 +173,30 @@ def _var_final(xp: Any, value: Any, count: int, correction: float, wide: DType, 
         return xp.sqrt(result) if root else result
 
 
-VAR = reduce_op("var", _var_partial, _var_combine, _var_final, weight=4, compiled="spread")
+def _mean_of_spread(
+    xp: Any, value: Any, count: int, correction: float, wide: DType, root: bool
+) -> Any:
+    return _mean_final(xp, value[1], count, wide, wide)
+
+
+SPREAD_MEAN = reduce_op(
+    "mean_of_spread", _var_partial, _var_combine, _mean_of_spread, weight=4, compiled="spread"
+)
+
+
+def _also_mean(spread: Node, other: Node) -> Node | None:
+    """The mean, from the sums that a variance makes on the way."""
+    if other.op is not MEAN or {*other.params[2:]} != {spread.params[3]}:
+        return None
+    params = (*other.params[:2], *spread.params[2:])
+    return make(
+        SPREAD_MEAN, other.inputs, params, other.shape, other.dtype, other.chunks, other.device
+    )
+
+
+VAR = reduce_op(
+    "var", _var_partial, _var_combine, _var_final, weight=4, compiled="spread", also=_also_mean
+)
 
 
 def _spread(x: Any, axis: Axis, correction: float, keepdims: bool, root: bool) -> Array:
@@ -278,7 +301,7 @@ def _count_partial(xp: Any, x: Any, axes: tuple[int, ...]) -> Any:
     return xp.sum(x != 0, axis=axes, dtype=np.int64, keepdims=True)
 
 
-COUNT = reduce_op("count_nonzero", _count_partial, _add, _same)
+COUNT = reduce_op("count_nonzero", _count_partial, add_partials, _same)
 
 
 def count_nonzero(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:

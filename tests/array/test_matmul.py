@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import agentic_ray as ar
 import agentic_ray.array as xp
+from agentic_ray.array.core import evaluate
 
 
 def _cuts(length: int) -> st.SearchStrategy[tuple[int, ...]]:
@@ -45,3 +46,27 @@ def test_through_the_cluster(ray_session: ar.Session, chunks: tuple[int, int]) -
     a = np.random.default_rng(1).random((1500, 1500))
     x = xp.asarray(a, chunks=chunks)
     np.testing.assert_allclose(np.asarray(x @ x), a @ a, rtol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.sampled_from(["float64", "float32", "complex128"]))
+def test_transpose_times_itself(data: st.DataObject, dtype: str) -> None:
+    n, p = data.draw(st.integers(2, 12)), data.draw(st.integers(1, 9))
+    a = np.random.default_rng(0).integers(-9, 9, (n, p)).astype(dtype)
+    x = xp.asarray(a, chunks=(data.draw(_cuts(n)), data.draw(_cuts(p))))
+    np.testing.assert_array_equal(np.asarray(x.T @ x), a.T @ a)
+    np.testing.assert_array_equal(np.asarray((x + 1).T @ (x + 1)), (a + 1).T @ (a + 1))
+
+
+def test_transpose_times_itself_is_one_pass_over_the_rows(ray_session: ar.Session) -> None:
+    a = np.random.default_rng(0).random((50_000, 30))
+    x = xp.asarray(a, chunks=(9_000, 30))
+    z = (x - x.mean(axis=0)) / x.std(axis=0)
+    tasks, _ = evaluate.plan([(z.T @ z)._node])
+    blocks = [task for task in tasks if task.cost.items]
+    assert len(blocks) == 2 * 6  # one of them for mean and deviation
+    theirs = (a - a.mean(0)) / a.std(0)
+    np.testing.assert_allclose(np.asarray(z.T @ z), theirs.T @ theirs, rtol=1e-9, atol=1e-8)
+    a[77, 5] = np.nan
+    found = np.asarray(xp.asarray(a, chunks=(9_000, 30)).T @ xp.asarray(a, chunks=(9_000, 30)))
+    assert (np.isnan(found) == np.isnan(a.T @ a)).all()

@@ -56,6 +56,34 @@ def test_rewriting_keeps_values(pair: Any, data: st.DataObject) -> None:
     same(twice, theirs.transpose(axes).transpose(axes))
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32", "complex128", "int64"])
+@pytest.mark.parametrize(
+    ("axis", "chunks"), [(0, (70, 40)), (1, (300, 9)), (None, (70, 9)), (0, -1)]
+)
+def test_a_mean_beside_a_deviation_is_made_in_the_same_pass(
+    dtype: str, axis: int | None, chunks: Any
+) -> None:
+    values = (np.random.default_rng(0).normal(size=(300, 80)) * 100).astype(dtype)
+    x = xp.asarray(values, chunks=chunks)
+    alone = np.asarray(xp.mean(x, axis=axis, keepdims=True))
+    both = (x - xp.mean(x, axis=axis, keepdims=True)) / xp.std(x, axis=axis, keepdims=True)
+    assert "one pass for both" in _steps(both)
+    roots = [xp.mean(x, axis=axis)._node, xp.std(x, axis=axis)._node]
+    tasks, _ = evaluate.plan(roots)
+    assert len([task for task in tasks if task.cost.items]) == x._node.blocks
+    beside = evaluate.values(roots)[0]
+    assert np.asarray(beside).tobytes() == alone.tobytes()
+    theirs = (values - values.mean(axis, keepdims=True)) / values.std(axis, keepdims=True)
+    near = 1e-5 if dtype == "float32" else 1e-12
+    np.testing.assert_allclose(np.asarray(both), theirs, rtol=near, atol=near)
+
+
+def test_a_mean_of_another_precision_is_made_by_itself() -> None:
+    x = xp.asarray(np.ones((300, 80), np.float16), chunks=(70, 80))
+    assert "one pass for both" not in _steps(xp.mean(x, axis=0) + xp.std(x, axis=0))
+    assert "one pass for both" not in _steps(xp.mean(x, axis=0) + xp.std(x, axis=1)[:80])
+
+
 def test_equal_parts_are_computed_once() -> None:
     x = xp.asarray(np.arange(100.0), chunks=10)
     y = xp.sin(x).sum() + xp.sin(x).sum()

@@ -66,7 +66,7 @@ def wanted(program: Any, blocks: Any, shape: Shape, size: int) -> Any:
     key = (program, kinds, form)
     found = _ready.get(key)
     if found is not None:
-        return found if callable(found) else None
+        return found or None
     with _lock:
         seen = _seen[key] = _seen.get(key, 0) + size
         if seen < WORTH_ELEMENTS:
@@ -104,7 +104,7 @@ def _kind(block: NDArray, shape: Shape) -> str:
 def _form(program: Any, shape: Shape, inner: set[int]) -> str:
     """What the kernel makes of the values of a chunk: the values themselves (""), the sum of
     each cache block ("total"), its sums over the first axis ("rows"), or the sums of squares
-    around their mean as well ("spread")."""
+    around the mean as well ("spread")."""
     reducing = program.reducing
     if reducing is None or not any(
         isinstance(param, np.dtype) and param == program.dtype for param in reducing.params
@@ -201,14 +201,22 @@ def fill(XS, out, lo, hi, inner):
 # (No recursion: numba's cache on disk does not survive it.)
 _TOTAL = """\
 @njit(nogil=True, cache=True, error_model="numpy")
-def reduce(XS, out, leaves, merges, lo, inner):
-    x = np.empty(128, out.dtype)
+def reduce(XS, out, leaves, merges, length, lo, inner):
+    values = np.empty(512, out.dtype)  # many runs at once, and still in the nearest cache
     stack = np.empty(64, out.dtype)
+    stop = lo
+    begin = lo
     for k in range(out.size):
         top = 0
+        stop += length
+        ready = lo
         for leaf in range(leaves.size):
             n = leaves[leaf]
-            fill(XS, x, lo, lo + n, inner)
+            if lo + n > ready:
+                begin = lo
+                ready = min(lo + values.size, stop)
+                fill(XS, values, lo, ready, inner)
+            x = values[lo - begin : lo - begin + n]
             lo += n
             total = CAST(0.0)
             end = 0
@@ -252,20 +260,21 @@ def reduce(XS, out, block, rows, columns):
 _SPREAD = """\
 @njit(nogil=True, cache=True, error_model="numpy")
 def reduce(XS, out, block, rows, columns):
+    mean = np.empty(columns, out.dtype)
     for k in range(out.shape[0]):
-        mean = out[k, 0]
+        sums = out[k, 0]
         squares = out[k, 1]
-        mean[:] = 0.0
+        sums[:] = 0.0
         squares[:] = 0.0
         stop = min(rows, (k + 1) * block)
         for i in range(k * block, stop):
             ROW
             for j in range(columns):
                 STEPS
-                mean[j] += RESULT
+                sums[j] += RESULT
         count = CAST(stop - k * block)
         for j in range(columns):
-            mean[j] = mean[j] / count
+            mean[j] = sums[j] / count
         for i in range(k * block, stop):
             ROW
             for j in range(columns):
@@ -329,10 +338,10 @@ class Compiled:
         self._dtype = dtype
         self.reduces = form != ""
 
-    def __call__(self, blocks: Any, shape: Shape, out: NDArray, lo: int, hi: int) -> NDArray:
-        """Elements ``lo`` to ``hi`` of the chunk, in C order, written to ``out``."""
-        self._module.fill(*_flat(blocks), out, lo, hi, self._inner(blocks, shape))
-        return out
+    def values(self, blocks: Any, shape: Shape) -> Callable[[NDArray, int, int], None]:
+        """``fill(out, lo, hi)`` writes elements ``lo`` to ``hi`` of the chunk, in C order."""
+        fill, flat, inner = self._module.fill, _flat(blocks), self._inner(blocks, shape)
+        return lambda out, lo, hi: fill(*flat, out, lo, hi, inner)
 
     def partials(self, blocks: Any, shape: Shape) -> Any:
         """Partial values of all cache blocks, stacked along a new first axis."""
@@ -342,7 +351,7 @@ class Compiled:
             inner, lo, parts = self._inner(blocks, shape), 0, []
             for length, same in itertools.groupby(runs):
                 parts.append(np.empty(sum(1 for _ in same), self._dtype))
-                self._module.reduce(*flat, parts[-1], *_pairwise(length), lo, inner)
+                self._module.reduce(*flat, parts[-1], *_pairwise(length), length, lo, inner)
                 lo += length * parts[-1].size
             return np.concatenate(parts).reshape(-1, *(1,) * len(shape))
         (cut, *rest) = contiguous(shape, BLOCK_ELEMENTS)

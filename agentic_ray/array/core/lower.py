@@ -5,6 +5,7 @@ Decides nothing about where tasks run; it only lists them in a valid order.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -38,11 +39,16 @@ class Lowering:
         self._place = place
         self._blocks: dict[Node, list[Any]] = {}
         self._inlined: set[Node] = set()
+        self._sharing: Counter[tuple[Any, ...]] = Counter()
+        self._combined: dict[tuple[Any, ...], list[str]] = {}
 
     def run(self, roots: Sequence[Node]) -> list[list[Any]]:
         """Lower ``roots``; for each its blocks in C order, as task arguments."""
         order = list(topological(roots))
         self._choose_inlined(order, set(roots))
+        self._sharing.update(
+            _partials(node) for node in order if node.op.kind == "reduce" and node.value is None
+        )
         for node in order:
             if node.op.kind not in ("literal", "create", "data") and node not in self._inlined:
                 self.blocks(node)
@@ -174,33 +180,56 @@ class Lowering:
         for axis in axes:
             per_result *= grid[axis]
             count *= operand.shape[axis]
-        reducing = Reducing(
-            reduction, (), axes, keepdims, tuple(params), count if per_result == 1 else None
-        )
-        program, columns, read = self._fuse(node.inputs, operand, reducing)
-        code = codelet(_title(program, node.op.name), program)
-        partial_bytes = node.nbytes * per_result
-        table = list(zip(*columns, strict=True))
-        if per_result == 1:
-            return self._tasks(node, code, table, "", read, partial_bytes)
-        partials = self._tasks(node, code, table, ".partial", read, partial_bytes)
-        order = np.arange(len(partials)).reshape(grid)
-        kept = [axis for axis in range(len(grid)) if axis not in axes]
-        groups = order.transpose([*kept, *axes]).reshape(-1, per_result).tolist()
-        combine = codelet(f"{node.op.name}.combine", reduction.combine)
+        shared = self._sharing[_partials(node)] > 1
+        if per_result == 1 and not shared:
+            code, table, read = self._reducing(node, count)
+            return self._tasks(node, code, table, "", read, node.nbytes)
         last = codelet(
             f"{node.op.name}.final",
             Call(finish, (reduction, axes, keepdims, count, *params)),
         )
+        return [
+            self.emit(f"{node.name}/{i}", last, (Ref(key),), device=node.device)
+            for i, key in enumerate(self._combine(node, per_result))
+        ]
+
+    def _reducing(
+        self, node: Node, count: int | None
+    ) -> tuple[Codelet, list[tuple[Any, ...]], int]:
+        """What makes the partial values of a reduction, or with ``count`` its results; the
+        arguments for each block; bytes read."""
+        axes, keepdims, *params = node.params
+        assert node.op.reduction is not None
+        reducing = Reducing(node.op.reduction, (), axes, keepdims, tuple(params), count)
+        program, columns, read = self._fuse(node.inputs, node.inputs[0], reducing)
+        code = codelet(_title(program, node.op.name), program)
+        return code, list(zip(*columns, strict=True)), read
+
+    def _combine(self, node: Node, per_result: int) -> list[str]:
+        """Keys of the combined partial values for each result, made once for all that share."""
+        sharing = _partials(node)
+        found = self._combined.get(sharing)
+        if found is not None:
+            return found
+        code, table, read = self._reducing(node, None)
+        partials = self._tasks(node, code, table, ".partial", read, node.nbytes * per_result)
+        grid = numblocks(node.inputs[0].chunks)
+        axes = node.params[0]
+        order = np.arange(len(partials)).reshape(grid)
+        kept = [axis for axis in range(len(grid)) if axis not in axes]
+        groups = order.transpose([*kept, *axes]).reshape(-1, per_result).tolist()
+        assert node.op.reduction is not None
+        combine = codelet(f"{node.op.name}.combine", node.op.reduction.combine)
         tag: Tag = "gpu" if node.device == "gpu" else "any"
-        results: list[Any] = []
-        for i, group in enumerate(groups):
+        roots: list[str] = []
+        for group in groups:
             tasks, root = tree_reduce(
                 [partials[at].key for at in group], combine, tag=tag, cost=_TINY
             )
             self.tasks += tasks
-            results.append(self.emit(f"{node.name}/{i}", last, (Ref(root),), device=node.device))
-        return results
+            roots.append(root)
+        self._combined[sharing] = roots
+        return roots
 
     # --- fusion ------------------------------------------------------------------------
 
@@ -328,6 +357,14 @@ def _absorbs(user: Node, node: Node) -> bool:
         operand = user.inputs[0]
         return operand.shape == node.shape and operand.chunks == node.chunks
     return False
+
+
+def _partials(node: Node) -> tuple[Any, ...]:
+    """What the partial values of a reduction depend on."""
+    reduction = node.op.reduction
+    assert reduction is not None
+    axes, _, *params = node.params
+    return reduction.partial, reduction.combine, node.inputs, axes, tuple(params), node.device
 
 
 def _locations(node: Node) -> list[Any]:

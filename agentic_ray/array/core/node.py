@@ -79,19 +79,24 @@ class Reduction:
         ``combine(left, right, *, xp)``, associative.
     final : callable
         ``final(xp, value, count, *params)``: the result; ``count`` elements went in each.
-    blocked : bool
-        Partial values are small, so that a chunk may be reduced cache block by cache block.
+    cache_blocks : int
+        How many cache blocks are reduced at a time, where partial values are small; 0: the
+        whole chunk at once.
     compiled : str
         What ``partial`` is, where kernels for it can be compiled: ``"sum"``, the plain sum of
-        one operand; ``"spread"``, count, mean and sum of squares around it; in the dtype that
-        is among its parameters. ``combine`` is elementwise then.
+        one operand; ``"spread"``, count, sum and sum of squares around the mean; in the dtype
+        that is among its parameters. ``combine`` is elementwise then.
+    also : callable or None
+        ``also(node, other)``: another reduction of what ``node`` reduces, made from the same
+        partial values with the same bits; None if it cannot be.
     """
 
     partial: Callable[..., Any]
     combine: Callable[..., Any]
     final: Callable[..., Any]
-    blocked: bool = True
+    cache_blocks: int = 1
     compiled: Literal["", "sum", "spread"] = ""
+    also: Callable[[Node, Node], Node | None] | None = None
 
 
 class Held:

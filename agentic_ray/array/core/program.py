@@ -68,8 +68,7 @@ class Program:
             made = device_kernels.run(self, blocks, shape, xp)
             if made is not None:
                 return self._finish(xp, made)
-        whole = self.reducing is not None and not self.reducing.steps.blocked
-        if size <= BLOCK_ELEMENTS or whole or xp is not np:
+        if size <= BLOCK_ELEMENTS or xp is not np or self._at_once == 0:
             registers = self._run(xp, blocks)
             if self.reducing is None:
                 return as_array(xp, registers[-1])
@@ -80,17 +79,23 @@ class Program:
         if self.reducing is None:
             out = xp.empty(shape, self.dtype)
             if kernel is not None:
-                kernel(blocks, shape, out.reshape(-1), 0, size)
+                kernel.values(blocks, shape)(out.reshape(-1), 0, size)
                 return out
             for region in block_slices(contiguous(shape, BLOCK_ELEMENTS)):
                 out[region] = self._run(xp, self._cut(blocks, region, shape))[-1]
             return out
         return self._finish(xp, self._reduce(xp, self.reducing, blocks, shape, kernel))
 
+    @property
+    def _at_once(self) -> int:
+        """Elements of which a partial value is made; 0: all."""
+        return BLOCK_ELEMENTS * (self.reducing.steps.cache_blocks if self.reducing else 1)
+
     def like_numpy(self, kernel: compiled.Compiled, blocks: Sequence[Any], shape: Shape) -> bool:
         """Whether a compiled kernel gives the very bits that NumPy gives for these blocks."""
         if self.reducing is None:
-            out = kernel(blocks, shape, np.empty(prod(shape), self.dtype), 0, prod(shape))
+            out = np.empty(prod(shape), self.dtype)
+            kernel.values(blocks, shape)(out, 0, prod(shape))
             return bool(out.tobytes() == self._run(np, blocks)[-1].tobytes())
         found, plain = (
             self._reduce(np, self.reducing, blocks, shape, one) for one in (kernel, None)
@@ -150,24 +155,26 @@ class Program:
         combine = functools.partial(reducing.steps.combine, xp=xp)
         if kernel is not None and kernel.reduces:
             return compiled.fold_stacked(combine, kernel.partials(blocks, shape))
-        grid = contiguous(shape, BLOCK_ELEMENTS)
+        grid = contiguous(shape, self._at_once)
         cuts: list[list[slice]] = []
         for lengths in grid:
             ends = list(itertools.accumulate(lengths))
             cuts.append([slice(e - n, e) for e, n in zip(ends, lengths, strict=True)])
         kept = [[slice(0, 1)] if a in reducing.axes else cuts[a] for a in range(len(shape))]
         gone = [cuts[a] if a in reducing.axes else [slice(None)] for a in range(len(shape))]
-        scratch = np.empty(BLOCK_ELEMENTS, self.dtype) if kernel is not None else None
+        scratch = np.empty(self._at_once, self.dtype)
+        fill = kernel.values(blocks, shape) if kernel is not None else None
 
         def one(region: tuple[slice, ...]) -> Any:
             """The partial value of one cache block."""
-            if kernel is None or scratch is None:
+            if fill is None:
                 return self._partial(xp, reducing, self._run(xp, self._cut(blocks, region, shape)))
             size, low = 1, 0
             for length, part in zip(shape, region, strict=True):
                 low = low * length + part.start
                 size *= part.stop - part.start
-            values = kernel(blocks, shape, scratch[:size], low, low + size)
+            values = scratch[:size]
+            fill(values, low, low + size)
             values = values.reshape([part.stop - part.start for part in region])
             return reducing.steps.partial(xp, values, reducing.axes, *reducing.params)
 

@@ -6,7 +6,7 @@ Sharing of equal expressions needs no rule: equal nodes are one node.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agentic_ray.array.core.node import Node, make, topological
@@ -51,7 +51,8 @@ def rule(name: str, op: str) -> Callable[[Callable[[Node], Node | None]], Rule]:
 
 
 def optimize(roots: Sequence[Node], trace: list[Applied] | None = None) -> list[Node]:
-    """``roots`` rewritten bottom-up until no rule applies.
+    """``roots`` rewritten bottom-up until no rule applies; then reductions of the same input
+    share their partial values.
 
     Parameters
     ----------
@@ -61,25 +62,52 @@ def optimize(roots: Sequence[Node], trace: list[Applied] | None = None) -> list[
     current = list(roots)
     for _ in range(MOST_PASSES):
         steps: list[Applied] = []
-        current = _passed(current, steps)
+        current = _passed(current, steps, {})
         if trace is not None:
             trace.extend(steps)
         if not steps:
             break
+    shared = _shared(current)
+    if shared:
+        if trace is not None:
+            trace.extend(Applied("one pass for both", *pair) for pair in shared.items())
+        current = _passed(current, [], shared)
     return current
 
 
-def _passed(roots: Sequence[Node], trace: list[Applied]) -> list[Node]:
+def _shared(roots: Sequence[Node]) -> dict[Node, Node]:
+    """Reductions that another one of the same input over the same axes makes in passing."""
+    groups: dict[tuple[tuple[Node, ...], tuple[int, ...]], list[Node]] = {}
+    for node in topological(roots):
+        if node.op.kind == "reduce" and node.value is None:
+            groups.setdefault((node.inputs, node.params[0]), []).append(node)
+    found: dict[Node, Node] = {}
+    for group in groups.values():
+        for node in group:
+            also = node.op.reduction.also if node.op.reduction is not None else None
+            if also is None:
+                continue
+            for other in group:
+                made = None if other is node or other in found else also(node, other)
+                if made is not None:
+                    found[other] = made
+    return found
+
+
+def _passed(
+    roots: Sequence[Node], trace: list[Applied], replaced: Mapping[Node, Node]
+) -> list[Node]:
     """Every node looked at once, inputs first; without recursion, as expressions may be deep."""
     better: dict[Node, Node] = {}
     for node in topological(roots):
-        current = node
+        current = replaced.get(node, node)
         if node.value is None:
-            inputs = tuple([better[source] for source in node.inputs])
-            if inputs != node.inputs:
+            inputs = tuple([better[source] for source in current.inputs])
+            if inputs != current.inputs:
                 current = make(
-                    node.op, inputs, node.params, node.shape, node.dtype, node.chunks, node.device
-                )
+                    current.op, inputs, current.params, node.shape, node.dtype, node.chunks,
+                    node.device,
+                )  # fmt: skip
             for candidate in _rules.get(current.op.name, ()):
                 found = candidate.apply(current)
                 if found is not None and found is not current:

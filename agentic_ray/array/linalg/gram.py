@@ -12,7 +12,7 @@ from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core.node import Node, make
 from agentic_ray.array.core.rewrite import rule
 from agentic_ray.array.core.views import PERMUTE, rechunk
-from agentic_ray.array.statistics import reduce_op
+from agentic_ray.array.statistics import add_partials, reduce_op
 
 BLOCKED_COLUMNS = 128
 """Up to so many columns a cache block has rows enough for the product to be worth a call."""
@@ -24,16 +24,12 @@ def _partial(xp: Any, x: Any, axes: tuple[int, ...]) -> Any:
     return xp.matmul(xp.conj(x.T) if x.dtype.kind == "c" else x.T, x)
 
 
-def _combine(left: Any, right: Any, *, xp: Any) -> Any:
-    return left + right
-
-
 def _final(xp: Any, value: Any, count: int) -> Any:
     return value
 
 
-_GRAM = reduce_op("gram", _partial, _combine, _final, 16, blocked=False)
-_GRAM_BLOCKED = reduce_op("gram", _partial, _combine, _final, 16)
+_GRAM = reduce_op("gram", _partial, add_partials, _final, 16, cache_blocks=0)
+_GRAM_BLOCKED = reduce_op("gram", _partial, add_partials, _final, 16, cache_blocks=2)
 
 
 def gram(x: Node) -> Node:
