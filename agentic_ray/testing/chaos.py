@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import threading
@@ -72,6 +73,8 @@ class Chaos:
         process takes longer than this to start, nothing may ever get done.
     least_nodes : int
         Nodes besides the head that are left alive; no node is killed below that.
+    most_kills : int, optional
+        After so many it ends, so that on a machine of any speed the rest gets done.
     on_kill : callable, optional
         Told each `Kill` right after it, in the thread that kills: the place to start a new node.
         What it raises ends the chaos, and is raised on leaving the block.
@@ -106,6 +109,7 @@ class Chaos:
         masters: Callable[[], Iterable[int]] = tuple,
         least_age_seconds: float = 5.0,
         least_nodes: int = 0,
+        most_kills: int | None = None,
         on_kill: Callable[[Kill], None] | None = None,
     ) -> None:
         unknown = [kind for kind in kinds if kind not in get_args(Kind)]
@@ -122,6 +126,7 @@ class Chaos:
         self._masters = masters
         self._least_age_seconds = least_age_seconds
         self._least_nodes = least_nodes
+        self._most_kills = math.inf if most_kills is None else most_kills
         self._on_kill = on_kill
         self._session = ""
         self._stop = threading.Event()
@@ -164,7 +169,9 @@ class Chaos:
 
     def _main(self) -> None:
         try:
-            while not self._stop.wait(self._every_seconds * self._random.uniform(0.5, 1.5)):
+            while len(self.kills) < self._most_kills and not self._stop.wait(
+                self._every_seconds * self._random.uniform(0.5, 1.5)
+            ):
                 kill = self.kill_one()
                 if kill is not None and self._on_kill is not None:
                     self._on_kill(kill)

@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=float, default=2.0)
     parser.add_argument("--age", type=float, default=10.0, help="seconds that all live at least")
+    parser.add_argument("--most-kills", type=int, help="after so many there are no more")
     parser.add_argument(
         "--kinds",
         default="worker,executor,node",
@@ -138,6 +139,7 @@ def main() -> None:
             every_seconds=options.every,
             kinds=kinds,
             least_age_seconds=options.age,
+            most_kills=options.most_kills,
             on_kill=dead.put,
         ) as chaos:
             for n in range(options.jobs):
@@ -187,7 +189,7 @@ def main() -> None:
     ar.shutdown()
     ray.shutdown()
     cluster.shutdown()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while (left := processes_of(session)) and time.monotonic() < deadline:
         time.sleep(0.2)
     summary["left"] = [process.title for process in left]

@@ -21,7 +21,7 @@ from agentic_ray.testing import Chaos, Kill
 from agentic_ray.testing.chaos import Kind
 
 
-def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 90) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "waited too long"
@@ -53,6 +53,18 @@ def test_arguments_are_checked() -> None:
         Chaos(kinds=())
     with pytest.raises(InvalidArgumentError, match="every_seconds"):
         Chaos(every_seconds=0)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_after_the_most_kills_there_are_no_more() -> None:
+    ar.map_reduce(lambda x: x, range(4), operator.add)  # there are workers
+    with Chaos(
+        1, every_seconds=0.05, kinds=("worker",), least_age_seconds=0, most_kills=1
+    ) as chaos:
+        until(lambda: chaos.kills)
+        time.sleep(1)
+        assert ar.map_reduce(abs, range(-20, 0), operator.add) == 210
+    assert len(chaos.kills) == 1
 
 
 def test_without_a_cluster_there_is_nothing_to_enter() -> None:
