@@ -75,7 +75,7 @@ def test_a_timeout_ends_the_job_and_its_work() -> None:
     with pytest.raises(JobTimeoutError) as caught:
         job.result(timeout=0.5)
     assert isinstance(caught.value, TimeoutError)
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 25
     assert ar.map_reduce(abs, [-1], operator.add) == 1
 
 
@@ -89,7 +89,7 @@ def test_cancel_from_another_thread() -> None:
     started = time.monotonic()
     with pytest.raises(JobCancelledError):
         job.result()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
 
 
 def test_nested_calls_do_not_deadlock() -> None:

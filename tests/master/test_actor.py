@@ -32,7 +32,7 @@ from agentic_ray.runtime.processes import processes_of, session_name
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
-def until(condition: Callable[[], Any], seconds: float = 40) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 90) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "waited too long"
@@ -95,7 +95,7 @@ def test_a_killed_master_is_started_anew_and_goes_on(tmp_path: Path, workloads: 
         assert master.pid() != first_pid
 
         found = ar.find_master("phoenix")
-        assert found.job(done.id).result(10) == expected
+        assert found.job(done.id).result(60) == expected
         assert found.record(done.id).user == "ada"
         assert found.record(under_way.id).attempts == 2
         assert runs(tmp_path, "first") == 1

@@ -43,7 +43,7 @@ def test_an_equal_job_is_answered_at_once_and_says_so(
 ) -> None:
     with Master(workloads=registry, journal=tmp_path if journalled else None) as master:
         first = master.submit("note", {"a": 1, "b": [2.5]})
-        assert first.result(10) == [{"a": 1, "b": [2.5]}]
+        assert first.result(60) == [{"a": 1, "b": [2.5]}]
         again = master.submit("note", {"b": [2.5], "a": 1})
         assert again.status() == "succeeded"
         assert again.result(0) == first.result()
@@ -61,29 +61,29 @@ def test_an_equal_job_is_answered_at_once_and_says_so(
 
 def test_what_may_differ_is_computed_again(registry: Registry) -> None:
     with Master(workloads=registry) as master:
-        master.submit("note", 1).result(10)
+        master.submit("note", 1).result(60)
         assert not master.submit("note", 1, cache=False).record.cached
         registry.register("note", note, version="2", replace=True)
         assert not master.submit("note", 1).record.cached
         registry.register("note", note_otherwise, version="2", replace=True)
-        assert master.submit("note", 1).result(10) == {"other": 1}
+        assert master.submit("note", 1).result(60) == {"other": 1}
         for name in ("effects", "uncached"):
             for _ in range(2):
-                assert master.submit(name, 1).result(10) == [1]
+                assert master.submit(name, 1).result(60) == [1]
                 assert not any(r.cached for r in master.jobs())
     with Master(workloads=registry, cache_bytes=0) as master:
         for _ in range(2):
-            master.submit("note", 5).result(10)
+            master.submit("note", 5).result(60)
     assert CALLS.count(5) == 2
 
 
 def test_a_damaged_entry_is_computed_anew(registry: Registry, tmp_path: Path) -> None:
     with Master(workloads=registry, journal=tmp_path) as master:
-        master.submit("note", "hello").result(10)
+        master.submit("note", "hello").result(60)
         (entry,) = (tmp_path / "journal.sqlite3.cache").iterdir()
         entry.write_bytes(entry.read_bytes().replace(b"hello", b"hallo"))
         job = master.submit("note", "hello")
-        assert job.result(10) == ["hello"]
+        assert job.result(60) == ["hello"]
         assert not job.record.cached
         assert master.submit("note", "hello").record.cached
     assert CALLS == ["hello", "hello"]

@@ -79,7 +79,7 @@ def master(registry: Registry, gate: Gate) -> Iterator[Master]:
 
 
 def until(condition: Any) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.002)
@@ -87,7 +87,7 @@ def until(condition: Any) -> None:
 
 def test_a_job_succeeds(master: Master) -> None:
     job = master.submit("echo", {"x": 1})
-    assert job.result(10) == {"x": 1}
+    assert job.result(60) == {"x": 1}
     assert job.status() == "succeeded"
     status = master.get_task_status(job.id)
     assert (status["task_id"], status["state"], status["result"], status["error"]) == (
@@ -105,7 +105,7 @@ def test_a_job_succeeds(master: Master) -> None:
 def test_a_failed_job_raises_the_users_own_exception(master: Master) -> None:
     job = master.submit("boom", None)
     with pytest.raises(KeyError, match="the user's own"):
-        job.result(10)
+        job.result(60)
     assert master.get_task_status(job.id)["error"]["type"] == "KeyError"
     assert "in boom" in str(job.record.error and job.record.error.traceback)
 
@@ -120,14 +120,14 @@ def test_whatever_a_workload_raises_is_its_jobs_alone(
     registry.register("end", work)
     job = master.submit(work, None)
     with pytest.raises(type(raised)):
-        job.result(10)
-    assert master.submit("echo", 1).result(10) == 1
+        job.result(60)
+    assert master.submit("echo", 1).result(60) == 1
 
 
 def test_a_result_without_a_json_form_fails_the_job(master: Master) -> None:
     with pytest.raises(SerializationError, match="result is of type set"):
-        master.submit("odd", None).result(10)
-    assert master.submit("nan", None).result(10) == "NaN"
+        master.submit("odd", None).result(60)
+    assert master.submit("nan", None).result(60) == "NaN"
 
 
 def test_higher_priority_goes_first_and_equals_in_order(registry: Registry, gate: Gate) -> None:
@@ -157,17 +157,17 @@ def test_a_held_master_accepts_jobs_and_starts_them_later(registry: Registry) ->
         jobs = [held.submit("echo", i) for i in range(3)]
         late = held.submit("echo", 3, deadline_seconds=0.05)
         with pytest.raises(JobTimeoutError, match="deadline"):
-            late.result(10)
+            late.result(60)
         with pytest.raises(JobTimeoutError, match="queued"):
             jobs[0].result(0.1)
         assert jobs[2].cancel()
         assert held.held
         held.begin()
-        assert [job.result(10) for job in jobs[:2]] == [0, 1]
+        assert [job.result(60) for job in jobs[:2]] == [0, 1]
         assert not held.held
-        assert held.submit("echo", 4).result(10) == 4
+        assert held.submit("echo", 4).result(60) == 4
         with pytest.raises(JobCancelledError):
-            jobs[2].result(10)
+            jobs[2].result(60)
 
 
 def test_a_full_queue_refuses(master: Master, gate: Gate) -> None:
@@ -200,7 +200,7 @@ def test_a_running_job_is_cancelled_when_it_stops(master: Master, gate: Gate) ->
     assert job.record.cancel_requested
     gate.open.set()
     with pytest.raises(JobCancelledError, match="while it ran"):
-        job.result(10)
+        job.result(60)
     assert job.record.result is None
 
 
@@ -210,13 +210,13 @@ def test_a_job_that_runs_too_long_fails_and_holds_its_place_till_it_stops(
     jobs = [master.submit("gate", i, timeout_seconds=0.05) for i in range(2)]
     for job in jobs:
         with pytest.raises(JobTimeoutError, match=r"longer than its 0\.05 seconds"):
-            job.result(10)
+            job.result(60)
         assert job.status() is JobState.FAILED
     after = master.submit("echo", 1)
     time.sleep(0.1)
     assert after.status() is JobState.QUEUED
     gate.open.set()
-    assert after.result(10) == 1
+    assert after.result(60) == 1
 
 
 def test_waiting_for_a_result_has_a_time_limit(master: Master) -> None:
@@ -241,14 +241,14 @@ def test_close_drains_no_longer_than_it_may(registry: Registry, gate: Gate) -> N
     job = master.submit("gate", 1)
     began = time.monotonic()
     assert not master.close(drain=True, timeout_seconds=0.1)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert job.record.cancel_requested
 
 
 def test_a_handle_keeps_a_result_that_the_master_has_forgotten(registry: Registry) -> None:
     with Master(workloads=registry, max_running=1, store=MemoryStore(max_finished=2)) as master:
         jobs = [master.submit("echo", i) for i in range(20)]
-        assert [job.result(10) for job in jobs] == list(range(20))
+        assert [job.result(60) for job in jobs] == list(range(20))
         assert len(master.jobs()) == 2
         first = jobs[0].id
         assert not jobs[0].cancel()
@@ -302,7 +302,7 @@ def test_a_workload_whose_version_changed_does_not_run(
     registry.register("echo", lambda params: params, version="2", replace=True)
     gate.open.set()
     with pytest.raises(UnknownWorkloadError, match="now at version 2"):
-        job.result(10)
+        job.result(60)
 
 
 @settings(max_examples=30, deadline=None)
@@ -454,6 +454,6 @@ def test_a_job_cancelled_before_it_reaches_the_cluster_never_gets_there(
         job.cancel()
         go.set()
         with pytest.raises(JobCancelledError):
-            job.result(10)
+            job.result(60)
     assert ran == [1]
     assert job.placements() == []

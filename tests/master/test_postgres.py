@@ -76,7 +76,7 @@ def test_jobs_outlive_the_master_and_a_second_one_is_fenced(server: str, tmp_pat
     with Master(store=Journal(server, lease_seconds=0.5), workloads=again.registry) as second:
         with pytest.raises(JournalLockedError):
             Journal(server, lease_seconds=5)
-        assert [second.job(job.id).result(10) for job in jobs] == [[i, "é"] for i in range(3)]
+        assert [second.job(job.id).result(60) for job in jobs] == [[i, "é"] for i in range(3)]
         assert second.record(once.id).state is JobState.FAILED
         assert second.submit("gate", [0, "é"], idempotency_key="k0").id == jobs[0].id
         with pytest.raises(JournalFencedError):

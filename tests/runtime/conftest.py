@@ -53,7 +53,7 @@ class Program:
                 continue
         return found
 
-    def leftovers(self, seconds: float = 10) -> list[str]:
+    def leftovers(self, seconds: float = 40) -> list[str]:
         """What still runs of it when it had ``seconds`` to go away."""
         deadline = time.monotonic() + seconds
         while (found := self.processes()) and time.monotonic() < deadline:

@@ -121,7 +121,7 @@ def kinds(run: Run) -> list[str]:
     return [event.kind for event in run.events()]
 
 
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come about"
@@ -354,7 +354,6 @@ def mig_instances() -> None:
 
 def two_sessions() -> None:
     """An idle session gives its GPU back, and the other waits for one that is in use."""
-    gpu_nodes.USUAL_START_SECONDS = 4.0  # type: ignore[misc]  # how long a submit waits for a GPU
     with session(1, gpu_idle=0.5) as (first, _):
         assert one(first, gpu_only, rows(1, 1)).result(60) == [MIB / 8]
         until(lambda: not known_gpus(first))
@@ -367,6 +366,7 @@ def two_sessions() -> None:
             long = [Task.of(slow_gpu, rows(i, 1), key=f"long{i}") for i in range(40)]  # 8 s
             busy = first.submit(TaskGraph(long, [task.key for task in long]), target_seconds=1e-9)
             until(lambda: busy.placements())
+            gpu_nodes.USUAL_START_SECONDS = 2.0  # type: ignore[misc]  # a submit waits no longer
             waiting = one(second, gpu_only, rows(3, 1))
             assert not busy.done
             assert not waiting.done

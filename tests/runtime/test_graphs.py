@@ -56,7 +56,7 @@ def test_an_output_twice_and_an_output_that_is_an_input(ray_session: ar.Session)
 
 
 def test_a_graph_without_outputs_is_done_at_once(ray_session: ar.Session) -> None:
-    assert ray_session.submit(ar.TaskGraph([], [])).result(10) == []
+    assert ray_session.submit(ar.TaskGraph([], [])).result(60) == []
 
 
 def test_a_timeout_leaves_the_run_going(ray_session: ar.Session) -> None:
@@ -80,7 +80,7 @@ def test_a_cancelled_scope_ends_what_runs_and_refuses_more(
         started = time.monotonic()
         with pytest.raises(JobCancelledError):
             run.result(timeout=30)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 12
         with pytest.raises(JobCancelledError):
             ray_session.submit(graph)
     task = ar.Task.of(CODELETS[0], 1, 2, key="after")

@@ -20,7 +20,7 @@ import agentic_ray as ar
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
-def until(condition: Callable[[], Any], seconds: float = 30) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 90) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, "waited too long"

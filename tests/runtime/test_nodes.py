@@ -28,7 +28,7 @@ START = """
             },
         },
     )
-    def until(condition, seconds=30):
+    def until(condition, seconds=90):
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, "waited too long"

@@ -93,7 +93,7 @@ def test_bad_addresses_are_session_errors_and_quick(program: Make) -> None:
             try:
                 ar.init(**options)
             except error_type as error:
-                assert time.monotonic() - started < 10
+                assert time.monotonic() - started < 40
                 return str(error)
             raise AssertionError(options)
         assert "ray start" in refused(SessionError, address="127.0.0.1:1")
@@ -205,7 +205,7 @@ def test_two_sessions_on_one_cluster_both_make_progress(program: Make, tmp_path:
         assert process.returncode == 0, output
         assert "fine" in output
     serving.communicate("", timeout=30)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and head.processes():
         time.sleep(0.1)
     assert head.leftovers() == []
@@ -230,7 +230,7 @@ def test_costs_are_kept_for_the_next_session_and_demand_ends_with_its_session(
         session = ar.init()
         assert session.model.predict(tasks[0], "cpu") is None
         run = session.submit(graph, target_seconds=0.0)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not (asked and len(run.placements()) > 2):
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -19,7 +19,7 @@ def test_a_stopped_executor_silences_its_node_until_it_goes_on(
     from ray.cluster_utils import Cluster
     import agentic_ray as ar
 
-    def until(condition, seconds=30):
+    def until(condition, seconds=90):
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, "waited too long"

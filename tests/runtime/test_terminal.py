@@ -91,8 +91,8 @@ def test_ctrl_c_ends_the_program_and_everything_it_started(program: Make, source
     terminal.read(1.5)
     terminal.interrupt()
     started = time.monotonic()
-    status = terminal.wait(20)
-    assert time.monotonic() - started < 15
+    status = terminal.wait(60)
+    assert time.monotonic() - started < 50
     assert status in (-signal.SIGINT, 130, 1)  # 1: `import ray` alone makes Python end so
     assert "KeyboardInterrupt" in terminal.output
     assert one.leftovers() == []
@@ -108,7 +108,7 @@ def test_after_ctrl_c_the_session_goes_on(program: Make) -> None:
     assert "working" in terminal.read(60, until="working")
     terminal.read(1.0)
     terminal.interrupt()
-    assert terminal.wait(30) == 0, terminal.output
+    assert terminal.wait(90) == 0, terminal.output
     assert "again 3" in terminal.output
 
 
@@ -126,9 +126,10 @@ def test_a_signal_ends_everything(program: Make, number: signal.Signals) -> None
     assert process.stdout.readline().strip() == "working"
     time.sleep(0.5)
     process.send_signal(number)
-    process.wait(timeout=20)
+    process.wait(timeout=60)
     assert process.returncode != 0
-    assert one.leftovers(seconds=20) == []
+    # An agent of Ray's that was still starting looks for its dead head for half a minute.
+    assert one.leftovers(seconds=100) == []
 
 
 def test_a_normal_end_leaves_nothing_and_says_nothing(program: Make) -> None:
@@ -164,7 +165,7 @@ def test_the_bar_appears_in_a_terminal_and_only_on_long_work(program: Make) -> N
     terminal.read(20, until="/100")
     assert time.monotonic() - started > 1.5
     terminal.read(30, until="<end>")
-    assert terminal.wait(30) == 0
+    assert terminal.wait(90) == 0
     assert re.search(r"map_reduce.*\d+/100", terminal.output)
 
 

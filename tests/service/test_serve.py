@@ -288,7 +288,7 @@ def test_sigterm_lets_accepted_jobs_finish_and_leaves_no_process(tmp_path: Path)
                 time.sleep(0.02)
         began = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 60
         assert (tmp_path / "one").exists()
     finally:
         server.kill()
