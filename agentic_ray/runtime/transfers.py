@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from agentic_ray.runtime.execute import Report
-from agentic_ray.schedule.events import Transfer, ValueInfo
+from agentic_ray.schedule.events import Location, Transfer
 
 LEAST_BYTES: Final = 4 << 20
 """Less than this says more of latency than of the network."""
@@ -33,7 +33,7 @@ class Copies:
     def __init__(self) -> None:
         self._nodes: dict[Key, set[str]] = {}
 
-    def send(self, node_id: str, inputs: Iterable[tuple[Key, ValueInfo]]) -> Moved | None:
+    def send(self, node_id: str, inputs: Iterable[tuple[Key, Location]]) -> Moved | None:
         """Note that these inputs go to ``node_id``; what is moved for that, if it can be timed."""
         sources: set[str] = set()
         total = 0

@@ -10,14 +10,13 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 from agentic_ray.errors import (
     ExecutorLostError,
     JobCancelledError,
     PoisonTaskError,
 )
-from agentic_ray.graph.task import Bundle, Resources
+from agentic_ray.graph.task import Bundle
 from agentic_ray.schedule.ahead import MOST_BUNDLES, best_ranks
 from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CostModel
@@ -34,6 +33,7 @@ from agentic_ray.schedule.events import (
     GpuLost,
     GraphReleased,
     GraphSubmitted,
+    Location,
     NodeLost,
     NodeUp,
     Quarantine,
@@ -46,14 +46,15 @@ from agentic_ray.schedule.events import (
 )
 from agentic_ray.schedule.poison import can_be_watched
 from agentic_ray.schedule.ranks import mean_seconds, upward_ranks
+from agentic_ray.schedule.ready import Fresh
 from agentic_ray.schedule.records import (
     Attempt,
     Graph,
     Lane,
     Record,
     RetryRules,
+    all_traits,
     codelet_names,
-    traits_of,
     urgency,
 )
 from agentic_ray.schedule.recovery import Recovery
@@ -114,7 +115,7 @@ class Dispatcher(Recovery):
         known = self._attempts.get((bundle_id, attempt))
         return known is not None and not known.record.done and not known.record.graph.over
 
-    def value_info(self, graph_id: str, key: str) -> ValueInfo | None:
+    def value_info(self, graph_id: str, key: str) -> Location | None:
         """Where a value of a graph is, None if it is not there."""
         graph = self._graphs.get(graph_id)
         return None if graph is None else graph.values.get(key)
@@ -192,45 +193,52 @@ class Dispatcher(Recovery):
             self._fail_graph(graph, error, None)
 
     def _submitted(self, event: GraphSubmitted) -> None:
-        graph = Graph(event.graph_id, frozenset(event.outputs), event.priority)
+        bundles, first_id = event.bundles, self.next_bundle_id
+        count = len(bundles)
+        outputs = frozenset(event.outputs)
+        graph = Graph(event.graph_id, outputs, event.priority, first_id, bundles)
+        graph.ended = bytearray(count)
         self._graphs[event.graph_id] = graph
-        count = len(event.bundles)
         ranks = [0.0] * count
         whole = count <= MOST_BUNDLES and self._most_ahead() > 0
         if whole:
-            ranks = best_ranks(event.bundles, self.view, self.model)
+            ranks = best_ranks(bundles, self.view, self.model)
         elif self._plans_ahead:
             seconds = mean_seconds(self.view, self.model)
-            ranks = upward_ranks(event.bundles, seconds, self.model.output_transfer_seconds)
-        alike: dict[Any, tuple[Lane, Resources, int]] = {}
-        records = graph.records
-        uses, consumers = graph.uses, graph.consumers
-        orders: dict[tuple[int, float], float] = {}
-        for bundle_id, (bundle, rank) in enumerate(
-            zip(event.bundles, ranks, strict=True), self.next_bundle_id
-        ):
-            lane, resources, priority = traits_of(bundle, alike)
-            order = orders.get((priority, rank))
-            if order is None:  # many have the same, then they share the object too
-                order = self._order(event.priority + priority, rank, event.time)
-                orders[priority, rank] = order
-            inputs = bundle.inputs
-            record = Record(bundle, graph, bundle_id, lane, resources, len(inputs), order)
-            records.append(record)
-            for key in inputs:
-                consumers.setdefault(key, []).append(record)
-                uses[key] = uses.get(key, 0) + 1
+            ranks = upward_ranks(bundles, seconds, self.model.output_transfer_seconds)
+        graph.traits = all_traits(
+            bundles, ranks, lambda own, rank: self._order(event.priority + own, rank, event.time)
+        )
         self.next_bundle_id += count
-        if whole:
-            graph.sequence = sorted(records, key=urgency)
-        for key in graph.outputs:
-            uses[key] = uses.get(key, 0) + 1
-        graph.outputs_missing = len(graph.outputs)
-        refused = refusal(records, self.view)
+        refused = refusal(zip(bundles, graph.traits, strict=True), self.view)
         if refused is not None:
             self._fail_graph(graph, *refused)
             return
-        self._offer_all(records)
+        ready: dict[Lane, list[int]] = {}
+        uses, consumers = graph.uses, graph.consumers
+        for bundle_id, (bundle, traits) in enumerate(
+            zip(bundles, graph.traits, strict=True), first_id
+        ):
+            inputs = bundle.inputs
+            if not inputs:
+                ready.setdefault(traits.lane, []).append(bundle_id)
+                continue
+            record = graph.records[bundle_id] = Record(
+                bundle, graph, bundle_id, traits.lane, traits.resources, len(inputs), traits.order
+            )
+            for key in inputs:
+                consumers.setdefault(key, []).append(record)
+                uses[key] = uses.get(key, 0) + 1
+        for key in outputs:
+            uses[key] = uses.get(key, 0) + 1
+        graph.outputs_missing = len(outputs)
+        if whole:
+            graph.sequence = sorted(
+                map(graph.record, range(first_id, first_id + count)), key=urgency
+            )
+        self._maybe_urgent = True
+        for lane, ids in ready.items():
+            self._queue(lane).add(Fresh(graph, ids))
         self._maybe_finish(graph)
 
     def _finished(self, event: BundleFinished) -> None:
@@ -254,7 +262,7 @@ class Dispatcher(Recovery):
             if not graph.uses.get(key):
                 unwanted.append(key)
                 continue
-            graph.values[key] = info
+            graph.values[key] = graph.location(info)
             if key in graph.outputs:
                 graph.outputs_missing -= 1
             consumers = graph.consumers.get(key)
@@ -272,6 +280,7 @@ class Dispatcher(Recovery):
             self._commands.append(Release(graph.graph_id, tuple(unwanted)))
         if not graph.outputs_missing:
             self._maybe_finish(graph)
+        graph.forget(record)
 
     def _learn_from(self, event: BundleFinished, attempt: Attempt) -> None:
         """Pass on to the cost model what was measured."""
@@ -302,8 +311,7 @@ class Dispatcher(Recovery):
                 released.append(key)
                 for consumer in graph.consumers.get(key, ()):
                     consumer.missing += 1
-            # Only where something was lost can there be one to run again.
-            producer = graph.maker(key) if graph.makers is not None else None
+            producer = graph.remaker(key)
             if producer is not None and not producer.running and self._is_spare(producer):
                 producer.done = True
                 pending += producer.bundle.inputs
@@ -490,11 +498,11 @@ class Dispatcher(Recovery):
         if graph is None:
             return
         graph.over = True
-        waiting = False
-        for record in graph.records:
+        for record in graph.under_way:
             self._cancel_attempts(record)
-            waiting = waiting or record.queued
-        if waiting:  # do not keep it alive in the queues
+        if len(graph.records) + graph.ended.count(1) < len(graph.bundles) or any(
+            record.queued for record in graph.records.values()
+        ):  # do not keep it alive in the queues
             self._withdraw(graph)
             self._delayed = [entry for entry in self._delayed if entry[2].graph is not graph]
             heapq.heapify(self._delayed)
@@ -517,7 +525,7 @@ class Dispatcher(Recovery):
 
     def _fail_graph(self, graph: Graph, error: BaseException, bundle: Bundle | None) -> None:
         graph.over = True
-        for record in graph.records:
+        for record in graph.under_way:
             self._cancel_attempts(record)
         self._withdraw(graph)
         self._commands.append(FailGraph(graph.graph_id, error, bundle))
@@ -544,10 +552,9 @@ class Dispatcher(Recovery):
                 if self.view.now_seconds < since + self.retry.patience_seconds:
                     waiting[kinds] = since
                     continue
-                for record in list(queue):
+                while (record := queue.take(set())) is not None:
                     record.queued = False
-                    if not record.graph.over and not record.graph.finished:
+                    if not record.graph.finished:
                         error = no_device(record.bundle, self.view)
                         self._fail_graph(record.graph, error, record.bundle)
-                queue.clear()
         self._stranded = waiting

@@ -47,10 +47,20 @@ class BundleStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class ValueInfo:
+class Location:
     """Where a value is and how big. ``node_id`` None: in the caller's own memory, safe.
     ``device``: the GPU that holds it, None when it is in host memory. ``sent_seconds``: when it
     set out to every node that may need it, None where a value is moved when it is asked for."""
+
+    size_bytes: int
+    node_id: str | None
+    device: str | None = None
+    sent_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ValueInfo:
+    """A value that was made; the rest is as in `Location`."""
 
     key: str
     size_bytes: int

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from agentic_ray.errors import PolicyError
@@ -16,7 +16,7 @@ from agentic_ray.schedule import ahead
 from agentic_ray.schedule.admission import Fit, admit, can_split, fit, working_set_bytes
 from agentic_ray.schedule.contract import Policy, check_placements
 from agentic_ray.schedule.cost_model import CostModel
-from agentic_ray.schedule.events import Command, Process, RequestResources, Start, ValueInfo
+from agentic_ray.schedule.events import Command, Location, Process, RequestResources, Start
 from agentic_ray.schedule.placement import Placement
 from agentic_ray.schedule.ready import ReadyQueue
 from agentic_ray.schedule.records import Attempt, Graph, Lane, Record, urgency
@@ -44,8 +44,7 @@ def _strict_order(priority: int, rank: float, _submitted: float) -> float:
 
 
 def _head(queue: ReadyQueue) -> tuple[float, int]:
-    head = queue.head
-    return (head.order, head.bundle_id) if head else (math.inf, 0)
+    return queue.head or (math.inf, 0)
 
 
 class Placer:
@@ -97,17 +96,6 @@ class Placer:
         if record.order < self._planned_until:
             self._maybe_urgent = True
         self._queue(record.lane).push(record)
-
-    def _offer_all(self, records: Iterable[Record]) -> None:
-        """The same for very many new ones."""
-        self._maybe_urgent = True
-        by_lane: dict[Lane, list[Record]] = {}
-        for record in records:
-            if not record.missing:
-                record.queued = True
-                by_lane.setdefault(record.lane, []).append(record)
-        for lane, alike in by_lane.items():
-            self._queue(lane).extend(alike)
 
     def _queue(self, lane: Lane) -> ReadyQueue:
         queue = self._ready.get(lane)
@@ -208,7 +196,7 @@ class Placer:
             if not queue:
                 continue
             head = queue.head
-            urgent = head is not None and head.order < self._planned_until
+            urgent = head is not None and head[0] < self._planned_until
             for kind in kinds:
                 if kind in pools and (pools[kind].hungry or (urgent and pools[kind].usable)):
                     queues.append(queue)
@@ -262,7 +250,7 @@ class Placer:
         if self._maybe_urgent:  # not known since something was offered or planned
             until = self._planned_until
             self._maybe_urgent = any(
-                queue.head is not None and queue.head.order < until
+                queue.head is not None and queue.head[0] < until
                 for queue in self._ready.values()
             )
         return self._maybe_urgent
@@ -362,7 +350,7 @@ class Placer:
         return ahead.most_bundles(sum(pool.slots for pool in self.view.pools.values()), typical)
 
     def _upcoming(
-        self, window: list[Record], values: dict[str, ValueInfo]
+        self, window: list[Record], values: dict[str, Location]
     ) -> ahead.Upcoming | None:
         """What is left of the graph of ``window``, if it can be planned as a whole; ``values`` get
         those that it takes as inputs."""

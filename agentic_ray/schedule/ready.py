@@ -1,78 +1,96 @@
 """The ready bundles of one lane, most urgent first. A queue only; what is offered is `placing`'s.
 
-A graph may make very many bundles ready at once, which are sorted once; what becomes ready later
-one by one is kept in a heap. So taking the next one costs O(1) or O(log n) of what came singly.
+A graph may make very many bundles ready at once. They are sorted once and stand in the queue as one
+entry, under the most urgent that is left of them. So taking the next one costs O(log n) of the
+graphs and of what came singly.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
-from itertools import chain
 
-from agentic_ray.schedule.records import Graph, Record, urgency
+from agentic_ray.schedule.records import Graph, Record
+
+_Entry = tuple[float, int, "Record | Fresh"]
+"""By order, then by the id of the bundle, which no two entries share."""
+
+
+class Fresh:
+    """Bundles of one graph that need no value and have no record yet.
+
+    Parameters
+    ----------
+    ids : list of int
+        In ascending order.
+    """
+
+    __slots__ = ("graph", "ids")
+
+    def __init__(self, graph: Graph, ids: list[int]) -> None:
+        traits, first = graph.traits, graph.first_id
+        self.graph = graph
+        if len({traits[i - first].order for i in ids}) > 1:
+            ids = sorted(ids, key=lambda i: traits[i - first].order)
+        self.ids = ids
+        ids.reverse()  # the most urgent last
+
+    def entry(self) -> _Entry:
+        """How it stands in a queue."""
+        bundle_id = self.ids[-1]
+        return self.graph.traits[bundle_id - self.graph.first_id].order, bundle_id, self
 
 
 class ReadyQueue:
     """See the module. Some may be ready no more, being done, short of an input, or of a graph that
     is over; `take` drops those."""
 
-    __slots__ = ("_batch", "_heap")
+    __slots__ = ("_heap", "_length")
 
     def __init__(self) -> None:
-        self._batch: list[Record] = []  # the most urgent last
-        self._heap: list[tuple[float, int, Record]] = []
+        self._heap: list[_Entry] = []
+        self._length = 0
 
     def __len__(self) -> int:
-        return len(self._batch) + len(self._heap)
-
-    def __iter__(self) -> Iterator[Record]:
-        return chain(self._batch, (record for _, _, record in self._heap))
+        return self._length
 
     def push(self, record: Record) -> None:
+        self._length += 1
         heapq.heappush(self._heap, (record.order, record.bundle_id, record))
 
-    def extend(self, records: list[Record]) -> None:
+    def add(self, fresh: Fresh) -> None:
         """Add what became ready at once."""
-        if len(records) <= len(self):  # so that few among many are not paid for by all
-            for record in records:
-                self.push(record)
-            return
-        self._batch += [record for _, _, record in self._heap]
-        self._batch += records
-        self._batch.sort(key=urgency, reverse=True)
-        self._heap.clear()
-
-    def _next(self) -> tuple[Record, bool] | None:
-        """The most urgent one, and whether it is of the heap."""
-        batch, heap = self._batch, self._heap
-        if not heap:
-            return (batch[-1], False) if batch else None
-        if batch and urgency(batch[-1]) < heap[0][:2]:
-            return batch[-1], False
-        return heap[0][2], True
+        self._length += len(fresh.ids)
+        heapq.heappush(self._heap, fresh.entry())
 
     @property
-    def head(self) -> Record | None:
-        """The most urgent one, None if there is none."""
-        found = self._next()
-        return found[0] if found else None
+    def graphs(self) -> set[Graph]:
+        """Those of which something is here."""
+        return {what.graph for _, _, what in self._heap}
+
+    @property
+    def head(self) -> tuple[float, int] | None:
+        """Order and id of the most urgent one, None if there is none."""
+        return self._heap[0][:2] if self._heap else None
 
     def take(self, keys: set[str]) -> Record | None:
         """Remove the most urgent bundle and add its key to ``keys``.
 
         None if there is none, or if its key is among them: the same work for another graph.
         """
-        while found := self._next():
-            record, of_heap = found
+        heap = self._heap
+        while heap:
+            _, bundle_id, what = heap[0]
+            record = what.graph.record(bundle_id) if isinstance(what, Fresh) else what
             stale = record.missing or record.done or record.graph.over
             key = record.bundle.key
             if not stale and key in keys:
                 return None
-            if of_heap:
-                heapq.heappop(self._heap)
+            self._length -= 1
+            if isinstance(what, Fresh) and len(what.ids) > 1:
+                what.ids.pop()
+                heapq.heapreplace(heap, what.entry())
             else:
-                self._batch.pop()
+                heapq.heappop(heap)
             if not stale:
                 keys.add(key)
                 return record
@@ -81,12 +99,10 @@ class ReadyQueue:
 
     def withdraw(self, graph: Graph) -> None:
         """Forget the bundles of a graph."""
-        self._batch = [record for record in self._batch if record.graph is not graph]
         kept = [entry for entry in self._heap if entry[2].graph is not graph]
         if len(kept) < len(self._heap):
             heapq.heapify(kept)
             self._heap = kept
-
-    def clear(self) -> None:
-        self._batch.clear()
-        self._heap.clear()
+            self._length = sum(
+                len(what.ids) if isinstance(what, Fresh) else 1 for _, _, what in kept
+            )

@@ -7,17 +7,31 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import NamedTuple
 
 from agentic_ray.graph.task import Bundle, Resources
-from agentic_ray.schedule.events import Process, ValueInfo
+from agentic_ray.schedule.events import Location, Process, ValueInfo
 from agentic_ray.schedule.placement import Placement
 from agentic_ray.schedule.view import Executor
 
 Lane = tuple[tuple[str, ...], bool]
 """Device kinds, best first, and whether it is opaque: what decides where a bundle may go."""
+
+
+_MOST_LOCATIONS = 4096
+"""Kept by a graph to be shared by its values."""
+
+
+class Traits(NamedTuple):
+    """What bundles that are alike have in common. ``order``: the smaller, the sooner one is
+    offered."""
+
+    lane: Lane
+    resources: Resources
+    order: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,26 +110,89 @@ class Graph:
     """A graph's state: its bundles, who makes and who takes each value, and which values there
     are. ``sequence`` are its bundles, most urgent first, if it is small enough to be planned whole.
     ``makers`` are looked up only once values were lost, None until then.
+
+    ``bundles`` are those submitted, ``traits`` theirs, and ``first_id`` is the id of the first.
+    What needs no value may be ready in millions, so it has a record, in ``records`` by its id, only
+    from when it is taken to be placed until it is done, which ``ended`` keeps. (Many small objects
+    are a burden to Python's garbage collector, which walks over all of them again and again.)
     """
 
     graph_id: str
     outputs: frozenset[str]
     priority: int
-    records: list[Record] = field(default_factory=list)
-    makers: dict[str, Record] | None = None
+    first_id: int = 0
+    bundles: Sequence[Bundle] = ()
+    traits: list[Traits] = field(default_factory=list)
+    records: dict[int, Record] = field(default_factory=dict)
+    ended: bytearray = field(default_factory=bytearray)
+    makers: dict[str, int] | None = None
     consumers: dict[str, list[Record]] = field(default_factory=dict)
     uses: dict[str, int] = field(default_factory=dict)
-    values: dict[str, ValueInfo] = field(default_factory=dict)
+    values: dict[str, Location] = field(default_factory=dict)
+    locations: dict[Hashable, Location] = field(default_factory=dict)
     sequence: list[Record] = field(default_factory=list)
     outputs_missing: int = 0
     finished: bool = False
     over: bool = False
 
+    def record(self, bundle_id: int) -> Record:
+        """The state of a bundle, made now if it has none: it is done, or waits to be taken."""
+        found = self.records.get(bundle_id)
+        if found is None:
+            index = bundle_id - self.first_id
+            lane, resources, order = self.traits[index]
+            done = self.ended[index] > 0
+            found = self.records[bundle_id] = Record(
+                self.bundles[index], self, bundle_id, lane, resources, 0, order, done
+            )
+            found.queued = not done
+            found.attempts = int(done)
+        return found
+
+    def forget(self, record: Record) -> None:
+        """Keep of a bundle that is done no more than that, if nothing else is to be known of it:
+        it took no values, went well at once, and is what was submitted."""
+        if record.attempts > 1 or record.bundle.inputs or self.sequence:
+            return
+        bundle_id = record.bundle_id
+        index = bundle_id - self.first_id
+        if index < len(self.bundles) and record.bundle is self.bundles[index]:
+            self.ended[index] = 1
+            del self.records[bundle_id]
+
+    def location(self, info: ValueInfo) -> Location:
+        """Where a value is, the same object for all of that size at that place."""
+        alike = (info.size_bytes, info.node_id, info.device, info.sent_seconds)
+        found = self.locations.get(alike)
+        if found is None:
+            if len(self.locations) >= _MOST_LOCATIONS:
+                self.locations.clear()
+            found = self.locations[alike] = Location(*alike)
+        return found
+
     def maker(self, key: str) -> Record | None:
         """The bundle that makes a value; None if none of this graph does."""
         if self.makers is None:
-            self.makers = {key: record for record in self.records for key in record.bundle.outputs}
-        return self.makers.get(key)
+            ids = range(self.first_id, self.first_id + len(self.bundles))
+            self.makers = {
+                key: bundle_id
+                for bundle_id, bundle in zip(ids, self.bundles, strict=True)
+                for key in bundle.outputs
+            }
+            for record in self.records.values():  # they may have been split
+                self.makers |= dict.fromkeys(record.bundle.outputs, record.bundle_id)
+        maker = self.makers.get(key)
+        return None if maker is None else self.record(maker)
+
+    def remaker(self, key: str) -> Record | None:
+        """The same, if it may be one that is to make again what was lost."""
+        return None if self.makers is None else self.records.get(self.makers.get(key, -1))
+
+    @property
+    def under_way(self) -> list[Record]:
+        """What is running, in the order of the bundles."""
+        running = [record for record in self.records.values() if record.running]
+        return sorted(running, key=attrgetter("bundle_id"))
 
 
 @dataclass(slots=True, eq=False)
@@ -148,21 +225,37 @@ urgency = attrgetter("order", "bundle_id")
 """What ready and planned bundles are sorted by, most urgent first."""
 
 
-def traits_of(
-    bundle: Bundle, alike: dict[Hashable, tuple[Lane, Resources, int]]
-) -> tuple[Lane, Resources, int]:
-    """Lane, resources and priority of a bundle, looked up in ``alike`` if one like it came before.
+def all_traits(
+    bundles: Sequence[Bundle], ranks: Sequence[float], order: Callable[[int, float], float]
+) -> list[Traits]:
+    """The traits of each bundle, the same object for those that are alike.
 
-    ``alike`` holds identities, so it must not outlive the bundles.
+    Parameters
+    ----------
+    ranks : sequence of float
+        Of each bundle, in seconds.
+    order : callable
+        The order of a bundle, from its priority and its rank.
     """
-    if len(bundle.tasks) > 1:
-        return (bundle.kinds(), bundle.opaque), bundle.resources, bundle.priority
-    task = bundle.tasks[0]
-    key = (id(task.codelet), id(task.resources), task.tag, task.priority)
-    found = alike.get(key)
-    if found is None:
-        found = ((bundle.kinds(), bundle.opaque), bundle.resources, bundle.priority)
-        alike[key] = found
+    # Identities stand for the objects here, which live as long as the bundles.
+    alike: dict[Hashable, Traits] = {}
+    lanes: dict[Hashable, tuple[Lane, Resources]] = {}
+    found: list[Traits] = []
+    for bundle, rank in zip(bundles, ranks, strict=True):
+        tasks = bundle.tasks
+        if len(tasks) > 1:
+            lane = (bundle.kinds(), bundle.opaque)
+            found.append(Traits(lane, bundle.resources, order(bundle.priority, rank)))
+            continue
+        task = tasks[0]
+        key = (id(task.codelet), id(task.resources), task.tag, task.priority, rank)
+        traits = alike.get(key)
+        if traits is None:
+            kind = key[:3]
+            if kind not in lanes:
+                lanes[kind] = ((bundle.kinds(), bundle.opaque), task.resources)
+            traits = alike[key] = Traits(*lanes[kind], order(task.priority, rank))
+        found.append(traits)
     return found
 
 

@@ -88,7 +88,7 @@ class Recovery(Speculator):
         first = replace(record, bundle=parts[0], bundle_id=self.next_bundle_id, attempts=0)
         record.bundle = parts[1]
         self.next_bundle_id += 1
-        graph.records.append(first)
+        graph.records[first.bundle_id] = first
         graph.sequence.clear()  # it is planned as a whole no more
         for half in (first, record):
             half.resources = half.bundle.resources

@@ -12,28 +12,29 @@ from agentic_ray.errors import (
 )
 from agentic_ray.graph.task import Bundle, Resources
 from agentic_ray.schedule.admission import can_split
-from agentic_ray.schedule.records import Record, codelet_names
+from agentic_ray.schedule.records import Record, Traits, codelet_names
 from agentic_ray.schedule.view import ClusterView
 
 
-def refusal(records: Iterable[Record], view: ClusterView) -> tuple[PlacementError, Bundle] | None:
+def refusal(
+    bundles: Iterable[tuple[Bundle, Traits]], view: ClusterView
+) -> tuple[PlacementError, Bundle] | None:
     """The error for the first bundle that this cluster can never run, and the bundle.
 
     Alike bundles are looked at once. Before the first node is known only what no cluster can
     run is refused.
     """
-    # Bundles of one task share these objects with others like them, see `records.traits_of`.
-    shared: dict[tuple[int, int], Record] = {}
-    for record in records:
-        shared.setdefault((id(record.lane), id(record.resources)), record)
-    alike: dict[tuple[tuple[str, ...], Resources, bool], Record] = {}
-    for record in shared.values():
-        gpu_only = record.lane[0] == ("gpu",)
-        splits = gpu_only and can_split(record.bundle)
-        alike.setdefault((record.lane[0], record.resources, splits), record)
-    for record in alike.values():
-        if not record.lane[0]:
-            return no_device(record.bundle, view), record.bundle
+    alike: dict[tuple[tuple[str, ...], Resources, bool], Bundle] = {}
+    last = None
+    for bundle, traits in bundles:
+        if traits is last:
+            continue
+        last = traits
+        kinds = traits.lane[0]
+        alike.setdefault((kinds, traits.resources, kinds == ("gpu",) and can_split(bundle)), bundle)
+    for (kinds, _, _), bundle in alike.items():
+        if not kinds:
+            return no_device(bundle, view), bundle
     if not view.executors:
         return None
     states = view.state.alive_nodes
@@ -41,20 +42,20 @@ def refusal(records: Iterable[Record], view: ClusterView) -> tuple[PlacementErro
     cpus = cpus or max(executor.slots for executor in view.executors.values())
     memory = max((s.memory_total_bytes or 0 for s in states), default=0)
     gpu_memory = _largest_gpu_bytes(view)
-    for (kinds, need, splits), record in alike.items():
-        names = codelet_names(record.bundle)
+    for (kinds, need, splits), bundle in alike.items():
+        names = codelet_names(bundle)
         if not view.has(kinds):
-            return no_device(record.bundle, view), record.bundle
+            return no_device(bundle, view), bundle
         if need.cpus > max(cpus, 1):
             text = f"{names} asks for {need.cpus:g} CPUs, the largest node has {cpus:g}"
-            return ImpossibleResourcesError(text), record.bundle
+            return ImpossibleResourcesError(text), bundle
         if memory and need.memory_bytes > memory:
             text = f"{names} asks for {need.memory_bytes} bytes of memory, the largest node "
-            return ImpossibleResourcesError(text + f"has {memory}"), record.bundle
+            return ImpossibleResourcesError(text + f"has {memory}"), bundle
         if kinds == ("gpu",) and not splits and need.gpu_memory_bytes > (gpu_memory or 1 << 62):
             text = f"{names} asks for {need.gpu_memory_bytes} bytes of GPU memory, the largest GPU "
             text += f"has {gpu_memory}, and it can neither be split nor run on a CPU"
-            return ImpossibleResourcesError(text), record.bundle
+            return ImpossibleResourcesError(text), bundle
     return None
 
 

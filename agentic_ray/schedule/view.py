@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from agentic_ray.graph.task import Bundle, Resources
 from agentic_ray.schedule.ahead import Upcoming
-from agentic_ray.schedule.events import ValueInfo
+from agentic_ray.schedule.events import Location
 from agentic_ray.telemetry.state import ClusterState, NodeState
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ class ClusterView:
     executors: dict[tuple[str, str], Executor] = field(default_factory=dict)
     state: ClusterState = field(default_factory=lambda: ClusterState((), 0.0))
     now_seconds: float = 0.0
-    values: Mapping[str, ValueInfo] = field(default_factory=dict)
+    values: Mapping[str, Location] = field(default_factory=dict)
     """Values that the offered bundles take as inputs, by key."""
     upcoming: Upcoming | None = None
     """What is not ready yet, for a policy that looks ahead."""

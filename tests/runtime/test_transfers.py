@@ -8,15 +8,15 @@ import pytest
 
 from agentic_ray.runtime.execute import Report
 from agentic_ray.runtime.transfers import LEAST_BYTES, Copies, Moved, timed
-from agentic_ray.schedule.events import Transfer, ValueInfo
+from agentic_ray.schedule.events import Location, Transfer
 
 BIG = LEAST_BYTES
 REPORT = Report("b", 1, 2.0, (2.0,), ())
 MOVED = Moved("a", "b", BIG)
 
 
-def value(key: str, node: str | None, size: int = BIG) -> tuple[tuple[str, str], ValueInfo]:
-    return ("g", key), ValueInfo(key, size, node)
+def value(key: str, node: str | None, size: int = BIG) -> tuple[tuple[str, str], Location]:
+    return ("g", key), Location(size, node)
 
 
 def test_what_comes_from_one_other_node_can_be_timed() -> None:

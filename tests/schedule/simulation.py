@@ -831,10 +831,10 @@ class Simulation:
             useless = attempt.job.state in ("failed", "released") or attempt.superseded
             self._check(attempt.cancelled == useless, f"cancelled: {attempt.cancelled}")
         if isinstance(self._event, ev.GraphReleased):
-            delayed = [record for _, _, record in self.dispatcher._delayed]
-            queues = [*self.dispatcher._ready.values(), delayed]
-            waiting = {record.graph.graph_id for queue in queues for record in queue}
-            self._check(self._event.graph_id not in waiting, "a released graph waits in a queue")
+            waiting = {record.graph for _, _, record in self.dispatcher._delayed}
+            waiting.update(*(queue.graphs for queue in self.dispatcher._ready.values()))
+            ids = {graph.graph_id for graph in waiting}
+            self._check(self._event.graph_id not in ids, "a released graph waits in a queue")
         if executors and not self.attempts and self.dispatcher.next_wakeup_seconds is None:
             stuck = [job.graph_id for job in self.jobs.values() if job.state == "open"]
             self._check(not stuck, f"nothing is under way and {stuck} are not finished")

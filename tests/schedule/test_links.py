@@ -9,7 +9,7 @@ import pytest
 from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.graph import Bundle, Codelet, Ref, Task
 from agentic_ray.schedule import ClusterView, CostModel, Executor
-from agentic_ray.schedule.events import ValueInfo
+from agentic_ray.schedule.events import Location
 from agentic_ray.schedule.links import Links
 from agentic_ray.schedule.predictive import Predictive
 from agentic_ray.schedule.simulate import SimCluster, SimNode, simulate
@@ -103,7 +103,7 @@ def _placed(model: CostModel, *, busy_seconds: float) -> str:
         executor.free_at_seconds = busy_seconds if name == "a" else 0.0
         view.add(executor)
         view.update(executor)
-    view.values = {"x": ValueInfo("x", 10 * MB, "a")}
+    view.values = {"x": Location(10 * MB, "a")}
     task = Task.of(Codelet("work", work), Ref("x"), key="t")
     model.observe_size("work", "cpu", 1, 1.0)
     (found,) = Predictive().place([Bundle("t", (task,), ("x",), ("t",))], view, model)
