@@ -65,7 +65,6 @@ from agentic_ray.telemetry.collector import DEFAULT_INTERVAL_SECONDS
 from agentic_ray.telemetry.health import is_silent
 
 _TRANSITIONS: dict[type, str] = {
-    BundleFinished: "_finished",
     BundleFailed: "_failed",
     GraphSubmitted: "_submitted",
     GraphReleased: "_released",
@@ -76,7 +75,7 @@ _TRANSITIONS: dict[type, str] = {
     Telemetry: "_observed",
     CancelRequested: "_cancel_requested",
 }
-"""Which method takes an event in; a Tick only lets time pass."""
+"""Which method takes each other event in; a Tick only lets time pass."""
 _KINDS = 2
 """Of devices: CPUs and GPUs."""
 
@@ -143,15 +142,16 @@ class Dispatcher(Recovery):
         """Take one event in, give the commands it leads to, in order."""
         self._commands = []
         self.view.now_seconds = event.time
-        if isinstance(event, BundleStarted):
+        if isinstance(event, BundleFinished):  # by far the most
+            self._finished(event)
+        elif isinstance(event, BundleStarted):
             attempt = self._attempts.get((event.bundle_id, event.attempt))
             if attempt is not None:
                 attempt.started = True
                 attempt.begun_seconds = event.time
             return self._commands
-        method = _TRANSITIONS.get(type(event))
-        if method is not None:
-            getattr(self, method)(event)
+        elif type(event) in _TRANSITIONS:
+            getattr(self, _TRANSITIONS[type(event)])(event)
         if self._delayed:
             self._wake_delayed()
         self._schedule()

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+new_tuple = tuple.__new__
+"""``new_tuple(Placement, fields)`` takes a third of the time of ``Placement(...)``, which is a
+Python function; for what is made at every decision."""
+
 
 class Placement(NamedTuple):
     """Where a bundle goes and why.

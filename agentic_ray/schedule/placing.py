@@ -17,7 +17,7 @@ from agentic_ray.schedule.admission import Fit, admit, can_split, fit, working_s
 from agentic_ray.schedule.contract import Policy, check_placements
 from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.events import Command, Location, Process, RequestResources, Start
-from agentic_ray.schedule.placement import Placement
+from agentic_ray.schedule.placement import Placement, new_tuple
 from agentic_ray.schedule.ready import ReadyQueue
 from agentic_ray.schedule.records import Attempt, Graph, Lane, Record, urgency
 from agentic_ray.schedule.view import LONG_SECONDS, ClusterView, Executor
@@ -129,12 +129,11 @@ class Placer:
                 gpus += len(heap)
             else:
                 cpus += len(heap)
-        for executor in self._planning:
-            for record in executor.planned:
-                if record.lane[0] == ("gpu",):
-                    gpus += 1
-                else:
-                    cpus += 1
+        waiting = gpus
+        if any(kinds == ("gpu",) for kinds, _ in self._ready):
+            for executor in self._planning:
+                gpus += sum(record.lane[0] == ("gpu",) for record in executor.planned)
+        cpus += self._planned - (gpus - waiting)
         if cpus:
             cpus += self.view.pools["cpu"].slots if "cpu" in self.view.pools else 0
         if gpus:
@@ -406,6 +405,7 @@ class Placer:
             executor.planned_seconds += seconds
             if record.order > until:
                 until = record.order
+        for executor in dict.fromkeys(places):
             self._planning[executor] = self._touched[executor] = None
             executor.pool.plan(executor)
         self._planned += len(placements)
@@ -554,7 +554,10 @@ class Placer:
         record.queued = False
         now = self.view.now_seconds
         begins, ends = placement.predicted_start_seconds, placement.predicted_finish_seconds
-        predicted = self._seconds(placement, executor)
+        if begins is None or ends is None:
+            predicted = self._seconds(placement, executor)
+        else:
+            predicted = ends - begins
         executor.sent(now, predicted, resources)
         executor.attempts[key] = None
         self._dirty[executor] = None
@@ -573,9 +576,8 @@ class Placer:
         )
         need = resources.gpu_memory_bytes if is_gpu else 0
         graph_id, bundle = record.graph.graph_id, record.bundle
-        self._commands.append(
-            Start(graph_id, record.bundle_id, number, bundle, placement, need, parts, copy, process)
-        )
+        command = (graph_id, key[0], number, bundle, placement, need, parts, copy, process)
+        self._commands.append(new_tuple(Start, command))
 
     def _seconds(self, placement: Placement, executor: Executor) -> float:
         """What a placement is counted for; something typical while its cost is unknown."""

@@ -9,7 +9,7 @@ import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from agentic_ray.graph.task import Bundle
 from agentic_ray.schedule.ahead import place_ahead
 from agentic_ray.schedule.cost_model import CostModel
-from agentic_ray.schedule.placement import Placement
+from agentic_ray.schedule.placement import Placement, new_tuple
 from agentic_ray.schedule.view import ClusterView, Pool
 
 _Times = npt.NDArray[np.float64]
@@ -81,7 +81,8 @@ class _Option:
         self.available[row] = (free if free > begin else begin) + own / executor.slots
         node_id, device = executor.place
         if self.known:
-            return Placement(bundle.key, node_id, device, begin, finish, self.reason)
+            fields = (bundle.key, node_id, device, begin, finish, self.reason)
+            return new_tuple(Placement, fields)
         return Placement(bundle.key, node_id, device, None, None, self.reason)
 
 
@@ -268,11 +269,11 @@ class _Front:
             rows = np.arange(len(finish))
             if len(finish) > most:
                 rows = np.sort(np.argpartition(finish, most)[:most])
-            self._heap += [
-                (time, number, row)
-                for time, row in zip(finish[rows].tolist(), rows.tolist(), strict=True)
-                if not option.picky or _suits(option, row, bundle)
-            ]
+            times = zip(finish[rows].tolist(), repeat(number), rows.tolist(), strict=False)
+            if option.picky:
+                self._heap += [entry for entry in times if _suits(option, entry[2], bundle)]
+            else:
+                self._heap += times
         heapq.heapify(self._heap)
 
     def spread(self, bundles: Sequence[Bundle]) -> list[Placement]:

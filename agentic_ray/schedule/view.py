@@ -128,14 +128,6 @@ class Executor:
             self.wide += sign * width
 
     @property
-    def available_at(self) -> float:
-        """When a slot is free after all that was sent and planned; infinite if silent."""
-        if self.silent:
-            return math.inf
-        ahead = self.planned_seconds / self.slots if self.planned else 0.0
-        return self.free_at_seconds + ahead
-
-    @property
     def load(self) -> float:
         """Bundles in flight a slot."""
         return self.in_flight / self.slots if self.slots else float("inf")
@@ -241,7 +233,14 @@ class Pool:
         """See above. Brought up to date when it is asked for, which is not at every event."""
         if self._changed:
             rows = [executor.row for executor in self._changed]
-            self._available[rows] = [executor.available_at for executor in self._changed]
+            self._available[rows] = [
+                math.inf
+                if executor.silent
+                else executor.free_at_seconds + executor.planned_seconds / executor.slots
+                if executor.planned
+                else executor.free_at_seconds
+                for executor in self._changed
+            ]
             self._changed.clear()
         return self._available
 
