@@ -113,8 +113,9 @@ class Graph:
 
     ``bundles`` are those submitted, ``traits`` theirs, and ``first_id`` is the id of the first.
     What needs no value may be ready in millions, so it has a record, in ``records`` by its id, only
-    from when it is taken to be placed until it is done, which ``ended`` keeps. (Many small objects
-    are a burden to Python's garbage collector, which walks over all of them again and again.)
+    from when it is taken to be placed until it is done, which ``ended`` keeps; then the next takes
+    over the object. (What is made and dropped all the time is a burden to Python's garbage
+    collector, which walks over much of it.)
     """
 
     graph_id: str
@@ -134,6 +135,7 @@ class Graph:
     outputs_missing: int = 0
     finished: bool = False
     over: bool = False
+    _spare: list[Record] = field(default_factory=list)
 
     def record(self, bundle_id: int) -> Record:
         """The state of a bundle, made now if it has none: it is done, or waits to be taken."""
@@ -141,24 +143,28 @@ class Graph:
         if found is None:
             index = bundle_id - self.first_id
             lane, resources, order = self.traits[index]
-            done = self.ended[index] > 0
-            found = self.records[bundle_id] = Record(
-                self.bundles[index], self, bundle_id, lane, resources, 0, order, done
-            )
-            found.queued = not done
-            found.attempts = int(done)
+            state = (self.bundles[index], self, bundle_id, lane, resources, 0, order)
+            if self._spare:
+                found = self._spare.pop()
+                found.__init__(*state)  # type: ignore[misc]  # all its fields, on purpose
+            else:
+                found = Record(*state)
+            self.records[bundle_id] = found
+            found.attempts = self.ended[index]
+            found.done = found.attempts > 0
+            found.queued = not found.done
         return found
 
     def forget(self, record: Record) -> None:
         """Keep of a bundle that is done no more than that, if nothing else is to be known of it:
         it took no values, went well at once, and is what was submitted."""
-        if record.attempts > 1 or record.bundle.inputs or self.sequence:
+        if record.attempts > 1 or record.queued or record.bundle.inputs or self.sequence:
             return
         bundle_id = record.bundle_id
         index = bundle_id - self.first_id
         if index < len(self.bundles) and record.bundle is self.bundles[index]:
             self.ended[index] = 1
-            del self.records[bundle_id]
+            self._spare.append(self.records.pop(bundle_id))
 
     def location(self, info: ValueInfo) -> Location:
         """Where a value is, the same object for all of that size at that place."""
