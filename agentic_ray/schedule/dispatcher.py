@@ -41,7 +41,6 @@ from agentic_ray.schedule.events import (
     Release,
     Telemetry,
     Tick,
-    ValueInfo,
     ValueLost,
 )
 from agentic_ray.schedule.poison import can_be_watched
@@ -215,13 +214,17 @@ class Dispatcher(Recovery):
             self._fail_graph(graph, *refused)
             return
         ready: dict[Lane, list[int]] = {}
-        uses, consumers = graph.uses, graph.consumers
+        graph.uses = uses = dict.fromkeys(event.outputs, 1)
+        consumers = graph.consumers
+        last = None
         for bundle_id, (bundle, traits) in enumerate(
             zip(bundles, graph.traits, strict=True), first_id
         ):
             inputs = bundle.inputs
             if not inputs:
-                ready.setdefault(traits.lane, []).append(bundle_id)
+                if traits is not last:
+                    last, alike = traits, ready.setdefault(traits.lane, [])
+                alike.append(bundle_id)
                 continue
             record = graph.records[bundle_id] = Record(
                 bundle, graph, bundle_id, traits.lane, traits.resources, len(inputs), traits.order
@@ -229,8 +232,6 @@ class Dispatcher(Recovery):
             for key in inputs:
                 consumers.setdefault(key, []).append(record)
                 uses[key] = uses.get(key, 0) + 1
-        for key in outputs:
-            uses[key] = uses.get(key, 0) + 1
         graph.outputs_missing = len(outputs)
         if whole:
             graph.sequence = sorted(
@@ -255,17 +256,19 @@ class Dispatcher(Recovery):
             self._learn_from_late(attempt, event.seconds)
             self._cancel_attempts(record)
         unwanted = []
+        values = graph.values
         for info in event.values:
             key = info.key
-            if key in graph.values:
-                continue  # another attempt's copy, still good
             if not graph.uses.get(key):
                 unwanted.append(key)
                 continue
-            graph.values[key] = graph.location(info)
-            if key in graph.outputs:
-                graph.outputs_missing -= 1
+            there = len(values)
+            values.setdefault(key, graph.location(info))
+            if len(values) == there:
+                continue  # another attempt's copy, still good
             consumers = graph.consumers.get(key)
+            if not consumers or key in graph.outputs:
+                graph.outputs_missing -= 1
             if consumers:
                 for consumer in consumers:
                     consumer.missing -= 1

@@ -398,7 +398,8 @@ class Placer:
             record.plan = placement
             record.plan_seconds = seconds
             planned = executor.planned
-            if planned and urgency(record) < urgency(planned[-1]):
+            last = planned[-1] if planned else record
+            if record.order <= last.order and urgency(record) < urgency(last):
                 insort(planned, record, key=urgency)
             else:
                 planned.append(record)

@@ -75,9 +75,8 @@ class _Option:
     def give(self, bundle: Bundle, row: int, finish: float) -> Placement:
         """Let a device have a bundle that it will have finished then."""
         executor = self.pool.executors[row]
-        own = self.own.item(row)
+        own, free = self.own.item(row), self.available.item(row)
         begin = finish - own
-        free = self.available.item(row)
         self.available[row] = (free if free > begin else begin) + own / executor.slots
         node_id, device = executor.place
         if self.known:
