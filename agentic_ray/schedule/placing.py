@@ -395,7 +395,7 @@ class Placer:
         for placement, executor in zip(placements, places, strict=True):
             record = by_key[placement.bundle]
             seconds = self._seconds(placement, executor)
-            record.plan = placement
+            record.plan = tuple(placement)
             record.plan_seconds = seconds
             planned = executor.planned
             last = planned[-1] if planned else record
@@ -423,9 +423,9 @@ class Placer:
             room = executor.room()
             while planned and room:
                 record = planned[0]
-                placement = record.plan
                 stale = record.graph.over or record.missing or record.done
-                if placement is not None and not stale:
+                if record.plan is not None and not stale:
+                    placement = new_tuple(Placement, record.plan)
                     started = self._start_if_admitted(record, placement, executor, room, set())
                     if not started and executor.kind in record.lane[0]:
                         break  # it waits here, and what is less urgent behind it

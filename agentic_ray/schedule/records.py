@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from agentic_ray.graph.task import Bundle, Resources
 from agentic_ray.schedule.events import Location, Process, ValueInfo
-from agentic_ray.schedule.placement import Placement
 from agentic_ray.schedule.view import Executor
 
 Lane = tuple[tuple[str, ...], bool]
@@ -78,7 +77,8 @@ class Record:
     released. ``again``: it was done and is to be done again because values were lost.
     ``crashed``: it died with its process; ``watched``: under watch too, which told what there is
     to tell. ``queued``: it is among the ready, the planned or the delayed. ``order``: the smaller,
-    the sooner it is offered. ``plan`` is its placement on an executor that has no room for it yet,
+    the sooner it is offered. ``plan`` are the fields of its placement on an executor that has no
+    room for it yet (a plain tuple, which the garbage collector need not look at again),
     ``plan_seconds`` what that is counted for.
     """
 
@@ -92,7 +92,7 @@ class Record:
     done: bool = False
     again: bool = False
     queued: bool = False
-    plan: Placement | None = None
+    plan: tuple[object, ...] | None = None
     plan_seconds: float = 0.0
     running: int = 0
     attempts: int = 0
