@@ -106,7 +106,8 @@ class CostModel:
         bool
             Whether predictions may be other than before.
         """
-        codelet, size = task.codelet.name, size_of(task)
+        codelet, cost = task.codelet.name, task.cost
+        size = cost.flops or cost.read_bytes + cost.written_bytes or cost.items or 1  # `size_of`
         settled = self._settled.get((codelet, kind, size, place))
         if settled is not None and settled[1]:
             error = abs(settled[0] - seconds)
@@ -116,7 +117,7 @@ class CostModel:
                 self._predictions += 1
                 self._errors.append(error / seconds)
                 return False
-        return self.observe_size(codelet, kind, size, seconds, place)
+        return self.observe_size(codelet, kind, float(size), seconds, place)
 
     def observe_size(
         self, codelet: str, kind: str, size: float, seconds: float, place: Place | None = None

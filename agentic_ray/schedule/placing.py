@@ -112,11 +112,12 @@ class Placer:
             queue.withdraw(graph)
 
     def _end_attempt(self, bundle_id: int, attempt: int) -> Attempt | None:
-        found = self._attempts.pop((bundle_id, attempt), None)
+        key = (bundle_id, attempt)
+        found = self._attempts.pop(key, None)
         if found is not None:
             found.record.running -= 1
             executor = found.executor
-            executor.attempts.pop((bundle_id, attempt), None)
+            executor.attempts.pop(key, None)
             executor.ended(self.view.now_seconds, found.predicted_seconds, found.resources)
             self._touched[executor] = self._dirty[executor] = None
         return found
@@ -148,7 +149,7 @@ class Placer:
         """Offer what is ready to the policy, start what there is room for, until neither helps."""
         if self._planned:
             self._events += 1
-            if not self._is_urgent():
+            if not (self._maybe_urgent and self._is_urgent()):
                 while self._touched:
                     self._start_planned()
                 if self._dirty:
@@ -249,8 +250,7 @@ class Placer:
         if self._maybe_urgent:  # not known since something was offered or planned
             until = self._planned_until
             self._maybe_urgent = any(
-                queue.head is not None and queue.head[0] < until
-                for queue in self._ready.values()
+                queue.head is not None and queue.head[0] < until for queue in self._ready.values()
             )
         return self._maybe_urgent
 
@@ -348,9 +348,7 @@ class Placer:
             return 0
         return ahead.most_bundles(sum(pool.slots for pool in self.view.pools.values()), typical)
 
-    def _upcoming(
-        self, window: list[Record], values: dict[str, Location]
-    ) -> ahead.Upcoming | None:
+    def _upcoming(self, window: list[Record], values: dict[str, Location]) -> ahead.Upcoming | None:
         """What is left of the graph of ``window``, if it can be planned as a whole; ``values`` get
         those that it takes as inputs."""
         graph = window[0].graph
@@ -394,12 +392,17 @@ class Placer:
         until = self._planned_until
         for placement, executor in zip(placements, places, strict=True):
             record = by_key[placement.bundle]
-            seconds = self._seconds(placement, executor)
+            begin, end = placement[3], placement[4]
+            if begin is None or end is None:
+                seconds = self._usual_seconds(executor)
+            else:
+                seconds = end - begin
             record.plan = tuple(placement)
             record.plan_seconds = seconds
             planned = executor.planned
+            planned = executor.planned
             last = planned[-1] if planned else record
-            if record.order <= last.order and urgency(record) < urgency(last):
+            if (last.order, last.bundle_id) > (record.order, record.bundle_id):
                 insort(planned, record, key=urgency)
             else:
                 planned.append(record)
@@ -556,7 +559,7 @@ class Placer:
         now = self.view.now_seconds
         begins, ends = placement.predicted_start_seconds, placement.predicted_finish_seconds
         if begins is None or ends is None:
-            predicted = self._seconds(placement, executor)
+            predicted = self._usual_seconds(executor)
         else:
             predicted = ends - begins
         executor.sent(now, predicted, resources)
@@ -580,9 +583,6 @@ class Placer:
         command = (graph_id, key[0], number, bundle, placement, need, parts, copy, process)
         self._commands.append(new_tuple(Start, command))
 
-    def _seconds(self, placement: Placement, executor: Executor) -> float:
-        """What a placement is counted for; something typical while its cost is unknown."""
-        begin, end = placement.predicted_start_seconds, placement.predicted_finish_seconds
-        if begin is None or end is None:
-            return self.model.typical_seconds * self.view.slowness(executor)
-        return end - begin
+    def _usual_seconds(self, executor: Executor) -> float:
+        """What a placement is counted for while its cost is unknown."""
+        return self.model.typical_seconds * self.view.slowness(executor)
