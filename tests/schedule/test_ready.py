@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentic_ray.graph.task import Bundle, Codelet, Task
-from agentic_ray.schedule.ready import ReadyQueue
-from agentic_ray.schedule.records import Graph, Record
+from agentic_ray.schedule.ready import Fresh, ReadyQueue
+from agentic_ray.schedule.records import Graph, Record, Traits
 
 GRAPH = Graph("g", frozenset(), 0)
 WORK = Codelet("work", lambda: None)
@@ -24,30 +24,40 @@ def taken(queue: ReadyQueue) -> list[int]:
     return [found.bundle_id for found in iter(lambda: queue.take(keys), None)]
 
 
+def fresh(first_id: int, orders: list[float], name: str = "fresh") -> tuple[Graph, Fresh]:
+    """Bundles that need no value, of a graph of their own."""
+    tasks = [Task.of(WORK, key=f"{name}{first_id + i}") for i in range(len(orders))]
+    bundles = [Bundle(task.key, (task,)) for task in tasks]
+    graph = Graph(name, frozenset(), 0, first_id, bundles)
+    graph.traits = [Traits((("cpu",), False), tasks[0].resources, order) for order in orders]
+    graph.ended = bytearray(len(orders))
+    return graph, Fresh(graph, list(range(first_id, first_id + len(orders))))
+
+
 @given(st.lists(st.lists(st.sampled_from((-2.5, -1.0, 0.0)), max_size=8), max_size=8))
 def test_they_are_taken_in_order_whether_they_came_together_or_singly(
     batches: list[list[float]],
 ) -> None:
-    queue, made = ReadyQueue(), list[Record]()
+    queue, made = ReadyQueue(), list[tuple[float, int]]()
     for orders in batches:
-        fresh = [record(len(made) + i, order) for i, order in enumerate(orders)]
-        made += fresh
-        queue.extend(fresh[: len(fresh) // 2])
-        for one in fresh[len(fresh) // 2 :]:
-            queue.push(one)
-    assert len(queue) == len(list(queue)) == len(made)
-    urgent = sorted(made, key=lambda one: (one.order, one.bundle_id))
-    assert queue.head is (urgent[0] if urgent else None)
-    assert taken(queue) == [one.bundle_id for one in urgent]
+        first, together = len(made), orders[: len(orders) // 2]
+        made += [(order, first + i) for i, order in enumerate(orders)]
+        if together:
+            queue.add(fresh(first, together)[1])
+        for order, number in made[first + len(together) :]:
+            queue.push(record(number, order))
+    assert len(queue) == len(made)
+    assert queue.head == min(made, default=None)
+    assert taken(queue) == [number for _, number in sorted(made)]
     assert not queue
 
 
 def test_what_is_ready_no_more_is_dropped_and_may_be_queued_again() -> None:
     queue = ReadyQueue()
     stale = [record(i) for i in range(3)]
-    for one in stale:
+    for one in [*stale, record(3)]:
         one.queued = True
-    queue.extend([*stale, record(3)])
+        queue.push(one)
     stale[0].done = True
     stale[1].missing = 1
     stale[2].graph = Graph("other", frozenset(), 0, over=True)
@@ -57,19 +67,58 @@ def test_what_is_ready_no_more_is_dropped_and_may_be_queued_again() -> None:
 
 def test_the_same_work_of_another_graph_waits_for_the_next_window() -> None:
     queue = ReadyQueue()
-    queue.extend([record(0, key="same"), record(1, key="same"), record(2)])
+    for one in (record(0, key="same"), record(1, key="same"), record(2)):
+        queue.push(one)
     assert taken(queue) == [0]
     assert taken(queue) == [1, 2]
 
 
 def test_the_bundles_of_a_graph_are_withdrawn_and_the_others_keep_their_order() -> None:
     queue, other = ReadyQueue(), Graph("other", frozenset(), 0)
-    queue.extend([record(i, graph=(GRAPH, other)[i % 2]) for i in range(6)])
+    gone, kept = fresh(20, [0.0, -20.0], "gone"), fresh(30, [0.0, -7.0], "kept")
+    for _, together in (gone, kept):
+        queue.add(together)
     for i in range(6, 12):
         queue.push(record(i, order=-float(i), graph=(GRAPH, other)[i % 2]))
+    assert queue.graphs == {GRAPH, other, gone[0], kept[0]}
     queue.withdraw(other)
-    assert taken(queue) == [10, 8, 6, 0, 2, 4]
-    queue.push(record(12))
-    queue.clear()
-    assert not queue
+    queue.withdraw(gone[0])
+    assert len(queue) == 5
+    assert taken(queue) == [10, 8, 31, 6, 30]
     assert queue.head is None
+
+
+def test_a_bundle_has_a_record_from_when_it_is_taken_until_it_is_done() -> None:
+    graph, together = fresh(5, [0.0, 0.0, 0.0])
+    queue = ReadyQueue()
+    queue.add(together)
+    assert not graph.records
+    first, second = queue.take(set()), queue.take(set())
+    assert first is not None
+    assert second is not None
+    assert (first.bundle, first.done, first.attempts) == (graph.bundles[0], False, 0)
+    assert graph.records == {5: first, 6: second}
+    first.queued = second.queued = False
+    first.done, first.attempts = True, 1
+    graph.forget(first)
+    assert graph.records.keys() == {6}
+    third = queue.take(set())
+    assert third is not None
+    assert (third.bundle_id, third.done, third.attempts) == (7, False, 0)  # nothing is left over
+    again = graph.record(5)  # its value was lost: what is known of it is there again
+    assert (again.bundle, again.done, again.attempts) == (graph.bundles[0], True, 1)
+    assert not again.queued
+
+
+def test_the_record_of_a_bundle_that_did_not_go_well_at_once_is_kept() -> None:
+    graph, together = fresh(0, [0.0, 0.0])
+    queue = ReadyQueue()
+    queue.add(together)
+    for change in ({"attempts": 2}, {"bundle": record(9).bundle}):
+        one = queue.take(set())
+        assert one is not None
+        one.done, one.queued, one.attempts = True, False, 1
+        for name, value in change.items():
+            setattr(one, name, value)
+        graph.forget(one)
+        assert graph.records[one.bundle_id] is one
