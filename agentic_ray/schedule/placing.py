@@ -28,7 +28,7 @@ LEAST_WINDOW = 64
 """Offered to a policy that plans ahead, as long as there are so many."""
 PLANNED_PER_SLOT = 32
 """Most bundles planned ahead, over all executors."""
-REPLAN_CREDIT = 2
+REPLAN_CREDIT = 1
 """Planned bundles that each event pays for being placed anew; this bounds the cost a task."""
 REPLAN_CREDIT_PER_SECOND = 400.0
 """It pays for more where a slot seldom ends a bundle: this times the seconds between two ends."""
@@ -480,13 +480,10 @@ class Placer:
         if executor.kind == "gpu":
             room = executor.room(opaque) if opaque else room
             return self._start_on_gpu(record, placement, executor, room, full)
-        need = record.resources
-        memory = need.memory_bytes or executor.memory_in_flight_bytes
-        plain = room and need.cpus <= 1 and not memory and not opaque
-        if not plain and not executor.admits(need, opaque):
+        if not executor.admits(record.resources, opaque, room):
             full.add(executor)
             return False
-        self._start(record, placement, executor, need)
+        self._start(record, placement, executor, record.resources)
         return True
 
     def _start_on_gpu(

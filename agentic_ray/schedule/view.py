@@ -95,8 +95,9 @@ class Executor:
             room += slots * ahead
         return room if room > 0 else 0
 
-    def admits(self, resources: Resources, opaque: bool = False) -> bool:
-        """Whether a bundle that needs ``resources`` may be sent now.
+    def admits(self, resources: Resources, opaque: bool = False, room: int | None = None) -> bool:
+        """Whether a bundle that needs ``resources`` may be sent now; ``room`` is that for bundles
+        that are not opaque, where it is known.
 
         Nothing is sent ahead of or behind a bundle of several slots, since an executor counts
         calls. A bundle that is too large for a node's memory runs there alone; what is too
@@ -107,7 +108,10 @@ class Executor:
         if not self.in_flight and self.kind == "cpu":
             return True
         width, memory_bytes = self._share(resources)
-        room = self.room(opaque) if width == 1 else self.slots - self.in_flight
+        if width > 1:
+            room = self.slots - self.in_flight
+        elif opaque or room is None:
+            room = self.room(opaque)
         if width > room:
             return False
         after = self.memory_in_flight_bytes + memory_bytes
