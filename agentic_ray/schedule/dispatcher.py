@@ -503,9 +503,8 @@ class Dispatcher(Recovery):
         graph.over = True
         for record in graph.under_way:
             self._cancel_attempts(record)
-        if len(graph.records) + graph.ended.count(1) < len(graph.bundles) or any(
-            record.queued for record in graph.records.values()
-        ):  # do not keep it alive in the queues
+        if graph.untaken or any(record.queued for record in graph.records.values()):
+            # Do not keep it alive in the queues.
             self._withdraw(graph)
             self._delayed = [entry for entry in self._delayed if entry[2].graph is not graph]
             heapq.heapify(self._delayed)

@@ -60,6 +60,7 @@ class ReadyQueue:
     def add(self, fresh: Fresh) -> None:
         """Add what became ready at once."""
         self._length += len(fresh.ids)
+        fresh.graph.untaken += len(fresh.ids)
         heapq.heappush(self._heap, fresh.entry())
 
     @property
@@ -86,6 +87,8 @@ class ReadyQueue:
             if not stale and key in keys:
                 return None
             self._length -= 1
+            if isinstance(what, Fresh):
+                what.graph.untaken -= 1
             if isinstance(what, Fresh) and len(what.ids) > 1:
                 what.ids.pop()
                 heapq.heapreplace(heap, what.entry())

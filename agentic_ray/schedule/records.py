@@ -113,7 +113,8 @@ class Graph:
 
     ``bundles`` are those submitted, ``traits`` theirs, and ``first_id`` is the id of the first.
     What needs no value may be ready in millions, so it has a record, in ``records`` by its id, only
-    from when it is taken to be placed until it is done, which ``ended`` keeps; then the next takes
+    from when it is taken to be placed until it is done, which ``ended`` keeps (``untaken`` counts
+    those that are still to be taken); then the next takes
     over the object. (What is made and dropped all the time is a burden to Python's garbage
     collector, which walks over much of it.)
     """
@@ -126,6 +127,7 @@ class Graph:
     traits: list[Traits] = field(default_factory=list)
     records: dict[int, Record] = field(default_factory=dict)
     ended: bytearray = field(default_factory=bytearray)
+    untaken: int = 0
     makers: dict[str, int] | None = None
     consumers: dict[str, list[Record]] = field(default_factory=dict)
     uses: dict[str, int] = field(default_factory=dict)
