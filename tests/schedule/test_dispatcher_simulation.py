@@ -58,8 +58,9 @@ def test_the_seeds_meet_every_event_command_and_kind_of_fault() -> None:
         assert error in text
 
 
-@pytest.mark.parametrize("seed", [1, 7, 42, 23140])  # the last: a node whose memory shrank
+@pytest.mark.parametrize("seed", [1, 7, 42, 23140, 52606])
 def test_a_seed_replays_exactly(seed: int) -> None:
+    """23140: a node whose memory shrank. 52606: a graph released with bundles split and waiting."""
     assert simulation.replay(seed).log == simulation.replay(seed).log
 
 
