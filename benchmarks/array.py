@@ -2,8 +2,10 @@
 
     python benchmarks/array.py [--json] [--runs N] [--case NAME ...] [--scale F] [--no-dask]
 
-Each figure is the best of the runs after one warm run (which compiles kernels); goals are
-ratios from the project's issues, printed beside them. Dask has 2 workers of 1 thread each.
+Each figure is the best of as many runs for every library, once warm (which compiles kernels);
+goals are ratios from the project's issues, printed beside them. Dask has 2 workers of 1 thread
+each; its cases come first and its cluster ends before ours starts, so that neither has the
+other's processes beside it on two cores.
 ``--scale`` multiplies the lengths of the long axes, for machines with less memory.
 """
 
@@ -92,9 +94,16 @@ CASES = [
 ]  # fmt: skip
 
 
+WARM_SECONDS = 3.0
+
+
 def best(work: Work, runs: int) -> float:
-    """Seconds of the quickest of ``runs``, after one that does not count."""
-    work()
+    """Seconds of the quickest of ``runs``, after `WARM_SECONDS` of them that do not count."""
+    began = time.perf_counter()
+    while True:
+        work()
+        if time.perf_counter() - began >= WARM_SECONDS:
+            break
     found = math.inf
     for _ in range(runs):
         gc.collect()  # drops the last value, so that it is not remembered
@@ -104,7 +113,7 @@ def best(work: Work, runs: int) -> float:
     return found
 
 
-def _on_dask(client: Any, work: Callable[[Any], Any], array: np.ndarray, runs: int) -> float:
+def _on_dask(work: Callable[[Any], Any], array: np.ndarray, runs: int) -> float:
     import dask.array as da
     from distributed import wait
 
@@ -119,13 +128,26 @@ def _on_dask(client: Any, work: Callable[[Any], Any], array: np.ndarray, runs: i
     return best(lambda: once(x), runs)
 
 
-def run(case: Case, scale: float, runs: int, client: Any) -> dict[str, Any]:
+def on_dask(cases: list[Case], scale: float, runs: int) -> dict[str, float]:
+    """Seconds of each case on Dask, by its name."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster),
+    ):
+        return {
+            case.name: _on_dask(case.dask, case.make(scale), runs) for case in cases if case.dask
+        }
+
+
+def run(case: Case, scale: float, runs: int, dask_seconds: float | None) -> dict[str, Any]:
     """Measure one case."""
     array = case.make(scale)
     found: dict[str, Any] = {"case": case.name}
-    found["numpy_seconds"] = best(lambda: case.numpy(array), max(1, runs // 2))
-    if client is not None and case.dask is not None:
-        found["dask_seconds"] = _on_dask(client, case.dask, array, max(1, runs // 2))
+    found["numpy_seconds"] = best(lambda: case.numpy(array), runs)
+    if dask_seconds is not None:
+        found["dask_seconds"] = dask_seconds
     x = xp.from_numpy(array).persist()
     found["ours_seconds"] = best(lambda: case.ours(x), runs)
     for other, goal in (("numpy", case.over_numpy), ("dask", case.over_dask)):
@@ -203,21 +225,14 @@ def main() -> int:
         case for case in CASES
         if not arguments.case or any(part in case.name for part in arguments.case)
     ]  # fmt: skip
-    client = None
-    if not arguments.no_dask:
-        from distributed import Client, LocalCluster
-
-        cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
-        client = Client(cluster)
+    scale, runs = arguments.scale, arguments.runs
+    dask = {} if arguments.no_dask else on_dask(chosen, scale, runs)
     ar.init(num_cpus=2)
-    works: list[Callable[[], dict[str, Any]]] = [lambda: small(arguments.runs), plan]
-    works += [lambda c=case: run(c, arguments.scale, arguments.runs, client) for case in chosen]
+    works: list[Callable[[], dict[str, Any]]] = [lambda: small(runs), plan]
+    works += [lambda c=case: run(c, scale, runs, dask.get(c.name)) for case in chosen]
     for work in works:
         found = work()
         print(json.dumps(found) if arguments.json else _line(found), flush=True)
-    if client is not None:
-        client.close()
-        cluster.close()
     return 0
 
 
