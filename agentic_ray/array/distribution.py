@@ -19,7 +19,7 @@ from agentic_ray.array.core.build import (
 from agentic_ray.array.core.node import DType, Held, Node, Op
 from agentic_ray.array.core.views import expanded, permuted, reshaped, squeezed
 from agentic_ray.array.dtypes import cast
-from agentic_ray.array.statistics import Axis, max, mean, min, reduce_op
+from agentic_ray.array.statistics import Axis, add_partials, max, mean, min, reduce_op, unchanged
 
 # --- quantiles ---------------------------------------------------------------------------
 
@@ -107,14 +107,6 @@ def nanmedian(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Arra
 # --- counts ------------------------------------------------------------------------------
 
 
-def _add(left: Any, right: Any, *, xp: Any) -> Any:
-    return left + right
-
-
-def _same(xp: Any, value: Any, count: int, *params: Any) -> Any:
-    return value
-
-
 def _histogram_partial(xp: Any, x: Any, axes: tuple[int, ...], held: Held) -> Any:
     counts, _ = xp.histogram(x, bins=xp.asarray(held.value))
     return counts
@@ -125,8 +117,10 @@ def _weighted_partial(xp: Any, x: Any, weights: Any, axes: tuple[int, ...], held
     return counts
 
 
-HISTOGRAM = reduce_op("histogram", _histogram_partial, _add, _same, 32, cache_blocks=0)
-WEIGHTED = reduce_op("weighted_histogram", _weighted_partial, _add, _same, 32, cache_blocks=0)
+HISTOGRAM = reduce_op("histogram", _histogram_partial, add_partials, unchanged, 32, cache_blocks=0)
+WEIGHTED = reduce_op(
+    "weighted_histogram", _weighted_partial, add_partials, unchanged, 32, cache_blocks=0
+)
 
 
 def _counted(op: Op, nodes: list[Node], dtype: Any, params: tuple[Any, ...]) -> Array:
@@ -180,9 +174,9 @@ def _weighted_bincount(xp: Any, x: Any, weights: Any, axes: tuple[int, ...], len
     return xp.bincount(x, weights=weights, minlength=length)
 
 
-BINCOUNT = reduce_op("bincount", _bincount_partial, _add, _same, 8, cache_blocks=0)
+BINCOUNT = reduce_op("bincount", _bincount_partial, add_partials, unchanged, 8, cache_blocks=0)
 WEIGHTED_BINCOUNT = reduce_op(
-    "weighted_bincount", _weighted_bincount, _add, _same, 8, cache_blocks=0
+    "weighted_bincount", _weighted_bincount, add_partials, unchanged, 8, cache_blocks=0
 )
 
 

@@ -55,7 +55,8 @@ def _params(rest: tuple[Any, ...]) -> int:
     return len(rest) - next(i for i, value in enumerate(rest) if type(value) is tuple)
 
 
-def _same(xp: Any, value: Any, count: int, *params: Any) -> Any:
+def unchanged(xp: Any, value: Any, count: int, *params: Any) -> Any:
+    """The final step of a reduction whose combined partial value is its result."""
     return value
 
 
@@ -79,8 +80,8 @@ def _multiply(left: Any, right: Any, *, xp: Any) -> Any:
     return left * right
 
 
-SUM = reduce_op("sum", _sum_partial, add_partials, _same, compiled="sum")
-PROD = reduce_op("prod", _prod_partial, _multiply, _same)
+SUM = reduce_op("sum", _sum_partial, add_partials, unchanged, compiled="sum")
+PROD = reduce_op("prod", _prod_partial, _multiply, unchanged)
 
 
 def _summing(op: Op, numpy_name: str, x: Any, axis: Axis, dtype: Any, keepdims: bool) -> Array:
@@ -240,8 +241,8 @@ def _minimum(left: Any, right: Any, *, xp: Any) -> Any:
     return xp.minimum(left, right)
 
 
-MAX = reduce_op("max", _max_partial, _maximum, _same)
-MIN = reduce_op("min", _min_partial, _minimum, _same)
+MAX = reduce_op("max", _max_partial, _maximum, unchanged)
+MIN = reduce_op("min", _min_partial, _minimum, unchanged)
 
 
 def _extreme(op: Op, x: Any, axis: Axis, keepdims: bool) -> Array:
@@ -278,8 +279,8 @@ def _or(left: Any, right: Any, *, xp: Any) -> Any:
     return left | right
 
 
-ALL = reduce_op("all", _all_partial, _and, _same)
-ANY = reduce_op("any", _any_partial, _or, _same)
+ALL = reduce_op("all", _all_partial, _and, unchanged)
+ANY = reduce_op("any", _any_partial, _or, unchanged)
 
 
 def _truth(op: Op, x: Any, axis: Axis, keepdims: bool) -> Array:
@@ -301,7 +302,7 @@ def _count_partial(xp: Any, x: Any, axes: tuple[int, ...]) -> Any:
     return xp.sum(x != 0, axis=axes, dtype=np.int64, keepdims=True)
 
 
-COUNT = reduce_op("count_nonzero", _count_partial, add_partials, _same)
+COUNT = reduce_op("count_nonzero", _count_partial, add_partials, unchanged)
 
 
 def count_nonzero(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:

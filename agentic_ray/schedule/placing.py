@@ -400,7 +400,6 @@ class Placer:
             record.plan = tuple(placement)
             record.plan_seconds = seconds
             planned = executor.planned
-            planned = executor.planned
             last = planned[-1] if planned else record
             if (last.order, last.bundle_id) > (record.order, record.bundle_id):
                 insort(planned, record, key=urgency)

@@ -114,9 +114,8 @@ class Graph:
     ``bundles`` are those submitted, ``traits`` theirs, and ``first_id`` is the id of the first.
     What needs no value may be ready in millions, so it has a record, in ``records`` by its id, only
     from when it is taken to be placed until it is done, which ``ended`` keeps (``untaken`` counts
-    those that are still to be taken); then the next takes
-    over the object. (What is made and dropped all the time is a burden to Python's garbage
-    collector, which walks over much of it.)
+    those that are still to be taken); then the next takes over the object. (What is made and
+    dropped all the time is a burden to Python's garbage collector, which walks over much of it.)
     """
 
     graph_id: str

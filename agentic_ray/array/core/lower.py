@@ -180,8 +180,7 @@ class Lowering:
         for axis in axes:
             per_result *= grid[axis]
             count *= operand.shape[axis]
-        shared = self._sharing[_partials(node)] > 1
-        if per_result == 1 and not shared:
+        if per_result == 1 and self._sharing[_partials(node)] <= 1:
             code, table, read = self._reducing(node, count)
             return self._tasks(node, code, table, "", read, node.nbytes)
         last = codelet(

@@ -162,8 +162,9 @@ class Program:
             cuts.append([slice(e - n, e) for e, n in zip(ends, lengths, strict=True)])
         kept = [[slice(0, 1)] if a in reducing.axes else cuts[a] for a in range(len(shape))]
         gone = [cuts[a] if a in reducing.axes else [slice(None)] for a in range(len(shape))]
-        scratch = np.empty(self._at_once, self.dtype)
-        fill = kernel.values(blocks, shape) if kernel is not None else None
+        fill = None
+        if kernel is not None:
+            fill, scratch = kernel.values(blocks, shape), np.empty(self._at_once, self.dtype)
 
         def one(region: tuple[slice, ...]) -> Any:
             """The partial value of one cache block."""

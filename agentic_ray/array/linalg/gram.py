@@ -12,7 +12,7 @@ from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core.node import Node, make
 from agentic_ray.array.core.rewrite import rule
 from agentic_ray.array.core.views import PERMUTE, rechunk
-from agentic_ray.array.statistics import add_partials, reduce_op
+from agentic_ray.array.statistics import add_partials, reduce_op, unchanged
 
 BLOCKED_COLUMNS = 128
 """Up to so many columns a cache block has rows enough for the product to be worth a call."""
@@ -24,12 +24,8 @@ def _partial(xp: Any, x: Any, axes: tuple[int, ...]) -> Any:
     return xp.matmul(xp.conj(x.T) if x.dtype.kind == "c" else x.T, x)
 
 
-def _final(xp: Any, value: Any, count: int) -> Any:
-    return value
-
-
-_GRAM = reduce_op("gram", _partial, add_partials, _final, 16, cache_blocks=0)
-_GRAM_BLOCKED = reduce_op("gram", _partial, add_partials, _final, 16, cache_blocks=2)
+_GRAM = reduce_op("gram", _partial, add_partials, unchanged, 16, cache_blocks=0)
+_GRAM_BLOCKED = reduce_op("gram", _partial, add_partials, unchanged, 16, cache_blocks=2)
 
 
 def gram(x: Node) -> Node:
