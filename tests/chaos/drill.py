@@ -64,7 +64,7 @@ def reduction(seed: int) -> str:
 
 @ar.workload("tsqr", cache=False)
 def tsqr(seed: int) -> str:
-    x = xp.random.default_rng(seed).standard_normal((60_000, 12), chunks=(4_000, 12))
+    x = xp.random.default_rng(seed).standard_normal((200_000, 12), chunks=(10_000, 12))
     q, r = xp.linalg.qr(x)
     return digest(*ar.compute(xp.sum(q, axis=0), r))
 

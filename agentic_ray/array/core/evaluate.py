@@ -18,6 +18,7 @@ import psutil
 from agentic_ray.array.core import memory
 from agentic_ray.array.core import node as nodes
 from agentic_ray.array.core.chunks import block_slices
+from agentic_ray.array.core.forks import computing
 from agentic_ray.array.core.lower import Lowering
 from agentic_ray.array.core.node import DATA, Held, NDArray, Node, Op, topological
 from agentic_ray.array.core.program import as_array
@@ -55,7 +56,8 @@ def _direct(root: Node) -> None:
             ]
             if node.op.kind == "create":
                 operands = [((0,) * len(node.shape), node.shape)]
-            result = node.op.kernel(np, *operands, *node.params)
+            with computing:
+                result = node.op.kernel(np, *operands, *node.params)
             node.value = result if isinstance(result, tuple) else as_array(np, result)
 
 
@@ -246,7 +248,8 @@ def run_here(tasks: Sequence[Task], outputs: Sequence[str]) -> dict[str, Any]:
     for task in tasks:
         args = replace_refs(task.args, made.__getitem__) if task.dependencies else task.args
         function: Any = task.codelet.cpu
-        made[task.key] = function(*args, **task.kwargs, xp=np)
+        with computing:
+            made[task.key] = function(*args, **task.kwargs, xp=np)
         for key in task.dependencies:
             left[key] -= 1
             if not left[key]:

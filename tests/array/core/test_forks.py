@@ -1,0 +1,130 @@
+"""A fork of the process waits for what computes arrays in it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from agentic_ray.array.core.forks import ForkGate
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+
+# Without the gate this hangs in OpenBLAS, or prints other bits, within some tens of forks.
+PROGRAM = """
+import hashlib, subprocess, threading
+import numpy as np
+import agentic_ray as ar
+import agentic_ray.array as xp
+
+def factors(seed):
+    x = xp.random.default_rng(seed).standard_normal((60_000, 12), chunks=(4_000, 12))
+    q, r = xp.linalg.qr(x)
+    values = ar.compute(xp.sum(q, axis=0), r)
+    return hashlib.sha256(b"".join(np.asarray(v).tobytes() for v in values)).hexdigest()
+
+def again():
+    for seed in range(4):
+        found.append(factors(seed) == expected[seed])
+
+expected = [factors(seed) for seed in range(4)]
+found = []
+threads = [threading.Thread(target=again) for _ in range(4)]
+for thread in threads:
+    thread.start()
+forks = 0
+while any(thread.is_alive() for thread in threads):
+    subprocess.run(["true"], preexec_fn=int, check=True)
+    forks += 1
+assert forks > 10, forks
+print(found.count(True), "the same,", found.count(False), "others")
+"""
+
+
+def test_arrays_are_computed_right_while_other_threads_fork() -> None:
+    # Two threads of BLAS: with one it has nothing to end.
+    env = {**os.environ, "OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "16 the same, 0 others\n"
+
+
+def forked(gate: ForkGate) -> None:
+    """What happens in the parent around a fork."""
+    gate.before_fork()
+    gate.after_fork()
+
+
+def test_a_fork_waits_for_others_and_others_for_the_fork() -> None:
+    gate = ForkGate()
+    order: list[str] = []
+    began = threading.Event()
+
+    def fork() -> None:
+        began.set()
+        gate.before_fork()
+        order.append("forked")
+        gate.after_fork()
+
+    with gate:
+        thread = threading.Thread(target=fork)
+        thread.start()
+        began.wait()
+        while gate._forking is None:
+            time.sleep(0.001)
+        order.append("computed")
+    with gate:  # only when the fork is over
+        order.append("computed again")
+    thread.join()
+    assert order == ["computed", "forked", "computed again"]
+
+
+def test_a_thread_that_computes_can_fork_and_enter_again() -> None:
+    gate = ForkGate()
+    with gate, gate:
+        forked(gate)
+    with gate:
+        pass
+    forked(gate)
+
+
+def test_a_child_can_compute_and_fork() -> None:
+    gate = ForkGate()
+    inside, leave = threading.Event(), threading.Event()
+
+    def compute() -> None:
+        with gate:
+            inside.set()
+            leave.wait()
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    inside.wait()
+    gate.in_child()  # where that thread is not
+    with gate:
+        pass
+    forked(gate)
+    leave.set()
+
+
+def test_a_fork_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentic_ray.array.core.forks.LONGEST_WAIT_SECONDS", 0.05)
+    gate = ForkGate()
+    with gate:
+        thread = threading.Thread(target=forked, args=(gate,))
+        thread.start()
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+    with gate:
+        pass
