@@ -48,6 +48,22 @@ def test_through_the_cluster(ray_session: ar.Session, chunks: tuple[int, int]) -
     np.testing.assert_allclose(np.asarray(x @ x), a @ a, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "chunks", [((25,) * 8, (200,)), ((25,) * 8, (50,) * 4)], ids=["cut", "alike"]
+)
+def test_products_of_a_task_are_added_from_left_to_right(
+    chunks: tuple[tuple[int, ...], ...],
+) -> None:
+    a = np.random.default_rng(1).random((200, 200))
+    x, y = xp.asarray(a, chunks=chunks), xp.asarray(a, chunks=(50, 100))
+    found = np.asarray(x @ y)
+    for i, j in itertools.product(range(0, 200, 25), range(0, 200, 100)):
+        total = np.zeros((25, 100))
+        for k in range(0, 200, 50):
+            total += a[i : i + 25, k : k + 50] @ a[k : k + 50, j : j + 100]
+        np.testing.assert_array_equal(found[i : i + 25, j : j + 100], total)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data(), st.sampled_from(["float64", "float32", "complex128"]))
 def test_transpose_times_itself(data: st.DataObject, dtype: str) -> None:

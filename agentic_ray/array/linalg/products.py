@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from agentic_ray.array.core.views import expanded, permuted, rechunk, reshaped, 
 from agentic_ray.array.dtypes import cast
 from agentic_ray.array.elementwise import conj, multiply
 from agentic_ray.array.statistics import sum as _sum
-from agentic_ray.graph import CostHint, Tag, fold, tree_reduce
+from agentic_ray.graph import CostHint, Tag, tree_reduce
 
 FOLDING_BLOCKS = 8
 """From so many blocks of the result on there is work for all without cutting sums apart."""
@@ -40,22 +40,28 @@ def _add(left: Any, right: Any, *, xp: Any) -> Any:
     return left + right
 
 
-def _accumulate(left: Any, right: Any) -> Any:
-    left += right
-    return left
-
-
 def _matmul_folded(xp: Any, left: Sequence[Any], right: Sequence[Any]) -> Any:
-    """The sum of products, in the tree in which separate tasks would add them."""
-    return fold(_accumulate, (xp.matmul(a, b) for a, b in zip(left, right, strict=True)))
+    """The sum of products of blocks, added from left to right."""
+    return _added(xp, zip(left, right, strict=True))
 
 
 def _matmul_cut(xp: Any, left: Sequence[Any], right: Sequence[Any], spans: Sequence[Span]) -> Any:
     """The sum of products of blocks that are cut differently along the inner axis."""
-    products = (
-        xp.matmul(left[i][..., a:b], right[j][..., c:d, :]) for (i, a, b), (j, c, d) in spans
+    return _added(
+        xp, ((left[i][..., a:b], right[j][..., c:d, :]) for (i, a, b), (j, c, d) in spans)
     )
-    return fold(_accumulate, products)
+
+
+def _added(xp: Any, pairs: Iterable[tuple[Any, Any]]) -> Any:
+    """One product after the other, in the memory of two: what is not allocated anew costs
+    neither page faults nor cache."""
+    (a, b), *rest = pairs
+    total = xp.matmul(a, b)
+    if rest:
+        product = xp.empty_like(total)
+        for a, b in rest:
+            total += xp.matmul(a, b, out=product)
+    return total
 
 
 def _inner_spans(first: Sequence[int], second: Sequence[int]) -> tuple[Span, ...]:
