@@ -37,36 +37,37 @@ class Policy(Protocol):
     ) -> Sequence[Placement]: ...
 
 
+Accepted = tuple[Placement, Record, Executor]
+"""A placement that can be carried out, of which bundle and on which device."""
+
+
 def check_placements(
     placements: Iterable[Placement], offered: Mapping[str, Record], view: ClusterView, name: str
-) -> list[Executor]:
-    """The executors that the policy ``name`` placed on; refuses what cannot be carried out.
+) -> list[Accepted]:
+    """What the policy ``name`` placed, if it can be carried out.
 
     Raises
     ------
     PolicyError
         A bundle was not offered or is placed twice, a device is unknown or of a wrong kind.
     """
-    placed: set[str] = set()
-    places: list[Executor] = []
+    left = dict(offered)
+    accepted: list[Accepted] = []
     for placement in placements:
-        key = placement.bundle
-        record = offered.get(key)
+        key, node_id, device = placement[:3]
+        record = left.pop(key, None)
         if record is None:
-            raise PolicyError(f"policy {name!r} placed {placement.bundle!r}, which was not offered")
-        if key in placed:
-            raise PolicyError(f"policy {name!r} placed {placement.bundle!r} twice")
-        placed.add(key)
-        executor = view.executors.get((placement.node_id, placement.device))
+            wrong = " twice" if key in offered else ", which was not offered"
+            raise PolicyError(f"policy {name!r} placed {key!r}{wrong}")
+        executor = view.executors.get((node_id, device))
         if executor is None:
             raise PolicyError(
-                f"policy {name!r} placed {placement.bundle!r} on unknown device "
-                f"{placement.device!r} of node {placement.node_id!r}"
+                f"policy {name!r} placed {key!r} on unknown device {device!r} of node {node_id!r}"
             )
         if executor.kind not in record.lane[0]:
             raise PolicyError(
-                f"policy {name!r} placed {placement.bundle!r} on a {executor.kind}, it runs "
+                f"policy {name!r} placed {key!r} on a {executor.kind}, it runs "
                 f"on {' or '.join(record.lane[0])} only"
             )
-        places.append(executor)
-    return places
+        accepted.append((placement, record, executor))
+    return accepted

@@ -554,7 +554,7 @@ class Dispatcher(Recovery):
                 if self.view.now_seconds < since + self.retry.patience_seconds:
                     waiting[kinds] = since
                     continue
-                while (record := queue.take(set())) is not None:
+                while (record := queue.take({})) is not None:
                     record.queued = False
                     if not record.graph.finished:
                         error = no_device(record.bundle, self.view)

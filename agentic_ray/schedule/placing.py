@@ -14,7 +14,7 @@ from agentic_ray.errors import PolicyError
 from agentic_ray.graph.task import Bundle, Resources
 from agentic_ray.schedule import ahead
 from agentic_ray.schedule.admission import Fit, admit, can_split, fit, working_set_bytes
-from agentic_ray.schedule.contract import Policy, check_placements
+from agentic_ray.schedule.contract import Accepted, Policy, check_placements
 from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.events import Command, Location, Process, RequestResources, Start
 from agentic_ray.schedule.placement import Placement, new_tuple
@@ -175,20 +175,19 @@ class Placer:
                 executor.pool.update(executor)
         self._dirty.clear()
 
-    def _window(self) -> list[Record]:
-        """The most urgent ready bundles that some executor has room for, most urgent first."""
-        window: list[Record] = []
-        keys: set[str] = set()
+    def _window(self) -> dict[str, Record]:
+        """The most urgent ready bundles that some executor has room for, by key, most urgent
+        first."""
+        window: dict[str, Record] = {}
         for (kinds, opaque), queue in self._ready.items():
             room = min(self.view.room(kinds, opaque), MAX_WINDOW) if queue else 0
-            while room and (record := queue.take(keys)):
-                window.append(record)
+            while room and queue.take(window):
                 room -= 1
-        window.sort(key=urgency)
-        return window
+        ordered = sorted(window.values(), key=urgency)
+        return {record.bundle.key: record for record in ordered}
 
-    def _window_ahead(self) -> list[Record]:
-        """The most urgent ready bundles while an executor has nothing planned, or while
+    def _window_ahead(self) -> dict[str, Record]:
+        """The most urgent ready bundles, by key, while an executor has nothing planned, or while
         there are more urgent ones than the planned."""
         queues: list[ReadyQueue] = []
         pools = self.view.pools
@@ -202,7 +201,7 @@ class Placer:
                     queues.append(queue)
                     break
         if not queues:
-            return []
+            return {}
         hungry = sum([len(pool.hungry) for pool in pools.values()])
         slots = sum([pool.slots for pool in pools.values()])
         size = min(
@@ -210,15 +209,11 @@ class Placer:
             max(LEAST_WINDOW, 2 * hungry, slots // 4),
             PLANNED_PER_SLOT * slots - self._planned,
         )
-        window: list[Record] = []
-        keys: set[str] = set()
+        window: dict[str, Record] = {}
         while len(window) < size and queues:
             queue = min(queues, key=_head) if len(queues) > 1 else queues[0]
-            record = queue.take(keys)
-            if record is None:
+            if queue.take(window) is None:
                 queues.remove(queue)
-            else:
-                window.append(record)
         return window
 
     def _replan(self) -> None:
@@ -276,16 +271,16 @@ class Placer:
         executor.planned_seconds = 0.0
         self._touch(executor)
 
-    def _place(self, window: list[Record]) -> bool:
+    def _place(self, window: dict[str, Record]) -> bool:
         """Start or plan what the policy places of ``window``; the rest stays ready.
 
         False: nothing changed. An error of the policy fails the graph it happens with.
         """
-        lanes = [record.lane for record in window]
+        lanes = [record.lane for record in window.values()]
         planned = self._planned
         error = self._try_place(window)
         blamed = self._blame(error, window) if error is not None else ()
-        for record in window:
+        for record in window.values():
             if not record.running and record.plan is None:
                 record.queued = False
                 if record.graph not in blamed:
@@ -295,34 +290,36 @@ class Placer:
             or bool(blamed)
             or any(
                 record.running or record.lane is not lane
-                for record, lane in zip(window, lanes, strict=True)
+                for record, lane in zip(window.values(), lanes, strict=True)
             )
         )
 
-    def _blame(self, error: PolicyError, window: list[Record]) -> Collection[Graph]:
+    def _blame(self, error: PolicyError, window: dict[str, Record]) -> Collection[Graph]:
         """Fail the graphs of ``window`` with whose bundles alone the policy errs too."""
-        errors: dict[Graph, PolicyError | None] = {record.graph: error for record in window}
+        errors: dict[Graph, PolicyError | None] = {r.graph: error for r in window.values()}
         if len(errors) > 1:
             for graph in errors:
-                errors[graph] = self._try_place([r for r in window if r.graph is graph])
+                errors[graph] = self._try_place(
+                    {key: record for key, record in window.items() if record.graph is graph}
+                )
         blamed = {graph: own for graph, own in errors.items() if own is not None}
         for graph, own in blamed.items():
             if not graph.finished:
                 self._fail_graph(graph, own, None)
         return blamed
 
-    def _try_place(self, window: list[Record]) -> PolicyError | None:
-        by_key = {record.bundle.key: record for record in window}
+    def _try_place(self, window: dict[str, Record]) -> PolicyError | None:
+        bundles = [record.bundle for record in window.values()]
         values = {
-            key: record.graph.values[key] for record in window for key in record.bundle.inputs
+            key: record.graph.values[key]
+            for record in window.values()
+            for key in record.bundle.inputs
         }
         self.view.values = values
         self.view.upcoming = self._upcoming(window, values)
         try:
-            placements = list(
-                self.policy.place([record.bundle for record in window], self.view, self.model)
-            )
-            places = check_placements(placements, by_key, self.view, self.policy.name)
+            placements = self.policy.place(bundles, self.view, self.model)
+            accepted = check_placements(placements, window, self.view, self.policy.name)
         except PolicyError as error:
             return error
         except Exception as error:  # a policy is user code
@@ -330,10 +327,10 @@ class Placer:
             raised.__cause__ = error
             return raised
         if self._plans_ahead:
-            self._plan(placements, places, by_key)
-            moved = bool(placements)
+            self._plan(accepted)
+            moved = bool(accepted)
         else:
-            moved = self._start_all(placements, places, by_key)
+            moved = self._start_all(accepted)
         if self._attempts or moved:
             return None
         return PolicyError(
@@ -348,14 +345,16 @@ class Placer:
             return 0
         return ahead.most_bundles(sum(pool.slots for pool in self.view.pools.values()), typical)
 
-    def _upcoming(self, window: list[Record], values: dict[str, Location]) -> ahead.Upcoming | None:
+    def _upcoming(
+        self, window: dict[str, Record], values: dict[str, Location]
+    ) -> ahead.Upcoming | None:
         """What is left of the graph of ``window``, if it can be planned as a whole; ``values`` get
         those that it takes as inputs."""
-        graph = window[0].graph
+        offered = set(window.values())
+        graph = next(iter(window.values())).graph
         most = self._most_ahead() if graph.sequence else 0
-        if not most or any(record.graph is not graph for record in window):
+        if not most or any(record.graph is not graph for record in offered):
             return None
-        offered = set(window)
         left = [
             record
             for record in graph.sequence
@@ -382,16 +381,10 @@ class Placer:
                         coming[key] = (attempt.executor.node_id, expected, transfer)
         return ahead.Upcoming(tuple(record.bundle for record in left), coming, busy)
 
-    def _plan(
-        self,
-        placements: Sequence[Placement],
-        places: Sequence[Executor],
-        by_key: dict[str, Record],
-    ) -> None:
+    def _plan(self, accepted: Sequence[Accepted]) -> None:
         """Keep bundles for executors until these have room."""
         until = self._planned_until
-        for placement, executor in zip(placements, places, strict=True):
-            record = by_key[placement.bundle]
+        for placement, record, executor in accepted:
             begin, end = placement[3], placement[4]
             if begin is None or end is None:
                 seconds = self._usual_seconds(executor)
@@ -400,18 +393,17 @@ class Placer:
             record.plan = tuple(placement)
             record.plan_seconds = seconds
             planned = executor.planned
-            last = planned[-1] if planned else record
-            if (last.order, last.bundle_id) > (record.order, record.bundle_id):
+            if planned and urgency(planned[-1]) > urgency(record):
                 insort(planned, record, key=urgency)
             else:
                 planned.append(record)
             executor.planned_seconds += seconds
             if record.order > until:
                 until = record.order
-        for executor in dict.fromkeys(places):
+        for executor in {executor: None for _, _, executor in accepted}:
             self._planning[executor] = self._touched[executor] = None
             executor.pool.plan(executor)
-        self._planned += len(placements)
+        self._planned += len(accepted)
         if until > self._planned_until:
             self._planned_until = until
             self._maybe_urgent = True
@@ -449,18 +441,13 @@ class Placer:
                 self._dirty.pop(executor, None)
         return moved
 
-    def _start_all(
-        self,
-        placements: Sequence[Placement],
-        places: Sequence[Executor],
-        by_key: dict[str, Record],
-    ) -> bool:
+    def _start_all(self, accepted: Sequence[Accepted]) -> bool:
         """Start what is admitted now; whether something waits for memory or goes to a CPU."""
         full: set[Executor] = set()
         waits = False
-        for placement, executor in zip(placements, places, strict=True):
+        for placement, record, executor in accepted:
             started = executor not in full and self._start_if_admitted(
-                by_key[placement.bundle], placement, executor, executor.room(), full
+                record, placement, executor, executor.room(), full
             )
             waits = waits or (executor.kind != "cpu" and not started)
         return waits

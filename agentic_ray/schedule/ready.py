@@ -39,6 +39,12 @@ class Fresh:
         bundle_id = self.ids[-1]
         return self.graph.traits[bundle_id - self.graph.first_id].order, bundle_id, self
 
+    def rest(self) -> _Entry | None:
+        """Let the most urgent go: how what is left of them stands in a queue, None if none is."""
+        self.ids.pop()
+        self.graph.untaken -= 1
+        return self.entry() if self.ids else None
+
 
 class ReadyQueue:
     """See the module. Some may be ready no more, being done, short of an input, or of a graph that
@@ -73,10 +79,10 @@ class ReadyQueue:
         """Order and id of the most urgent one, None if there is none."""
         return self._heap[0][:2] if self._heap else None
 
-    def take(self, keys: set[str]) -> Record | None:
-        """Remove the most urgent bundle and add its key to ``keys``.
+    def take(self, window: dict[str, Record]) -> Record | None:
+        """Move the most urgent bundle into ``window``, under its key.
 
-        None if there is none, or if its key is among them: the same work for another graph.
+        None if there is none, or if its key is there already: the same work for another graph.
         """
         heap = self._heap
         while heap:
@@ -84,18 +90,16 @@ class ReadyQueue:
             record = what.graph.record(bundle_id) if isinstance(what, Fresh) else what
             stale = record.missing or record.done or record.graph.over
             key = record.bundle.key
-            if not stale and key in keys:
+            if not stale and key in window:
                 return None
             self._length -= 1
-            if isinstance(what, Fresh):
-                what.graph.untaken -= 1
-            if isinstance(what, Fresh) and len(what.ids) > 1:
-                what.ids.pop()
-                heapq.heapreplace(heap, what.entry())
-            else:
+            rest = what.rest() if isinstance(what, Fresh) else None
+            if rest is None:
                 heapq.heappop(heap)
+            else:
+                heapq.heapreplace(heap, rest)
             if not stale:
-                keys.add(key)
+                window[key] = record
                 return record
             record.queued = False
         return None

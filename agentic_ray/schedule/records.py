@@ -143,17 +143,18 @@ class Graph:
         found = self.records.get(bundle_id)
         if found is None:
             index = bundle_id - self.first_id
+            bundle = self.bundles[index]
             lane, resources, order = self.traits[index]
-            state = (self.bundles[index], self, bundle_id, lane, resources, 0, order)
-            if self._spare:
+            if self._spare:  # all else of it is as it was at first
                 found = self._spare.pop()
-                found.__init__(*state)  # type: ignore[misc]  # all its fields, on purpose
+                found.bundle, found.bundle_id = bundle, bundle_id
+                found.lane, found.resources, found.order = lane, resources, order
             else:
-                found = Record(*state)
+                found = Record(bundle, self, bundle_id, lane, resources, order=order)
             self.records[bundle_id] = found
-            found.attempts = self.ended[index]
-            found.done = found.attempts > 0
-            found.queued = not found.done
+            found.attempts = ended = self.ended[index]
+            found.done = ended > 0
+            found.queued = not ended
         return found
 
     def forget(self, record: Record) -> None:

@@ -20,8 +20,8 @@ def record(number: int, order: float = 0.0, key: str = "", graph: Graph = GRAPH)
 
 
 def taken(queue: ReadyQueue) -> list[int]:
-    keys: set[str] = set()
-    return [found.bundle_id for found in iter(lambda: queue.take(keys), None)]
+    window: dict[str, Record] = {}
+    return [found.bundle_id for found in iter(lambda: queue.take(window), None)]
 
 
 def fresh(first_id: int, orders: list[float], name: str = "fresh") -> tuple[Graph, Fresh]:
@@ -93,7 +93,7 @@ def test_a_bundle_has_a_record_from_when_it_is_taken_until_it_is_done() -> None:
     queue = ReadyQueue()
     queue.add(together)
     assert not graph.records
-    first, second = queue.take(set()), queue.take(set())
+    first, second = queue.take({}), queue.take({})
     assert first is not None
     assert second is not None
     assert (first.bundle, first.done, first.attempts) == (graph.bundles[0], False, 0)
@@ -102,7 +102,7 @@ def test_a_bundle_has_a_record_from_when_it_is_taken_until_it_is_done() -> None:
     first.done, first.attempts = True, 1
     graph.forget(first)
     assert graph.records.keys() == {6}
-    third = queue.take(set())
+    third = queue.take({})
     assert third is not None
     assert (third.bundle_id, third.done, third.attempts) == (7, False, 0)  # nothing is left over
     again = graph.record(5)  # its value was lost: what is known of it is there again
@@ -115,7 +115,7 @@ def test_the_record_of_a_bundle_that_did_not_go_well_at_once_is_kept() -> None:
     queue = ReadyQueue()
     queue.add(together)
     for change in ({"attempts": 2}, {"bundle": record(9).bundle}):
-        one = queue.take(set())
+        one = queue.take({})
         assert one is not None
         one.done, one.queued, one.attempts = True, False, 1
         for name, value in change.items():
