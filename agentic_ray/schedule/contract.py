@@ -37,14 +37,11 @@ class Policy(Protocol):
     ) -> Sequence[Placement]: ...
 
 
-Accepted = tuple[Placement, Record, Executor]
-"""A placement that can be carried out, of which bundle and on which device."""
-
-
 def check_placements(
     placements: Iterable[Placement], offered: Mapping[str, Record], view: ClusterView, name: str
-) -> list[Accepted]:
-    """What the policy ``name`` placed, if it can be carried out.
+) -> tuple[list[Record], list[Executor]]:
+    """The bundles that the policy ``name`` placed and the executors it placed each on; refuses
+    what cannot be carried out.
 
     Raises
     ------
@@ -52,7 +49,8 @@ def check_placements(
         A bundle was not offered or is placed twice, a device is unknown or of a wrong kind.
     """
     left = dict(offered)
-    accepted: list[Accepted] = []
+    records: list[Record] = []
+    places: list[Executor] = []
     for placement in placements:
         key, node_id, device = placement[:3]
         record = left.pop(key, None)
@@ -69,5 +67,6 @@ def check_placements(
                 f"policy {name!r} placed {key!r} on a {executor.kind}, it runs "
                 f"on {' or '.join(record.lane[0])} only"
             )
-        accepted.append((placement, record, executor))
-    return accepted
+        records.append(record)
+        places.append(executor)
+    return records, places

@@ -24,8 +24,7 @@ _WELL_KNOWN = 256
 _AS_EXPECTED = 0.1
 _SKIPPED = 31
 """After so many observations of a codelet, of those that come within a tenth of what was expected
-so many in a row are only counted."""
-_MOST_SETTLED = 1 << 16
+so many in a row need only be counted."""
 _TYPICAL_SECONDS = 5e-2
 _KEPT_ERRORS = 4096
 
@@ -90,7 +89,6 @@ class CostModel:
         self._usual: dict[str, RunningMedian] = {}
         self._bytes: dict[str, RunningMedian] = {}
         self._errors: deque[float] = deque(maxlen=_KEPT_ERRORS)
-        self._settled: dict[tuple[str, str, float, Place | None], list[float]] = {}
         self._seen: set[tuple[str, str]] = set()
         self._observations = 0
         self._predictions = 0
@@ -98,33 +96,34 @@ class CostModel:
 
     # --- observing ---------------------------------------------------------------------
 
-    def observe(self, task: Task, kind: str, seconds: float, place: Place | None = None) -> bool:
+    def observe(self, task: Task, kind: str, seconds: float, place: Place | None = None) -> int:
         """Record that ``task`` took ``seconds`` on a device of ``kind``, namely at ``place``.
 
         Returns
         -------
-        bool
-            Whether predictions may be other than before.
+        int
+            How many more of this codelet at this place, if they come `as_expected`, will tell
+            nothing new.
         """
-        codelet, cost = task.codelet.name, task.cost
-        size = cost.flops or cost.read_bytes + cost.written_bytes or cost.items or 1  # `size_of`
-        settled = self._settled.get((codelet, kind, size, place))
-        if settled is not None and settled[1]:
-            error = abs(settled[0] - seconds)
-            if error < _AS_EXPECTED * seconds:  # it tells nothing new and is only counted
-                settled[1] -= 1
-                self._observations += 1
-                self._predictions += 1
-                self._errors.append(error / seconds)
-                return False
-        return self.observe_size(codelet, kind, float(size), seconds, place)
+        return self.observe_size(task.codelet.name, kind, size_of(task), seconds, place)
+
+    def as_expected(self, predicted: float, seconds: float) -> bool:
+        """Whether what took ``seconds`` was predicted to within a tenth; counts it if so."""
+        error = abs(predicted - seconds)
+        if error < _AS_EXPECTED * seconds:
+            self._observations += 1
+            self._predictions += 1
+            self._errors.append(error / seconds)
+            return True
+        return False
 
     def observe_size(
         self, codelet: str, kind: str, size: float, seconds: float, place: Place | None = None
-    ) -> bool:
-        """Record ``seconds`` for ``size`` units (see `size_of`); what is no time is ignored."""
+    ) -> int:
+        """Record ``seconds`` for ``size`` units (see `size_of`); what is no time is ignored.
+        Gives what `observe` does."""
         if not (0 <= seconds < math.inf and 0 < size < math.inf):
-            return False
+            return 0
         curve = self._curves.get((codelet, kind))
         if curve is None:
             curve = self._curves[codelet, kind] = Curve()
@@ -143,10 +142,6 @@ class CostModel:
             expected = curve.log_seconds(size) + factor
             self._predictions += 1
             self._errors.append(abs(math.expm1(min(expected - seen, 50.0))))
-            if curve.count > _WELL_KNOWN and known_place:
-                if len(self._settled) >= _MOST_SETTLED:
-                    self._settled.clear()
-                self._settled[codelet, kind, size, place] = [math.exp(expected), _SKIPPED]
         if place is not None and seen_here:
             factor = self._learn_place(kind, place, seen - curve.log_seconds(size))
         elif place is not None and not known_place:
@@ -155,7 +150,7 @@ class CostModel:
         if known_place or place is None or not seen_here:
             curve.add(size, seen - factor)
             self._typical.add(math.exp(seen - factor))
-        return True
+        return _SKIPPED if known_place and curve.count > _WELL_KNOWN else 0
 
     def _usual_factor(self, kind: str) -> float:
         """Logarithm of how slow a device is of which nothing is known."""

@@ -286,13 +286,21 @@ class Dispatcher(Recovery):
         graph.forget(record)
 
     def _learn_from(self, event: BundleFinished, attempt: Attempt) -> None:
-        """Pass on to the cost model what was measured."""
+        """Pass on to the cost model what was measured, if it may tell something new."""
         executor, model = attempt.executor, self.model
-        learnt = False
-        for task, seconds in zip(attempt.record.bundle.tasks, event.task_seconds, strict=False):
-            if model.observe(task, executor.kind, seconds * executor.speed, executor.place):
-                learnt = True
-        if learnt:
+        tasks, times, settled = attempt.record.bundle.tasks, event.task_seconds, executor.settled
+        last = tasks[-1].codelet.name
+        if (
+            times
+            and settled.get(last)
+            and model.as_expected(attempt.predicted_seconds, sum(times))
+        ):
+            settled[last] -= 1
+        elif times:
+            for task, seconds in zip(tasks, times, strict=False):
+                seconds *= executor.speed
+                left = model.observe(task, executor.kind, seconds, executor.place)
+                settled[task.codelet.name] = left
             self._tell_speed(executor)
         for one in event.transfers:
             model.links.record(one.source, one.destination, one.size_bytes, one.seconds)

@@ -14,7 +14,7 @@ from agentic_ray.errors import PolicyError
 from agentic_ray.graph.task import Bundle, Resources
 from agentic_ray.schedule import ahead
 from agentic_ray.schedule.admission import Fit, admit, can_split, fit, working_set_bytes
-from agentic_ray.schedule.contract import Accepted, Policy, check_placements
+from agentic_ray.schedule.contract import Policy, check_placements
 from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.events import Command, Location, Process, RequestResources, Start
 from agentic_ray.schedule.placement import Placement, new_tuple
@@ -117,7 +117,7 @@ class Placer:
         if found is not None:
             found.record.running -= 1
             executor = found.executor
-            executor.attempts.pop(key, None)
+            del executor.attempts[key]
             executor.ended(self.view.now_seconds, found.predicted_seconds, found.resources)
             self._touched[executor] = self._dirty[executor] = None
         return found
@@ -318,8 +318,8 @@ class Placer:
         self.view.values = values
         self.view.upcoming = self._upcoming(window, values)
         try:
-            placements = self.policy.place(bundles, self.view, self.model)
-            accepted = check_placements(placements, window, self.view, self.policy.name)
+            placements = list(self.policy.place(bundles, self.view, self.model))
+            records, places = check_placements(placements, window, self.view, self.policy.name)
         except PolicyError as error:
             return error
         except Exception as error:  # a policy is user code
@@ -327,10 +327,10 @@ class Placer:
             raised.__cause__ = error
             return raised
         if self._plans_ahead:
-            self._plan(accepted)
-            moved = bool(accepted)
+            self._plan(placements, records, places)
+            moved = bool(placements)
         else:
-            moved = self._start_all(accepted)
+            moved = self._start_all(placements, records, places)
         if self._attempts or moved:
             return None
         return PolicyError(
@@ -381,10 +381,15 @@ class Placer:
                         coming[key] = (attempt.executor.node_id, expected, transfer)
         return ahead.Upcoming(tuple(record.bundle for record in left), coming, busy)
 
-    def _plan(self, accepted: Sequence[Accepted]) -> None:
+    def _plan(
+        self,
+        placements: Sequence[Placement],
+        records: Sequence[Record],
+        places: Sequence[Executor],
+    ) -> None:
         """Keep bundles for executors until these have room."""
         until = self._planned_until
-        for placement, record, executor in accepted:
+        for placement, record, executor in zip(placements, records, places, strict=True):
             begin, end = placement[3], placement[4]
             if begin is None or end is None:
                 seconds = self._usual_seconds(executor)
@@ -400,10 +405,10 @@ class Placer:
             executor.planned_seconds += seconds
             if record.order > until:
                 until = record.order
-        for executor in {executor: None for _, _, executor in accepted}:
+        for executor in dict.fromkeys(places):
             self._planning[executor] = self._touched[executor] = None
             executor.pool.plan(executor)
-        self._planned += len(accepted)
+        self._planned += len(placements)
         if until > self._planned_until:
             self._planned_until = until
             self._maybe_urgent = True
@@ -425,27 +430,31 @@ class Placer:
                         break  # it waits here, and what is less urgent behind it
                 del planned[0]
                 executor.planned_seconds -= record.plan_seconds
-                if not planned:
-                    executor.planned_seconds = 0.0  # no drift from rounding
-                    del self._planning[executor]
                 self._planned -= 1
                 record.plan = None
-                record.plan_seconds = 0.0
                 record.queued = False
                 if not stale and not record.running:
                     self._offer(record)  # it is to run on a CPU instead
                 room = executor.room()
                 moved = True
+            if not planned and executor in self._planning:
+                executor.planned_seconds = 0.0  # no drift from rounding
+                del self._planning[executor]
             if executor.healthy:
                 executor.pool.update(executor, room)
                 self._dirty.pop(executor, None)
         return moved
 
-    def _start_all(self, accepted: Sequence[Accepted]) -> bool:
+    def _start_all(
+        self,
+        placements: Sequence[Placement],
+        records: Sequence[Record],
+        places: Sequence[Executor],
+    ) -> bool:
         """Start what is admitted now; whether something waits for memory or goes to a CPU."""
         full: set[Executor] = set()
         waits = False
-        for placement, record, executor in accepted:
+        for placement, record, executor in zip(placements, records, places, strict=True):
             started = executor not in full and self._start_if_admitted(
                 record, placement, executor, executor.room(), full
             )

@@ -101,7 +101,7 @@ class LoadBalance:
         if predicted is None:
             return Placement(bundle.key, executor.node_id, executor.device, None, None, reason)
         start = cluster.now_seconds + executor.ready_in_seconds
-        finish = start + predicted.seconds / executor.speed
+        finish = start + predicted.seconds * cluster.slowness(executor)
         return Placement(bundle.key, executor.node_id, executor.device, start, finish, reason)
 
 

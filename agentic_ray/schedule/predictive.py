@@ -72,17 +72,18 @@ class _Option:
     picky: bool
     reason: str
 
-    def give(self, bundle: Bundle, row: int, finish: float) -> Placement:
-        """Let a device have a bundle that it will have finished then."""
+    def give(self, bundle: Bundle, row: int, finish: float, own: float) -> Placement:
+        """Let a device have a bundle that takes ``own`` there and that it will have finished
+        then."""
         executor = self.pool.executors[row]
-        own, free = self.own.item(row), self.available.item(row)
-        begin = finish - own
+        free, begin = self.available.item(row), finish - own
         self.available[row] = (free if free > begin else begin) + own / executor.slots
         node_id, device = executor.place
         if self.known:
             fields = (bundle.key, node_id, device, begin, finish, self.reason)
-            return new_tuple(Placement, fields)
-        return Placement(bundle.key, node_id, device, None, None, self.reason)
+        else:
+            fields = (bundle.key, node_id, device, None, None, self.reason)
+        return new_tuple(Placement, fields)
 
 
 _Choice = tuple[float, _Option, int]
@@ -123,7 +124,7 @@ class _Round:
                 chosen = self._earliest(options, bundle)
                 if chosen is not None:
                     finish, option, row = chosen
-                    placements.append(option.give(bundle, row, finish))
+                    placements.append(option.give(bundle, row, finish, option.own.item(row)))
         return placements
 
     def _options(self, bundle: Bundle) -> list[_Option]:
@@ -280,15 +281,15 @@ class _Front:
         heap, options = self._heap, self._options
         placements: list[Placement] = []
         while heap and len(placements) < len(bundles):
-            time, number, row = heap[0]
+            expected, number, row = heap[0]
             option = options[number]
-            own = option.own.item(row)
-            finish = option.available.item(row) + own
+            available, own = option.available, option.own.item(row)
+            finish = available.item(row) + own
             if finish == math.inf:
                 break
-            if finish <= time:
-                placements.append(option.give(bundles[len(placements)], row, finish))
-                finish = option.available.item(row) + own
+            if finish <= expected:
+                placements.append(option.give(bundles[len(placements)], row, finish, own))
+                finish = available.item(row) + own
             heapq.heapreplace(heap, (finish, number, row))
         return placements
 

@@ -47,7 +47,9 @@ class Executor:
     device's speed relative to the cost model's reference. ``planned`` are bundles that a policy
     placed here and that have not been sent, most urgent first; ``attempts`` are those that have, in
     that order. A ``silent`` one is on a node that has stopped reporting and gets nothing new.
-    ``place`` is its node and device; ``pool``, which the view sets, those of its kind.
+    ``settled``: how many more bundles that end with a codelet tell the cost model nothing new if
+    they come as predicted. ``place`` is its node and device; ``pool``, which the view sets, those
+    of its kind.
     """
 
     node_id: str
@@ -70,6 +72,7 @@ class Executor:
     planned: list[Record] = field(default_factory=list)
     planned_seconds: float = 0.0
     attempts: dict[tuple[int, int], None] = field(default_factory=dict)
+    settled: dict[str, int] = field(default_factory=dict)
     place: tuple[str, str] = field(init=False)
     pool: Pool = field(init=False)
 
