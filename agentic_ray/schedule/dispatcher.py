@@ -290,11 +290,7 @@ class Dispatcher(Recovery):
         executor, model = attempt.executor, self.model
         tasks, times, settled = attempt.record.bundle.tasks, event.task_seconds, executor.settled
         last = tasks[-1].codelet.name
-        if (
-            times
-            and settled.get(last)
-            and model.as_expected(attempt.predicted_seconds, sum(times))
-        ):
+        if times and settled.get(last) and model.as_expected(attempt.predicted_seconds, sum(times)):
             settled[last] -= 1
         elif times:
             for task, seconds in zip(tasks, times, strict=False):

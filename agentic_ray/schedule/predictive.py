@@ -79,11 +79,9 @@ class _Option:
         free, begin = self.available.item(row), finish - own
         self.available[row] = (free if free > begin else begin) + own / executor.slots
         node_id, device = executor.place
-        if self.known:
-            fields = (bundle.key, node_id, device, begin, finish, self.reason)
-        else:
-            fields = (bundle.key, node_id, device, None, None, self.reason)
-        return new_tuple(Placement, fields)
+        if not self.known:
+            return Placement(bundle.key, node_id, device, None, None, self.reason)
+        return new_tuple(Placement, (bundle.key, node_id, device, begin, finish, self.reason))
 
 
 _Choice = tuple[float, _Option, int]
