@@ -183,6 +183,20 @@ def test_one_slow_start_does_not_make_the_only_device_slow_for_good() -> None:
         assert seconds(model, 1, codelet="both") == pytest.approx(1.0)
 
 
+def test_of_what_is_well_known_only_the_unexpected_tells_something() -> None:
+    model, task = CostModel(), Task.of(BOTH, key="a")
+    left = [model.observe(task, "cpu", 1.0, ("node", "cpu")) for _ in range(300)]
+    assert left[0] == 0  # the next is worth looking at, whatever it is
+    assert left[-1] > 0
+    before = model.error_report().observations
+    assert model.as_expected(1.0, 1.05)
+    assert model.error_report().observations == before + 1
+    assert not model.as_expected(1.0, 1.2)
+    assert not model.as_expected(1.0, math.nan)
+    assert not model.as_expected(0.0, 0.0)
+    assert model.error_report().observations == before + 1
+
+
 # --- error report --------------------------------------------------------------------------
 
 
