@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from agentic_ray.blas import one_thread
 from agentic_ray.graph.task import TaskGraph, replace_refs
 from agentic_ray.runtime.devices import HostDevice
 from agentic_ray.runtime.execute import call_codelet
@@ -39,7 +40,7 @@ def run_locally(graph: TaskGraph, predicted: Mapping[str, float], model: CostMod
     """The finished run of ``graph`` if it is predicted to be quicker than one call, else None.
 
     Opaque callables never run in the caller's process, nor does work of unknown cost, nor work
-    on values that are in the object store.
+    on values that are in the object store, nor what could get other bits there (see `blas`).
     """
     total = 0.0
     for task in graph:
@@ -56,6 +57,11 @@ def run_locally(graph: TaskGraph, predicted: Mapping[str, float], model: CostMod
         total += seconds
     if total >= model.call_overhead_seconds:
         return None
+    with one_thread() as same_bits:
+        return _run(graph, total, model) if same_bits else None
+
+
+def _run(graph: TaskGraph, total: float, model: CostModel) -> Run:
     values: dict[str, Any] = {}
     run = Run(_Nowhere(values), "local", graph.outputs, (), asked=1, slots={})
     device = HostDevice()

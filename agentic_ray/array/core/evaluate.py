@@ -18,11 +18,11 @@ import psutil
 from agentic_ray.array.core import memory
 from agentic_ray.array.core import node as nodes
 from agentic_ray.array.core.chunks import block_slices
-from agentic_ray.array.core.forks import computing
 from agentic_ray.array.core.lower import Lowering
 from agentic_ray.array.core.node import DATA, Held, NDArray, Node, Op, topological
 from agentic_ray.array.core.program import as_array
 from agentic_ray.array.core.rules import optimize
+from agentic_ray.blas import computing
 from agentic_ray.errors import SerializationError
 from agentic_ray.graph import Ref, Task, TaskGraph, replace_refs
 

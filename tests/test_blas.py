@@ -1,0 +1,199 @@
+"""What BLAS of this process is kept from: forks while it computes, and changing its threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from agentic_ray.blas import Gate, computing, one_thread
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+
+# Without the gate this hangs in OpenBLAS, or prints other bits, within some tens of forks.
+PROGRAM = """
+import hashlib, subprocess, threading
+import numpy as np
+import agentic_ray as ar
+import agentic_ray.array as xp
+
+def factors(seed):
+    x = xp.random.default_rng(seed).standard_normal((24_000, 12), chunks=(4_000, 12))
+    q, r = xp.linalg.qr(x)
+    values = ar.compute(xp.sum(q, axis=0), r)
+    return hashlib.sha256(b"".join(np.asarray(v).tobytes() for v in values)).hexdigest()
+
+def again():
+    for seed in range(3):
+        found.append(factors(seed) == expected[seed])
+
+expected = [factors(seed) for seed in range(3)]
+found = []
+threads = [threading.Thread(target=again) for _ in range(2)]
+for thread in threads:
+    thread.start()
+forks = 0
+while any(thread.is_alive() for thread in threads):
+    subprocess.run(["true"], preexec_fn=int, check=True)
+    forks += 1
+assert forks > 3, forks
+print(found.count(True), "the same,", found.count(False), "others")
+"""
+
+
+def test_arrays_are_computed_right_while_other_threads_fork() -> None:
+    # Two threads of BLAS: with one it has nothing to end.
+    env = {**os.environ, "OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "6 the same, 0 others\n"
+
+
+def forked(gate: Gate) -> None:
+    """What happens in the parent around a fork."""
+    gate.before_fork()
+    gate.after_fork()
+
+
+def test_a_fork_waits_for_others_and_others_for_the_fork() -> None:
+    gate = Gate()
+    order: list[str] = []
+    began = threading.Event()
+
+    def fork() -> None:
+        began.set()
+        gate.before_fork()
+        order.append("forked")
+        gate.after_fork()
+
+    with gate:
+        thread = threading.Thread(target=fork)
+        thread.start()
+        began.wait()
+        while gate._alone is None:
+            time.sleep(0.001)
+        order.append("computed")
+    with gate:  # only when the fork is over
+        order.append("computed again")
+    thread.join()
+    assert order == ["computed", "forked", "computed again"]
+
+
+def test_a_thread_that_computes_can_fork_and_enter_again() -> None:
+    gate = Gate()
+    with gate, gate:
+        forked(gate)
+    with gate:
+        pass
+    forked(gate)
+
+
+def test_a_child_can_compute_and_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentic_ray.blas.LONGEST_WAIT_SECONDS", 0.05)
+    gate = Gate()
+    inside, leave = threading.Event(), threading.Event()
+
+    def compute() -> None:
+        with gate:
+            inside.set()
+            leave.wait()
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    inside.wait()
+    gate.before_fork()
+    gate.in_child()  # where that thread is not
+    with gate.alone() as free:
+        assert free
+        forked(gate)
+        with gate:
+            pass
+    leave.set()
+    thread.join()
+
+
+def test_a_fork_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentic_ray.blas.LONGEST_WAIT_SECONDS", 0.05)
+    gate = Gate()
+    with gate:
+        thread = threading.Thread(target=forked, args=(gate,))
+        thread.start()
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+    with gate:
+        pass
+
+
+def test_who_wants_to_be_alone_is_so_or_is_refused() -> None:
+    gate = Gate()
+    order: list[str] = []
+    began = threading.Event()
+
+    def compute() -> None:
+        began.set()
+        with gate:
+            order.append("computed")
+
+    with gate, gate.alone() as free:
+        assert not free
+    with gate.alone() as free, gate.alone() as again:
+        assert free
+        assert not again
+        thread = threading.Thread(target=compute)
+        thread.start()
+        began.wait()
+        thread.join(timeout=0.05)
+        forked(gate)
+        with gate:
+            order.append("alone")
+    thread.join()
+    assert order == ["alone", "computed"]
+
+
+def test_one_thread_is_for_the_main_thread_while_no_array_is_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in [name for name in os.environ if name.endswith("_NUM_THREADS")]:
+        monkeypatch.delenv(name)
+
+    def threads() -> set[int]:
+        return {found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"}
+
+    found: list[bool] = []
+
+    def elsewhere() -> None:
+        with one_thread() as given:
+            found.append(given)
+
+    x = np.random.default_rng(0).standard_normal((100, 100))
+    with threadpool_limits(limits=2):
+        with one_thread() as given:
+            assert given
+            assert threads() == {1}
+            found_here = x.T @ x
+        assert threads() == {2}
+        with threadpool_limits(limits=1):
+            assert np.array_equal(x.T @ x, found_here)
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        assert found == [False]
+        with computing, one_thread() as given:
+            assert not given
+        monkeypatch.setenv("OMP_NUM_THREADS", "2")  # then executors have two as well
+        with one_thread() as given:
+            assert given
+            assert threads() == {2}
