@@ -77,12 +77,77 @@ def test_transpose_times_itself(data: st.DataObject, dtype: str) -> None:
 def test_transpose_times_itself_is_one_pass_over_the_rows(ray_session: ar.Session) -> None:
     a = np.random.default_rng(0).random((50_000, 30))
     x = xp.asarray(a, chunks=(9_000, 30))
-    z = (x - x.mean(axis=0)) / x.std(axis=0)
+    z = (x + 1 - x.mean(axis=0)) / x.std(axis=0)
     tasks, _ = evaluate.plan([(z.T @ z)._node])
     blocks = [task for task in tasks if task.cost.items]
     assert len(blocks) == 2 * 6  # one of them for mean and deviation
-    theirs = (a - a.mean(0)) / a.std(0)
+    theirs = (a + 1 - a.mean(0)) / a.std(0)
     np.testing.assert_allclose(np.asarray(z.T @ z), theirs.T @ theirs, rtol=1e-9, atol=1e-8)
     a[77, 5] = np.nan
     found = np.asarray(xp.asarray(a, chunks=(9_000, 30)).T @ xp.asarray(a, chunks=(9_000, 30)))
     assert (np.isnan(found) == np.isnan(a.T @ a)).all()
+
+
+def _columns(kind: str) -> np.ndarray:
+    made = np.random.default_rng(0).normal(size=(9_000, 20))
+    made[:, 1] += made[:, 0]
+    if kind == "shifted":
+        return made + 1e8
+    if kind == "sorted":
+        return np.sort(made, axis=0) * np.logspace(-60, 60, 20)
+    if kind == "first rows apart":
+        made[:1_000] += 1e6
+    return made
+
+
+def _passes(x: xp.Array) -> int:
+    """Of 1 or 2, how many passes over the rows the product of standardised columns takes."""
+    tasks, (made,) = evaluate.plan([_gram_of_standardised(x)._node])
+    again = [task.key for task in tasks if ".again/" in task.key]
+    assert len(again) == x._node.blocks
+    found = evaluate.run_here(tasks, [again[0], made[0].key])
+    return 2 if found[again[0]].size else 1
+
+
+def _gram_of_standardised(x: xp.Array, correction: float = 0.0) -> xp.Array:
+    z = (x - x.mean(axis=0)) / x.std(axis=0, correction=correction)
+    return z.T @ z
+
+
+@pytest.mark.parametrize("correction", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("kind", "passes"),
+    [("centred", 1), ("shifted", 1), ("sorted", 1), ("first rows apart", 2)],
+)
+def test_standardised_columns_times_themselves(kind: str, passes: int, correction: float) -> None:
+    a = _columns(kind)
+    x = xp.asarray(a, chunks=(1_000, 20))
+    found = np.asarray(_gram_of_standardised(x, correction))
+    exact = a.astype(np.longdouble)
+    exact -= exact.mean(axis=0)
+    exact /= exact.std(axis=0, ddof=correction)
+    np.testing.assert_allclose(found, (exact.T @ exact).astype(float), rtol=0, atol=1e-13 * len(a))
+    np.testing.assert_array_equal(found, found.T)
+    assert _passes(x) == passes
+
+
+def test_standardised_columns_that_are_not_finite() -> None:
+    a = _columns("centred")
+    a[70, 3], a[4_000, 5] = np.nan, np.inf
+    a[:, 7] = 0
+    with np.errstate(all="ignore"):
+        theirs = (a - a.mean(0)) / a.std(0)
+        theirs = theirs.T @ theirs
+    for dtype, near in (("float64", 1e-9), ("float32", 1e-1)):
+        x = xp.asarray(a.astype(dtype), chunks=(1_000, 20))
+        np.testing.assert_allclose(
+            np.asarray(_gram_of_standardised(x)), theirs, rtol=near, atol=10 * near
+        )
+
+
+def test_standardised_columns_through_the_cluster(ray_session: ar.Session) -> None:
+    here = xp.asarray(_columns("first rows apart"), chunks=(1_000, 20))
+    there = here.persist()
+    assert (
+        np.asarray(_gram_of_standardised(there)) == np.asarray(_gram_of_standardised(here))
+    ).all()

@@ -12,6 +12,7 @@ from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core.node import Node, make
 from agentic_ray.array.core.rewrite import rule
 from agentic_ray.array.core.views import PERMUTE, rechunk
+from agentic_ray.array.linalg.standardised import standardised_gram
 from agentic_ray.array.statistics import add_partials, reduce_op, unchanged
 
 BLOCKED_COLUMNS = 128
@@ -52,5 +53,5 @@ def _transposed_times_itself(node: Node) -> Node | None:
         and len(right.chunks[0]) > 1
         and right.shape[1] <= GRAM_COLUMNS
     ):
-        return gram(right)
+        return standardised_gram(right) or gram(right)
     return None
