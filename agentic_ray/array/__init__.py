@@ -17,7 +17,6 @@ from agentic_ray.array.creation import (
     arange,
     array,
     asarray,
-    diag,
     empty,
     empty_like,
     eye,
@@ -194,6 +193,7 @@ from agentic_ray.array.linalg.products import (
     dot,
     einsum,
 )
+from agentic_ray.array.linalg.structure import diag
 from agentic_ray.array.manipulation import (
     atleast_1d,
     atleast_2d,

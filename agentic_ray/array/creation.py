@@ -10,13 +10,12 @@ import numpy as np
 
 from agentic_ray.array.array_object import Array, check_device
 from agentic_ray.array.core import chunks as grids
-from agentic_ray.array.core.build import broadcast_shapes, elementwise, leaf, strict_operand
+from agentic_ray.array.core.build import broadcast_shapes, elementwise, strict_operand
 from agentic_ray.array.core.chunks import Shape
 from agentic_ray.array.core.node import NDArray, Node, Op, data, make
 from agentic_ray.array.core.program import Location
-from agentic_ray.array.core.views import broadcast, concatenated, expanded, rechunk
+from agentic_ray.array.core.views import broadcast, expanded, rechunk
 from agentic_ray.array.dtypes import cast
-from agentic_ray.array.elementwise import where
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
 
 
@@ -475,20 +474,3 @@ def meshgrid(*arrays: Array, indexing: str = "xy") -> tuple[Array, ...]:
     shape = broadcast_shapes([node.shape for node in placed])
     chunks = grids.unify(shape, [(node.shape, node.chunks, node.nbytes) for node in placed])
     return tuple([Array(broadcast(node, shape, chunks)) for node in placed])
-
-
-def diag(x: Any, k: int = 0) -> Array:
-    """The diagonal of a matrix, or a matrix with this diagonal, as in NumPy."""
-    node = strict_operand(x)
-    if node.ndim == 2:
-        from agentic_ray.array.linalg import diagonal
-
-        return diagonal(Array(node), offset=k)
-    if node.ndim != 1:
-        raise ValueError("diag takes a vector or a matrix")
-    size = node.shape[0] + abs(k)
-    padding = leaf(np.zeros(abs(k), node.dtype))
-    # Above the main diagonal the values stand in the last columns, below it in the first.
-    row = concatenated([padding, node] if k > 0 else [node, padding], 0) if k else node
-    mask = eye(size, k=k, dtype=np.bool_)
-    return where(mask, Array(row), zeros((), dtype=node.dtype))

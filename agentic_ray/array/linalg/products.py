@@ -19,6 +19,8 @@ from agentic_ray.array.core.program import codelet
 from agentic_ray.array.core.views import expanded, permuted, rechunk, reshaped, squeezed
 from agentic_ray.array.dtypes import cast
 from agentic_ray.array.elementwise import conj, multiply
+from agentic_ray.array.linalg.structure import diagonal_axes
+from agentic_ray.array.manipulation import broadcast_to, stack
 from agentic_ray.array.statistics import sum as _sum
 from agentic_ray.graph import CostHint, Tag, tree_reduce
 
@@ -217,6 +219,33 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Array:
     return _sum(product, axis=axis, dtype=product.dtype)
 
 
+def cross(x1: Array, x2: Array, /, *, axis: int = -1) -> Array:
+    """Cross products of vectors of length 3 along ``axis``.
+
+    Raises
+    ------
+    ValueError
+        The length is not 3.
+    """
+    a, b = strict_operand(x1), strict_operand(x2)
+    shape = broadcast_shapes([a.shape, b.shape], "cross")
+    at = normalize_axis_index(axis, min(a.ndim, b.ndim)) - min(a.ndim, b.ndim)
+    if a.shape[at] != 3 or b.shape[at] != 3:
+        raise ValueError(f"cross: vectors must have length 3, not {a.shape[at]}, {b.shape[at]}")
+    left, right = broadcast_to(Array(a), shape), broadcast_to(Array(b), shape)
+
+    def part(array: Array, i: int) -> Array:
+        key: list[Any] = [slice(None)] * len(shape)
+        key[at] = i
+        return array[tuple(key)]
+
+    parts = [
+        part(left, i) * part(right, j) - part(left, j) * part(right, i)
+        for i, j in ((1, 2), (2, 0), (0, 1))
+    ]
+    return stack(parts, axis=at)
+
+
 def outer(x1: Array, x2: Array, /) -> Array:
     """All products of an element of one vector with one of the other."""
     a, b = strict_operand(x1), strict_operand(x2)
@@ -312,8 +341,6 @@ def _spelled_out(text: str, ndims: Sequence[int]) -> tuple[list[str], str]:
 def _reduced(entry: tuple[Array, str], keep: set[str]) -> tuple[Array, str]:
     """Diagonals taken for repeated names, and names summed over that nobody needs."""
     value, term = entry
-    from agentic_ray.array.linalg.structure import diagonal_axes
-
     for name in set(term):
         while term.count(name) > 1:
             first = term.index(name)

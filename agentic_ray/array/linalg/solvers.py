@@ -1,4 +1,4 @@
-"""Least squares, and the leading singular vectors of a large matrix by random projection."""
+"""Powers of a matrix, least squares, and leading singular vectors by random projection."""
 
 from __future__ import annotations
 
@@ -8,20 +8,43 @@ import numpy as np
 
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core.build import leaf, strict_operand
-from agentic_ray.array.creation import zeros
+from agentic_ray.array.creation import eye, zeros
 from agentic_ray.array.elementwise import conj, divide, where
 from agentic_ray.array.linalg.decompositions import (
     SVDResult,
     _inexact,
     default_rtol,
+    inv,
     qr,
     svd,
 )
 from agentic_ray.array.linalg.products import matmul
-from agentic_ray.array.manipulation import expand_dims, squeeze
+from agentic_ray.array.linalg.structure import matrix_operand
+from agentic_ray.array.manipulation import broadcast_to, expand_dims, squeeze
 from agentic_ray.array.statistics import count_nonzero
 from agentic_ray.array.statistics import sum as _sum
 from agentic_ray.errors import InvalidArgumentError
+
+
+def matrix_power(x: Array, n: int, /) -> Array:
+    """Each matrix multiplied ``n`` times with itself; the inverse's power for negative ``n``."""
+    node = matrix_operand("matrix_power", x, square=True)
+    n = operator.index(n)
+    if n == 0:
+        unit = eye(node.shape[-1], dtype=node.dtype)
+        return broadcast_to(unit, node.shape)
+    base = Array(node)
+    if n < 0:
+        base, n = inv(base), -n
+    result: Array | None = None
+    while n:
+        if n & 1:
+            result = base if result is None else matmul(result, base)
+        n >>= 1
+        if n:
+            base = matmul(base, base)
+    assert result is not None
+    return result
 
 
 def lstsq(a: Array, b: Array, /, rcond: float | None = None) -> tuple[Array, Array, int, Array]:

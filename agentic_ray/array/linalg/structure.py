@@ -1,4 +1,4 @@
-"""Parts of matrices: diagonals and traces; cross products and powers."""
+"""Diagonals and traces of matrices, and matrices made of a diagonal."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import operator
 from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_index
 
 from agentic_ray.array.array_object import Array
-from agentic_ray.array.core.build import broadcast_shapes, gufunc, gufunc_op, strict_operand
+from agentic_ray.array.core.build import gufunc, gufunc_op, leaf, strict_operand
 from agentic_ray.array.core.node import Node
-from agentic_ray.array.core.views import permuted
-from agentic_ray.array.creation import eye
-from agentic_ray.array.linalg.products import matmul
-from agentic_ray.array.manipulation import broadcast_to
+from agentic_ray.array.core.views import concatenated, permuted
+from agentic_ray.array.creation import eye, zeros
+from agentic_ray.array.elementwise import where
 from agentic_ray.array.statistics import sum as _sum
 
 
@@ -67,52 +65,16 @@ def trace(x: Array, /, *, offset: int = 0, dtype: Any = None) -> Array:
     return _sum(diagonal(x, offset=offset), axis=-1, dtype=dtype)
 
 
-def cross(x1: Array, x2: Array, /, *, axis: int = -1) -> Array:
-    """Cross products of vectors of length 3 along ``axis``.
-
-    Raises
-    ------
-    ValueError
-        The length is not 3.
-    """
-    a, b = strict_operand(x1), strict_operand(x2)
-    shape = broadcast_shapes([a.shape, b.shape], "cross")
-    at = normalize_axis_index(axis, min(a.ndim, b.ndim)) - min(a.ndim, b.ndim)
-    if a.shape[at] != 3 or b.shape[at] != 3:
-        raise ValueError(f"cross: vectors must have length 3, not {a.shape[at]}, {b.shape[at]}")
-    left, right = broadcast_to(Array(a), shape), broadcast_to(Array(b), shape)
-    from agentic_ray.array.manipulation import stack
-
-    def part(array: Array, i: int) -> Array:
-        key: list[Any] = [slice(None)] * len(shape)
-        key[at] = i
-        return array[tuple(key)]
-
-    parts = [
-        part(left, i) * part(right, j) - part(left, j) * part(right, i)
-        for i, j in ((1, 2), (2, 0), (0, 1))
-    ]
-    return stack(parts, axis=at)
-
-
-def matrix_power(x: Array, n: int, /) -> Array:
-    """Each matrix multiplied ``n`` times with itself; the inverse's power for negative ``n``."""
-    node = matrix_operand("matrix_power", x, square=True)
-    n = operator.index(n)
-    if n == 0:
-        unit = eye(node.shape[-1], dtype=node.dtype)
-        return broadcast_to(unit, node.shape)
-    base = Array(node)
-    if n < 0:
-        from agentic_ray.array.linalg.decompositions import inv
-
-        base, n = inv(base), -n
-    result: Array | None = None
-    while n:
-        if n & 1:
-            result = base if result is None else matmul(result, base)
-        n >>= 1
-        if n:
-            base = matmul(base, base)
-    assert result is not None
-    return result
+def diag(x: Any, k: int = 0) -> Array:
+    """The diagonal of a matrix, or a matrix with this diagonal, as in NumPy."""
+    node = strict_operand(x)
+    if node.ndim == 2:
+        return diagonal(Array(node), offset=k)
+    if node.ndim != 1:
+        raise ValueError("diag takes a vector or a matrix")
+    size = node.shape[0] + abs(k)
+    padding = leaf(np.zeros(abs(k), node.dtype))
+    # Above the main diagonal the values stand in the last columns, below it in the first.
+    row = concatenated([padding, node] if k > 0 else [node, padding], 0) if k else node
+    mask = eye(size, k=k, dtype=np.bool_)
+    return where(mask, Array(row), zeros((), dtype=node.dtype))
