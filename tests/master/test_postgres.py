@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pwd
 import shutil
@@ -21,10 +22,22 @@ pytest.importorskip("sqlalchemy", reason="needs the extra postgres")
 pytest.importorskip("psycopg", reason="needs the extra postgres")
 
 
+def programs() -> str | None:
+    """Where initdb and pg_ctl are: on the PATH, or in the package pgserver."""
+    found = shutil.which("initdb")
+    if found is not None:
+        return os.path.dirname(found)
+    package = importlib.util.find_spec("pgserver")
+    if package is None or package.origin is None:
+        return None
+    return str(Path(package.origin).parent / "pginstall" / "bin")
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """The URL of a fresh server that listens on a socket in its own directory."""
-    if shutil.which("initdb") is None or shutil.which("pg_ctl") is None:
+    folder = programs()
+    if folder is None:
         pytest.skip("no PostgreSQL server (initdb, pg_ctl) on this machine")
     options: dict[str, Any] = {"capture_output": True, "text": True, "check": False}
     with tempfile.TemporaryDirectory(prefix="pg") as name:
@@ -34,19 +47,19 @@ def server() -> Iterator[str]:
             options |= {"user": other.pw_uid, "group": other.pw_gid, "extra_groups": []}
             os.chown(root, other.pw_uid, other.pw_gid)
         data = root / "data"
-        initdb = ["initdb", "-D", str(data), "-U", "tester", "-A", "trust"]
+        initdb = [f"{folder}/initdb", "-D", str(data), "-U", "tester", "-A", "trust"]
         made = subprocess.run(initdb, cwd=root, **options)
         if made.returncode:
             pytest.skip(f"initdb does not work here: {made.stderr.strip()[-200:]}")
         log = root / "log"
         flags = f"-c listen_addresses='' -k {root}"
-        start = ["pg_ctl", "-D", str(data), "-o", flags, "-l", str(log), "-w", "start"]
+        start = [f"{folder}/pg_ctl", "-D", str(data), "-o", flags, "-l", str(log), "-w", "start"]
         begun = subprocess.run(start, cwd=root, **options)
         assert begun.returncode == 0, log.read_text() if log.exists() else begun.stderr
         try:
             yield f"postgresql://tester@/postgres?host={root}"
         finally:
-            stop = ["pg_ctl", "-D", str(data), "-m", "immediate", "-w", "stop"]
+            stop = [f"{folder}/pg_ctl", "-D", str(data), "-m", "immediate", "-w", "stop"]
             subprocess.run(stop, cwd=root, **options)
 
 
