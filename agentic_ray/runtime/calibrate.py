@@ -1,6 +1,7 @@
 """A short measurement of the node this runs on, stored per host and reused.
 
-Runs in an executor on the node. What the figures mean is in `schedule.calibration`.
+The rates are measured in an executor on the node; what a call takes by itself is seen by a session,
+on its calls. What the figures mean is in `schedule.calibration`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import ray
@@ -47,6 +48,22 @@ class HostRates:
     store_bytes_per_second: float
 
 
+@dataclass(frozen=True, slots=True)
+class HostCalls:
+    """What calls from this host to executors were seen to take.
+
+    Parameters
+    ----------
+    overhead_seconds : float
+        Of one call there and back, beside its work.
+    """
+
+    overhead_seconds: float
+
+
+_Figures = TypeVar("_Figures", HostRates, HostCalls)
+
+
 def through_store(value: Any) -> Any:
     """The value, taken from Ray's object store."""
     return ray.get(ray.put(value))
@@ -60,20 +77,23 @@ def host_rates(
     A stored file that cannot be used is set aside with a warning and measured anew; a cache
     that cannot be written costs the measurement each time.
     """
-    folder = (directory or cache_directory()) / "calibration"
-    path = folder / f"{platform.node() or 'host'}-{os.cpu_count()}.json"
-    stored = _read(path)
+    path = _path(directory, "")
+    stored = _read(path, HostRates)
     if stored is not None:
         return stored
     measured = measure(store)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(f".{os.getpid()}.tmp")
-        draft.write_text(json.dumps({"version": _VERSION, **asdict(measured)}))
-        draft.replace(path)
-    except OSError as error:
-        _logger.warning("the calibration of this host cannot be stored: %s", error)
+    _write(path, measured)
     return measured
+
+
+def host_calls(directory: Path | None = None) -> HostCalls | None:
+    """What an earlier session on this host saw of its calls, None if none did."""
+    return _read(_path(directory, "-calls"), HostCalls)
+
+
+def keep_host_calls(calls: HostCalls, directory: Path | None = None) -> None:
+    """Store what this session saw of its calls, for later ones on this host."""
+    _write(_path(directory, "-calls"), calls)
 
 
 def measure(store: Callable[[Any], Any] = through_store) -> HostRates:
@@ -100,14 +120,29 @@ def _best(function: Callable[[], Any]) -> float:
     return max(min(times), 1e-9)
 
 
-def _read(path: Path) -> HostRates | None:
+def _path(directory: Path | None, what: str) -> Path:
+    folder = (directory or cache_directory()) / "calibration"
+    return folder / f"{platform.node() or 'host'}-{os.cpu_count()}{what}.json"
+
+
+def _write(path: Path, measured: HostRates | HostCalls) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(f".{os.getpid()}.tmp")
+        draft.write_text(json.dumps({"version": _VERSION, **asdict(measured)}))
+        draft.replace(path)
+    except OSError as error:
+        _logger.warning("the calibration of this host cannot be stored: %s", error)
+
+
+def _read(path: Path, kind: type[_Figures]) -> _Figures | None:
     try:
         stored = json.loads(path.read_text())
         if stored.get("version") != _VERSION:
             return None
-        rates = HostRates(*(float(stored[entry.name]) for entry in fields(HostRates)))
-        if not all(0 < rate < 1e18 for rate in asdict(rates).values()):
-            raise ValueError("a rate is out of range")
+        found = kind(*(float(stored[entry.name]) for entry in fields(kind)))
+        if not all(0 < figure < 1e18 for figure in asdict(found).values()):
+            raise ValueError("a figure is out of range")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -117,4 +152,4 @@ def _read(path: Path) -> HostRates | None:
         except OSError:
             return None  # a read-only cache: measured anew each time
         return None
-    return rates
+    return found

@@ -36,8 +36,11 @@ class _Nowhere:
         return None
 
 
-def run_locally(graph: TaskGraph, predicted: Mapping[str, float], model: CostModel) -> Run | None:
-    """The finished run of ``graph`` if it is predicted to be quicker than one call, else None.
+def run_locally(
+    graph: TaskGraph, predicted: Mapping[str, float], model: CostModel, slots: int
+) -> Run | None:
+    """The finished run of ``graph`` if it is predicted to be quicker here than on ``slots``
+    executors, even if all of them shared its work; else None.
 
     Opaque callables never run in the caller's process, nor does work of unknown cost, nor work
     on values that are in the object store, nor what could get other bits there (see `blas`).
@@ -55,7 +58,7 @@ def run_locally(graph: TaskGraph, predicted: Mapping[str, float], model: CostMod
         if holds_stored(task.args):
             return None
         total += seconds
-    if total >= model.call_overhead_seconds:
+    if total >= model.call_overhead_seconds + total / max(slots, 2):
         return None
     with one_thread() as same_bits:
         return _run(graph, total, model) if same_bits else None
@@ -85,7 +88,7 @@ def _run(graph: TaskGraph, total: float, model: CostModel) -> Run:
             "cpu",
             total,
             before - started,
-            f"predicted {total * 1e3:.2g} ms, less than one call: done in the caller's process",
+            f"predicted {total * 1e3:.2g} ms, less than with calls: done in the caller's process",
             started,
             before,
             sum(task.cost.items for task in graph),

@@ -90,6 +90,7 @@ class _Call:
     started: float
     executor: Any | None  # None: process lane, or here
     here: bool = False
+    alone: bool = False
     moved: Moved | None = None
 
 
@@ -348,6 +349,7 @@ class Loop:
             call.moved = self._copies.send(
                 placement.node_id, [(key, info) for key, info in infos if info is not None]
             )
+        call.alone = not (self._calls or inputs)
         self._calls[command.bundle_id, command.attempt] = call
         if command.attempt and run is not None:
             kind, text = "retry", f"attempt {command.attempt + 1}"
@@ -430,7 +432,10 @@ class Loop:
             elif call.executor is not None and device is not None:
                 call.executor.drop.remote(((call.graph_id, output.key),))
             infos.append(ValueInfo(output.key, output.size_bytes, node_id, device))
-        overhead = self.dispatcher.model.call_overhead_seconds
+        model = self.dispatcher.model
+        overhead = model.call_overhead_seconds
+        if call.alone and not self._calls and _tells_overhead(call, report):
+            model.observe_call(now - call.started - report.seconds - report.waited_seconds)
         # while values are made again, Ray's own way too, a call waits for that
         quiet = call.started > self._lost_at + _SETTLING_SECONDS
         run = self._runs.get(call.graph_id)
@@ -518,6 +523,13 @@ class Loop:
         if cause is not None:
             return cause, reason
         return "user", TaskError(f"{type(reason).__name__}: {reason}")
+
+
+def _tells_overhead(call: _Call, report: Report) -> bool:
+    """Whether a call to a CPU executor took only what any call takes, beside its work."""
+    small = all(output.inline is not None for output in report.outputs)
+    on_cpu = call.executor is not None and call.placement.device == "cpu"
+    return small and on_cpu and not report.ray_attempt
 
 
 def _token(bundle_id: int, attempt: int) -> str:

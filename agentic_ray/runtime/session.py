@@ -25,7 +25,7 @@ from agentic_ray.errors import InvalidArgumentError, SessionError
 from agentic_ray.graph.passes import bundle as bundle_pass
 from agentic_ray.graph.passes import cull
 from agentic_ray.graph.task import Task, TaskGraph
-from agentic_ray.runtime.calibrate import HostRates
+from agentic_ray.runtime.calibrate import HostCalls, HostRates, host_calls, keep_host_calls
 from agentic_ray.runtime.cost_store import CostStore
 from agentic_ray.runtime.local import run_locally
 from agentic_ray.runtime.loop import Loop
@@ -34,7 +34,7 @@ from agentic_ray.runtime.run import Run
 from agentic_ray.runtime.scope import current_scope
 from agentic_ray.runtime.values import CodeletTable
 from agentic_ray.schedule.contract import Policy
-from agentic_ray.schedule.cost_model import CostModel
+from agentic_ray.schedule.cost_model import CALL_BOUNDS_SECONDS, CostModel
 from agentic_ray.schedule.dispatcher import Dispatcher, RetryRules, SpeculationRules
 from agentic_ray.schedule.policies import get_policy
 from agentic_ray.telemetry.state import ClusterState
@@ -47,7 +47,7 @@ _CONNECT_SECONDS = 5.0
 
 BUNDLES_PER_SLOT = 4
 """Bundles a slot gets, where there is enough work, so that slots end together."""
-SHORTEST_BUNDLE_OVERHEADS = 16.0
+SHORTEST_BUNDLE_OVERHEADS = 10.0
 """Bundles shorter than this many call overheads are made only to use every slot. (The overhead
 of one bundle is hidden behind the work of the one before it on the same executor, but where the
 master has no CPU of its own it takes that work's.)"""
@@ -67,6 +67,7 @@ class Session:
         self._costs = CostStore() if settings.keep_costs else None
         if self._costs is not None:
             self._costs.load(self.model)
+            self._expect_calls(host_calls())
         self._requested = False
         self._ended = threading.Event()
         self._started_ray = _in_lasting_thread(lambda: _connect(settings), self._ended)
@@ -160,7 +161,7 @@ class Session:
             priority += scope.priority
         graph = cull(graph)
         predicted = {task.key: self._seconds(task) for task in graph}
-        local = run_locally(graph, predicted, self.model)
+        local = run_locally(graph, predicted, self.model, self.slots)
         if local is not None:
             if scope is not None:
                 scope.add(local)
@@ -215,6 +216,9 @@ class Session:
         self._loop.close()
         if self._costs is not None and self.model.error_report().observations:
             self._costs.save(self.model)
+            measured = self.model.measured_call_seconds
+            if measured is not None:
+                keep_host_calls(HostCalls(measured))
         if self._requested and connected:
             self._request_resources(0, 0)  # it would stand until somebody else asks
         if self._started_ray and connected:
@@ -239,6 +243,13 @@ class Session:
             if prediction is not None:
                 return prediction.seconds
         return -1.0 if task.cost.items else 0.0
+
+    def _expect_calls(self, calls: HostCalls | None) -> None:
+        """Until it has measured its own, predict what an earlier session's calls took."""
+        if calls is not None:
+            least, most = CALL_BOUNDS_SECONDS
+            seconds = min(max(calls.overhead_seconds, least), most)
+            self.model.calibration = replace(self.model.calibration, call_overhead_seconds=seconds)
 
     def _calibrated(self, rates: HostRates) -> None:
         """A node was measured: predict what was never observed for a typical node."""

@@ -25,7 +25,7 @@ class Calibration:
     transfer_latency_seconds : float
         What moving a value costs however small it is.
     call_overhead_seconds : float
-        A call to an executor there and back.
+        A call to an executor there and back, beside its work.
 
     Raises
     ------
@@ -39,7 +39,7 @@ class Calibration:
     gpu_bytes_per_second: float = 5e11
     store_bytes_per_second: float = 1e9
     transfer_latency_seconds: float = 0.0
-    call_overhead_seconds: float = 2e-3
+    call_overhead_seconds: float = 3e-3
 
     def __post_init__(self) -> None:
         for entry in fields(self):

@@ -26,6 +26,10 @@ _SKIPPED = 31
 """After so many observations of a codelet, of those that come within a tenth of what was expected
 so many in a row need only be counted."""
 _TYPICAL_SECONDS = 5e-2
+_LEAST_CALLS = 8
+"""Fewer calls do not tell what one takes by itself."""
+CALL_BOUNDS_SECONDS = (5e-4, 8e-3)
+"""No measurement makes a call's own time less or more than this."""
 _KEPT_ERRORS = 4096
 
 
@@ -83,7 +87,6 @@ class CostModel:
     def __init__(self, calibration: Calibration | None = None) -> None:
         self.calibration = calibration or Calibration()
         self.links = Links()
-        self.call_overhead_seconds = self.calibration.call_overhead_seconds
         self._curves: dict[tuple[str, str], Curve] = {}
         self._places: dict[str, dict[Place, RunningMedian]] = {}
         self._usual: dict[str, RunningMedian] = {}
@@ -93,6 +96,7 @@ class CostModel:
         self._observations = 0
         self._predictions = 0
         self._typical = RunningMedian()
+        self._calls = RunningMedian()
 
     # --- observing ---------------------------------------------------------------------
 
@@ -179,6 +183,11 @@ class CostModel:
         else:
             known.count += 1
 
+    def observe_call(self, seconds: float) -> None:
+        """Record what a call to an executor took beyond its work, with no other under way."""
+        if 0 <= seconds < math.inf:
+            self._calls.add(seconds)
+
     # --- predicting --------------------------------------------------------------------
 
     def predict(self, task: Task, kind: str) -> Prediction | None:
@@ -229,6 +238,21 @@ class CostModel:
                 return None
             total += hinted
         return total
+
+    @property
+    def measured_call_seconds(self) -> float | None:
+        """What a call takes by itself, None before enough were seen: the lower quartile of the
+        newest, because other load only ever slows one down."""
+        if self._calls.count < _LEAST_CALLS:
+            return None
+        least, most = CALL_BOUNDS_SECONDS
+        return min(max(self._calls.lower_quartile, least), most)
+
+    @property
+    def call_overhead_seconds(self) -> float:
+        """What a call takes by itself: as measured, or as calibrated until it is."""
+        measured = self.measured_call_seconds
+        return self.calibration.call_overhead_seconds if measured is None else measured
 
     @property
     def typical_seconds(self) -> float:

@@ -51,6 +51,11 @@ class RunningMedian:
         return (self._sorted[middle - 1] + self._sorted[middle]) / 2
 
     @property
+    def lower_quartile(self) -> float:
+        """What a quarter of them are below."""
+        return self._sorted[len(self._sorted) // 4]
+
+    @property
     def deviation(self) -> float | None:
         """Standard deviation, from the median absolute one; None from fewer than three."""
         if len(self._sorted) < 3:

@@ -11,6 +11,7 @@ import pytest
 
 import agentic_ray as ar
 from agentic_ray.runtime import calibrate
+from agentic_ray.schedule.cost_model import CALL_BOUNDS_SECONDS
 
 
 def test_the_rates_are_plausible() -> None:
@@ -35,6 +36,31 @@ def test_the_second_time_it_is_read_and_not_measured(
     first = calibrate.host_rates(tmp_path, np.copy)
     monkeypatch.setattr(calibrate, "measure", lambda _: pytest.fail("measured again"))
     assert calibrate.host_rates(tmp_path, np.copy) == first
+
+
+def test_what_calls_take_is_kept_beside_the_rates(tmp_path: Path) -> None:
+    assert calibrate.host_calls(tmp_path) is None
+    rates = calibrate.host_rates(tmp_path, np.copy)
+    for seconds in (0.002, 0.003):
+        calibrate.keep_host_calls(calibrate.HostCalls(seconds), tmp_path)
+        assert calibrate.host_calls(tmp_path) == calibrate.HostCalls(seconds)
+    assert calibrate.host_rates(tmp_path, np.copy) == rates
+    for path in (tmp_path / "calibration").glob("*-calls.json"):
+        path.write_text('{"version": 2, "overhead_seconds": 0}')
+    assert calibrate.host_calls(tmp_path) is None
+
+
+def test_what_a_call_takes_is_measured_on_calls_that_are_alone(ray_session: ar.Session) -> None:
+    pause = ar.Codelet("tests.pause", time.sleep)
+    deadline = time.monotonic() + 90
+    count = 0
+    while ray_session.model.measured_call_seconds is None:
+        assert time.monotonic() < deadline
+        count += 1
+        task = ar.Task.of(pause, 0.03, key=f"pause {count}")
+        ray_session.submit(ar.TaskGraph([task], [task.key])).result(timeout=60)
+    least, most = CALL_BOUNDS_SECONDS
+    assert least <= ray_session.model.call_overhead_seconds <= most
 
 
 @pytest.mark.parametrize(

@@ -235,10 +235,13 @@ def test_costs_are_kept_for_the_next_session_and_demand_ends_with_its_session(
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert asked[-1][0] > 1, asked  # CPUs beyond the one there is
+        for _ in range(8):
+            session.model.observe_call(0.004)
         ar.shutdown()
         assert asked[-1] == (None, None), asked
         predicted = ar.init().model.predict(tasks[0], "cpu")
         assert 0.29 < predicted.seconds < 3.0, predicted
+        assert ar.init().model.call_overhead_seconds == 0.004
         ar.shutdown()
         ray.shutdown()
         print("fine")

@@ -13,7 +13,7 @@ from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.graph import Bundle, Codelet, CostHint, Task
 from agentic_ray.schedule import CostModel
 from agentic_ray.schedule.calibration import Calibration
-from agentic_ray.schedule.cost_model import Knowledge
+from agentic_ray.schedule.cost_model import CALL_BOUNDS_SECONDS, Knowledge
 from agentic_ray.schedule.curves import WINDOW, Curve, RunningMedian
 
 
@@ -195,6 +195,25 @@ def test_of_what_is_well_known_only_the_unexpected_tells_something() -> None:
     assert not model.as_expected(1.0, math.nan)
     assert not model.as_expected(0.0, 0.0)
     assert model.error_report().observations == before + 1
+
+
+def test_what_a_call_takes_is_measured_once_enough_are_seen() -> None:
+    model = CostModel(Calibration(call_overhead_seconds=0.003))
+    model.observe_call(math.nan)
+    for seen in (0.4, 0.0012, 0.0011, 0.0013, 0.0012, 0.5, 0.0014):  # a cold start, other load
+        model.observe_call(seen)
+    assert model.measured_call_seconds is None
+    assert model.call_overhead_seconds == 0.003
+    model.observe_call(0.0012)
+    assert model.call_overhead_seconds == model.measured_call_seconds == 0.0012
+
+
+@pytest.mark.parametrize(("seen", "found"), [(0.0, 0), (1e9, 1)])
+def test_no_measurement_of_calls_is_believed_beyond_bounds(seen: float, found: int) -> None:
+    model = CostModel()
+    for _ in range(WINDOW):
+        model.observe_call(seen)
+    assert model.call_overhead_seconds == CALL_BOUNDS_SECONDS[found]
 
 
 # --- error report --------------------------------------------------------------------------
