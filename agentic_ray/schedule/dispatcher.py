@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 from dataclasses import replace
+from operator import itemgetter
 
 from agentic_ray.errors import (
     ExecutorLostError,
@@ -463,8 +464,7 @@ class Dispatcher(Recovery):
         self._unplan(executor)
         self.view.remove(executor)
         executor.healthy = False
-        for key in sorted(executor.attempts):
-            attempt = self._attempts[key]
+        for key, attempt in sorted(self._attempts_on(executor).items(), key=itemgetter(0)):
             attempt.record.losses += not attempt.cancelled
             self._cancel(key, attempt)
             self._end_attempt(*key)

@@ -117,10 +117,13 @@ class Placer:
         if found is not None:
             found.record.running -= 1
             executor = found.executor
-            del executor.attempts[key]
             executor.ended(self.view.now_seconds, found.predicted_seconds, found.resources)
             self._touched[executor] = self._dirty[executor] = None
         return found
+
+    def _attempts_on(self, executor: Executor) -> dict[tuple[int, int], Attempt]:
+        """What was sent to an executor and has not ended."""
+        return {key: found for key, found in self._attempts.items() if found.executor is executor}
 
     def _request_resources(self) -> None:
         """Tell the adapter what waiting work could use, when that has changed."""
@@ -555,7 +558,6 @@ class Placer:
         else:
             predicted = ends - begins
         executor.sent(now, predicted, resources)
-        executor.attempts[key] = None
         self._dirty[executor] = None
         if record.note:
             placement = placement._replace(reason=f"{placement.reason}; {record.note}")

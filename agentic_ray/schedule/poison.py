@@ -5,7 +5,7 @@ Pure; the Dispatcher counts and retries by these answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Literal
 
 from agentic_ray.schedule.records import Attempt, Record, RetryRules
@@ -27,17 +27,16 @@ def process_of(record: Record, kind: str, rules: RetryRules) -> Literal["shared"
     return "own" if record.lane[1] else "shared"
 
 
-def judge(
-    attempt: Attempt, attempts: Mapping[tuple[int, int], Attempt], others: Iterable[tuple[int, int]]
-) -> Verdict:
-    """Whether the death of its process is to be blamed on ``attempt``.
+def judge(attempt: Attempt, others: Iterable[Attempt]) -> Verdict:
+    """Whether the death of its process is to be blamed on ``attempt``, given the others on its
+    executor.
 
     It is if nothing else was in that process. Otherwise all that were there become suspects
     (``attempt.beside`` is set for those whose deaths are reported after this one).
     """
     if attempt.process != "shared":
         return "guilty"
-    company = [attempts[key] for key in others if attempts[key].process == "shared"]
+    company = [other for other in others if other.process == "shared"]
     for other in company:
         other.beside = True
     return "beside" if company or attempt.beside else "guilty"

@@ -34,7 +34,7 @@ class Recovery(Speculator):
         """Its process died: charge the bundle if it was alone there, else suspect all of them."""
         record = attempt.record
         record.crashed = True
-        if judge(attempt, self._attempts, attempt.executor.attempts) == "guilty":
+        if judge(attempt, self._attempts_on(attempt.executor).values()) == "guilty":
             record.failures += 1
         elif attempt.executor.kind != "cpu":
             record.losses += 1
@@ -47,8 +47,7 @@ class Recovery(Speculator):
         Gives the bundle that is to be tried again now: its first half if it could be split.
         """
         record, node_id = attempt.record, attempt.executor.node_id
-        neighbours = self.view.rows.get(node_id, ())
-        running = 1 + sum(len(executor.attempts) for executor in neighbours)
+        running = 1 + sum(one.executor.node_id == node_id for one in self._attempts.values())
         now = self.view.now_seconds
         at_once = min(running, attempt.executor.slots)
         if self._pressure.cut(node_id, at_once, attempt.sent_seconds, now):

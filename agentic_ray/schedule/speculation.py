@@ -94,21 +94,23 @@ class Speculator(Placer):
         if not idle:
             return
         long: list[tuple[Attempt, float]] = []
-        for key, attempt in self._attempts.items():
+        sent: dict[Executor, int] = {}
+        for attempt in self._attempts.values():
             if attempt.sent_seconds > now - rules.floor_seconds:
                 break  # they are in the order in which they were sent
+            older = sent[attempt.executor] = sent.get(attempt.executor, -1) + 1
             if _may_have_copy(attempt.record):
-                ran = self._ran_seconds(key, attempt)
+                ran = self._ran_seconds(attempt, older)
                 if ran >= rules.floor_seconds:
                     long.append((attempt, ran))
         for attempt, ran in long:
             self._copy_if_late(attempt, ran, idle)
 
-    def _ran_seconds(self, key: tuple[int, int], attempt: Attempt) -> float:
-        """For how long an attempt is known to have run; what was sent ahead waits at first."""
+    def _ran_seconds(self, attempt: Attempt, older: int) -> float:
+        """For how long an attempt is known to have run; what was sent ahead, after ``older`` ones
+        that are on its executor too, waits at first."""
         now = self.view.now_seconds
         if attempt.begun_seconds is None:
-            older = list(attempt.executor.attempts).index(key)
             if older < attempt.executor.slots:
                 attempt.begun_seconds = now
             return 0.0

@@ -45,11 +45,11 @@ class Executor:
     a CPU device, one on a GPU. ``wide`` of them belong to bundles of several slots.
     ``backlog_seconds`` is the predicted work in flight, divided by nothing; ``speed`` is the
     device's speed relative to the cost model's reference. ``planned`` are bundles that a policy
-    placed here and that have not been sent, most urgent first; ``attempts`` are those that have, in
-    that order. A ``silent`` one is on a node that has stopped reporting and gets nothing new.
-    ``settled``: how many more bundles that end with a codelet tell the cost model nothing new if
-    they come as predicted. ``place`` is its node and device; ``pool``, which the view sets, those
-    of its kind.
+    placed here and that have not been sent, most urgent first. A ``silent`` one is on a node that
+    has stopped reporting and gets nothing new. ``settled``: how many more bundles that end with a
+    codelet tell the cost model nothing new if they come as predicted. ``place`` is its node and
+    device; ``pool``, which the view sets, those of its kind; ``counted`` what that counts of it:
+    room, room for opaque bundles, slots.
     """
 
     node_id: str
@@ -71,8 +71,8 @@ class Executor:
     free_at_seconds: float = 0.0
     planned: list[Record] = field(default_factory=list)
     planned_seconds: float = 0.0
-    attempts: dict[tuple[int, int], None] = field(default_factory=dict)
     settled: dict[str, int] = field(default_factory=dict)
+    counted: tuple[int, int, int] = (0, 0, 0)
     place: tuple[str, str] = field(init=False)
     pool: Pool = field(init=False)
 
@@ -207,7 +207,6 @@ class Pool:
         self.slots = 0
         self._available: npt.NDArray[np.float64] = np.empty(0)
         self._changed: dict[Executor, None] = {}
-        self._rooms: dict[Executor, tuple[int, int, int]] = {}
         self._room = [0, 0]
 
     def add(self, executor: Executor) -> None:
@@ -216,7 +215,7 @@ class Pool:
         self.executors.append(executor)
         self._available = np.append(self._available, 0.0)
         self.slowness = np.append(self.slowness, 1.0)
-        self._rooms[executor] = (0, 0, 0)
+        executor.counted = (0, 0, 0)
 
     def remove(self, executor: Executor) -> None:
         last = self.executors.pop()
@@ -228,7 +227,7 @@ class Pool:
         self._available = self._available[:-1].copy()
         self.slowness = self.slowness[:-1].copy()
         self._changed.pop(executor, None)
-        plain, opaque, slots = self._rooms.pop(executor)
+        plain, opaque, slots = executor.counted
         self._room[0] -= plain
         self._room[1] -= opaque
         self.slots -= slots
@@ -266,9 +265,9 @@ class Pool:
         plain = executor.room() if room is None else room
         free = slots - executor.in_flight if plain else 0
         now = (plain, free if free > 0 else 0, slots)
-        before = self._rooms[executor]
+        before = executor.counted
         if now != before:
-            self._rooms[executor] = now
+            executor.counted = now
             self._room[0] += plain - before[0]
             self._room[1] += now[1] - before[1]
             self.slots += slots - before[2]
