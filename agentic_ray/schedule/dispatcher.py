@@ -227,9 +227,7 @@ class Dispatcher(Recovery):
                     last, alike = traits, ready.setdefault(traits.lane, [])
                 alike.append(bundle_id)
                 continue
-            record = graph.records[bundle_id] = Record(
-                bundle, graph, bundle_id, traits.lane, traits.resources, len(inputs), traits.order
-            )
+            record = graph.record(bundle_id)
             for key in inputs:
                 consumers.setdefault(key, []).append(record)
                 uses[key] = uses.get(key, 0) + 1

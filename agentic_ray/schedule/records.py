@@ -139,7 +139,8 @@ class Graph:
     _spare: list[Record] = field(default_factory=list)
 
     def record(self, bundle_id: int) -> Record:
-        """The state of a bundle, made now if it has none: it is done, or waits to be taken."""
+        """The state of a bundle, made now if it has none: it is new, waits to be taken, or is
+        done."""
         found = self.records.get(bundle_id)
         if found is None:
             index = bundle_id - self.first_id
@@ -154,7 +155,8 @@ class Graph:
             self.records[bundle_id] = found
             found.attempts = ended = self.ended[index]
             found.done = ended > 0
-            found.queued = not ended
+            found.missing = len(bundle.inputs)
+            found.queued = not (ended or found.missing)
         return found
 
     def forget(self, record: Record) -> None:
