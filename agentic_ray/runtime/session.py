@@ -51,6 +51,8 @@ SHORTEST_BUNDLE_OVERHEADS = 10.0
 """Bundles shorter than this many call overheads are made only to use every slot. (The overhead
 of one bundle is hidden behind the work of the one before it on the same executor, but where the
 master has no CPU of its own it takes that work's.)"""
+LONGEST_BUNDLE_OVERHEADS = 200.0
+"""Longer bundles save less than half a percent, and slots end together with shorter ones."""
 
 EVEN = 1.1
 """One bundle a slot may be so much longer than a fair share: chunks come in powers of two, and what
@@ -198,12 +200,14 @@ class Session:
     def bundle_seconds(self, total_seconds: float) -> float:
         """Predicted work to put in one bundle, of ``total_seconds`` that can go on side by side.
 
-        Several bundles a slot, so that slots end together, but none so short that its call
-        overhead shows; work too small for that is split evenly, down to one call's worth.
+        Several bundles a slot, and none longer than it need be, so that slots end together, but
+        none so short that its call overhead shows; work too small for that is split evenly, down
+        to one call's worth.
         """
         overhead = self.model.call_overhead_seconds
         least = overhead * SHORTEST_BUNDLE_OVERHEADS
-        even = total_seconds / (self.slots * BUNDLES_PER_SLOT)
+        most = overhead * LONGEST_BUNDLE_OVERHEADS
+        even = min(total_seconds / (self.slots * BUNDLES_PER_SLOT), most)
         return max(min(max(least, even), EVEN * total_seconds / self.slots), overhead)
 
     def close(self) -> None:

@@ -250,3 +250,15 @@ def test_costs_are_kept_for_the_next_session_and_demand_ends_with_its_session(
     output = one.run(XDG_CACHE_HOME=str(tmp_path), AGENTIC_RAY_KEEP_COSTS="1")
     assert "fine" in output
     assert (tmp_path / "agentic_ray" / "costs.sqlite").exists()
+
+
+def test_bundles_are_neither_short_nor_longer_than_pays(ray_session: ar.Session) -> None:
+    overhead = ray_session.model.call_overhead_seconds
+    slots = ray_session.slots
+    for work in (0.0, 1e-3, 0.1, 10.0, 1e3, 1e6):
+        found = ray_session.bundle_seconds(work)
+        assert overhead <= found <= 200 * overhead
+        # every slot gets some of it, where it is worth a call
+        assert found <= max(overhead, 1.1 * work / slots)
+    assert ray_session.bundle_seconds(1e6) == 200 * overhead
+    assert ray_session.bundle_seconds(0.0) == overhead
