@@ -1,4 +1,4 @@
-"""What BLAS of this process is kept from: forks while it computes, and changing its threads."""
+"""What BLAS of this process is kept from: forks while it computes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import sys
 import threading
 import time
 
-import numpy as np
 import pytest
-from threadpoolctl import threadpool_info, threadpool_limits
 
-from agentic_ray.blas import Gate, computing, one_thread
+from agentic_ray.blas import Gate
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
@@ -83,7 +81,7 @@ def test_a_fork_waits_for_others_and_others_for_the_fork() -> None:
         thread = threading.Thread(target=fork)
         thread.start()
         began.wait()
-        while gate._alone is None:
+        while not gate._forks:
             time.sleep(0.001)
         order.append("computed")
     with gate:  # only when the fork is over
@@ -116,11 +114,9 @@ def test_a_child_can_compute_and_fork(monkeypatch: pytest.MonkeyPatch) -> None:
     inside.wait()
     gate.before_fork()
     gate.in_child()  # where that thread is not
-    with gate.alone() as free:
-        assert free
-        forked(gate)
-        with gate:
-            pass
+    with gate:
+        pass
+    forked(gate)
     leave.set()
     thread.join()
 
@@ -135,65 +131,3 @@ def test_a_fork_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not thread.is_alive()
     with gate:
         pass
-
-
-def test_who_wants_to_be_alone_is_so_or_is_refused() -> None:
-    gate = Gate()
-    order: list[str] = []
-    began = threading.Event()
-
-    def compute() -> None:
-        began.set()
-        with gate:
-            order.append("computed")
-
-    with gate, gate.alone() as free:
-        assert not free
-    with gate.alone() as free, gate.alone() as again:
-        assert free
-        assert not again
-        thread = threading.Thread(target=compute)
-        thread.start()
-        began.wait()
-        thread.join(timeout=0.05)
-        forked(gate)
-        with gate:
-            order.append("alone")
-    thread.join()
-    assert order == ["alone", "computed"]
-
-
-def test_one_thread_is_for_the_main_thread_while_no_array_is_computed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name in [name for name in os.environ if name.endswith("_NUM_THREADS")]:
-        monkeypatch.delenv(name)
-
-    def threads() -> set[int]:
-        return {found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"}
-
-    found: list[bool] = []
-
-    def elsewhere() -> None:
-        with one_thread() as given:
-            found.append(given)
-
-    x = np.random.default_rng(0).standard_normal((100, 100))
-    with threadpool_limits(limits=2):
-        with one_thread() as given:
-            assert given
-            assert threads() == {1}
-            found_here = x.T @ x
-        assert threads() == {2}
-        with threadpool_limits(limits=1):
-            assert np.array_equal(x.T @ x, found_here)
-        thread = threading.Thread(target=elsewhere)
-        thread.start()
-        thread.join()
-        assert found == [False]
-        with computing, one_thread() as given:
-            assert not given
-        monkeypatch.setenv("OMP_NUM_THREADS", "2")  # then executors have two as well
-        with one_thread() as given:
-            assert given
-            assert threads() == {2}

@@ -27,7 +27,6 @@ from agentic_ray.graph.passes import cull
 from agentic_ray.graph.task import Task, TaskGraph
 from agentic_ray.runtime.calibrate import HostCalls, HostRates, host_calls, keep_host_calls
 from agentic_ray.runtime.cost_store import CostStore
-from agentic_ray.runtime.local import run_locally
 from agentic_ray.runtime.loop import Loop
 from agentic_ray.runtime.nodes import Nodes
 from agentic_ray.runtime.run import Run
@@ -163,11 +162,6 @@ class Session:
             priority += scope.priority
         graph = cull(graph)
         predicted = {task.key: self._seconds(task) for task in graph}
-        local = run_locally(graph, predicted, self.model, self.slots)
-        if local is not None:
-            if scope is not None:
-                scope.add(local)
-            return local
         for codelet in {id(task.codelet): task.codelet for task in graph}.values():
             self._codelets.source(codelet)  # an unpicklable function fails here, in the caller
         bundles = bundle_pass(

@@ -30,15 +30,6 @@ class Stored:
         return str(self.ref.hex())
 
 
-def holds_stored(value: Any) -> bool:
-    """Whether a `Stored` is in ``value``, looking into tuples, lists and dict values."""
-    if isinstance(value, list | tuple):
-        return any(map(holds_stored, value))
-    if isinstance(value, dict):
-        return any(map(holds_stored, value.values()))
-    return isinstance(value, Stored)
-
-
 def is_object_ref(value: Any) -> bool:
     """Whether ``value`` is a Ray ObjectRef."""
     return isinstance(value, ray.ObjectRef)

@@ -138,3 +138,15 @@ def test_a_large_value_made_here_goes_to_the_object_store(ray_session: Any) -> N
     assert ray.get(refs[1]).sum() == 20_000
     assert refs[2] is None
     here.close()
+
+
+@pytest.mark.parametrize("again", range(3))
+def test_functions_of_the_user_never_run_here_however_quick(ray_session: Any, again: int) -> None:
+    @ar.codelet
+    def where(block: Any, *, xp: Any) -> list[int]:
+        return [os.getpid()]
+
+    # After the first time it is known how quick it is.
+    found = ar.map_reduce(where, np.arange(4.0), plus, chunk_size=1)
+    assert len(found) == 4
+    assert os.getpid() not in found
