@@ -43,6 +43,9 @@ def bundle(
 ) -> tuple[Bundle, ...]:
     """Group chains and siblings so that one call carries about ``target_seconds`` of work.
 
+    What a full bundle has less or more than that, up to half a task, the next one makes up for:
+    so work of n targets becomes n bundles that are as even as its tasks allow.
+
     Bundles are contiguous runs of the graph's depth-first topological order, hence acyclic
     among themselves, and a reduction's combine step follows its inputs into their bundle. A
     task joins the open bundle only if that makes the bundle wait for nothing new and if both
@@ -77,7 +80,7 @@ def bundle(
     inside: set[str] = set()
     waits_for: set[str] = set()
     sent_on: dict[str, bool] = {}
-    work = 0.0
+    work = carried = 0.0
 
     def is_sent_on(key: str, target: float) -> bool:
         """Whether more waits for a value of the open bundle, and for no other, than fits one;
@@ -93,11 +96,13 @@ def bundle(
     for task in graph:
         target = targets[phase[task.key]]
         outside = [key for key in task.dependencies if key not in inside]
+        goes_on = bool(groups) and phase[groups[-1][0].key] == phase[task.key]
+        left = target + carried - work
+        fits = predicted[task.key] / 2 <= left
         joins = (
-            bool(groups)
+            goes_on
+            and fits
             and len(groups[-1]) < max_tasks
-            and phase[groups[-1][0].key] == phase[task.key]
-            and work + predicted[task.key] <= target
             and _alike(groups[-1][0], task)
             and (all(key in waits_for for key in outside) if task.dependencies else not waits_for)
             and not any(
@@ -111,6 +116,7 @@ def bundle(
             inside = set()
             waits_for = set(task.dependencies)
             sent_on.clear()
+            carried = max(min(left, target / 2), -target / 2) if goes_on and not fits else 0.0
             work = 0.0
         groups[-1].append(task)
         inside.add(task.key)

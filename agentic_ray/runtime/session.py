@@ -46,16 +46,12 @@ _CONNECT_SECONDS = 5.0
 
 BUNDLES_PER_SLOT = 4
 """Bundles a slot gets, where there is enough work, so that slots end together."""
-SHORTEST_BUNDLE_OVERHEADS = 10.0
+SHORTEST_BUNDLE_OVERHEADS = 20.0
 """Bundles shorter than this many call overheads are made only to use every slot. (The overhead
 of one bundle is hidden behind the work of the one before it on the same executor, but where the
 master has no CPU of its own it takes that work's.)"""
 LONGEST_BUNDLE_OVERHEADS = 200.0
 """Longer bundles save less than half a percent, and slots end together with shorter ones."""
-
-EVEN = 1.1
-"""One bundle a slot may be so much longer than a fair share: chunks come in powers of two, and what
-is left over would be a bundle more."""
 
 
 class Session:
@@ -201,8 +197,12 @@ class Session:
         overhead = self.model.call_overhead_seconds
         least = overhead * SHORTEST_BUNDLE_OVERHEADS
         most = overhead * LONGEST_BUNDLE_OVERHEADS
-        even = min(total_seconds / (self.slots * BUNDLES_PER_SLOT), most)
-        return max(min(max(least, even), EVEN * total_seconds / self.slots), overhead)
+        fair = total_seconds / self.slots
+        wanted = max(min(max(least, min(fair / BUNDLES_PER_SLOT, most)), fair), overhead)
+        each = fair / wanted
+        if 1 < each < BUNDLES_PER_SLOT:
+            wanted = fair / round(each)  # as many for one slot as for another
+        return wanted
 
     def close(self) -> None:
         """End executors and, if we started it, Ray."""
