@@ -35,7 +35,7 @@ class ProgressBar:
     ) -> None:
         if wanted is None:
             wanted = settings.progress
-        self._wanted = _in_notebook() or _on_terminal() if wanted is None else wanted
+        self._wanted = wanted
         self._label = label
         self._total = total
         self._due = time.monotonic() + settings.progress_after_seconds
@@ -46,12 +46,15 @@ class ProgressBar:
 
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
         """Show that ``done`` items are done; draws nothing before it is due."""
-        if not self._wanted or time.monotonic() < self._due:
+        if self._wanted is False or time.monotonic() < self._due:
             return
-        if self._bar is None:
+        if self._wanted is None:
+            self._wanted = _in_notebook() or _on_terminal()
+        if self._wanted and self._bar is None:
             make = _NotebookBar if _in_notebook() else _TerminalBar
             self._bar = make(self._label)
-        self._bar.show(done, self._total if total is None else total, note)
+        if self._bar is not None:
+            self._bar.show(done, self._total if total is None else total, note)
 
     def __exit__(
         self,

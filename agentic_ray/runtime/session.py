@@ -237,9 +237,9 @@ class Session:
         """Predicted seconds on the likelier device; -1 when unknown. Steps that only combine
         (no items of their own) count as nothing until they were seen."""
         for kind in reversed(task.kinds()):
-            prediction = self.model.predict(task, kind)
-            if prediction is not None:
-                return prediction.seconds
+            seconds = self.model.task_seconds(task, kind)
+            if seconds is not None:
+                return seconds
         return -1.0 if task.cost.items else 0.0
 
     def _expect_calls(self, calls: HostCalls | None) -> None:

@@ -229,15 +229,18 @@ class CostModel:
         """`predict_bundle` without the spread, for placing many."""
         total = 0.0
         for task in bundle.tasks:
-            curve = self._curves.get((task.codelet.name, kind))
-            if curve is not None:
-                total += math.exp(curve.log_seconds(size_of(task)))
-                continue
-            hinted = self.calibration.seconds(task.cost, kind)
-            if hinted is None:
+            seconds = self.task_seconds(task, kind)
+            if seconds is None:
                 return None
-            total += hinted
+            total += seconds
         return total
+
+    def task_seconds(self, task: Task, kind: str) -> float | None:
+        """`predict` without the spread."""
+        curve = self._curves.get((task.codelet.name, kind))
+        if curve is not None:
+            return math.exp(curve.log_seconds(size_of(task)))
+        return self.calibration.seconds(task.cost, kind)
 
     @property
     def measured_call_seconds(self) -> float | None:
