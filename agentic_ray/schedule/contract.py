@@ -48,17 +48,18 @@ def check_placements(
     PolicyError
         A bundle was not offered or is placed twice, a device is unknown or of a wrong kind.
     """
-    left = dict(offered)
+    left, executors = dict(offered), view.executors
     records: list[Record] = []
     places: list[Executor] = []
     for placement in placements:
-        key, node_id, device = placement[:3]
+        key = placement[0]
         record = left.pop(key, None)
         if record is None:
             wrong = " twice" if key in offered else ", which was not offered"
             raise PolicyError(f"policy {name!r} placed {key!r}{wrong}")
-        executor = view.executors.get((node_id, device))
+        executor = executors.get(placement[1:3])
         if executor is None:
+            node_id, device = placement[1:3]
             raise PolicyError(
                 f"policy {name!r} placed {key!r} on unknown device {device!r} of node {node_id!r}"
             )

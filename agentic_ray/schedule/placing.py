@@ -47,6 +47,13 @@ def _head(queue: ReadyQueue) -> tuple[float, int]:
     return queue.head or (math.inf, 0)
 
 
+def _goes_before(one: Record, other: Record) -> bool:
+    """Whether `urgency` puts ``one`` first."""
+    if one.order != other.order:
+        return one.order < other.order
+    return one.bundle_id < other.bundle_id
+
+
 class Placer:
     """Ready bundles in, `Start` commands out. Used only as the base of the Dispatcher."""
 
@@ -183,9 +190,7 @@ class Placer:
         first."""
         window: dict[str, Record] = {}
         for (kinds, opaque), queue in self._ready.items():
-            room = min(self.view.room(kinds, opaque), MAX_WINDOW) if queue else 0
-            while room and queue.take(window):
-                room -= 1
+            queue.fill(window, min(self.view.room(kinds, opaque), MAX_WINDOW) if queue else 0)
         ordered = sorted(window.values(), key=urgency)
         return {record.bundle.key: record for record in ordered}
 
@@ -213,10 +218,12 @@ class Placer:
             PLANNED_PER_SLOT * slots - self._planned,
         )
         window: dict[str, Record] = {}
-        while len(window) < size and queues:
-            queue = min(queues, key=_head) if len(queues) > 1 else queues[0]
+        while len(window) < size and len(queues) > 1:
+            queue = min(queues, key=_head)
             if queue.take(window) is None:
                 queues.remove(queue)
+        if len(window) < size:
+            queues[0].fill(window, size - len(window))
         return window
 
     def _replan(self) -> None:
@@ -401,7 +408,7 @@ class Placer:
             record.plan = tuple(placement)
             record.plan_seconds = seconds
             planned = executor.planned
-            if planned and urgency(planned[-1]) > urgency(record):
+            if planned and _goes_before(record, planned[-1]):
                 insort(planned, record, key=urgency)
             else:
                 planned.append(record)
@@ -409,7 +416,9 @@ class Placer:
             if record.order > until:
                 until = record.order
         for executor in dict.fromkeys(places):
-            self._planning[executor] = self._touched[executor] = None
+            self._planning[executor] = None
+            if executor.counted[0] or executor in self._dirty:
+                self._touched[executor] = None  # it has room, so what is planned may be started
             executor.pool.plan(executor)
         self._planned += len(placements)
         if until > self._planned_until:

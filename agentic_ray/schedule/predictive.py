@@ -72,16 +72,20 @@ class _Option:
     picky: bool
     reason: str
 
-    def give(self, bundle: Bundle, row: int, finish: float, own: float) -> Placement:
-        """Let a device have a bundle that takes ``own`` there and that it will have finished
-        then."""
+    def give(
+        self, bundle: Bundle, row: int, free: float, finish: float, own: float
+    ) -> tuple[Placement, float]:
+        """Let a device, which is done with all else when it is ``free``, have a bundle that takes
+        ``own`` there and that it will have finished then; also gives when it is free after that."""
         executor = self.pool.executors[row]
-        free, begin = self.available.item(row), finish - own
-        self.available[row] = (free if free > begin else begin) + own / executor.slots
+        begin = finish - own
+        free = (free if free > begin else begin) + own / executor.slots
+        self.available[row] = free
         node_id, device = executor.place
         if not self.known:
-            return Placement(bundle.key, node_id, device, None, None, self.reason)
-        return new_tuple(Placement, (bundle.key, node_id, device, begin, finish, self.reason))
+            return Placement(bundle.key, node_id, device, None, None, self.reason), free
+        placed = (bundle.key, node_id, device, begin, finish, self.reason)
+        return new_tuple(Placement, placed), free
 
 
 _Choice = tuple[float, _Option, int]
@@ -122,7 +126,8 @@ class _Round:
                 chosen = self._earliest(options, bundle)
                 if chosen is not None:
                     finish, option, row = chosen
-                    placements.append(option.give(bundle, row, finish, option.own.item(row)))
+                    free, own = option.available.item(row), option.own.item(row)
+                    placements.append(option.give(bundle, row, free, finish, own)[0])
         return placements
 
     def _options(self, bundle: Bundle) -> list[_Option]:
@@ -276,19 +281,22 @@ class _Front:
 
     def spread(self, bundles: Sequence[Bundle]) -> list[Placement]:
         """Let the device that finishes first have each of them, as long as one suits."""
-        heap, options = self._heap, self._options
+        heap, options, replace = self._heap, self._options, heapq.heapreplace
         placements: list[Placement] = []
-        while heap and len(placements) < len(bundles):
+        left = iter(bundles if heap else ())
+        bundle = next(left, None)
+        while bundle is not None:
             expected, number, row = heap[0]
             option = options[number]
-            available, own = option.available, option.own.item(row)
-            finish = available.item(row) + own
+            free, own = option.available.item(row), option.own.item(row)
+            finish = free + own
             if finish == math.inf:
                 break
             if finish <= expected:
-                placements.append(option.give(bundles[len(placements)], row, finish, own))
-                finish = available.item(row) + own
-            heapq.heapreplace(heap, (finish, number, row))
+                placed, free = option.give(bundle, row, free, finish, own)
+                placements.append(placed)
+                bundle, finish = next(left, None), free + own
+            replace(heap, (finish, number, row))
         return placements
 
 

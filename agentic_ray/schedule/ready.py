@@ -45,6 +45,22 @@ class Fresh:
         self.graph.untaken -= 1
         return self.entry() if self.ids else None
 
+    def move(self, window: dict[str, Record], most: int) -> int:
+        """Move up to ``most`` into ``window``, under their keys; how many it were before one that
+        is ready no more, or whose key is there already."""
+        ids, graph = self.ids, self.graph
+        moved = 0
+        for bundle_id in reversed(ids[-most:]):
+            record = graph.record(bundle_id)
+            key = record.bundle.key
+            if record.missing or record.done or graph.over or key in window:
+                break
+            window[key] = record
+            moved += 1
+        del ids[len(ids) - moved :]
+        graph.untaken -= moved
+        return moved
+
 
 class ReadyQueue:
     """See the module. Some may be ready no more, being done, short of an input, or of a graph that
@@ -103,6 +119,20 @@ class ReadyQueue:
                 return record
             record.queued = False
         return None
+
+    def fill(self, window: dict[str, Record], most: int) -> None:
+        """`take` ``most`` times, or until it gives None."""
+        heap = self._heap
+        if most and len(heap) == 1 and isinstance(fresh := heap[0][2], Fresh):
+            moved = fresh.move(window, most)
+            self._length -= moved
+            most -= moved
+            if fresh.ids:
+                heap[0] = fresh.entry()
+            else:
+                heap.clear()
+        while most and self.take(window) is not None:
+            most -= 1
 
     def withdraw(self, graph: Graph) -> None:
         """Forget the bundles of a graph."""

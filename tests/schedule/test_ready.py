@@ -52,6 +52,53 @@ def test_they_are_taken_in_order_whether_they_came_together_or_singly(
     assert not queue
 
 
+@given(
+    st.lists(st.lists(st.sampled_from((-2.5, 0.0)), min_size=1, max_size=6), max_size=3),
+    st.lists(st.integers(0, 9)),
+    st.integers(0, 9),
+)
+def test_many_are_taken_as_one_after_the_other(
+    batches: list[list[float]], done: list[int], most: int
+) -> None:
+    def made() -> ReadyQueue:
+        queue, first = ReadyQueue(), 0
+        for orders in batches:
+            graph, ready = fresh(first, orders)
+            queue.add(ready)
+            for number in done:
+                if first <= number < first + len(orders):
+                    graph.record(number).done = True
+            first += len(orders)
+        return queue
+
+    at_once, singly = made(), made()
+    window: dict[str, Record] = {}
+    found: dict[str, Record] = {}
+    at_once.fill(window, most)
+    for _ in range(most):
+        singly.take(found)
+    assert [(key, one.bundle_id) for key, one in window.items()] == [
+        (key, one.bundle_id) for key, one in found.items()
+    ]
+    at_once.fill(window, 100)
+    assert list(window) == list(found) + [
+        one.bundle.key for one in iter(lambda: singly.take({}), None)
+    ]
+    assert len(at_once) == len(singly) == 0
+
+
+def test_what_is_in_the_window_already_waits_for_the_next() -> None:
+    _, ready = fresh(0, [0.0] * 4)
+    queue = ReadyQueue()
+    queue.add(ready)
+    window = {"fresh2": record(9)}
+    queue.fill(window, 10)
+    assert list(window) == ["fresh2", "fresh0", "fresh1"]
+    assert len(queue) == 2
+    queue.fill(window := {}, 10)
+    assert list(window) == ["fresh2", "fresh3"]
+
+
 def test_what_is_ready_no_more_is_dropped_and_may_be_queued_again() -> None:
     queue = ReadyQueue()
     stale = [record(i) for i in range(3)]
