@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from agentic_ray.runtime.allocator import keep_freed_memory
 from agentic_ray.runtime.calibrate import HostRates, host_rates
 from agentic_ray.runtime.execute import Payload, run_payload
 from agentic_ray.runtime.watch import run_watched
@@ -59,6 +60,7 @@ class CpuExecutor:
     """
 
     def __init__(self, slots: int) -> None:
+        keep_freed_memory()
         self._node_id = ray.get_runtime_context().get_node_id()
         self._cancelled = CancelledTokens()
         self._slots = slots
