@@ -13,6 +13,9 @@ from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.graph.task import Bundle, Task, TaskGraph
 
 DEFAULT_MAX_TASKS = 4096
+MOST_OVER = 1.25
+"""A bundle of several tasks may be so much longer than its target where that makes bundles even; of
+tasks nearly as long as the target each is one, since two on a slow device keep all waiting."""
 
 
 def cull(graph: TaskGraph, outputs: Iterable[str] | None = None) -> TaskGraph:
@@ -43,8 +46,9 @@ def bundle(
 ) -> tuple[Bundle, ...]:
     """Group chains and siblings so that one call carries about ``target_seconds`` of work.
 
-    What a full bundle has less or more than that, up to half a task, the next one makes up for:
-    so work of n targets becomes n bundles that are as even as its tasks allow.
+    What a full bundle has less or more than that, up to half a task and a quarter of the target,
+    the next one makes up for: so work of n targets becomes n bundles that are as even as its tasks
+    allow.
 
     Bundles are contiguous runs of the graph's depth-first topological order, hence acyclic
     among themselves, and a reduction's combine step follows its inputs into their bundle. A
@@ -98,7 +102,8 @@ def bundle(
         outside = [key for key in task.dependencies if key not in inside]
         goes_on = bool(groups) and phase[groups[-1][0].key] == phase[task.key]
         left = target + carried - work
-        fits = predicted[task.key] / 2 <= left
+        own = predicted[task.key]
+        fits = own / 2 <= left and work + own <= target * MOST_OVER
         joins = (
             goes_on
             and fits

@@ -126,7 +126,12 @@ def test_uneven_siblings_are_shared_out_as_evenly_as_they_can_be() -> None:
     found = bundle(
         graph, seconds=lambda one: seconds[one.key], target_seconds=lambda work: work / 2
     )
-    assert keys_of(found) == [["a", "b"], ["c", "d"]]
+    assert keys_of(found) == [["a"], ["b"], ["c", "d"]]
+
+
+def test_tasks_nearly_as_long_as_the_target_stay_alone() -> None:
+    graph = TaskGraph([task(f"{i}") for i in range(9)], [f"{i}" for i in range(9)])
+    assert [len(one.tasks) for one in bundled(graph, 1.2)] == [1] * 9
 
 
 def test_intermediate_values_do_not_leave_a_bundle() -> None:
