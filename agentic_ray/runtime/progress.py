@@ -46,15 +46,16 @@ class ProgressBar:
 
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
         """Show that ``done`` items are done; draws nothing before it is due."""
-        if self._wanted is False or time.monotonic() < self._due:
+        if time.monotonic() < self._due:
             return
         if self._wanted is None:
             self._wanted = _in_notebook() or _on_terminal()
-        if self._wanted and self._bar is None:
+        if not self._wanted:
+            return
+        if self._bar is None:
             make = _NotebookBar if _in_notebook() else _TerminalBar
             self._bar = make(self._label)
-        if self._bar is not None:
-            self._bar.show(done, self._total if total is None else total, note)
+        self._bar.show(done, self._total if total is None else total, note)
 
     def __exit__(
         self,

@@ -47,13 +47,6 @@ def _head(queue: ReadyQueue) -> tuple[float, int]:
     return queue.head or (math.inf, 0)
 
 
-def _goes_before(one: Record, other: Record) -> bool:
-    """Whether `urgency` puts ``one`` first."""
-    if one.order != other.order:
-        return one.order < other.order
-    return one.bundle_id < other.bundle_id
-
-
 class Placer:
     """Ready bundles in, `Start` commands out. Used only as the base of the Dispatcher."""
 
@@ -408,7 +401,7 @@ class Placer:
             record.plan = tuple(placement)
             record.plan_seconds = seconds
             planned = executor.planned
-            if planned and _goes_before(record, planned[-1]):
+            if planned and urgency(planned[-1]) > urgency(record):
                 insort(planned, record, key=urgency)
             else:
                 planned.append(record)
