@@ -34,7 +34,7 @@ def reduce_op(
     weight: float = 1.0,
     *,
     cache_blocks: int = 1,
-    compiled: Literal["", "sum", "spread"] = "",
+    compiled: Literal["", "sum", "spread", "centred"] = "",
     also: Callable[[Node, Node], Node | None] | None = None,
 ) -> Op:
     """An operation of kind ``reduce``."""

@@ -103,8 +103,8 @@ def _kind(block: NDArray, shape: Shape) -> str:
 
 def _form(program: Any, shape: Shape, inner: set[int]) -> str:
     """What the kernel makes of the values of a chunk: the values themselves (""), the sum of
-    each cache block ("total"), its sums over the first axis ("rows"), or the sums of squares
-    around the mean as well ("spread")."""
+    each cache block ("total"), the same less the columns' means in it ("centred"), its sums over
+    the first axis ("rows"), or the sums of squares around the mean as well ("spread")."""
     reducing = program.reducing
     if reducing is None or not any(
         isinstance(param, np.dtype) and param == program.dtype for param in reducing.params
@@ -112,9 +112,11 @@ def _form(program: Any, shape: Shape, inner: set[int]) -> str:
         return ""
     columns = math.prod(shape[1:])
     form: str = reducing.steps.compiled
-    if len(reducing.axes) == len(shape):
-        return "total" if form == "sum" else ""
-    if not form or reducing.axes != (0,) or not 2 <= columns <= BLOCK_ELEMENTS or inner - {columns}:
+    whole = len(reducing.axes) == len(shape)
+    if whole and form == "sum":
+        return "total"
+    over = reducing.params[0] if whole and form == "centred" else reducing.axes
+    if not form or over != (0,) or not 2 <= columns <= BLOCK_ELEMENTS or inner - {columns}:
         return ""
     return "rows" if form == "sum" else form
 
@@ -129,22 +131,33 @@ def _source(program: Any, blocks: Any, kinds: tuple[str, ...], form: str) -> str
     found = statements(program, names, _EXACT, cast, "{0} = {1}")
     if found is None:
         return None
-    lines, result = found
+    lines, results = found
+    result, centred = results[0], form == "centred"
+    if len(results) != 1 + centred:
+        return None
     text = _TEMPLATE[form]
-    if form in ("", "total"):
+    if form in ("", "total", "centred"):
         text = _FILL + text
-    for word, named in (
-        ("XS", ", ".join(f"x{i}" for i in range(len(kinds)))),
-        ("CAST", cast),
-        ("RESULT", result),
-    ):
-        text = text.replace(word, named)
+    segments = [f"y{i} = {_SEGMENT[kind].format(i)}" for i, kind in enumerate(kinds)]
+    filled = inputs = ", ".join(f"x{i}" for i in range(len(kinds)))
+    if centred:  # what is filled in takes the means as one more row
+        filled, result = f"{inputs}, mean", f"{result} - m[j]"
+        segments.append("m = mean[at : at + count]")
     for word, found_lines in (
-        ("SEGMENT", [f"y{i} = {_SEGMENT[kind].format(i)}" for i, kind in enumerate(kinds)]),
+        ("MEANS", _MEANS if centred else []),
+        ("SEGMENT", segments),
         ("ROW", [f"y{i} = {_ROW[kind].format(i)}" for i, kind in enumerate(kinds)]),
         ("STEPS", lines),
     ):
         text = _with_lines(text, word, found_lines)
+    for word, named in (
+        ("FILLED", filled),
+        ("XS", inputs),
+        ("CAST", cast),
+        ("RESULT", result),
+        ("CENTRE", results[-1]),
+    ):
+        text = text.replace(word, named)
     return _HEADER + text
 
 
@@ -182,7 +195,7 @@ from numba import njit
 
 _FILL = """\
 @njit(nogil=True, cache=True, error_model="numpy")
-def fill(XS, out, lo, hi, inner):
+def fill(FILLED, out, lo, hi, inner):
     # Segments that do not cross a row's end, so that rows need no division inside.
     to = 0
     while lo < hi:
@@ -209,13 +222,14 @@ def reduce(XS, out, leaves, merges, length, lo, inner):
     for k in range(out.size):
         top = 0
         stop += length
+        MEANS
         ready = lo
         for leaf in range(leaves.size):
             n = leaves[leaf]
             if lo + n > ready:
                 begin = lo
                 ready = min(lo + values.size, stop)
-                fill(XS, values, lo, ready, inner)
+                fill(FILLED, values, lo, ready, inner)
             x = values[lo - begin : lo - begin + n]
             lo += n
             total = CAST(0.0)
@@ -243,6 +257,18 @@ def reduce(XS, out, leaves, merges, length, lo, inner):
             top += 1
         out[k] = CAST(0.0) + stack[0]
 """
+
+_MEANS = """\
+columns = inner
+mean = np.zeros(columns, out.dtype)
+for i in range(lo // columns, stop // columns):
+    ROW
+    for j in range(columns):
+        STEPS
+        mean[j] += CENTRE
+for j in range(columns):
+    mean[j] /= CAST(length // columns)
+""".splitlines()
 
 _ROWS = """\
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -283,7 +309,7 @@ def reduce(XS, out, block, rows, columns):
                 squares[j] += off * off
 """
 
-_TEMPLATE = {"": "", "total": _TOTAL, "rows": _ROWS, "spread": _SPREAD}
+_TEMPLATE = {"": "", "total": _TOTAL, "centred": _TOTAL, "rows": _ROWS, "spread": _SPREAD}
 
 
 def _sample(blocks: Any, kinds: tuple[str, ...], ndim: int) -> tuple[list[NDArray], Shape]:
@@ -346,9 +372,11 @@ class Compiled:
     def partials(self, blocks: Any, shape: Shape) -> Any:
         """Partial values of all cache blocks, stacked along a new first axis."""
         flat = _flat(blocks)
-        if self._form == "total":
+        if self._form in ("total", "centred"):
             runs = [math.prod(b) for b in itertools.product(*contiguous(shape, BLOCK_ELEMENTS))]
             inner, lo, parts = self._inner(blocks, shape), 0, []
+            if self._form == "centred":
+                inner = math.prod(shape[1:])
             for length, same in itertools.groupby(runs):
                 parts.append(np.empty(sum(1 for _ in same), self._dtype))
                 self._module.reduce(*flat, parts[-1], *_pairwise(length), length, lo, inner)

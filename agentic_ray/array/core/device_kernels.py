@@ -134,7 +134,7 @@ def function_source(program: Any, inputs: int) -> str | None:
     found = statements(program, names, _FORMS, f"({ctype})", f"    const {ctype} {{0}} = {{1}};")
     if found is None:
         return None
-    lines, result = found
+    lines, (result,) = found
     arguments = ", ".join(f"const {ctype} x{i}" for i in range(inputs))
     return "\n".join(
         [f"__device__ {ctype} fused({arguments}) {{", *lines, f"    return {result};", "}", ""]

@@ -84,8 +84,9 @@ class Reduction:
         whole chunk at once.
     compiled : str
         What ``partial`` is, where kernels for it can be compiled: ``"sum"``, the plain sum of
-        one operand; ``"spread"``, count, sum and sum of squares around the mean; in the dtype
-        that is among its parameters. ``combine`` is elementwise then.
+        one operand; ``"spread"``, count, sum and sum of squares around the mean; ``"centred"``,
+        the sum of one operand less the other's mean over the axes that are its first parameter;
+        in the dtype that is among its parameters. ``combine`` is elementwise then.
     also : callable or None
         ``also(node, other)``: another reduction of what ``node`` reduces, made from the same
         partial values with the same bits; None if it cannot be.
@@ -95,7 +96,7 @@ class Reduction:
     combine: Callable[..., Any]
     final: Callable[..., Any]
     cache_blocks: int = 1
-    compiled: Literal["", "sum", "spread"] = ""
+    compiled: Literal["", "sum", "spread", "centred"] = ""
     also: Callable[[Node, Node], Node | None] | None = None
 
 

@@ -1,6 +1,6 @@
 """The table of rewrite rules: less is read, made and moved, and nothing else changes.
 
-Rules must keep every bit of a result, so none reorders arithmetic.
+These keep every bit of a result, none reorders arithmetic; other modules add rules of their own.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ import numpy as np
 
 def statements(
     program: Any, inputs: Sequence[str], forms: Mapping[str, str], cast: str, statement: str
-) -> tuple[list[str], str] | None:
-    """The program's steps, one a line, and the name of what they give.
+) -> tuple[list[str], list[str]] | None:
+    """The program's steps, one a line, and the names of what they give.
 
     Parameters
     ----------
@@ -28,8 +28,8 @@ def statements(
     Returns
     -------
     tuple or None
-        None if a step has no such form, a constant is no finite number, or a reduction at the end
-        takes more than one register.
+        The names are of what the reduction at the end takes, or of the program's value. None if a
+        step has no such form or a constant is no finite number.
     """
     names = list(inputs)
     for kind, text, value in program.constants:
@@ -45,7 +45,5 @@ def statements(
         lines.append(statement.format(name, form.format(*[names[i] for i in step.registers])))
         names.append(name)
     if program.reducing is None:
-        return lines, names[-1]
-    if len(program.reducing.registers) != 1:
-        return None
-    return lines, names[program.reducing.registers[0]]
+        return lines, names[-1:]
+    return lines, [names[i] for i in program.reducing.registers]
