@@ -21,6 +21,7 @@ import math
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -191,6 +192,8 @@ import math
 import numpy as np
 from numba import njit
 
+from agentic_ray.array.core.lanes import lanes_sum
+
 """
 
 _FILL = """\
@@ -215,7 +218,7 @@ def fill(FILLED, out, lo, hi, inner):
 _TOTAL = """\
 @njit(nogil=True, cache=True, error_model="numpy")
 def reduce(XS, out, leaves, merges, length, lo, inner):
-    values = np.empty(512, out.dtype)  # many runs at once, and still in the nearest cache
+    values = np.empty(256, out.dtype)  # a few runs at once, and still in the nearest cache
     stack = np.empty(64, out.dtype)
     stop = lo
     begin = lo
@@ -232,22 +235,8 @@ def reduce(XS, out, leaves, merges, length, lo, inner):
                 fill(FILLED, values, lo, ready, inner)
             x = values[lo - begin : lo - begin + n]
             lo += n
-            total = CAST(0.0)
-            end = 0
-            if n >= 8:
-                r0, r1, r2, r3, r4, r5, r6, r7 = x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]
-                end = n - n % 8
-                for i in range(8, end, 8):
-                    y = x[i : i + 8]
-                    r0 += y[0]
-                    r1 += y[1]
-                    r2 += y[2]
-                    r3 += y[3]
-                    r4 += y[4]
-                    r5 += y[5]
-                    r6 += y[6]
-                    r7 += y[7]
-                total = ((r0 + r1) + (r2 + r3)) + ((r4 + r5) + (r6 + r7))
+            end = n - n % 8
+            total = lanes_sum(x, end) if end else CAST(0.0)
             for i in range(end, n):
                 total += x[i]
             for _ in range(merges[leaf]):
@@ -325,7 +314,8 @@ def _sample(blocks: Any, kinds: tuple[str, ...], ndim: int) -> tuple[list[NDArra
 
 
 def _compile(key: Any, source: str, program: Any, sample: Sequence[NDArray], shape: Shape) -> None:
-    name = content_key("kernel", source, np.__version__).replace("-", "_")
+    lanes = Path(__file__).with_name("lanes.py").read_text()  # compiled into what calls it
+    name = content_key("kernel", source, lanes, np.__version__).replace("-", "_")
     folder = cache_directory() / "kernels"
     try:
         folder.mkdir(parents=True, exist_ok=True)
