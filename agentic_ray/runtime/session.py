@@ -440,10 +440,13 @@ def init(
 
 def get_session() -> Session:
     """The session, started with default settings if there is none."""
+    return current_session() or init()
+
+
+def current_session() -> Session | None:
+    """The session if there is one; starts nothing."""
     session = _session
-    if session is not None and not session.closed:
-        return session
-    return init()
+    return None if session is None or session.closed else session
 
 
 def shutdown() -> None:

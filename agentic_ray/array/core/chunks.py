@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from agentic_ray.array.core import sizing
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
 
 Shape = tuple[int, ...]
@@ -28,25 +29,30 @@ class ChunkRules:
 
     Parameters
     ----------
-    chunk_bytes : int
-        Wanted size of a chunk. Large enough that the cost of a call is lost in it, small
-        enough that every slot gets several and a few of them fit in memory together.
+    chunk_bytes : int or None
+        Wanted size of a chunk; None: chosen from the array's size, the cluster's slots and
+        memory, and what tasks cost (`sizing.auto_bytes`).
     chunk_elements : int or None
         If set, the wanted number of elements instead, whatever their size.
     """
 
-    chunk_bytes: int = 32 << 20
+    chunk_bytes: int | None = None
     chunk_elements: int | None = None
 
     def __post_init__(self) -> None:
-        if self.chunk_bytes < 1 or (self.chunk_elements is not None and self.chunk_elements < 1):
+        if any(wanted is not None and wanted < 1 for wanted in (self.chunk_bytes,
+               self.chunk_elements)):  # fmt: skip
             raise InvalidArgumentError("a chunk has at least one byte and one element")
 
-    def elements(self, dtype: np.dtype[Any]) -> int:
-        """Wanted number of elements in a chunk of ``dtype``."""
+    def elements(self, dtype: np.dtype[Any], size: int = 0) -> int:
+        """Wanted number of elements in a chunk of an array of ``size`` of ``dtype``."""
         if self.chunk_elements is not None:
             return self.chunk_elements
-        return max(1, self.chunk_bytes // max(dtype.itemsize, 1))
+        each = max(dtype.itemsize, 1)
+        wanted = self.chunk_bytes
+        if wanted is None:
+            wanted = sizing.auto_bytes(size * each, sizing.surroundings())
+        return max(1, wanted // each)
 
 
 _rules: contextvars.ContextVar[ChunkRules | None] = contextvars.ContextVar(
@@ -140,8 +146,9 @@ def auto(shape: Shape, dtype: np.dtype[Any]) -> Chunks:
     The first axis is cut as long as one of its rows fits in a chunk, so that a chunk is
     contiguous in C order; else the longest axes are cut.
     """
-    limit = rules().elements(dtype)
-    if math.prod(shape) <= limit:
+    size = math.prod(shape)
+    limit = rules().elements(dtype, size)
+    if size <= limit:
         return single(shape)
     row = math.prod(shape[1:])
     if row <= limit:
@@ -224,7 +231,7 @@ def normalize(chunks: Any, shape: Shape, dtype: np.dtype[Any]) -> Chunks:
     if any(entry is None for entry in wanted):
         fixed = math.prod(max(entry) if entry else 1 for entry in wanted if entry is not None)
         free = tuple(n for n, entry in zip(shape, wanted, strict=True) if entry is None)
-        limit = max(1, rules().elements(dtype) // max(fixed, 1))
+        limit = max(1, rules().elements(dtype, math.prod(shape)) // max(fixed, 1))
         found = iter(_cubes(free, limit))
         wanted = [next(found) if entry is None else entry for entry in wanted]
     return tuple(entry for entry in wanted if entry is not None)
