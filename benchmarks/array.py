@@ -97,16 +97,18 @@ CASES = [
 WARM_SECONDS = 3.0
 
 
-def best(work: Work, runs: int) -> float:
+def best(work: Work, runs: int, between: Work = lambda: None) -> float:
     """Seconds of the quickest of ``runs``, after `WARM_SECONDS` of them that do not count."""
     began = time.perf_counter()
     while True:
         work()
+        between()
         if time.perf_counter() - began >= WARM_SECONDS:
             break
     found = math.inf
     for _ in range(runs):
         gc.collect()  # drops the last value, so that it is not remembered
+        between()
         started = time.perf_counter()
         work()
         found = min(found, time.perf_counter() - started)
@@ -115,17 +117,31 @@ def best(work: Work, runs: int) -> float:
 
 def _on_dask(work: Callable[[Any], Any], array: np.ndarray, runs: int) -> float:
     import dask.array as da
-    from distributed import wait
+    from distributed import default_client, futures_of, wait
+
+    client = default_client()
+
+    def known() -> int:
+        return int(client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
 
     def once(x: Any) -> None:
         result = work(x)
         if hasattr(result, "dask"):
             wait(result)
+            failed = [future for future in futures_of(result) if future.status != "finished"]
+            if failed:
+                raise RuntimeError(f"Dask failed: {failed[0].exception()!r}")
 
     chunks: Any = (math.ceil(array.shape[0] / 16), *array.shape[1:])
     x = da.from_array(array, chunks=chunks).persist()
     wait(x)
-    return best(lambda: once(x), runs)
+    inputs = known()
+
+    def forgotten() -> None:  # or the next run is given what this one has made
+        while known() > inputs:
+            time.sleep(0.02)
+
+    return best(lambda: once(x), runs, forgotten)
 
 
 def on_dask(cases: list[Case], scale: float, runs: int) -> dict[str, float]:

@@ -54,7 +54,10 @@ class Payload:
     ``steps`` and ``codelets`` are pickled here, so that an error in pickling is ours to name;
     a codelet too large to send along each time is an ObjectRef of its pickle.
 
-    The rest is for a GPU: ``resident`` are inputs that its executor keeps, ``keep`` outputs that
+    Of ``inputs`` those in ``held`` are not handed over: the executor keeps them; it is to keep
+    those in ``keep`` from now on.
+
+    The rest is for a GPU: ``resident`` are inputs that its executor keeps, ``stay`` outputs that
     may stay there, ``gpu_memory_bytes`` the predicted working set, ``gpu_share`` the fraction
     of the GPU that it computes on, ``parts`` in how many parts it is to run from the outset.
     """
@@ -64,9 +67,11 @@ class Payload:
     inputs: tuple[str, ...]
     inline: Mapping[str, Inline]
     outputs: tuple[str, ...]
+    held: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
     graph_id: str = ""
     resident: tuple[str, ...] = ()
-    keep: tuple[str, ...] = ()
+    stay: tuple[str, ...] = ()
     gpu_memory_bytes: int = 0
     gpu_share: float = 1.0
     parts: int = 1
@@ -101,7 +106,8 @@ class Report:
     long it waited for a slot when its inputs were there.
 
     ``notes`` are steps for the events of the run, (kind, text). ``missing`` are resident inputs
-    that the executor does not hold. ``device_lost`` says why it can no longer use its device.
+    that the executor does not hold, ``kept`` inputs that it keeps from now on. ``device_lost``
+    says why it can no longer use its device.
     """
 
     node_id: str
@@ -115,6 +121,7 @@ class Report:
     ray_attempt: int = 0
     notes: tuple[tuple[str, str], ...] = ()
     missing: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
     device_lost: str | None = None
     death: Death | None = None
     waited_seconds: float = 0.0

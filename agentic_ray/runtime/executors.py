@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import ray
@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from agentic_ray.runtime.allocator import keep_freed_memory
 from agentic_ray.runtime.calibrate import HostRates, host_rates
 from agentic_ray.runtime.execute import Payload, run_payload
+from agentic_ray.runtime.handed import KeptArrays
 from agentic_ray.runtime.watch import run_watched
 from agentic_ray.telemetry.collector import Collector, NodeReport
 
@@ -66,6 +67,7 @@ class CpuExecutor:
         self._slots = slots
         self._busy = 0
         self._free = threading.Condition()
+        self._kept = KeptArrays()
         self._report: NodeReport | None = None
         self._collector = Collector(self._node_id, push=self._keep)
         self._collector.start()
@@ -96,10 +98,17 @@ class CpuExecutor:
         self._cancelled.add(token)
 
     @control
+    def drop(self, names: Sequence[str]) -> None:
+        """Forget arrays that were kept."""
+        self._kept.drop(names)
+
+    @control
     def pid(self) -> int:
         return os.getpid()
 
-    def run(self, token: str, payload: Payload, *inputs: Any) -> Any:
+    def run(self, token: str, payload: Payload, *handed: Any) -> Any:
+        """Run a bundle; the answer is its Report followed by its large outputs in order."""
+        inputs = self._kept.inputs(token, payload, handed)
         entered = time.perf_counter()
         with self._free:
             while self._busy >= self._slots:
@@ -107,17 +116,16 @@ class CpuExecutor:
             self._busy += 1
         waited_seconds = time.perf_counter() - entered
         try:
-            return answer(
-                run_payload(
-                    payload,
-                    inputs,
-                    node_id=self._node_id,
-                    pid=os.getpid(),
-                    ray_attempt=_attempt_number(),
-                    waited_seconds=waited_seconds,
-                    is_cancelled=lambda: token in self._cancelled,
-                )
+            report, *large = run_payload(
+                payload,
+                inputs,
+                node_id=self._node_id,
+                pid=os.getpid(),
+                ray_attempt=_attempt_number(),
+                waited_seconds=waited_seconds,
+                is_cancelled=lambda: token in self._cancelled,
             )
+            return answer((self._kept.keep(payload, inputs, report), *large))
         finally:
             with self._free:
                 self._busy -= 1

@@ -45,7 +45,7 @@ def is_of_an_input(error: BaseException) -> bool:
     """
     if not isinstance(error, ray_errors.RayTaskError):
         return isinstance(error, INPUT_LOST)
-    return isinstance(error.cause, (*INPUT_LOST, *SYSTEM))
+    return isinstance(error.cause, (*INPUT_LOST, *SYSTEM, NotKeptError))
 
 
 def cause_of(
@@ -59,6 +59,10 @@ def cause_of(
     if isinstance(error, NODE_LOST):
         return "node_lost"
     return "system" if isinstance(error, SYSTEM) else None
+
+
+class NotKeptError(Exception):
+    """Internal: a call (of this token) named an array that its executor does not keep."""
 
 
 class ElementFailure(Exception):

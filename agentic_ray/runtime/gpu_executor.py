@@ -321,7 +321,7 @@ class GpuExecutor:
         large: list[Any] = []
         for key in payload.outputs:
             value = job.values[key]
-            if key in payload.keep and self._device.device_bytes(value) > INLINE_BYTES:
+            if key in payload.stay and self._device.device_bytes(value) > INLINE_BYTES:
                 size = self._table.keep((payload.graph_id, key), value)
                 outputs.append(Output(key, size, None, on_device=True))
                 large.append(None)

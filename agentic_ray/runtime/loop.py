@@ -30,7 +30,15 @@ from agentic_ray.errors import (
 from agentic_ray.graph.task import Bundle
 from agentic_ray.runtime.execute import Inline, Payload, Report
 from agentic_ray.runtime.executors import process_lane, watched_lane
-from agentic_ray.runtime.failures import INPUT_LOST, SYSTEM, cause_of, is_of_an_input, text_of
+from agentic_ray.runtime.failures import (
+    INPUT_LOST,
+    SYSTEM,
+    NotKeptError,
+    cause_of,
+    is_of_an_input,
+    text_of,
+)
+from agentic_ray.runtime.handed import Handed
 from agentic_ray.runtime.here import Here, fits_here
 from agentic_ray.runtime.payloads import Resident, make_payload
 from agentic_ray.runtime.run import Run, ValueGone
@@ -92,6 +100,7 @@ class _Call:
     here: bool = False
     alone: bool = False
     moved: Moved | None = None
+    sent: tuple[Start, Payload] | None = None  # if it has to be sent again with all its inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +149,7 @@ class Loop:
         self._values: dict[tuple[str, str], Inline | Any] = {}
         self._calls: dict[tuple[int, int], _Call] = {}
         self._copies = Copies()
+        self._handed = Handed(lambda call: self._inbox.put(call))
         self._here = Here()
         self._cancels: list[tuple[float, int, int]] = []  # heap: when due, bundle, attempt
         self._lost_at = -math.inf
@@ -322,7 +332,7 @@ class Loop:
                 executor = self._executor(placement.node_id, placement.device)
             run = self._runs.get(command.graph_id)
             wanted = bundle.outputs if run is None else run.outputs
-            payload, inputs = make_payload(
+            payload, inputs, own = make_payload(
                 command, executor, self._values, self._codelets, frozenset(wanted)
             )
             here = executor is not None and fits_here(bundle, placement, payload)
@@ -333,6 +343,8 @@ class Loop:
                 )
                 future, refs = self._here.run(payload)
             else:
+                if executor is not None and placement.device == "cpu":
+                    payload = self._handed.arranged(payload, bundle, executor, own)
                 refs = _send(command, executor, payload, inputs)
                 future = refs[0].future()
         except SessionError as error:  # its device went away; the Dispatcher hears of that next
@@ -350,6 +362,8 @@ class Loop:
                 placement.node_id, [(key, info) for key, info in infos if info is not None]
             )
         call.alone = not (self._calls or inputs)
+        if payload.held:
+            call.sent = command, payload
         self._calls[command.bundle_id, command.attempt] = call
         if command.attempt and run is not None:
             kind, text = "retry", f"attempt {command.attempt + 1}"
@@ -360,8 +374,29 @@ class Loop:
             elif command.process == "watched":
                 text += _WATCHED["watched"]
             run.log(kind, bundle.key, placement.node_id, text)
+        self._await(command, future)
+        return None
+
+    def _await(self, command: Start, future: Any) -> None:
         bundle_id, attempt = command.bundle_id, command.attempt
         future.add_done_callback(lambda done: self._inbox.put(_Answer(bundle_id, attempt, done)))
+
+    def _send_whole(self, call: _Call, command: Start, payload: Payload) -> BundleFailed | None:
+        """Send a call again that named arrays which its executor does not keep."""
+        self._handed.lost(call.executor)
+        for ref in call.refs:
+            try:
+                ray.get(ref)  # Ray prints errors that nobody has looked at
+            except ray_errors.RayError:
+                continue
+        try:
+            refs = _send(command, call.executor, replace(payload, held=()), call.inputs)
+        except ray_errors.RayError as error:
+            now = time.monotonic()
+            return BundleFailed(now, command.bundle_id, command.attempt, "system", error)
+        call.refs, call.sent = refs, None
+        self._calls[command.bundle_id, command.attempt] = call
+        self._await(command, refs[0].future())
         return None
 
     def _cancel(self, bundle_id: int, attempt: int) -> None:
@@ -384,7 +419,14 @@ class Loop:
         now = time.monotonic()
         error = answer.future.exception()
         if error is not None:
+            if call.sent is not None and _names_what_is_not_kept(call.sent[0], error):
+                refused = self._send_whole(call, *call.sent)
+                if refused is not None:
+                    self._handle(refused)
+                return
             cause, shown = self._classify(call, error)
+            if call.executor is not None and isinstance(shown, ray_errors.RayActorError):
+                self._handed.lost(call.executor)
             self._failed(answer, call, cause, shown, now)
             dead = cause == "crash" and isinstance(shown, ray_errors.RayActorError)
             if dead and call.placement.device != "cpu":
@@ -393,6 +435,8 @@ class Loop:
                 self._executor_died(call, "its executor died, and Ray does not start it anew")
             return
         report: Report = answer.future.result()
+        if report.kept:
+            self._handed.keeps(call.executor, report.kept)
         run = self._runs.get(call.graph_id)
         if run is not None:
             for kind, text in report.notes:
@@ -532,6 +576,13 @@ def _tells_overhead(call: _Call, report: Report) -> bool:
     return small and on_cpu and not report.ray_attempt
 
 
+def _names_what_is_not_kept(command: Start, error: BaseException) -> bool:
+    """Whether this call itself, not one that made an input of it, named an array in vain."""
+    reason = error.cause if isinstance(error, ray_errors.RayTaskError) else error
+    own = _token(command.bundle_id, command.attempt)
+    return isinstance(reason, NotKeptError) and reason.args == (own,)
+
+
 def _token(bundle_id: int, attempt: int) -> str:
     """What an executor knows a call by."""
     return f"{bundle_id}.{attempt}"
@@ -553,7 +604,9 @@ def _send(
     else:
         token = _token(command.bundle_id, command.attempt)
         run = executor.run.options(num_returns=returns)
-        refs = run.remote(token, payload, *inputs.values())
+        held = frozenset(payload.held)
+        handed = [ref for name, ref in inputs.items() if name not in held]
+        refs = run.remote(token, payload, *handed)
     return [refs] if returns == 1 else refs
 
 

@@ -52,8 +52,9 @@ def make_payload(
     values: Mapping[tuple[str, str], Any],
     codelet_table: CodeletTable,
     wanted: Collection[str],
-) -> tuple[Payload, dict[str, Any]]:
-    """The bundle of ``command`` as it is sent to ``executor``, and the call's extra arguments.
+) -> tuple[Payload, dict[str, Any], dict[str, Stored]]:
+    """The bundle of ``command`` as it is sent to ``executor``, the call's extra arguments, and
+    those of them that are the caller's own.
 
     Parameters
     ----------
@@ -68,6 +69,7 @@ def make_payload(
     graph_id, bundle = command.graph_id, command.bundle
     inline: dict[str, Inline] = {}
     inputs: dict[str, Any] = {}
+    own: dict[str, Stored] = {}
     resident: list[str] = []
     for key in bundle.inputs:
         value = values[graph_id, key]
@@ -87,13 +89,14 @@ def make_payload(
     for task in bundle.tasks:
         token, source = codelet_table.source(task.codelet)
         codelets[token] = source
-        args = _name_stored(task.args, inputs)
-        kwargs = _name_stored(dict(task.kwargs), inputs)
+        args = _name_stored(task.args, own)
+        kwargs = _name_stored(dict(task.kwargs), own)
         steps.append(Step(task.key, token, args, kwargs))
     try:
         pickled = cloudpickle.dumps(tuple(steps))
     except Exception as error:  # pickle raises whatever the objects' hooks raise
         raise SerializationError(f"the data of {bundle.key} cannot be sent: {error}") from error
+    inputs.update((name, value.ref) for name, value in own.items())
     payload = Payload(pickled, codelets, tuple(inputs), inline, bundle.outputs)
     if command.placement.device != "cpu":
         gpus = bundle.resources.gpus
@@ -102,22 +105,22 @@ def make_payload(
             graph_id=graph_id,
             resident=tuple(resident),
             # results of the graph are for the caller, who may ask when the GPU is gone
-            keep=tuple(key for key in bundle.outputs if key not in wanted),
+            stay=tuple(key for key in bundle.outputs if key not in wanted),
             gpu_memory_bytes=command.gpu_memory_bytes,
             gpu_share=gpus if 0 < gpus < 1 else 1.0,
             parts=command.parts,
         )
-    return payload, inputs
+    return payload, inputs, own
 
 
-def _name_stored(value: Any, inputs: dict[str, Any]) -> Any:
+def _name_stored(value: Any, own: dict[str, Stored]) -> Any:
     """``value`` with every `Stored` replaced by a Ref to an extra argument of the call."""
     if isinstance(value, Stored):
         name = "@" + value.ref.hex()
-        inputs[name] = value.ref
+        own[name] = value
         return Ref(name)
     if type(value) in (list, tuple):
-        return type(value)(_name_stored(element, inputs) for element in value)
+        return type(value)(_name_stored(element, own) for element in value)
     if type(value) is dict:
-        return {name: _name_stored(element, inputs) for name, element in value.items()}
+        return {name: _name_stored(element, own) for name, element in value.items()}
     return value

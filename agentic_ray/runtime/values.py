@@ -15,7 +15,7 @@ from agentic_ray.graph.task import Codelet
 from agentic_ray.runtime.execute import INLINE_BYTES, Inline, pack_value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Stored:
     """A value in the object store, to be used as a task's argument.
 
