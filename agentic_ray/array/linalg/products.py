@@ -19,16 +19,15 @@ from agentic_ray.array.core.program import codelet
 from agentic_ray.array.core.views import expanded, permuted, rechunk, reshaped, squeezed
 from agentic_ray.array.dtypes import cast
 from agentic_ray.array.elementwise import conj, multiply
+from agentic_ray.array.linalg import layout as layouts
 from agentic_ray.array.linalg.structure import diagonal_axes
 from agentic_ray.array.manipulation import broadcast_to, stack
 from agentic_ray.array.statistics import sum as _sum
 from agentic_ray.graph import CostHint, Tag, tree_reduce
+from agentic_ray.schedule.calibration import Calibration
 
-FOLDING_BLOCKS = 8
-"""From so many blocks of the result on there is work for all without cutting sums apart."""
-CUTTING_BLOCKS = 4
-"""From so many blocks of the result on, operands that are cut differently along the inner axis
-are used as they are: a task cuts views, while bringing them in line would copy one of them."""
+_PRIOR = Calibration()
+"""What the cost model knows before it has learnt anything: the same on every cluster."""
 
 Span = tuple[tuple[int, int, int], tuple[int, int, int]]
 """A piece of the inner axis: (chunk, start, stop) in the left and in the right operand."""
@@ -106,7 +105,7 @@ def _lower_matmul(node: Node, lowering: Any) -> list[Any]:
     if inner == 1:
         rows = [(x[0], y[0]) for x, y in pairs]
         return list(lowering.call(node, _matmul_kernel, rows, flops=flops))
-    if len(pairs) >= FOLDING_BLOCKS:
+    if len(pairs) >= layouts.FOLDING_BLOCKS:
         return list(lowering.call(node, _matmul_folded, pairs, flops=flops))
     flat = [(x, y) for xs, ys in pairs for x, y in zip(xs, ys, strict=True)]
     partial = lowering.call(
@@ -168,17 +167,16 @@ def _product(a: Node, b: Node) -> Node:
     dtype = np.matmul(np.empty((0, 0), a.dtype), np.empty((0, 0), b.dtype)).dtype
     loop = broadcast_shapes([a.shape[:-2], b.shape[:-2]], "matmul")
     cut = grids.unify(loop, [(node.shape[:-2], node.chunks[:-2], node.nbytes) for node in (a, b)])
-    lengths_a, lengths_b = a.chunks[-1], b.chunks[-2]
-    blocks = grids.block_count(cut) * len(a.chunks[-2]) * len(b.chunks[-1])
-    if blocks < CUTTING_BLOCKS or not a.shape[-1]:
-        lengths_a = lengths_b = lengths_a if a.nbytes >= b.nbytes else lengths_b
     if dtype.kind not in "fciub":
         raise TypeError(f"matmul: only numbers can be multiplied, not {dtype}")
+    if a.ndim == b.ndim == 2 and a.size and b.size:
+        limit = grids.rules().elements(dtype)
+        layout = layouts.chosen(a.chunks, b.chunks, dtype.itemsize, limit, _PRIOR)
+    else:
+        blocks = grids.block_count(cut) * len(a.chunks[-2]) * len(b.chunks[-1])
+        layout = layouts.own(a.chunks, b.chunks, a.nbytes, b.nbytes, blocks)
     aligned = []
-    for node, core in (
-        (a, (a.chunks[-2], lengths_a)),
-        (b, (lengths_b, b.chunks[-1])),
-    ):
+    for node, core in ((a, layout.left), (b, layout.right)):
         skip = len(loop) - (node.ndim - 2)
         head = tuple(
             [
@@ -188,7 +186,7 @@ def _product(a: Node, b: Node) -> Node:
         )
         aligned.append(rechunk(node, (*head, *core)))
     shape = (*loop, a.shape[-2], b.shape[-1])
-    chunks = (*cut, a.chunks[-2], b.chunks[-1])
+    chunks = (*cut, layout.left[0], layout.right[1])
     return make(MATMUL, tuple(aligned), (), shape, dtype, chunks)
 
 
