@@ -35,18 +35,7 @@ from agentic_ray.array.creation import (
     zeros,
     zeros_like,
 )
-from agentic_ray.array.distribution import (
-    average,
-    bincount,
-    cov,
-    histogram,
-    median,
-    nanmedian,
-    nanpercentile,
-    nanquantile,
-    percentile,
-    quantile,
-)
+from agentic_ray.array.distribution import average, bincount, cov, histogram
 from agentic_ray.array.dtypes import (
     astype,
     bool,
@@ -232,6 +221,14 @@ from agentic_ray.array.nanfunctions import (
     nanstd,
     nansum,
     nanvar,
+)
+from agentic_ray.array.quantiles import (
+    median,
+    nanmedian,
+    nanpercentile,
+    nanquantile,
+    percentile,
+    quantile,
 )
 from agentic_ray.array.searching import (
     argmax,

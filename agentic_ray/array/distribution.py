@@ -1,4 +1,4 @@
-"""How values are distributed: quantiles, histograms, counts per bin."""
+"""How values are distributed: histograms, counts per bin, averages and covariances."""
 
 from __future__ import annotations
 
@@ -8,101 +8,11 @@ import numpy as np
 
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core import evaluate
-from agentic_ray.array.core.build import (
-    axes_of,
-    gufunc,
-    gufunc_op,
-    leaf,
-    reduction,
-    strict_operand,
-)
-from agentic_ray.array.core.node import DType, Held, Node, Op
-from agentic_ray.array.core.views import expanded, permuted, reshaped, squeezed
+from agentic_ray.array.core.build import axes_of, leaf, reduction, strict_operand
+from agentic_ray.array.core.node import Held, Node, Op
+from agentic_ray.array.core.views import expanded, reshaped
 from agentic_ray.array.dtypes import cast
 from agentic_ray.array.statistics import Axis, add_partials, max, mean, min, reduce_op, unchanged
-
-# --- quantiles ---------------------------------------------------------------------------
-
-
-def _quantile_kernel(xp: Any, x: Any, q: Any, method: str, skip_nan: bool, dtype: DType) -> Any:
-    function = xp.nanquantile if skip_nan else xp.quantile
-    found = xp.asarray(function(x, q, axis=-1, method=method))
-    return xp.moveaxis(found, 0, -1).astype(dtype, copy=False)
-
-
-_QUANTILE = gufunc_op("quantile", _quantile_kernel, 32)
-
-
-def _quantiles(x: Any, q: Any, axis: Axis, method: str, keepdims: bool, skip_nan: bool) -> Array:
-    node = strict_operand(x)
-    if node.dtype.kind == "c":
-        raise TypeError("a must be an array of real numbers")
-    wanted = np.asarray(q, dtype=np.float64)
-    if wanted.ndim > 1:
-        raise ValueError("quantile: q must be a number or one-dimensional")
-    if wanted.size and not (wanted.min() >= 0 and wanted.max() <= 1):
-        raise ValueError("Quantiles must be in the range [0, 1]")
-    axes = axes_of(axis, node.ndim)
-    rest = tuple([a for a in range(node.ndim) if a not in axes])
-    loop = tuple([node.shape[a] for a in rest])
-    flat = reshaped(permuted(node, (*rest, *axes)), (*loop, node.size // _size(loop)))
-    levels = np.atleast_1d(wanted)
-    dtype = np.asarray(np.quantile(np.ones(1, node.dtype), q)).dtype
-    made = gufunc(
-        _QUANTILE, [flat, leaf(levels)], (1, 1), levels.shape, dtype, (method, skip_nan, dtype)
-    )
-    result = permuted(made, (made.ndim - 1, *range(made.ndim - 1)))
-    if not wanted.ndim:
-        result = squeezed(result, (0,))
-    if keepdims:
-        result = expanded(result, tuple([a + wanted.ndim for a in axes]))
-    return Array(result)
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = int(np.prod(shape, dtype=np.int64))
-    if size == 0:
-        raise ValueError("quantiles of an array without elements")
-    return size
-
-
-def quantile(
-    x: Array, q: Any, /, axis: Axis = None, *, method: str = "linear", keepdims: bool = False
-) -> Array:
-    """The values below which the fractions ``q`` of the elements lie, as in NumPy."""
-    return _quantiles(x, q, axis, method, keepdims, False)
-
-
-def percentile(
-    x: Array, q: Any, /, axis: Axis = None, *, method: str = "linear", keepdims: bool = False
-) -> Array:
-    """The values below which ``q`` per cent of the elements lie, as in NumPy."""
-    return _quantiles(x, np.asarray(q) / 100, axis, method, keepdims, False)
-
-
-def nanquantile(
-    x: Array, q: Any, /, axis: Axis = None, *, method: str = "linear", keepdims: bool = False
-) -> Array:
-    """`quantile` of what is not NaN."""
-    return _quantiles(x, q, axis, method, keepdims, True)
-
-
-def nanpercentile(
-    x: Array, q: Any, /, axis: Axis = None, *, method: str = "linear", keepdims: bool = False
-) -> Array:
-    """`percentile` of what is not NaN."""
-    return _quantiles(x, np.asarray(q) / 100, axis, method, keepdims, True)
-
-
-def median(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
-    """The middle value over ``axis``."""
-    return quantile(x, 0.5, axis, keepdims=keepdims)
-
-
-def nanmedian(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
-    """The middle value over ``axis`` of what is not NaN."""
-    return nanquantile(x, 0.5, axis, keepdims=keepdims)
-
 
 # --- counts ------------------------------------------------------------------------------
 

@@ -3,7 +3,8 @@
 Chunks are sorted; regular samples of them say between which values each chunk boundary of the
 result lies; the few elements in between say where exactly; then each chunk of the result is
 merged from its part of every sorted run. Nothing larger than a chunk is in one place but the
-samples. What users call is in ``sorting``.
+samples. Where only the elements of some ranks are wanted nothing is merged. What users call is
+in ``sorting`` and ``quantiles``.
 
 References
 ----------
@@ -14,6 +15,8 @@ P. J. Varman et al., "Merging multiple lists on hierarchical-memory multiprocess
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -174,6 +177,24 @@ def _sort_whole(xp: Any, x: Any, positions: bool) -> Any:
     return _order(xp, x, 0) if positions else _ascending(xp, x)
 
 
+_SMALL = {"read_bytes": 0, "written_bytes": 0}
+
+
+def _at_ranks(
+    node: Node, lowering: Any, runs: Sequence[Any], lengths: Sequence[int], ranks: Sequence[int]
+) -> Any:
+    """The elements of some ranks (counted from 1) of sorted runs: one array."""
+    count = max(SAMPLES, SAMPLES_PER_RUN * len(runs))
+    taken = [(run, count) for run in runs]
+    samples = lowering.call(node, _samples, taken, label=".sample", **_SMALL)
+    around = [(samples, lengths, ranks, count)]
+    brackets = lowering.call(node, _brackets, around, label=".brackets", **_SMALL)[0]
+    inside = [(run, brackets) for run in runs]
+    windows = lowering.call(node, _windows, inside, label=".window", **_SMALL)
+    found = [(windows, brackets, ranks)]
+    return lowering.call(node, _boundaries, found, label=".boundaries", **_SMALL)[0]
+
+
 def _lower_sample_sort(node: Node, lowering: Any) -> list[Any]:
     (source,) = node.inputs
     (positions,) = node.params
@@ -181,8 +202,6 @@ def _lower_sample_sort(node: Node, lowering: Any) -> list[Any]:
     starts = grids.offsets(lengths)
     blocks = lowering.blocks(source)
     ranks = grids.offsets(node.chunks[0])[1:-1]
-    count = max(SAMPLES, SAMPLES_PER_RUN * len(lengths))
-    small = {"read_bytes": 0, "written_bytes": 0}
     orders: list[Any] = []
     if positions:
         located = list(zip(blocks, starts[:-1], strict=True))
@@ -192,21 +211,10 @@ def _lower_sample_sort(node: Node, lowering: Any) -> list[Any]:
     else:
         runs = lowering.call(node, _ascending, [(x,) for x in blocks], label=".run")
 
-    def each(kernel: Any, label: str, *args: Any) -> list[Any]:
-        found: list[Any] = lowering.call(
-            node, kernel, [(run, *args) for run in runs], label=label, **small
-        )
-        return found
-
-    def one(kernel: Any, label: str, *args: Any) -> Any:
-        return lowering.call(node, kernel, [args], label=label, **small)[0]
-
-    samples = each(_samples, ".sample", count)
-    brackets = one(_brackets, ".brackets", samples, lengths, ranks, count)
-    windows = each(_windows, ".window", brackets)
-    boundaries = one(_boundaries, ".boundaries", windows, brackets, ranks)
-    counts = each(_counts, ".count", boundaries)
-    cuts = one(_cuts, ".cuts", counts, lengths, ranks)
+    boundaries = _at_ranks(node, lowering, runs, lengths, ranks)
+    compared = [(run, boundaries) for run in runs]
+    counts = lowering.call(node, _counts, compared, label=".count", **_SMALL)
+    cuts = lowering.call(node, _cuts, [(counts, lengths, ranks)], label=".cuts", **_SMALL)[0]
     wanted = range(len(node.chunks[0]))
     if len(runs) <= DIRECT_RUNS:
         if positions:
@@ -236,3 +244,30 @@ _SAMPLE_SORT = Op("sample_sort", "tasks", _sort_whole, _lower_sample_sort, weigh
 def sorted_chunks(node: Node, dtype: DType, *, positions: bool) -> Node:
     """A vector of several non-empty chunks sorted upwards; or the positions that sort it."""
     return make(_SAMPLE_SORT, (node,), (positions,), node.shape, dtype, node.chunks)
+
+
+def _flat_run(xp: Any, x: Any) -> Any:
+    return _ascending(xp, xp.reshape(x, -1))
+
+
+def _select_whole(xp: Any, x: Any, ranks: Sequence[int]) -> Any:
+    return _flat_run(xp, x)[xp.asarray(ranks) - 1]
+
+
+def _lower_selection(node: Node, lowering: Any) -> list[Any]:
+    (source,) = node.inputs
+    (ranks,) = node.params
+    sizes = [math.prod(block) for block in itertools.product(*source.chunks)]
+    blocks = zip(lowering.blocks(source), sizes, strict=True)
+    rows = [(block,) for block, size in blocks if size]
+    runs = lowering.call(node, _flat_run, rows, label=".run", written_bytes=source.nbytes)
+    return [_at_ranks(node, lowering, runs, [size for size in sizes if size], ranks)]
+
+
+_SELECT = Op("select_ranks", "tasks", _select_whole, _lower_selection, weight=32)
+
+
+def selected(node: Node, ranks: tuple[int, ...]) -> Node:
+    """The elements of some ranks, counted from 1, among all those of ``node``, NaN last."""
+    shape = (len(ranks),)
+    return make(_SELECT, (node,), (ranks,), shape, node.dtype, grids.single(shape))

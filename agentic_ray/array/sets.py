@@ -7,18 +7,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agentic_ray.array.array_object import Array
+from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core import evaluate
 from agentic_ray.array.core.build import (
     axes_of,
     blockwise_op,
-    gufunc,
-    gufunc_op,
     leaf,
     operand,
     reduction,
     strict_operand,
 )
-from agentic_ray.array.core.node import Node, make
+from agentic_ray.array.core.node import DType, Node, Op, make
+from agentic_ray.array.core.program import codelet
 from agentic_ray.array.core.views import rechunk, reshaped
 from agentic_ray.array.creation import ARANGE, asarray, ones, positions, zeros
 from agentic_ray.array.elementwise import logical_not
@@ -27,6 +27,7 @@ from agentic_ray.array.manipulation import concat
 from agentic_ray.array.samplesort import sorted_chunks
 from agentic_ray.array.searching import searchsorted
 from agentic_ray.array.statistics import diff, reduce_op
+from agentic_ray.graph import CostHint, Ref, Tag, tree_reduce
 
 
 class UniqueAllResult(NamedTuple):
@@ -155,25 +156,70 @@ def unique_values(x: Array, /) -> Array:
     return _unique(strict_operand(x))[0]
 
 
+# --- membership --------------------------------------------------------------------------
+
+
 def isin(x1: Any, x2: Any, /, *, invert: bool = False) -> Array:
-    """Whether each element of ``x1`` is one of ``x2``."""
+    """Whether each element of ``x1`` is one of ``x2``; NaN is in nothing."""
     node, test = operand(x1), operand(x2)
-    if node.op.kind == "literal":
-        node = leaf(np.asarray(node.params[2], dtype=test.dtype))
-    if test.op.kind == "literal":
-        test = leaf(np.asarray(test.params[2]))
+    node, test = _array_of(node, test.dtype), _array_of(test, node.dtype)
     found = Array(_isin(node, reshaped(test, (test.size,))))
     return logical_not(found) if invert else found
+
+
+def _array_of(node: Node, other: DType) -> Node:
+    """A Python scalar as an array: a float beside an array of floats takes their type, all else
+    keeps its value (2.5 is in no array of integers)."""
+    if node.op.kind != "literal":
+        return node
+    value = node.params[2]
+    dtype = np.result_type(other, value) if isinstance(value, float | complex) else None
+    return leaf(np.asarray(value, dtype))
 
 
 def _isin(node: Node, test: Node) -> Node:
     if test.size == 0:
         return zeros(node.shape, dtype=np.bool_, chunks=node.chunks)._node
-    return gufunc(_ISIN, [node, test], (0, 1), (), np.dtype(np.bool_))
+    # Each pair of chunks sorts both: fewer, full chunks are less work.
+    size = max(*test.chunks[0], grids.rules().elements(test.dtype))
+    test = rechunk(test, (grids.regular(test.size, size),))
+    return make(_ISIN, (node, test), (), node.shape, np.dtype(np.bool_), node.chunks)
 
 
 def _isin_kernel(xp: Any, x: Any, test: Any) -> Any:
     return xp.isin(x, test)
 
 
-_ISIN = gufunc_op("isin", _isin_kernel, weight=16)
+def _either(left: Any, right: Any, *, xp: Any) -> Any:
+    return left | right
+
+
+def _lower_isin(node: Node, lowering: Any) -> list[Any]:
+    """Each block is looked for in each chunk of the other operand, one at a time.
+
+    (Searching a sorted table needs a random access for each element and level, which takes
+    longer than sorting both.)
+    """
+    x, test = node.inputs
+    blocks, pieces = lowering.blocks(x), lowering.blocks(test)
+    start = len(lowering.tasks)
+    found = lowering.call(
+        node, _isin_kernel, [(block, piece) for block in blocks for piece in pieces],
+        read_bytes=x.nbytes * len(pieces) + test.nbytes * len(blocks),
+        written_bytes=node.nbytes * len(pieces),
+    )  # fmt: skip
+    pairs = lowering.tasks[start:]
+    del lowering.tasks[start:]
+    either = codelet("isin.either", _either)
+    tag: Tag = "gpu" if node.device == "gpu" else "any"
+    result: list[Any] = []
+    # What is found for one block is combined before the next is looked for, to hold less.
+    for i in range(0, len(found), len(pieces)):
+        keys = [ref.key for ref in found[i : i + len(pieces)]]
+        tasks, root = tree_reduce(keys, either, tag=tag, cost=CostHint(items=0))
+        lowering.tasks += [*pairs[i : i + len(pieces)], *tasks]
+        result.append(Ref(root))
+    return result
+
+
+_ISIN = Op("isin", "tasks", _isin_kernel, _lower_isin, weight=16)

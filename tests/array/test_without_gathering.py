@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import EVERYTHING, arrays, same
 
 import agentic_ray as ar
 import agentic_ray.array as xp
@@ -67,10 +70,55 @@ def test_unique_by_tables_and_by_sorting(dtype: str, distinct: int) -> None:
     np.testing.assert_array_equal(np.asarray(values)[np.asarray(inverse)], array.reshape(40, 50))
 
 
+@settings(max_examples=100)
+@given(arrays(EVERYTHING, small=True), arrays(EVERYTHING, small=True), st.booleans())
+def test_isin_as_in_numpy(one: Any, other: Any, invert: bool) -> None:
+    (x, a), (y, b) = (_with_nan(*pair) for pair in (one, other))
+    with xp.config(chunk_elements=2):
+        same(xp.isin(x, y, invert=invert), np.isin(a, b, invert=invert))
+    for scalar in (2, 2.5, True, 300, -1, 1j, float("nan")):
+        same(xp.isin(x, scalar, invert=invert), np.isin(a, scalar, invert=invert))
+        same(xp.isin(scalar, y, invert=invert), np.isin(scalar, b, invert=invert))
+
+
+def _with_nan(x: xp.Array, a: Any) -> tuple[xp.Array, Any]:
+    """Threes become NaN."""
+    if a.dtype.kind not in "fc":
+        return x, a
+    nan = a.dtype.type(np.nan)
+    return xp.where(x == 3, xp.asarray(nan), x), np.where(a == 3, nan, a)
+
+
+def test_a_float_is_looked_for_in_the_type_of_an_array_of_floats() -> None:
+    x = xp.asarray(np.asarray([0.1, 0.2], np.float32))
+    same(xp.isin(0.1, x), True)
+    same(xp.isin(x, 0.1), [True, False])
+
+
+def test_isin_sees_one_chunk_of_each_at_a_time() -> None:
+    rng = np.random.default_rng(4)
+    a, b = rng.integers(0, 3000, (60, 40)), rng.integers(0, 3000, 900)
+    x, y = xp.asarray(a, chunks=(17, 40)), xp.asarray(b, chunks=50)
+    with xp.config(chunk_elements=50):
+        found = xp.isin(x, y)
+    assert found.chunks == x.chunks
+    tasks, _ = evaluate.plan([found._node])
+    pairs = [task for task in tasks if task.codelet.name == "array.isin"]
+    assert len(pairs) == 4 * 18
+    for task in pairs:
+        assert sum(block.nbytes for block in task.args) <= 17 * 40 * 8 + 50 * 8
+    # Others read what pairs found, a boolean for each element.
+    assert max(len(task.dependencies) for task in tasks) <= 16
+    np.testing.assert_array_equal(np.asarray(found), np.isin(a, b))
+
+
 def test_through_the_cluster(ray_session: ar.Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "LOCAL_BYTES", -1)
     array = np.random.default_rng(3).integers(0, 5000, 20_000)
     found, counts = xp.unique_counts(xp.asarray(array, chunks=6_000))
     wanted = np.unique_counts(array)
+    with xp.config(chunk_elements=500):
+        inside = xp.isin(xp.asarray(array, chunks=6_000), xp.asarray(array[::9]))
+    np.testing.assert_array_equal(np.asarray(inside), np.isin(array, array[::9]))
     np.testing.assert_array_equal(np.asarray(found), wanted.values)
     np.testing.assert_array_equal(np.asarray(counts), wanted.counts)

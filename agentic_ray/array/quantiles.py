@@ -1,0 +1,281 @@
+"""Quantiles: the elements at given places of the sorted array, and what lies between them.
+
+Of all elements of an array of several chunks only those needed are selected, see ``samplesort``;
+along some axes of an array a lane is in one chunk and NumPy does the rest. The bits are those of
+`numpy.quantile` either way.
+
+References
+----------
+R. J. Hyndman and Y. Fan, "Sample quantiles in statistical packages", The American Statistician
+50(4), 1996.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from agentic_ray.array.array_object import Array
+from agentic_ray.array.core.build import axes_of, blockwise_op, gufunc, gufunc_op, strict_operand
+from agentic_ray.array.core.chunks import single
+from agentic_ray.array.core.node import DType, Held, NDArray, Node, make
+from agentic_ray.array.core.views import expanded, permuted, rechunk, reshaped
+from agentic_ray.array.elementwise import isnan, logical_not
+from agentic_ray.array.indexing import checked_positions, gather
+from agentic_ray.array.samplesort import selected
+from agentic_ray.array.sorting import sort
+from agentic_ray.array.statistics import Axis, count_nonzero
+
+MOST_SELECTED = 64
+"""So many elements are selected from sorted chunks; with more the windows around them would be
+many, and all is sorted."""
+
+# --- the methods -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """Where a quantile lies among ``n`` sorted elements.
+
+    Parameters
+    ----------
+    index : callable
+        ``index(n, q)``: places counted from 0. They are whole numbers if there is no ``gamma``.
+    gamma : callable or None
+        ``gamma(part, index)``: how far from the element before it to the one after it, given
+        how far ``index`` is.
+    """
+
+    index: Callable[[int, NDArray], NDArray]
+    gamma: Callable[[NDArray, NDArray], NDArray] | None
+
+
+def _continuous(alpha: float, beta: float) -> Method:
+    """Methods 4 to 9 of Hyndman and Fan, which differ in two plotting positions."""
+
+    def index(n: int, q: NDArray) -> NDArray:
+        return n * q + (alpha + q * (1 - alpha - beta)) - 1
+
+    return Method(index, lambda part, index: part)
+
+
+def _rounded(function: Callable[[NDArray], NDArray]) -> Method:
+    """The element at the place of the linear method, rounded by ``function``."""
+    return Method(lambda n, q: function((n - 1) * q).astype(np.intp), None)
+
+
+def _observed(shift: float, stays: Callable[[NDArray, NDArray], NDArray]) -> Method:
+    """Methods 1 and 3: an element before or after n q, the one before where ``stays``."""
+
+    def index(n: int, q: NDArray) -> NDArray:
+        at = np.asarray(n * q - 1 - shift)
+        before = np.floor(at)
+        found = np.where(stays(at - before, before), before, before + 1)
+        return np.maximum(found.astype(np.intp), 0)
+
+    return Method(index, None)
+
+
+METHODS = {
+    "inverted_cdf": _observed(0, lambda part, before: part == 0),
+    "averaged_inverted_cdf": Method(
+        lambda n, q: n * q - 1, lambda part, index: np.where(part == 0, 0.5, 1.0)
+    ),
+    "closest_observation": _observed(0.5, lambda part, before: (part == 0) & (before % 2 == 1)),
+    "interpolated_inverted_cdf": _continuous(0, 1),
+    "hazen": _continuous(0.5, 0.5),
+    "weibull": _continuous(0, 0),
+    # As _continuous(1, 1), but rounded less often.
+    "linear": Method(lambda n, q: (n - 1) * q, lambda part, index: part),
+    "median_unbiased": _continuous(1 / 3.0, 1 / 3.0),
+    "normal_unbiased": _continuous(3 / 8.0, 3 / 8.0),
+    "lower": _rounded(np.floor),
+    "higher": _rounded(np.ceil),
+    "midpoint": Method(
+        lambda n, q: 0.5 * (np.floor((n - 1) * q) + np.ceil((n - 1) * q)),
+        lambda part, index: np.where(index % 1 == 0, 0.0, 0.5),
+    ),
+    "nearest": _rounded(np.around),
+}
+"""NumPy's methods. Formulas are written so that they round as NumPy's do, in the dtype of q."""
+
+
+def _places(n: int, q: NDArray, method: str) -> tuple[NDArray, NDArray, NDArray | None]:
+    """Positions of the elements before and after each quantile and how far it is in between;
+    without a distance it is the element before."""
+    rule = METHODS[method]
+    index = np.asarray(rule.index(n, q))
+    if rule.gamma is None or (method == "linear" and index.dtype.kind in "iu"):
+        at = checked_positions(index, n, 0)
+        return at, at, None
+    inside = index < n - 1  # elsewhere the last element stands on both sides
+    floor = np.floor(index)
+    before = np.where(inside, np.where(index < 0, 0, floor), -1).astype(np.intp)
+    after = np.where(inside, np.where(index < 0, 0, floor + 1), -1).astype(np.intp)
+    gamma = np.asarray(rule.gamma(np.asarray(index - before), index), dtype=index.dtype)
+    return checked_positions(before, n, 0), checked_positions(after, n, 0), gamma
+
+
+# --- all elements of several chunks ------------------------------------------------------
+
+
+def _between_kernel(xp: Any, chosen: Any, before: Held, after: Held, gamma: Held | None,
+                    weak: bool) -> Any:  # fmt: skip
+    """Quantiles from the elements chosen; NaN, which sorts last, makes all of them NaN."""
+    result = left = chosen[xp.asarray(before.value)]
+    if gamma is not None:
+        right = chosen[xp.asarray(after.value)]
+        t = float(gamma.value) if weak else xp.asarray(gamma.value)
+        step = right - left
+        # From the nearer side, as NumPy does: exact at both ends.
+        result = xp.where(t >= 0.5, right - step * (1 - t), left + step * t)
+    if chosen.dtype.kind == "f":
+        result = xp.where(xp.isnan(chosen[-1]), chosen[-1], result)
+    return result
+
+
+_BETWEEN = blockwise_op("quantile_between", _between_kernel)
+
+
+def _of_all(node: Node, q: NDArray, weak: bool, method: str, skip_nan: bool, dtype: DType) -> Node:
+    """Quantiles of all elements, in the shape of ``q``."""
+    n = node.size
+    if skip_nan and node.dtype.kind == "f":
+        # NaN sorts last, so that what is left of the order is that of the others.
+        n = int(count_nonzero(logical_not(isnan(Array(node))))) or n
+    before, after, gamma = _places(n, q, method)
+    last = np.asarray([n - 1])
+    wanted, at = np.unique(
+        np.concatenate([before.ravel(), after.ravel(), last]), return_inverse=True
+    )
+    if wanted.size <= MOST_SELECTED:
+        chosen = selected(node, tuple((wanted + 1).tolist()))
+    else:
+        ordered = sort(Array(reshaped(node, (node.size,))))
+        chosen = gather(ordered._node, (0,), (wanted,))
+        chosen = rechunk(chosen, single(chosen.shape))
+    sides = [Held(at[i * q.size : (i + 1) * q.size].reshape(q.shape)) for i in (0, 1)]
+    part = None if gamma is None else Held(gamma)
+    return make(_BETWEEN, (chosen,), (*sides, part, weak), q.shape, dtype, single(q.shape))
+
+
+# --- along some axes ---------------------------------------------------------------------
+
+
+def _lane_function(xp: Any, skip_nan: bool) -> Any:
+    return xp.nanquantile if skip_nan else xp.quantile
+
+
+def _lane_kernel(
+    xp: Any, x: Any, q: Held, weak: bool, method: str, skip_nan: bool, dtype: DType
+) -> Any:
+    levels = q.value.item() if weak else xp.asarray(q.value)
+    found = xp.asarray(_lane_function(xp, skip_nan)(x, levels, axis=-1, method=method))
+    return (xp.moveaxis(found, 0, -1) if q.value.ndim else found).astype(dtype, copy=False)
+
+
+_LANES = gufunc_op("quantile", _lane_kernel, 32)
+
+
+# --- what users call ---------------------------------------------------------------------
+
+
+def _quantiles(
+    x: Any, q: NDArray, weak: bool, axis: Axis, method: str, keepdims: bool, skip_nan: bool
+) -> Array:
+    """``weak``: q is a Python number, whose type gives way to that of ``x``."""
+    node = strict_operand(x)
+    if node.dtype.kind == "c":
+        raise TypeError("a must be an array of real numbers")
+    if method not in METHODS:
+        raise ValueError(f"{method!r} is not a valid method. Use one of: {', '.join(METHODS)}")
+    if q.ndim > 1:
+        raise ValueError("quantile: q must be a number or one-dimensional")
+    if q.size and not (q.min() >= 0 and q.max() <= 1):
+        raise ValueError("Quantiles must be in the range [0, 1], percentiles in [0, 100]")
+    if not node.size:
+        raise ValueError("quantiles of an array without elements")
+    axes = axes_of(axis, node.ndim)
+    rest = tuple([a for a in range(node.ndim) if a not in axes])
+    loop = tuple([node.shape[a] for a in rest])
+    levels = q.item() if weak else q
+    like: Any = _lane_function(np, skip_nan)(np.ones(1, node.dtype), levels, method=method)
+    dtype = np.asarray(like).dtype
+    if node.blocks > 1 and set(loop) <= {1}:
+        made = _of_all(node, q, weak, method, skip_nan, dtype)
+        result = reshaped(made, (*q.shape, *loop))
+    else:
+        lane = node.size // int(np.prod(loop, dtype=np.int64))
+        flat = reshaped(permuted(node, (*rest, *axes)), (*loop, lane))
+        params = (Held(q), weak, method, skip_nan, dtype)
+        made = gufunc(_LANES, [flat], (1,), q.shape, dtype, params)
+        order = range(made.ndim)
+        result = permuted(made, (*order[len(loop) :], *order[: len(loop)]))
+    if keepdims:
+        result = expanded(result, tuple([a + q.ndim for a in axes]))
+    return Array(result)
+
+
+def _fractions(percentages: Any) -> NDArray:
+    return np.asarray(np.true_divide(np.asarray(percentages), 100))
+
+
+def _is_weak(q: Any) -> bool:
+    return type(q) in (int, float)
+
+
+def quantile(
+    x: Array, q: Any, /, axis: Axis = None, *, method: str = "linear", keepdims: bool = False
+) -> Array:
+    """The values below which the fractions ``q`` of the elements lie, as in NumPy.
+
+    Parameters
+    ----------
+    q : number or one-dimensional
+        Between 0 and 1.
+    method : str
+        One of NumPy's thirteen, see `METHODS`.
+
+    Raises
+    ------
+    ValueError
+        A fraction lies outside of 0 to 1, there is no such method, or ``x`` has no elements.
+    TypeError
+        ``x`` is complex.
+    """
+    return _quantiles(x, np.asarray(q), _is_weak(q), axis, method, keepdims, False)
+
+
+def percentile(
+    x: Array, q: Any, /, axis: Axis = None, *, method: str = "linear", keepdims: bool = False
+) -> Array:
+    """The values below which ``q`` per cent of the elements lie, as in NumPy; see `quantile`."""
+    return _quantiles(x, _fractions(q), _is_weak(q), axis, method, keepdims, False)
+
+
+def nanquantile(
+    x: Array, q: Any, /, axis: Axis = None, *, method: str = "linear", keepdims: bool = False
+) -> Array:
+    """`quantile` of what is not NaN; how much that is is computed at the call if all elements
+    of several chunks are reduced."""
+    return _quantiles(x, np.asarray(q), _is_weak(q), axis, method, keepdims, True)
+
+
+def nanpercentile(
+    x: Array, q: Any, /, axis: Axis = None, *, method: str = "linear", keepdims: bool = False
+) -> Array:
+    """`percentile` of what is not NaN; see `nanquantile`."""
+    return _quantiles(x, _fractions(q), _is_weak(q), axis, method, keepdims, True)
+
+
+def median(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
+    """The middle value over ``axis``: ``quantile(x, 0.5)``."""
+    return quantile(x, 0.5, axis, keepdims=keepdims)
+
+
+def nanmedian(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
+    """The middle value over ``axis`` of what is not NaN: ``nanquantile(x, 0.5)``."""
+    return nanquantile(x, 0.5, axis, keepdims=keepdims)
