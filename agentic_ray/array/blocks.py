@@ -39,6 +39,10 @@ class UserKernel:
             options["xp"] = xp
         return self.function(*blocks, **options)
 
+    def named(self, operation: str) -> str:
+        """The name under which what it takes is learnt."""
+        return f"{operation}.{getattr(self.function, '__qualname__', 'function')}"
+
 
 def _function(function: Callable[..., Any]) -> Callable[..., Any]:
     if isinstance(function, Kernel):
@@ -108,7 +112,8 @@ def map_blocks(
         raise InvalidArgumentError(
             f"{grids.block_count(grid)} blocks go in, {grids.block_count(out)} are to come out"
         )
-    op = Op("map_blocks", "tasks", _whole_blocks(kernel), _lower_map_blocks)
+    name = kernel.named("map_blocks")
+    op = Op(name, "tasks", _whole_blocks(kernel), _lower_map_blocks, of_user=True)
     return Array(make(op, aligned, (kernel,), grids.shape_of(out), wanted, out))
 
 
@@ -136,7 +141,8 @@ def _lower_map_blocks(node: Node, lowering: Any) -> list[Any]:
                 shape[len(wanted) - len(counts) + axis] = counts[axis]
                 index += (np.arange(counts[axis]) * step).reshape(shape)
         columns.append([values[i] for i in index.ravel().tolist()])
-    return list(lowering.call(node, kernel, zip(*columns, strict=True)))
+    rows = zip(*columns, strict=True)
+    return list(lowering.call(node, kernel, rows, flops=lowering.work(node)))
 
 
 def map_overlap(
@@ -180,7 +186,8 @@ def map_overlap(
     kernel = UserKernel(_function(function), tuple(sorted(options.items())))
     wanted = np.dtype(dtype) if dtype is not None else _probed(kernel, [node], [node.ndim])
     params = (kernel, tuple(depths))
-    return Array(make(_OVERLAP, (wide,), params, node.shape, wanted, node.chunks))
+    op = Op(kernel.named("map_overlap"), "tasks", _trimmed, _lower_overlap, of_user=True)
+    return Array(make(op, (wide,), params, node.shape, wanted, node.chunks))
 
 
 def _trimmed(xp: Any, block: Any, kernel: UserKernel, depths: tuple[int, ...]) -> Any:
@@ -200,10 +207,8 @@ def _lower_overlap(node: Node, lowering: Any) -> list[Any]:
         part = sliced(wide, index)
         (value,) = lowering.blocks(rechunk(part, grids.single(part.shape)))
         rows.append((value,))
-    return list(lowering.call(node, _trimmed, rows, params=(kernel, depths)))
-
-
-_OVERLAP = Op("map_overlap", "tasks", _trimmed, _lower_overlap)
+    work = lowering.work(node)
+    return list(lowering.call(node, _trimmed, rows, params=(kernel, depths), flops=work))
 
 
 def apply_gufunc(
@@ -257,7 +262,7 @@ def apply_gufunc(
     else:
         dtypes = [np.dtype(output_dtypes)] * len(outputs)
     cores = [tuple([sizes[name] for name in core]) for core in outputs]
-    op = gufunc_op("apply_gufunc", kernel)
+    op = gufunc_op(kernel.named("apply_gufunc"), kernel, of_user=True)
     made = gufunc(op, nodes, [len(core) for core in inputs], cores[0], dtypes[0])
     if len(outputs) == 1:
         return Array(made)

@@ -84,7 +84,7 @@ def _random_kernel(
     return xp.asarray(out.reshape(lengths))
 
 
-RANDOM = Op("random", "create", _random_kernel, weight=8)
+RANDOM = Op("random", "create", _random_kernel, weight=32)
 
 
 class Generator:

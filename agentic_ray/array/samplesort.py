@@ -205,11 +205,12 @@ def _lower_sample_sort(node: Node, lowering: Any) -> list[Any]:
     orders: list[Any] = []
     if positions:
         located = list(zip(blocks, starts[:-1], strict=True))
-        orders = lowering.call(node, _order, located, label=".order")
+        orders = lowering.call(node, _order, located, label=".order", flops=lowering.work(node))
         rows = [(x, o, at) for (x, at), o in zip(located, orders, strict=True)]
         runs = lowering.call(node, _taken, rows, label=".run")
     else:
-        runs = lowering.call(node, _ascending, [(x,) for x in blocks], label=".run")
+        one = [(x,) for x in blocks]
+        runs = lowering.call(node, _ascending, one, label=".run", flops=lowering.work(node))
 
     boundaries = _at_ranks(node, lowering, runs, lengths, ranks)
     compared = [(run, boundaries) for run in runs]
@@ -260,7 +261,9 @@ def _lower_selection(node: Node, lowering: Any) -> list[Any]:
     sizes = [math.prod(block) for block in itertools.product(*source.chunks)]
     blocks = zip(lowering.blocks(source), sizes, strict=True)
     rows = [(block,) for block, size in blocks if size]
-    runs = lowering.call(node, _flat_run, rows, label=".run", written_bytes=source.nbytes)
+    runs = lowering.call(
+        node, _flat_run, rows, label=".run", written_bytes=source.nbytes, flops=lowering.work(node)
+    )
     return [_at_ranks(node, lowering, runs, [size for size in sizes if size], ranks)]
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -68,3 +73,34 @@ def test_an_error_in_a_kernel_is_numpys_own() -> None:
     x = xp.zeros((200, 200), chunks=200)
     with pytest.raises(np.linalg.LinAlgError, match="Singular"):
         np.asarray(xp.linalg.inv(x))
+
+
+def test_blocks_of_a_users_function_are_spread_from_the_first_run_on(
+    ray_session: ar.Session,
+) -> None:
+    def where(block: np.ndarray) -> np.ndarray:
+        time.sleep(0.2)
+        return np.full(block.shape, os.getpid() + threading.get_native_id() / 2**32)
+
+    x = xp.ones((80,), chunks=10)
+    found = np.asarray(xp.map_blocks(where, x, dtype="float64"))
+    assert os.getpid() not in set(found.astype(int).tolist())
+    assert len(set(found.tolist())) >= 2  # threads, or processes
+
+
+def test_what_is_made_from_nothing_is_spread_from_the_first_run_on(
+    ray_session: ar.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = []
+    submit = ray_session.submit
+
+    def noted(*args: Any, **options: Any) -> Any:
+        runs.append(submit(*args, **options))
+        return runs[-1]
+
+    monkeypatch.setattr(ray_session, "submit", noted)
+    x = xp.random.default_rng(0).random((20_000_000,), chunks=1_000_000)
+    float(xp.tanh(xp.sin(x) ** 2).sum())  # a program that no other test has
+    (run,) = runs
+    assert len([p for p in run.placements() if p.device == "cpu" and p.tasks > 1]) >= 2
+    assert "e-" not in x.sum().explain().split(" s of one CPU")[0].rsplit("about", 1)[1]

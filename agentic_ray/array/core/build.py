@@ -295,9 +295,11 @@ def blockwise_op(name: str, kernel: Callable[..., Any], weight: float = 1.0) -> 
     return Op(name, "tasks", kernel, _lower_rows, weight)
 
 
-def gufunc_op(name: str, kernel: Callable[..., Any], weight: float = 1.0) -> Op:
+def gufunc_op(
+    name: str, kernel: Callable[..., Any], weight: float = 1.0, *, of_user: bool = False
+) -> Op:
     """An operation for `gufunc`."""
-    return Op(name, "tasks", Looped(kernel), _lower_loops, weight)
+    return Op(name, "tasks", Looped(kernel), _lower_loops, weight, of_user=of_user)
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +314,8 @@ class Looped:
 
 def _lower_rows(node: Node, lowering: Any) -> list[Any]:
     rows = zip(*[lowering.blocks(source) for source in node.inputs], strict=True)
-    return list(lowering.call(node, node.op.kernel, rows, params=node.params))
+    work = lowering.work(node)
+    return list(lowering.call(node, node.op.kernel, rows, params=node.params, flops=work))
 
 
 def _lower_loops(node: Node, lowering: Any) -> list[Any]:
@@ -330,4 +333,5 @@ def _lower_loops(node: Node, lowering: Any) -> list[Any]:
         values = lowering.blocks(source)
         columns.append([values[i] for i in index.ravel().tolist()])
     rows = zip(*columns, strict=True)
-    return list(lowering.call(node, node.op.kernel, rows, params=node.params))
+    work = lowering.work(node)
+    return list(lowering.call(node, node.op.kernel, rows, params=node.params, flops=work))

@@ -158,6 +158,8 @@ def runs_locally(roots: Sequence[Node]) -> bool:
     for node in topological(roots):
         if node.op is STORED and not all(isinstance(b, np.ndarray) for b in node.params[0].value):
             return False
+        if node.op.of_user and node.blocks > 1:
+            return False
         touched += node.nbytes
     return touched <= LOCAL_BYTES
 

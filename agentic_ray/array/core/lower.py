@@ -22,6 +22,12 @@ written to memory once: writing a new element costs about as much as 16 addition
 PROGRAM_WEIGHT = 256.0
 """Longer chains are cut, so that programs stay small."""
 
+ADDITION_FLOPS = 16.0
+"""An elementwise addition in cache takes as long as so many operations of a matrix product, in
+which flops are calibrated."""
+UNKNOWN_FLOPS = 2.5e9
+"""A block of a user's function counts as some 50 ms: it is sent by itself until it is known."""
+
 _TINY = CostHint(items=0)
 
 
@@ -118,6 +124,13 @@ class Lowering:
         code = codelet(node.op.name + label, Call(kernel, params))
         return self._tasks(node, code, table, label, read_bytes, written_bytes, flops)
 
+    def work(self, node: Node) -> float:
+        """Flops of an operation that costs its weight for each element."""
+        if node.op.of_user:
+            return UNKNOWN_FLOPS * node.blocks
+        size = max([node.size, *[source.size for source in node.inputs]])
+        return ADDITION_FLOPS * node.op.weight * size
+
     def _tasks(
         self,
         node: Node,
@@ -164,10 +177,10 @@ class Lowering:
 
     def _lower_map(self, node: Node) -> list[Any]:
         """Elementwise chains and blocks made from their position."""
-        program, columns, read = self._fuse([node], node, None)
+        program, columns, read, flops = self._fuse([node], node, None)
         code = codelet(_title(program, node.op.name), program)
         rows = list(zip(*columns, strict=True)) if columns else [()] * node.blocks
-        return self._tasks(node, code, rows, "", read, node.nbytes, node.size * node.op.weight)
+        return self._tasks(node, code, rows, "", read, node.nbytes, flops)
 
     def _lower_reduce(self, node: Node) -> list[Any]:
         axes, keepdims, *params = node.params
@@ -181,8 +194,8 @@ class Lowering:
             per_result *= grid[axis]
             count *= operand.shape[axis]
         if per_result == 1 and self._sharing[_partials(node)] <= 1:
-            code, table, read = self._reducing(node, count)
-            return self._tasks(node, code, table, "", read, node.nbytes)
+            code, table, read, flops = self._reducing(node, count)
+            return self._tasks(node, code, table, "", read, node.nbytes, flops)
         last = codelet(
             f"{node.op.name}.final",
             Call(finish, (reduction, axes, keepdims, count, *params)),
@@ -194,15 +207,16 @@ class Lowering:
 
     def _reducing(
         self, node: Node, count: int | None
-    ) -> tuple[Codelet, list[tuple[Any, ...]], int]:
+    ) -> tuple[Codelet, list[tuple[Any, ...]], int, float]:
         """What makes the partial values of a reduction, or with ``count`` its results; the
-        arguments for each block; bytes read."""
+        arguments for each block; bytes read; flops."""
         axes, keepdims, *params = node.params
         assert node.op.reduction is not None
         reducing = Reducing(node.op.reduction, (), axes, keepdims, tuple(params), count)
-        program, columns, read = self._fuse(node.inputs, node.inputs[0], reducing)
+        program, columns, read, flops = self._fuse(node.inputs, node.inputs[0], reducing)
+        flops += ADDITION_FLOPS * node.op.weight * node.inputs[0].size
         code = codelet(_title(program, node.op.name), program)
-        return code, list(zip(*columns, strict=True)), read
+        return code, list(zip(*columns, strict=True)), read, flops
 
     def _combine(self, node: Node, per_result: int) -> list[str]:
         """Keys of the combined partial values for each result, made once for all that share."""
@@ -210,8 +224,8 @@ class Lowering:
         found = self._combined.get(sharing)
         if found is not None:
             return found
-        code, table, read = self._reducing(node, None)
-        partials = self._tasks(node, code, table, ".partial", read, node.nbytes * per_result)
+        code, table, read, flops = self._reducing(node, None)
+        partials = self._tasks(node, code, table, ".partial", read, node.nbytes * per_result, flops)
         grid = numblocks(node.inputs[0].chunks)
         axes = node.params[0]
         order = np.arange(len(partials)).reshape(grid)
@@ -257,7 +271,7 @@ class Lowering:
 
     def _fuse(
         self, outputs: Sequence[Node], grid: Node, reducing: Reducing | None
-    ) -> tuple[Program, list[list[Any]], int]:
+    ) -> tuple[Program, list[list[Any]], int, float]:
         """The program that computes ``outputs`` per block of ``grid``, and its arguments.
 
         Returns
@@ -266,6 +280,8 @@ class Lowering:
         columns : list of list
             Per input of the program one argument for each block.
         read_bytes : int
+        flops : float
+            What its steps take, as flops of a matrix product.
         """
         inside: list[Node] = []
         seen: set[Node] = set()
@@ -328,7 +344,8 @@ class Lowering:
             node.nbytes for node, is_location in zip(leaves, located, strict=True)
             if not is_location
         )  # fmt: skip
-        return program, columns, read
+        flops = ADDITION_FLOPS * sum(node.op.weight * node.size for node in inside)
+        return program, columns, read, flops
 
     def _column(self, node: Node, grid: Node, located: bool) -> list[Any]:
         """For each block of ``grid`` the block of ``node`` that broadcasts to it."""

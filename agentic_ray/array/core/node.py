@@ -54,6 +54,9 @@ class Op:
         Cost of an element, relative to an addition.
     reduction : Reduction or None
         For kind ``reduce``.
+    of_user : bool
+        The kernel calls a function of the user's, which may take any time: what it takes is
+        learnt under its own name, and several blocks are not computed in the caller's process.
     """
 
     name: str
@@ -62,6 +65,7 @@ class Op:
     lower: Callable[[Node, Any], list[Any]] | None = None
     weight: float = 1.0
     reduction: Reduction | None = None
+    of_user: bool = False
 
     def __repr__(self) -> str:
         return f"<Op {self.name}>"
