@@ -400,7 +400,8 @@ def blocked_qr(node: Node, *, complete: bool = False) -> tuple[Node, Node]:
     rows, columns = x.shape
     count = rows if complete else min(rows, columns)
     factors = make(_QR, (x,), (), x.shape, x.dtype, x.chunks)
-    width = max(x.chunks[1])
+    # A complete Q may have many more columns than the few that were factored.
+    width = max(*x.chunks[1], -(-count // MOST_PANELS))
     q_chunks = ((rows,), grids.regular(count, width))
     q = make(_Q, (factors,), (), (rows, count), x.dtype, q_chunks)
     r = make(_R, (factors,), (), (count, columns), x.dtype, ((count,), x.chunks[1]))
