@@ -11,7 +11,7 @@ import pytest
 import agentic_ray as ar
 import agentic_ray.array as xp
 from agentic_ray.array.core import chunks, evaluate
-from agentic_ray.array.linalg import columns
+from agentic_ray.array.linalg import columns, spectral
 from agentic_ray.array.linalg.polar import polar_unitary, weights
 from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.graph import Task, replace_refs
@@ -117,6 +117,19 @@ def test_matrices_that_are_diagonal() -> None:
     w, v = xp.linalg.eigh(xp.eye(60, chunks=25) * 3)
     np.testing.assert_array_equal(np.asarray(w), np.full(60, 3.0))
     np.testing.assert_array_equal(np.asarray(v), np.eye(60))
+
+
+def test_shifts_that_divide_nothing_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One above all eigenvalues, and one that is an eigenvalue to the last bit."""
+    a = np.diag(np.repeat([2.0, 1.0, 5.0], 20))
+    a[:2, :2] = [[2, 1], [1, 2]]
+    kept = spectral._shifts
+    bad = [1e3, -1e3, 2.0, 1.0]
+    monkeypatch.setattr(spectral, "_shifts", lambda *args: iter([*bad, *kept(*args)]))
+    check_eigh(a, 25)
+    monkeypatch.setattr(spectral, "_shifts", lambda *args: iter(bad[:2]))
+    with pytest.raises(np.linalg.LinAlgError, match="Eigenvalues did not converge"):
+        xp.linalg.eigh(xp.asarray(a, chunks=25))
 
 
 @pytest.mark.parametrize("cut", [(16, 16), (60, 11), (20, 60), ((50, 10), (7, 53)), 59])

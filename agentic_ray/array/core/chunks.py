@@ -35,7 +35,7 @@ class ChunkRules:
         If set, the wanted number of elements instead, whatever their size.
     whole_matrix_bytes : int
         A matrix of several chunks of at most this size is brought to one task where that saves
-        operations: the spectrum of one by blocks takes several times as many.
+        operations: the spectrum of one by blocks takes many times as many.
     """
 
     chunk_bytes: int = 32 << 20
