@@ -43,6 +43,14 @@ def test_persisted_chunks_are_inputs_of_what_follows() -> None:
     np.testing.assert_array_equal(np.asarray(xp.reshape(x, (60, 1000))), values.reshape(60, 1000))
 
 
+@pytest.mark.usefixtures("_distributed")
+def test_a_small_persisted_array_is_used_like_any_other() -> None:
+    values = np.random.default_rng(1).random((1000, 60))
+    total = xp.from_numpy(values, chunks=(170, 60)).sum(axis=0).persist()
+    np.testing.assert_allclose(np.asarray(total + 1), values.sum(axis=0) + 1)
+    np.testing.assert_allclose(np.asarray(total), values.sum(axis=0))
+
+
 def test_the_bits_do_not_depend_on_where_it_runs(
     ray_session: ar.Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

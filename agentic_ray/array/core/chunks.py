@@ -34,15 +34,21 @@ class ChunkRules:
         memory, and what tasks cost (`sizing.auto_bytes`).
     chunk_elements : int or None
         If set, the wanted number of elements instead, whatever their size.
+    whole_matrix_bytes : int
+        A matrix of several chunks of at most this size is brought to one task where that saves
+        operations: the spectrum of one by blocks takes many times as many.
     """
 
     chunk_bytes: int | None = None
     chunk_elements: int | None = None
+    whole_matrix_bytes: int = 512 << 20
 
     def __post_init__(self) -> None:
         if any(wanted is not None and wanted < 1 for wanted in (self.chunk_bytes,
                self.chunk_elements)):  # fmt: skip
             raise InvalidArgumentError("a chunk has at least one byte and one element")
+        if self.whole_matrix_bytes < 0:
+            raise InvalidArgumentError("whole_matrix_bytes must not be negative")
 
     def elements(self, dtype: np.dtype[Any], size: int = 0) -> int:
         """Wanted number of elements in a chunk of an array of ``size`` of ``dtype``."""
@@ -61,10 +67,10 @@ _rules: contextvars.ContextVar[ChunkRules | None] = contextvars.ContextVar(
 
 
 def _from_environment() -> ChunkRules:
-    """Defaults with ``AGENTIC_RAY_ARRAY_CHUNK_BYTES`` and ``…_ELEMENTS`` applied."""
+    """Defaults with ``AGENTIC_RAY_ARRAY_CHUNK_BYTES`` and its like applied."""
     found = {
         name: int(text)
-        for name in ("chunk_bytes", "chunk_elements")
+        for name in ("chunk_bytes", "chunk_elements", "whole_matrix_bytes")
         if (text := os.environ.get(f"AGENTIC_RAY_ARRAY_{name.upper()}", ""))
     }
     return ChunkRules(**found)
@@ -80,13 +86,16 @@ def rules() -> ChunkRules:
 
 @contextlib.contextmanager
 def config(
-    *, chunk_bytes: int | None = None, chunk_elements: int | None = None
+    *,
+    chunk_bytes: int | None = None,
+    chunk_elements: int | None = None,
+    whole_matrix_bytes: int | None = None,
 ) -> Iterator[ChunkRules]:
-    """Size ``"auto"`` chunks differently inside the ``with`` block.
+    """Size ``"auto"`` chunks differently inside the ``with`` block, or gather other matrices.
 
     Parameters
     ----------
-    chunk_bytes, chunk_elements : int, optional
+    chunk_bytes, chunk_elements, whole_matrix_bytes : int, optional
         As in `ChunkRules`.
 
     Examples
@@ -96,12 +105,12 @@ def config(
     ...     xp.zeros((6,)).chunks
     ((4, 2),)
     """
-    changes: dict[str, Any] = {}
-    if chunk_bytes is not None:
-        changes["chunk_bytes"] = chunk_bytes
-    if chunk_elements is not None:
-        changes["chunk_elements"] = chunk_elements
-    chosen = replace(rules(), **changes)
+    given: dict[str, Any] = {
+        "chunk_bytes": chunk_bytes,
+        "chunk_elements": chunk_elements,
+        "whole_matrix_bytes": whole_matrix_bytes,
+    }
+    chosen = replace(rules(), **{name: size for name, size in given.items() if size is not None})
     token = _rules.set(chosen)
     try:
         yield chosen

@@ -131,7 +131,10 @@ def stored(like: Node, blocks: Sequence[Any]) -> Node:
     """A leaf over blocks that are task arguments (stored values or arrays), shaped as ``like``."""
     if len(blocks) == 1 and isinstance(blocks[0], np.ndarray):
         return nodes.data(blocks[0], like.chunks, like.device)
-    return Node(STORED, (), (Held(list(blocks)),), like.shape, like.dtype, like.chunks, like.device)
+    params = (Held(list(blocks)),)
+    node = Node(STORED, (), params, like.shape, like.dtype, like.chunks, like.device)
+    node.small = False  # however small, its value is not in this process to be computed with
+    return node
 
 
 def _stored_kernel(xp: Any, held: Held) -> Any:

@@ -271,8 +271,14 @@ def lu_slogdet(factors: Node, real: DType) -> list[Node]:
 
 
 def _qr_panel(xp: Any, column: Any, at: int) -> tuple[Any, Any, Any]:
-    """V, T and R of the rows from ``at`` on: Q is I - V T V*."""
-    packed, tau = xp.linalg.qr(column[at:], mode="raw")
+    """V, T and R of the rows from ``at`` on: Q is I - V T V*.
+
+    Rows of zeros at the end, as in a matrix with a unit matrix below it, have no part in it.
+    """
+    below = column[at:]
+    filled = xp.flatnonzero(xp.any(below != 0, axis=1))
+    used = max(int(filled[-1]) + 1 if filled.size else 0, below.shape[1])
+    packed, tau = xp.linalg.qr(below[:used], mode="raw")
     packed = packed.T
     count = tau.shape[0]
     v = xp.tril(packed[:, :count], -1)
@@ -290,7 +296,7 @@ def _reflected(
     out = xp.array(column)
     steps = list(zip(panels, starts, strict=True))
     for (v, t, _), at in steps if forward else reversed(steps):
-        part = out[at:]
+        part = out[at : at + v.shape[0]]
         part -= v @ ((dagger(xp, t) if forward else t) @ (dagger(xp, v) @ part))
     return out
 
@@ -376,12 +382,20 @@ def _lower_q(node: Node, lowering: Any) -> list[Any]:
         node, _unit_columns, units, params=(node.dtype,), label=".unit", read_bytes=0
     )
     for i, group in reversed(list(enumerate(groups))):
-        own = [panels[k] for k in group], [starts[k] for k in group]
-        values = lowering.call(
-            node, _reflected, [(value, *own) for value in values], params=(False,),
-            label=f".apply{i}", read_bytes=factors.nbytes * len(values) // len(groups),
-            flops=4.0 * node.size * factors.shape[1] / len(groups),
+        # A panel that begins below the ones of unit columns leaves them as they are.
+        acting = [[k for k in group if starts[k] < start + width] for _, start, width in units]
+        rows = [
+            (value, [panels[k] for k in own], [starts[k] for k in own])
+            for value, own in zip(values, acting, strict=True) if own
+        ]  # fmt: skip
+        made = iter(
+            lowering.call(
+                node, _reflected, rows, params=(False,), label=f".apply{i}",
+                read_bytes=factors.nbytes * len(rows) // len(groups),
+                flops=4.0 * node.size * factors.shape[1] / len(groups),
+            )
         )  # fmt: skip
+        values = [next(made) if own else value for value, own in zip(values, acting, strict=True)]
     return list(values)
 
 
@@ -400,7 +414,8 @@ def blocked_qr(node: Node, *, complete: bool = False) -> tuple[Node, Node]:
     rows, columns = x.shape
     count = rows if complete else min(rows, columns)
     factors = make(_QR, (x,), (), x.shape, x.dtype, x.chunks)
-    width = max(x.chunks[1])
+    # A complete Q may have many more columns than the few that were factored.
+    width = max(*x.chunks[1], -(-count // MOST_PANELS))
     q_chunks = ((rows,), grids.regular(count, width))
     q = make(_Q, (factors,), (), (rows, count), x.dtype, q_chunks)
     r = make(_R, (factors,), (), (count, columns), x.dtype, ((count,), x.chunks[1]))

@@ -2,8 +2,9 @@
 
 Each matrix of a stack is in one chunk here. One matrix of several chunks is factored where they
 are: in ``tall`` if it has few columns, else over blocks of columns in ``columns``. Spectra of
-such a matrix (`eigh`, `eig`, `svd` of a nearly square one) are LAPACK's of the matrix in one
-piece, which has to fit in the memory of a node.
+such a matrix (`eigh`, `svd` of a nearly square one) are in ``spectral``: LAPACK's up to a size, by
+blocks beyond it. Those of one that is not Hermitian (`eig`) are always LAPACK's of the matrix in
+one piece, which has to fit in the memory of a node.
 """
 
 from __future__ import annotations
@@ -20,10 +21,21 @@ from agentic_ray.array.creation import eye
 from agentic_ray.array.dtypes import cast
 from agentic_ray.array.elementwise import conj, divide, where
 from agentic_ray.array.linalg import columns
+from agentic_ray.array.linalg.polar import tile_length, tiled
 from agentic_ray.array.linalg.products import matmul
+from agentic_ray.array.linalg.spectral import (
+    by_blocks,
+    eigh_by_blocks,
+    eigvalsh_by_blocks,
+    svd_by_blocks,
+    svdvals_by_blocks,
+    whole_eigh,
+    whole_eigvalsh,
+)
 from agentic_ray.array.linalg.structure import matrix_operand
 from agentic_ray.array.linalg.tall import is_tall, tall_qr, thin_svd
 from agentic_ray.array.linalg.tiled import tiled_cholesky
+from agentic_ray.array.manipulation import concat
 from agentic_ray.errors import InvalidArgumentError
 
 
@@ -145,7 +157,13 @@ def svd(x: Array, /, *, full_matrices: bool = True) -> SVDResult:
 
     Without ``full_matrices`` the factors of a tall or wide matrix of several chunks are made
     chunk by chunk, and the long one only if it is used. One that is at least twice as long as
-    it is wide is brought to a square one by QR first.
+    it is wide is brought to a square one by QR first. So is any other that is larger than
+    ``whole_matrix_bytes`` (see `config`); the square one is then factored by blocks, at the call.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        When computed: there are infinities or NaN in a matrix.
 
     References
     ----------
@@ -156,9 +174,11 @@ def svd(x: Array, /, *, full_matrices: bool = True) -> SVDResult:
     thin = None if full_matrices else thin_svd(node)
     if thin is not None:
         return SVDResult(*map(Array, thin))
-    if not full_matrices and _is_cut(node) and max(node.shape) >= 2 * min(node.shape):
-        return _svd_by_qr(node)
     m, n = node.shape[-2:]
+    if by_blocks(node) and m == n:
+        return SVDResult(*svd_by_blocks(Array(node)))
+    if by_blocks(node) or (not full_matrices and _is_long(node)):
+        return _svd_by_qr(node, full_matrices)
     k = min(m, n)
     left, right = (m, n) if full_matrices else (k, k)
     made = gufunc(_SVD, [node], (2,), (m, left), node.dtype, (bool(full_matrices),))
@@ -167,33 +187,41 @@ def svd(x: Array, /, *, full_matrices: bool = True) -> SVDResult:
     return SVDResult(Array(u), Array(s), Array(vh))
 
 
-def _svd_by_qr(node: Node) -> SVDResult:
-    wide = node.shape[0] < node.shape[1]
-    q, r = map(Array, columns.blocked_qr(permuted(node, (1, 0)) if wide else node))
-    u, s, vh = svd(r, full_matrices=False)
-    u = matmul(q, u)
+def _is_long(node: Node) -> bool:
+    """Whether it is one matrix of several chunks, at least twice as long one way as the other."""
+    return _is_cut(node) and max(node.shape) >= 2 * min(node.shape)
+
+
+def _upright(node: Node) -> Node:
+    """A matrix or its transpose, the one that is longer than wide."""
+    return permuted(node, (1, 0)) if node.shape[0] < node.shape[1] else node
+
+
+def _svd_by_qr(node: Node, full_matrices: bool) -> SVDResult:
+    k = min(node.shape)
+    q, r = map(Array, columns.blocked_qr(_upright(node), complete=full_matrices))
+    if by_blocks(node):  # else a product with q would take all of it to each task
+        q = tiled(q, tile_length(node.chunks))
+    u, s, vh = svd(r[:k], full_matrices=False)
+    u = matmul(q[:, :k], u)
+    if full_matrices:
+        u = concat([u, q[:, k:]], axis=1)
     # The transpose's, exchanged: x.T = U S Vh, so x = Vh.T S U.T.
-    return SVDResult(vh.T, s, u.T) if wide else SVDResult(u, s, vh)
+    return SVDResult(vh.T, s, u.T) if node.shape[0] < node.shape[1] else SVDResult(u, s, vh)
 
 
 def svdvals(x: Array, /) -> Array:
-    """Singular values of each matrix, largest first."""
+    """Singular values of each matrix, largest first, as `svd` finds them."""
     node = _inexact("svdvals", x)
     thin = thin_svd(node)
     if thin is not None:
         return Array(thin[1])
-    if _is_cut(node) and max(node.shape) >= 2 * min(node.shape):
-        return _svd_by_qr(node).S
     k = min(node.shape[-2:])
+    if by_blocks(node) and node.shape == (k, k):
+        return svdvals_by_blocks(Array(node))
+    if by_blocks(node) or _is_long(node):
+        return svdvals(Array(columns.blocked_qr(_upright(node))[1]))
     return Array(gufunc(_SVDVALS, [node], (2,), (k,), _real(node.dtype)))
-
-
-def _eigh_kernel(xp: Any, x: Any) -> Any:
-    return tuple(xp.linalg.eigh(x))
-
-
-def _eigvalsh_kernel(xp: Any, x: Any) -> Any:
-    return xp.linalg.eigvalsh(x)
 
 
 def _eig_kernel(xp: Any, x: Any, dtype: DType) -> Any:
@@ -205,25 +233,32 @@ def _eigvals_kernel(xp: Any, x: Any, dtype: DType) -> Any:
     return xp.linalg.eigvals(x).astype(dtype, copy=False)
 
 
-_EIGH = gufunc_op("eigh", _eigh_kernel, 512)
-_EIGVALSH = gufunc_op("eigvalsh", _eigvalsh_kernel, 256)
 _EIG = gufunc_op("eig", _eig_kernel, 1024)
 _EIGVALS = gufunc_op("eigvals", _eigvals_kernel, 512)
 
 
 def eigh(x: Array, /) -> EigResult:
-    """Eigenvalues, ascending, and eigenvectors of each Hermitian matrix."""
+    """Eigenvalues, ascending, and eigenvectors of each Hermitian matrix.
+
+    Only lower triangles are read. One matrix of several chunks that is larger than
+    ``whole_matrix_bytes`` (see `config`) is divided by blocks, and computed at the call; any
+    other one is brought to a task.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        Matrices are not square; or, when computed, there are infinities or NaN in them.
+    """
     node = _inexact("eigh", x, square=True)
-    n = node.shape[-1]
-    made = gufunc(_EIGH, [node], (2,), (n,), _real(node.dtype))
-    values, vectors = gufunc_picks(made, [((n,), _real(node.dtype)), ((n, n), node.dtype)])
-    return EigResult(Array(values), Array(vectors))
+    if by_blocks(node):
+        return EigResult(*eigh_by_blocks(Array(node)))
+    return EigResult(*whole_eigh(node))
 
 
 def eigvalsh(x: Array, /) -> Array:
-    """Eigenvalues, ascending, of each Hermitian matrix."""
+    """Eigenvalues, ascending, of each Hermitian matrix, as `eigh` finds them."""
     node = _inexact("eigvalsh", x, square=True)
-    return Array(gufunc(_EIGVALSH, [node], (2,), node.shape[-1:], _real(node.dtype)))
+    return eigvalsh_by_blocks(Array(node)) if by_blocks(node) else whole_eigvalsh(node)
 
 
 def eig(x: Array, /) -> EigResult:

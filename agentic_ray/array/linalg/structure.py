@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from typing import Any
 
 import numpy as np
 
 from agentic_ray.array.array_object import Array
+from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core.build import gufunc, gufunc_op, leaf, strict_operand
 from agentic_ray.array.core.node import Node
-from agentic_ray.array.core.views import concatenated, permuted
+from agentic_ray.array.core.views import concatenated, permuted, rechunk, sliced
 from agentic_ray.array.creation import eye, zeros
 from agentic_ray.array.elementwise import where
 from agentic_ray.array.statistics import sum as _sum
@@ -50,7 +52,22 @@ def diagonal(x: Array, /, *, offset: int = 0) -> Array:
 def _diagonal(node: Node, offset: int) -> Node:
     rows, columns = node.shape[-2:]
     length = max(0, min(rows + min(offset, 0), columns - max(offset, 0)))
+    if node.ndim == 2 and node.blocks > 1 and length:
+        return _diagonal_in_blocks(node, max(-offset, 0), max(offset, 0), length)
     return gufunc(_DIAGONAL, [node], (2,), (length,), node.dtype, (offset,))
+
+
+def _diagonal_in_blocks(node: Node, row: int, column: int, length: int) -> Node:
+    """The diagonal from one element on, a piece of each chunk it runs through."""
+    ends = {0, length}
+    for lengths, start in zip(node.chunks, (row, column), strict=True):
+        ends.update(end - start for end in grids.offsets(lengths) if 0 < end - start < length)
+    pieces = []
+    for low, high in itertools.pairwise(sorted(ends)):
+        square = sliced(node, (("s", row + low, high - low, 1), ("s", column + low, high - low, 1)))
+        pieces.append(gufunc(_DIAGONAL, [square], (2,), (high - low,), node.dtype, (0,)))
+    whole = concatenated(pieces, 0)
+    return rechunk(whole, grids.auto(whole.shape, whole.dtype))
 
 
 def diagonal_axes(x: Array, first: int, second: int) -> Array:

@@ -1,0 +1,287 @@
+"""Eigenvalues of Hermitian matrices and singular values of square ones: LAPACK's in one task, or
+by blocks where the matrix is larger than a task should be given.
+
+By blocks: the unitary factor of the matrix less a shift tells what lies above the shift from what
+lies below it; a basis of either side makes two matrices of one, and so on until they are small.
+
+References
+----------
+Y. Nakatsukasa and N. Higham, "Stable and efficient spectral divide and conquer algorithms for the
+symmetric eigenvalue decomposition and the SVD", SIAM J. Sci. Comput. 35(3), 2013.
+N. Higham and P. Papadimitriou, "A parallel algorithm for computing the polar decomposition",
+Parallel Computing 20(8), 1994 (the SVD from the polar decomposition).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from agentic_ray.array.array_object import Array
+from agentic_ray.array.core import chunks as grids
+from agentic_ray.array.core.build import gufunc, gufunc_op, gufunc_picks
+from agentic_ray.array.core.node import NDArray, Node
+from agentic_ray.array.creation import asarray, tril, triu
+from agentic_ray.array.elementwise import abs as _abs
+from agentic_ray.array.elementwise import maximum, real, sign, where
+from agentic_ray.array.linalg.columns import blocked_qr
+from agentic_ray.array.linalg.polar import (
+    dagger,
+    fetched,
+    frobenius,
+    persisted,
+    polar_unitary,
+    tile_length,
+    tiled,
+    unit_like,
+)
+from agentic_ray.array.linalg.products import matmul
+from agentic_ray.array.linalg.structure import diagonal
+from agentic_ray.array.manipulation import concat
+from agentic_ray.array.random import default_rng
+from agentic_ray.array.statistics import max as _max
+from agentic_ray.array.statistics import sum as _sum
+
+NEGLIGIBLE = 1.0
+"""What one division may drop, in ``sqrt(n) eps ||A||_F``: rounding errors of products of A with
+orthonormal matrices were measured to be a fifth to a half of that, for n from 100 to 1000."""
+
+
+def by_blocks(node: Node) -> bool:
+    """Whether it is one matrix of several chunks that no task should be given whole."""
+    return node.ndim == 2 and node.blocks > 1 and node.nbytes > grids.rules().whole_matrix_bytes
+
+
+# --- in one task -------------------------------------------------------------------------
+
+
+def _eigh_kernel(xp: Any, x: Any) -> Any:
+    return tuple(xp.linalg.eigh(x))
+
+
+def _eigvalsh_kernel(xp: Any, x: Any) -> Any:
+    return xp.linalg.eigvalsh(x)
+
+
+_EIGH = gufunc_op("eigh", _eigh_kernel, 512)
+_EIGVALSH = gufunc_op("eigvalsh", _eigvalsh_kernel, 256)
+
+
+def whole_eigh(node: Node) -> tuple[Array, Array]:
+    """Eigenvalues and vectors of each matrix of a stack, one LAPACK call each."""
+    n = node.shape[-1]
+    own = np.empty(0, node.dtype).real.dtype
+    made = gufunc(_EIGH, [node], (2,), (n,), own)
+    values, vectors = gufunc_picks(made, [((n,), own), ((n, n), node.dtype)])
+    return Array(values), Array(vectors)
+
+
+def whole_eigvalsh(node: Node) -> Array:
+    """Eigenvalues of each matrix of a stack, one LAPACK call each."""
+    own = np.empty(0, node.dtype).real.dtype
+    return Array(gufunc(_EIGVALSH, [node], (2,), node.shape[-1:], own))
+
+
+# --- by blocks ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Division:
+    """What holds for all parts of one matrix.
+
+    Parameters
+    ----------
+    side : int
+        Of the tiles.
+    negligible : float
+        The Frobenius norm of what may be dropped from the matrix.
+    vectors : bool
+        Whether they are wanted, or only the values.
+    """
+
+    side: int
+    negligible: float
+    vectors: bool
+
+    def parts(self, x: Array) -> tuple[Array, Array | None]:
+        """Eigenvalues of a Hermitian matrix and their vectors, all but computed."""
+        if x.nbytes <= max(grids.rules().whole_matrix_bytes, self.side**2 * x.itemsize):
+            if not self.vectors:
+                return whole_eigvalsh(x._node), None
+            values, vectors = whole_eigh(x._node)
+            return values, tiled(vectors, self.side)
+        unit = unit_like(x)
+        entries = real(diagonal(x)).compute().astype(np.float64)
+        centre = float(entries.mean())
+        spread = math.sqrt(fetched(frobenius(x - unit * centre))[0])
+        if spread <= self.negligible:
+            return real(diagonal(x)), unit
+        for shift in _shifts(entries, spread / math.sqrt(entries.size)):
+            halves = self.halves(x, shift)
+            if halves is not None:
+                break
+        else:
+            raise np.linalg.LinAlgError("Eigenvalues did not converge")
+        found = [(basis, *self.parts(part)) for basis, part in halves]
+        values = concat([own for _, own, _ in found])
+        if not self.vectors:
+            return values, None
+        columns = [matmul(basis, own) for basis, _, own in found if own is not None]
+        return values, tiled(concat(columns, axis=1), self.side)
+
+    def halves(self, x: Array, shift: float) -> list[tuple[Array, Array]] | None:
+        """Bases of what belongs to eigenvalues below and above ``shift``, and the matrix in them.
+
+        None if nothing is on one of the sides, or something so near to the shift that it is on
+        neither.
+        """
+        unit = unit_like(x)
+        n = x.shape[0]
+        above = (polar_unitary(x - unit * shift, self.side, hermitian=True) + unit) / 2
+        (count,) = fetched(_sum(real(diagonal(above)), dtype=np.float64))
+        rank = round(count)
+        if not 0 < rank < n or abs(count - rank) > 0.1:
+            return None
+        upper, lower = self.bases(above, rank)
+        image = matmul(x, upper)
+        left, right = matmul(dagger(lower), matmul(x, lower)), matmul(dagger(upper), image)
+        mixed = frobenius(matmul(dagger(lower), image))
+        left, right = [tiled((part + dagger(part)) / 2, self.side) for part in (left, right)]
+        lower, upper, left, right, mixed = persisted(lower, upper, left, right, mixed)
+        if fetched(mixed)[0] > self.negligible**2:
+            return None
+        return [(lower, left), (upper, right)]
+
+    def bases(self, projector: Array, rank: int) -> tuple[Array, Array]:
+        """Orthonormal bases of a projector's range and of its complement.
+
+        Two steps of subspace iteration: the error of the first is that of the projector times
+        the condition of a random matrix of ``rank`` columns, the second's is the projector's.
+        """
+        n = projector.shape[0]
+        own = np.empty(0, projector.dtype).real.dtype
+        start = default_rng(0).standard_normal((n, rank), dtype=own, chunks=(self.side, self.side))
+        first = Array(blocked_qr(matmul(projector, start)._node)[0])
+        image = matmul(projector, tiled(first, self.side))
+        q = Array(blocked_qr(image._node, complete=True)[0])
+        return tiled(q[:, :rank], self.side), tiled(q[:, rank:], self.side)
+
+
+def _shifts(entries: NDArray, deviation: float) -> Iterator[float]:
+    """Where to divide a spectrum, from the diagonal and the eigenvalues' standard deviation.
+
+    First where about half of them is on either side, off the diagonal's own entries, which are
+    the eigenvalues of a matrix that is nearly diagonal. The mean divides all spectra but those
+    of one value, which may still have an eigenvalue there; but some eigenvalue is at least a
+    standard deviation from it, so half of one has eigenvalues on both sides, up or down.
+    """
+    ordered = np.sort(entries)
+    quarter = ordered.size // 4
+    middle = ordered[quarter : ordered.size - quarter]
+    widest = int(np.argmax(np.diff(middle)))
+    yield float(middle[widest] + middle[widest + 1]) / 2
+    centre = float(entries.mean())
+    yield centre
+    for divisor in (2, 3, 5, 7):
+        yield centre + deviation / divisor
+        yield centre - deviation / divisor
+
+
+def _scaled(x: Array, message: str) -> tuple[Array, float]:
+    """``x`` divided by a power of two that makes its largest element about 1, and that power.
+
+    Computed, once, and kept in the cluster.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        With ``message``: there are infinities or NaN in it.
+    """
+    (x,) = persisted(x)
+    (largest,) = fetched(_max(_abs(x)))
+    if not math.isfinite(largest):
+        raise np.linalg.LinAlgError(message)
+    scale = math.ldexp(0.5, math.frexp(largest)[1]) if largest else 1.0
+    (x,) = persisted(x / scale)
+    return x, scale
+
+
+def _divided(x: Array, vectors: bool) -> tuple[Array, Array | None, float]:
+    """Eigenvalues and vectors as the parts give them, the values to be multiplied by a scale."""
+    side = tile_length(x.chunks)
+    x = tiled(x, side)
+    below = tril(x, k=-1)
+    whole = below + dagger(below) + real(tril(triu(x)))
+    x, scale = _scaled(whole, "Eigenvalues did not converge")
+    (squares,) = fetched(frobenius(x))
+    negligible = NEGLIGIBLE * float(np.finfo(x.dtype).eps) * math.sqrt(x.shape[0] * squares)
+    return *_Division(side, negligible, vectors).parts(x), scale
+
+
+def eigh_by_blocks(x: Array) -> tuple[Array, Array]:
+    """Eigenvalues, ascending, and eigenvectors of a Hermitian matrix of several chunks.
+
+    Computed at the call, because the parts' shapes depend on the values; what comes out stays
+    in the cluster. Only the lower triangle of ``x`` is used.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        There are infinities or NaN in it.
+    """
+    values, vectors, scale = _divided(x, True)
+    assert vectors is not None
+    values, vectors = persisted(values, vectors)
+    # Each part is in order and below the next, but for rounding.
+    found = values.compute()
+    order = np.argsort(found, kind="stable")
+    if np.any(np.diff(order) != 1):
+        vectors = vectors[:, order]
+    return asarray(found[order] * scale, device=x.device), vectors
+
+
+def eigvalsh_by_blocks(x: Array) -> Array:
+    """Eigenvalues, ascending, of a Hermitian matrix of several chunks: as `eigh_by_blocks`."""
+    values, _, scale = _divided(x, False)
+    return asarray(np.sort(values.compute()) * scale, device=x.device)
+
+
+def _polar_factors(x: Array) -> tuple[Array, Array, float]:
+    """P and H of ``x = P H``, the latter to be multiplied by a scale."""
+    side = tile_length(x.chunks)
+    x, scale = _scaled(tiled(x, side), "SVD did not converge")
+    unitary = polar_unitary(x, side)
+    (factor,) = persisted(tiled(matmul(dagger(unitary), x), side))
+    return unitary, factor, scale
+
+
+def svd_by_blocks(x: Array) -> tuple[Array, Array, Array]:
+    """U, S and Vh of a square matrix of several chunks; S and Vh are computed at the call.
+
+    Of ``x = P H`` with P unitary, S and Vh are the eigenvalues and vectors of H, and U = P V. For
+    singular values that count as zero the columns of P V may not be of length one: QR, which
+    changes nothing where they are, makes U of them whatever the rank.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        There are infinities or NaN in it.
+    """
+    unitary, factor, scale = _polar_factors(x)
+    values, vectors = eigh_by_blocks((factor + dagger(factor)) / 2)
+    v = vectors[:, ::-1]
+    q, r = map(Array, blocked_qr(matmul(unitary, v)._node))
+    turns = sign(diagonal(r))
+    u = tiled(q * where(turns == 0, 1, turns), max(unitary.chunks[0]))
+    return u, maximum(values[::-1], 0) * scale, dagger(v)
+
+
+def svdvals_by_blocks(x: Array) -> Array:
+    """Singular values of a square matrix of several chunks, as `svd_by_blocks` finds them."""
+    _, factor, scale = _polar_factors(x)
+    values = eigvalsh_by_blocks((factor + dagger(factor)) / 2)
+    return maximum(values[::-1], 0) * scale
