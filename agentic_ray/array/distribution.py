@@ -17,6 +17,7 @@ from agentic_ray.array.core.build import (
     strict_operand,
 )
 from agentic_ray.array.core.node import DType, Held, Node, Op
+from agentic_ray.array.core.program import host_only
 from agentic_ray.array.core.views import expanded, permuted, reshaped, squeezed
 from agentic_ray.array.dtypes import cast
 from agentic_ray.array.statistics import Axis, add_partials, max, mean, min, reduce_op, unchanged
@@ -30,7 +31,13 @@ def _quantile_kernel(xp: Any, x: Any, q: Any, method: str, skip_nan: bool, dtype
     return xp.moveaxis(found, 0, -1).astype(dtype, copy=False)
 
 
+@host_only  # CuPy has no nanquantile
+def _nanquantile_kernel(xp: Any, *args: Any) -> Any:
+    return _quantile_kernel(xp, *args)
+
+
 _QUANTILE = gufunc_op("quantile", _quantile_kernel, 32)
+_NANQUANTILE = gufunc_op("nanquantile", _nanquantile_kernel, 32)
 
 
 def _quantiles(x: Any, q: Any, axis: Axis, method: str, keepdims: bool, skip_nan: bool) -> Array:
@@ -48,9 +55,8 @@ def _quantiles(x: Any, q: Any, axis: Axis, method: str, keepdims: bool, skip_nan
     flat = reshaped(permuted(node, (*rest, *axes)), (*loop, node.size // _size(loop)))
     levels = np.atleast_1d(wanted)
     dtype = np.asarray(np.quantile(np.ones(1, node.dtype), q)).dtype
-    made = gufunc(
-        _QUANTILE, [flat, leaf(levels)], (1, 1), levels.shape, dtype, (method, skip_nan, dtype)
-    )
+    op = _NANQUANTILE if skip_nan else _QUANTILE
+    made = gufunc(op, [flat, leaf(levels)], (1, 1), levels.shape, dtype, (method, skip_nan, dtype))
     result = permuted(made, (made.ndim - 1, *range(made.ndim - 1)))
     if not wanted.ndim:
         result = squeezed(result, (0,))
