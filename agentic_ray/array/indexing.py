@@ -466,7 +466,7 @@ _MASK = Op("mask", "tasks", _mask_whole, _lower_mask)
 
 def _put_kernel(xp: Any, x: Any, value: Any, held: Held) -> Any:
     out = xp.array(x)
-    out[held.value] = value
+    out[tuple([xp.asarray(e) if isinstance(e, np.ndarray) else e for e in held.value])] = value
     return out
 
 
