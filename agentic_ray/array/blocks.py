@@ -20,6 +20,7 @@ from agentic_ray.array.core.build import (
     strict_operand,
 )
 from agentic_ray.array.core.node import Node, Op, make
+from agentic_ray.array.core.standard import own
 from agentic_ray.array.core.views import rechunk, sliced
 from agentic_ray.array.manipulation import pad
 from agentic_ray.errors import InvalidArgumentError
@@ -45,7 +46,7 @@ class UserKernel:
         function = self.function if xp is np or self.on_gpu is None else self.on_gpu
         options = dict(self.options)
         if accepts_xp(function):
-            options["xp"] = xp
+            options["xp"] = own(xp)
         return function(*blocks, **options)
 
 

@@ -264,6 +264,8 @@ def _gather_kernel(xp: Any, x: Any, at: int, width: int, held: Held) -> Any:
 
 
 def _picked(xp: Any, block: Any, positions: Any, at: int) -> Any:
+    if len(positions) == 1:
+        return xp.take(block, xp.asarray(positions[0]), axis=at)
     return block[(slice(None),) * at + tuple([xp.asarray(p) for p in positions])]
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from agentic_ray.array.core import compiled, device_kernels
 from agentic_ray.array.core.chunks import Shape, block_slices, contiguous
 from agentic_ray.array.core.node import BLOCK_ELEMENTS, Reduction
+from agentic_ray.array.core.standard import Spelled
 from agentic_ray.graph import Codelet, fold
 
 Location = tuple[tuple[int, ...], tuple[int, ...]]
@@ -275,4 +276,4 @@ class Call:
 @functools.lru_cache(maxsize=1024)
 def codelet(name: str, function: Callable[..., Any]) -> Codelet:
     """The codelet that calls ``function`` on either kind of device, or on CPUs only."""
-    return Codelet(f"array.{name}", function, None if is_host_only(function) else function)
+    return Codelet(f"array.{name}", function, None if is_host_only(function) else Spelled(function))
