@@ -20,6 +20,7 @@ from agentic_ray.array.core.build import (
     strict_operand,
 )
 from agentic_ray.array.core.node import Node, Op, make
+from agentic_ray.array.core.standard import own
 from agentic_ray.array.core.views import rechunk, sliced
 from agentic_ray.array.manipulation import pad
 from agentic_ray.errors import InvalidArgumentError
@@ -28,28 +29,38 @@ from agentic_ray.graph import Kernel, accepts_xp
 
 @dataclass(frozen=True, slots=True)
 class UserKernel:
-    """A user's function of blocks as a kernel; it gets ``xp`` if it asks for it."""
+    """A user's function of blocks as a kernel; it gets ``xp`` if it asks for it.
+
+    ``on_gpu`` is what is called on GPUs; without it blocks are never sent to one.
+    """
 
     function: Callable[..., Any]
+    on_gpu: Callable[..., Any] | None
     options: tuple[tuple[str, Any], ...] = ()
 
+    @property
+    def host_only(self) -> bool:
+        return self.on_gpu is None
+
     def __call__(self, xp: Any, *blocks: Any) -> Any:
+        function = self.function if xp is np or self.on_gpu is None else self.on_gpu
         options = dict(self.options)
-        if accepts_xp(self.function):
-            options["xp"] = xp
-        return self.function(*blocks, **options)
+        if accepts_xp(function):
+            options["xp"] = own(xp)
+        return function(*blocks, **options)
 
     def named(self, operation: str) -> str:
         """The name under which what it takes is learnt."""
         return f"{operation}.{getattr(self.function, '__qualname__', 'function')}"
 
 
-def _function(function: Callable[..., Any]) -> Callable[..., Any]:
+def _kernel(function: Callable[..., Any], options: dict[str, Any]) -> UserKernel:
+    named = tuple(sorted(options.items()))
     if isinstance(function, Kernel):
-        found = function.codelet.cpu
-        assert found is not None
-        return found
-    return function
+        cpu, gpu = function.codelet.cpu, function.codelet.gpu
+        assert cpu is not None
+        return UserKernel(cpu, gpu, named)
+    return UserKernel(function, function if accepts_xp(function) else None, named)
 
 
 def _probed(kernel: UserKernel, nodes: Sequence[Node], ndims: Sequence[int]) -> np.dtype[Any]:
@@ -83,7 +94,8 @@ def map_blocks(
     Parameters
     ----------
     function : callable or codelet
-        ``f(block, ...) -> block``. With a parameter ``xp`` it is given numpy or cupy.
+        ``f(block, ...) -> block``. With a parameter ``xp`` it is given numpy or cupy; without
+        one, and no version for GPUs, it is called on CPUs only.
     *arrays : Array
         Aligned to one grid of chunks after broadcasting.
     dtype
@@ -104,7 +116,7 @@ def map_blocks(
     shape = broadcast_shapes([node.shape for node in nodes], "map_blocks")
     grid = grids.unify(shape, [(node.shape, node.chunks, node.nbytes) for node in nodes])
     aligned = tuple([align(node, shape, grid) for node in nodes])
-    kernel = UserKernel(_function(function), tuple(sorted(options.items())))
+    kernel = _kernel(function, options)
     wanted = np.dtype(dtype) if dtype is not None else _probed(
         kernel, nodes, [node.ndim for node in nodes])  # fmt: skip
     out = grid if chunks is None else tuple(tuple(axis) for axis in chunks)
@@ -183,7 +195,7 @@ def map_overlap(
         wide = pad(Array(node), widths, mode=modes[boundary])._node
     else:
         wide = pad(Array(node), widths, constant_values=boundary)._node
-    kernel = UserKernel(_function(function), tuple(sorted(options.items())))
+    kernel = _kernel(function, options)
     wanted = np.dtype(dtype) if dtype is not None else _probed(kernel, [node], [node.ndim])
     params = (kernel, tuple(depths))
     op = Op(kernel.named("map_overlap"), "tasks", _trimmed, _lower_overlap, of_user=True)
@@ -253,7 +265,7 @@ def apply_gufunc(
     unknown = {name for core in outputs for name in core} - set(sizes)
     if unknown:
         raise InvalidArgumentError(f"lengths of {sorted(unknown)} are not known: output_sizes=")
-    kernel = UserKernel(_function(function), tuple(sorted(options.items())))
+    kernel = _kernel(function, options)
     if output_dtypes is None:
         found = _probed(kernel, nodes, [len(core) for core in inputs])
         dtypes = [found] * len(outputs)

@@ -10,6 +10,7 @@ import numpy as np
 
 from agentic_ray.array.array_object import Array, check_device
 from agentic_ray.array.core import chunks as grids
+from agentic_ray.array.core import standard
 from agentic_ray.array.core.build import broadcast_shapes, elementwise, strict_operand
 from agentic_ray.array.core.chunks import Shape
 from agentic_ray.array.core.node import NDArray, Node, Op, data, make
@@ -276,7 +277,8 @@ def _arange_kernel(
         wide = np.result_type(dtype, np.float64) if dtype.kind != "c" else dtype
         start, second = wide.type(first), wide.type(first + step)
         at = xp.arange(starts[axis], starts[axis] + length)
-        values = (start + at * (second - start)).astype(dtype)
+        at = standard.cast(xp, at, np.result_type(np.int64, wide))
+        values = standard.cast(xp, start.item() + at * (second - start).item(), dtype)
     return xp.reshape(values, shape)
 
 
@@ -339,8 +341,8 @@ def _linspace_kernel(
     # NumPy's own formula, at these positions.
     parts = num - 1 if endpoint else num
     wide = np.result_type(type(start), type(stop), float, dtype)
-    delta = np.subtract(stop, start, dtype=wide)
-    at = xp.arange(low, low + length).astype(wide)
+    delta = np.subtract(stop, start, dtype=wide).item()
+    at = standard.cast(xp, xp.arange(low, low + length), wide)
     step = delta / parts if parts > 0 else np.nan
     values = at * step if step != 0 and parts > 0 else at / max(parts, 1) * delta
     values = values + start
@@ -348,7 +350,7 @@ def _linspace_kernel(
         values[-1] = stop
     if dtype.kind in "iu":
         values = xp.floor(values)
-    return values.astype(dtype)
+    return standard.cast(xp, values, dtype)
 
 
 LINSPACE = Op("linspace", "create", _linspace_kernel)

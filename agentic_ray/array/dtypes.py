@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from agentic_ray.array.array_object import Array, check_device
+from agentic_ray.array.core import standard
 from agentic_ray.array.core.build import elementwise, strict_operand
 from agentic_ray.array.core.node import DType, Node, Op
 from agentic_ray.errors import InvalidTypeError
@@ -110,7 +111,7 @@ def result_type(*arrays_and_dtypes: Any) -> DType:
 
 
 def _astype_kernel(xp: Any, x: Any, dtype: DType) -> Any:
-    return xp.asarray(x).astype(dtype, copy=False)
+    return standard.cast(xp, x, dtype)
 
 
 _ASTYPE = Op("astype", "map", _astype_kernel)

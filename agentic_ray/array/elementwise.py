@@ -11,6 +11,7 @@ import numpy as np
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core.build import elementwise, operand
 from agentic_ray.array.core.node import Op
+from agentic_ray.array.core.standard import cast, dtype_of
 from agentic_ray.errors import InvalidTypeError
 
 
@@ -35,9 +36,9 @@ OPS: dict[str, Op] = {}
 def _tanh(xp: Any, x: Any) -> Any:
     """NumPy's, with the zeros at infinity signed as the standard has them."""
     result = xp.tanh(x)
-    if result.dtype.kind == "c":
+    if dtype_of(result).kind == "c":
         far = xp.isinf(xp.real(x)) & xp.isfinite(xp.imag(x))
-        if far.any():
+        if xp.any(far):
             zero = xp.copysign(xp.zeros_like(xp.imag(x)), xp.imag(x))
             result = xp.array(result)
             result.imag = xp.where(far, zero, xp.imag(result))
@@ -47,9 +48,9 @@ def _tanh(xp: Any, x: Any) -> Any:
 def _expm1(xp: Any, x: Any) -> Any:
     """NumPy's, with a positive real zero at complex zero, as the standard has it."""
     result = xp.expm1(x)
-    if result.dtype.kind == "c":
+    if dtype_of(result).kind == "c":
         at_zero = xp.asarray(x) == 0
-        if at_zero.any():
+        if xp.any(at_zero):
             result = xp.array(result)
             result.real[at_zero] = 0.0
     return result
@@ -202,7 +203,7 @@ def _clip_kernel(xp: Any, x: Any, low: Any, high: Any, dtype: np.dtype[Any]) -> 
         result = xp.maximum(result, low)
     if high is not None:
         result = xp.minimum(result, high)
-    return xp.asarray(result).astype(dtype, copy=False)
+    return cast(xp, result, dtype)
 
 
 def _clip_low(xp: Any, x: Any, low: Any, dtype: np.dtype[Any]) -> Any:

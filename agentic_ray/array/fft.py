@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from agentic_ray.array.array_object import Array, check_device
+from agentic_ray.array.core import standard
 from agentic_ray.array.core.build import along, blockwise_op, strict_operand
 from agentic_ray.array.core.node import DType, Node
 from agentic_ray.array.creation import asarray
@@ -32,7 +33,7 @@ class Transform:
 
     def __call__(self, xp: Any, x: Any, n: int, axis: int, norm: str, dtype: DType) -> Any:
         result = getattr(xp.fft, self.name)(x, n=n, axis=axis, norm=norm)
-        return result.astype(dtype, copy=False)
+        return standard.cast(xp, result, dtype)
 
 
 _OPS = {

@@ -264,6 +264,8 @@ def _gather_kernel(xp: Any, x: Any, at: int, width: int, held: Held) -> Any:
 
 
 def _picked(xp: Any, block: Any, positions: Any, at: int) -> Any:
+    if len(positions) == 1:
+        return xp.take(block, xp.asarray(positions[0]), axis=at)
     return block[(slice(None),) * at + tuple([xp.asarray(p) for p in positions])]
 
 
@@ -466,7 +468,7 @@ _MASK = Op("mask", "tasks", _mask_whole, _lower_mask)
 
 def _put_kernel(xp: Any, x: Any, value: Any, held: Held) -> Any:
     out = xp.array(x)
-    out[held.value] = value
+    out[tuple([xp.asarray(e) if isinstance(e, np.ndarray) else e for e in held.value])] = value
     return out
 
 

@@ -22,6 +22,7 @@ from agentic_ray.array.array_object import Array
 from agentic_ray.array.core.build import axes_of, blockwise_op, gufunc, gufunc_op, strict_operand
 from agentic_ray.array.core.chunks import single
 from agentic_ray.array.core.node import DType, Held, NDArray, Node, make
+from agentic_ray.array.core.program import host_only
 from agentic_ray.array.core.views import expanded, permuted, rechunk, reshaped
 from agentic_ray.array.elementwise import isnan, logical_not
 from agentic_ray.array.indexing import checked_positions, gather
@@ -177,7 +178,13 @@ def _lane_kernel(
     return (xp.moveaxis(found, 0, -1) if q.value.ndim else found).astype(dtype, copy=False)
 
 
+@host_only  # CuPy has no nanquantile
+def _nan_lane_kernel(xp: Any, *args: Any) -> Any:
+    return _lane_kernel(xp, *args)
+
+
 _LANES = gufunc_op("quantile", _lane_kernel, 32)
+_NAN_LANES = gufunc_op("nanquantile", _nan_lane_kernel, 32)
 
 
 # --- what users call ---------------------------------------------------------------------
@@ -211,7 +218,7 @@ def _quantiles(
         lane = node.size // int(np.prod(loop, dtype=np.int64))
         flat = reshaped(permuted(node, (*rest, *axes)), (*loop, lane))
         params = (Held(q), weak, method, skip_nan, dtype)
-        made = gufunc(_LANES, [flat], (1,), q.shape, dtype, params)
+        made = gufunc(_NAN_LANES if skip_nan else _LANES, [flat], (1,), q.shape, dtype, params)
         order = range(made.ndim)
         result = permuted(made, (*order[len(loop) :], *order[: len(loop)]))
     if keepdims:

@@ -24,6 +24,7 @@ import numpy as np
 
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core.node import DType, Node, Op, make
+from agentic_ray.array.core.standard import dtype_of
 
 SAMPLES = 4096
 """Samples of a run, at least. With s of them at most 2 n / s elements lie between the samples
@@ -41,8 +42,9 @@ def _ascending(xp: Any, x: Any) -> Any:
     stable sort, which takes half as long again. (NumPy's vectorised sort may even give a zero
     the sign of another.)
     """
-    if x.dtype.kind not in "f":
-        return xp.sort(x, kind="stable") if x.dtype.kind == "c" else xp.sort(x)
+    kind = dtype_of(x).kind
+    if kind != "f":
+        return xp.sort(x, kind="stable") if kind == "c" else xp.sort(x)
     result = xp.sort(x)
     low, high = (int(xp.searchsorted(result, 0.0, side=side)) for side in ("left", "right"))
     if low < high:

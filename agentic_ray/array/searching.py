@@ -11,7 +11,7 @@ from numpy.lib.array_utils import normalize_axis_index
 
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core import chunks as grids
-from agentic_ray.array.core import evaluate
+from agentic_ray.array.core import evaluate, standard
 from agentic_ray.array.core.build import elementwise, leaf, operand, reduction, strict_operand
 from agentic_ray.array.core.node import Node, Op, make
 from agentic_ray.array.core.views import expanded, rechunk, reshaped
@@ -143,7 +143,7 @@ TABLE_BYTES = 256 << 20
 
 def _search_kernel(xp: Any, values: Any, table: Any, side: str) -> Any:
     flat = xp.searchsorted(table, xp.reshape(values, -1), side=side)
-    return xp.reshape(flat, values.shape).astype(np.int64, copy=False)
+    return standard.cast(xp, xp.reshape(flat, values.shape), np.int64)
 
 
 def _lower_search(node: Node, lowering: Any) -> list[Any]:

@@ -107,12 +107,14 @@ def _unique_combine(left: Any, right: Any, *, xp: Any) -> Any:
     """Merge two tables; of equal values the left one's position is kept."""
     values = xp.concatenate([left[0], right[0]])
     first = xp.concatenate([left[1], right[1]])
-    counts = xp.concatenate([left[2], right[2]])
     merged, index, inverse = xp.unique(
         values, return_index=True, return_inverse=True, equal_nan=False
     )
-    total = xp.zeros(merged.shape, dtype=counts.dtype)
-    np.add.at(total, inverse, counts) if xp is np else xp.add.at(total, inverse, counts)
+    total = xp.zeros(merged.shape, dtype=left[2].dtype)
+    # One table after the other: in each a value comes but once.
+    size = left[0].shape[0]
+    total[inverse[:size]] += left[2]
+    total[inverse[size:]] += right[2]
     return merged, first[index], total
 
 

@@ -16,6 +16,7 @@ from numpy.lib.array_utils import normalize_axis_index
 
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core import chunks as grids
+from agentic_ray.array.core import standard
 from agentic_ray.array.core.build import axes_of, reduction, strict_operand
 from agentic_ray.array.core.node import DType, Node, Op, Reduction, make
 from agentic_ray.array.core.program import finish
@@ -120,7 +121,7 @@ def _mean_partial(xp: Any, x: Any, axes: tuple[int, ...], dtype: DType, wide: DT
 
 def _mean_final(xp: Any, value: Any, count: int, dtype: DType, wide: DType) -> Any:
     with np.errstate(invalid="ignore", divide="ignore"):
-        return xp.asarray(xp.true_divide(value, count)).astype(dtype, copy=False)
+        return standard.cast(xp, xp.true_divide(value, count), dtype)
 
 
 MEAN = reduce_op("mean", _mean_partial, add_partials, _mean_final, compiled="sum")
@@ -147,7 +148,7 @@ def _var_partial(
     xp: Any, x: Any, axes: tuple[int, ...], correction: float, wide: DType, root: bool
 ) -> Any:
     count = math.prod([x.shape[axis] for axis in axes])
-    x = x.astype(wide, copy=False) if hasattr(x, "astype") else x
+    x = standard.cast(xp, x, wide)
     with np.errstate(invalid="ignore", divide="ignore"):
         total = xp.sum(x, axis=axes, keepdims=True)
         off = x - xp.true_divide(total, count)

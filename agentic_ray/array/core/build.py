@@ -17,6 +17,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core.chunks import Chunks, Shape
 from agentic_ray.array.core.node import DType, NDArray, Node, Op, data, literal, make
+from agentic_ray.array.core.program import is_host_only
 from agentic_ray.array.core.views import rechunk
 from agentic_ray.errors import InvalidTypeError
 
@@ -307,6 +308,10 @@ class Looped:
     """A kernel whose node carries, as last parameter, how its operands loop."""
 
     kernel: Callable[..., Any]
+
+    @property
+    def host_only(self) -> bool:
+        return is_host_only(self.kernel)
 
     def __call__(self, xp: Any, *values: Any) -> Any:
         return self.kernel(xp, *values[:-1])

@@ -18,6 +18,7 @@ import numpy as np
 from agentic_ray.array.core import compiled, device_kernels
 from agentic_ray.array.core.chunks import Shape, block_slices, contiguous
 from agentic_ray.array.core.node import BLOCK_ELEMENTS, Reduction
+from agentic_ray.array.core.standard import Spelled
 from agentic_ray.graph import Codelet, fold
 
 Location = tuple[tuple[int, ...], tuple[int, ...]]
@@ -245,12 +246,27 @@ def as_array(xp: Any, value: Any) -> Any:
     return value if isinstance(value, xp.ndarray) else xp.asarray(value)
 
 
+def host_only(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: this kernel calls what CuPy has not got, so its tasks run on CPUs."""
+    kernel.host_only = True  # type: ignore[attr-defined]
+    return kernel
+
+
+def is_host_only(kernel: Any) -> bool:
+    """Whether a kernel, or an object that calls one, is not for GPUs."""
+    return bool(getattr(kernel, "host_only", False))
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """A kernel over ``xp`` with its parameters, as a task calls it."""
 
     kernel: Callable[..., Any]
     params: tuple[Any, ...] = ()
+
+    @property
+    def host_only(self) -> bool:
+        return any(is_host_only(part) for part in (self.kernel, *self.params))
 
     def __call__(self, *values: Any, xp: Any) -> Any:
         result = self.kernel(xp, *values, *self.params)
@@ -259,5 +275,5 @@ class Call:
 
 @functools.lru_cache(maxsize=1024)
 def codelet(name: str, function: Callable[..., Any]) -> Codelet:
-    """The codelet that calls ``function`` on either kind of device."""
-    return Codelet(f"array.{name}", function, function)
+    """The codelet that calls ``function`` on either kind of device, or on CPUs only."""
+    return Codelet(f"array.{name}", function, None if is_host_only(function) else Spelled(function))

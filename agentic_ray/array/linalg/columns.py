@@ -26,6 +26,7 @@ import numpy as np
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core.build import picks
 from agentic_ray.array.core.node import DType, Node, Op, make
+from agentic_ray.array.core.standard import dtype_of
 from agentic_ray.array.core.views import rechunk
 
 MOST_PANELS = 32
@@ -42,7 +43,7 @@ SWEEP_BYTES = 1 << 30
 
 def dagger(xp: Any, x: Any) -> Any:
     """The conjugate transpose."""
-    return xp.conj(x.T) if x.dtype.kind == "c" else x.T
+    return xp.conj(x.T) if dtype_of(x).kind == "c" else x.T
 
 
 def in_columns(node: Node) -> Node:

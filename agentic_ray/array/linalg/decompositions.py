@@ -16,6 +16,7 @@ import numpy as np
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core.build import gufunc, gufunc_op, gufunc_picks
 from agentic_ray.array.core.node import DType, Node
+from agentic_ray.array.core.program import host_only
 from agentic_ray.array.core.views import expanded, permuted, squeezed
 from agentic_ray.array.creation import eye
 from agentic_ray.array.dtypes import cast
@@ -224,11 +225,13 @@ def svdvals(x: Array, /) -> Array:
     return Array(gufunc(_SVDVALS, [node], (2,), (k,), _real(node.dtype)))
 
 
+@host_only  # CuPy has it since version 14 only
 def _eig_kernel(xp: Any, x: Any, dtype: DType) -> Any:
     values, vectors = xp.linalg.eig(x)
     return values.astype(dtype, copy=False), vectors.astype(dtype, copy=False)
 
 
+@host_only
 def _eigvals_kernel(xp: Any, x: Any, dtype: DType) -> Any:
     return xp.linalg.eigvals(x).astype(dtype, copy=False)
 
@@ -362,7 +365,7 @@ def solve(x1: Array, x2: Array, /) -> Array:
 
 
 def _pinv_kernel(xp: Any, x: Any, rtol: Any) -> Any:
-    return xp.linalg.pinv(x, rtol=rtol)
+    return xp.linalg.pinv(x, rtol)  # by position: CuPy has it under NumPy's older name
 
 
 _PINV = gufunc_op("pinv", _pinv_kernel, 512)

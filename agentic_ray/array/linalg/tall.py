@@ -21,6 +21,7 @@ import numpy as np
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core.build import picks
 from agentic_ray.array.core.node import DType, Node, Op, make
+from agentic_ray.array.core.standard import dtype_of
 from agentic_ray.array.core.views import permuted, rechunk
 from agentic_ray.array.linalg.gram import gram
 
@@ -60,7 +61,7 @@ def _in_rows(node: Node) -> Node:
 
 
 def _dagger(xp: Any, x: Any) -> Any:
-    return xp.conj(x.T) if x.dtype.kind == "c" else x.T
+    return xp.conj(x.T) if dtype_of(x).kind == "c" else x.T
 
 
 # --- QR ----------------------------------------------------------------------------------
@@ -139,9 +140,9 @@ def _is_safe(xp: Any, product: Any) -> Any:
     if not xp.all(xp.isfinite(product)):
         return xp.asarray(False)
     values = xp.linalg.eigvalsh(product)
-    limits = np.finfo(values.dtype)
+    limits = np.finfo(dtype_of(values))
     # Squares that underflow have lost digits: neither they nor zero are a safe divisor.
-    normal = values[0] > limits.tiny / limits.eps
+    normal = values[0] > float(limits.tiny / limits.eps)
     return normal & (values[0] * GRAM_CONDITION**2 >= values[-1])
 
 

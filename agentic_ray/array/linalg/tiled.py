@@ -13,6 +13,7 @@ from typing import Any
 
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core.node import Node, Op, make
+from agentic_ray.array.core.standard import dtype_of
 from agentic_ray.array.core.views import rechunk
 
 MOST_TILES = 32
@@ -20,7 +21,7 @@ MOST_TILES = 32
 
 
 def _dagger(xp: Any, x: Any) -> Any:
-    return xp.conj(x.T) if x.dtype.kind == "c" else x.T
+    return xp.conj(x.T) if dtype_of(x).kind == "c" else x.T
 
 
 def _updated(xp: Any, tile: Any, left: Sequence[Any], right: Sequence[Any]) -> Any:
