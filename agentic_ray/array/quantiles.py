@@ -141,26 +141,54 @@ def _between_kernel(xp: Any, chosen: Any, before: Held, after: Held, gamma: Held
 _BETWEEN = blockwise_op("quantile_between", _between_kernel)
 
 
-def _of_all(node: Node, q: NDArray, weak: bool, method: str, skip_nan: bool, dtype: DType) -> Node:
-    """Quantiles of all elements, in the shape of ``q``."""
+def _in_order(node: Node, skip_nan: bool) -> int:
+    """How many elements count."""
     n = node.size
     if skip_nan and node.dtype.kind == "f":
         # NaN sorts last, so that what is left of the order is that of the others.
         n = int(count_nonzero(logical_not(isnan(Array(node))))) or n
+    return n
+
+
+def _of_all(node: Node, q: NDArray, weak: bool, method: str, skip_nan: bool, dtype: DType) -> Node:
+    """Quantiles of all elements, in the shape of ``q``."""
+    n = _in_order(node, skip_nan)
     before, after, gamma = _places(n, q, method)
-    last = np.asarray([n - 1])
-    wanted, at = np.unique(
-        np.concatenate([before.ravel(), after.ravel(), last]), return_inverse=True
-    )
+    chosen, at = _chosen(node, np.concatenate([before.ravel(), after.ravel(), [n - 1]]))
+    sides = [Held(at[i * q.size : (i + 1) * q.size].reshape(q.shape)) for i in (0, 1)]
+    part = None if gamma is None else Held(gamma)
+    return make(_BETWEEN, (chosen,), (*sides, part, weak), q.shape, dtype, single(q.shape))
+
+
+def _chosen(node: Node, positions: NDArray) -> tuple[Node, NDArray]:
+    """The elements at these positions of the sorted array, each once in order, and for each
+    position which of them it is."""
+    wanted, at = np.unique(positions, return_inverse=True)
     if wanted.size <= MOST_SELECTED:
         chosen = selected(node, tuple((wanted + 1).tolist()))
     else:
         ordered = sort(Array(reshaped(node, (node.size,))))
         chosen = gather(ordered._node, (0,), (wanted,))
         chosen = rechunk(chosen, single(chosen.shape))
-    sides = [Held(at[i * q.size : (i + 1) * q.size].reshape(q.shape)) for i in (0, 1)]
-    part = None if gamma is None else Held(gamma)
-    return make(_BETWEEN, (chosen,), (*sides, part, weak), q.shape, dtype, single(q.shape))
+    return chosen, at
+
+
+def _middle_kernel(xp: Any, chosen: Any, first: int, last: int, dtype: DType) -> Any:
+    """The mean of the elements from ``first`` to ``last``, NaN if the last chosen one is."""
+    result = xp.mean(chosen[first : last + 1], axis=0)
+    if chosen.dtype.kind == "f":
+        result = xp.where(xp.isnan(chosen[-1]), chosen[-1], result)
+    return xp.asarray(result).astype(dtype, copy=False)
+
+
+_MIDDLE = blockwise_op("median", _middle_kernel)
+
+
+def _middle_of_all(node: Node, skip_nan: bool, dtype: DType) -> Node:
+    """The median of all elements."""
+    n = _in_order(node, skip_nan)
+    chosen, at = _chosen(node, np.asarray([(n - 1) // 2, n // 2, n - 1]))
+    return make(_MIDDLE, (chosen,), (int(at[0]), int(at[1]), dtype), (), dtype, ())
 
 
 # --- along some axes ---------------------------------------------------------------------
@@ -187,42 +215,93 @@ _LANES = gufunc_op("quantile", _lane_kernel, 32)
 _NAN_LANES = gufunc_op("nanquantile", _nan_lane_kernel, 32)
 
 
+def _median_kernel(xp: Any, x: Any, dtype: DType) -> Any:
+    return xp.asarray(xp.median(x, axis=-1)).astype(dtype, copy=False)
+
+
+def _nanmedian_kernel(xp: Any, x: Any, dtype: DType) -> Any:
+    return xp.asarray(xp.nanmedian(x, axis=-1)).astype(dtype, copy=False)
+
+
+_MEDIANS = gufunc_op("median", _median_kernel, 32)
+_NAN_MEDIANS = gufunc_op("nanmedian", _nanmedian_kernel, 32)
+
+
 # --- what users call ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Reduced:
+    """What an array is reduced over: the axes that are left, and the rest of them as one."""
+
+    node: Node
+    axes: tuple[int, ...]
+    rest: tuple[int, ...]
+
+    @property
+    def loop(self) -> tuple[int, ...]:
+        """Lengths of the axes that are left."""
+        return tuple([self.node.shape[axis] for axis in self.rest])
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all elements of several chunks go in."""
+        return self.node.blocks > 1 and set(self.loop) <= {1}
+
+    def lanes(self) -> Node:
+        """The array with what is reduced as its last axis."""
+        lane = self.node.size // int(np.prod(self.loop, dtype=np.int64))
+        return reshaped(permuted(self.node, (*self.rest, *self.axes)), (*self.loop, lane))
+
+
+def _reduced(x: Any, axis: Axis) -> _Reduced:
+    node = strict_operand(x)
+    if node.dtype.kind == "c":
+        raise TypeError("a must be an array of real numbers")
+    if not node.size:
+        raise ValueError("quantiles of an array without elements")
+    axes = axes_of(axis, node.ndim)
+    return _Reduced(node, axes, tuple([a for a in range(node.ndim) if a not in axes]))
+
+
+def _medians(x: Any, axis: Axis, keepdims: bool, skip_nan: bool) -> Array:
+    over = _reduced(x, axis)
+    dtype = np.asarray(np.median(np.ones(1, over.node.dtype))).dtype
+    if over.is_whole:
+        result = reshaped(_middle_of_all(over.node, skip_nan, dtype), over.loop)
+    else:
+        op = _NAN_MEDIANS if skip_nan else _MEDIANS
+        result = gufunc(op, [over.lanes()], (1,), (), dtype, (dtype,))
+    return Array(expanded(result, over.axes) if keepdims else result)
 
 
 def _quantiles(
     x: Any, q: NDArray, weak: bool, axis: Axis, method: str, keepdims: bool, skip_nan: bool
 ) -> Array:
     """``weak``: q is a Python number, whose type gives way to that of ``x``."""
-    node = strict_operand(x)
-    if node.dtype.kind == "c":
-        raise TypeError("a must be an array of real numbers")
+    over = _reduced(x, axis)
+    node, loop = over.node, over.loop
     if method not in METHODS:
         raise ValueError(f"{method!r} is not a valid method. Use one of: {', '.join(METHODS)}")
     if q.ndim > 1:
         raise ValueError("quantile: q must be a number or one-dimensional")
     if q.size and not (q.min() >= 0 and q.max() <= 1):
         raise ValueError("Quantiles must be in the range [0, 1], percentiles in [0, 100]")
-    if not node.size:
-        raise ValueError("quantiles of an array without elements")
-    axes = axes_of(axis, node.ndim)
-    rest = tuple([a for a in range(node.ndim) if a not in axes])
-    loop = tuple([node.shape[a] for a in rest])
     levels = q.item() if weak else q
     like: Any = _lane_function(np, skip_nan)(np.ones(1, node.dtype), levels, method=method)
     dtype = np.asarray(like).dtype
-    if node.blocks > 1 and set(loop) <= {1}:
+    if over.is_whole:
         made = _of_all(node, q, weak, method, skip_nan, dtype)
         result = reshaped(made, (*q.shape, *loop))
     else:
-        lane = node.size // int(np.prod(loop, dtype=np.int64))
-        flat = reshaped(permuted(node, (*rest, *axes)), (*loop, lane))
         params = (Held(q), weak, method, skip_nan, dtype)
-        made = gufunc(_NAN_LANES if skip_nan else _LANES, [flat], (1,), q.shape, dtype, params)
+        made = gufunc(
+            _NAN_LANES if skip_nan else _LANES, [over.lanes()], (1,), q.shape, dtype, params
+        )
         order = range(made.ndim)
         result = permuted(made, (*order[len(loop) :], *order[: len(loop)]))
     if keepdims:
-        result = expanded(result, tuple([a + q.ndim for a in axes]))
+        result = expanded(result, tuple([a + q.ndim for a in over.axes]))
     return Array(result)
 
 
@@ -279,10 +358,10 @@ def nanpercentile(
 
 
 def median(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
-    """The middle value over ``axis``: ``quantile(x, 0.5)``."""
-    return quantile(x, 0.5, axis, keepdims=keepdims)
+    """The middle value over ``axis``, or the mean of the two in the middle."""
+    return _medians(x, axis, keepdims, False)
 
 
 def nanmedian(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
-    """The middle value over ``axis`` of what is not NaN: ``nanquantile(x, 0.5)``."""
-    return nanquantile(x, 0.5, axis, keepdims=keepdims)
+    """`median` of what is not NaN; see `nanquantile`."""
+    return _medians(x, axis, keepdims, True)

@@ -42,7 +42,6 @@ HOST_ONLY = {
     "linalg.eigvals": "array.eigvals",
     "nanquantile": "array.nanquantile",
     "nanpercentile": "array.nanquantile",
-    "nanmedian": "array.nanquantile",
     "to_npy": "array.write",
     "to_zarr": "array.write",
     "to_hdf5": "array.write",

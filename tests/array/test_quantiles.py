@@ -93,7 +93,30 @@ def test_many_elements_and_levels(shape: tuple[int, ...], dtype: str) -> None:
         check(xp.quantile(x, q), np.quantile(values, q))
         last = len(shape) - 1 if shape[0] == 1 else None
         check(xp.quantile(x, q, last), np.quantile(values, q, axis=last))
-    assert float(xp.median(x)) == np.quantile(values, 0.5)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "int16", "uint8", "bool"])
+@pytest.mark.parametrize("length", [1, 2, 29_998, 29_999])
+def test_medians(length: int, dtype: str) -> None:
+    values = (np.random.default_rng(0).standard_normal(length) * 1000).astype(dtype)
+    for chunks in (7_000, -1):
+        x = xp.asarray(values, chunks=chunks)
+        check(xp.median(x), np.median(values))
+        check(xp.nanmedian(x, keepdims=True), np.nanmedian(values, keepdims=True))
+    y = xp.asarray(np.stack([values, values[::-1], values]), chunks=(2, 7_000))
+    rows = np.asarray(y)
+    check(xp.median(y, axis=1), np.median(rows, axis=1))
+    check(xp.median(y, axis=0, keepdims=True), np.median(rows, axis=0, keepdims=True))
+    check(xp.median(y), np.median(rows))
+
+
+def test_medians_of_nan() -> None:
+    values = np.arange(100.0)
+    values[[3, 50]] = np.nan
+    for chunks in (7, -1):
+        x = xp.asarray(values, chunks=chunks)
+        assert np.isnan(float(xp.median(x)))
+        assert float(xp.nanmedian(x)) == np.nanmedian(values)
 
 
 def test_nan_is_all_or_nothing() -> None:
