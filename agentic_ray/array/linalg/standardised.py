@@ -19,7 +19,6 @@ deviations from a rounded mean add up to).
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core.node import BLOCK_ELEMENTS, Node, Op, make
 from agentic_ray.array.core.program import codelet
 from agentic_ray.array.statistics import MEAN, VAR, add_partials
-from agentic_ray.graph import CostHint, Tag, fold, tree_reduce
+from agentic_ray.graph import CostHint, Tag, tree_reduce
 
 FAR = 2.0
 """Deviations from shift to mean up to which one pass will do: an error 1 + 2 * 4 times as large
@@ -72,17 +71,18 @@ def _moments(xp: Any, block: Any, shift: Any) -> Any:
     at_once = 2 * BLOCK_ELEMENTS // columns if xp is np else length
     ones = xp.ones(min(length, at_once), block.dtype)
     scratch = xp.empty((ones.shape[0], columns), block.dtype) if shift.size else None
-
-    def one(start: int) -> Any:
+    total = xp.zeros((columns + 1, columns), block.dtype)
+    # One buffer and one total for all cache blocks: what is not allocated anew costs no page
+    # faults, and threads wait less for each other.
+    own = xp.empty_like(total)
+    for start in range(0, length, at_once):
         part = block[start : start + at_once]
         if scratch is not None:
             part = xp.subtract(part, shift, out=scratch[: part.shape[0]])
-        result = xp.empty((columns + 1, columns), block.dtype)
-        result[columns] = ones[: part.shape[0]] @ part  # first: it fetches what the other reuses
-        result[:columns] = part.T @ part
-        return result
-
-    return fold(operator.add, map(one, range(0, length, at_once)))
+        # The sums first: they fetch what the product reuses.
+        total[columns] += xp.matmul(ones[: part.shape[0]], part, out=own[columns])
+        total[:columns] += xp.matmul(part.T, part, out=own[:columns])
+    return total
 
 
 def _shift(xp: Any, block: Any) -> Any:
