@@ -4,17 +4,17 @@ About any shift s, with d = mean - s and n rows,
 
     sum (x_i - mean_i)(x_j - mean_j) = sum (x_i - s_i)(x_j - s_j) - n d_i d_j,
 
-and its diagonal is n times the variances: so mean, deviation and product come out of one pass,
-about zero or, where the first rows are far from it, about their mean. The difference cancels
-digits where a mean is many deviations away from its shift. With k the largest |d_i| / std_i the
-rounding error of the sums counts up to 1 + 2 k^2 times; where k is above `FAR`, which is known
-after the pass, a second one goes about the mean itself.
+and its diagonal is n times the variances: so mean, deviation and product come out of one pass.
+Each chunk has a shift of its own, zero or, where its first rows are far from it, their mean. The
+difference cancels digits where a mean is many deviations away from its shift. With k the largest
+|d_i| / std_i the rounding error of the sums counts up to 1 + 2 k^2 times; where k is above `FAR`,
+which is known when the chunk has been gone through, that is done again about the chunk's own mean.
+What two sets of rows have around their means is joined as variances are.
 
 References
 ----------
 T. Chan, G. Golub and R. LeVeque, "Algorithms for computing the sample variance: analysis and
-recommendations", The American Statistician 37(3), 1983 (shifted data; the correction by what the
-deviations from a rounded mean add up to).
+recommendations", The American Statistician 37(3), 1983 (shifted data; joining two sets).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ import numpy as np
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core.node import BLOCK_ELEMENTS, Node, Op, make
 from agentic_ray.array.core.program import codelet
-from agentic_ray.array.statistics import MEAN, VAR, add_partials
+from agentic_ray.array.statistics import MEAN, VAR, joined_products
 from agentic_ray.graph import CostHint, Tag, tree_reduce
 
 FAR = 2.0
 """Deviations from shift to mean up to which one pass will do: an error 1 + 2 * 4 times as large
 as about the mean, less than a decimal digit."""
-SAMPLE_ROWS = 4096
-"""Rows at the beginning that the shift is taken from."""
+SAMPLE_ROWS = 256
+"""Rows at the beginning of a chunk that its shift is taken from."""
 MOST_COLUMNS = 128
 """Up to so many columns a cache block has rows enough for the product to be worth a call."""
 
@@ -62,15 +62,15 @@ def standardised_gram(z: Node) -> Node | None:
     return make(_GRAM, (x,), (std.params[2],), shape, x.dtype, grids.single(shape))
 
 
-def _moments(xp: Any, block: Any, shift: Any) -> Any:
+def _about(xp: Any, block: Any, shift: Any) -> Any:
     """The product with itself of ``block - shift``, and below it the sums of the columns.
 
-    A ``shift`` of no elements stands for zeros: then nothing is subtracted.
+    Without a ``shift`` nothing is subtracted.
     """
     length, columns = block.shape
     at_once = 2 * BLOCK_ELEMENTS // columns if xp is np else length
     ones = xp.ones(min(length, at_once), block.dtype)
-    scratch = xp.empty((ones.shape[0], columns), block.dtype) if shift.size else None
+    scratch = None if shift is None else xp.empty((ones.shape[0], columns), block.dtype)
     total = xp.zeros((columns + 1, columns), block.dtype)
     # One buffer and one total for all cache blocks: what is not allocated anew costs no page
     # faults, and threads wait less for each other.
@@ -85,73 +85,59 @@ def _moments(xp: Any, block: Any, shift: Any) -> Any:
     return total
 
 
-def _shift(xp: Any, block: Any) -> Any:
-    sample = block[:SAMPLE_ROWS]
-    nothing = sample[0, :0]
-    mean = _mean_if_far(xp, _moments(xp, sample, nothing), nothing, sample.shape[0])
-    return mean if xp.all(xp.isfinite(mean)) else nothing
+def _are_near(xp: Any, off: Any, variance: Any) -> bool:
+    """Whether means are near the shift, or are no numbers: then no shift is of use."""
+    squares = off * off
+    return bool(xp.all((squares <= FAR**2 * variance) | ~xp.isfinite(squares)))
 
 
-def _mean_if_far(xp: Any, moments: Any, shift: Any, count: int) -> Any:
-    """The mean if it is far from the shift that ``moments`` are about; else nothing."""
+def _moments(xp: Any, block: Any) -> tuple[Any, Any, Any, int]:
+    """The product with itself of ``block`` less its column means, the shift, how far the means
+    are from it, and the number of rows."""
+    count = block.shape[0]
     with np.errstate(all="ignore"):
-        off = moments[-1] / count
-        squares = off * off
-        variance = xp.diagonal(moments) / count - squares
-        near = bool(xp.all(squares <= FAR**2 * variance))
-    return off[:0] if near else shift + off if shift.size else off
+        sample = block[:SAMPLE_ROWS]
+        off, shift = xp.mean(sample, axis=0), None
+        if not _are_near(xp, off, xp.var(sample, axis=0)):
+            shift = xp.where(xp.isfinite(off), off, 0).astype(block.dtype, copy=False)
+        for again in (False, True):
+            sums = _about(xp, block, shift)
+            off = sums[-1] / count
+            products = sums[:-1] - count * (off[:, None] * off)
+            if again or _are_near(xp, off, xp.diagonal(products) / count):
+                break
+            mean = off if shift is None else shift + off
+            shift = xp.where(xp.isfinite(mean), mean, 0).astype(block.dtype, copy=False)
+    return products, xp.zeros_like(off) if shift is None else shift, off, count
 
 
-def _moments_if(xp: Any, block: Any, mean: Any) -> Any:
-    """About the mean, if there is one."""
-    return _moments(xp, block, mean) if mean.size else mean
-
-
-def _scaled(xp: Any, moments: Any, again: Any, count: int, correction: float) -> Any:
-    if again.size:
-        moments = again
+def _scaled(xp: Any, moments: Any, correction: float) -> Any:
+    products, _, _, count = moments
     with np.errstate(all="ignore"):
-        off = moments[-1] / count
-        product = moments[:-1] - count * (off[:, None] * off)
-        std = xp.sqrt(xp.diagonal(product) / max(count - correction, 0))
-        return product / (std[:, None] * std)
+        std = xp.sqrt(xp.diagonal(products) / max(count - correction, 0))
+        return products / (std[:, None] * std)
 
 
 def _whole(xp: Any, x: Any, correction: float) -> Any:
-    shift = _shift(xp, x)
-    moments = _moments(xp, x, shift)
-    mean = _mean_if_far(xp, moments, shift, x.shape[0])
-    return _scaled(xp, moments, _moments_if(xp, x, mean), x.shape[0], correction)
+    return _scaled(xp, _moments(xp, x), correction)
 
 
 def _lower(node: Node, lowering: Any) -> list[Any]:
     (x,) = node.inputs
     (correction,) = node.params
-    count = x.shape[0]
-    blocks = lowering.blocks(x)
+    rows = [(block,) for block in lowering.blocks(x)]
+    made = lowering.call(
+        node, _moments, rows, label=".moments", flops=2.0 * x.size * x.shape[1],
+        written_bytes=node.nbytes * len(rows),
+    )  # fmt: skip
+    tag: Tag = "gpu" if node.device == "gpu" else "any"
+    combine = codelet("gram.combine", joined_products)
+    keys = [ref.key for ref in made]
+    tasks, root = tree_reduce(keys, combine, tag=tag, cost=CostHint(items=0))
+    lowering.tasks += tasks
     small = {"read_bytes": node.nbytes, "written_bytes": node.nbytes}
-    every = {"written_bytes": node.nbytes * len(blocks)}
-
-    def added(partial: list[Any]) -> Any:
-        tag: Tag = "gpu" if node.device == "gpu" else "any"
-        combine = codelet("gram.combine", add_partials)
-        keys = [ref.key for ref in partial]
-        tasks, root = tree_reduce(keys, combine, tag=tag, cost=CostHint(items=0))
-        lowering.tasks += tasks
-        return type(partial[0])(root)
-
-    (shift,) = lowering.call(node, _shift, [(blocks[0],)], label=".shift", **small)
-    flops = 2.0 * x.size * x.shape[1]
-    rows = [(block, shift) for block in blocks]
-    moments = added(lowering.call(node, _moments, rows, label=".moments", flops=flops, **every))
-    (mean,) = lowering.call(
-        node, _mean_if_far, [(moments, shift)], params=(count,), label=".check", **small
-    )
-    rows = [(block, mean) for block in blocks]
-    again = added(lowering.call(node, _moments_if, rows, label=".again", **every))
-    return list(
-        lowering.call(node, _scaled, [(moments, again)], params=(count, correction), **small)
-    )
+    moments = type(made[0])(root)
+    return list(lowering.call(node, _scaled, [(moments,)], params=(correction,), **small))
 
 
 _GRAM = Op("standardised_gram", "tasks", _whole, _lower, weight=16)
