@@ -215,16 +215,12 @@ _LANES = gufunc_op("quantile", _lane_kernel, 32)
 _NAN_LANES = gufunc_op("nanquantile", _nan_lane_kernel, 32)
 
 
-def _median_kernel(xp: Any, x: Any, dtype: DType) -> Any:
-    return xp.asarray(xp.median(x, axis=-1)).astype(dtype, copy=False)
-
-
-def _nanmedian_kernel(xp: Any, x: Any, dtype: DType) -> Any:
-    return xp.asarray(xp.nanmedian(x, axis=-1)).astype(dtype, copy=False)
+def _median_kernel(xp: Any, x: Any, skip_nan: bool, dtype: DType) -> Any:
+    function = xp.nanmedian if skip_nan else xp.median
+    return xp.asarray(function(x, axis=-1)).astype(dtype, copy=False)
 
 
 _MEDIANS = gufunc_op("median", _median_kernel, 32)
-_NAN_MEDIANS = gufunc_op("nanmedian", _nanmedian_kernel, 32)
 
 
 # --- what users call ---------------------------------------------------------------------
@@ -270,8 +266,7 @@ def _medians(x: Any, axis: Axis, keepdims: bool, skip_nan: bool) -> Array:
     if over.is_whole:
         result = reshaped(_middle_of_all(over.node, skip_nan, dtype), over.loop)
     else:
-        op = _NAN_MEDIANS if skip_nan else _MEDIANS
-        result = gufunc(op, [over.lanes()], (1,), (), dtype, (dtype,))
+        result = gufunc(_MEDIANS, [over.lanes()], (1,), (), dtype, (skip_nan, dtype))
     return Array(expanded(result, over.axes) if keepdims else result)
 
 

@@ -160,8 +160,14 @@ def test_a_value_that_ray_could_not_make_again_is_a_lost_input() -> None:
 _CHUNKS, _LENGTH = 4, 1_500_000
 
 
-def _sum(x: xp.Array, factor: float) -> float:
-    return float((x * factor).sum())
+def _persisted(seed: int) -> xp.Array:
+    values = np.random.default_rng(seed).random(_CHUNKS * _LENGTH)
+    return xp.from_numpy(values, chunks=_LENGTH).persist()
+
+
+def _sums(x: xp.Array) -> list[float]:
+    """From four graphs, which are handed the same chunks."""
+    return [float((x * factor).sum()) for factor in (1.5, 2.0, 2.5, 3.0)]
 
 
 def _executor(session: ar.Session) -> tuple[Any, Any]:
@@ -182,27 +188,26 @@ def _used_bytes() -> int:
 
 
 def test_chunks_are_kept_until_the_array_is_gone(ray_session: ar.Session) -> None:
-    values = np.random.default_rng(0).random(_CHUNKS * _LENGTH)
-    x = xp.from_numpy(values, chunks=_LENGTH).persist()
-    expected = [_sum(x, factor) for factor in (1.5, 2.0, 2.5, 3.0)]
+    x = _persisted(0)
+    expected = _sums(x)
     at, _ = _executor(ray_session)
     assert len(at.kept) == _CHUNKS
-    assert expected == [_sum(x, factor) for factor in (1.5, 2.0, 2.5, 3.0)]
-    _until(lambda: _used_bytes() >= values.nbytes)
+    assert expected == _sums(x)
+    size = x.nbytes
+    _until(lambda: _used_bytes() >= size)
     del x
     gc.collect()
     _until(lambda: not at.kept)
-    _until(lambda: _used_bytes() < values.nbytes)  # the executor has let go of them too
+    _until(lambda: _used_bytes() < size)  # the executor has let go of them too
 
 
 def test_an_executor_that_was_killed_is_handed_its_chunks_again(ray_session: ar.Session) -> None:
-    values = np.random.default_rng(1).random(_CHUNKS * _LENGTH)
-    x = xp.from_numpy(values, chunks=_LENGTH).persist()
-    expected = [_sum(x, factor) for factor in (1.5, 2.0, 2.5, 3.0)]
+    x = _persisted(1)
+    expected = _sums(x)
     at, executor = _executor(ray_session)
     assert len(at.kept) == _CHUNKS
     pid = ray.get(executor.pid.remote())
     os.kill(pid, signal.SIGKILL)
     _until(lambda: not psutil.pid_exists(pid))
-    assert [_sum(x, factor) for factor in (1.5, 2.0, 2.5, 3.0)] == expected
+    assert _sums(x) == expected
     assert len(_executor(ray_session)[0].kept) == _CHUNKS

@@ -11,8 +11,8 @@ from typing import Any
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core.node import Node, make
 from agentic_ray.array.core.rewrite import rule
-from agentic_ray.array.core.standard import dtype_of
 from agentic_ray.array.core.views import PERMUTE, rechunk
+from agentic_ray.array.linalg.columns import dagger
 from agentic_ray.array.linalg.standardised import standardised_gram
 from agentic_ray.array.statistics import add_partials, reduce_op, unchanged
 
@@ -23,7 +23,7 @@ GRAM_COLUMNS = 1024
 
 
 def _partial(xp: Any, x: Any, axes: tuple[int, ...]) -> Any:
-    return xp.matmul(xp.conj(x.T) if dtype_of(x).kind == "c" else x.T, x)
+    return xp.matmul(dagger(xp, x), x)
 
 
 _GRAM = reduce_op("gram", _partial, add_partials, unchanged, 16, cache_blocks=0)
