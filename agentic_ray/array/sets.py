@@ -27,7 +27,6 @@ from agentic_ray.array.manipulation import concat
 from agentic_ray.array.samplesort import sorted_chunks
 from agentic_ray.array.searching import searchsorted
 from agentic_ray.array.statistics import diff, reduce_op
-from agentic_ray.graph import CostHint, Ref, Tag, tree_reduce
 
 
 class UniqueAllResult(NamedTuple):
@@ -213,14 +212,12 @@ def _lower_isin(node: Node, lowering: Any) -> list[Any]:
     pairs = lowering.tasks[start:]
     del lowering.tasks[start:]
     either = codelet("isin.either", _either)
-    tag: Tag = "gpu" if node.device == "gpu" else "any"
     result: list[Any] = []
     # What is found for one block is combined before the next is looked for, to hold less.
     for i in range(0, len(found), len(pieces)):
-        keys = [ref.key for ref in found[i : i + len(pieces)]]
-        tasks, root = tree_reduce(keys, either, tag=tag, cost=CostHint(items=0))
-        lowering.tasks += [*pairs[i : i + len(pieces)], *tasks]
-        result.append(Ref(root))
+        lowering.tasks += pairs[i : i + len(pieces)]
+        found_here = found[i : i + len(pieces)]
+        result.append(lowering.tree(node, found_here, either, f".either{i // len(pieces)}"))
     return result
 
 

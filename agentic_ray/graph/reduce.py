@@ -173,6 +173,7 @@ def tree_reduce(
     priority: int = 0,
     resources: Resources | None = None,
     cost: CostHint | None = None,
+    prefix: str | None = None,
 ) -> tuple[list[Task], str]:
     """Tasks that reduce the values of ``keys``, in order, and the key of the result.
 
@@ -188,6 +189,9 @@ def tree_reduce(
     spans : sequence of (start, stop), optional
         Leaves that each key stands for when they differ, from `aligned_spans`; all of them or
         those of one aligned subtree.
+    prefix : str, optional
+        Begins the keys of the tasks where that tells them from all others; else they are made of
+        the tasks' content.
 
     Returns
     -------
@@ -233,11 +237,15 @@ def tree_reduce(
             return len(inputs) - 1
 
         shape = shape_of(node, 0)
+        if prefix is None:
+            key = content_key(codelet.name, codelet, shape, inputs)
+        else:
+            key = f"{prefix}/{len(tasks)}"
         task = Task.of(
             codelet,
             shape,
             [Ref(key) for key in inputs],
-            key=content_key(codelet.name, codelet, shape, inputs),
+            key=key,
             tag=tag,
             priority=priority,
             resources=resources,

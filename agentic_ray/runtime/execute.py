@@ -6,6 +6,7 @@ calls except fetching a large codelet; no scheduling.
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,9 +30,13 @@ INLINE_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Inline:
-    """A small value as pickled bytes; held by the caller, so no node's death loses it."""
+    """A small value as pickled bytes; held by the caller, so no node's death loses it.
+
+    ``plain`` says that it runs no code of the user's when it is unpickled or computed with.
+    """
 
     data: bytes
+    plain: bool = False
 
     def load(self) -> Any:
         return cloudpickle.loads(self.data)
@@ -131,7 +136,7 @@ _CODELETS_KEPT = 256  # because a codelet holds what its functions capture
 _codelets: dict[str, Codelet] = {}
 _codelets_lock = threading.Lock()
 _current = threading.local()
-_HOST = HostDevice()
+HOST = HostDevice()
 
 
 def check_cancelled() -> None:
@@ -236,9 +241,9 @@ def run_payload(
                 if on_step is not None:
                     on_step(codelet.name, args)
                 before = time.perf_counter()
-                values[step.key] = call_codelet(codelet, _HOST, args, kwargs)
+                values[step.key] = call_codelet(codelet, HOST, args, kwargs)
                 task_seconds.append(time.perf_counter() - before)
-        outputs, large = _outputs(payload.outputs, values)
+        outputs, large = pack_outputs(payload.outputs, values)
     except BundleCancelled:
         return report(cancelled=True)
     except BaseException as error:  # also SystemExit and the like: this process goes on
@@ -256,7 +261,8 @@ def run_payload(
     return (done, *large)
 
 
-def _outputs(keys: Sequence[str], values: Mapping[str, Any]) -> tuple[list[Output], list[Any]]:
+def pack_outputs(keys: Sequence[str], values: Mapping[str, Any]) -> tuple[list[Output], list[Any]]:
+    """What leaves a bundle: small values inside the outputs, and large ones (else None) apart."""
     outputs: list[Output] = []
     large: list[Any] = []
     for key in keys:
@@ -275,12 +281,24 @@ def pack_value(value: Any) -> tuple[Inline | None, int]:
     SerializationError
         The value cannot be pickled.
     """
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject and value.nbytes > INLINE_BYTES:
+    plain = is_plain(value)
+    if plain and isinstance(value, np.ndarray) and value.nbytes > INLINE_BYTES:
         return None, value.nbytes
     try:
-        data = cloudpickle.dumps(value)
+        data = pickle.dumps(value, 5) if plain else cloudpickle.dumps(value)
     except Exception as error:  # pickle raises whatever the object's hooks raise
         raise SerializationError(
             f"a value of type {type(value).__name__} cannot be sent to another process: {error}"
         ) from error
-    return (Inline(data) if len(data) <= INLINE_BYTES else None), len(data)
+    return (Inline(data, plain) if len(data) <= INLINE_BYTES else None), len(data)
+
+
+def is_plain(value: Any, depth: int = 2) -> bool:
+    """Whether a value is a number, an array of numbers, or a tuple or list of such (of at most
+    ``depth`` levels)."""
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return depth > 0 and all(is_plain(element, depth - 1) for element in value)
+    if kind is np.ndarray or isinstance(value, np.generic):
+        return not value.dtype.hasobject
+    return value is None or kind in (bool, int, float, complex)

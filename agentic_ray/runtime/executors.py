@@ -19,6 +19,7 @@ from agentic_ray.runtime.allocator import keep_freed_memory
 from agentic_ray.runtime.calibrate import HostRates, host_rates
 from agentic_ray.runtime.execute import Payload, run_payload
 from agentic_ray.runtime.handed import KeptArrays
+from agentic_ray.runtime.lines import LineEnd
 from agentic_ray.runtime.watch import run_watched
 from agentic_ray.telemetry.collector import Collector, NodeReport
 
@@ -60,7 +61,7 @@ class CpuExecutor:
     here and its waiting is not counted as work.
     """
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, threads: int) -> None:
         keep_freed_memory()
         self._node_id = ray.get_runtime_context().get_node_id()
         self._cancelled = CancelledTokens()
@@ -68,6 +69,7 @@ class CpuExecutor:
         self._busy = 0
         self._free = threading.Condition()
         self._kept = KeptArrays()
+        self._lines = LineEnd(self._run, threads)
         self._report: NodeReport | None = None
         self._collector = Collector(self._node_id, push=self._keep)
         self._collector.start()
@@ -103,11 +105,21 @@ class CpuExecutor:
         self._kept.drop(names)
 
     @control
+    def open_line(self) -> str | None:
+        """Where the caller can reach this executor without Ray, if it is on the same machine."""
+        return self._lines.open()
+
+    @control
     def pid(self) -> int:
         return os.getpid()
 
     def run(self, token: str, payload: Payload, *handed: Any) -> Any:
         """Run a bundle; the answer is its Report followed by its large outputs in order."""
+        return answer(self._run(token, payload, *handed, ray_attempt=_attempt_number()))
+
+    def _run(
+        self, token: str, payload: Payload, *handed: Any, ray_attempt: int = 0
+    ) -> tuple[Any, ...]:
         inputs = self._kept.inputs(token, payload, handed)
         entered = time.perf_counter()
         with self._free:
@@ -121,11 +133,11 @@ class CpuExecutor:
                 inputs,
                 node_id=self._node_id,
                 pid=os.getpid(),
-                ray_attempt=_attempt_number(),
+                ray_attempt=ray_attempt,
                 waited_seconds=waited_seconds,
                 is_cancelled=lambda: token in self._cancelled,
             )
-            return answer((self._kept.keep(payload, inputs, report), *large))
+            return self._kept.keep(payload, inputs, report), *large
         finally:
             with self._free:
                 self._busy -= 1
@@ -176,4 +188,4 @@ def start_cpu_executor(node_id: str, slots: int, threads: int) -> Any:
     )(CpuExecutor)
     return actor.options(
         scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False)
-    ).remote(slots)
+    ).remote(slots, threads)

@@ -1,8 +1,9 @@
-"""Last steps of a reduction, done in the master's process: sending them would cost far more.
+"""Last steps of a reduction, done by the loop itself: sending them would cost far more.
 
-Only steps of this package, NumPy and the standard library over small values: code of the user's
-could crash or block the process that all others depend on. Nothing that calls BLAS or LAPACK, which
-use more threads here than on an executor and may round otherwise.
+Only steps of this package, NumPy and the standard library over small plain values: code of the
+user's could crash or block the process that all others depend on. Nothing that calls BLAS or
+LAPACK, which use more threads here than on an executor and may round otherwise, and nothing that
+writes to its arguments, which here are the caller's own.
 """
 
 from __future__ import annotations
@@ -10,42 +11,81 @@ from __future__ import annotations
 import functools
 import operator
 import os
-import queue
-import threading
+import time
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
 import ray
 
-from agentic_ray.graph.task import Bundle
-from agentic_ray.runtime.execute import Payload, Report, run_payload
+from agentic_ray.graph.task import Bundle, Ref, replace_refs
+from agentic_ray.runtime.execute import (
+    HOST,
+    Inline,
+    Output,
+    Report,
+    call_codelet,
+    is_plain,
+    pack_outputs,
+)
+from agentic_ray.runtime.failures import PackedError
 from agentic_ray.schedule.placement import Placement
 
 MOST_SECONDS = 5e-4
 """What is predicted to take longer is sent to an executor."""
 MOST_BYTES = 512 * 1024
-_PRODUCTS = (operator.matmul, operator.imatmul)
+_PRODUCTS = (operator.matmul,)
+_IN_PLACE = frozenset(
+    getattr(operator, f"__i{name}__")
+    for name in [
+        "add",
+        "and",
+        "concat",
+        "floordiv",
+        "lshift",
+        "matmul",
+        "mod",
+        "mul",
+        "or",
+        "pow",
+        "rshift",
+        "sub",
+        "truediv",
+        "xor",
+    ]
+)
 
 
-def fits_here(bundle: Bundle, placement: Placement, payload: Payload) -> bool:
-    """Whether a bundle is so quick, and its steps so well known, that it is better done here."""
+def fits_here(bundle: Bundle, placement: Placement, inputs: Collection[Any]) -> bool:
+    """Whether a bundle is so quick, and its steps so well known, that it is better done here.
+
+    Parameters
+    ----------
+    inputs : collection
+        What is held of the values that the bundle takes from others.
+    """
     predicted = placement.predicted_seconds
-    if predicted is None or predicted > MOST_SECONDS or placement.device != "cpu":
+    if predicted is None or predicted > MOST_SECONDS or placement.device != "cpu" or not inputs:
         return False
-    if payload.inputs or not payload.inline:
+    if not all(isinstance(value, Inline) and value.plain for value in inputs):
         return False
-    if sum(len(inline.data) for inline in payload.inline.values()) > MOST_BYTES:
+    if sum(len(inline.data) for inline in inputs) > MOST_BYTES:
         return False
     return all(
         not task.codelet.opaque
         and not task.codelet.has_effects
         and is_of_libraries(task.codelet.cpu)
-        and all(map(is_of_libraries, _callables([*task.args, dict(task.kwargs)])))
+        and all(map(_is_harmless, _leaves([*task.args, dict(task.kwargs)])))
         for task in bundle.tasks
     )
+
+
+def _is_harmless(value: Any) -> bool:
+    if callable(value):
+        return is_of_libraries(value)
+    return isinstance(value, Ref | str | slice | np.dtype) or is_plain(value)
 
 
 def is_of_libraries(function: Any) -> bool:
@@ -61,9 +101,13 @@ def is_of_libraries(function: Any) -> bool:
         if package == "agentic_ray":
             if rest.startswith("array.linalg"):
                 return False
-        elif package not in ("operator", "_operator", "math") or function in _PRODUCTS:
+        elif (
+            package not in ("operator", "_operator", "math")
+            or function in _PRODUCTS
+            or function in _IN_PLACE
+        ):
             return False
-    return all(map(is_of_libraries, _callables(_held(function))))
+    return all(map(is_of_libraries, filter(callable, _leaves(_held(function)))))
 
 
 def _held(function: Any) -> list[Any]:
@@ -77,45 +121,37 @@ def _held(function: Any) -> list[Any]:
     return [*held, *getattr(function, "__dict__", {}).values()]
 
 
-def _callables(value: Any) -> Iterator[Any]:
-    """Everything that can be called in lists, tuples and dicts."""
+def _leaves(value: Any) -> Iterator[Any]:
+    """Everything in lists, tuples and dicts."""
     if isinstance(value, list | tuple | dict):
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _callables(part)
-    elif callable(value):
+            yield from _leaves(part)
+    else:
         yield value
 
 
-class Here:
-    """One thread of this process that runs such bundles, one after the other."""
-
-    def __init__(self) -> None:
-        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._main, name="agentic-ray-here", daemon=True).start()
-
-    def run(self, payload: Payload) -> tuple[Future[Report], list[Any]]:
-        """Run a bundle. In the list there are, when the report is, None and an ObjectRef of each
-        large value."""
-        answer: Future[Report] = Future()
-        refs: list[Any] = [None]
-
-        def work() -> None:
-            try:
-                node_id = ray.get_runtime_context().get_node_id()
-                report, *large = run_payload(payload, (), node_id=node_id, pid=os.getpid())
-                refs.extend(None if value is None else ray.put(value) for value in large)
-            except BaseException as error:  # the Dispatcher is to hear of whatever it is
-                answer.set_exception(error)
-            else:
-                answer.set_result(report)
-
-        self._inbox.put(work)
-        return answer, refs
-
-    def close(self) -> None:
-        """End the thread after what it was given."""
-        self._inbox.put(None)
-
-    def _main(self) -> None:
-        while (work := self._inbox.get()) is not None:
-            work()
+def run_now(
+    bundle: Bundle, inputs: Mapping[str, Inline], node_id: str
+) -> tuple[Future[Report], list[Any]]:
+    """Run such a bundle. The future holds its report already; in the list there are None and an
+    ObjectRef of each large value (None for the others)."""
+    started = time.perf_counter()
+    answer: Future[Report] = Future()
+    refs: list[Any] = [None]
+    outputs: list[Output] = []
+    error: PackedError | None = None
+    name = "?"
+    try:
+        values = {key: inline.load() for key, inline in inputs.items()}
+        for task in bundle.tasks:
+            name = task.codelet.name
+            args = replace_refs(task.args, values.__getitem__)
+            kwargs = replace_refs(dict(task.kwargs), values.__getitem__)
+            values[task.key] = call_codelet(task.codelet, HOST, args, kwargs)
+        outputs, large = pack_outputs(bundle.outputs, values)
+        refs.extend(None if value is None else ray.put(value) for value in large)
+    except Exception as raised:
+        outputs, error = [], PackedError.pack(raised, name)
+    seconds = time.perf_counter() - started
+    answer.set_result(Report(node_id, os.getpid(), seconds, (), tuple(outputs), error))
+    return answer, refs

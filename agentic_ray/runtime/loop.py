@@ -5,19 +5,19 @@ One thread owns the Dispatcher; everything else talks to it through its inbox.
 
 from __future__ import annotations
 
+import functools
 import heapq
 import logging
 import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 from ray import exceptions as ray_errors
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agentic_ray.errors import (
     AgenticRayError,
@@ -28,21 +28,28 @@ from agentic_ray.errors import (
     TaskError,
 )
 from agentic_ray.graph.task import Bundle
-from agentic_ray.runtime.execute import Inline, Payload, Report
-from agentic_ray.runtime.executors import process_lane, watched_lane
+from agentic_ray.runtime.calls import (
+    Call,
+    names_what_is_not_kept,
+    send_by_ray,
+    stored_keys,
+    tells_overhead,
+    token_of,
+)
+from agentic_ray.runtime.execute import Inline, Report
 from agentic_ray.runtime.failures import (
     INPUT_LOST,
     SYSTEM,
-    NotKeptError,
     cause_of,
     is_of_an_input,
     text_of,
 )
 from agentic_ray.runtime.handed import Handed
-from agentic_ray.runtime.here import Here, fits_here
+from agentic_ray.runtime.here import fits_here, run_now
+from agentic_ray.runtime.lines import LineBrokenError, Lines
 from agentic_ray.runtime.payloads import Resident, make_payload
 from agentic_ray.runtime.run import Run, ValueGone
-from agentic_ray.runtime.transfers import Copies, Moved, timed
+from agentic_ray.runtime.transfers import Copies, timed
 from agentic_ray.runtime.values import CodeletTable, Stored
 from agentic_ray.runtime.watch import poison_error
 from agentic_ray.schedule.dispatcher import Dispatcher
@@ -71,7 +78,6 @@ from agentic_ray.schedule.events import (
     ValueLost,
 )
 from agentic_ray.schedule.metrics import CALLER, PlacementRecord
-from agentic_ray.schedule.placement import Placement
 
 _logger = logging.getLogger("agentic_ray")
 _TICK_SECONDS = 1.0
@@ -83,24 +89,6 @@ _FOR_GOOD = (ray_errors.ActorDiedError, ray_errors.ActorUnschedulableError)
 _HERE = "quicker than a call: done in the master's process"
 _WATCHED = {"own": "", "watched": ", watched"}
 _SETTLING_SECONDS = 10.0
-
-
-@dataclass(slots=True)
-class _Call:
-    """A bundle under way on Ray."""
-
-    graph_id: str
-    bundle: Bundle
-    placement: Placement
-    attempt: int
-    refs: Sequence[Any]
-    inputs: dict[str, Any]
-    started: float
-    executor: Any | None  # None: process lane, or here
-    here: bool = False
-    alone: bool = False
-    moved: Moved | None = None
-    sent: tuple[Start, Payload] | None = None  # if it has to be sent again with all its inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +135,10 @@ class Loop:
         )
         self._runs: dict[str, Run] = {}
         self._values: dict[tuple[str, str], Inline | Any] = {}
-        self._calls: dict[tuple[int, int], _Call] = {}
+        self._calls: dict[tuple[int, int], Call] = {}
         self._copies = Copies()
-        self._handed = Handed(lambda call: self._inbox.put(call))
-        self._here = Here()
+        self._handed = Handed(self._inbox.put)
+        self._lines = Lines(self._inbox.put)
         self._cancels: list[tuple[float, int, int]] = []  # heap: when due, bundle, attempt
         self._lost_at = -math.inf
         self._closed = False
@@ -207,12 +195,12 @@ class Loop:
 
     def has_calls(self, graph_ids: Container[str]) -> bool:
         """Whether a call of one of these graphs is under way."""
-        return any(call.graph_id in graph_ids for call in list(self._calls.values()))
+        return any(call.command.graph_id in graph_ids for call in list(self._calls.values()))
 
     def close(self) -> None:
         """Fail what is unfinished and end the thread."""
         self._closed = True
-        self._here.close()
+        self._lines.close()
         self._inbox.put(None)
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(timeout=5)
@@ -324,46 +312,24 @@ class Loop:
 
     def _start(self, command: Start) -> Event | None:
         """Send a bundle to its executor; the event of a refusal if it cannot be sent."""
-        bundle, placement = command.bundle, command.placement
         now = time.monotonic()
+        run = self._runs.get(command.graph_id)
         try:
-            executor = None
-            if command.process == "shared":
-                executor = self._executor(placement.node_id, placement.device)
-            run = self._runs.get(command.graph_id)
-            wanted = bundle.outputs if run is None else run.outputs
-            payload, inputs, own = make_payload(
-                command, executor, self._values, self._codelets, frozenset(wanted)
-            )
-            here = executor is not None and fits_here(bundle, placement, payload)
-            if here:
-                executor = None
-                placement = placement._replace(
-                    node_id=CALLER, reason=f"{placement.reason}; {_HERE}"
-                )
-                future, refs = self._here.run(payload)
-            else:
-                if executor is not None and placement.device == "cpu":
-                    payload = self._handed.arranged(payload, bundle, executor, own)
-                refs = _send(command, executor, payload, inputs)
-                future = refs[0].future()
+            call, future = self._sent(command, run, now)
         except SessionError as error:  # its device went away; the Dispatcher hears of that next
             return BundleFailed(now, command.bundle_id, command.attempt, "system", error)
         except (AgenticRayError, TypeError) as error:
             return BundleFailed(now, command.bundle_id, command.attempt, "user", error)
         except ray_errors.RayError as error:
             return BundleFailed(now, command.bundle_id, command.attempt, "system", error)
-        call = _Call(
-            command.graph_id, bundle, placement, command.attempt, refs, inputs, now, executor, here
-        )
-        if executor is not None and placement.device == "cpu":
-            infos = ((key, self.dispatcher.value_info(*key)) for key in _keys(command, inputs))
+        bundle, placement = command.bundle, command.placement
+        if call.executor is not None and placement.device == "cpu":
+            keys = stored_keys(command, call.inputs)
+            infos = ((key, self.dispatcher.value_info(*key)) for key in keys)
             call.moved = self._copies.send(
                 placement.node_id, [(key, info) for key, info in infos if info is not None]
             )
-        call.alone = not (self._calls or inputs)
-        if payload.held:
-            call.sent = command, payload
+        call.alone = not (self._calls or call.inputs)
         self._calls[command.bundle_id, command.attempt] = call
         if command.attempt and run is not None:
             kind, text = "retry", f"attempt {command.attempt + 1}"
@@ -377,24 +343,57 @@ class Loop:
         self._await(command, future)
         return None
 
+    def _sent(self, command: Start, run: Run | None, now: float) -> tuple[Call, Any]:
+        """Send a bundle on the shortest way there is; the call, and the future of its report."""
+        bundle, placement, graph_id = command.bundle, command.placement, command.graph_id
+        executor = None
+        if command.process == "shared":
+            executor = self._executor(placement.node_id, placement.device)
+            given = {key: self._values[graph_id, key] for key in bundle.inputs}
+            if fits_here(bundle, placement, given.values()):
+                future, refs = run_now(bundle, given, self._own_node)
+                reason = f"{placement.reason}; {_HERE}"
+                placement = placement._replace(node_id=CALLER, reason=reason)
+                return Call(command, None, placement, refs, {}, now, None), future
+        wanted = frozenset(bundle.outputs if run is None else run.outputs)
+        payload, inputs, own = make_payload(command, executor, self._values, self._codelets, wanted)
+        if executor is not None and placement.device == "cpu":
+            payload = self._handed.arranged(payload, bundle, executor, own)
+            token = token_of(command.bundle_id, command.attempt)
+            lined = self._lines.send(executor, token, payload, bundle)
+            if lined is not None:
+                future, refs = lined
+                call = Call(command, payload, placement, refs, inputs, now, executor, on_line=True)
+                return call, future
+        refs = send_by_ray(command, executor, payload, inputs)
+        return Call(command, payload, placement, refs, inputs, now, executor), refs[0].future()
+
+    @functools.cached_property
+    def _own_node(self) -> str:
+        return str(ray.get_runtime_context().get_node_id())
+
     def _await(self, command: Start, future: Any) -> None:
         bundle_id, attempt = command.bundle_id, command.attempt
         future.add_done_callback(lambda done: self._inbox.put(_Answer(bundle_id, attempt, done)))
 
-    def _send_whole(self, call: _Call, command: Start, payload: Payload) -> BundleFailed | None:
-        """Send a call again that named arrays which its executor does not keep."""
+    def _send_again(self, call: Call, *, after_death: bool) -> BundleFailed | None:
+        """Send a call with all its inputs and through Ray: its executor does not keep what it
+        named, or has died with it on the line."""
         self._handed.lost(call.executor)
-        for ref in call.refs:
+        command = call.command
+        for ref in call.refs if not call.on_line else ():
             try:
                 ray.get(ref)  # Ray prints errors that nobody has looked at
             except ray_errors.RayError:
                 continue
+        assert call.payload is not None
+        whole = replace(call.payload, held=())
         try:
-            refs = _send(command, call.executor, replace(payload, held=()), call.inputs)
+            refs = send_by_ray(command, call.executor, whole, call.inputs)
         except ray_errors.RayError as error:
             now = time.monotonic()
             return BundleFailed(now, command.bundle_id, command.attempt, "system", error)
-        call.refs, call.sent = refs, None
+        call.refs, call.payload, call.on_line, call.resent = refs, whole, False, after_death
         self._calls[command.bundle_id, command.attempt] = call
         self._await(command, refs[0].future())
         return None
@@ -404,7 +403,7 @@ class Loop:
         if call is None or call.here:
             return
         if call.executor is not None:
-            call.executor.cancel.remote(_token(bundle_id, attempt))
+            call.executor.cancel.remote(token_of(bundle_id, attempt))
             return
         due = call.started + _CANCEL_AFTER_SECONDS
         if due > time.monotonic():
@@ -419,8 +418,11 @@ class Loop:
         now = time.monotonic()
         error = answer.future.exception()
         if error is not None:
-            if call.sent is not None and _names_what_is_not_kept(call.sent[0], error):
-                refused = self._send_whole(call, *call.sent)
+            broken = isinstance(error, LineBrokenError)
+            if broken and not self.dispatcher.expects(answer.bundle_id, answer.attempt):
+                error = ray_errors.RayActorError()  # nobody waits for it any more
+            elif broken or names_what_is_not_kept(call, error):
+                refused = self._send_again(call, after_death=broken)
                 if refused is not None:
                     self._handle(refused)
                 return
@@ -437,10 +439,10 @@ class Loop:
         report: Report = answer.future.result()
         if report.kept:
             self._handed.keeps(call.executor, report.kept)
-        run = self._runs.get(call.graph_id)
+        run = self._runs.get(call.command.graph_id)
         if run is not None:
             for kind, text in report.notes:
-                run.log(kind, call.bundle.key, report.node_id, text)
+                run.log(kind, call.command.bundle.key, report.node_id, text)
         if report.device_lost is not None:
             lost = ExecutorLostError(f"{call.placement.device} is lost: {report.device_lost}")
             self._failed(answer, call, "system", lost, now)
@@ -449,9 +451,9 @@ class Loop:
             self._failed(answer, call, "crash", poison_error(report.death), now)
         elif report.missing:
             for key in report.missing:
-                held = self._values.get((call.graph_id, key))
+                held = self._values.get((call.command.graph_id, key))
                 if isinstance(held, Resident) and held.executor is call.executor:
-                    self._handle(ValueLost(now, call.graph_id, key))
+                    self._handle(ValueLost(now, call.command.graph_id, key))
             gone = SessionError(f"{len(report.missing)} values kept on a GPU are gone")
             self._failed(answer, call, "input_lost", gone, now)
         elif report.cancelled:
@@ -462,7 +464,7 @@ class Loop:
         else:
             self._finished(answer, call, report, now)
 
-    def _finished(self, answer: _Answer, call: _Call, report: Report, now: float) -> None:
+    def _finished(self, answer: _Answer, call: Call, report: Report, now: float) -> None:
         infos: list[ValueInfo] = []
         wanted = self.dispatcher.expects(answer.bundle_id, answer.attempt)
         for output, ref in zip(report.outputs, call.refs[1:], strict=True):
@@ -472,17 +474,19 @@ class Loop:
             if device is not None:
                 held = Resident(report.node_id, device, call.executor)
             if wanted:
-                self._values[call.graph_id, output.key] = held
+                self._values[call.command.graph_id, output.key] = held
             elif call.executor is not None and device is not None:
-                call.executor.drop.remote(((call.graph_id, output.key),))
+                call.executor.drop.remote(((call.command.graph_id, output.key),))
             infos.append(ValueInfo(output.key, output.size_bytes, node_id, device))
+        if call.payload is not None:
+            self._lines.learn(call.payload, report)
         model = self.dispatcher.model
         overhead = model.call_overhead_seconds
-        if call.alone and not self._calls and _tells_overhead(call, report):
+        if call.alone and not self._calls and tells_overhead(call, report):
             model.observe_call(now - call.started - report.seconds - report.waited_seconds)
         # while values are made again, Ray's own way too, a call waits for that
         quiet = call.started > self._lost_at + _SETTLING_SECONDS
-        run = self._runs.get(call.graph_id)
+        run = self._runs.get(call.command.graph_id)
         if wanted and run is not None:
             self._record(run, call, report, now)
         self._handle(
@@ -497,9 +501,9 @@ class Loop:
             )
         )
 
-    def _record(self, run: Run, call: _Call, report: Report, now: float) -> None:
-        key = call.bundle.key
-        if report.ray_attempt:
+    def _record(self, run: Run, call: Call, report: Report, now: float) -> None:
+        key = call.command.bundle.key
+        if report.ray_attempt or call.resent:
             run.failed_bundles.add(key)
             run.log("recovered", key, report.node_id, "Ray ran it again after its process died")
         retried = key in run.failed_bundles
@@ -519,36 +523,38 @@ class Loop:
                 reason,
                 call.started,
                 now,
-                call.bundle.items,
-                len(call.bundle.tasks),
+                call.command.bundle.items,
+                len(call.command.bundle.tasks),
                 retried,
             )
         )
 
     def _failed(
-        self, answer: _Answer, call: _Call, cause: Cause, error: BaseException, now: float
+        self, answer: _Answer, call: Call, cause: Cause, error: BaseException, now: float
     ) -> None:
-        run = self._runs.get(call.graph_id)
+        run = self._runs.get(call.command.graph_id)
         if run is not None and self.dispatcher.expects(answer.bundle_id, answer.attempt):
-            run.log(f"failed: {cause}", call.bundle.key, call.placement.node_id, text_of(error))
-            if cause != "user" or isinstance(error, call.bundle.retry_on):
-                run.failed_bundles.add(call.bundle.key)
+            run.log(
+                f"failed: {cause}", call.command.bundle.key, call.placement.node_id, text_of(error)
+            )
+            if cause != "user" or isinstance(error, call.command.bundle.retry_on):
+                run.failed_bundles.add(call.command.bundle.key)
         self._handle(BundleFailed(now, answer.bundle_id, answer.attempt, cause, error))
 
-    def _executor_died(self, call: _Call, reason: str) -> None:
+    def _executor_died(self, call: Call, reason: str) -> None:
         self._on_executor_died(call.placement.node_id, call.placement.device, call.executor, reason)
 
-    def _classify(self, call: _Call, error: BaseException) -> tuple[Cause, BaseException]:
+    def _classify(self, call: Call, error: BaseException) -> tuple[Cause, BaseException]:
         """What a failed Ray call means; lost inputs are reported as such first."""
         reason = error
         if isinstance(error, ray_errors.RayTaskError) and isinstance(error.cause, Exception):
             reason = error.cause
-        held = {key: self._values.get((call.graph_id, key)) for key in call.inputs}
+        held = {key: self._values.get((call.command.graph_id, key)) for key in call.inputs}
         kept = {key: value for key, value in held.items() if isinstance(value, Resident)}
         gone = [key for key, value in kept.items() if value.copy() == "broken"]
         if gone:
             for key in gone:
-                self._handle(ValueLost(time.monotonic(), call.graph_id, key))
+                self._handle(ValueLost(time.monotonic(), call.command.graph_id, key))
             return "input_lost", reason
         if is_of_an_input(error):
             lost_hex = getattr(reason, "object_ref_hex", None)
@@ -560,56 +566,10 @@ class Loop:
                 if key in kept:
                     kept[key].copied = kept[key].ref = None  # another copy can be made
                 # (it may have been computed anew since this call was sent)
-                if self._values.get((call.graph_id, key)) is large[key]:
-                    self._handle(ValueLost(time.monotonic(), call.graph_id, key))
+                if self._values.get((call.command.graph_id, key)) is large[key]:
+                    self._handle(ValueLost(time.monotonic(), call.command.graph_id, key))
             return "input_lost", reason
         cause = cause_of(reason)
         if cause is not None:
             return cause, reason
         return "user", TaskError(f"{type(reason).__name__}: {reason}")
-
-
-def _tells_overhead(call: _Call, report: Report) -> bool:
-    """Whether a call to a CPU executor took only what any call takes, beside its work."""
-    small = all(output.inline is not None for output in report.outputs)
-    on_cpu = call.executor is not None and call.placement.device == "cpu"
-    return small and on_cpu and not report.ray_attempt
-
-
-def _names_what_is_not_kept(command: Start, error: BaseException) -> bool:
-    """Whether this call itself, not one that made an input of it, named an array in vain."""
-    reason = error.cause if isinstance(error, ray_errors.RayTaskError) else error
-    own = _token(command.bundle_id, command.attempt)
-    return isinstance(reason, NotKeptError) and reason.args == (own,)
-
-
-def _token(bundle_id: int, attempt: int) -> str:
-    """What an executor knows a call by."""
-    return f"{bundle_id}.{attempt}"
-
-
-def _send(
-    command: Start, executor: Any | None, payload: Payload, inputs: Mapping[str, Any]
-) -> list[Any]:
-    """Send a bundle; the ObjectRefs of its report and of its values."""
-    returns = 1 + len(command.bundle.outputs)
-    if executor is None:
-        lane = watched_lane if command.process == "watched" else process_lane
-        refs = lane.options(
-            num_returns=returns,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(
-                command.placement.node_id, soft=True
-            ),
-        ).remote(payload, *inputs.values())
-    else:
-        token = _token(command.bundle_id, command.attempt)
-        run = executor.run.options(num_returns=returns)
-        held = frozenset(payload.held)
-        handed = [ref for name, ref in inputs.items() if name not in held]
-        refs = run.remote(token, payload, *handed)
-    return [refs] if returns == 1 else refs
-
-
-def _keys(command: Start, inputs: Container[str]) -> list[tuple[str, str]]:
-    """The values that a call takes from the object store."""
-    return [(command.graph_id, key) for key in command.bundle.inputs if key in inputs]

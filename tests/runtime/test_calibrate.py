@@ -11,6 +11,7 @@ import pytest
 
 import agentic_ray as ar
 from agentic_ray.runtime import calibrate
+from agentic_ray.runtime.lines import Lines
 from agentic_ray.schedule.cost_model import CALL_BOUNDS_SECONDS
 
 
@@ -50,7 +51,10 @@ def test_what_calls_take_is_kept_beside_the_rates(tmp_path: Path) -> None:
     assert calibrate.host_calls(tmp_path) is None
 
 
-def test_what_a_call_takes_is_measured_on_calls_that_are_alone(ray_session: ar.Session) -> None:
+def test_what_a_call_takes_is_measured_on_calls_through_ray_that_are_alone(
+    ray_session: ar.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Lines, "send", lambda *_: None)
     pause = ar.Codelet("tests.pause", time.sleep)
     deadline = time.monotonic() + 90
     count = 0

@@ -6,6 +6,7 @@ import functools
 import math
 import operator
 import os
+import pickle
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,9 @@ from agentic_ray.graph.reduce import Fold
 from agentic_ray.graph.task import Bundle, Codelet, Ref, Task
 from agentic_ray.mapreduce.job import map_reduce_job
 from agentic_ray.mapreduce.kernels import Optional
-from agentic_ray.runtime.execute import Inline, Payload, Step
-from agentic_ray.runtime.here import Here, fits_here, is_of_libraries
+from agentic_ray.runtime.execute import Inline, is_plain, pack_value
+from agentic_ray.runtime.here import fits_here, is_of_libraries, run_now
+from agentic_ray.runtime.values import Stored
 from agentic_ray.schedule.metrics import CALLER
 from agentic_ray.schedule.placement import Placement
 
@@ -49,10 +51,16 @@ def test_functions_of_libraries(function: Any) -> None:
     [
         *(own, lambda a, b: a, Optional(own), Fold(own), functools.partial(own, 1), os._exit),
         *(np.matmul, operator.matmul, np.dot, Call(_stacked_qr, ())),
+        *(operator.iadd, operator.ior, Fold(operator.__imul__)),
     ],
 )
 def test_functions_of_others(function: Any) -> None:
     assert not is_of_libraries(function)
+
+
+class _Users:
+    def __add__(self, other: Any) -> Any:
+        return self
 
 
 def _bundle(codelet: Codelet, *more: Any) -> Bundle:
@@ -60,9 +68,9 @@ def _bundle(codelet: Codelet, *more: Any) -> Bundle:
     return Bundle("c", (task,), ("a", "b"), ("c",))
 
 
-def _payload(size: int = 1, **inputs: Any) -> Payload:
-    value = Inline(cloudpickle.dumps(np.ones(size)))
-    return Payload(b"", {}, tuple(inputs), {"a": value, "b": value}, ("c",))
+def _inputs(size: int = 1) -> list[Any]:
+    value = Inline(pickle.dumps(np.ones(size)), plain=True)
+    return [value, value]
 
 
 def _placement(seconds: float | None = 1e-4, device: str = "cpu") -> Placement:
@@ -71,18 +79,43 @@ def _placement(seconds: float | None = 1e-4, device: str = "cpu") -> Placement:
 
 def test_only_quick_steps_of_libraries_on_small_values_fit() -> None:
     add = _bundle(Codelet("add", operator.add))
-    assert fits_here(add, _placement(), _payload())
-    assert not fits_here(add, _placement(1.0), _payload())
-    assert not fits_here(add, _placement(None), _payload())
-    assert not fits_here(add, _placement(device="GPU-0"), _payload())
-    assert not fits_here(add, _placement(), _payload(50_000)), "800 kB in all"
-    assert not fits_here(add, _placement(), _payload(a="large")), "one is in the object store"
-    assert not fits_here(_bundle(Codelet("add", own)), _placement(), _payload())
-    assert not fits_here(_bundle(Codelet("f", operator.add), [own]), _placement(), _payload())
+    assert fits_here(add, _placement(), _inputs())
+    assert not fits_here(add, _placement(1.0), _inputs())
+    assert not fits_here(add, _placement(None), _inputs())
+    assert not fits_here(add, _placement(device="GPU-0"), _inputs())
+    assert not fits_here(add, _placement(), _inputs(50_000)), "800 kB in all"
+    assert not fits_here(add, _placement(), [*_inputs(), "an ObjectRef"])
+    assert not fits_here(add, _placement(), []), "whatever it reads comes from elsewhere"
+    users = Inline(cloudpickle.dumps(_Users()))
+    assert not fits_here(add, _placement(), [*_inputs(), users])
+    for more in (own, [own], _Users(), np.array([_Users()]), Stored(None, 0)):
+        assert not fits_here(_bundle(Codelet("f", operator.add), more), _placement(), _inputs())
+    for more in (1.0, "name", np.dtype("f8"), [np.ones(3), None], {"a": np.float32(1)}):
+        assert fits_here(_bundle(Codelet("f", operator.add), more), _placement(), _inputs())
+    assert not fits_here(_bundle(Codelet("add", own)), _placement(), _inputs())
     opaque = Codelet("add", operator.add, opaque=True)
-    assert not fits_here(_bundle(opaque), _placement(), _payload())
+    assert not fits_here(_bundle(opaque), _placement(), _inputs())
     effects = Codelet("add", operator.add, has_effects=True)
-    assert not fits_here(_bundle(effects), _placement(), _payload())
+    assert not fits_here(_bundle(effects), _placement(), _inputs())
+
+
+def test_what_is_plain_holds_no_objects_of_users() -> None:
+    structured = np.zeros(2, [("a", "i4"), ("b", "O")])
+    for value in (1, 1.5, 2j, True, None, np.float32(1), np.ones(3), (1, [np.zeros((2, 2))])):
+        assert is_plain(value)
+        assert pack_value(value)[0].plain
+    round_and_round: list[Any] = []
+    round_and_round.append(round_and_round)
+    for value in (
+        round_and_round,
+        _Users(),
+        np.array([None]),
+        structured,
+        np.ma.ones(3),
+        {"a": 1},
+        [_Users()],
+    ):
+        assert not is_plain(value)
 
 
 @ar.codelet
@@ -126,18 +159,22 @@ def test_an_error_there_is_the_users(ray_session: Any) -> None:
 
 
 def test_a_large_value_made_here_goes_to_the_object_store(ray_session: Any) -> None:
-    here = Here()
     wide = Codelet("wide", functools.partial(np.resize, new_shape=20_000))
-    steps = cloudpickle.dumps((Step("c", "wide", (Ref("a"),), {}),))
-    inline = {"a": Inline(cloudpickle.dumps(np.ones(1)))}
-    payload = Payload(steps, {"wide": cloudpickle.dumps(wide)}, (), inline, ("c", "a"))
-    future, refs = here.run(payload)
-    large, small = future.result(timeout=10).outputs
+    bundle = Bundle("c", (Task.of(wide, Ref("a"), key="c"),), ("a",), ("c", "a"))
+    future, refs = run_now(bundle, {"a": _inputs()[0]}, "node")
+    large, small = future.result(timeout=0).outputs
     assert (large.size_bytes, large.inline) == (160_000, None)
     assert small.inline is not None
     assert ray.get(refs[1]).sum() == 20_000
     assert refs[2] is None
-    here.close()
+
+
+def test_what_a_step_raises_here_is_in_the_report() -> None:
+    bundle = _bundle(Codelet("add", operator.add), "text")
+    future, _ = run_now(bundle, dict(zip("ab", _inputs(), strict=True)), "node")
+    error = future.result(timeout=0).error
+    assert error is not None
+    assert isinstance(error.rebuild(), TypeError)
 
 
 @pytest.mark.parametrize("again", range(3))

@@ -150,6 +150,17 @@ class Lowering:
             for i, row in enumerate(table)
         ]
 
+    def tree(
+        self, node: Node, refs: Sequence[Ref], combine: Codelet, label: str, cost: CostHint = _TINY
+    ) -> Ref:
+        """The value of ``refs`` combined in order in a tree of tasks. ``label`` tells it from the
+        other tasks of ``node``."""
+        keys, prefix = [ref.key for ref in refs], f"{node.name}{label}"
+        tag: Tag = "gpu" if node.device == "gpu" else "any"
+        tasks, root = tree_reduce(keys, combine, tag=tag, cost=cost, prefix=prefix)
+        self.tasks += tasks
+        return Ref(root)
+
     # --- one node ----------------------------------------------------------------------
 
     def _lower(self, node: Node) -> list[Any]:
@@ -233,14 +244,10 @@ class Lowering:
         groups = order.transpose([*kept, *axes]).reshape(-1, per_result).tolist()
         assert node.op.reduction is not None
         combine = codelet(f"{node.op.name}.combine", node.op.reduction.combine)
-        tag: Tag = "gpu" if node.device == "gpu" else "any"
-        roots: list[str] = []
-        for group in groups:
-            tasks, root = tree_reduce(
-                [partials[at].key for at in group], combine, tag=tag, cost=_TINY
-            )
-            self.tasks += tasks
-            roots.append(root)
+        roots = [
+            self.tree(node, [partials[at] for at in group], combine, f".tree{number}").key
+            for number, group in enumerate(groups)
+        ]
         self._combined[sharing] = roots
         return roots
 

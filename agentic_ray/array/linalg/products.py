@@ -23,7 +23,7 @@ from agentic_ray.array.linalg import layout as layouts
 from agentic_ray.array.linalg.structure import diagonal_axes
 from agentic_ray.array.manipulation import broadcast_to, stack
 from agentic_ray.array.statistics import sum as _sum
-from agentic_ray.graph import CostHint, Tag, tree_reduce
+from agentic_ray.graph import CostHint
 from agentic_ray.schedule.calibration import Calibration
 
 _PRIOR = Calibration()
@@ -114,13 +114,10 @@ def _lower_matmul(node: Node, lowering: Any) -> list[Any]:
     )  # fmt: skip
     result: list[Any] = []
     combine = codelet("matmul.combine", _add)
-    tag: Tag = "gpu" if node.device == "gpu" else "any"
     cost = CostHint(read_bytes=2 * node.nbytes // len(pairs), items=0)
     for start in range(0, len(partial), inner):
-        keys = [ref.key for ref in partial[start : start + inner]]
-        tasks, root = tree_reduce(keys, combine, tag=tag, cost=cost)
-        lowering.tasks += tasks
-        result.append(type(partial[0])(root))
+        parts = partial[start : start + inner]
+        result.append(lowering.tree(node, parts, combine, f".sum{start // inner}", cost))
     return result
 
 

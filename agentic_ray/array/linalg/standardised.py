@@ -27,7 +27,6 @@ from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core.node import BLOCK_ELEMENTS, Node, Op, make
 from agentic_ray.array.core.program import codelet
 from agentic_ray.array.statistics import MEAN, VAR, joined_products
-from agentic_ray.graph import CostHint, Tag, tree_reduce
 
 FAR = 2.0
 """Deviations from shift to mean up to which one pass will do: an error 1 + 2 * 4 times as large
@@ -130,13 +129,8 @@ def _lower(node: Node, lowering: Any) -> list[Any]:
         node, _moments, rows, label=".moments", flops=2.0 * x.size * x.shape[1],
         written_bytes=node.nbytes * len(rows),
     )  # fmt: skip
-    tag: Tag = "gpu" if node.device == "gpu" else "any"
-    combine = codelet("gram.combine", joined_products)
-    keys = [ref.key for ref in made]
-    tasks, root = tree_reduce(keys, combine, tag=tag, cost=CostHint(items=0))
-    lowering.tasks += tasks
+    moments = lowering.tree(node, made, codelet("gram.combine", joined_products), ".joined")
     small = {"read_bytes": node.nbytes, "written_bytes": node.nbytes}
-    moments = type(made[0])(root)
     return list(lowering.call(node, _scaled, [(moments,)], params=(correction,), **small))
 
 

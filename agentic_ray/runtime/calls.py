@@ -1,0 +1,93 @@
+"""A bundle under way: how it is sent through Ray, and what is told apart of its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ray import exceptions as ray_errors
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from agentic_ray.runtime.execute import Payload, Report
+from agentic_ray.runtime.executors import process_lane, watched_lane
+from agentic_ray.runtime.failures import NotKeptError
+from agentic_ray.runtime.transfers import Moved
+from agentic_ray.schedule.events import Start
+from agentic_ray.schedule.placement import Placement
+
+
+@dataclass(slots=True)
+class Call:
+    """A bundle under way.
+
+    ``refs`` are of its report and of its values; without ``payload`` it is done in this process,
+    without ``executor`` there or in a process of its own. ``resent`` says that the executor to
+    which it was sent first has died.
+    """
+
+    command: Start
+    payload: Payload | None
+    placement: Placement
+    refs: Sequence[Any]
+    inputs: dict[str, Any]
+    started: float
+    executor: Any | None
+    on_line: bool = False
+    alone: bool = False
+    resent: bool = False
+    moved: Moved | None = None
+
+    @property
+    def here(self) -> bool:
+        return self.payload is None
+
+
+def token_of(bundle_id: int, attempt: int) -> str:
+    """What an executor knows a call by."""
+    return f"{bundle_id}.{attempt}"
+
+
+def send_by_ray(
+    command: Start,
+    executor: Any | None,
+    payload: Payload,
+    inputs: Mapping[str, Any],
+) -> list[Any]:
+    """Send a bundle; the ObjectRefs of its report and of its values."""
+    returns = 1 + len(command.bundle.outputs)
+    if executor is None:
+        lane = watched_lane if command.process == "watched" else process_lane
+        refs = lane.options(
+            num_returns=returns,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(
+                command.placement.node_id, soft=True
+            ),
+        ).remote(payload, *inputs.values())
+    else:
+        token = token_of(command.bundle_id, command.attempt)
+        run = executor.run.options(num_returns=returns)
+        held = frozenset(payload.held)
+        handed = [ref for name, ref in inputs.items() if name not in held]
+        refs = run.remote(token, payload, *handed)
+    return [refs] if returns == 1 else refs
+
+
+def tells_overhead(call: Call, report: Report) -> bool:
+    """Whether a call to a CPU executor took only what any call through Ray takes, beside its
+    work."""
+    small = all(output.inline is not None for output in report.outputs)
+    on_cpu = call.executor is not None and call.placement.device == "cpu"
+    return small and on_cpu and not (call.on_line or call.resent or report.ray_attempt)
+
+
+def names_what_is_not_kept(call: Call, error: BaseException) -> bool:
+    """Whether this call itself, not one that made an input of it, named an array in vain."""
+    reason = error.cause if isinstance(error, ray_errors.RayTaskError) else error
+    own = token_of(call.command.bundle_id, call.command.attempt)
+    return isinstance(reason, NotKeptError) and reason.args == (own,)
+
+
+def stored_keys(command: Start, inputs: Container[str]) -> list[tuple[str, str]]:
+    """The values that a call takes from the object store."""
+    return [(command.graph_id, key) for key in command.bundle.inputs if key in inputs]

@@ -1,0 +1,275 @@
+"""Direct lines to executors on this machine, for calls that the object store has no part in.
+
+Ray takes 2 to 5 ms for a call to an actor and its answer, a Unix socket 0.1 ms. A bundle whose
+inputs travel with it or are kept by the executor (see `handed`), and whose values are small,
+therefore takes the line. Everything else stays Ray's: it starts executors, starts them anew when
+they die, and whatever was on a line that broke is sent again through it. `LineEnd` is the
+executor's side, `Lines` the caller's.
+"""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import shutil
+import socket
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import cloudpickle
+
+from agentic_ray.graph.task import Bundle
+from agentic_ray.runtime.execute import INLINE_BYTES, Payload, Report
+
+MESSAGE_BYTES = 96 * 1024
+"""Of one packet; sockets take two of them at once without being told to. A longer call goes
+through Ray, a longer answer in several packets."""
+_ACCEPT_SECONDS = 60.0
+_AGAIN_SECONDS, _AFTER_FAILURE_SECONDS = 2.0, 60.0
+_CODELETS_KNOWN = 10_000
+_MORE, _LAST = b"\x00", b"\x01"
+_END = b"\x00"
+
+
+class LineBrokenError(Exception):
+    """Internal: the executor at the other end is gone, and with it what it was told."""
+
+
+Run = Callable[[str, Payload], tuple[Any, ...]]
+
+
+class LineEnd:
+    """The executor's side of lines.
+
+    Parameters
+    ----------
+    run : callable
+        ``(token, payload) -> (report, *large values)``; called in a thread of its own.
+    threads : int
+        How many calls may be in it at once.
+    """
+
+    def __init__(self, run: Run, threads: int) -> None:
+        self._run = run
+        self._pool = ThreadPoolExecutor(threads, "agentic-ray-line")
+
+    def open(self) -> str | None:
+        """Where one caller can connect within a minute; None if this system has no such sockets."""
+        kind = getattr(socket, "SOCK_SEQPACKET", None)
+        if kind is None:
+            return None
+        folder = tempfile.mkdtemp(prefix="agentic-ray-")  # nobody else may look into it
+        path = str(Path(folder, "line"))
+        listener = socket.socket(socket.AF_UNIX, kind)
+        try:
+            listener.bind(path)
+            listener.listen(1)
+        except OSError:  # no such sockets here, or the path is too long for one
+            listener.close()
+            shutil.rmtree(folder)
+            return None
+        listener.settimeout(_ACCEPT_SECONDS)
+        threading.Thread(target=self._serve, args=(listener, folder), daemon=True).start()
+        return path
+
+    def _serve(self, listener: socket.socket, folder: str) -> None:
+        try:
+            with listener:
+                connection, _ = listener.accept()
+        except TimeoutError:
+            return
+        finally:
+            shutil.rmtree(folder)
+        connection.settimeout(None)
+        sending = threading.Lock()
+        with connection:
+            while message := _received(connection, MESSAGE_BYTES):
+                self._pool.submit(self._answer, connection, sending, message)
+
+    def _answer(self, connection: socket.socket, sending: threading.Lock, message: bytes) -> None:
+        token, _, pickled = message.partition(_END)
+        results: Any
+        try:
+            results = self._run(token.decode(), pickle.loads(pickled))
+            data = (pickle if len(results) == 1 else cloudpickle).dumps(results)
+        except Exception as error:  # whatever it is, the caller waits for an answer
+            data = cloudpickle.dumps(error)
+        data = token + _END + data
+        try:
+            with sending:
+                for at in range(0, len(data), MESSAGE_BYTES):
+                    last = at + MESSAGE_BYTES >= len(data)
+                    connection.send((_LAST if last else _MORE) + data[at : at + MESSAGE_BYTES])
+        except OSError:
+            return  # the caller has gone, and with it everybody who would like to know
+
+
+class Line:
+    """A line to one executor. `send` never blocks.
+
+    Raises
+    ------
+    OSError
+        Nobody listens at ``path``: the executor is on another machine, or has ended.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._socket.connect(path)
+        except OSError:
+            self._socket.close()
+            raise
+        self._waiting: dict[str, tuple[Future[Report], list[Any]]] = {}
+        self._lock = threading.Lock()
+        self.broken = False
+        threading.Thread(target=self._receive, name="agentic-ray-line", daemon=True).start()
+
+    def send(self, token: str, payload: Payload) -> tuple[Future[Report], list[Any]] | None:
+        """Send a bundle; None if the line does not take it.
+
+        Returns
+        -------
+        future
+            Of the report, or LineBrokenError.
+        list
+            Once the report is there: None, and an ObjectRef of each value that is large after all
+            (None for the others).
+        """
+        message = token.encode() + _END + pickle.dumps(payload)
+        if len(message) > MESSAGE_BYTES:
+            return None
+        sent: tuple[Future[Report], list[Any]] = Future(), [None]
+        with self._lock:
+            if self.broken:
+                return None
+            self._waiting[token] = sent
+        try:
+            self._socket.send(message, socket.MSG_DONTWAIT)
+        except OSError:  # the executor does not read, or has gone
+            with self._lock:
+                if self._waiting.pop(token, None) is not None:
+                    return None
+        return sent
+
+    def close(self) -> None:
+        with self._lock:
+            if not self.broken:
+                self.broken = True
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _receive(self) -> None:
+        parts: list[bytes] = []
+        while packet := _received(self._socket, 1 + MESSAGE_BYTES):
+            parts.append(packet[1:])
+            if packet[:1] == _LAST:
+                self._take(b"".join(parts))
+                parts.clear()
+        with self._lock:
+            self.broken = True
+            self._socket.close()
+            left, self._waiting = self._waiting, {}
+        for answer, _ in left.values():
+            answer.set_exception(LineBrokenError())
+
+    def _take(self, data: bytes) -> None:
+        token, _, pickled = data.partition(_END)
+        with self._lock:
+            answer, refs = self._waiting.pop(token.decode())
+        try:
+            results = cloudpickle.loads(pickled)
+            if isinstance(results, Exception):
+                raise results
+            report, *large = results
+            refs.extend(None if value is None else ray.put(value) for value in large)
+        except Exception as error:  # also what the hooks of a user's values raise
+            answer.set_exception(error)
+        else:
+            answer.set_result(report)
+
+
+def _received(connection: socket.socket, most: int) -> bytes:
+    """The next packet; nothing when the other end has gone."""
+    try:
+        return connection.recv(most)
+    except OSError:
+        return b""
+
+
+class Lines:
+    """The caller's lines, and what may take them. Used by the loop's thread alone.
+
+    Parameters
+    ----------
+    later : callable
+        Has the loop's thread call something; may itself be called from anywhere.
+    """
+
+    def __init__(self, later: Callable[[Callable[[], None]], None]) -> None:
+        self._later = later
+        self._lines: weakref.WeakKeyDictionary[Any, Line] = weakref.WeakKeyDictionary()
+        self._not_before: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
+        self._small: set[str] = set()
+
+    def send(
+        self, executor: Any, token: str, payload: Payload, bundle: Bundle
+    ) -> tuple[Future[Report], list[Any]] | None:
+        """Send a bundle over the line to ``executor`` as `Line.send` does; None if it cannot be,
+        or is to go through Ray."""
+        if len(payload.held) < len(payload.inputs) or not self._writes_little(payload, bundle):
+            return None
+        if not all(isinstance(source, bytes) for source in payload.codelets.values()):
+            return None
+        line = self._line(executor)
+        return None if line is None else line.send(token, payload)
+
+    def _writes_little(self, payload: Payload, bundle: Bundle) -> bool:
+        written = {task.key: task.cost.written_bytes for task in bundle.tasks}
+        sizes = [written[key] for key in bundle.outputs]
+        if all(sizes):
+            return sum(sizes) <= INLINE_BYTES
+        return self._small.issuperset(payload.codelets)
+
+    def learn(self, payload: Payload, report: Report) -> None:
+        """Whether the codelets of a bundle write little is known by its report."""
+        if len(self._small) > _CODELETS_KNOWN:
+            self._small.clear()
+        if all(output.inline is not None for output in report.outputs):
+            self._small.update(payload.codelets)
+        else:
+            self._small.difference_update(payload.codelets)
+
+    def close(self) -> None:
+        for line in list(self._lines.values()):
+            line.close()
+
+    def _line(self, executor: Any) -> Line | None:
+        """The line to ``executor``; if there is none, it is opened meanwhile."""
+        line = self._lines.get(executor)
+        if line is not None and not line.broken:
+            return line
+        now = time.monotonic()
+        if now >= self._not_before.get(executor, 0.0):
+            self._not_before[executor] = now + _AGAIN_SECONDS
+            opened = executor.open_line.remote().future()
+            opened.add_done_callback(
+                lambda done: self._later(functools.partial(self._connect, executor, done))
+            )
+        return None
+
+    def _connect(self, executor: Any, opened: Future[str | None]) -> None:
+        path = opened.result() if opened.exception() is None else None
+        if path is not None:
+            try:
+                self._lines[executor] = Line(path)
+            except OSError:
+                path = None
+        if path is None:
+            self._not_before[executor] = time.monotonic() + _AFTER_FAILURE_SECONDS
