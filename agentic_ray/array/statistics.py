@@ -182,6 +182,14 @@ def joined_products(left: Any, right: Any, *, xp: Any) -> Any:
         return products + more_products + between, shift, off + delta * (more_rows / count), count
 
 
+def scaled_products(xp: Any, moments: Any, correction: float) -> Any:
+    """Of such, the products of the columns less their means and divided by their deviations."""
+    products, _, _, rows = moments
+    with np.errstate(all="ignore"):
+        std = xp.sqrt(xp.diagonal(products) / builtins.max(rows - correction, 0))
+        return products / (std[:, None] * std)
+
+
 def _var_final(xp: Any, value: Any, count: int, correction: float, wide: DType, root: bool) -> Any:
     with np.errstate(invalid="ignore", divide="ignore"):
         result = xp.true_divide(value[2], builtins.max(count - correction, 0))

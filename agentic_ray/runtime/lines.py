@@ -28,9 +28,10 @@ from ray import cloudpickle
 from agentic_ray.graph.task import Bundle
 from agentic_ray.runtime.execute import INLINE_BYTES, Payload, Report
 
-MESSAGE_BYTES = 96 * 1024
-"""Of one packet; sockets take two of them at once without being told to. A longer call goes
-through Ray, a longer answer in several packets."""
+CALL_BYTES = 320 * 1024
+"""A longer call goes through Ray."""
+ANSWER_BYTES = 64 * 1024
+"""A longer answer goes in several packets. Sockets take such without being told to."""
 _ACCEPT_SECONDS = 60.0
 _AGAIN_SECONDS, _AFTER_FAILURE_SECONDS = 2.0, 60.0
 _CODELETS_KNOWN = 10_000
@@ -90,7 +91,7 @@ class LineEnd:
         connection.settimeout(None)
         sending = threading.Lock()
         with connection:
-            while message := _received(connection, MESSAGE_BYTES):
+            while message := _received(connection, CALL_BYTES):
                 self._pool.submit(self._answer, connection, sending, message)
 
     def _answer(self, connection: socket.socket, sending: threading.Lock, message: bytes) -> None:
@@ -104,9 +105,9 @@ class LineEnd:
         data = token + _END + data
         try:
             with sending:
-                for at in range(0, len(data), MESSAGE_BYTES):
-                    last = at + MESSAGE_BYTES >= len(data)
-                    connection.send((_LAST if last else _MORE) + data[at : at + MESSAGE_BYTES])
+                for at in range(0, len(data), ANSWER_BYTES):
+                    last = at + ANSWER_BYTES >= len(data)
+                    connection.send((_LAST if last else _MORE) + data[at : at + ANSWER_BYTES])
         except OSError:
             return  # the caller has gone, and with it everybody who would like to know
 
@@ -127,6 +128,8 @@ class Line:
         except OSError:
             self._socket.close()
             raise
+        # (where it may not be as much, long calls are refused)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CALL_BYTES)
         self._waiting: dict[str, tuple[Future[Report], list[Any]]] = {}
         self._lock = threading.Lock()
         self.broken = False
@@ -144,7 +147,7 @@ class Line:
             (None for the others).
         """
         message = token.encode() + _END + pickle.dumps(payload)
-        if len(message) > MESSAGE_BYTES:
+        if len(message) > CALL_BYTES:
             return None
         sent: tuple[Future[Report], list[Any]] = Future(), [None]
         with self._lock:
@@ -167,7 +170,7 @@ class Line:
 
     def _receive(self) -> None:
         parts: list[bytes] = []
-        while packet := _received(self._socket, 1 + MESSAGE_BYTES):
+        while packet := _received(self._socket, 1 + ANSWER_BYTES):
             parts.append(packet[1:])
             if packet[:1] == _LAST:
                 self._take(b"".join(parts))

@@ -105,13 +105,13 @@ def _columns(kind: str) -> np.ndarray:
 def _passes(x: xp.Array, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How often the product of standardised columns goes through each chunk."""
     tasks, _ = evaluate.plan([_gram_of_standardised(x)._node])
-    about, found = standardised._about, []
+    about, found = standardised.product_and_sums, []
 
     def noted(*args: object) -> object:
         found[-1] += 1
         return about(*args)
 
-    monkeypatch.setattr(standardised, "_about", noted)
+    monkeypatch.setattr(standardised, "product_and_sums", noted)
     for task in tasks:
         if ".moments/" in task.key:
             found.append(0)

@@ -194,9 +194,9 @@ def test_a_process_that_does_not_read_never_blocks_the_caller() -> None:
     listener.bind("")  # Linux makes up a name
     listener.listen(1)
     line = Line(listener.getsockname())
-    assert line.send("0.0", _payload(steps=bytes(lines.MESSAGE_BYTES))) is None
+    assert line.send("0.0", _payload(steps=bytes(lines.CALL_BYTES))) is None
     sent = 0
-    while line.send(f"{sent}.0", _payload(steps=bytes(lines.MESSAGE_BYTES // 2))) is not None:
+    while line.send(f"{sent}.0", _payload(steps=bytes(lines.CALL_BYTES // 4))) is not None:
         sent += 1
         assert sent < 1000
     assert sent

@@ -13,6 +13,7 @@ from agentic_ray.array.core.node import Node, make
 from agentic_ray.array.core.rewrite import rule
 from agentic_ray.array.core.views import PERMUTE, rechunk
 from agentic_ray.array.linalg.columns import dagger
+from agentic_ray.array.linalg.selfproduct import self_product
 from agentic_ray.array.linalg.standardised import standardised_gram
 from agentic_ray.array.statistics import add_partials, reduce_op, unchanged
 
@@ -23,11 +24,15 @@ GRAM_COLUMNS = 1024
 
 
 def _partial(xp: Any, x: Any, axes: tuple[int, ...]) -> Any:
+    return self_product(xp, x)
+
+
+def _partial_of_block(xp: Any, x: Any, axes: tuple[int, ...]) -> Any:
     return xp.matmul(dagger(xp, x), x)
 
 
 _GRAM = reduce_op("gram", _partial, add_partials, unchanged, 16, cache_blocks=0)
-_GRAM_BLOCKED = reduce_op("gram", _partial, add_partials, unchanged, 16, cache_blocks=2)
+_GRAM_BLOCKED = reduce_op("gram", _partial_of_block, add_partials, unchanged, 16, cache_blocks=2)
 
 
 def gram(x: Node) -> Node:

@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 
 from agentic_ray.array.core import chunks as grids
-from agentic_ray.array.core.node import BLOCK_ELEMENTS, Node, Op, make
+from agentic_ray.array.core.node import Node, Op, make
 from agentic_ray.array.core.program import codelet
-from agentic_ray.array.statistics import MEAN, VAR, joined_products
+from agentic_ray.array.linalg.selfproduct import product_and_sums
+from agentic_ray.array.statistics import MEAN, VAR, joined_products, scaled_products
 
 FAR = 2.0
 """Deviations from shift to mean up to which one pass will do: an error 1 + 2 * 4 times as large
@@ -61,29 +62,6 @@ def standardised_gram(z: Node) -> Node | None:
     return make(_GRAM, (x,), (std.params[2],), shape, x.dtype, grids.single(shape))
 
 
-def _about(xp: Any, block: Any, shift: Any) -> Any:
-    """The product with itself of ``block - shift``, and below it the sums of the columns.
-
-    Without a ``shift`` nothing is subtracted.
-    """
-    length, columns = block.shape
-    at_once = 2 * BLOCK_ELEMENTS // columns if xp is np else length
-    ones = xp.ones(min(length, at_once), block.dtype)
-    scratch = None if shift is None else xp.empty((ones.shape[0], columns), block.dtype)
-    total = xp.zeros((columns + 1, columns), block.dtype)
-    # One buffer and one total for all cache blocks: what is not allocated anew costs no page
-    # faults, and threads wait less for each other.
-    own = xp.empty_like(total)
-    for start in range(0, length, at_once):
-        part = block[start : start + at_once]
-        if scratch is not None:
-            part = xp.subtract(part, shift, out=scratch[: part.shape[0]])
-        # The sums first: they fetch what the product reuses.
-        total[columns] += xp.matmul(ones[: part.shape[0]], part, out=own[columns])
-        total[:columns] += xp.matmul(part.T, part, out=own[:columns])
-    return total
-
-
 def _are_near(xp: Any, off: Any, variance: Any) -> bool:
     """Whether means are near the shift, or are no numbers: then no shift is of use."""
     squares = off * off
@@ -100,9 +78,9 @@ def _moments(xp: Any, block: Any) -> tuple[Any, Any, Any, int]:
         if not _are_near(xp, off, xp.var(sample, axis=0)):
             shift = xp.where(xp.isfinite(off), off, 0).astype(block.dtype, copy=False)
         for again in (False, True):
-            sums = _about(xp, block, shift)
-            off = sums[-1] / count
-            products = sums[:-1] - count * (off[:, None] * off)
+            products, sums = product_and_sums(xp, block, shift)
+            off = sums / count
+            products = products - count * (off[:, None] * off)
             if again or _are_near(xp, off, xp.diagonal(products) / count):
                 break
             mean = off if shift is None else shift + off
@@ -110,15 +88,8 @@ def _moments(xp: Any, block: Any) -> tuple[Any, Any, Any, int]:
     return products, xp.zeros_like(off) if shift is None else shift, off, count
 
 
-def _scaled(xp: Any, moments: Any, correction: float) -> Any:
-    products, _, _, count = moments
-    with np.errstate(all="ignore"):
-        std = xp.sqrt(xp.diagonal(products) / max(count - correction, 0))
-        return products / (std[:, None] * std)
-
-
 def _whole(xp: Any, x: Any, correction: float) -> Any:
-    return _scaled(xp, _moments(xp, x), correction)
+    return scaled_products(xp, _moments(xp, x), correction)
 
 
 def _lower(node: Node, lowering: Any) -> list[Any]:
@@ -131,7 +102,7 @@ def _lower(node: Node, lowering: Any) -> list[Any]:
     )  # fmt: skip
     moments = lowering.tree(node, made, codelet("gram.combine", joined_products), ".joined")
     small = {"read_bytes": node.nbytes, "written_bytes": node.nbytes}
-    return list(lowering.call(node, _scaled, [(moments,)], params=(correction,), **small))
+    return list(lowering.call(node, scaled_products, [(moments,)], params=(correction,), **small))
 
 
 _GRAM = Op("standardised_gram", "tasks", _whole, _lower, weight=16)
