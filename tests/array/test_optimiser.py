@@ -164,6 +164,10 @@ def test_rows_to_columns_goes_in_two_steps() -> None:
     same(xp.asarray(array, chunks=(1, -1))[:, ::-1].rechunk((-1, 1)), array[:, ::-1])
 
 
+def test_what_is_compiled_is_compiled_in_either_form() -> None:
+    assert compiled._EXACT.keys() == compiled._IN_LANES.keys()
+
+
 @pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_compiled_programs_have_the_same_bits(
@@ -173,6 +177,7 @@ def test_compiled_programs_have_the_same_bits(
     rng = np.random.default_rng(0)
     array, row = rng.normal(size=(900, 500)).astype(dtype), rng.normal(size=500).astype(dtype)
     x, r = xp.asarray(array, chunks=(470, 500)), xp.asarray(row)
+    y = xp.asarray(array[::-1].copy(), chunks=(470, 500))
     narrow = xp.asarray(array[:, :30].copy(), chunks=(700, 30)) - 0.5
     wide = xp.asarray(array[:36].reshape(3, 6000), chunks=(3, 4000))
     expressions = [
@@ -189,9 +194,12 @@ def test_compiled_programs_have_the_same_bits(
         (x - r).max(axis=0),
         (wide * 3).sum(axis=0),
         x.reshape(900, 25, 20).var(axis=0),
+        (-xp.sqrt(abs(x - 3)) / y).sum(),
+        (xp.square(y) + +x).sum(),
+        ((x - x.max()) * y).sum(),
     ]
     if dtype == "float32":  # one of each form: compiling takes its time
-        expressions = [expressions[i] for i in (0, 2, 4, 6, 7)]
+        expressions = [expressions[i] for i in (0, 2, 4, 6, 7, 13, 14, 15)]
 
     def results() -> list[bytes]:
         found = []
@@ -211,6 +219,8 @@ def test_compiled_programs_have_the_same_bits(
             thread.join(timeout=60)
     kernels = [kernel for kernel in compiled._ready.values() if kernel is not False]
     assert len(kernels) >= 4
+    in_lanes = [kernel for kernel in kernels if hasattr(kernel._module, "total_of_rest")]
+    assert len(in_lanes) == 4
     assert {kernel._form for kernel in kernels} == {"", "total", "centred", "rows", "spread"}
     assert results() == plain
     compiled._ready.clear()  # another process finds them on disk

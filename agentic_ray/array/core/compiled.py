@@ -47,6 +47,18 @@ _EXACT = {
     "sqrt": "math.sqrt({0})",
 }
 
+_IN_LANES = {
+    "add": "lanes_add({0}, {1})",
+    "subtract": "lanes_subtract({0}, {1})",
+    "multiply": "lanes_multiply({0}, {1})",
+    "divide": "lanes_divide({0}, {1})",
+    "negative": "lanes_negative({0})",
+    "positive": "{0}",
+    "absolute": "lanes_absolute({0})",
+    "square": "lanes_multiply({0}, {0})",
+    "sqrt": "lanes_sqrt({0})",
+}
+
 _logger = logging.getLogger("agentic_ray")
 _lock = threading.Lock()
 _seen: dict[Any, int] = {}
@@ -133,6 +145,8 @@ def _source(program: Any, blocks: Any, kinds: tuple[str, ...], form: str) -> str
     if found is None:
         return None
     lines, results = found
+    if form == "total" and set(kinds) <= {"full", "one"}:
+        return _source_in_lanes(program, kinds, cast, lines, results[0])
     result, centred = results[0], form == "centred"
     if len(results) != 1 + centred:
         return None
@@ -160,6 +174,30 @@ def _source(program: Any, blocks: Any, kinds: tuple[str, ...], form: str) -> str
     ):
         text = text.replace(word, named)
     return _HEADER + text
+
+
+def _source_in_lanes(
+    program: Any, kinds: tuple[str, ...], cast: str, lines: list[str], result: str
+) -> str:
+    """The total of a program whose inputs lie side by side: its values never leave registers."""
+    names = [f"y{i}" for i in range(len(kinds))]
+    wide = cast.replace("np.", "lanes_of_")
+    found = statements(program, names, _IN_LANES, wide, "{0} = {1}")
+    assert found is not None  # there is one of each in both tables
+    text = _TOTAL_IN_LANES
+    full = [i for i, kind in enumerate(kinds) if kind == "full"]
+    one = [i for i, kind in enumerate(kinds) if kind == "one"]
+    for word, found_lines in (
+        ("ELEMENTS", [f"y{i} = x{i}" + "[0]" * (kind == "one") for i, kind in enumerate(kinds)]),
+        ("NUMBERS", [f"y{i} = {wide}(x{i}[0])" for i in one]),
+        ("LOADS", [f"y{i} = lanes_at(x{i}, at)" for i in full]),
+        ("LANES", found[0]),
+        ("STEPS", lines),
+    ):
+        text = _with_lines(text, word, found_lines)
+    inputs = ", ".join(f"x{i}" for i in range(len(kinds)))
+    text = text.replace("XS", inputs).replace("CAST", cast).replace("MADE", found[1][0])
+    return _HEADER + text.replace("RESULT", result)
 
 
 def _with_lines(text: str, word: str, lines: list[str]) -> str:
@@ -192,7 +230,7 @@ import math
 import numpy as np
 from numba import njit
 
-from agentic_ray.array.core.lanes import lanes_sum
+from agentic_ray.array.core.lanes import *
 
 """
 
@@ -239,6 +277,47 @@ def reduce(XS, out, leaves, merges, length, lo, inner):
             total = lanes_sum(x, end) if end else CAST(0.0)
             for i in range(end, n):
                 total += x[i]
+            for _ in range(merges[leaf]):
+                top -= 1
+                total = stack[top] + total
+            stack[top] = total
+            top += 1
+        out[k] = CAST(0.0) + stack[0]
+"""
+
+_TOTAL_IN_LANES = """\
+@njit(nogil=True, error_model="numpy")
+def total_of_rest(XS, lo, hi, total):
+    ELEMENTS
+    for j in range(lo, hi):
+        STEPS
+        total += RESULT
+    return total
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def reduce(XS, out, leaves, merges, length, lo, inner):
+    stack = np.empty(64, out.dtype)
+    NUMBERS
+    for k in range(out.size):
+        top = 0
+        for leaf in range(leaves.size):
+            n = leaves[leaf]
+            end = lo + n - n % 8
+            total = CAST(0.0)
+            if n >= 8:
+                at = lo
+                LOADS
+                LANES
+                sums = MADE
+                for at in range(lo + 8, end, 8):
+                    LOADS
+                    LANES
+                    sums = lanes_add(sums, MADE)
+                total = lanes_total(sums)
+            if end < lo + n:
+                total = total_of_rest(XS, end, lo + n, total)
+            lo += n
             for _ in range(merges[leaf]):
                 top -= 1
                 total = stack[top] + total
