@@ -15,6 +15,21 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
+__all__ = [
+    "lanes_absolute",
+    "lanes_add",
+    "lanes_at",
+    "lanes_divide",
+    "lanes_multiply",
+    "lanes_negative",
+    "lanes_of_float32",
+    "lanes_of_float64",
+    "lanes_sqrt",
+    "lanes_subtract",
+    "lanes_sum",
+    "lanes_total",
+]
+
 _LANES = 8
 
 
