@@ -145,14 +145,8 @@ def _lower_map_blocks(node: Node, lowering: Any) -> list[Any]:
     wanted = grids.numblocks(big.chunks)
     for source in node.inputs:
         values = lowering.blocks(source)
-        counts = grids.numblocks(source.chunks)
-        index = np.zeros(wanted, dtype=np.intp)
-        for axis, step in enumerate(grids.strides(counts)):
-            if counts[axis] > 1:
-                shape = [1] * len(wanted)
-                shape[len(wanted) - len(counts) + axis] = counts[axis]
-                index += (np.arange(counts[axis]) * step).reshape(shape)
-        columns.append([values[i] for i in index.ravel().tolist()])
+        under = grids.blocks_under(grids.numblocks(source.chunks), wanted)
+        columns.append([values[i] for i in under])
     rows = zip(*columns, strict=True)
     return list(lowering.call(node, kernel, rows, flops=lowering.work(node)))
 

@@ -99,7 +99,8 @@ class LineEnd:
         results: Any
         try:
             results = self._run(token.decode(), pickle.loads(pickled))
-            data = (pickle if len(results) == 1 else cloudpickle).dumps(results)
+            plain = all(value is None for value in results[1:])
+            data = (pickle if plain else cloudpickle).dumps(results)
         except Exception as error:  # whatever it is, the caller waits for an answer
             data = cloudpickle.dumps(error)
         data = token + _END + data

@@ -329,14 +329,8 @@ def _lower_loops(node: Node, lowering: Any) -> list[Any]:
     columns = []
     for source, core in zip(node.inputs, cores, strict=True):
         counts = grids.numblocks(source.chunks)[: source.ndim - core]
-        index = np.zeros(wanted, dtype=np.intp)
-        for axis, step in enumerate(grids.strides(counts)):
-            if counts[axis] > 1:
-                shape = [1] * loop
-                shape[loop - len(counts) + axis] = counts[axis]
-                index += (np.arange(counts[axis]) * step).reshape(shape)
         values = lowering.blocks(source)
-        columns.append([values[i] for i in index.ravel().tolist()])
+        columns.append([values[i] for i in grids.blocks_under(counts, wanted)])
     rows = zip(*columns, strict=True)
     work = lowering.work(node)
     return list(lowering.call(node, node.op.kernel, rows, params=node.params, flops=work))

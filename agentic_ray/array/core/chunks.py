@@ -301,6 +301,20 @@ def strides(counts: Shape) -> list[int]:
     return result
 
 
+def blocks_under(counts: Shape, wanted: Shape) -> list[int]:
+    """For each block of a grid of ``wanted`` blocks, in C order, that of a grid of ``counts``
+    blocks which broadcasts to it."""
+    index = np.zeros(wanted, dtype=np.intp)
+    skip = len(wanted) - len(counts)
+    for axis, (step, count) in enumerate(zip(strides(counts), counts, strict=True)):
+        if count > 1:
+            shape = [1] * len(wanted)
+            shape[skip + axis] = count
+            index += (np.arange(count) * step).reshape(shape)
+    found: list[int] = index.ravel().tolist()
+    return found
+
+
 def block_slices(chunks: Chunks) -> Iterator[tuple[slice, ...]]:
     """The region of each block, in C order."""
     per_axis = []

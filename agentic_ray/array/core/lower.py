@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from agentic_ray.array.core.chunks import block_slices, numblocks, offsets, strides
+from agentic_ray.array.core.chunks import block_slices, blocks_under, numblocks, offsets
 from agentic_ray.array.core.node import Node, topological
 from agentic_ray.array.core.program import Call, Program, Reducing, Step, codelet, finish
 from agentic_ray.graph import Codelet, CostHint, Ref, Resources, Tag, Task, tree_reduce
@@ -362,14 +362,7 @@ class Lowering:
             return values
         if len(values) == 1:
             return values * grid.blocks
-        index = np.zeros(wanted, dtype=np.intp)
-        skip = len(wanted) - len(counts)
-        for axis, (stride, length) in enumerate(zip(strides(counts), counts, strict=True)):
-            if length > 1:
-                shape = [1] * len(wanted)
-                shape[skip + axis] = length
-                index += (np.arange(length) * stride).reshape(shape)
-        return [values[i] for i in index.ravel().tolist()]
+        return [values[i] for i in blocks_under(counts, wanted)]
 
 
 def _absorbs(user: Node, node: Node) -> bool:

@@ -82,8 +82,8 @@ def _lower_matmul(node: Node, lowering: Any) -> list[Any]:
     loop = node.ndim - 2
     grid = grids.numblocks(node.chunks)
     inner, inner_b = len(a.chunks[-1]), len(b.chunks[-2])
-    rows_a = _loop_table(a, loop, grid)
-    rows_b = _loop_table(b, loop, grid)
+    rows_a = grids.blocks_under(grids.numblocks(a.chunks)[:-2], grid[:loop])
+    rows_b = grids.blocks_under(grids.numblocks(b.chunks)[:-2], grid[:loop])
     left, right = lowering.blocks(a), lowering.blocks(b)
     columns_of_b = len(b.chunks[-1])
     pairs: list[tuple[list[Any], list[Any]]] = []
@@ -119,18 +119,6 @@ def _lower_matmul(node: Node, lowering: Any) -> list[Any]:
         parts = partial[start : start + inner]
         result.append(lowering.tree(node, parts, combine, f".sum{start // inner}", cost))
     return result
-
-
-def _loop_table(source: Node, loop: int, grid: tuple[int, ...]) -> list[int]:
-    """For each block of the loop, in C order, the block of ``source``'s loop it needs."""
-    counts = grids.numblocks(source.chunks)[:-2]
-    index = np.zeros(grid[:loop], dtype=np.intp)
-    for axis, step in enumerate(grids.strides(counts)):
-        if counts[axis] > 1:
-            shape = [1] * loop
-            shape[loop - len(counts) + axis] = counts[axis]
-            index += (np.arange(counts[axis]) * step).reshape(shape)
-    return index.ravel().tolist()
 
 
 MATMUL = Op("matmul", "tasks", _matmul_kernel, _lower_matmul, weight=32)
