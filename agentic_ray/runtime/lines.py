@@ -33,7 +33,7 @@ CALL_BYTES = 320 * 1024
 ANSWER_BYTES = 64 * 1024
 """A longer answer goes in several packets. Sockets take such without being told to."""
 _ACCEPT_SECONDS = 60.0
-_AGAIN_SECONDS, _AFTER_FAILURE_SECONDS = 2.0, 60.0
+_AGAIN_SECONDS, _AFTER_FAILURE_SECONDS = 2.0, 600.0
 _CODELETS_KNOWN = 10_000
 _MORE, _LAST = b"\x00", b"\x01"
 _END = b"\x00"
