@@ -237,15 +237,13 @@ def tree_reduce(
             return len(inputs) - 1
 
         shape = shape_of(node, 0)
-        if prefix is None:
-            key = content_key(codelet.name, codelet, shape, inputs)
-        else:
-            key = f"{prefix}/{len(tasks)}"
         task = Task.of(
             codelet,
             shape,
             [Ref(key) for key in inputs],
-            key=key,
+            key=content_key(codelet.name, codelet, shape, inputs)
+            if prefix is None
+            else f"{prefix}/{len(tasks)}",
             tag=tag,
             priority=priority,
             resources=resources,

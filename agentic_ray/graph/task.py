@@ -430,6 +430,12 @@ class Bundle:
         return any(task.codelet.opaque for task in self.tasks)
 
     @property
+    def output_bytes(self) -> list[int]:
+        """How large each output is said to be, 0 where nobody said."""
+        written = {task.key: task.cost.written_bytes for task in self.tasks}
+        return [written[key] for key in self.outputs]
+
+    @property
     def has_effects(self) -> bool:
         return any(task.codelet.has_effects for task in self.tasks)
 

@@ -9,6 +9,7 @@ from typing import Any
 from ray import exceptions as ray_errors
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from agentic_ray.graph.task import Bundle
 from agentic_ray.runtime.execute import Payload, Report
 from agentic_ray.runtime.executors import process_lane, watched_lane
 from agentic_ray.runtime.failures import NotKeptError
@@ -37,6 +38,14 @@ class Call:
     alone: bool = False
     resent: bool = False
     moved: Moved | None = None
+
+    @property
+    def graph_id(self) -> str:
+        return self.command.graph_id
+
+    @property
+    def bundle(self) -> Bundle:
+        return self.command.bundle
 
     @property
     def here(self) -> bool:
@@ -76,9 +85,8 @@ def send_by_ray(
 def tells_overhead(call: Call, report: Report) -> bool:
     """Whether a call to a CPU executor took only what any call through Ray takes, beside its
     work."""
-    small = all(output.inline is not None for output in report.outputs)
     on_cpu = call.executor is not None and call.placement.device == "cpu"
-    return small and on_cpu and not (call.on_line or call.resent or report.ray_attempt)
+    return report.is_small and on_cpu and not (call.on_line or call.resent or report.ray_attempt)
 
 
 def names_what_is_not_kept(call: Call, error: BaseException) -> bool:

@@ -131,6 +131,11 @@ class Report:
     death: Death | None = None
     waited_seconds: float = 0.0
 
+    @property
+    def is_small(self) -> bool:
+        """Whether all values that leave the bundle are in the report itself."""
+        return all(output.inline is not None for output in self.outputs)
+
 
 _CODELETS_KEPT = 256  # because a codelet holds what its functions capture
 _codelets: dict[str, Codelet] = {}

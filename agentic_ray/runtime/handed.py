@@ -61,8 +61,7 @@ class Handed:
         Nothing, where the bundle's values may go to the object store: Ray itself may run such a
         call again to make a lost one anew, when nothing is kept any more.
         """
-        written = {task.key: task.cost.written_bytes for task in bundle.tasks}
-        if not stored or sum(written[key] for key in bundle.outputs) > INLINE_BYTES:
+        if not stored or sum(bundle.output_bytes) > INLINE_BYTES:
             return payload
         at = self._at.setdefault(executor, _At(set(), set()))
         held = tuple(name for name in stored if name in at.kept)

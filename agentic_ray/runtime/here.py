@@ -36,26 +36,12 @@ from agentic_ray.schedule.placement import Placement
 MOST_SECONDS = 5e-4
 """What is predicted to take longer is sent to an executor."""
 MOST_BYTES = 512 * 1024
-_PRODUCTS = (operator.matmul,)
-_IN_PLACE = frozenset(
-    getattr(operator, f"__i{name}__")
-    for name in [
-        "add",
-        "and",
-        "concat",
-        "floordiv",
-        "lshift",
-        "matmul",
-        "mod",
-        "mul",
-        "or",
-        "pow",
-        "rshift",
-        "sub",
-        "truediv",
-        "xor",
-    ]
-)
+_IN_PLACE = [
+    function
+    for name, function in vars(operator).items()
+    if name.startswith("__i") and f"__{name[3:]}" in vars(operator)  # as __iadd__ beside __add__
+]
+_UNFIT = frozenset([operator.matmul, *_IN_PLACE])
 
 
 def fits_here(bundle: Bundle, placement: Placement, inputs: Collection[Any]) -> bool:
@@ -101,11 +87,7 @@ def is_of_libraries(function: Any) -> bool:
         if package == "agentic_ray":
             if rest.startswith("array.linalg"):
                 return False
-        elif (
-            package not in ("operator", "_operator", "math")
-            or function in _PRODUCTS
-            or function in _IN_PLACE
-        ):
+        elif package not in ("operator", "_operator", "math") or function in _UNFIT:
             return False
     return all(map(is_of_libraries, filter(callable, _leaves(_held(function)))))
 

@@ -235,8 +235,7 @@ class Lines:
         return None if line is None else line.send(token, payload)
 
     def _writes_little(self, payload: Payload, bundle: Bundle) -> bool:
-        written = {task.key: task.cost.written_bytes for task in bundle.tasks}
-        sizes = [written[key] for key in bundle.outputs]
+        sizes = bundle.output_bytes
         if all(sizes):
             return sum(sizes) <= INLINE_BYTES
         return self._small.issuperset(payload.codelets)
@@ -245,7 +244,7 @@ class Lines:
         """Whether the codelets of a bundle write little is known by its report."""
         if len(self._small) > _CODELETS_KNOWN:
             self._small.clear()
-        if all(output.inline is not None for output in report.outputs):
+        if report.is_small:
             self._small.update(payload.codelets)
         else:
             self._small.difference_update(payload.codelets)

@@ -195,7 +195,7 @@ class Loop:
 
     def has_calls(self, graph_ids: Container[str]) -> bool:
         """Whether a call of one of these graphs is under way."""
-        return any(call.command.graph_id in graph_ids for call in list(self._calls.values()))
+        return any(call.graph_id in graph_ids for call in list(self._calls.values()))
 
     def close(self) -> None:
         """Fail what is unfinished and end the thread."""
@@ -439,10 +439,10 @@ class Loop:
         report: Report = answer.future.result()
         if report.kept:
             self._handed.keeps(call.executor, report.kept)
-        run = self._runs.get(call.command.graph_id)
+        run = self._runs.get(call.graph_id)
         if run is not None:
             for kind, text in report.notes:
-                run.log(kind, call.command.bundle.key, report.node_id, text)
+                run.log(kind, call.bundle.key, report.node_id, text)
         if report.device_lost is not None:
             lost = ExecutorLostError(f"{call.placement.device} is lost: {report.device_lost}")
             self._failed(answer, call, "system", lost, now)
@@ -451,9 +451,9 @@ class Loop:
             self._failed(answer, call, "crash", poison_error(report.death), now)
         elif report.missing:
             for key in report.missing:
-                held = self._values.get((call.command.graph_id, key))
+                held = self._values.get((call.graph_id, key))
                 if isinstance(held, Resident) and held.executor is call.executor:
-                    self._handle(ValueLost(now, call.command.graph_id, key))
+                    self._handle(ValueLost(now, call.graph_id, key))
             gone = SessionError(f"{len(report.missing)} values kept on a GPU are gone")
             self._failed(answer, call, "input_lost", gone, now)
         elif report.cancelled:
@@ -474,9 +474,9 @@ class Loop:
             if device is not None:
                 held = Resident(report.node_id, device, call.executor)
             if wanted:
-                self._values[call.command.graph_id, output.key] = held
+                self._values[call.graph_id, output.key] = held
             elif call.executor is not None and device is not None:
-                call.executor.drop.remote(((call.command.graph_id, output.key),))
+                call.executor.drop.remote(((call.graph_id, output.key),))
             infos.append(ValueInfo(output.key, output.size_bytes, node_id, device))
         if call.payload is not None:
             self._lines.learn(call.payload, report)
@@ -486,7 +486,7 @@ class Loop:
             model.observe_call(now - call.started - report.seconds - report.waited_seconds)
         # while values are made again, Ray's own way too, a call waits for that
         quiet = call.started > self._lost_at + _SETTLING_SECONDS
-        run = self._runs.get(call.command.graph_id)
+        run = self._runs.get(call.graph_id)
         if wanted and run is not None:
             self._record(run, call, report, now)
         self._handle(
@@ -502,7 +502,7 @@ class Loop:
         )
 
     def _record(self, run: Run, call: Call, report: Report, now: float) -> None:
-        key = call.command.bundle.key
+        key = call.bundle.key
         if report.ray_attempt or call.resent:
             run.failed_bundles.add(key)
             run.log("recovered", key, report.node_id, "Ray ran it again after its process died")
@@ -523,8 +523,8 @@ class Loop:
                 reason,
                 call.started,
                 now,
-                call.command.bundle.items,
-                len(call.command.bundle.tasks),
+                call.bundle.items,
+                len(call.bundle.tasks),
                 retried,
             )
         )
@@ -532,13 +532,11 @@ class Loop:
     def _failed(
         self, answer: _Answer, call: Call, cause: Cause, error: BaseException, now: float
     ) -> None:
-        run = self._runs.get(call.command.graph_id)
+        run = self._runs.get(call.graph_id)
         if run is not None and self.dispatcher.expects(answer.bundle_id, answer.attempt):
-            run.log(
-                f"failed: {cause}", call.command.bundle.key, call.placement.node_id, text_of(error)
-            )
-            if cause != "user" or isinstance(error, call.command.bundle.retry_on):
-                run.failed_bundles.add(call.command.bundle.key)
+            run.log(f"failed: {cause}", call.bundle.key, call.placement.node_id, text_of(error))
+            if cause != "user" or isinstance(error, call.bundle.retry_on):
+                run.failed_bundles.add(call.bundle.key)
         self._handle(BundleFailed(now, answer.bundle_id, answer.attempt, cause, error))
 
     def _executor_died(self, call: Call, reason: str) -> None:
@@ -549,12 +547,12 @@ class Loop:
         reason = error
         if isinstance(error, ray_errors.RayTaskError) and isinstance(error.cause, Exception):
             reason = error.cause
-        held = {key: self._values.get((call.command.graph_id, key)) for key in call.inputs}
+        held = {key: self._values.get((call.graph_id, key)) for key in call.inputs}
         kept = {key: value for key, value in held.items() if isinstance(value, Resident)}
         gone = [key for key, value in kept.items() if value.copy() == "broken"]
         if gone:
             for key in gone:
-                self._handle(ValueLost(time.monotonic(), call.command.graph_id, key))
+                self._handle(ValueLost(time.monotonic(), call.graph_id, key))
             return "input_lost", reason
         if is_of_an_input(error):
             lost_hex = getattr(reason, "object_ref_hex", None)
@@ -566,8 +564,8 @@ class Loop:
                 if key in kept:
                     kept[key].copied = kept[key].ref = None  # another copy can be made
                 # (it may have been computed anew since this call was sent)
-                if self._values.get((call.command.graph_id, key)) is large[key]:
-                    self._handle(ValueLost(time.monotonic(), call.command.graph_id, key))
+                if self._values.get((call.graph_id, key)) is large[key]:
+                    self._handle(ValueLost(time.monotonic(), call.graph_id, key))
             return "input_lost", reason
         cause = cause_of(reason)
         if cause is not None:

@@ -28,7 +28,7 @@ def _matrix(rows: int, columns: int, dtype: str = "f8") -> np.ndarray:
 
 @given(st.sampled_from(list(selfproduct._COLUMNS)))
 def test_panels_cover_the_upper_half_and_none_is_its_own_transpose(columns: int) -> None:
-    panels = list(cut(columns))
+    panels = cut(columns)
     seen = np.zeros((columns, columns), dtype=bool)
     for panel in panels:
         assert panel.end - panel.begin < columns - panel.start
@@ -106,13 +106,13 @@ def test_compiled_or_not_the_bits_are_the_same(
 
 
 def test_a_kernel_with_other_bits_is_not_used() -> None:
-    def right(blocks, shift, panels, sums, total):  # type: ignore[no-untyped-def]
-        selfproduct.summed(blocks, shift, panels, sums, total)
+    def right(blocks, shift, panels, total):  # type: ignore[no-untyped-def]
+        selfproduct.summed(blocks, shift, panels, total)
 
     assert selfproduct._alike(right, "<f8")
 
-    def off(blocks, shift, panels, sums, total):  # type: ignore[no-untyped-def]
-        selfproduct.summed(blocks, shift, panels, sums, total)
+    def off(blocks, shift, panels, total):  # type: ignore[no-untyped-def]
+        selfproduct.summed(blocks, shift, panels, total)
         total[-1] = np.nextafter(total[-1], np.inf)
 
     assert not selfproduct._alike(off, "<f8")

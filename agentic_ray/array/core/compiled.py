@@ -145,11 +145,11 @@ def _source(program: Any, blocks: Any, kinds: tuple[str, ...], form: str) -> str
     if found is None:
         return None
     lines, results = found
-    if form == "total" and set(kinds) <= {"full", "one"}:
-        return _source_in_lanes(program, kinds, cast, lines, results[0])
     result, centred = results[0], form == "centred"
     if len(results) != 1 + centred:
         return None
+    if form == "total" and set(kinds) <= {"full", "one"}:
+        return _source_in_lanes(program, kinds, cast, lines, result)
     text = _TEMPLATE[form]
     if form in ("", "total", "centred"):
         text = _FILL + text
@@ -252,8 +252,19 @@ def fill(FILLED, out, lo, hi, inner):
 
 """
 
+# How both forms of a total end: the sum of a leaf goes into the tree of its cache block.
+_MERGED = """\
+            for _ in range(merges[leaf]):
+                top -= 1
+                total = stack[top] + total
+            stack[top] = total
+            top += 1
+        out[k] = CAST(0.0) + stack[0]
+"""
+
 # (No recursion: numba's cache on disk does not survive it.)
-_TOTAL = """\
+_TOTAL = (
+    """\
 @njit(nogil=True, cache=True, error_model="numpy")
 def reduce(XS, out, leaves, merges, length, lo, inner):
     values = np.empty(256, out.dtype)  # a few runs at once, and still in the nearest cache
@@ -277,15 +288,12 @@ def reduce(XS, out, leaves, merges, length, lo, inner):
             total = lanes_sum(x, end) if end else CAST(0.0)
             for i in range(end, n):
                 total += x[i]
-            for _ in range(merges[leaf]):
-                top -= 1
-                total = stack[top] + total
-            stack[top] = total
-            top += 1
-        out[k] = CAST(0.0) + stack[0]
 """
+    + _MERGED
+)
 
-_TOTAL_IN_LANES = """\
+_TOTAL_IN_LANES = (
+    """\
 @njit(nogil=True, error_model="numpy")
 def total_of_rest(XS, lo, hi, total):
     ELEMENTS
@@ -318,13 +326,9 @@ def reduce(XS, out, leaves, merges, length, lo, inner):
             if end < lo + n:
                 total = total_of_rest(XS, end, lo + n, total)
             lo += n
-            for _ in range(merges[leaf]):
-                top -= 1
-                total = stack[top] + total
-            stack[top] = total
-            top += 1
-        out[k] = CAST(0.0) + stack[0]
 """
+    + _MERGED
+)
 
 _MEANS = """\
 columns = inner

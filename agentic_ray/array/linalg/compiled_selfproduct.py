@@ -88,7 +88,6 @@ def _add_up(
     scratch: NDArray,
     bounds: NDArray,
     shape: tuple[int, int, int, int],
-    sums: bool,
     total: NDArray,
 ) -> None:
     calls, at_once, rows, columns = shape
@@ -108,9 +107,6 @@ def _add_up(
                 first = 0
             into = made if product else own
             at = 0
-            if sums:
-                at = columns
-                _add_rows(source[first : first + size], into[:columns])
             for panel in range(bounds.shape[0]):
                 begin, end, start = bounds[panel]
                 wide = columns - start
@@ -119,6 +115,8 @@ def _add_up(
                     columns, into, at,
                 )  # fmt: skip
                 at += (end - begin) * wide
+            if at < total.size:
+                _add_rows(source[first : first + size], into[at:])
             if product:
                 own += made
         total += own
@@ -131,18 +129,14 @@ def summing(dtype: np.dtype[Any]) -> Summing | None:
         return None
 
     def summed(
-        blocks: NDArray,
-        shift: NDArray | None,
-        panels: tuple[Panel, ...],
-        sums: bool,
-        total: NDArray,
+        blocks: NDArray, shift: NDArray | None, panels: tuple[Panel, ...], total: NDArray
     ) -> None:
         nothing = np.empty(0, dtype)
         rows, columns = blocks.shape[2:]
         bounds = np.array([(panel.begin, panel.end, panel.start) for panel in panels])
         scratch = nothing if shift is None else np.empty(rows * columns, dtype)
         given = nothing if shift is None else np.ascontiguousarray(shift)
-        _add_up(routine, blocks.reshape(-1), given, scratch, bounds, blocks.shape, sums, total)
+        _add_up(routine, blocks.reshape(-1), given, scratch, bounds, blocks.shape, total)
 
     return summed
 

@@ -17,7 +17,7 @@ import importlib.util
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,79 +91,82 @@ class Panel:
     """Columns ``begin`` to ``end``, to be multiplied with those from ``start`` on.
 
     ``start`` is ``begin`` but for the last panel, where it is one less: to a matrix and its own
-    transpose NumPy would apply `syrk`.
+    transpose NumPy would apply `syrk`. ``at`` is where its products begin among those of all.
     """
 
     begin: int
     end: int
     start: int
+    at: int
     size: int
 
+    @property
+    def stop(self) -> int:
+        """Where its products end among those of all."""
+        return self.at + self.size
 
-def cut(columns: int) -> Iterator[Panel]:
+
+def cut(columns: int) -> tuple[Panel, ...]:
     """At least two panels."""
     width = 16 if columns >= 32 else 8
     more = range(columns - width * (max(2, columns // width) - 1), columns + 1, width)
+    panels: list[Panel] = []
+    at = 0
     for begin, end in itertools.pairwise([0, *more]):
         start = begin - (end == columns)
-        yield Panel(begin, end, start, (end - begin) * (columns - start))
+        panels.append(Panel(begin, end, start, at, (end - begin) * (columns - start)))
+        at = panels[-1].stop
+    return tuple(panels)
 
 
 def _panels(x: NDArray, shift: NDArray | None, *, sums: bool) -> tuple[NDArray, NDArray]:
     length, columns = x.shape
-    panels = tuple(cut(columns))
+    panels = cut(columns)
     rows = _SMALL // (max(panel.end - panel.begin for panel in panels) * columns)
     calls = length // (rows * _AT_ONCE)
     stop = calls * rows * _AT_ONCE
     add_up = _compiled(x) or summed
-    total = np.zeros(columns * sums + sum(panel.size for panel in panels), x.dtype)
-    add_up(x[:stop].reshape(calls, _AT_ONCE, rows, columns), shift, panels, sums, total)
+    total = np.zeros(panels[-1].stop + columns * sums, x.dtype)
+    add_up(x[:stop].reshape(calls, _AT_ONCE, rows, columns), shift, panels, total)
     if stop < length:
-        add_up(x[stop:].reshape(1, 1, length - stop, columns), shift, panels, sums, total)
+        add_up(x[stop:].reshape(1, 1, length - stop, columns), shift, panels, total)
     product = np.zeros((columns, columns), x.dtype)
-    at = columns * sums
     for panel in panels:
-        made = total[at : at + panel.size].reshape(-1, columns - panel.start)
+        made = total[panel.at : panel.stop].reshape(-1, columns - panel.start)
         product[panel.begin : panel.end, panel.start :] = made
-        at += panel.size
-    return np.triu(product) + np.triu(product, 1).T, total[: columns * sums]
+    return np.triu(product) + np.triu(product, 1).T, total[panels[-1].stop :]
 
 
 def summed(
-    blocks: NDArray,
-    shift: NDArray | None,
-    panels: tuple[Panel, ...],
-    sums: bool,
-    total: NDArray,
+    blocks: NDArray, shift: NDArray | None, panels: tuple[Panel, ...], total: NDArray
 ) -> None:
     """Add to ``total`` what ``blocks``, of shape (calls, products of one call, rows, columns), come
-    to: with ``sums`` those of the columns, then the products of the panels, one after the other."""
+    to: the products of the panels and then, where there is room, the sums of the columns."""
     calls, at_once, _, columns = blocks.shape
     source = blocks if shift is None else np.empty((1, *blocks.shape[1:]), blocks.dtype)
     # All results of a call lie together, so that one addition adds them all; and what needs no
     # array of the call is made before: while one thread is in Python, others wait.
     made = np.empty((at_once, total.size), blocks.dtype)
     own = np.empty_like(total)
+    sums = made[:, panels[-1].stop :]
     work: list[tuple[NDArray, NDArray, NDArray]] = []
-    at = columns * sums
     for panel in panels:
         left = source[..., panel.begin : panel.end].swapaxes(2, 3)
-        into = made[:, at : at + panel.size].reshape(at_once, -1, columns - panel.start)
+        into = made[:, panel.at : panel.stop].reshape(at_once, -1, columns - panel.start)
         work.append((left, source[..., panel.start :], into))
-        at += panel.size
     for call in range(calls):
         here = call
         if shift is not None:
             here = 0
             np.subtract(blocks[call], shift, out=source[0])
-        if sums:
-            np.add.reduce(source[here], axis=1, out=made[:, :columns])
+        if sums.size:
+            np.add.reduce(source[here], axis=1, out=sums)
         for left, right, into in work:
             np.matmul(left[here], right[here], out=into)
         total += np.add.reduce(made, axis=0, out=own)
 
 
-Summing = Callable[[NDArray, NDArray | None, tuple[Panel, ...], bool, NDArray], None]
+Summing = Callable[[NDArray, NDArray | None, tuple[Panel, ...], NDArray], None]
 
 
 @functools.cache
@@ -199,11 +202,10 @@ def _alike(compiled: Summing, dtype: str) -> bool:
     for columns, calls, shifted in ((12, 1, True), (50, 2, False)):
         blocks = rng.standard_normal((calls, 3, 101, columns)).astype(dtype)
         shift = rng.standard_normal(columns).astype(dtype) if shifted else None
-        panels = tuple(cut(columns))
-        size = columns + sum(panel.size for panel in panels)
-        results = [np.zeros(size, dtype) for _ in range(2)]
+        panels = cut(columns)
+        results = [np.zeros(panels[-1].stop + columns, dtype) for _ in range(2)]
         for add_up, total in zip((summed, compiled), results, strict=True):
-            add_up(blocks, shift, panels, True, total)
+            add_up(blocks, shift, panels, total)
         if not np.array_equal(results[0], results[1]):
             return False
     return True
