@@ -56,12 +56,25 @@ class SessionError(AgenticRayError, RuntimeError):
     """Ray could not be started, reached, or is gone."""
 
 
+class InternalError(SessionError):
+    """A fault of this package; its ``__cause__`` is what was raised. Only the work named fails."""
+
+
+class LostDataError(SessionError):
+    """Data kept in the cluster was lost with its only node, and what it was made from is not
+    known any more."""
+
+
 class PlacementError(AgenticRayError, RuntimeError):
     """Work cannot be placed anywhere in this cluster."""
 
 
 class NoSuitableDeviceError(PlacementError, ValueError):
     """No device of the wanted kind exists and the codelet has no other implementation."""
+
+
+class NoNodeError(PlacementError):
+    """The cluster had no node that takes work for longer than ``no_node_seconds``."""
 
 
 class ImpossibleResourcesError(PlacementError, ValueError):

@@ -16,6 +16,7 @@ from agentic_ray.errors import (
     InvalidTypeError,
     JobCancelledError,
     JobTimeoutError,
+    LostDataError,
 )
 from agentic_ray.graph import (
     Codelet,
@@ -43,6 +44,8 @@ _WAVE_BUNDLES_PER_SLOT = 8
 """Bundles under way a slot; more would only delay what is learnt of the costs."""
 _FIRST_WAVE_PER_SLOT = 2
 _CANCEL_WAIT_SECONDS = 5.0
+_MOST_DEATHS = 8
+"""Of the cluster's only node that one job outlives, though it held pieces of the data."""
 _FACTORED_SECONDS = 0.25
 """Work longer than this a slot is cut by factoring: each wave takes half of what is left, in
 equal chunks, so that chunks get shorter towards the end and slots end together although nodes
@@ -140,7 +143,9 @@ class MapReduce:
         try:
             total = self._leaves.count if self._leaves.bytes_per_leaf == 0 else None
             with ProgressBar("map_reduce", total, self._progress, self._session.settings) as bar:
-                value = recorded("map_reduce", self._content, lambda: self._run(deadline, bar))
+                value = recorded(
+                    "map_reduce", self._content, lambda: self._run_again(deadline, bar)
+                )
         except BaseException:
             self.cancel()
             raise
@@ -191,6 +196,22 @@ class MapReduce:
             failed=sum(len(run.failed_bundles) for run in self._runs),
             recovered=sum(len(run.recovered_bundles) for run in self._runs),
         )
+
+    def _run_all(self, deadline: float | None, bar: ProgressBar) -> Any:
+        """Run the plan; from the beginning if pieces of the data were lost with the only node."""
+        deaths = 0
+        while True:
+            try:
+                return self._run(deadline, bar)
+            except LostDataError:
+                deaths += 1
+                if deaths > _MOST_DEATHS or not self._leaves.again:
+                    raise
+                for run in self._runs:
+                    run.cancel()
+                    run.release()
+                self._runs.clear()
+                self._asked = 0
 
     # --- the plan ----------------------------------------------------------------------
 

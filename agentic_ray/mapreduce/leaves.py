@@ -37,8 +37,10 @@ class Cut:
 
 
 class Leaves(Protocol):
-    """A row of leaves. ``count`` is None when only iterating tells."""
+    """A row of leaves. ``count`` is None when only iterating tells; ``again`` says whether they
+    can be cut a second time."""
 
+    again: bool
     count: int | None
     optional: bool
     bytes_per_leaf: float
@@ -55,6 +57,7 @@ class Leaves(Protocol):
 class SequenceLeaves:
     """Elements of a sequence, a range or an array, one leaf each."""
 
+    again = True
     optional = False
     bytes_per_leaf = 0.0
 
@@ -74,6 +77,7 @@ class SequenceLeaves:
 class IteratorLeaves:
     """Elements of an iterable that is read once, as far as it is needed."""
 
+    again = False
     optional = False
     bytes_per_leaf = 0.0
     count: int | None = None
@@ -98,6 +102,8 @@ class BlockLeaves:
 
     def __init__(self, arrays: Sequence[tuple[Any, np.ndarray[Any, Any]]], block_rows: int) -> None:
         self._sources = [source for source, _ in arrays]
+        # what others put in the object store is lost with it
+        self.again = all(isinstance(source, np.ndarray) for source in self._sources)
         self._lengths = [len(array) for _, array in arrays]
         self._row_bytes = [array.nbytes / max(len(array), 1) for _, array in arrays]
         self._rows = block_rows
@@ -134,6 +140,8 @@ class BlockLeaves:
 
 class PartLeaves:
     """Parts of files, one leaf each; a part of elements may turn out to be empty."""
+
+    again = True
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self._parts = parts

@@ -13,7 +13,7 @@ from agentic_ray.runtime.session import (
     shutdown,
 )
 from agentic_ray.runtime.stages import Stages, StageStore, recorded, stage
-from agentic_ray.runtime.values import Stored, is_object_ref, pack, put, stored
+from agentic_ray.runtime.values import Stored, fetch, is_object_ref, pack, put, stored
 
 __all__ = [
     "BundleCancelled",
@@ -30,6 +30,7 @@ __all__ = [
     "cluster",
     "element_watcher",
     "explain",
+    "fetch",
     "get_session",
     "init",
     "is_object_ref",

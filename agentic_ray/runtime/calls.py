@@ -15,6 +15,7 @@ from agentic_ray.runtime.executors import process_lane, watched_lane
 from agentic_ray.runtime.failures import NotKeptError
 from agentic_ray.runtime.transfers import Moved
 from agentic_ray.schedule.events import Start
+from agentic_ray.schedule.metrics import CALLER, PlacementRecord
 from agentic_ray.schedule.placement import Placement
 
 
@@ -51,6 +52,27 @@ class Call:
     def here(self) -> bool:
         return self.payload is None
 
+    def placement_record(self, report: Report, now: float, *, retried: bool) -> PlacementRecord:
+        """Where and why it ran, as its report says."""
+        placement, bundle = self.placement, self.bundle
+        reason = placement.reason
+        node_id = CALLER if self.here else report.node_id
+        if node_id != placement.node_id:
+            reason += "; Ray moved it here after its node was lost"
+        return PlacementRecord(
+            bundle.key,
+            node_id,
+            placement.device,
+            placement.predicted_seconds,
+            report.seconds,
+            reason,
+            self.started,
+            now,
+            bundle.items,
+            len(bundle.tasks),
+            retried,
+        )
+
 
 def token_of(bundle_id: int, attempt: int) -> str:
     """What an executor knows a call by."""
@@ -80,6 +102,20 @@ def send_by_ray(
         handed = [ref for name, ref in inputs.items() if name not in held]
         refs = run.remote(token, payload, *handed)
     return [refs] if returns == 1 else refs
+
+
+def retry_note(command: Start) -> tuple[str, str, str, str]:
+    """What a run's events tell of an attempt that is not the first."""
+    bundle, placement = command.bundle, command.placement
+    kind, text = "retry", f"attempt {command.attempt + 1}"
+    watched = ", watched" if command.process == "watched" else ""
+    if command.copy:
+        kind, text = "second copy", placement.reason
+    elif command.process != "shared" and not bundle.opaque:
+        text += f", in a process of its own{watched}"
+    else:
+        text += watched
+    return kind, bundle.key, placement.node_id, text
 
 
 def tells_overhead(call: Call, report: Report) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ray import cloudpickle
 from ray import exceptions as ray_errors
 
-from agentic_ray.errors import TaskError
+from agentic_ray.errors import InternalError, TaskError
 
 INPUT_LOST = (
     ray_errors.ObjectLostError,  # also: owner died, reconstruction failed, fetch timed out
@@ -83,6 +83,16 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return "\n" + str(self.args[0])
+
+
+def internal_error(doing: str, error: BaseException) -> InternalError:
+    """The error for a fault of this package: its cause is what was raised, with its traceback."""
+    failure = InternalError(
+        f"internal error of agentic_ray when {doing}: {type(error).__name__}: {text_of(error)}. "
+        "Other work of the session goes on. Please report this with its traceback"
+    )
+    failure.__cause__ = error
+    return failure
 
 
 def text_of(error: BaseException) -> str:

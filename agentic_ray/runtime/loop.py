@@ -5,15 +5,15 @@ One thread owns the Dispatcher; everything else talks to it through its inbox.
 
 from __future__ import annotations
 
-import functools
 import heapq
 import logging
 import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -23,6 +23,7 @@ from agentic_ray.errors import (
     AgenticRayError,
     ExecutorLostError,
     JobCancelledError,
+    LostDataError,
     SerializationError,
     SessionError,
     TaskError,
@@ -31,8 +32,7 @@ from agentic_ray.graph.task import Bundle
 from agentic_ray.runtime.calls import (
     Call,
     names_what_is_not_kept,
-    send_by_ray,
-    stored_keys,
+    retry_note,
     tells_overhead,
     token_of,
 )
@@ -40,17 +40,16 @@ from agentic_ray.runtime.execute import Inline, Report
 from agentic_ray.runtime.failures import (
     INPUT_LOST,
     SYSTEM,
-    cause_of,
-    is_of_an_input,
+    internal_error,
     text_of,
 )
-from agentic_ray.runtime.handed import Handed
-from agentic_ray.runtime.here import fits_here, run_now
-from agentic_ray.runtime.lines import LineBrokenError, Lines
-from agentic_ray.runtime.payloads import Resident, make_payload
+from agentic_ray.runtime.lines import LineBrokenError
+from agentic_ray.runtime.payloads import Resident
 from agentic_ray.runtime.run import Run, ValueGone
-from agentic_ray.runtime.transfers import Copies, timed
-from agentic_ray.runtime.values import CodeletTable, Stored
+from agentic_ray.runtime.sending import Sender
+from agentic_ray.runtime.transfers import timed
+from agentic_ray.runtime.values import CodeletTable, Stored, get
+from agentic_ray.runtime.verdicts import judge
 from agentic_ray.runtime.watch import poison_error
 from agentic_ray.schedule.dispatcher import Dispatcher
 from agentic_ray.schedule.events import (
@@ -77,7 +76,6 @@ from agentic_ray.schedule.events import (
     ValueInfo,
     ValueLost,
 )
-from agentic_ray.schedule.metrics import CALLER, PlacementRecord
 
 _logger = logging.getLogger("agentic_ray")
 _TICK_SECONDS = 1.0
@@ -86,9 +84,8 @@ _CANCEL_AFTER_SECONDS = 1.0
 it, run it all the same, and when it is done end the whole driver process ("Check failed: Tried to
 complete task that was not pending")."""
 _FOR_GOOD = (ray_errors.ActorDiedError, ray_errors.ActorUnschedulableError)
-_HERE = "quicker than a call: done in the master's process"
-_WATCHED = {"own": "", "watched": ", watched"}
 _SETTLING_SECONDS = 10.0
+_REST_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +98,13 @@ class _Answer:
 class Loop:
     """Owns the Dispatcher, the runs and the values between bundles.
 
+    An exception in dealing with one graph fails that graph alone. If it was the Dispatcher that
+    raised, what it remembers is in doubt: all its graphs fail, and a new one takes its place.
+
     Parameters
     ----------
-    dispatcher : Dispatcher
+    new_dispatcher : callable
+        Makes a Dispatcher that knows of no node and no graph.
     executor : callable
         ``(node_id, device) -> actor handle`` of the executor there.
     request_resources : callable
@@ -113,35 +114,38 @@ class Loop:
         good or has lost its device.
     reopened : callable
         Told of a finished run of which a value is made again, in the thread that asks for it.
+    announce : callable
+        Has every node announced again, to a new Dispatcher.
     """
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        new_dispatcher: Callable[[], Dispatcher],
         codelets: CodeletTable,
         executor: Callable[[str, str], Any],
         request_resources: Callable[[int, int], None],
         executor_died: Callable[[str, str, Any, str], None],
         reopened: Callable[[Run], None],
+        announce: Callable[[], None],
     ) -> None:
-        self.dispatcher = dispatcher
-        self._codelets = codelets
-        self._executor = executor
+        self.dispatcher = new_dispatcher()
+        self._new_dispatcher = new_dispatcher
         self._on_request = request_resources
         self._on_executor_died = executor_died
         self._on_reopened = reopened
+        self._announce = announce
         self._inbox: queue.SimpleQueue[Event | _Answer | Callable[[], None] | None] = (
             queue.SimpleQueue()
         )
         self._runs: dict[str, Run] = {}
-        self._values: dict[tuple[str, str], Inline | Any] = {}
         self._calls: dict[tuple[int, int], Call] = {}
-        self._copies = Copies()
-        self._handed = Handed(self._inbox.put)
-        self._lines = Lines(self._inbox.put)
+        self._sender = Sender(
+            codelets, executor, self._inbox.put, lambda *key: self.dispatcher.value_info(*key)
+        )
         self._cancels: list[tuple[float, int, int]] = []  # heap: when due, bundle, attempt
         self._lost_at = -math.inf
-        self._closed = False
+        self._working = threading.Lock()
+        self._ended: SessionError | None = None
         self._thread = threading.Thread(target=self._main, name="agentic-ray-loop", daemon=True)
 
     # --- from other threads ------------------------------------------------------------
@@ -159,33 +163,57 @@ class Loop:
             self._runs[run.graph_id] = run
             self._handle(event)
 
-        if self._closed:
-            raise SessionError("the session is shut down")
+        if self._ended is not None:
+            raise self._ended
         self._inbox.put(begin)
+        if self._ended is not None:  # meanwhile, perhaps after the last look into the inbox
+            run.settle(self._ended)
 
     def fetch(self, graph_id: str, key: str) -> Any:
         """The value of a finished graph's output; ValueGone if it must be made again."""
-        held = self._values.get((graph_id, key))
+        if self._ended is not None:
+            raise self._ended
+        held = self._sender.values.get((graph_id, key))
         try:
             if held is None:
                 raise ValueGone
-            return held.load() if isinstance(held, Inline) else ray.get(held)
-        except (*INPUT_LOST, *SYSTEM, ValueGone) as error:
-            run = self._runs.get(graph_id)
-            if run is None:
-                raise JobCancelledError(f"the values of {graph_id} were given up") from error
-            _logger.warning("value %s is lost (%s); it is computed again", key, error)
-            run.reopen()
-            self._on_reopened(run)
-            self._inbox.put(ValueLost(time.monotonic(), graph_id, key))
+            return held.load() if isinstance(held, Inline) else get(held)
+        except (*INPUT_LOST, *SYSTEM, ValueGone, LostDataError) as error:
+            self._make_again(graph_id, key, error)
             raise ValueGone from error
+        except AgenticRayError:
+            raise
         except Exception as error:  # Ray wraps what a value's own hooks raise, pickle does not
             raise SerializationError(f"a result cannot be unpickled here: {error}") from error
 
     def held(self, graph_id: str, key: str) -> Any:
-        """The value of a finished graph's output if it is small, else `Stored`."""
-        value = self._values[graph_id, key]
+        """The value of a finished graph's output if it is small, else `Stored`; ValueGone if it
+        must be made again."""
+        if self._ended is not None:
+            raise self._ended
+        value = self._sender.values.get((graph_id, key))
+        if value is None:
+            self._make_again(graph_id, key, ValueGone())
+            raise ValueGone
         return value.load() if isinstance(value, Inline) else Stored(value, 0)
+
+    def _make_again(self, graph_id: str, key: str, error: BaseException) -> None:
+        run = self._runs.get(graph_id)
+        if run is None:
+            raise JobCancelledError(f"the values of {graph_id} were given up") from error
+        _logger.warning("value %s is lost (%s); it is computed again", key, text_of(error))
+        run.reopen()
+        self._on_reopened(run)
+
+        def lose() -> None:
+            if self.dispatcher.knows(graph_id):
+                self._handle(ValueLost(time.monotonic(), graph_id, key))
+            else:
+                run.settle(LostDataError(f"value {key} is lost, and so is how it was made"))
+
+        self._inbox.put(lose)
+        if self._ended is not None:
+            run.settle(self._ended)
 
     def request_cancel(self, graph_id: str) -> None:
         self._inbox.put(CancelRequested(time.monotonic(), graph_id))
@@ -197,64 +225,152 @@ class Loop:
         """Whether a call of one of these graphs is under way."""
         return any(call.graph_id in graph_ids for call in list(self._calls.values()))
 
-    def close(self) -> None:
-        """Fail what is unfinished and end the thread."""
-        self._closed = True
-        self._lines.close()
+    def close(self, why: SessionError) -> None:
+        """Fail what is unfinished with ``why`` and end the thread."""
+        self._end(why)
+        self._sender.lines.close()
         self._inbox.put(None)
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(timeout=5)
+        self._abandon(why)  # should the thread be held up by Ray
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Nothing is dealt with meanwhile, unless the thread cannot be stopped in time: it may
+        wait for a Ray that is dead."""
+        got = self._working.acquire(timeout=_REST_SECONDS)
+        try:
+            yield
+        finally:
+            if got:
+                self._working.release()
+
+    def ray_died(self, node_ids: Iterable[str], reason: str) -> None:
+        """Ray and all its nodes are gone: what was there is to be done again, on the nodes that
+        are announced from now on. To be called while the loop is resting."""
+        self._calls.clear()
+        self._cancels.clear()
+        self._sender.begin_anew()
+        now = time.monotonic()
+        for run in list(self._runs.values()):
+            run.log("Ray died", text=reason)
+        for node_id in node_ids:
+            self._inbox.put(NodeLost(now, node_id, reason))
 
     # --- the loop's own thread ---------------------------------------------------------
 
     def _main(self) -> None:
         next_tick = time.monotonic() + _TICK_SECONDS
-        while True:
-            now = time.monotonic()
+        why = SessionError("the session was shut down")
+        try:
+            while True:
+                try:
+                    item = self._inbox.get(timeout=max(0.0, self._next(next_tick)))
+                except queue.Empty:
+                    next_tick = time.monotonic() + _TICK_SECONDS
+                    item = Tick(time.monotonic())
+                if item is None:
+                    break
+                with self._working:
+                    self._take(item)
+        except BaseException as error:  # such as a SystemExit that a user's object raises
+            why = internal_error("the session was at work", error)
+            _logger.exception("the dispatch loop has ended")
+        finally:
+            self._end(why)
+            self._abandon(self._ended or why)
+            self._calls.clear()
+
+    def _next(self, next_tick: float) -> float:
+        """Seconds until something is to be done although nothing is heard."""
+        until = next_tick
+        try:
             wakeup = self.dispatcher.next_wakeup_seconds
-            until = next_tick if wakeup is None else min(next_tick, wakeup)
-            if self._cancels:
-                until = min(until, self._cancels[0][0])
+        except Exception as error:
+            self._renew(error, "the next wake-up was asked for")
+            wakeup = None
+        if wakeup is not None:
+            until = min(until, wakeup)
+        if self._cancels:
+            until = min(until, self._cancels[0][0])
+        return until - time.monotonic()
+
+    def _take(self, item: Event | _Answer | Callable[[], None]) -> None:
+        """Deal with one thing from the inbox, whatever happens."""
+        try:
+            while self._cancels and self._cancels[0][0] <= time.monotonic():
+                _, bundle_id, attempt = heapq.heappop(self._cancels)
+                self._carry_out_safely(Cancel(bundle_id, attempt))
+            if isinstance(item, _Answer):
+                self._answered_safely(item)
+            elif not callable(item):
+                self._handle(item)
+        except Exception as error:  # an event is lost, so trust nothing
+            self._renew(error, f"{type(item).__name__} was dealt with")
+            return
+        if callable(item):
             try:
-                item = self._inbox.get(timeout=max(0.0, until - now))
-            except queue.Empty:
-                next_tick = time.monotonic() + _TICK_SECONDS
-                item = Tick(time.monotonic())
-            if item is None:
-                break
-            try:
-                while self._cancels and self._cancels[0][0] <= time.monotonic():
-                    _, bundle_id, attempt = heapq.heappop(self._cancels)
-                    self._cancel(bundle_id, attempt)
-                if isinstance(item, _Answer):
-                    self._answered(item)
-                elif callable(item):
-                    item()
-                else:
-                    self._handle(item)
-            except Exception as error:
-                # A bug here must not hang every caller for ever: fail what is under way.
-                _logger.exception("internal error in the dispatch loop")
-                self._abandon(SessionError(f"internal error in the dispatch loop: {error!r}"))
-        self._abandon(SessionError("the session was shut down"))
+                item()
+            except Exception:  # what concerns the Dispatcher is dealt with before it comes here
+                _logger.exception("a part of the session could not do what it had put off")
+
+    def _end(self, why: SessionError) -> None:
+        if self._ended is None:
+            self._ended = why
 
     def _abandon(self, error: BaseException) -> None:
-        for run in self._runs.values():
+        for run in list(self._runs.values()):
             if not run.done:
                 run.settle(error)
 
+    def _renew(self, error: BaseException, doing: str) -> None:
+        """Give up a Dispatcher that raised, with all its graphs, and go on with a new one."""
+        failure = internal_error(doing, error)
+        _logger.error("%s", failure, exc_info=error)
+        self._abandon(failure)
+        first_id = self.dispatcher.next_bundle_id
+        self.dispatcher = self._new_dispatcher()
+        self.dispatcher.next_bundle_id = first_id  # late answers are to fit no new bundle
+        for key in list(self._calls):
+            self._carry_out_safely(Cancel(*key))
+        self._announce()
+
     def _handle(self, event: Event) -> None:
-        pending = [self._restored(event) if isinstance(event, GpuLost) else event]
+        pending = [self._sender.restored(event) if isinstance(event, GpuLost) else event]
         if isinstance(event, NodeLost | ValueLost):
             self._lost_at = event.time
         while pending:
-            for command in self.dispatcher.handle(pending.pop(0)):
-                refused = self._carry_out(command)
-                if refused is not None:
-                    pending.append(refused)
+            try:
+                commands = self.dispatcher.handle(pending.pop(0))
+            except Exception as error:
+                self._renew(error, f"{type(event).__name__} was handled")
+                break
+            for command in commands:
+                answer = self._carry_out_safely(command)
+                if answer is not None:
+                    pending.append(answer)
         if isinstance(event, GraphReleased):
             self._runs.pop(event.graph_id, None)
-            self._forget([key for key in self._values if key[0] == event.graph_id])
+            self._sender.forget_graph(event.graph_id)
+
+    def _carry_out_safely(self, command: Command) -> Event | None:
+        """Carry a command out; if that raises, its graph fails, and the event says so."""
+        try:
+            return self._carry_out(command)
+        except Exception as error:
+            graph_id = self._graph_of(command)
+            _logger.warning("%s cannot be carried out", type(command).__name__, exc_info=error)
+            run = self._runs.get(graph_id)
+            if run is None or run.done:
+                return None
+            run.settle(internal_error(f"{type(command).__name__} was carried out", error))
+            return CancelRequested(time.monotonic(), graph_id)
+
+    def _graph_of(self, command: Command) -> str:
+        if isinstance(command, Cancel):
+            call = self._calls.get((command.bundle_id, command.attempt))
+            return "" if call is None else call.graph_id
+        return getattr(command, "graph_id", "")
 
     def _carry_out(self, command: Command) -> Event | None:
         if isinstance(command, Start):
@@ -262,7 +378,7 @@ class Loop:
         if isinstance(command, Cancel):
             self._cancel(command.bundle_id, command.attempt)
         elif isinstance(command, Release | Recompute):
-            self._forget([(command.graph_id, key) for key in command.keys])
+            self._sender.forget([(command.graph_id, key) for key in command.keys])
             if isinstance(command, Recompute) and (run := self._runs.get(command.graph_id)):
                 run.log("recompute", text=f"{len(command.keys)} lost values are computed again")
         elif isinstance(command, Split):
@@ -275,12 +391,8 @@ class Loop:
                 run.settle(None)
         elif isinstance(command, FailGraph):
             if run := self._runs.get(command.graph_id):
-                run.log(
-                    "failed",
-                    command.bundle.key if command.bundle else "",
-                    "",
-                    text_of(command.error),
-                )
+                bundle = command.bundle.key if command.bundle else ""
+                run.log("failed", bundle, "", text_of(command.error))
                 run.settle(command.error)
         elif isinstance(command, Quarantine):
             _logger.warning("device %s is not used: %s", command.device, command.reason)
@@ -288,114 +400,42 @@ class Loop:
             self._on_request(command.cpus, command.gpus)
         return None
 
-    def _forget(self, keys: Sequence[tuple[str, str]]) -> None:
-        """Drop values; executors of GPUs are told which they need not keep."""
-        kept: dict[Any, list[tuple[str, str]]] = {}
-        for key in keys:
-            value = self._values.pop(key, None)
-            self._copies.forget(key)
-            if isinstance(value, Resident):
-                kept.setdefault(value.executor, []).append(key)
-        for executor, there in kept.items():
-            executor.drop.remote(tuple(there))
-
-    def _restored(self, event: GpuLost) -> GpuLost:
-        """Use the copies that were made of values on a lost GPU, and tell which these are."""
-        copied: set[tuple[str, str]] = set()
-        for key, value in self._values.items():
-            if not isinstance(value, Resident) or value.device != event.device:
-                continue
-            if value.copy() == "there":
-                self._values[key] = value.ref
-                copied.add(key)
-        return replace(event, copied=frozenset(copied))
-
     def _start(self, command: Start) -> Event | None:
         """Send a bundle to its executor; the event of a refusal if it cannot be sent."""
         now = time.monotonic()
         run = self._runs.get(command.graph_id)
+        cause: Cause = "user"
+        reason: BaseException
         try:
-            call, future = self._sent(command, run, now)
-        except SessionError as error:  # its device went away; the Dispatcher hears of that next
-            return BundleFailed(now, command.bundle_id, command.attempt, "system", error)
+            call, future = self._sender.send(command, run, now, alone=not self._calls)
+        except (ExecutorLostError, ray_errors.RayError) as error:
+            cause, reason = "system", error  # the Dispatcher hears of a lost device next
         except (AgenticRayError, TypeError) as error:
-            return BundleFailed(now, command.bundle_id, command.attempt, "user", error)
-        except ray_errors.RayError as error:
-            return BundleFailed(now, command.bundle_id, command.attempt, "system", error)
-        bundle, placement = command.bundle, command.placement
-        if call.executor is not None and placement.device == "cpu":
-            keys = stored_keys(command, call.inputs)
-            infos = ((key, self.dispatcher.value_info(*key)) for key in keys)
-            call.moved = self._copies.send(
-                placement.node_id, [(key, info) for key, info in infos if info is not None]
-            )
-        call.alone = not (self._calls or call.inputs)
-        self._calls[command.bundle_id, command.attempt] = call
-        if command.attempt and run is not None:
-            kind, text = "retry", f"attempt {command.attempt + 1}"
-            if command.copy:
-                kind, text = "second copy", placement.reason
-            elif command.process != "shared" and not bundle.opaque:
-                text += f", in a process of its own{_WATCHED[command.process]}"
-            elif command.process == "watched":
-                text += _WATCHED["watched"]
-            run.log(kind, bundle.key, placement.node_id, text)
-        self._await(command, future)
-        return None
-
-    def _sent(self, command: Start, run: Run | None, now: float) -> tuple[Call, Any]:
-        """Send a bundle on the shortest way there is; the call, and the future of its report."""
-        bundle, placement, graph_id = command.bundle, command.placement, command.graph_id
-        executor = None
-        if command.process == "shared":
-            executor = self._executor(placement.node_id, placement.device)
-            given = {key: self._values[graph_id, key] for key in bundle.inputs}
-            if fits_here(bundle, placement, given.values()):
-                future, refs = run_now(bundle, given, self._own_node)
-                reason = f"{placement.reason}; {_HERE}"
-                placement = placement._replace(node_id=CALLER, reason=reason)
-                return Call(command, None, placement, refs, {}, now, None), future
-        wanted = frozenset(bundle.outputs if run is None else run.outputs)
-        payload, inputs, own = make_payload(command, executor, self._values, self._codelets, wanted)
-        if executor is not None and placement.device == "cpu":
-            payload = self._handed.arranged(payload, bundle, executor, own)
-            token = token_of(command.bundle_id, command.attempt)
-            lined = self._lines.send(executor, token, payload, bundle)
-            if lined is not None:
-                future, refs = lined
-                call = Call(command, payload, placement, refs, inputs, now, executor, on_line=True)
-                return call, future
-        refs = send_by_ray(command, executor, payload, inputs)
-        return Call(command, payload, placement, refs, inputs, now, executor), refs[0].future()
-
-    @functools.cached_property
-    def _own_node(self) -> str:
-        return str(ray.get_runtime_context().get_node_id())
+            reason = error
+        except Exception as error:  # of any kind: it must end this graph, and no other
+            reason = internal_error(f"bundle {command.bundle.key} was sent", error)
+        else:
+            self._calls[command.bundle_id, command.attempt] = call
+            if command.attempt and run is not None:
+                run.log(*retry_note(command))
+            self._await(command, future)
+            return None
+        return BundleFailed(now, command.bundle_id, command.attempt, cause, reason)
 
     def _await(self, command: Start, future: Any) -> None:
         bundle_id, attempt = command.bundle_id, command.attempt
         future.add_done_callback(lambda done: self._inbox.put(_Answer(bundle_id, attempt, done)))
 
     def _send_again(self, call: Call, *, after_death: bool) -> BundleFailed | None:
-        """Send a call with all its inputs and through Ray: its executor does not keep what it
-        named, or has died with it on the line."""
-        self._handed.lost(call.executor)
+        """Send a call through Ray and with all its inputs."""
         command = call.command
-        for ref in call.refs if not call.on_line else ():
-            try:
-                ray.get(ref)  # Ray prints errors that nobody has looked at
-            except ray_errors.RayError:
-                continue
-        assert call.payload is not None
-        whole = replace(call.payload, held=())
         try:
-            refs = send_by_ray(command, call.executor, whole, call.inputs)
+            future = self._sender.send_again(call, after_death=after_death)
         except ray_errors.RayError as error:
             now = time.monotonic()
             return BundleFailed(now, command.bundle_id, command.attempt, "system", error)
-        call.refs, call.payload, call.on_line, call.resent = refs, whole, False, after_death
         self._calls[command.bundle_id, command.attempt] = call
-        self._await(command, refs[0].future())
+        self._await(command, future)
         return None
 
     def _cancel(self, bundle_id: int, attempt: int) -> None:
@@ -413,8 +453,20 @@ class Loop:
 
     # --- answers -----------------------------------------------------------------------
 
-    def _answered(self, answer: _Answer) -> None:
-        call = self._calls.pop((answer.bundle_id, answer.attempt))
+    def _answered_safely(self, answer: _Answer) -> None:
+        """Deal with an answer; if that raises, its graph fails."""
+        call = self._calls.pop((answer.bundle_id, answer.attempt), None)
+        if call is None:
+            return  # of a Ray that has died
+        try:
+            self._answered(answer, call)
+        except Exception as error:
+            failure = internal_error(f"the answer of {call.bundle.key} was read", error)
+            _logger.error("%s", failure, exc_info=error)
+            ids = (answer.bundle_id, answer.attempt)
+            self._handle(BundleFailed(time.monotonic(), *ids, "user", failure))
+
+    def _answered(self, answer: _Answer, call: Call) -> None:
         now = time.monotonic()
         error = answer.future.exception()
         if error is not None:
@@ -426,9 +478,12 @@ class Loop:
                 if refused is not None:
                     self._handle(refused)
                 return
-            cause, shown = self._classify(call, error)
+            verdict = judge(call, error, self._sender.values)
+            cause, shown = verdict.cause, verdict.error
+            for key in verdict.lost:
+                self._handle(ValueLost(now, call.graph_id, key))
             if call.executor is not None and isinstance(shown, ray_errors.RayActorError):
-                self._handed.lost(call.executor)
+                self._sender.handed.lost(call.executor)
             self._failed(answer, call, cause, shown, now)
             dead = cause == "crash" and isinstance(shown, ray_errors.RayActorError)
             if dead and call.placement.device != "cpu":
@@ -438,7 +493,7 @@ class Loop:
             return
         report: Report = answer.future.result()
         if report.kept:
-            self._handed.keeps(call.executor, report.kept)
+            self._sender.handed.keeps(call.executor, report.kept)
         run = self._runs.get(call.graph_id)
         if run is not None:
             for kind, text in report.notes:
@@ -451,7 +506,7 @@ class Loop:
             self._failed(answer, call, "crash", poison_error(report.death), now)
         elif report.missing:
             for key in report.missing:
-                held = self._values.get((call.graph_id, key))
+                held = self._sender.values.get((call.graph_id, key))
                 if isinstance(held, Resident) and held.executor is call.executor:
                     self._handle(ValueLost(now, call.graph_id, key))
             gone = SessionError(f"{len(report.missing)} values kept on a GPU are gone")
@@ -474,12 +529,12 @@ class Loop:
             if device is not None:
                 held = Resident(report.node_id, device, call.executor)
             if wanted:
-                self._values[call.graph_id, output.key] = held
+                self._sender.values[call.graph_id, output.key] = held
             elif call.executor is not None and device is not None:
                 call.executor.drop.remote(((call.graph_id, output.key),))
             infos.append(ValueInfo(output.key, output.size_bytes, node_id, device))
         if call.payload is not None:
-            self._lines.learn(call.payload, report)
+            self._sender.lines.learn(call.payload, report)
         model = self.dispatcher.model
         overhead = model.call_overhead_seconds
         if call.alone and not self._calls and tells_overhead(call, report):
@@ -509,25 +564,7 @@ class Loop:
         retried = key in run.failed_bundles
         if retried:
             run.recovered_bundles.add(key)
-        reason = call.placement.reason
-        node_id = CALLER if call.here else report.node_id
-        if node_id != call.placement.node_id:
-            reason += "; Ray moved it here after its node was lost"
-        run.record(
-            PlacementRecord(
-                key,
-                node_id,
-                call.placement.device,
-                call.placement.predicted_seconds,
-                report.seconds,
-                reason,
-                call.started,
-                now,
-                call.bundle.items,
-                len(call.bundle.tasks),
-                retried,
-            )
-        )
+        run.record(call.placement_record(report, now, retried=retried))
 
     def _failed(
         self, answer: _Answer, call: Call, cause: Cause, error: BaseException, now: float
@@ -541,33 +578,3 @@ class Loop:
 
     def _executor_died(self, call: Call, reason: str) -> None:
         self._on_executor_died(call.placement.node_id, call.placement.device, call.executor, reason)
-
-    def _classify(self, call: Call, error: BaseException) -> tuple[Cause, BaseException]:
-        """What a failed Ray call means; lost inputs are reported as such first."""
-        reason = error
-        if isinstance(error, ray_errors.RayTaskError) and isinstance(error.cause, Exception):
-            reason = error.cause
-        held = {key: self._values.get((call.graph_id, key)) for key in call.inputs}
-        kept = {key: value for key, value in held.items() if isinstance(value, Resident)}
-        gone = [key for key, value in kept.items() if value.copy() == "broken"]
-        if gone:
-            for key in gone:
-                self._handle(ValueLost(time.monotonic(), call.graph_id, key))
-            return "input_lost", reason
-        if is_of_an_input(error):
-            lost_hex = getattr(reason, "object_ref_hex", None)
-            large = {key: ref for key, ref in call.inputs.items() if not key.startswith("@")}
-            lost = [key for key, ref in large.items() if ref.hex() == lost_hex] or list(large)
-            if not lost:
-                return "user", SessionError(f"an object given as input is lost: {reason}")
-            for key in lost:
-                if key in kept:
-                    kept[key].copied = kept[key].ref = None  # another copy can be made
-                # (it may have been computed anew since this call was sent)
-                if self._values.get((call.graph_id, key)) is large[key]:
-                    self._handle(ValueLost(time.monotonic(), call.graph_id, key))
-            return "input_lost", reason
-        cause = cause_of(reason)
-        if cause is not None:
-            return cause, reason
-        return "user", TaskError(f"{type(reason).__name__}: {reason}")

@@ -9,7 +9,8 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 
-from agentic_ray.errors import SessionError
+from agentic_ray.errors import ExecutorLostError
 from agentic_ray.runtime.answers import Answers
 from agentic_ray.runtime.calibrate import HostRates
 from agentic_ray.runtime.executors import start_cpu_executor
@@ -42,6 +43,7 @@ _logger = logging.getLogger("agentic_ray")
 _RESERVE_WAIT_SECONDS = 0.5
 _LEAST_WAIT_SECONDS = 0.2
 _QUIET_SECONDS = 5.0
+_REST_SECONDS = 5.0
 _RESTART_SECONDS = 60.0
 """An executor that Ray has not brought back by then is made anew. (Killed again and again while it
 starts, an actor can be forgotten by Ray in the state RESTARTING.)"""
@@ -78,6 +80,8 @@ class Nodes:
         Path of the class that GPU executors use their device through.
     on_rates : callable
         Told what a node was measured to do a second, once for every node.
+    is_connected, on_gone : callable
+        Whether this process is still on the cluster, and what is called once when it is not.
     """
 
     def __init__(
@@ -92,6 +96,8 @@ class Nodes:
         needs_gpus: Callable[[], bool],
         gpu_device: str,
         on_rates: Callable[[HostRates], None],
+        is_connected: Callable[[], bool],
+        on_gone: Callable[[], None],
     ) -> None:
         self._post = post
         self._share = share
@@ -102,6 +108,9 @@ class Nodes:
         self._needs_gpus = needs_gpus
         self._gpu_device = gpu_device
         self._on_rates = on_rates
+        self._is_connected = is_connected
+        self._on_gone = on_gone
+        self._generation = 0
         self._answers = Answers("agentic-ray-answers")
         self._nodes: dict[str, _Node] = {}
         self._lock = threading.RLock()
@@ -135,7 +144,7 @@ class Nodes:
 
         Raises
         ------
-        SessionError
+        ExecutorLostError
             The node or the device is gone.
         """
         with self._lock:
@@ -145,7 +154,7 @@ class Nodes:
             else:
                 found = node.cpu if device == "cpu" else node.gpus.executor(device)
         if found is None:
-            raise SessionError(f"device {device} of node {node_id} is gone")
+            raise ExecutorLostError(f"device {device} of node {node_id} is gone")
         return found
 
     def executor_died(self, node_id: str, device: str, executor: Any, reason: str) -> None:
@@ -182,6 +191,34 @@ class Nodes:
                 if node.gpus.awaited:
                     self._announce(node)
 
+    def announce(self) -> None:
+        """Tell of every node again, to a Dispatcher that knows none."""
+        with self._lock:
+            for node in self._nodes.values():
+                self._announce(node)
+
+    @contextmanager
+    def resting(self) -> Iterator[list[str]]:
+        """Forget all nodes, which are gone with their Ray, and find no new ones meanwhile. Gives
+        their ids. (Somebody who waits for an answer of the dead Ray may hold the lock.)"""
+        got = self._lock.acquire(timeout=_REST_SECONDS)
+        try:
+            self._generation += 1
+            node_ids = list(self._nodes)
+            self._nodes.clear()
+            self._answers.close()
+            yield node_ids
+        finally:
+            if got:
+                self._lock.release()
+
+    def begin_anew(self) -> None:
+        """Find the nodes of a Ray that was started anew."""
+        with self._lock:
+            self._generation += 1
+            self._answers = Answers("agentic-ray-answers")
+        self.refresh()
+
     def close(self, *, connected: bool) -> None:
         """End the watcher and, while Ray is there, the executors."""
         self._stop.set()
@@ -202,19 +239,26 @@ class Nodes:
 
     def _main(self) -> None:
         while not self._stop.wait(self._poll_seconds):
+            if not self._is_connected():
+                if not self._stop.is_set():
+                    self._on_gone()
+                return
+            generation = self._generation
             try:
                 self.refresh()
                 self._balance()
             except Exception as error:
-                # Ray going away under us ends here; anything else must be seen.
-                if self._stop.is_set() or not ray.is_initialized():
-                    return
-                _logger.warning("cannot read the cluster: %s", error)
+                # Ray going away under us is no news; anything else must be seen.
+                if self._is_connected() and generation == self._generation:
+                    _logger.warning("cannot read the cluster: %s", error)
 
     def refresh(self) -> ClusterState:
         """Read the node table and the reports; start executors on new nodes."""
+        generation = self._generation
         seen = probe_ray(local=not self._nodes)
         with self._lock:
+            if generation != self._generation:
+                return self._state  # what was seen is of a Ray that has died
             alive = {node.node_id: node for node in seen.nodes if node.alive}
             for node_id in [node_id for node_id in self._nodes if node_id not in alive]:
                 self._lose(node_id)

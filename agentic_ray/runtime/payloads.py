@@ -65,6 +65,8 @@ def make_payload(
     ------
     SerializationError
         A function or its data cannot be pickled.
+    SessionError
+        A value among the arguments is of a session that has ended.
     """
     graph_id, bundle = command.graph_id, command.bundle
     inline: dict[str, Inline] = {}
@@ -116,6 +118,7 @@ def make_payload(
 def _name_stored(value: Any, own: dict[str, Stored]) -> Any:
     """``value`` with every `Stored` replaced by a Ref to an extra argument of the call."""
     if isinstance(value, Stored):
+        value.check()
         name = "@" + value.ref.hex()
         own[name] = value
         return Ref(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,8 @@ from agentic_ray.errors import JobTimeoutError
 from agentic_ray.graph.task import Bundle
 from agentic_ray.runtime.explain import placement_table
 from agentic_ray.schedule.metrics import Metrics, PlacementRecord, summarise
+
+_logger = logging.getLogger("agentic_ray")
 
 
 class Backend(Protocol):
@@ -87,16 +90,19 @@ class Run:
             listener()
 
     def settle(self, error: BaseException | None) -> None:
-        """The graph is finished or has failed."""
+        """The graph is finished or has failed, which is final."""
         with self._lock:
+            if self._over.is_set() and self._error is not None:
+                return
             self._error = error
             self.finished_seconds = time.monotonic()
             self._over.set()
             callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback()
-        for listener in self._listeners:
-            listener()
+        for callback in [*callbacks, *self._listeners]:
+            try:
+                callback()
+            except Exception:  # it is the caller's; others wait for theirs
+                _logger.exception("what was to be called at the end of %s raised", self.graph_id)
 
     def reopen(self) -> None:
         """A finished output was lost and is being made again."""
@@ -169,10 +175,20 @@ class Run:
 
     def handles(self) -> list[Any]:
         """The outputs of a finished run for use as arguments of other tasks: small values
-        themselves, large ones where they are, as `Stored`."""
-        handles = [self._backend.held(self.graph_id, key) for key in self.outputs]
-        self._backend.release(self.graph_id)
-        return handles
+        themselves, large ones where they are, as `Stored`. What was lost meanwhile is waited
+        for."""
+        while True:
+            while not self._over.wait(0.2):
+                pass  # short waits, so that a main thread notices Ctrl-C at once
+            if self._error is not None:
+                self._backend.release(self.graph_id)
+                raise self._error
+            try:
+                handles = [self._backend.held(self.graph_id, key) for key in self.outputs]
+            except ValueGone:
+                continue
+            self._backend.release(self.graph_id)
+            return handles
 
     def placements(self) -> list[PlacementRecord]:
         """Where each finished bundle ran and why."""

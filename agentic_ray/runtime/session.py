@@ -6,27 +6,33 @@ import atexit
 import itertools
 import logging
 import math
-import os
-import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from collections.abc import Iterable
 from dataclasses import replace
 from statistics import median
 from typing import Any
 
-import psutil
 import ray
 
 from agentic_ray.config import Settings
-from agentic_ray.errors import InvalidArgumentError, SessionError
+from agentic_ray.errors import SessionError
 from agentic_ray.graph.passes import bundle as bundle_pass
 from agentic_ray.graph.passes import cull
 from agentic_ray.graph.task import Task, TaskGraph
 from agentic_ray.runtime.calibrate import HostCalls, HostRates, host_calls, keep_host_calls
+from agentic_ray.runtime.connection import (
+    Stay,
+    await_ray,
+    begin,
+    check_process,
+    forget_when_forked,
+    is_forked,
+)
 from agentic_ray.runtime.cost_store import CostStore
+from agentic_ray.runtime.joining import connect, connection
+from agentic_ray.runtime.keeper import Keeper
 from agentic_ray.runtime.loop import Loop
 from agentic_ray.runtime.nodes import Nodes
 from agentic_ray.runtime.run import Run
@@ -41,8 +47,8 @@ from agentic_ray.telemetry.state import ClusterState
 _logger = logging.getLogger("agentic_ray")
 
 _FIRST_REPORT_SECONDS = 5.0
-
-_CONNECT_SECONDS = 5.0
+_END_SECONDS = 60.0
+"""A dead Ray is given up if it cannot be left within so long."""
 
 BUNDLES_PER_SLOT = 4
 """Bundles a slot gets, where there is enough work, so that slots end together."""
@@ -66,9 +72,11 @@ class Session:
             self._costs.load(self.model)
             self._expect_calls(host_calls())
         self._requested = False
-        self._ended = threading.Event()
-        self._started_ray = _in_lasting_thread(lambda: _connect(settings), self._ended)
-        self._ray = _connection()
+        self._keeper = Keeper(lambda: connect(settings), self._ray_died)
+        self._started_ray = self._keeper.started
+        self._ray = connection()
+        self._name = uuid.uuid4().hex[:8]
+        self._stay = begin(self._name)
         share = settings.share
         if share is None and self._started_ray:
             share = 1.0
@@ -80,15 +88,16 @@ class Session:
         self._rates: list[HostRates] = []
         self._lock = threading.Lock()
         self._counter = itertools.count()
-        self._name = uuid.uuid4().hex[:8]
         self._closed = False
+        self._restarting = threading.Lock()
         self._loop = Loop(
-            Dispatcher(chosen, self.model, retry, speculation=copies),
+            lambda: Dispatcher(chosen, self.model, retry, speculation=copies),
             self._codelets,
             lambda node_id, device: self._nodes.executor(node_id, device),
             self._request_resources,
             lambda *place: self._nodes.executor_died(*place),
             lambda run: self._reopened(run),
+            lambda: self._nodes.announce(),
         )
         self._nodes = Nodes(
             self._loop.post,
@@ -103,13 +112,30 @@ class Session:
             needs_gpus=lambda: bool(self._gpu_runs),
             gpu_device=settings.gpu_device,
             on_rates=self._calibrated,
+            is_connected=lambda: not self.closed,
+            on_gone=self._ray_left,
         )
         self._loop.start()
         self._nodes.start()
+        self._keeper.watch()
 
     @property
     def closed(self) -> bool:
-        return self._closed or _connection() != self._ray
+        """Whether it takes no more work: it was shut down, or its Ray was. Not while a Ray of its
+        own that has died is started anew."""
+        if self._closed or is_forked():
+            return True
+        return not self._stay.lost and connection() != self._ray
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def stay(self) -> Stay:
+        """The present stay on a cluster; what is put in its object store lives as long."""
+        await_ray()
+        return self._stay
 
     @property
     def slots(self) -> int:
@@ -119,6 +145,7 @@ class Session:
     def cluster(self) -> ClusterState:
         """The cluster as it is now, with the nodes' newest reports (new nodes get a moment to
         send their first)."""
+        await_ray()
         return self._nodes.await_reports(_FIRST_REPORT_SECONDS)
 
     def submit(
@@ -150,8 +177,12 @@ class Session:
         JobCancelledError
             The job this is part of was cancelled.
         """
+        await_ray()
         if self.closed:
-            raise SessionError("the session is shut down; call agentic_ray.init() again")
+            raise SessionError(
+                f"{self._stay} is shut down; use the present one (agentic_ray.get_session()), or "
+                "call agentic_ray.init()"
+            )
         scope = current_scope()
         if scope is not None:
             scope.check()
@@ -206,12 +237,13 @@ class Session:
 
     def close(self) -> None:
         """End executors and, if we started it, Ray."""
-        if self._closed:
-            return
-        connected = not self.closed
-        self._closed = True
+        with self._restarting:  # should Ray have died just now
+            if self._closed:
+                return
+            connected = not self.closed
+            self._closed = True
         self._nodes.close(connected=connected)
-        self._loop.close()
+        self._loop.close(SessionError("the session was shut down"))
         if self._costs is not None and self.model.error_report().observations:
             self._costs.save(self.model)
             measured = self.model.measured_call_seconds
@@ -221,7 +253,8 @@ class Session:
             self._request_resources(0, 0)  # it would stand until somebody else asks
         if self._started_ray and connected:
             ray.shutdown()
-        self._ended.set()
+        self._stay.end()
+        self._keeper.close()
 
     def drain(self, runs: Iterable[Run], timeout_seconds: float) -> bool:
         """Wait until no call of these runs is under way; False if the time was too short."""
@@ -232,6 +265,43 @@ class Session:
                 break
             time.sleep(0.01)
         return not active
+
+    def _ray_died(self, what: str) -> None:
+        """The embedded Ray is dead: start it anew. Runs under way go on there. (In the keeper's
+        thread.)"""
+        with self._restarting:
+            if self._closed or connection() != self._ray:
+                return  # it was shut down, by us or by somebody else
+            old = self._stay
+            old.end(lost=True)
+            _logger.warning("%s; Ray is started anew, what was lost is computed again", what)
+            try:
+                with self._loop.resting(), self._nodes.resting() as node_ids:
+                    _leave_dead_ray()
+                    connect(self.settings)
+                    self._ray = connection()
+                    self._stay = begin(self._name)
+                    self._loop.ray_died(node_ids, what)
+                self._nodes.begin_anew()
+            except Exception as error:
+                failure = SessionError(f"{what}, and Ray cannot be started anew: {error}")
+                failure.__cause__ = error
+                _logger.error("%s", failure)
+                self._closed = True
+                self._nodes.close(connected=False)
+                self._loop.close(failure)
+            finally:
+                old.settled.set()
+
+    def _ray_left(self) -> None:
+        """This process has left the cluster, by no doing of ours: nothing will be answered."""
+        self._loop.close(
+            SessionError(
+                f"this process has left the Ray cluster of {self._stay}: ray.shutdown() was "
+                "called, or another cluster was joined. Call agentic_ray.init() again"
+            )
+        )
+        self._stay.end()
 
     def _seconds(self, task: Task) -> float:
         """Predicted seconds on the likelier device; -1 when unknown. Steps that only combine
@@ -294,101 +364,19 @@ class Session:
         sdk.request_resources(num_cpus=cpus or None, bundles=bundles or None)
 
 
-def _connection() -> tuple[str, str] | None:
-    """Which cluster, and which connection to it, this process has now."""
-    if not ray.is_initialized():
-        return None
-    context = ray.get_runtime_context()
-    return context.gcs_address, context.get_job_id()
+def _leave_dead_ray() -> None:
+    """`ray.shutdown` when nobody is there to answer.
 
-
-def _in_lasting_thread(start: Callable[[], bool], ended: threading.Event) -> bool:
-    """Call ``start`` in a thread that lives until ``ended``.
-
-    The kernel kills Ray's processes when the *thread* that started them ends (their parent-death
-    signal), so a thread of the caller's, such as a job's, must not be the one.
+    Raises
+    ------
+    TimeoutError
+        It does not come back.
     """
-    if threading.current_thread() is threading.main_thread():
-        return start()  # it lasts, and only it may set Ray's signal handlers
-    outcome: Future[bool] = Future()
-
-    def keep() -> None:
-        try:
-            outcome.set_result(start())
-        except BaseException as error:  # raised again in the caller
-            outcome.set_exception(error)
-        else:
-            ended.wait()
-
-    threading.Thread(target=keep, name="agentic-ray-keeper", daemon=True).start()
-    return outcome.result()
-
-
-def _connect(settings: Settings) -> bool:
-    """Join or start Ray; True if it was started here."""
-    if ray.is_initialized():
-        return False
-    address = settings.address or os.environ.get("RAY_ADDRESS") or None
-    if address is not None and address.startswith("ray://"):
-        raise InvalidArgumentError(
-            f"{address}: a session cannot run through Ray Client; run the program on a node of "
-            "the cluster, or send it with `ray job submit`"
-        )
-    if address in (None, "local"):
-        options: dict[str, Any] = {}
-        if settings.object_store_memory_bytes is not None:
-            options["object_store_memory"] = settings.object_store_memory_bytes
-        ray.init(
-            address="local",
-            num_cpus=settings.num_cpus,
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            **options,
-        )
-        return True
-    try:
-        _check_reachable(address)
-        if _is_on_this_machine(address):
-            _use_token_of_this_user()
-        ray.init(address=address, logging_level=logging.ERROR)
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        raise SessionError(
-            f"no Ray cluster answers at {address!r} ({error}); start one with "
-            "`ray start --head`, or leave the address out to use an embedded Ray. If the cluster "
-            "asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or "
-            "RAY_AUTH_TOKEN_PATH)"
-        ) from error
-    return False
-
-
-def _is_on_this_machine(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
-    if host in ("localhost", ""):
-        return True
-    own = (entry.address for entries in psutil.net_if_addrs().values() for entry in entries)
-    return host in own
-
-
-def _use_token_of_this_user() -> None:
-    """Send this user's Ray token if there is one and no mode was set.
-
-    `ray start --head` asks for the token as soon as the user has one (an embedded Ray makes
-    it), but a driver sends it by itself only to a cluster that it found without an address. To
-    other machines it is sent only if RAY_AUTH_MODE says so.
-    """
-    try:
-        from ray._private.authentication import authentication_token_setup as setup
-    except ImportError:
-        return  # a Ray from before tokens
-    setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-
-
-def _check_reachable(address: str) -> None:
-    """Raise OSError if nothing listens there: Ray itself would try for a minute, then exit."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdigit():
-        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS):
-            pass
+    thread = threading.Thread(target=ray.shutdown, name="agentic-ray-leaving", daemon=True)
+    thread.start()
+    thread.join(_END_SECONDS)
+    if thread.is_alive():
+        raise TimeoutError(f"the dead one could not be left within {_END_SECONDS:.0f} s")
 
 
 _session: Session | None = None
@@ -423,11 +411,12 @@ def init(
     Raises
     ------
     SessionError
-        The cluster cannot be reached.
+        The cluster cannot be reached, or this process was forked off one that uses Ray.
     InvalidArgumentError
         A setting is unknown or unusable.
     """
     global _session
+    check_process()
     resolved = Settings.resolve(address=address, num_cpus=num_cpus, share=share, **settings)
     with _session_lock:
         if _session is not None and _session.closed:
@@ -439,7 +428,13 @@ def init(
 
 
 def get_session() -> Session:
-    """The session, started with default settings if there is none."""
+    """The session, started with default settings if there is none.
+
+    Raises
+    ------
+    SessionError
+        There can be none: this process was forked off one that uses Ray.
+    """
     return current_session() or init()
 
 
@@ -463,4 +458,13 @@ def cluster() -> ClusterState:
     return get_session().cluster()
 
 
+def _forget() -> None:
+    """In a forked process: the session is the parent's."""
+    global _session, _session_lock
+    _inherited.append(_session)  # not to be destroyed here
+    _session, _session_lock = None, threading.RLock()
+
+
+_inherited: list[Session | None] = []
+forget_when_forked(_forget)
 atexit.register(shutdown)

@@ -3,31 +3,61 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
 from ray import cloudpickle
+from ray.exceptions import GetTimeoutError
 
-from agentic_ray.errors import SerializationError
+from agentic_ray.errors import LostDataError, SerializationError, SessionError
 from agentic_ray.graph.keys import content_key
 from agentic_ray.graph.task import Codelet
+from agentic_ray.runtime.connection import Stay, await_ray, check_process, current
 from agentic_ray.runtime.execute import INLINE_BYTES, Inline, pack_value
+
+_LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class Stored:
     """A value in the object store, to be used as a task's argument.
 
-    The caller owns it and holds the only reference that counts: it lives as long as this does.
+    The caller owns it and holds the only reference that counts: it lives as long as this does,
+    but no longer than ``stay``, in which it was made.
     """
 
     ref: Any
     size_bytes: int
     node_id: str | None = None
+    stay: Stay | None = field(default_factory=current)
 
     def __content_key__(self) -> str:
-        return str(self.ref.hex())
+        return f"{self.stay and self.stay.number}/{self.ref.hex()}"
+
+    def check(self) -> None:
+        """See that it is still there to be used.
+
+        Raises
+        ------
+        LostDataError
+            Ray has died since it was made.
+        SessionError
+            The session in which it was made has ended.
+        """
+        check_process()
+        if self.stay is None or not self.stay.over:
+            return
+        if self.stay.lost:
+            raise LostDataError(
+                f"this was kept by {self.stay}, and what it was made from is not known any more. "
+                "Make it again: run the lines (the notebook cell) that made it"
+            )
+        raise SessionError(
+            f"this was kept by {self.stay}; what a session keeps ends with it. Make it again in "
+            "the present session: run the lines (the notebook cell) that made it, or write it to "
+            "a file before the session ends"
+        )
 
 
 def is_object_ref(value: Any) -> bool:
@@ -36,9 +66,58 @@ def is_object_ref(value: Any) -> bool:
 
 
 def stored(ref: Any) -> tuple[Stored, Any]:
-    """A user's ObjectRef as an argument, and the value it holds (without a copy if an array)."""
-    value = ray.get(ref)
+    """A user's ObjectRef as an argument, and the value it holds (without a copy if an array).
+
+    Raises
+    ------
+    SessionError
+        It is of a cluster that this process has left.
+    """
+    check_process()
+    try:
+        value = get(ref)
+    except ValueError as error:
+        raise of_other_cluster(ref) from error
     return Stored(ref, int(getattr(value, "nbytes", 0))), value
+
+
+def fetch(held: Stored) -> Any:
+    """The value of what a session keeps.
+
+    Raises
+    ------
+    SessionError
+        The session has ended.
+    LostDataError
+        The value was lost, and its session does not keep what it was made from.
+    """
+    held.check()
+    return get(held.ref)
+
+
+def of_other_cluster(ref: Any) -> SessionError:
+    """The error for an ObjectRef of which Ray does not know the owner (it raises ValueError)."""
+    return SessionError(
+        f"{ref} is not of the cluster that this process is on now; what was put in an object "
+        "store ends with its cluster, so put it again"
+    )
+
+
+def get(ref: Any) -> Any:
+    """`ray.get` that ends when Ray dies meanwhile.
+
+    Raises
+    ------
+    LostDataError
+        The session, or its Ray, is gone.
+    """
+    stay = current()
+    while True:
+        try:
+            return ray.get(ref, timeout=_LOOK_SECONDS)
+        except GetTimeoutError:
+            if stay is not None and stay.over:
+                raise LostDataError(f"{ref} was in the object store of {stay}") from None
 
 
 def put(value: Any) -> Any:
@@ -64,6 +143,7 @@ def pack(value: Any) -> Inline | Stored:
     inline, size = pack_value(value)
     if inline is not None:
         return inline
+    await_ray()
     try:
         ref = ray.put(value)
     except (TypeError, ValueError) as error:
@@ -71,6 +151,20 @@ def pack(value: Any) -> Inline | Stored:
             f"a value of type {type(value).__name__} cannot be put in the object store: {error}"
         ) from error
     return Stored(ref, size, ray.get_runtime_context().get_node_id())
+
+
+@dataclass(frozen=True, slots=True)
+class _Sendable:
+    """A codelet, kept so that nothing else takes its identity; its pickle or where that is."""
+
+    codelet: Codelet
+    token: str
+    source: bytes | Stored
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the pickle is large and went with its Ray."""
+        return isinstance(self.source, Stored) and self.source.stay is not current()
 
 
 class CodeletTable:
@@ -83,7 +177,7 @@ class CodeletTable:
     _KEPT = 256
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Codelet, str, Any]] = {}
+        self._known: dict[int, _Sendable] = {}
         self._lock = threading.Lock()
 
     def source(self, codelet: Codelet) -> tuple[str, Any]:
@@ -93,19 +187,28 @@ class CodeletTable:
         ------
         SerializationError
             The function, or something it captures, cannot be pickled.
+        LostDataError
+            Ray died, and the function cannot be sent again as it was.
         """
         with self._lock:
-            found = self._known.get(id(codelet))
-            if found is None:
-                data = self._pickle(codelet)
-                found = self._known[id(codelet)] = (
-                    codelet,  # kept, so that nothing else takes its identity
-                    content_key(codelet.name, data),
-                    data if len(data) <= INLINE_BYTES else ray.put(data),
-                )
+            known = self._known.get(id(codelet))
+            if known is None or known.is_lost:
+                known = self._known[id(codelet)] = self._sendable(codelet, known)
                 if len(self._known) > self._KEPT:
                     del self._known[next(iter(self._known))]
-            return found[1], found[2]
+            source = known.source
+            return known.token, source.ref if isinstance(source, Stored) else source
+
+    def _sendable(self, codelet: Codelet, before: _Sendable | None) -> _Sendable:
+        data = self._pickle(codelet)
+        token = content_key(codelet.name, data)
+        if before is not None and before.token != token:
+            raise LostDataError(
+                f"{codelet.name} was lost with the Ray that died, and what it captures has "
+                "changed since; start the work again"
+            )
+        source = data if len(data) <= INLINE_BYTES else Stored(ray.put(data), len(data))
+        return _Sendable(codelet, token, source)
 
     def _pickle(self, codelet: Codelet) -> bytes:
         try:

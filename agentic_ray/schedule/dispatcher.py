@@ -114,6 +114,10 @@ class Dispatcher(Recovery):
         known = self._attempts.get((bundle_id, attempt))
         return known is not None and not known.record.done and not known.record.graph.over
 
+    def knows(self, graph_id: str) -> bool:
+        """Whether a graph was submitted here and not released."""
+        return graph_id in self._graphs
+
     def value_info(self, graph_id: str, key: str) -> Location | None:
         """Where a value of a graph is, None if it is not there."""
         graph = self._graphs.get(graph_id)

@@ -18,12 +18,13 @@ import psutil
 from agentic_ray.array.core import memory
 from agentic_ray.array.core import node as nodes
 from agentic_ray.array.core.chunks import block_slices
+from agentic_ray.array.core.lineage import STORED, Kept, is_here, kept, origin_of
 from agentic_ray.array.core.lower import Lowering
-from agentic_ray.array.core.node import DATA, Held, NDArray, Node, Op, topological
+from agentic_ray.array.core.node import DATA, NDArray, Node, topological
 from agentic_ray.array.core.program import as_array
 from agentic_ray.array.core.rules import optimize
 from agentic_ray.blas import computing
-from agentic_ray.errors import SerializationError
+from agentic_ray.errors import LostDataError, SerializationError
 from agentic_ray.graph import Ref, Task, TaskGraph, replace_refs
 
 LOCAL_BYTES = 32 << 20
@@ -31,6 +32,8 @@ LOCAL_BYTES = 32 << 20
 few tens of milliseconds, about what distributing them would cost."""
 SURELY_FITS_BYTES = 64 << 20
 """Plans that write no more than this are not checked for memory."""
+MOST_DEATHS = 8
+"""Of the cluster's only node that one computation outlives."""
 KEPT_BYTES = 1 << 20
 """Values up to this size are remembered by their expression."""
 
@@ -123,25 +126,21 @@ def _check_plan(graph: TaskGraph, session: Any) -> None:
 def persist(roots: Sequence[Node]) -> list[Node]:
     """Leaves that hold the values of ``roots``, chunk by chunk where they were computed."""
     wanted = [root for root in dict.fromkeys(roots) if not _is_leaf(root)]
-    kept = dict(zip(wanted, _compute(wanted, handles=True), strict=True)) if wanted else {}
-    return [stored(root, kept[root]) if root in kept else root for root in roots]
+    made = dict(zip(wanted, _compute(wanted, handles=True), strict=True)) if wanted else {}
+    return [_leaf(root, kept(root, made[root])) if root in made else root for root in roots]
 
 
 def stored(like: Node, blocks: Sequence[Any]) -> Node:
     """A leaf over blocks that are task arguments (stored values or arrays), shaped as ``like``."""
-    if len(blocks) == 1 and isinstance(blocks[0], np.ndarray):
-        return nodes.data(blocks[0], like.chunks, like.device)
-    params = (Held(list(blocks)),)
-    node = Node(STORED, (), params, like.shape, like.dtype, like.chunks, like.device)
+    return _leaf(like, Kept(blocks))
+
+
+def _leaf(like: Node, held: Kept) -> Node:
+    if len(held.value) == 1 and isinstance(held.value[0], np.ndarray):
+        return nodes.data(held.value[0], like.chunks, like.device)
+    node = Node(STORED, (), (held,), like.shape, like.dtype, like.chunks, like.device)
     node.small = False  # however small, its value is not in this process to be computed with
     return node
-
-
-def _stored_kernel(xp: Any, held: Held) -> Any:
-    return held.value[0]
-
-
-STORED = Op("stored", "stored", _stored_kernel)
 
 
 def _is_leaf(node: Node) -> bool:
@@ -159,7 +158,7 @@ def runs_locally(roots: Sequence[Node]) -> bool:
     """Whether computing ``roots`` stays in the caller's process."""
     touched = 0
     for node in topological(roots):
-        if node.op is STORED and not all(isinstance(b, np.ndarray) for b in node.params[0].value):
+        if node.op is STORED and not is_here(node.params[0].value):
             return False
         if node.op.of_user and node.blocks > 1:
             return False
@@ -177,6 +176,48 @@ def _compute(
     roots: Sequence[Node], *, handles: bool = False, progress: bool | None = None
 ) -> list[list[Any]]:
     """The blocks of each root: arrays, or with ``handles`` what tasks can be given."""
+    deaths = 0
+    while True:
+        _see_to_stored(roots)
+        try:
+            return _computed(roots, handles=handles, progress=progress)
+        except LostDataError:
+            deaths += 1
+            if deaths > MOST_DEATHS:
+                raise
+
+
+def _see_to_stored(roots: Sequence[Node]) -> None:
+    """Compute again what was persisted and was lost with its only node.
+
+    Raises
+    ------
+    SessionError
+        Something was persisted in a session that has ended, or cannot be computed again.
+    """
+    for node in topological(roots):
+        if node.op is not STORED or is_here(node.params[0].value):
+            continue
+        held: Kept = node.params[0]
+        if _was_lost(held.value):
+            held.value[:] = _compute([origin_of(node)], handles=True)[0]
+
+
+def _was_lost(blocks: Sequence[Any]) -> bool:
+    from agentic_ray.runtime import Stored, get_session
+
+    for block in blocks:
+        if isinstance(block, Stored):
+            try:
+                block.check()
+            except LostDataError:
+                if block.stay is None or block.stay.session != get_session().name:
+                    raise  # the session that lost it has ended since
+                return True
+    return False
+
+
+def _computed(roots: Sequence[Node], *, handles: bool, progress: bool | None) -> list[list[Any]]:
     asked, roots = roots, optimize(roots)
     local = runs_locally(roots)
     lowering = Lowering(_keep if local else _put)
@@ -239,10 +280,9 @@ def _fetched(blocks: list[Any]) -> list[Any]:
     """``blocks`` with what is in the object store brought here."""
     if all(isinstance(block, np.ndarray) for block in blocks):
         return blocks
-    from agentic_ray.runtime import Stored
-    from agentic_ray.runtime import stored as fetch
+    from agentic_ray.runtime import Stored, fetch
 
-    return [fetch(block.ref)[1] if isinstance(block, Stored) else block for block in blocks]
+    return [fetch(block) if isinstance(block, Stored) else block for block in blocks]
 
 
 def run_here(tasks: Sequence[Task], outputs: Sequence[str]) -> dict[str, Any]:
@@ -283,9 +323,9 @@ def _put(node: Node, blocks: Sequence[Any]) -> list[Any]:
     """Blocks of the caller's memory in the object store; small ones travel in the call."""
     from agentic_ray.runtime import get_session, put
 
-    session = get_session()
+    stay = get_session().stay
     found = _placed.get(node)
-    if found is None or found[0]() is not session:  # an object store ends with its session
-        kept = [put(np.ascontiguousarray(block)) for block in blocks]
-        found = _placed[node] = (weakref.ref(session), kept)
+    if found is None or found[0] is not stay:  # an object store ends with the stay on its cluster
+        blocks = [put(np.ascontiguousarray(block)) for block in blocks]
+        found = _placed[node] = (stay, blocks)
     return found[1]

@@ -1,0 +1,164 @@
+"""Which stay of this process on a Ray cluster is under way, and what became of earlier ones.
+
+What is held of a cluster (an ObjectRef, an actor) means nothing to the next cluster that the
+process joins. It therefore remembers the stay it was made in, and is refused by name once that
+stay is over. A process that was forked off one with Ray in it has no stay, and can have none.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentic_ray.errors import SessionError
+
+_numbers = itertools.count(1)
+_LOOK_SECONDS = 0.2
+
+
+@dataclass(slots=True, eq=False)
+class Stay:
+    """One stay of this process on one cluster.
+
+    Attributes
+    ----------
+    session : str
+        Name of the session that it belongs to.
+    over : bool
+        What was in the cluster's object stores for this process is there no more.
+    lost : bool
+        It is over because Ray died; the session goes on with another stay.
+    settled : threading.Event
+        Set once that other stay has begun, or could not.
+    """
+
+    session: str
+    number: int = field(default_factory=lambda: next(_numbers))
+    began_at: float = field(default_factory=time.time)
+    ended_at: float | None = None
+    lost: bool = False
+    settled: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def over(self) -> bool:
+        return self.ended_at is not None
+
+    def end(self, *, lost: bool = False) -> None:
+        """It is over; the first call counts."""
+        if self.ended_at is None:
+            self.lost = lost
+            self.ended_at = time.time()
+
+    def __str__(self) -> str:
+        began = _clock(self.began_at)
+        if self.ended_at is None:
+            return f"session {self.session} (begun at {began})"
+        how = "whose Ray died" if self.lost else "which ended"
+        return f"session {self.session} (begun at {began}), {how} at {_clock(self.ended_at)}"
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(at))
+
+
+_current: Stay | None = None
+
+
+def begin(session: str) -> Stay:
+    """A new stay, from now on the present one."""
+    global _current
+    _current = Stay(session)
+    return _current
+
+
+def current() -> Stay | None:
+    """The newest stay, over or not; None where no session was begun in this process."""
+    return _current
+
+
+def await_ray() -> None:
+    """While Ray is started anew after its death, wait for that; at once otherwise.
+
+    Raises
+    ------
+    SessionError
+        In a forked process.
+    """
+    check_process()
+    stay = _current
+    while stay is not None and stay.lost and not stay.settled.wait(_LOOK_SECONDS):
+        pass  # short waits, so that a main thread notices Ctrl-C
+
+
+# --- forks -------------------------------------------------------------------------------
+
+_forked_off: int | None = None
+"""The process with Ray in it that this one was forked off."""
+_forgetful: list[Callable[[], None]] = []
+_inherited: list[Any] = []
+"""What must not be destroyed in a forked process: its destructors would wait for threads that
+are not there, or would end what belongs to the parent."""
+
+
+def is_forked() -> bool:
+    """Whether this process was forked off one that had Ray in it."""
+    return _forked_off is not None
+
+
+def check_process() -> None:
+    """Raise SessionError in a process that was forked off one that had Ray in it.
+
+    The threads of Ray's core do not survive a fork, so whatever is asked of it there hangs; nor
+    can the core be started a second time in one process.
+    """
+    if _forked_off is not None:
+        raise SessionError(
+            f"process {os.getpid()} was forked off process {_forked_off}, which uses Ray; a "
+            "forked process cannot. Start processes by spawn or forkserver (for example "
+            "multiprocessing.get_context('spawn')), or fork before agentic_ray.init() is called. "
+            "Arrays of less than 32 MB that are not persisted are computed in a fork as well."
+        )
+
+
+def forget_when_forked(forget: Callable[[], None]) -> None:
+    """Have ``forget`` called in every process that is forked off this one while Ray is in it."""
+    _forgetful.append(forget)
+
+
+def _in_child() -> None:
+    """Take Ray out of a forked process, so that it can neither hang it nor end the parent's Ray.
+
+    Runs in a process of one thread, perhaps only to be replaced by another program at once.
+    """
+    global _forked_off, _current
+    worker_module: Any = sys.modules.get("ray._private.worker")
+    if worker_module is None:
+        return
+    worker: Any = getattr(worker_module, "global_worker", None)
+    node = getattr(worker_module, "_global_node", None)
+    core = getattr(worker, "__dict__", {}).get("core_worker")
+    if core is None and node is None and _current is None:
+        return
+    _forked_off = os.getppid()
+    atexit.unregister(worker_module.shutdown)
+    if node is not None:
+        node.all_processes = {}  # what its own handler at exit would kill
+        worker_module._global_node = None
+    if core is not None:
+        del worker.core_worker
+        worker.set_mode(None)
+    _inherited.append((_current, node, core))
+    _current = None
+    for forget in _forgetful:
+        forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

@@ -1,0 +1,139 @@
+"""How this process joins a Ray cluster, or starts an embedded Ray; no more than that."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Container
+from typing import Any, Final
+
+import psutil
+import ray
+
+from agentic_ray.config import Settings
+from agentic_ray.errors import InvalidArgumentError, SessionError
+
+_logger = logging.getLogger("agentic_ray")
+_CONNECT_SECONDS: Final = 5.0
+_STARTS: Final = 3
+_MARKS: Final = ("gcs_server", "raylet", "--gcs-address=")
+"""What the command lines of the parts of an embedded Ray have in them."""
+
+
+def connection() -> tuple[str, str] | None:
+    """Which cluster, and which connection to it, this process has now."""
+    if not ray.is_initialized():
+        return None
+    context = ray.get_runtime_context()
+    return context.gcs_address, context.get_job_id()
+
+
+def connect(settings: Settings) -> bool:
+    """Join or start Ray; True if it was started here.
+
+    Raises
+    ------
+    SessionError
+        No cluster answers there, or no embedded Ray can be started.
+    InvalidArgumentError
+        The address is one of Ray Client.
+    """
+    if ray.is_initialized():
+        return False
+    address = settings.address or os.environ.get("RAY_ADDRESS") or None
+    if address is not None and address.startswith("ray://"):
+        raise InvalidArgumentError(
+            f"{address}: a session cannot run through Ray Client; run the program on a node of "
+            "the cluster, or send it with `ray job submit`"
+        )
+    if address in (None, "local"):
+        _start(settings)
+        return True
+    try:
+        _check_reachable(address)
+        if _is_on_this_machine(address):
+            _use_token_of_this_user()
+        ray.init(address=address, logging_level=logging.ERROR)
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        raise SessionError(
+            f"no Ray cluster answers at {address!r} ({error}); start one with "
+            "`ray start --head`, or leave the address out to use an embedded Ray. If the cluster "
+            "asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or "
+            "RAY_AUTH_TOKEN_PATH)"
+        ) from error
+    return False
+
+
+def _start(settings: Settings) -> None:
+    """Start an embedded Ray. On a busy machine a part of it may be too late for another, which
+    then ends; so this is tried again."""
+    options: dict[str, Any] = {}
+    if settings.object_store_memory_bytes is not None:
+        options["object_store_memory"] = settings.object_store_memory_bytes
+    for left in reversed(range(_STARTS)):
+        before = {child.pid for child in psutil.Process().children()}
+        try:
+            ray.init(
+                address="local",
+                num_cpus=settings.num_cpus,
+                include_dashboard=False,
+                logging_level=logging.ERROR,
+                **options,
+            )
+        except (ValueError, TypeError):
+            raise  # an option that cannot be met; it never can
+        except Exception as error:  # what Ray raises here is a plain Exception
+            ray.shutdown()
+            _end_parts(before)
+            if not left:
+                raise SessionError(
+                    f"an embedded Ray did not come up in {_STARTS} tries, the last one: {error} "
+                    "Is the machine very busy, or /tmp full? Ray's own logs are in "
+                    "/tmp/ray/session_latest/logs"
+                ) from error
+            _logger.warning("Ray did not come up (%s); it is started once more", error)
+        else:
+            return
+
+
+def _end_parts(before: Container[int]) -> None:
+    """End what a start of Ray that failed has left running, of children newer than ``before``."""
+    for child in psutil.Process().children():
+        try:
+            line = " ".join(child.cmdline())
+            if child.pid not in before and any(mark in line for mark in _MARKS):
+                child.kill()
+                child.wait(5)
+        except psutil.Error:
+            continue  # it has ended by itself
+
+
+def _is_on_this_machine(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    if host in ("localhost", ""):
+        return True
+    own = (entry.address for entries in psutil.net_if_addrs().values() for entry in entries)
+    return host in own
+
+
+def _use_token_of_this_user() -> None:
+    """Send this user's Ray token if there is one and no mode was set.
+
+    `ray start --head` asks for the token as soon as the user has one (an embedded Ray makes
+    it), but a driver sends it by itself only to a cluster that it found without an address. To
+    other machines it is sent only if RAY_AUTH_MODE says so.
+    """
+    try:
+        from ray._private.authentication import authentication_token_setup as setup
+    except ImportError:
+        return  # a Ray from before tokens
+    setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OSError if nothing listens there: Ray itself would try for a minute, then exit."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS):
+            pass

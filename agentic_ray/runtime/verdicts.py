@@ -1,0 +1,58 @@
+"""What the failure of a call through Ray means, and which values it shows to be lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray import exceptions as ray_errors
+
+from agentic_ray.errors import SessionError, TaskError
+from agentic_ray.runtime.calls import Call
+from agentic_ray.runtime.failures import cause_of, is_of_an_input
+from agentic_ray.runtime.payloads import Resident
+from agentic_ray.schedule.events import Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why a call failed, the error to show, and the keys of its inputs that are lost."""
+
+    cause: Cause
+    error: BaseException
+    lost: tuple[str, ...] = ()
+
+
+def judge(call: Call, error: BaseException, values: Mapping[tuple[str, str], Any]) -> Verdict:
+    """What a failed call means.
+
+    Parameters
+    ----------
+    values : mapping
+        What is held of values now, by graph id and key. Of a lost one that is on a GPU the host
+        copy is forgotten, so that another can be made.
+    """
+    reason = error
+    if isinstance(error, ray_errors.RayTaskError) and isinstance(error.cause, Exception):
+        reason = error.cause
+    held = {key: values.get((call.graph_id, key)) for key in call.inputs}
+    kept = {key: value for key, value in held.items() if isinstance(value, Resident)}
+    gone = tuple(key for key, value in kept.items() if value.copy() == "broken")
+    if gone:
+        return Verdict("input_lost", reason, gone)
+    if is_of_an_input(error):
+        lost_hex = getattr(reason, "object_ref_hex", None)
+        large = {key: ref for key, ref in call.inputs.items() if not key.startswith("@")}
+        lost = [key for key, ref in large.items() if ref.hex() == lost_hex] or list(large)
+        if not lost:
+            return Verdict("user", SessionError(f"an object given as input is lost: {reason}"))
+        for key in lost:
+            if key in kept:
+                kept[key].copied = kept[key].ref = None
+        # (one may have been computed anew since this call was sent)
+        return Verdict("input_lost", reason, tuple(key for key in lost if held[key] is large[key]))
+    cause = cause_of(reason)
+    if cause is not None:
+        return Verdict(cause, reason)
+    return Verdict("user", TaskError(f"{type(reason).__name__}: {reason}"))
