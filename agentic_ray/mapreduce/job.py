@@ -143,9 +143,7 @@ class MapReduce:
         try:
             total = self._leaves.count if self._leaves.bytes_per_leaf == 0 else None
             with ProgressBar("map_reduce", total, self._progress, self._session.settings) as bar:
-                value = recorded(
-                    "map_reduce", self._content, lambda: self._run_again(deadline, bar)
-                )
+                value = recorded("map_reduce", self._content, lambda: self._run_all(deadline, bar))
         except BaseException:
             self.cancel()
             raise

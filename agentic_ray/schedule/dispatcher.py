@@ -57,10 +57,10 @@ from agentic_ray.schedule.records import (
     codelet_names,
     urgency,
 )
-from agentic_ray.schedule.recovery import Recovery
-from agentic_ray.schedule.refusal import no_device, refusal, too_large
+from agentic_ray.schedule.refusal import refusal, too_large
 from agentic_ray.schedule.speculation import SpeculationRules
 from agentic_ray.schedule.view import Executor
+from agentic_ray.schedule.waiting import Waiting
 from agentic_ray.telemetry.collector import DEFAULT_INTERVAL_SECONDS
 from agentic_ray.telemetry.health import is_silent
 
@@ -83,7 +83,7 @@ _KINDS = 2
 __all__ = ["Dispatcher", "RetryRules", "SpeculationRules"]
 
 
-class Dispatcher(Recovery):
+class Dispatcher(Waiting):
     """See the module. ``handle`` is the whole interface; the rest are read-only questions."""
 
     def __init__(
@@ -102,9 +102,7 @@ class Dispatcher(Recovery):
             retry or RetryRules(),
         )
         self.report_seconds = report_seconds
-        self._graphs: dict[str, Graph] = {}
         self._delayed: list[tuple[float, int, Record]] = []
-        self._stranded: dict[tuple[str, ...], float] = {}
         self._executor_count = 0
 
     # --- questions ---------------------------------------------------------------------
@@ -130,9 +128,7 @@ class Dispatcher(Recovery):
         On the adapter's clock; None: not before something else happens.
         """
         due = [since + self.retry.patience_seconds for since in self._stranded.values()]
-        look = self._next_look_seconds
-        if look is not None:
-            due.append(look)
+        due += [at for at in (self._next_look_seconds, self._next_end_of_waiting) if at is not None]
         return min([*due, *(entry[0] for entry in self._delayed[:1])], default=None)
 
     @property
@@ -158,11 +154,15 @@ class Dispatcher(Recovery):
             getattr(self, _TRANSITIONS[type(event)])(event)
         if self._delayed:
             self._wake_delayed()
+        if self._scarcity.node_ids:
+            self._wake_rested()
         self._schedule()
         if event.time >= self._look_at:
             self._speculate()
         if self._stranded or len(self.view.pools) < _KINDS:
             self._give_up_stranded()
+        if self._waits or not self.view.executors:
+            self._give_up_waiting()
         if isinstance(event, Tick):
             self._ease_pressure()
             self._request_resources()
@@ -185,6 +185,8 @@ class Dispatcher(Recovery):
             for node in event.cluster.nodes
             if is_silent(node.heartbeat_age_seconds, self.report_seconds)
         }
+        self._scarcity.observe(event.cluster, event.time)
+        silent |= self._scarcity.node_ids
         for executor in self.view.executors.values():
             if executor.silent != (executor.node_id in silent):
                 executor.silent = not executor.silent
@@ -252,6 +254,8 @@ class Dispatcher(Recovery):
         record = attempt.record
         graph = record.graph
         self._learn_from(event, attempt)
+        if self._scarcity.tried:
+            self._scarcity.went_well(attempt.executor.node_id)
         if record.done or graph.over:
             return
         record.done = True
@@ -354,7 +358,7 @@ class Dispatcher(Recovery):
         if event.cause == "crash":
             self._crashed(attempt)
         elif event.cause == "pressure":
-            record = self._pressed(attempt)
+            record = self._pressed(attempt, event.memory)
         elif event.cause in ("input_lost", "node_lost"):
             record.losses += 1
         elif event.cause == "user":
@@ -386,6 +390,11 @@ class Dispatcher(Recovery):
             self._fail_graph(record.graph, error, record.bundle)
             return
         rules = self.retry
+        if record.starved_at is not None:
+            if self._has_starved(record):
+                self._fail_starved(record, error)
+                return
+            self._starving[record] = error
         if record.too_large > rules.max_too_large:
             self._fail_graph(record.graph, too_large(record, error), record.bundle)
             return
@@ -423,6 +432,7 @@ class Dispatcher(Recovery):
                     node_id, devices.device, devices.kind, 0, order=self._executor_count
                 )
                 self._executor_count += 1
+                executor.silent = self._scarcity.holds(node_id)
                 self.view.add(executor)
             executor.slots = devices.slots
             if devices.device == "cpu":
@@ -441,6 +451,7 @@ class Dispatcher(Recovery):
             self._drop_executor(self.view.executors[key], event.reason)
         self.view.awaited_gpus.pop(event.node_id, None)
         self._pressure.forget(event.node_id)
+        self._scarcity.forget(event.node_id)
         self.model.links.forget(event.node_id)
         for graph in self._graphs.values():
             lost = [k for k, info in graph.values.items() if info.node_id == event.node_id]
@@ -507,6 +518,8 @@ class Dispatcher(Recovery):
         if graph is None:
             return
         graph.over = True
+        for record in [one for one in self._starving if one.graph is graph]:
+            del self._starving[record]
         for record in graph.under_way:
             self._cancel_attempts(record)
         if graph.untaken or any(record.queued for record in graph.records.values()):
@@ -549,20 +562,3 @@ class Dispatcher(Recovery):
             record.queued = False
             if not record.graph.over:
                 self._offer(record)
-
-    def _give_up_stranded(self) -> None:
-        """Fail what has waited too long for a kind of device that is not there."""
-        kinds_here = self.view.pools
-        waiting: dict[tuple[str, ...], float] = {}
-        for (kinds, _), queue in self._ready.items():
-            if queue and kinds_here and not self.view.has(kinds):
-                since = self._stranded.get(kinds, self.view.now_seconds)
-                if self.view.now_seconds < since + self.retry.patience_seconds:
-                    waiting[kinds] = since
-                    continue
-                while (record := queue.take({})) is not None:
-                    record.queued = False
-                    if not record.graph.finished:
-                        error = no_device(record.bundle, self.view)
-                        self._fail_graph(record.graph, error, record.bundle)
-        self._stranded = waiting

@@ -93,13 +93,47 @@ class BundleFinished:
     transfers: tuple[Transfer, ...] = ()
 
 
+class Holder(NamedTuple):
+    """A process that holds memory."""
+
+    name: str
+    pid: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """Who held the memory of a node when a process of ours was killed for want of it.
+
+    Parameters
+    ----------
+    total_bytes, free_bytes : int
+        Of the node, after the kill.
+    own_bytes : int
+        What the process held that was killed; 0 where that is not known.
+    others_bytes : int
+        What processes hold that belong neither to Ray nor to the caller.
+    holders : tuple of Holder
+        The largest of those.
+    """
+
+    total_bytes: int
+    free_bytes: int
+    own_bytes: int
+    others_bytes: int
+    holders: tuple[Holder, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class BundleFailed:
+    """``memory``: with "pressure", who held the node's memory; None where that is not known."""
+
     time: float
     bundle_id: int
     attempt: int
     cause: Cause
     error: BaseException
+    memory: MemoryUse | None = None
 
 
 @dataclass(frozen=True, slots=True)

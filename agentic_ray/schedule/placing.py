@@ -336,6 +336,8 @@ class Placer:
             moved = self._start_all(placements, records, places)
         if self._attempts or moved:
             return None
+        if not any(self.view.room(self.view.kinds_for(b), b.opaque) for b in bundles):
+            return None  # what they would rather have is there and gets nothing new for now
         return PolicyError(
             f"policy {self.policy.name!r} places none of {len(window)} ready bundles where there "
             "is room although nothing is running"

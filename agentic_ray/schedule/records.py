@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from agentic_ray.graph.task import Bundle, Resources
-from agentic_ray.schedule.events import Location, Process, ValueInfo
+from agentic_ray.schedule.events import Location, MemoryUse, Process, ValueInfo
 from agentic_ray.schedule.view import Executor
 
 Lane = tuple[tuple[str, ...], bool]
@@ -52,7 +52,12 @@ class RetryRules:
         depends on the bundle and the count only.
     patience_seconds : float
         How long ready work waits for a kind of device that the cluster has not got (any more)
-        before its graph fails. With no node at all it waits for the first.
+        before its graph fails.
+    no_node_seconds : float
+        How long work waits for a node while there is none at all.
+    memory_wait_seconds : float
+        How long a bundle that was killed for want of memory is tried again while other programs
+        hold that memory.
     """
 
     max_failures: int = 4
@@ -62,6 +67,8 @@ class RetryRules:
     base_seconds: float = 0.05
     cap_seconds: float = 10.0
     patience_seconds: float = 30.0
+    no_node_seconds: float = 300.0
+    memory_wait_seconds: float = 300.0
 
     def delay_seconds(self, key: str, failures: int) -> float:
         plain = min(self.cap_seconds, self.base_seconds * 2.0 ** min(failures - 1, 64))
@@ -76,10 +83,11 @@ class Record:
     ``missing`` counts the inputs that are not in the graph's values, also after they were
     released. ``again``: it was done and is to be done again because values were lost.
     ``crashed``: it died with its process; ``watched``: under watch too, which told what there is
-    to tell. ``queued``: it is among the ready, the planned or the delayed. ``order``: the smaller,
-    the sooner it is offered. ``plan`` are the fields of its placement on an executor that has no
-    room for it yet (a plain tuple, which the garbage collector need not look at again),
-    ``plan_seconds`` what that is counted for.
+    to tell. ``starved_at``: when it was first killed because other programs held its node's
+    memory, and ``starved_by`` whom the last time. ``queued``: it is among the ready, the planned
+    or the delayed. ``order``: the smaller, the sooner it is offered. ``plan`` are the fields of
+    its placement on an executor that has no room for it yet (a plain tuple, which the garbage
+    collector need not look at again), ``plan_seconds`` what that is counted for.
     """
 
     bundle: Bundle
@@ -102,6 +110,8 @@ class Record:
     too_large: int = 0
     crashed: bool = False
     watched: bool = False
+    starved_at: float | None = None
+    starved_by: MemoryUse | None = None
     note: str = ""
 
 

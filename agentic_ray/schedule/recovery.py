@@ -9,10 +9,11 @@ from dataclasses import replace
 
 from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CostModel
-from agentic_ray.schedule.events import Process, Split
+from agentic_ray.schedule.events import MemoryUse, Process, Split
 from agentic_ray.schedule.poison import judge, process_of
 from agentic_ray.schedule.pressure import Pressure, halves
 from agentic_ray.schedule.records import Attempt, Record, RetryRules
+from agentic_ray.schedule.scarcity import Scarcity, is_held_by_others
 from agentic_ray.schedule.speculation import SpeculationRules, Speculator
 
 
@@ -26,6 +27,7 @@ class Recovery(Speculator):
         self.retry = retry
         self.next_bundle_id = 0
         self._pressure = Pressure()
+        self._scarcity = Scarcity()
 
     def _process_of(self, record: Record, kind: str) -> Process:
         return process_of(record, kind, self.retry)
@@ -41,8 +43,9 @@ class Recovery(Speculator):
         if attempt.executor.kind == "cpu":
             record.lane = (record.lane[0], True)  # from now on in a process of its own
 
-    def _pressed(self, attempt: Attempt) -> Record:
-        """Its node ran out of memory: run less at once there, and this in smaller bundles.
+    def _pressed(self, attempt: Attempt, use: MemoryUse | None) -> Record:
+        """Its node ran out of memory: run less at once there, and this in smaller bundles. If
+        other programs hold the memory, nothing new goes there for a while, and it costs nothing.
 
         Gives the bundle that is to be tried again now: its first half if it could be split.
         """
@@ -52,6 +55,14 @@ class Recovery(Speculator):
         at_once = min(running, attempt.executor.slots)
         if self._pressure.cut(node_id, at_once, attempt.sent_seconds, now):
             self._limit_slots(node_id)
+        if use is not None and is_held_by_others(use):
+            self._scarcity.killed(node_id, use, now)
+            self._rest(node_id)
+            if record.starved_at is None:
+                record.starved_at = now
+            record.starved_by = use
+            return record
+        record.starved_at = None
         first = None
         graph = record.graph
         if not (record.running or record.again or record.done or graph.over or graph.finished):
@@ -63,6 +74,13 @@ class Recovery(Speculator):
         else:
             record.losses += 1
         return record
+
+    def _rest(self, node_id: str) -> None:
+        """Give nothing new to a node, and what is planned for it to others."""
+        for executor in self.view.rows.get(node_id, ()):
+            if not executor.silent:
+                executor.silent = True
+                self._unplan(executor)
 
     def _limit_slots(self, node_id: str) -> None:
         """Give a node's CPU as many slots as its memory has proved good for."""

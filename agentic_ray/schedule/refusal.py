@@ -6,13 +6,16 @@ from collections.abc import Iterable
 
 from agentic_ray.errors import (
     ImpossibleResourcesError,
+    NoNodeError,
     NoSuitableDeviceError,
     OutOfHostMemoryError,
     PlacementError,
 )
 from agentic_ray.graph.task import Bundle, Resources
 from agentic_ray.schedule.admission import can_split
+from agentic_ray.schedule.events import MemoryUse
 from agentic_ray.schedule.records import Record, Traits, codelet_names
+from agentic_ray.schedule.scarcity import who_holds
 from agentic_ray.schedule.view import ClusterView
 
 
@@ -82,6 +85,26 @@ def too_large(record: Record, error: BaseException) -> OutOfHostMemoryError:
     )
     raised.__cause__ = error
     return raised
+
+
+def starved(record: Record, seconds: float, use: MemoryUse, error: BaseException) -> Exception:
+    """The error for a bundle that waited in vain for memory that other programs hold."""
+    raised = OutOfHostMemoryError(
+        f"{codelet_names(record.bundle)} was killed for want of memory that other programs hold, "
+        f"and was tried again for {seconds:.0f} s (setting memory_wait_seconds) while they held "
+        f"it: {who_holds(use)}. End them, or use another machine. Last: {error}"
+    )
+    raised.__cause__ = error
+    return raised
+
+
+def no_node(seconds: float) -> NoNodeError:
+    """The error for work that waited in vain for a node."""
+    return NoNodeError(
+        f"no node of the cluster has taken work for {seconds:.0f} s (setting no_node_seconds): "
+        "there is none, or none with a CPU. Start one with `ray start --address=...`, see "
+        "`ray status`, and call again"
+    )
 
 
 def _largest_gpu_bytes(view: ClusterView) -> int | None:

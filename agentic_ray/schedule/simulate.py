@@ -23,7 +23,7 @@ from agentic_ray.schedule.bounds import imbalance, lower_bound_seconds
 from agentic_ray.schedule.calibration import Calibration
 from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CostModel, size_of
-from agentic_ray.schedule.dispatcher import Dispatcher
+from agentic_ray.schedule.dispatcher import Dispatcher, RetryRules
 from agentic_ray.schedule.events import (
     BundleFinished,
     DeviceSlots,
@@ -263,7 +263,8 @@ class _Run:
                 store_bytes_per_second=cluster.bytes_per_second,
                 transfer_latency_seconds=cluster.latency_seconds,
             )
-        self.dispatcher = Dispatcher(policy, model or CostModel(calibration))
+        forever = RetryRules(no_node_seconds=math.inf)  # that none comes is said at once
+        self.dispatcher = Dispatcher(policy, model or CostModel(calibration), forever)
         # What is to happen when. The things themselves are kept apart, so that the collector need
         # not look at the times of all.
         self._agenda: list[tuple[float, int]] = []

@@ -46,10 +46,10 @@ class Executor:
     ``backlog_seconds`` is the predicted work in flight, divided by nothing; ``speed`` is the
     device's speed relative to the cost model's reference. ``planned`` are bundles that a policy
     placed here and that have not been sent, most urgent first. A ``silent`` one is on a node that
-    has stopped reporting and gets nothing new. ``settled``: how many more bundles that end with a
-    codelet tell the cost model nothing new if they come as predicted. ``place`` is its node and
-    device; ``pool``, which the view sets, those of its kind; ``counted`` what that counts of it:
-    room, room for opaque bundles, slots.
+    has stopped reporting, or whose memory others hold, and gets nothing new. ``settled``: how many
+    more bundles that end with a codelet tell the cost model nothing new if they come as predicted.
+    ``place`` is its node and device; ``pool``, which the view sets, those of its kind; ``counted``
+    what that counts of it: room, room for opaque bundles, slots.
     """
 
     node_id: str

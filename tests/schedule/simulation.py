@@ -19,6 +19,7 @@ from agentic_ray.errors import (
     ExecutorLostError,
     ImpossibleResourcesError,
     JobCancelledError,
+    NoNodeError,
     NoSuitableDeviceError,
     OutOfHostMemoryError,
     PolicyError,
@@ -29,6 +30,7 @@ from agentic_ray.schedule import events as ev
 from agentic_ray.schedule.dispatcher import SpeculationRules
 from agentic_ray.schedule.policies import get_policy
 from agentic_ray.schedule.pressure import halves
+from agentic_ray.schedule.scarcity import FIRST_TRY_SECONDS, STALE_SECONDS
 from agentic_ray.schedule.view import GPU_AHEAD_PER_SLOT, SHORT_AHEAD_PER_SLOT, Executor
 from agentic_ray.telemetry.state import ClusterState, NodeState
 
@@ -87,9 +89,9 @@ class RandomPolicy:
     ) -> Sequence[Placement]:
         placements = []
         for offered in ready:
-            executors = cluster.of_kinds(offered.kinds())
+            executors = [e for e in cluster.of_kinds(offered.kinds()) if not e.silent]
             admitting = [e for e in executors if e.admits(offered.resources, offered.opaque)]
-            if self._rng.random() < 0.3:
+            if executors and self._rng.random() < 0.3:
                 placements.append(self._placed(offered, self._rng.choice(executors)))
             elif admitting and (not placements or self._rng.random() < 0.7):
                 placements.append(self._placed(offered, self._rng.choice(admitting)))
@@ -146,6 +148,7 @@ class _Part:
     losses: int = 0
     user_failures: int = 0
     too_large: int = 0
+    starved_at: float | None = None
     poison: bool = False
     suspect: bool = False
     crashed: bool = False
@@ -222,6 +225,8 @@ class Simulation:
             base_seconds=0.05,
             cap_seconds=1.0,
             patience_seconds=3.0,
+            no_node_seconds=rng.choice((2.0, 300.0)),
+            memory_wait_seconds=rng.choice((0.0, 4.0, 100.0)),
         )
         self.policy = self._pick_policy()
         self.speculation = SpeculationRules(
@@ -246,6 +251,9 @@ class Simulation:
         self.executions = 0
         self._agenda: list[tuple[float, int, str, Any]] = []
         self._sequence = 0
+        self._nodeless_since: float | None = None
+        self._resting: dict[str, tuple[float, float]] = {}
+        """Nodes whose memory others hold: since when, and how much is to come free."""
         self._just_lost: set[tuple[str, str]] = set()
         self._doomed: list[_Job] = []
         self._to_split: _Part | None = None
@@ -381,6 +389,7 @@ class Simulation:
         node = self.nodes.pop(self.rng.choice(list(self.nodes)))
         for name in list(node.devices):
             self._drop_device(node, name)
+        self._resting.pop(node.node_id, None)
         self._just_lost = {
             (job.graph_id, key)
             for job in self.jobs.values()
@@ -454,7 +463,7 @@ class Simulation:
 
     def _state(self, node: _Node) -> NodeState:
         cpus = float(node.devices["cpu"].slots.slots)
-        return NodeState(node.node_id, node.node_id, cpus, cpus, 1000, 1000)
+        return NodeState(node.node_id, node.node_id, cpus, cpus, 1000, self.rng.choice((0, 1000)))
 
     def _drop_device(self, node: _Node, name: str) -> None:
         for key in node.devices.pop(name).attempts:
@@ -481,8 +490,14 @@ class Simulation:
             return "watched"
         return "own" if part.bundle.opaque or part.suspect else "shared"
 
-    def _note_pressure(self, attempt: _Attempt) -> None:
+    def _note_pressure(self, attempt: _Attempt, use: ev.MemoryUse | None) -> None:
         part, job = attempt.part, attempt.job
+        if use is not None and use.others_bytes > (use.own_bytes or 1000 - use.others_bytes):
+            part.starved_at = self.now if part.starved_at is None else part.starved_at
+            wanted = use.free_bytes + max(use.own_bytes / 2, 20)
+            self._resting[attempt.place[0]] = (self.now, wanted)
+            return
+        part.starved_at = None
         held = [key for d in self.nodes[attempt.place[0]].devices.values() for key in d.attempts]
         first_time = not part.running and not part.completed and job.state == "open"
         self._to_split = part if first_time and halves(part.bundle) else None
@@ -565,6 +580,13 @@ class Simulation:
 
     def _before(self, event: ev.Event) -> None:
         """What the model knows from the event alone."""
+        if self.nodes:
+            self._nodeless_since = None
+        if isinstance(event, ev.Telemetry):
+            for node in event.cluster.nodes:
+                since, wanted = self._resting.get(node.node_id, (math.inf, math.inf))
+                if self.now >= since + STALE_SECONDS and (node.memory_free_bytes or 0) >= wanted:
+                    del self._resting[node.node_id]
         if isinstance(event, ev.GraphReleased):
             self.jobs[event.graph_id].state = "released"
         if not isinstance(event, ev.BundleFinished | ev.BundleFailed):
@@ -593,7 +615,7 @@ class Simulation:
             elif event.cause == "crash":
                 self._note_crash(attempt, event)
             elif event.cause == "pressure":
-                self._note_pressure(attempt)
+                self._note_pressure(attempt, event.memory)
             elif event.cause == "input_lost":
                 attempt.part.losses += 1
             elif event.cause == "user":
@@ -633,6 +655,7 @@ class Simulation:
             self._fail(f"started on {place}, which is not there")
         kinds = ("cpu",) if part.cpu_only else offered.kinds()
         self._check(device.slots.kind in kinds, f"started on a {device.slots.kind}, not {kinds}")
+        self._check_rested(node.node_id)
         self._check_room(place, device, offered, _memory_bytes(device, command))
         key = (command.bundle_id, command.attempt)
         device.attempts.append(key)
@@ -645,6 +668,14 @@ class Simulation:
         part.live += 1
         self.executions += 1
         self._execute(command, node, device)
+
+    def _check_rested(self, node_id: str) -> None:
+        """Nothing goes where others hold the memory, before some is free or time has passed."""
+        if node_id not in self._resting:
+            return
+        since, _ = self._resting[node_id]
+        rested = self.now >= since + FIRST_TRY_SECONDS - 1e-6
+        self._check(rested, f"started on {node_id} although others hold its memory")
 
     def _check_copy(self, part: _Part, place: tuple[str, str]) -> None:
         """A second attempt: the first is late, awaited, elsewhere, and may run twice."""
@@ -701,7 +732,11 @@ class Simulation:
             causes += ["input_lost"] * 2 if command.bundle.inputs else []
             cause: Any = rng.choice(causes)
             kind = rng.choice((UserError, Flaky)) if command.bundle.retry_on else UserError
-            report = ev.BundleFailed(0.0, *ids, cause, kind(cause))
+            use = None
+            if cause == "pressure" and rng.random() < 0.7:
+                others = rng.choice((0, 300, 900))
+                use = ev.MemoryUse(1000, 1000 - others, rng.choice((0, 100, 600)), others)
+            report = ev.BundleFailed(0.0, *ids, cause, kind(cause), use)
         crash = isinstance(report, ev.BundleFailed) and report.cause == "crash"
         self._at(done, "crash" if crash else "report", report)
 
@@ -776,7 +811,16 @@ class Simulation:
                 self._check(guilty, "blamed for the death of another")
         elif isinstance(error, OutOfHostMemoryError):
             spent = part is not None and part.too_large > self.retry.max_too_large
-            self._check(spent, "too large, and yet not")
+            since = None if part is None else part.starved_at
+            waited = since is not None and self.now >= since + self.retry.memory_wait_seconds
+            self._check(spent or waited, "too large, and yet not")
+            blamed = "other programs" in str(error)
+            self._check(blamed == (waited and not spent), f"blames the wrong one: {error}")
+        elif isinstance(error, NoNodeError):
+            since = self._nodeless_since
+            self._check(not self.nodes, "no node, and yet there is one")
+            waited = since is not None and self.now >= since + self.retry.no_node_seconds
+            self._check(waited, "gave up waiting for a node too soon")
         elif isinstance(error, UserError):
             same = isinstance(self._event, ev.BundleFailed) and self._event.error is error
             self._check(same and self._event.cause == "user", "fails for an error of no user")
@@ -824,6 +868,11 @@ class Simulation:
                 self._check(executor.in_flight == width, f"{name}: in_flight is off")
                 held = sum(attempt.memory_bytes for attempt in attempts)
                 self._check(executor.memory_in_flight_bytes == held, f"{name}: memory is off")
+        waiting = not self.nodes and any(job.state == "open" for job in self.jobs.values())
+        if not waiting:
+            self._nodeless_since = None
+        elif self._nodeless_since is None:
+            self._nodeless_since = self.now
         for job in self.jobs.values():
             if job.state in ("open", "finished"):
                 self._check_job(job)
@@ -835,7 +884,7 @@ class Simulation:
             waiting.update(*(queue.graphs for queue in self.dispatcher._ready.values()))
             ids = {graph.graph_id for graph in waiting}
             self._check(self._event.graph_id not in ids, "a released graph waits in a queue")
-        if executors and not self.attempts and self.dispatcher.next_wakeup_seconds is None:
+        if not self.attempts and self.dispatcher.next_wakeup_seconds is None:
             stuck = [job.graph_id for job in self.jobs.values() if job.state == "open"]
             self._check(not stuck, f"nothing is under way and {stuck} are not finished")
 

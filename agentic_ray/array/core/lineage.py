@@ -102,7 +102,8 @@ def origin_of(node: Node) -> Node:
         raise LostDataError(
             f"{what} was lost with its only node, and what it was computed from is not kept (it "
             f"came of more than {MOST_NODES:,} steps or {MOST_BYTES:,} bytes of values, or of what "
-            "others had put in the object store). Make it again: run the lines (the notebook cell) that made it"
+            "others had put in the object store). Make it again: run the lines (the notebook cell) "
+            "that made it"
         )
     present: dict[Node, Node] = {}
     for one in topological([held.origin]):
