@@ -47,6 +47,12 @@ class Settings:
         takes seconds.
     keep_costs : bool
         Whether what is learnt of costs is kept for later sessions, in the user's cache directory.
+    no_node_seconds : float
+        How long work waits while no node of the cluster takes any, before it fails with
+        NoNodeError. An embedded Ray that has died is started anew for as long.
+    memory_wait_seconds : float
+        How long a bundle that was killed for want of memory is tried again while programs that
+        are not ours hold that memory, before it fails with OutOfHostMemoryError.
     gpu_device : str
         ``package.module:Class`` through which executors use their GPU, importable on the GPU
         nodes; it meets `agentic_ray.runtime.devices.Device`.
@@ -65,6 +71,8 @@ class Settings:
     second_copies: bool = True
     gpu_idle_release_seconds: float = 30.0
     keep_costs: bool = True
+    no_node_seconds: float = 300.0
+    memory_wait_seconds: float = 300.0
     gpu_device: str = "agentic_ray.runtime.devices:CupyDevice"
 
     def __post_init__(self) -> None:
@@ -82,6 +90,8 @@ class Settings:
             "idle_release_seconds",
             "gpu_idle_release_seconds",
             "progress_after_seconds",
+            "no_node_seconds",
+            "memory_wait_seconds",
             "max_failures",
             "max_user_retries",
         ):

@@ -257,6 +257,7 @@ class MapReduce:
         self._changed.wait(0.1)  # short, so that the main thread notices Ctrl-C
         done = sum(run.items_done for run in self._runs)
         note = "" if self._leaves.count is not None else "(reading an iterator)"
+        note = next((run.note for run in self._runs if run.note), note)
         bar.update(done, note=note)
 
     def _wait(

@@ -13,6 +13,7 @@ from agentic_ray.graph.task import Bundle
 from agentic_ray.runtime.execute import Payload, Report
 from agentic_ray.runtime.executors import process_lane, watched_lane
 from agentic_ray.runtime.failures import NotKeptError
+from agentic_ray.runtime.run import Run
 from agentic_ray.runtime.transfers import Moved
 from agentic_ray.schedule.events import Start
 from agentic_ray.schedule.metrics import CALLER, PlacementRecord
@@ -116,6 +117,18 @@ def retry_note(command: Start) -> tuple[str, str, str, str]:
     else:
         text += watched
     return kind, bundle.key, placement.node_id, text
+
+
+def record_in(run: Run, call: Call, report: Report, now: float) -> None:
+    """Have a run know that a bundle of it has ended well."""
+    key = call.bundle.key
+    if report.ray_attempt or call.resent:
+        run.failed_bundles.add(key)
+        run.log("recovered", key, report.node_id, "Ray ran it again after its process died")
+    retried = key in run.failed_bundles
+    if retried:
+        run.recovered_bundles.add(key)
+    run.record(call.placement_record(report, now, retried=retried))
 
 
 def tells_overhead(call: Call, report: Report) -> bool:

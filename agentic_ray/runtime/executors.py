@@ -20,7 +20,9 @@ from agentic_ray.runtime.calibrate import HostRates, host_rates
 from agentic_ray.runtime.execute import Payload, run_payload
 from agentic_ray.runtime.handed import KeptArrays
 from agentic_ray.runtime.lines import LineEnd
+from agentic_ray.runtime.memory_use import memory_use
 from agentic_ray.runtime.watch import run_watched
+from agentic_ray.schedule.events import MemoryUse
 from agentic_ray.telemetry.collector import Collector, NodeReport
 
 RAY_RETRIES = 1
@@ -86,6 +88,11 @@ class CpuExecutor:
     def report(self) -> NodeReport | None:
         """The newest sample of this node, None before the first."""
         return self._report
+
+    @control
+    def memory_use(self, own_bytes: int, ours: Sequence[int]) -> MemoryUse:
+        """Who holds this node's memory; see `memory_use.memory_use`."""
+        return memory_use(own_bytes, ours)
 
     @control
     def set_slots(self, slots: int) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import socket
+import time
 from collections.abc import Container
 from typing import Any, Final
 
@@ -29,8 +31,14 @@ def connection() -> tuple[str, str] | None:
     return context.gcs_address, context.get_job_id()
 
 
-def connect(settings: Settings) -> bool:
+def connect(settings: Settings, patience_seconds: float = 0.0) -> bool:
     """Join or start Ray; True if it was started here.
+
+    Parameters
+    ----------
+    patience_seconds : float
+        An embedded Ray that does not come up is started again and again for so long, three
+        times at least.
 
     Raises
     ------
@@ -48,7 +56,7 @@ def connect(settings: Settings) -> bool:
             "the cluster, or send it with `ray job submit`"
         )
     if address in (None, "local"):
-        _start(settings)
+        _start(settings, time.monotonic() + patience_seconds)
         return True
     try:
         _check_reachable(address)
@@ -65,13 +73,13 @@ def connect(settings: Settings) -> bool:
     return False
 
 
-def _start(settings: Settings) -> None:
+def _start(settings: Settings, until: float) -> None:
     """Start an embedded Ray. On a busy machine a part of it may be too late for another, which
     then ends; so this is tried again."""
     options: dict[str, Any] = {}
     if settings.object_store_memory_bytes is not None:
         options["object_store_memory"] = settings.object_store_memory_bytes
-    for left in reversed(range(_STARTS)):
+    for number in itertools.count(1):
         before = {child.pid for child in psutil.Process().children()}
         try:
             ray.init(
@@ -86,9 +94,9 @@ def _start(settings: Settings) -> None:
         except Exception as error:  # what Ray raises here is a plain Exception
             ray.shutdown()
             _end_parts(before)
-            if not left:
+            if number >= _STARTS and time.monotonic() > until:
                 raise SessionError(
-                    f"an embedded Ray did not come up in {_STARTS} tries, the last one: {error} "
+                    f"an embedded Ray did not come up in {number} tries, the last one: {error} "
                     "Is the machine very busy, or /tmp full? Ray's own logs are in "
                     "/tmp/ray/session_latest/logs"
                 ) from error

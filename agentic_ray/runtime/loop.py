@@ -5,6 +5,7 @@ One thread owns the Dispatcher; everything else talks to it through its inbox.
 
 from __future__ import annotations
 
+import functools
 import heapq
 import logging
 import math
@@ -32,6 +33,7 @@ from agentic_ray.graph.task import Bundle
 from agentic_ray.runtime.calls import (
     Call,
     names_what_is_not_kept,
+    record_in,
     retry_note,
     tells_overhead,
     token_of,
@@ -43,7 +45,9 @@ from agentic_ray.runtime.failures import (
     internal_error,
     text_of,
 )
+from agentic_ray.runtime.inquest import ask, is_short
 from agentic_ray.runtime.lines import LineBrokenError
+from agentic_ray.runtime.notices import Notices
 from agentic_ray.runtime.payloads import Resident
 from agentic_ray.runtime.run import Run, ValueGone
 from agentic_ray.runtime.sending import Sender
@@ -65,6 +69,7 @@ from agentic_ray.schedule.events import (
     GpuLost,
     GraphReleased,
     GraphSubmitted,
+    MemoryUse,
     NodeLost,
     Quarantine,
     Recompute,
@@ -76,6 +81,7 @@ from agentic_ray.schedule.events import (
     ValueInfo,
     ValueLost,
 )
+from agentic_ray.schedule.scarcity import is_held_by_others, who_holds
 
 _logger = logging.getLogger("agentic_ray")
 _TICK_SECONDS = 1.0
@@ -106,14 +112,14 @@ class Loop:
     new_dispatcher : callable
         Makes a Dispatcher that knows of no node and no graph.
     executor : callable
-        ``(node_id, device) -> actor handle`` of the executor there.
+        As in `Sender`.
     request_resources : callable
         Told ``(cpus, gpus)`` when waiting work could use more than there is.
     executor_died : callable
         Told ``(node_id, device, actor handle, reason)`` of an executor that is dead for
         good or has lost its device.
     reopened : callable
-        Told of a finished run of which a value is made again, in the thread that asks for it.
+        Told of a finished run of which a value is made again, in the asking thread.
     announce : callable
         Has every node announced again, to a new Dispatcher.
     """
@@ -144,6 +150,7 @@ class Loop:
         )
         self._cancels: list[tuple[float, int, int]] = []  # heap: when due, bundle, attempt
         self._lost_at = -math.inf
+        self._notices = Notices()
         self._working = threading.Lock()
         self._ended: SessionError | None = None
         self._thread = threading.Thread(target=self._main, name="agentic-ray-loop", daemon=True)
@@ -269,6 +276,7 @@ class Loop:
                 except queue.Empty:
                     next_tick = time.monotonic() + _TICK_SECONDS
                     item = Tick(time.monotonic())
+                    self._notices.tell(self.dispatcher.obstacle, list(self._runs.values()))
                 if item is None:
                     break
                 with self._working:
@@ -484,7 +492,7 @@ class Loop:
                 self._handle(ValueLost(now, call.graph_id, key))
             if call.executor is not None and isinstance(shown, ray_errors.RayActorError):
                 self._sender.handed.lost(call.executor)
-            self._failed(answer, call, cause, shown, now)
+            self._failed(answer, call, cause, shown)
             dead = cause == "crash" and isinstance(shown, ray_errors.RayActorError)
             if dead and call.placement.device != "cpu":
                 self._executor_died(call, "the process of its executor died")
@@ -500,22 +508,22 @@ class Loop:
                 run.log(kind, call.bundle.key, report.node_id, text)
         if report.device_lost is not None:
             lost = ExecutorLostError(f"{call.placement.device} is lost: {report.device_lost}")
-            self._failed(answer, call, "system", lost, now)
+            self._failed(answer, call, "system", lost)
             self._executor_died(call, report.device_lost)
         elif report.death is not None:
-            self._failed(answer, call, "crash", poison_error(report.death), now)
+            self._failed(answer, call, "crash", poison_error(report.death))
         elif report.missing:
             for key in report.missing:
                 held = self._sender.values.get((call.graph_id, key))
                 if isinstance(held, Resident) and held.executor is call.executor:
                     self._handle(ValueLost(now, call.graph_id, key))
             gone = SessionError(f"{len(report.missing)} values kept on a GPU are gone")
-            self._failed(answer, call, "input_lost", gone, now)
+            self._failed(answer, call, "input_lost", gone)
         elif report.cancelled:
-            self._failed(answer, call, "system", TaskError("cancelled"), now)
+            self._failed(answer, call, "system", TaskError("cancelled"))
         elif report.error is not None:
             cause = "memory" if report.out_of_memory and call.placement.device != "cpu" else "user"
-            self._failed(answer, call, cause, report.error.rebuild(), now)
+            self._failed(answer, call, cause, report.error.rebuild())
         else:
             self._finished(answer, call, report, now)
 
@@ -543,7 +551,7 @@ class Loop:
         quiet = call.started > self._lost_at + _SETTLING_SECONDS
         run = self._runs.get(call.graph_id)
         if wanted and run is not None:
-            self._record(run, call, report, now)
+            record_in(run, call, report, now)
         self._handle(
             BundleFinished(
                 now,
@@ -556,25 +564,40 @@ class Loop:
             )
         )
 
-    def _record(self, run: Run, call: Call, report: Report, now: float) -> None:
-        key = call.bundle.key
-        if report.ray_attempt or call.resent:
-            run.failed_bundles.add(key)
-            run.log("recovered", key, report.node_id, "Ray ran it again after its process died")
-        retried = key in run.failed_bundles
-        if retried:
-            run.recovered_bundles.add(key)
-        run.record(call.placement_record(report, now, retried=retried))
+    def _failed(self, answer: _Answer, call: Call, cause: Cause, error: BaseException) -> None:
+        """Report a failure; where memory may have been short, with who held it."""
+        node_id = call.placement.node_id
+        short = cause == "crash" and is_short(self.dispatcher.view.state, node_id)
+        if (cause == "pressure" or short) and not call.here:
+            here = node_id == self._sender.node_of_caller()
+            report = functools.partial(self._report_failure, answer, call, cause, error)
+            try:
+                executor = self._sender.executor(node_id, "cpu")
+                later = self._inbox.put
+                ask(executor, error, here=here, told=lambda use: later(lambda: report(use)))
+            except (ExecutorLostError, ray_errors.RayError):
+                report(None)
+            return
+        self._report_failure(answer, call, cause, error, None)
 
-    def _failed(
-        self, answer: _Answer, call: Call, cause: Cause, error: BaseException, now: float
+    def _report_failure(
+        self,
+        answer: _Answer,
+        call: Call,
+        cause: Cause,
+        error: BaseException,
+        use: MemoryUse | None,
     ) -> None:
         run = self._runs.get(call.graph_id)
         if run is not None and self.dispatcher.expects(answer.bundle_id, answer.attempt):
-            run.log(f"failed: {cause}", call.bundle.key, call.placement.node_id, text_of(error))
+            key, node_id = call.bundle.key, call.placement.node_id
+            run.log(f"failed: {cause}", key, node_id, text_of(error))
+            if use is not None and is_held_by_others(use):
+                run.log("waits for memory", key, node_id, who_holds(use))
             if cause != "user" or isinstance(error, call.bundle.retry_on):
-                run.failed_bundles.add(call.bundle.key)
-        self._handle(BundleFailed(now, answer.bundle_id, answer.attempt, cause, error))
+                run.failed_bundles.add(key)
+        ids = (answer.bundle_id, answer.attempt)
+        self._handle(BundleFailed(time.monotonic(), *ids, cause, error, use))
 
     def _executor_died(self, call: Call, reason: str) -> None:
         self._on_executor_died(call.placement.node_id, call.placement.device, call.executor, reason)

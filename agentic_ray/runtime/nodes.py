@@ -111,6 +111,7 @@ class Nodes:
         self._is_connected = is_connected
         self._on_gone = on_gone
         self._generation = 0
+        self._resting = False
         self._answers = Answers("agentic-ray-answers")
         self._nodes: dict[str, _Node] = {}
         self._lock = threading.RLock()
@@ -204,6 +205,7 @@ class Nodes:
         got = self._lock.acquire(timeout=_REST_SECONDS)
         try:
             self._generation += 1
+            self._resting = True
             node_ids = list(self._nodes)
             self._nodes.clear()
             self._answers.close()
@@ -217,6 +219,7 @@ class Nodes:
         with self._lock:
             self._generation += 1
             self._answers = Answers("agentic-ray-answers")
+            self._resting = False
         self.refresh()
 
     def close(self, *, connected: bool) -> None:
@@ -243,6 +246,8 @@ class Nodes:
                 if not self._stop.is_set():
                     self._on_gone()
                 return
+            if self._resting:
+                continue
             generation = self._generation
             try:
                 self.refresh()

@@ -69,6 +69,7 @@ class Run:
         self.failed_bundles: set[str] = set()
         self.recovered_bundles: set[str] = set()
         self.history: list[RunEvent] = []
+        self.note = ""  # what it waits for, to be shown at a progress bar
         self._backend = backend
         self._over = threading.Event()
         self._error: BaseException | None = None

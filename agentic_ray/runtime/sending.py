@@ -20,7 +20,7 @@ from agentic_ray.runtime.lines import Lines
 from agentic_ray.runtime.payloads import Resident, make_payload
 from agentic_ray.runtime.run import Run
 from agentic_ray.runtime.transfers import Copies
-from agentic_ray.runtime.values import CodeletTable
+from agentic_ray.runtime.values import CodeletTable, of_other_cluster
 from agentic_ray.schedule.events import GpuLost, Location, Start
 from agentic_ray.schedule.metrics import CALLER
 
@@ -49,7 +49,7 @@ class Sender:
     ) -> None:
         self.values: dict[tuple[str, str], Inline | Any] = {}
         self._codelets = codelets
-        self._executor = executor
+        self.executor = executor
         self._later = later
         self._value_info = value_info
         self._own_node: str | None = None
@@ -84,10 +84,10 @@ class Sender:
         bundle, placement, graph_id = command.bundle, command.placement, command.graph_id
         executor = None
         if command.process == "shared":
-            executor = self._executor(placement.node_id, placement.device)
+            executor = self.executor(placement.node_id, placement.device)
             given = {key: self.values[graph_id, key] for key in bundle.inputs}
             if fits_here(bundle, placement, given.values()):
-                future, refs = run_now(bundle, given, self._node_of_caller())
+                future, refs = run_now(bundle, given, self.node_of_caller())
                 reason = f"{placement.reason}; {_HERE}"
                 placement = placement._replace(node_id=CALLER, reason=reason)
                 return Call(command, None, placement, refs, {}, now, None), future
@@ -101,10 +101,14 @@ class Sender:
                 future, refs = lined
                 call = Call(command, payload, placement, refs, inputs, now, executor, on_line=True)
                 return call, future
-        refs = send_by_ray(command, executor, payload, inputs)
+        try:
+            refs = send_by_ray(command, executor, payload, inputs)
+        except ValueError as error:  # so Ray says that it does not know the owner of an ObjectRef
+            raise of_other_cluster(" or ".join(map(str, inputs.values()))) from error
         return Call(command, payload, placement, refs, inputs, now, executor), refs[0].future()
 
-    def _node_of_caller(self) -> str:
+    def node_of_caller(self) -> str:
+        """The node that this process is on."""
         if self._own_node is None:
             self._own_node = str(ray.get_runtime_context().get_node_id())
         return self._own_node

@@ -80,7 +80,12 @@ class Session:
         share = settings.share
         if share is None and self._started_ray:
             share = 1.0
-        retry = RetryRules(settings.max_failures, max_user_retries=settings.max_user_retries)
+        retry = RetryRules(
+            settings.max_failures,
+            max_user_retries=settings.max_user_retries,
+            no_node_seconds=settings.no_node_seconds,
+            memory_wait_seconds=settings.memory_wait_seconds,
+        )
         copies = SpeculationRules(enabled=settings.second_copies)
         self._codelets = CodeletTable()
         self._runs: dict[str, Run] = {}
@@ -89,6 +94,7 @@ class Session:
         self._lock = threading.Lock()
         self._counter = itertools.count()
         self._closed = False
+        self._failure: SessionError | None = None
         self._restarting = threading.Lock()
         self._loop = Loop(
             lambda: Dispatcher(chosen, self.model, retry, speculation=copies),
@@ -178,6 +184,8 @@ class Session:
             The job this is part of was cancelled.
         """
         await_ray()
+        if self._failure is not None:
+            raise self._failure
         if self.closed:
             raise SessionError(
                 f"{self._stay} is shut down; use the present one (agentic_ray.get_session()), or "
@@ -278,7 +286,7 @@ class Session:
             try:
                 with self._loop.resting(), self._nodes.resting() as node_ids:
                     _leave_dead_ray()
-                    connect(self.settings)
+                    connect(self.settings, self.settings.no_node_seconds)
                     self._ray = connection()
                     self._stay = begin(self._name)
                     self._loop.ray_died(node_ids, what)
@@ -287,7 +295,7 @@ class Session:
                 failure = SessionError(f"{what}, and Ray cannot be started anew: {error}")
                 failure.__cause__ = error
                 _logger.error("%s", failure)
-                self._closed = True
+                self._closed, self._failure = True, failure
                 self._nodes.close(connected=False)
                 self._loop.close(failure)
             finally:

@@ -95,7 +95,7 @@ def fetch(held: Stored) -> Any:
     return get(held.ref)
 
 
-def of_other_cluster(ref: Any) -> SessionError:
+def of_other_cluster(ref: object) -> SessionError:
     """The error for an ObjectRef of which Ray does not know the owner (it raises ValueError)."""
     return SessionError(
         f"{ref} is not of the cluster that this process is on now; what was put in an object "

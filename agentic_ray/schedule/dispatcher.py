@@ -58,6 +58,7 @@ from agentic_ray.schedule.records import (
     urgency,
 )
 from agentic_ray.schedule.refusal import refusal, too_large
+from agentic_ray.schedule.scarcity import is_held_by_others
 from agentic_ray.schedule.speculation import SpeculationRules
 from agentic_ray.schedule.view import Executor
 from agentic_ray.schedule.waiting import Waiting
@@ -351,14 +352,16 @@ class Dispatcher(Waiting):
         if event.cause == "memory" and "cpu" in record.lane[0]:
             self._send_to_cpu(record, f"its GPU had too little memory: {event.error}")
         final = False
+        use = event.memory
+        if event.cause == "pressure" or (use is not None and is_held_by_others(use)):
+            self._retry(self._pressed(attempt, use), event.error)
+            return
         if attempt.process == "watched" and event.cause in ("crash", "user"):
             record.watched = True
             self._retry(record, event.error)
             return
         if event.cause == "crash":
             self._crashed(attempt)
-        elif event.cause == "pressure":
-            record = self._pressed(attempt, event.memory)
         elif event.cause in ("input_lost", "node_lost"):
             record.losses += 1
         elif event.cause == "user":

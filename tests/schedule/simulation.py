@@ -610,12 +610,12 @@ class Simulation:
         if isinstance(event, ev.BundleFailed):
             if attempt.cancelled:
                 return
-            if attempt.process == "watched" and event.cause in ("crash", "user"):
+            if event.cause == "pressure" or event.memory is not None:
+                self._note_pressure(attempt, event.memory)
+            elif attempt.process == "watched" and event.cause in ("crash", "user"):
                 attempt.part.watched = True
             elif event.cause == "crash":
                 self._note_crash(attempt, event)
-            elif event.cause == "pressure":
-                self._note_pressure(attempt, event.memory)
             elif event.cause == "input_lost":
                 attempt.part.losses += 1
             elif event.cause == "user":
@@ -736,6 +736,8 @@ class Simulation:
             if cause == "pressure" and rng.random() < 0.7:
                 others = rng.choice((0, 300, 900))
                 use = ev.MemoryUse(1000, 1000 - others, rng.choice((0, 100, 600)), others)
+            elif cause == "crash" and rng.random() < 0.2:  # by the kernel's OOM killer
+                use = ev.MemoryUse(1000, 50, 0, 900)
             report = ev.BundleFailed(0.0, *ids, cause, kind(cause), use)
         crash = isinstance(report, ev.BundleFailed) and report.cause == "crash"
         self._at(done, "crash" if crash else "report", report)

@@ -239,7 +239,7 @@ def _computed(roots: Sequence[Node], *, handles: bool, progress: bool | None) ->
             run = session.submit(graph)
             with ProgressBar("array", run.items_total, progress, session.settings) as bar:
                 while not run.wait(0.1):
-                    bar.update(run.items_done)
+                    bar.update(run.items_done, note=run.note)
             return run
 
         if handles:

@@ -1,0 +1,205 @@
+"""A fault in dealing with one graph fails that graph; the loop and all others go on."""
+
+from __future__ import annotations
+
+import operator
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import ray
+
+import agentic_ray as ar
+from agentic_ray.errors import InternalError, SessionError
+from agentic_ray.graph.task import Ref
+from agentic_ray.runtime import Stored
+
+WAIT_SECONDS = 90
+
+
+def graph_of(codelet: ar.Codelet, *args: Any) -> ar.TaskGraph:
+    return ar.TaskGraph([ar.Task.of(codelet, *args, key="out")], ["out"])
+
+
+def slow_graph(seconds: float = 1.0) -> ar.TaskGraph:
+    return graph_of(ar.Codelet("slow", lambda s: time.sleep(s) or 7), seconds)
+
+
+def works(session: ar.Session) -> None:
+    """New work gets an answer, more than once."""
+    for _ in range(2):
+        run = session.submit(slow_graph(0.0))
+        assert run.result(timeout=WAIT_SECONDS) == [7]
+    assert ar.map_reduce(abs, range(-5, 0), operator.add) == 15
+
+
+def boom(*_: Any, **__: Any) -> Any:
+    raise ZeroDivisionError("injected")
+
+
+def internal(run: Any) -> InternalError:
+    """The error of a run that failed by a fault of ours."""
+    with pytest.raises(InternalError, match="injected") as raised:
+        run.result(timeout=WAIT_SECONDS)
+    assert isinstance(raised.value, SessionError)
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
+    assert raised.value.__cause__.__traceback__ is not None
+    return raised.value
+
+
+def test_sending_one_graph_raises(ray_session: ar.Session, monkeypatch: Any) -> None:
+    sender = ray_session._loop._sender
+    send = sender.send
+
+    def only_the_bad(command: Any, *rest: Any, **options: Any) -> Any:
+        if any(task.codelet.name == "bad" for task in command.bundle.tasks):
+            boom()
+        return send(command, *rest, **options)
+
+    monkeypatch.setattr(sender, "send", only_the_bad)
+    beside = ray_session.submit(slow_graph())
+    internal(ray_session.submit(graph_of(ar.Codelet("bad", lambda: 1))))
+    assert beside.result(timeout=WAIT_SECONDS) == [7]
+    works(ray_session)
+
+
+def test_reading_an_answer_raises(ray_session: ar.Session, monkeypatch: Any) -> None:
+    loop = ray_session._loop
+    finished = loop._finished
+
+    def only_the_bad(answer: Any, call: Any, *rest: Any) -> Any:
+        if any(task.codelet.name == "bad" for task in call.bundle.tasks):
+            boom()
+        return finished(answer, call, *rest)
+
+    monkeypatch.setattr(loop, "_finished", only_the_bad)
+    beside = ray_session.submit(slow_graph())
+    internal(ray_session.submit(graph_of(ar.Codelet("bad", lambda: 1))))
+    assert beside.result(timeout=WAIT_SECONDS) == [7]
+    works(ray_session)
+
+
+@pytest.mark.parametrize("command", ["Release", "FinishGraph", "Cancel"])
+def test_carrying_out_a_command_raises(
+    ray_session: ar.Session, monkeypatch: Any, command: str
+) -> None:
+    loop = ray_session._loop
+    carry_out = loop._carry_out
+    armed = True
+
+    def once(what: Any) -> Any:
+        nonlocal armed
+        if armed and type(what).__name__ == command:
+            armed = False
+            boom()
+        return carry_out(what)
+
+    beside = ray_session.submit(slow_graph(2.0))
+    monkeypatch.setattr(loop, "_carry_out", once)
+    if command == "Cancel":
+        bad = ray_session.submit(slow_graph(3.0))
+        bad.cancel()
+        assert bad.wait(WAIT_SECONDS)
+        with pytest.raises(ar.errors.AgenticRayError):
+            bad.result()
+    else:
+        one, two = ar.Codelet("one", lambda: 1), ar.Codelet("two", lambda x: x + 1)
+        tasks = [ar.Task.of(one, key="a"), ar.Task.of(two, Ref("a"), key="out")]
+        internal(ray_session.submit(ar.TaskGraph(tasks, ["out"]), target_seconds=0.0))
+    assert not armed
+    assert beside.result(timeout=WAIT_SECONDS) == [7]
+    works(ray_session)
+
+
+@pytest.mark.parametrize("method", ["_submitted", "_finished", "_schedule"])
+def test_the_dispatcher_itself_raises(
+    ray_session: ar.Session, monkeypatch: Any, method: str
+) -> None:
+    """What it remembers is in doubt: all under way fails, and a new one takes over."""
+    loop = ray_session._loop
+    broken = loop.dispatcher
+    under_way = ray_session.submit(slow_graph(2.0))
+    while not loop._calls:
+        time.sleep(0.01)
+    monkeypatch.setattr(broken, method, boom)
+    bad = ray_session.submit(slow_graph(0.0))
+    internal(bad)
+    internal(under_way)
+    assert loop.dispatcher is not broken
+    works(ray_session)
+
+
+def test_asking_the_dispatcher_for_its_next_wakeup_raises(
+    ray_session: ar.Session, monkeypatch: Any
+) -> None:
+    loop = ray_session._loop
+    under_way = ray_session.submit(slow_graph(3.0))
+    while not loop._calls:
+        time.sleep(0.01)
+    monkeypatch.setattr(type(loop.dispatcher), "next_wakeup_seconds", property(boom), raising=True)
+    internal(under_way)
+    monkeypatch.undo()
+    works(ray_session)
+
+
+def test_a_callback_that_raises_keeps_nobody_waiting(ray_session: ar.Session) -> None:
+    heard: list[str] = []
+    run = ray_session.submit(slow_graph(0.3))
+    run.on_done(boom)
+    run.on_done(lambda: heard.append("second"))
+    run.listen(boom) if run.done else run._listeners.append(boom)
+    assert run.result(timeout=WAIT_SECONDS) == [7]
+    assert heard == ["second"]
+    works(ray_session)
+
+
+def test_what_is_put_off_raises(ray_session: ar.Session) -> None:
+    ray_session._loop._inbox.put(boom)
+    works(ray_session)
+
+
+def test_objects_of_another_cluster_are_refused_by_name(ray_session: ar.Session) -> None:
+    strange = ray.ObjectRef(b"\x07" * 28)
+    run = ray_session.submit(graph_of(ar.Codelet("take", lambda x: x), Stored(strange, 8)))
+    with pytest.raises(SessionError, match="not of the cluster"):
+        run.result(timeout=WAIT_SECONDS)
+    with pytest.raises(SessionError, match="put it again"):
+        ar.map_reduce(abs, [strange], operator.add)
+    with pytest.raises(SessionError, match="put it again"):
+        ar.map_reduce(abs, strange, operator.add)
+    works(ray_session)
+
+
+def test_many_threads_while_graphs_go_wrong(ray_session: ar.Session, monkeypatch: Any) -> None:
+    """Each of many callers hears of its own graph."""
+    sender = ray_session._loop._sender
+    send = sender.send
+
+    def sometimes(command: Any, *rest: Any, **options: Any) -> Any:
+        if command.bundle.tasks[0].args and command.bundle.tasks[0].args[0] % 3 == 0:
+            boom()
+        return send(command, *rest, **options)
+
+    monkeypatch.setattr(sender, "send", sometimes)
+    found: dict[int, Any] = {}
+
+    def call(number: int) -> None:
+        run = ray_session.submit(graph_of(ar.Codelet("square", lambda x: x * x), number))
+        try:
+            found[number] = run.result(timeout=WAIT_SECONDS)
+        except InternalError:
+            found[number] = "internal"
+
+    def each(function: Callable[[int], None]) -> None:
+        threads = [threading.Thread(target=function, args=(n,)) for n in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(WAIT_SECONDS)
+
+    each(call)
+    assert found == {n: "internal" if n % 3 == 0 else [n * n] for n in range(12)}
+    monkeypatch.undo()
+    works(ray_session)
