@@ -35,18 +35,18 @@ class Keeper:
         so a thread of the caller's, such as a job's, must not be the one.
     on_death : callable
         Told in words which process has died. Called in this keeper's thread, and free to call
-        ``connect`` there.
+        ``connect`` there; gives whether there is a new Ray to be watched.
     """
 
-    def __init__(self, connect: Callable[[], bool], on_death: Callable[[str], None]) -> None:
+    def __init__(self, connect: Callable[[], bool], on_death: Callable[[str], bool]) -> None:
         self._connect = connect
         self._on_death = on_death
         self._may_watch = threading.Event()
         self._closed = False
-        self._wake, self._waker = os.pipe()
         outcome: Future[bool] = Future()
         if threading.current_thread() is threading.main_thread():
             outcome.set_result(connect())  # it lasts, and only it may set Ray's signal handlers
+        self._wake, self._waker = os.pipe()
         self._thread = threading.Thread(
             target=self._main, args=(outcome,), name="agentic-ray-keeper", daemon=True
         )
@@ -69,17 +69,15 @@ class Keeper:
                 outcome.set_result(self._connect())
             except BaseException as error:  # raised again in the caller
                 outcome.set_exception(error)
-                return
-        self._may_watch.wait()
-        while not self._closed and outcome.result():
-            died = self._await_death()
-            if died is None:
-                break
-            try:
-                self._on_death(died)
-            except Exception:
-                _logger.exception("the death of Ray could not be dealt with")
-                break
+                self._closed = True
+        self._may_watch.wait(0 if self._closed else None)
+        try:
+            while not self._closed and outcome.result():
+                died = self._await_death()
+                if died is None or not self._on_death(died):
+                    break
+        except Exception:
+            _logger.exception("the death of Ray could not be dealt with")
         while not self._closed:  # nothing to watch, but what was started depends on this thread
             select.select([self._wake], [], [])
         os.close(self._wake)

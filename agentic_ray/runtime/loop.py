@@ -242,27 +242,27 @@ class Loop:
         self._abandon(why)  # should the thread be held up by Ray
 
     @contextmanager
-    def resting(self) -> Iterator[None]:
-        """Nothing is dealt with meanwhile, unless the thread cannot be stopped in time: it may
-        wait for a Ray that is dead."""
-        got = self._working.acquire(timeout=_REST_SECONDS)
+    def resting(self) -> Iterator[bool]:
+        """Nothing is dealt with meanwhile; False if the thread could not be stopped in time: it
+        may wait for a Ray that is dead."""
+        alone = self._working.acquire(timeout=_REST_SECONDS)
         try:
-            yield
+            yield alone
         finally:
-            if got:
+            if alone:
                 self._working.release()
 
-    def ray_died(self, node_ids: Iterable[str], reason: str) -> None:
+    def ray_died(self, node_ids: Iterable[str], reason: str, *, alone: bool) -> None:
         """Ray and all its nodes are gone: what was there is to be done again, on the nodes that
         are announced from now on. To be called while the loop is resting."""
         self._calls.clear()
         self._cancels.clear()
         self._sender.begin_anew()
-        now = time.monotonic()
         for run in list(self._runs.values()):
             run.log("Ray died", text=reason)
         for node_id in node_ids:
-            self._inbox.put(NodeLost(now, node_id, reason))
+            lost = NodeLost(time.monotonic(), node_id, reason)
+            self._handle(lost) if alone else self._inbox.put(lost)
 
     # --- the loop's own thread ---------------------------------------------------------
 
@@ -367,11 +367,11 @@ class Loop:
             return self._carry_out(command)
         except Exception as error:
             graph_id = self._graph_of(command)
-            _logger.warning("%s cannot be carried out", type(command).__name__, exc_info=error)
-            run = self._runs.get(graph_id)
+            name, run = type(command).__name__, self._runs.get(graph_id)
+            _logger.warning("%s cannot be carried out", name, exc_info=error)
             if run is None or run.done:
                 return None
-            run.settle(internal_error(f"{type(command).__name__} was carried out", error))
+            run.settle(internal_error(f"{name} was carried out", error))
             return CancelRequested(time.monotonic(), graph_id)
 
     def _graph_of(self, command: Command) -> str:
@@ -392,15 +392,15 @@ class Loop:
         elif isinstance(command, Split):
             if run := self._runs.get(command.graph_id):
                 run.bundles_total += 1
-                run.log("split", command.second.key, "", "its node ran out of memory: two bundles")
+                run.log("split", command.second.key, text="its node ran out of memory: two bundles")
         elif isinstance(command, FinishGraph):
             if run := self._runs.get(command.graph_id):
                 run.log("finished")
                 run.settle(None)
         elif isinstance(command, FailGraph):
             if run := self._runs.get(command.graph_id):
-                bundle = command.bundle.key if command.bundle else ""
-                run.log("failed", bundle, "", text_of(command.error))
+                at_fault = command.bundle.key if command.bundle else ""
+                run.log("failed", at_fault, text=text_of(command.error))
                 run.settle(command.error)
         elif isinstance(command, Quarantine):
             _logger.warning("device %s is not used: %s", command.device, command.reason)
@@ -502,8 +502,7 @@ class Loop:
         report: Report = answer.future.result()
         if report.kept:
             self._sender.handed.keeps(call.executor, report.kept)
-        run = self._runs.get(call.graph_id)
-        if run is not None:
+        if run := self._runs.get(call.graph_id):
             for kind, text in report.notes:
                 run.log(kind, call.bundle.key, report.node_id, text)
         if report.device_lost is not None:

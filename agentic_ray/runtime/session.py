@@ -274,22 +274,25 @@ class Session:
             time.sleep(0.01)
         return not active
 
-    def _ray_died(self, what: str) -> None:
+    def _ray_died(self, what: str) -> bool:
         """The embedded Ray is dead: start it anew. Runs under way go on there. (In the keeper's
-        thread.)"""
+        thread.) Gives whether there is a new one."""
         with self._restarting:
-            if self._closed or connection() != self._ray:
-                return  # it was shut down, by us or by somebody else
+            if self._closed:
+                return False
+            if connection() != self._ray:  # it was shut down by somebody else
+                self._ray_left()
+                return False
             old = self._stay
             old.end(lost=True)
             _logger.warning("%s; Ray is started anew, what was lost is computed again", what)
             try:
-                with self._loop.resting(), self._nodes.resting() as node_ids:
+                with self._loop.resting() as alone, self._nodes.resting() as node_ids:
                     _leave_dead_ray()
+                    self._loop.ray_died(node_ids, what, alone=alone)
                     connect(self.settings, self.settings.no_node_seconds)
                     self._ray = connection()
                     self._stay = begin(self._name)
-                    self._loop.ray_died(node_ids, what)
                 self._nodes.begin_anew()
             except Exception as error:
                 failure = SessionError(f"{what}, and Ray cannot be started anew: {error}")
@@ -298,8 +301,10 @@ class Session:
                 self._closed, self._failure = True, failure
                 self._nodes.close(connected=False)
                 self._loop.close(failure)
+                return False
             finally:
                 old.settled.set()
+        return True
 
     def _ray_left(self) -> None:
         """This process has left the cluster, by no doing of ours: nothing will be answered."""

@@ -115,9 +115,11 @@ def get(ref: Any) -> Any:
     while True:
         try:
             return ray.get(ref, timeout=_LOOK_SECONDS)
-        except GetTimeoutError:
+        except Exception as error:
             if stay is not None and stay.over:
-                raise LostDataError(f"{ref} was in the object store of {stay}") from None
+                raise LostDataError(f"{ref} was in the object store of {stay}") from error
+            if type(error) is not GetTimeoutError:  # (one of a task's own is of a subclass)
+                raise
 
 
 def put(value: Any) -> Any:

@@ -49,10 +49,10 @@ def test_a_death_is_told_and_the_next_one_too(
     told: list[str] = []
     threads: list[str] = []
 
-    def died(what: str) -> None:
+    def died(what: str) -> bool:
         threads.append(threading.current_thread().name)
-        start(parts)
         told.append(what)
+        return start(parts)
 
     keeper = Keeper(lambda: start(parts), died)
     assert keeper.started
@@ -80,13 +80,16 @@ def test_one_that_ends_by_itself(parts: list[Any]) -> None:
     keeper.watch()
     until(lambda: told)
     assert "with exit code 3" in told[0]
+    time.sleep(0.5)
+    assert len(told) == 1, "nothing new was started, so nothing is watched"
+    assert keeper._thread.is_alive()
     keeper.close()
 
 
 def test_the_thread_lasts_while_it_is_not_closed_and_ends_then(parts: list[Any]) -> None:
     """Ray's processes end with the thread that started them."""
     found: list[Keeper] = []
-    caller = threading.Thread(target=lambda: found.append(Keeper(lambda: start(parts), print)))
+    caller = threading.Thread(target=lambda: found.append(Keeper(lambda: start(parts), bool)))
     caller.start()
     caller.join()
     keeper = found[0]
@@ -108,7 +111,7 @@ def test_what_hinders_the_start_is_raised_in_the_caller(in_main: bool) -> None:
 
     def call() -> None:
         try:
-            Keeper(fail, print)
+            Keeper(fail, bool)
         except ZeroDivisionError as error:
             found.append(error)
 
@@ -123,7 +126,7 @@ def test_what_hinders_the_start_is_raised_in_the_caller(in_main: bool) -> None:
 
 def test_a_joined_cluster_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_parts", lambda: pytest.fail("looked at"))
-    keeper = Keeper(lambda: False, print)
+    keeper = Keeper(lambda: False, bool)
     keeper.watch()
     time.sleep(0.1)
     assert keeper._thread.is_alive()
