@@ -75,6 +75,15 @@ class Call:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The report of an attempt has come; the future holds it, or why there is none."""
+
+    bundle_id: int
+    attempt: int
+    future: Any
+
+
 def token_of(bundle_id: int, attempt: int) -> str:
     """What an executor knows a call by."""
     return f"{bundle_id}.{attempt}"

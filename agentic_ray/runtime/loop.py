@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -31,6 +30,7 @@ from agentic_ray.errors import (
 )
 from agentic_ray.graph.task import Bundle
 from agentic_ray.runtime.calls import (
+    Answer,
     Call,
     names_what_is_not_kept,
     record_in,
@@ -94,13 +94,6 @@ _SETTLING_SECONDS = 10.0
 _REST_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    bundle_id: int
-    attempt: int
-    future: Any
-
-
 class Loop:
     """Owns the Dispatcher, the runs and the values between bundles.
 
@@ -140,7 +133,7 @@ class Loop:
         self._on_executor_died = executor_died
         self._on_reopened = reopened
         self._announce = announce
-        self._inbox: queue.SimpleQueue[Event | _Answer | Callable[[], None] | None] = (
+        self._inbox: queue.SimpleQueue[Event | Answer | Callable[[], None] | None] = (
             queue.SimpleQueue()
         )
         self._runs: dict[str, Run] = {}
@@ -303,13 +296,13 @@ class Loop:
             until = min(until, self._cancels[0][0])
         return until - time.monotonic()
 
-    def _take(self, item: Event | _Answer | Callable[[], None]) -> None:
+    def _take(self, item: Event | Answer | Callable[[], None]) -> None:
         """Deal with one thing from the inbox, whatever happens."""
         try:
             while self._cancels and self._cancels[0][0] <= time.monotonic():
                 _, bundle_id, attempt = heapq.heappop(self._cancels)
                 self._carry_out_safely(Cancel(bundle_id, attempt))
-            if isinstance(item, _Answer):
+            if isinstance(item, Answer):
                 self._answered_safely(item)
             elif not callable(item):
                 self._handle(item)
@@ -432,7 +425,7 @@ class Loop:
 
     def _await(self, command: Start, future: Any) -> None:
         bundle_id, attempt = command.bundle_id, command.attempt
-        future.add_done_callback(lambda done: self._inbox.put(_Answer(bundle_id, attempt, done)))
+        future.add_done_callback(lambda done: self._inbox.put(Answer(bundle_id, attempt, done)))
 
     def _send_again(self, call: Call, *, after_death: bool) -> BundleFailed | None:
         """Send a call through Ray and with all its inputs."""
@@ -461,7 +454,7 @@ class Loop:
 
     # --- answers -----------------------------------------------------------------------
 
-    def _answered_safely(self, answer: _Answer) -> None:
+    def _answered_safely(self, answer: Answer) -> None:
         """Deal with an answer; if that raises, its graph fails."""
         call = self._calls.pop((answer.bundle_id, answer.attempt), None)
         if call is None:
@@ -474,7 +467,7 @@ class Loop:
             ids = (answer.bundle_id, answer.attempt)
             self._handle(BundleFailed(time.monotonic(), *ids, "user", failure))
 
-    def _answered(self, answer: _Answer, call: Call) -> None:
+    def _answered(self, answer: Answer, call: Call) -> None:
         now = time.monotonic()
         error = answer.future.exception()
         if error is not None:
@@ -526,7 +519,7 @@ class Loop:
         else:
             self._finished(answer, call, report, now)
 
-    def _finished(self, answer: _Answer, call: Call, report: Report, now: float) -> None:
+    def _finished(self, answer: Answer, call: Call, report: Report, now: float) -> None:
         infos: list[ValueInfo] = []
         wanted = self.dispatcher.expects(answer.bundle_id, answer.attempt)
         for output, ref in zip(report.outputs, call.refs[1:], strict=True):
@@ -563,7 +556,7 @@ class Loop:
             )
         )
 
-    def _failed(self, answer: _Answer, call: Call, cause: Cause, error: BaseException) -> None:
+    def _failed(self, answer: Answer, call: Call, cause: Cause, error: BaseException) -> None:
         """Report a failure; where memory may have been short, with who held it."""
         node_id = call.placement.node_id
         short = cause == "crash" and is_short(self.dispatcher.view.state, node_id)
@@ -581,7 +574,7 @@ class Loop:
 
     def _report_failure(
         self,
-        answer: _Answer,
+        answer: Answer,
         call: Call,
         cause: Cause,
         error: BaseException,
