@@ -87,8 +87,7 @@ class Run:
         """A bundle is finished."""
         self.records.append(record)
         self.items_done += record.items
-        for listener in self._listeners:
-            listener()
+        self._call(self._listeners)
 
     def settle(self, error: BaseException | None) -> None:
         """The graph is finished or has failed, which is final."""
@@ -99,11 +98,14 @@ class Run:
             self.finished_seconds = time.monotonic()
             self._over.set()
             callbacks, self._callbacks = self._callbacks, []
-        for callback in [*callbacks, *self._listeners]:
+        self._call([*callbacks, *self._listeners])
+
+    def _call(self, callbacks: Sequence[Callable[[], object]]) -> None:
+        for callback in callbacks:
             try:
                 callback()
             except Exception:  # it is the caller's; others wait for theirs
-                _logger.exception("what was to be called at the end of %s raised", self.graph_id)
+                _logger.exception("what was to be called of %s raised", self.graph_id)
 
     def reopen(self) -> None:
         """A finished output was lost and is being made again."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import ray
 from ray import cloudpickle
+from ray._private import worker as ray_worker
 from ray.exceptions import GetTimeoutError
 
 from agentic_ray.errors import LostDataError, SerializationError, SessionError
@@ -73,11 +74,13 @@ def stored(ref: Any) -> tuple[Stored, Any]:
     SessionError
         It is of a cluster that this process has left.
     """
-    check_process()
+    await_ray()
     try:
-        value = get(ref)
+        # (`ray.get` waits for ever for some that it does not know)
+        ray_worker.global_worker.core_worker.get_owner_address(ref)
     except ValueError as error:
         raise of_other_cluster(ref) from error
+    value = get(ref)
     return Stored(ref, int(getattr(value, "nbytes", 0))), value
 
 
