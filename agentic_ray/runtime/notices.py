@@ -24,7 +24,7 @@ class Notices:
 
     def tell(self, text: str | None, runs: Iterable[Run]) -> None:
         """Log the obstacle when it is new or was not told for a while, and show it at the
-        progress bars of what waits; None: there is none (any more)."""
+        progress bars of what waits; None: there is none (any more). To be called every second."""
         if text is None and self._text is None:
             return
         now = time.monotonic()
@@ -34,8 +34,10 @@ class Notices:
             for run in waiting:
                 run.note = ""
             return
-        if self._text is None:
+        if self._text is None:  # it may be gone before anybody has noticed: said the next time
             self._since = self._due = now
+            self._text = text
+            return
         self._text = text
         for run in waiting:
             run.note = f"({text})"
