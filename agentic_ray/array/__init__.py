@@ -7,6 +7,7 @@ from math import e, inf, nan, pi
 
 from agentic_ray.array import centred as _centred  # noqa: F401  (its rule joins the table)
 from agentic_ray.array import fft, linalg, random
+from agentic_ray.array import methods as _methods  # noqa: F401  (gives Array its methods)
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.blocks import (
     apply_gufunc,
@@ -211,6 +212,14 @@ from agentic_ray.array.manipulation import (
     unstack,
     vstack,
 )
+from agentic_ray.array.mutation import (
+    copyto,
+    fill_diagonal,
+    place,
+    put,
+    put_along_axis,
+    putmask,
+)
 from agentic_ray.array.nanfunctions import (
     nanargmax,
     nanargmin,
@@ -329,6 +338,7 @@ __all__ = [
     "conj",
     "conjugate",
     "copysign",
+    "copyto",
     "cos",
     "cosh",
     "count_nonzero",
@@ -355,6 +365,7 @@ __all__ = [
     "eye",
     "fabs",
     "fft",
+    "fill_diagonal",
     "finfo",
     "flatnonzero",
     "flip",
@@ -448,10 +459,14 @@ __all__ = [
     "percentile",
     "permute_dims",
     "pi",
+    "place",
     "positive",
     "pow",
     "power",
     "prod",
+    "put",
+    "put_along_axis",
+    "putmask",
     "quantile",
     "rad2deg",
     "random",

@@ -11,12 +11,19 @@ import numpy as np
 from agentic_ray.array.array_object import Array, check_device
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core import standard
-from agentic_ray.array.core.build import broadcast_shapes, elementwise, strict_operand
+from agentic_ray.array.core.build import (
+    broadcast_shapes,
+    check_numbers,
+    elementwise,
+    strict_operand,
+    without_arrays,
+)
 from agentic_ray.array.core.chunks import Shape
+from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import NDArray, Node, Op, data, make
 from agentic_ray.array.core.program import Location
 from agentic_ray.array.core.views import broadcast, expanded, rechunk
-from agentic_ray.array.dtypes import cast
+from agentic_ray.array.operators import FUNCTIONS
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
 
 
@@ -41,9 +48,10 @@ def created(
     op: Op, params: tuple[Any, ...], shape: Shape, dtype: Any, chunks: Any, device: str | None
 ) -> Array:
     """An array whose blocks are made from their own position."""
-    dtype = np.dtype(dtype)
+    dtype = check_numbers(np.dtype(dtype))
     grid = grids.normalize(chunks, shape, dtype)
-    return Array(make(op, (), params, shape, dtype, grid, check_device(device) or "cpu"))
+    node = make(op, (), params, shape, dtype, grid, check_device(device) or "cpu")
+    return Array(node, is_cell=True)
 
 
 # --- from existing values ----------------------------------------------------------------
@@ -87,7 +95,7 @@ def asarray(
         grids.normalize("auto" if chunks is None else chunks, array.shape, array.dtype),
         check_device(device) or "cpu",
     )
-    return Array(node)
+    return Array(node, is_cell=True)
 
 
 def _as_array(
@@ -100,22 +108,18 @@ def _as_array(
         node = cast(node, dtype)
     if chunks is not None:
         node = rechunk(node, grids.normalize(chunks, node.shape, node.dtype))
-    result = Array(node) if copy or node is not array._node else array
+    result = Array(node, is_cell=True) if copy or node is not array._node else array
     return result if device is None else result.to_device(device)
 
 
 def _as_numpy(obj: Any, dtype: Any, copy: bool | None) -> NDArray:
     """``obj`` as a NumPy array that nobody else writes to, in native byte order."""
     if isinstance(obj, list | tuple):
-        obj = _without_arrays(obj)
+        obj = without_arrays(obj)
     if not isinstance(obj, np.ndarray | np.generic) and hasattr(obj, "__dlpack__"):
         obj = np.from_dlpack(obj)
     array = np.asarray(obj, dtype=None if dtype is None else np.dtype(dtype))
-    if array.dtype.kind in "OSU":
-        raise InvalidTypeError(
-            f"arrays hold numbers or booleans, not {array.dtype}: a {type(obj).__name__} "
-            "cannot be converted"
-        )
+    check_numbers(array.dtype, obj)
     fresh = array is not obj and not np.may_share_memory(array, _memory_of(obj))
     if copy is False and (fresh or not array.dtype.isnative):
         raise ValueError(f"a {type(obj).__name__} cannot become an array without a copy")
@@ -124,15 +128,6 @@ def _as_numpy(obj: Any, dtype: Any, copy: bool | None) -> NDArray:
     if fresh or copy is False or (copy is None and _is_constant(array)):
         return array
     return np.array(array)
-
-
-def _without_arrays(obj: Any) -> Any:
-    """Nested sequences with our own arrays in them as NumPy's."""
-    if isinstance(obj, Array):
-        return np.asarray(obj)
-    if isinstance(obj, list | tuple):
-        return [_without_arrays(element) for element in obj]
-    return obj
 
 
 def _memory_of(obj: Any) -> NDArray:
@@ -476,3 +471,6 @@ def meshgrid(*arrays: Array, indexing: str = "xy") -> tuple[Array, ...]:
     shape = broadcast_shapes([node.shape for node in placed])
     chunks = grids.unify(shape, [(node.shape, node.chunks, node.nbytes) for node in placed])
     return tuple([Array(broadcast(node, shape, chunks)) for node in placed])
+
+
+FUNCTIONS["full_like"] = full_like

@@ -9,9 +9,9 @@ import numpy as np
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core import evaluate
 from agentic_ray.array.core.build import axes_of, leaf, reduction, strict_operand
+from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import Held, Node, Op
 from agentic_ray.array.core.views import expanded, reshaped
-from agentic_ray.array.dtypes import cast
 from agentic_ray.array.statistics import Axis, add_partials, max, mean, min, reduce_op, unchanged
 
 # --- counts ------------------------------------------------------------------------------

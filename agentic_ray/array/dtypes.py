@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from agentic_ray.array.array_object import Array, check_device
-from agentic_ray.array.core import standard
-from agentic_ray.array.core.build import elementwise, strict_operand
-from agentic_ray.array.core.node import DType, Node, Op
+from agentic_ray.array.core.build import strict_operand
+from agentic_ray.array.core.elements import cast
+from agentic_ray.array.core.node import DType
 from agentic_ray.errors import InvalidTypeError
 
 bool = np.bool_
@@ -110,21 +110,6 @@ def result_type(*arrays_and_dtypes: Any) -> DType:
     )
 
 
-def _astype_kernel(xp: Any, x: Any, dtype: DType) -> Any:
-    return standard.cast(xp, x, dtype)
-
-
-_ASTYPE = Op("astype", "map", _astype_kernel)
-
-
-def cast(node: Node, dtype: Any) -> Node:
-    """``node`` with another dtype."""
-    dtype = np.dtype(dtype)
-    if node.dtype == dtype:
-        return node
-    return elementwise(_ASTYPE, [node], (dtype,))
-
-
 def astype(x: Array, dtype: Any, /, *, copy: Any = True, device: str | None = None) -> Array:
     """``x`` with another dtype.
 
@@ -137,5 +122,6 @@ def astype(x: Array, dtype: Any, /, *, copy: Any = True, device: str | None = No
         raise InvalidTypeError(f"cannot cast {node.dtype} to {wanted}; take the real part first")
     if not copy and node.dtype == wanted and check_device(device) in (None, node.device):
         return x
-    result = Array(cast(node, wanted))
+    is_cell = isinstance(x, Array) and x._is_cell
+    result = Array(cast(node, wanted), is_cell=is_cell)
     return result if device is None else result.to_device(device)

@@ -10,8 +10,10 @@ import numpy as np
 
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core.build import elementwise, operand
+from agentic_ray.array.core.elements import ELEMENTWISE
 from agentic_ray.array.core.node import Op
 from agentic_ray.array.core.standard import cast, dtype_of
+from agentic_ray.array.operators import FUNCTIONS
 from agentic_ray.errors import InvalidTypeError
 
 
@@ -27,10 +29,6 @@ class Ufunc:
 
     def __call__(self, xp: Any, *values: Any) -> Any:
         return getattr(xp, self.name)(*values)
-
-
-OPS: dict[str, Op] = {}
-"""The operation behind each public function."""
 
 
 def _tanh(xp: Any, x: Any) -> Any:
@@ -61,7 +59,7 @@ _KERNELS: dict[str, Callable[..., Any]] = {"tanh": _tanh, "expm1": _expm1}
 
 def _op(name: str, numpy_name: str | None = None, weight: float = 1.0) -> Op:
     kernel = _KERNELS.get(name) or Ufunc(numpy_name or name)
-    made = OPS[name] = Op(name, "map", kernel, weight=weight)
+    made = ELEMENTWISE[name] = Op(name, "map", kernel, weight=weight)
     return made
 
 
@@ -72,6 +70,7 @@ def _unary(name: str, numpy_name: str | None = None, weight: float = 1.0) -> Cal
         return Array(elementwise(op, [operand(x)]))
 
     _name(function, name, f"Elementwise ``{name}``, as in the array API standard.")
+    FUNCTIONS[name] = function
     return function
 
 
@@ -84,6 +83,7 @@ def _binary(
         return Array(elementwise(op, [operand(x1), operand(x2)]))
 
     _name(function, name, f"Elementwise ``{name}`` with broadcasting, as in the standard.")
+    FUNCTIONS[name] = function
     return function
 
 

@@ -1,4 +1,4 @@
-"""Reading and assigning by index: slices, integers, integer arrays, masks, take.
+"""Reading by index: slices, integers, integer arrays, masks, take.
 
 Shapes are always known: where one depends on data (a mask, positions), the data are computed.
 """
@@ -18,21 +18,12 @@ from numpy.lib.array_utils import normalize_axis_index
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core import build, evaluate
 from agentic_ray.array.core import chunks as grids
-from agentic_ray.array.core.build import blockwise_op, elementwise, gufunc_op, operand
+from agentic_ray.array.core.build import gufunc_op
 from agentic_ray.array.core.build import strict_operand as strict
 from agentic_ray.array.core.chunks import Shape
 from agentic_ray.array.core.node import Held, NDArray, Node, Op, make
-from agentic_ray.array.core.views import (
-    AxisIndex,
-    assigned,
-    expanded,
-    permuted,
-    rechunk,
-    reshaped,
-    sliced,
-    squeezed,
-)
-from agentic_ray.array.dtypes import cast
+from agentic_ray.array.core.views import AxisIndex, permuted, rechunk, reshaped
+from agentic_ray.array.viewing import Field, Region
 
 DIRECT_BLOCKS = 64
 """A chunk of the result is made in one task from so many chunks, at most. Of more of them what
@@ -200,23 +191,56 @@ def checked_positions(positions: NDArray, length: int, axis: int) -> NDArray:
 # --- reading -----------------------------------------------------------------------------
 
 
-def getitem(node: Node, key: Any) -> Node:
-    """``x[key]``."""
+def getitem(array: Array, key: Any) -> Array:
+    """``x[key]``: a view for integers and slices, else a new array.
+
+    Raises
+    ------
+    IndexError
+        As in NumPy.
+    """
+    node = array._node
+    if node.dtype.names is not None and isinstance(key, str):
+        return field(array, key)
     if isinstance(key, Array) and key.dtype.kind == "b" and key.ndim and not key._node.small:
-        return masked(node, key._node)
+        return Array(masked(node, key._node))
     index = parse(key, node.shape)
-    if index.new:
-        node = expanded(node, index.new)
-    node = sliced(node, tuple(index.basic))
-    if not index.arrays:
-        return node
+    region = Region(tuple(index.basic), index.new)
+    if index.arrays:
+        return Array(_taken(region.read(node), index), is_cell=True)
+    if is_element(index, key):
+        return Array(region.read(node))
+    return array._view(region)
+
+
+def is_element(index: Index, key: Any) -> bool:
+    """Whether a basic index names one element, which NumPy gives out as a scalar, not a view."""
+    if any(entry[0] != "i" for entry in index.basic):
+        return False
+    return not (key is Ellipsis or (isinstance(key, tuple) and any(e is Ellipsis for e in key)))
+
+
+def field(array: Array, name: str) -> Array:
+    """A view of a field of records.
+
+    Raises
+    ------
+    ValueError
+        There is no field of this name.
+    """
+    if name not in (array.dtype.names or ()):
+        raise ValueError(f"no field of name {name}")
+    return array._view(Field(name))
+
+
+def _taken(node: Node, index: Index) -> Node:
+    """The elements at integer arrays; ``node`` has the basic part of the index applied."""
     # Integers dropped no axes here: next to arrays they are arrays.
-    spread = np.broadcast_arrays(*_broadcastable(list(index.arrays.values())))
-    axes = tuple(index.arrays)
-    return _placed(node, axes, spread, index.first)
+    spread = np.broadcast_arrays(*broadcastable(list(index.arrays.values())))
+    return _placed(node, tuple(index.arrays), spread, index.first)
 
 
-def _broadcastable(arrays: list[NDArray]) -> list[NDArray]:
+def broadcastable(arrays: list[NDArray]) -> list[NDArray]:
     try:
         np.broadcast_shapes(*[array.shape for array in arrays])
     except ValueError:
@@ -461,103 +485,3 @@ def _lower_mask(node: Node, lowering: Any) -> list[Any]:
 
 
 _MASK = Op("mask", "tasks", _mask_whole, _lower_mask)
-
-
-# --- assigning ---------------------------------------------------------------------------
-
-
-def _put_kernel(xp: Any, x: Any, value: Any, held: Held) -> Any:
-    out = xp.array(x)
-    out[tuple([xp.asarray(e) if isinstance(e, np.ndarray) else e for e in held.value])] = value
-    return out
-
-
-_PUT = blockwise_op("put", _put_kernel)
-
-
-def _where_kernel(xp: Any, mask: Any, value: Any, x: Any) -> Any:
-    return xp.where(mask, value, x)
-
-
-_PUT_MASK = Op("put_mask", "map", _where_kernel)
-
-
-def setitem(node: Node, key: Any, value: Any) -> Node:
-    """What ``x`` is after ``x[key] = value``.
-
-    Raises
-    ------
-    IndexError
-        As in reading.
-    ValueError
-        The value does not broadcast to the region.
-    TypeError
-        The value cannot be cast to ``x``'s dtype in its kind.
-    """
-    new = _value(value, node)
-    whole_mask = isinstance(key, Array) and key.dtype.kind == "b" and key.ndim > 0 and new.size == 1
-    if whole_mask:
-        return _put_masked(node, key._node, reshaped(new, ()))
-    index = parse(key, node.shape)
-    if not index.arrays:
-        base = expanded(node, index.new) if index.new else node
-        region = sliced(base, tuple(index.basic)).shape
-        new = _fitted(new, region)
-        made = assigned(base, tuple(index.basic), new)
-        return squeezed(made, index.new) if index.new else made
-    region = getitem(make(_SHAPE, (), (), node.shape, node.dtype, node.chunks), key).shape
-    new = _fitted(new, region)
-    plain = tuple(
-        np.asarray(entry) if isinstance(entry, Array) else entry
-        for entry in (key if isinstance(key, tuple) else (key,))
-    )
-    made = build.whole(_PUT, [node, new], node.shape, node.dtype, (Held(plain),))
-    return rechunk(made, node.chunks)
-
-
-def _value(value: Any, node: Node) -> Node:
-    new = operand(value)
-    if new.op.kind == "literal":
-        kinds = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
-        number = new.params[2]
-        rank = {bool: 0, int: 1, float: 2, complex: 3}[type(number)]
-        if rank > kinds[node.dtype.kind] and not (rank == 2 and node.dtype.kind in "iu"):
-            raise TypeError(f"cannot assign {number!r} to an array of {node.dtype}")
-        return build.leaf(np.asarray(number).astype(node.dtype) if rank == 2 else
-                          np.asarray(number, dtype=node.dtype))  # fmt: skip
-    if new.dtype.kind == "c" and node.dtype.kind != "c":
-        raise TypeError(f"cannot assign {new.dtype} to an array of {node.dtype}")
-    return cast(new, node.dtype)
-
-
-def _fitted(new: Node, region: Shape) -> Node:
-    """``new`` without leading axes of length 1 that the region lacks."""
-    shape = new.shape
-    extra = new.ndim - len(region)
-    if extra > 0 and all(n == 1 for n in shape[:extra]):
-        shape = shape[extra:]
-    tail = region[len(region) - len(shape) :]
-    if len(shape) > len(region) or any(n not in (1, m) for n, m in zip(shape, tail, strict=True)):
-        raise ValueError(
-            f"could not broadcast input array from shape {new.shape} into shape {region}"
-        )
-    return reshaped(new, shape)
-
-
-def _put_masked(node: Node, mask: Node, new: Node) -> Node:
-    if mask.shape != node.shape[: mask.ndim]:
-        raise IndexError(
-            f"boolean index did not match indexed array: mask {mask.shape}, array {node.shape}"
-        )
-    if mask.ndim < node.ndim:
-        mask = expanded(mask, tuple(range(mask.ndim, node.ndim)))
-    if not node.size:
-        return node
-    return rechunk(elementwise(_PUT_MASK, [mask, new, node]), node.chunks)
-
-
-def _shape_kernel(xp: Any) -> Any:
-    raise TypeError("a node that only stands for a shape has no value")
-
-
-_SHAPE = Op("shape", "create", _shape_kernel)

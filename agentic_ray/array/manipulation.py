@@ -11,23 +11,22 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from agentic_ray.array.array_object import Array
+from agentic_ray.array.array_object import Array, check_order, viewed
 from agentic_ray.array.core import build
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core.build import along, blockwise_op, leaf, strict_operand
 from agentic_ray.array.core.chunks import Shape
+from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import Node, make
 from agentic_ray.array.core.views import (
     broadcast,
     concatenated,
     expanded,
-    permuted,
     reshaped,
     sliced,
-    squeezed,
 )
 from agentic_ray.array.creation import shape_of
-from agentic_ray.array.dtypes import cast
+from agentic_ray.array.viewing import Broadcast, Permutation, Region, Reshape, is_view
 
 
 def broadcast_shapes(*shapes: Shape) -> Shape:
@@ -52,21 +51,7 @@ def broadcast_to(x: Array, /, shape: Any) -> Array:
     node, wanted = strict_operand(x), shape_of(shape)
     if build.broadcast_shapes([node.shape, wanted], "broadcast_to") != wanted:
         raise ValueError(f"an array of shape {node.shape} cannot be broadcast to {wanted}")
-    return Array(_broadcast(node, wanted))
-
-
-def _broadcast(node: Node, shape: Shape) -> Node:
-    skip = len(shape) - node.ndim
-    auto = grids.auto(shape, node.dtype)
-    chunks = tuple(
-        [
-            node.chunks[axis - skip]
-            if axis >= skip and node.shape[axis - skip] == length
-            else auto[axis]
-            for axis, length in enumerate(shape)
-        ]
-    )
-    return broadcast(node, shape, chunks)
+    return viewed(x, Broadcast(wanted))
 
 
 def broadcast_arrays(*arrays: Array) -> tuple[Array, ...]:
@@ -79,44 +64,69 @@ def broadcast_arrays(*arrays: Array) -> tuple[Array, ...]:
     return tuple([Array(broadcast(node, shape, chunks)) for node in nodes])
 
 
-def reshape(x: Array, /, shape: Any, *, copy: bool | None = None) -> Array:
-    """The elements in C order in another shape; one length may be -1.
+def reshape(x: Any, /, shape: Any, order: str = "C", *, copy: bool | None = None) -> Array:
+    """The elements in another shape; a view of ``x`` where NumPy gives one.
 
-    ``copy=False`` is always met: both are views of one expression until one is assigned to.
+    Parameters
+    ----------
+    x : array_like
+    shape : int or sequence of int
+        One length may be -1: it follows from the others.
+    order : {"C", "F", "A"}
+        In which order elements are read and placed: the last index changes fastest, or the first.
+        ``"A"`` is ``"F"`` for a transposed array.
+    copy : bool, optional
+        True: never a view. False: never a copy.
 
     Raises
     ------
     ValueError
-        The sizes do not agree.
+        The sizes do not agree, or ``copy=False`` and only a copy can have this shape.
     """
-    node = strict_operand(x)
+    array = x if isinstance(x, Array) else Array(strict_operand(x), is_cell=True)
+    wanted = _lengths(array, shape)
+    order = check_order(order, "CFA")
+    layout = array._layout
+    if order == "F" or (order == "A" and layout.flags.fnc):
+        return transpose(reshape(transpose(array), wanted[::-1], copy=copy))
+    if copy is not True and is_view(layout, wanted):
+        return viewed(array, Reshape(wanted))
+    if copy is False:
+        raise ValueError("Unable to avoid creating a copy while reshaping.")
+    return Array(Reshape(wanted).read(array._node), is_cell=True)
+
+
+def _lengths(array: Array, shape: Any) -> Shape:
     wanted = [operator.index(length) for length in shape] if isinstance(
         shape, tuple | list) else [operator.index(shape)]  # fmt: skip
+    refusal = f"cannot reshape array of size {array.size} and shape {array.shape} into {shape}"
     if wanted.count(-1) > 1:
         raise ValueError("can only specify one unknown dimension")
     if -1 in wanted:
         known = math.prod(length for length in wanted if length != -1)
-        if known == 0 or node.size % known:
-            raise ValueError(f"cannot reshape array of shape {node.shape} into {tuple(wanted)}")
-        wanted[wanted.index(-1)] = node.size // known
-    if any(length < 0 for length in wanted) or math.prod(wanted) != node.size:
-        raise ValueError(f"cannot reshape array of shape {node.shape} into {tuple(wanted)}")
-    return Array(_reshape(node, tuple(wanted)))
+        if known == 0 or array.size % known:
+            raise ValueError(refusal)
+        wanted[wanted.index(-1)] = array.size // known
+    if any(length < 0 for length in wanted) or math.prod(wanted) != array.size:
+        raise ValueError(refusal)
+    return tuple(wanted)
 
 
-def _reshape(node: Node, shape: Shape) -> Node:
-    """Reshape; axes of length 1 that come or go leave the chunks alone."""
-    if node.size and [n for n in node.shape if n != 1] == [n for n in shape if n != 1]:
-        ones = tuple([axis for axis, n in enumerate(node.shape) if n == 1])
-        bare = squeezed(node, ones) if ones else node
-        new = tuple([axis for axis, n in enumerate(shape) if n == 1])
-        return expanded(bare, new) if new else bare
-    return reshaped(node, shape)
+def ravel(x: Any, order: str = "C") -> Array:
+    """All elements in one axis; a view of ``x`` where NumPy gives one.
 
-
-def ravel(x: Array, /) -> Array:
-    """All elements in one axis."""
-    return reshape(x, (-1,))
+    Parameters
+    ----------
+    x : array_like
+    order : {"C", "F", "A", "K"}
+        As in `reshape`; ``"K"`` is the order that the elements have in NumPy's memory.
+    """
+    array = x if isinstance(x, Array) else Array(strict_operand(x), is_cell=True)
+    if check_order(order) == "K":
+        steps = [abs(step) for step in array._layout.strides]
+        array = permute_dims(array, sorted(range(array.ndim), key=lambda a: -steps[a]))
+        order = "C"
+    return reshape(array, (-1,), order)
 
 
 def expand_dims(x: Array, /, axis: Any = 0) -> Array:
@@ -130,7 +140,10 @@ def expand_dims(x: Array, /, axis: Any = 0) -> Array:
     node = strict_operand(x)
     axes = axis if isinstance(axis, tuple | list) else (axis,)
     found = normalize_axis_tuple(axes, node.ndim + len(axes))
-    return Array(expanded(node, tuple(sorted(found))) if found else node)
+    shape = list(node.shape)
+    for at in sorted(found):
+        shape.insert(at, 1)
+    return viewed(x, Reshape(tuple(shape)))
 
 
 def squeeze(x: Array, /, axis: Any = None) -> Array:
@@ -149,7 +162,7 @@ def squeeze(x: Array, /, axis: Any = None) -> Array:
     for a in axes:
         if node.shape[a] != 1:
             raise ValueError(f"cannot squeeze axis {a} of length {node.shape[a]}, shape {x.shape}")
-    return Array(squeezed(node, tuple(sorted(axes))) if axes else node)
+    return viewed(x, Reshape(tuple([n for a, n in enumerate(node.shape) if a not in axes])))
 
 
 def permute_dims(x: Array, /, axes: Any) -> Array:
@@ -164,12 +177,13 @@ def permute_dims(x: Array, /, axes: Any) -> Array:
     order = tuple([operator.index(axis) for axis in axes])
     if len(order) != node.ndim:
         raise ValueError(f"axes {order} don't match an array of {node.ndim} axes")
-    return Array(permuted(node, normalize_axis_tuple(order, node.ndim)))
+    return viewed(x, Permutation(normalize_axis_tuple(order, node.ndim)))
 
 
 def transpose(x: Array, /, axes: Any = None) -> Array:
     """NumPy's `permute_dims`; the axes are reversed if none are given."""
-    return permute_dims(x, tuple(range(x.ndim))[::-1] if axes is None else axes)
+    ndim = strict_operand(x).ndim
+    return permute_dims(x, tuple(range(ndim))[::-1] if axes is None else axes)
 
 
 def matrix_transpose(x: Array, /) -> Array:
@@ -178,7 +192,7 @@ def matrix_transpose(x: Array, /) -> Array:
     if node.ndim < 2:
         raise ValueError(f"matrix_transpose needs at least 2 axes, not {node.ndim}")
     order = (*range(node.ndim - 2), node.ndim - 1, node.ndim - 2)
-    return Array(permuted(node, order))
+    return viewed(x, Permutation(order))
 
 
 def swapaxes(x: Array, /, axis1: int, axis2: int) -> Array:
@@ -187,7 +201,7 @@ def swapaxes(x: Array, /, axis1: int, axis2: int) -> Array:
     a, b = (normalize_axis_index(axis, node.ndim) for axis in (axis1, axis2))
     order = list(range(node.ndim))
     order[a], order[b] = order[b], order[a]
-    return Array(permuted(node, tuple(order)))
+    return viewed(x, Permutation(tuple(order)))
 
 
 def moveaxis(x: Array, source: Any, destination: Any, /) -> Array:
@@ -206,7 +220,7 @@ def moveaxis(x: Array, source: Any, destination: Any, /) -> Array:
     order = [axis for axis in range(node.ndim) if axis not in origin]
     for to, axis in sorted(zip(target, origin, strict=True)):
         order.insert(to, axis)
-    return Array(permuted(node, tuple(order)))
+    return viewed(x, Permutation(tuple(order)))
 
 
 def flip(x: Array, /, *, axis: Any = None) -> Array:
@@ -219,7 +233,7 @@ def flip(x: Array, /, *, axis: Any = None) -> Array:
             for a, n in enumerate(node.shape)
         ]
     )
-    return Array(sliced(node, index))
+    return viewed(x, Region(index))
 
 
 def _window(node: Node, axis: int, start: int, count: int) -> Node:
@@ -330,7 +344,7 @@ def unstack(x: Array, /, *, axis: int = 0) -> tuple[Array, ...]:
     for i in range(node.shape[at]):
         index = [("s", 0, n, 1) for n in node.shape]
         index[at] = ("i", i)  # type: ignore[assignment]
-        result.append(Array(sliced(node, tuple(index))))
+        result.append(viewed(x, Region(tuple(index))))
     return tuple(result)
 
 
@@ -348,7 +362,9 @@ def split(x: Array, /, sections: Any, axis: int = 0) -> list[Array]:
     result: list[Array] = []
     for low, high in itertools.pairwise([0, *cuts, length]):
         start, stop, _ = slice(low, high).indices(length)
-        result.append(Array(_window(node, at, start, max(0, stop - start))))
+        index = [("s", 0, n, 1) for n in node.shape]
+        index[at] = ("s", start, max(0, stop - start), 1)
+        result.append(viewed(x, Region(tuple(index))))
     return result
 
 
@@ -451,6 +467,6 @@ def pad(x: Array, /, pad_width: Any, mode: str = "constant", **options: Any) -> 
             if count:
                 shape = (*node.shape[:axis], count, *node.shape[axis + 1 :])
                 margin = leaf(np.full((), value).astype(node.dtype))
-                parts.insert(len(parts) if at else 0, _broadcast(margin, shape))
+                parts.insert(len(parts) if at else 0, Broadcast(shape).read(margin))
         node = concatenated(parts, axis)
     return Array(node)

@@ -8,6 +8,7 @@ import numpy as np
 
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core.build import axes_of, strict_operand
+from agentic_ray.array.dtypes import astype
 from agentic_ray.array.elementwise import isnan, logical_not, real, sqrt, where
 from agentic_ray.array.searching import argmax, argmin
 from agentic_ray.array.statistics import Axis, any, max, mean, min, prod, sum
@@ -46,7 +47,7 @@ def nanmean(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
         return mean(filled, axis=axis, keepdims=keepdims)
     total = sum(filled, axis=axis, keepdims=keepdims)
     result: Array = total / _count(filled, missing, axis, keepdims)
-    return result.astype(filled.dtype)
+    return astype(result, filled.dtype)
 
 
 def nanvar(
@@ -69,7 +70,7 @@ def nanvar(
     elif free <= 0:
         free = np.nan
     result: Array = total / free
-    return result.astype(squares.dtype)
+    return astype(result, squares.dtype)
 
 
 def nanstd(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from agentic_ray.array.array_object import Array
+from agentic_ray.array.mutation import ufunc_at
 
 _REDUCTIONS = {"add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min",
                "logical_and": "all", "logical_or": "any"}  # fmt: skip
@@ -30,6 +31,8 @@ def _lookup(name: str, module: str = "") -> Callable[..., Any] | None:
 
 def array_ufunc(ufunc: Any, method: str, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """NumPy's ufunc over our arrays."""
+    if method == "at":
+        return _at(ufunc, inputs)
     known = set(kwargs) - {"axis", "keepdims", "dtype"}
     if method == "__call__" and not kwargs and ufunc.nout == 1:
         function = _lookup(ufunc.__name__)
@@ -49,6 +52,13 @@ def _into(ufunc: Any, method: str, inputs: Sequence[Any], kwargs: Mapping[str, A
     (target,) = kwargs["out"]
     result = array_ufunc(ufunc, method, inputs, rest)
     return target._assign(result if isinstance(result, Array) else _namespace().asarray(result))
+
+
+def _at(ufunc: Any, inputs: Sequence[Any]) -> None:
+    target, *rest = inputs
+    if isinstance(target, Array):
+        return ufunc_at(ufunc, target, *rest)
+    return ufunc.at(target, *map(_as_numpy, rest))  # type: ignore[no-any-return]
 
 
 def _is_operand(value: Any) -> bool:

@@ -18,11 +18,11 @@ from agentic_ray.array.array_object import Array
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core import standard
 from agentic_ray.array.core.build import axes_of, reduction, strict_operand
+from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import DType, Node, Op, Reduction, make
 from agentic_ray.array.core.program import finish
 from agentic_ray.array.core.views import concatenated, reshaped
 from agentic_ray.array.creation import full
-from agentic_ray.array.dtypes import cast
 
 Axis = int | tuple[int, ...] | None
 

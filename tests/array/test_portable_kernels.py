@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import portable_mutation
 import pytest
 from stand_ins import CUPY_LIKE, STRICT, Ran, StandIn, on, torch_stand_in
 
@@ -81,7 +82,13 @@ NOT_IN_TORCH = ["flip"]
 NUMPYS_PARTS = _words("expm1 tanh")
 """Some kernel assigns to the real or imaginary part of complex numbers."""
 
-BEYOND = [*NOT_IN_STANDARD, *NUMPYS_INDEXING, *NUMPYS_PROMOTION, *NUMPYS_PARTS]
+BEYOND = [
+    *NOT_IN_STANDARD,
+    *NUMPYS_INDEXING,
+    *NUMPYS_PROMOTION,
+    *NUMPYS_PARTS,
+    *portable_mutation.NUMPYS_INDEXING,
+]
 """What needs more than the standard, so that it only runs over NumPy, CuPy and their like."""
 
 
@@ -600,6 +607,10 @@ _add("to_npy", _to_npy)
 _add("to_zarr", _to_zarr)
 _add("to_hdf5", _to_hdf5)
 
+
+for _more in (portable_mutation,):
+    for _name, _cases in _more.CASES.items():
+        _add(_name, *_cases)
 
 STANDARD = [name for name in CASES if name not in BEYOND]
 

@@ -35,30 +35,62 @@ def operand(value: Any) -> Node:
     Raises
     ------
     InvalidTypeError
-        It is neither a scalar nor an array.
+        It holds no numbers.
     """
     node = getattr(value, "_node", None)
     if isinstance(node, Node):
         return node
-    kind = type(value)
-    if kind in _SCALARS:
+    if type(value) in _SCALARS:
         return literal(value)
-    if isinstance(value, np.ndarray | np.generic):
-        return leaf(np.array(value))
-    if isinstance(value, _SCALARS):  # subclasses of Python's scalars
-        base: Any = next(k for k in _SCALARS if isinstance(value, k))
+    if isinstance(value, _SCALARS) and not isinstance(value, np.generic):
+        base: Any = next(k for k in _SCALARS if isinstance(value, k))  # a subclass of Python's own
         return literal(base(value))
-    raise InvalidTypeError(f"expected an array or a number, not {kind.__name__}")
+    return _leaf_of(value)
 
 
 def strict_operand(value: Any) -> Node:
-    """``value``, which has to be an array, as an operand."""
+    """``value`` as an array: lists and scalars become one, as in NumPy.
+
+    Raises
+    ------
+    InvalidTypeError
+        It holds no numbers.
+    """
     node = getattr(value, "_node", None)
-    if isinstance(node, Node):
-        return node
-    if isinstance(value, np.ndarray | np.generic):
-        return leaf(np.array(value))
-    raise InvalidTypeError(f"expected an array, not {type(value).__name__}")
+    return node if isinstance(node, Node) else _leaf_of(value)
+
+
+def _leaf_of(value: Any) -> Node:
+    if isinstance(value, list | tuple):
+        value = without_arrays(value)
+    array = np.array(value)
+    check_numbers(array.dtype, value)
+    return leaf(array)
+
+
+def without_arrays(value: Any) -> Any:
+    """Nested sequences with the arrays of this package in them as NumPy's."""
+    if isinstance(getattr(value, "_node", None), Node):
+        return np.asarray(value)
+    if isinstance(value, list | tuple):
+        return [without_arrays(element) for element in value]
+    return value
+
+
+def check_numbers(dtype: DType, of: Any = None) -> DType:
+    """``dtype`` if arrays of it can be cut in chunks, sent and computed with.
+
+    Raises
+    ------
+    InvalidTypeError
+        It is of objects or texts.
+    """
+    if dtype.hasobject or dtype.kind in "OSUT":
+        what = "" if of is None else f": a {type(of).__name__} cannot be converted"
+        raise InvalidTypeError(
+            f"arrays hold numbers, booleans, dates or records of them, not {dtype}{what}"
+        )
+    return dtype
 
 
 # --- elementwise -------------------------------------------------------------------------
@@ -84,7 +116,7 @@ def elementwise(op: Op, inputs: Sequence[Node], params: tuple[Any, ...] = ()) ->
     """
     arrays = [node for node in inputs if node.op.kind != "literal"]
     if not arrays:
-        raise InvalidTypeError(f"{op.name} needs at least one array, not only Python scalars")
+        inputs = arrays = [leaf(np.asarray(node.params[2])) for node in inputs]
     kinds = tuple([node.params if node.op.kind == "literal" else node.dtype for node in inputs])
     dtype = _probe(op, params, kinds)
     first = arrays[0]

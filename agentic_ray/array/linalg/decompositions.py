@@ -15,11 +15,11 @@ import numpy as np
 
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core.build import gufunc, gufunc_op, gufunc_picks
+from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import DType, Node
 from agentic_ray.array.core.program import host_only
 from agentic_ray.array.core.views import expanded, permuted, squeezed
 from agentic_ray.array.creation import eye
-from agentic_ray.array.dtypes import cast
 from agentic_ray.array.elementwise import conj, divide, where
 from agentic_ray.array.linalg import columns
 from agentic_ray.array.linalg.polar import tile_length, tiled

@@ -14,14 +14,15 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core.build import broadcast_shapes, strict_operand
+from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import Node, Op, make
 from agentic_ray.array.core.program import codelet
 from agentic_ray.array.core.views import expanded, permuted, rechunk, reshaped, squeezed
-from agentic_ray.array.dtypes import cast
 from agentic_ray.array.elementwise import conj, multiply
 from agentic_ray.array.linalg import layout as layouts
 from agentic_ray.array.linalg.structure import diagonal_axes
 from agentic_ray.array.manipulation import broadcast_to, stack
+from agentic_ray.array.operators import FUNCTIONS
 from agentic_ray.array.statistics import sum as _sum
 from agentic_ray.graph import CostHint
 from agentic_ray.schedule.calibration import Calibration
@@ -173,6 +174,9 @@ def _product(a: Node, b: Node) -> Node:
     shape = (*loop, a.shape[-2], b.shape[-1])
     chunks = (*cut, layout.left[0], layout.right[1])
     return make(MATMUL, tuple(aligned), (), shape, dtype, chunks)
+
+
+FUNCTIONS["matmul"] = matmul
 
 
 def dot(x1: Any, x2: Any, /) -> Array:
