@@ -169,6 +169,7 @@ from agentic_ray.array.io import (
     from_zarr,
     to_hdf5,
     to_npy,
+    to_parquet,
     to_zarr,
 )
 from agentic_ray.array.linalg import (
@@ -503,6 +504,7 @@ __all__ = [
     "tile",
     "to_hdf5",
     "to_npy",
+    "to_parquet",
     "to_zarr",
     "trace",
     "transpose",
