@@ -381,6 +381,29 @@ class Array:
             value.flags.writeable = False
         return value
 
+    def to_numpy(self, dtype: Any = None, copy: bool = False) -> NDArray:
+        """The values as a NumPy array: the name that plotting and table libraries look for."""
+        return self.__array__(dtype, copy=copy or None)
+
+    def __arrow_array__(self, type: Any = None) -> Any:
+        """For ``pyarrow.array(x)``: the values of a vector.
+
+        Raises
+        ------
+        ValueError
+            The array has not one axis.
+        """
+        import pyarrow as pa  # heavy, and needed only here
+
+        if self.ndim != 1:
+            raise ValueError(f"an Arrow array has one axis, not {self.ndim}; convert a column")
+        return pa.array(np.asarray(self), type=type)
+
+    def __arrow_c_array__(self, requested_schema: Any = None) -> tuple[Any, Any]:
+        """For libraries that take Arrow arrays by their C interface, such as polars."""
+        found: tuple[Any, Any] = self.__arrow_array__().__arrow_c_array__(requested_schema)
+        return found
+
     def __array_namespace__(self, /, *, api_version: str | None = None) -> types.ModuleType:
         import agentic_ray.array as namespace  # the package that this module is part of
         from agentic_ray.array.inspection import API_VERSIONS
@@ -451,11 +474,6 @@ class Array:
     def __setitem__(self, key: Any, value: Any, /) -> None:
         from agentic_ray.array.assigning import setitem  # it is built on Array
 
-        if self._is_scalar:
-            raise TypeError(
-                "a result without axes cannot be assigned to, as a NumPy scalar cannot; copy it "
-                "with xp.array(x) first"
-            )
         setitem(self, key, value)
 
     # --- operators: see `agentic_ray.array.operators` ------------------------------------
