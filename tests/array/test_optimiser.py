@@ -218,7 +218,9 @@ def test_compiled_programs_have_the_same_bits(
     assert compiling.wait(timeout=120)
     kernels = [kernel for kernel in compiled._kernels.values() if kernel is not None]
     assert len(kernels) >= 4
-    in_lanes = [kernel for kernel in kernels if "total_of_rest" in kernel._function.py_func.__globals__]
+    in_lanes = [
+        kernel for kernel in kernels if "total_of_rest" in kernel._function.py_func.__globals__
+    ]
     assert len(in_lanes) == 4
     assert {kernel._form for kernel in kernels} == {"", "total", "centred", "rows", "spread"}
     assert results() == plain

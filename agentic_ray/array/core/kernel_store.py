@@ -106,8 +106,11 @@ class KernelStore:
     def _prune(self) -> None:
         now = time.time()
         kept = size = 0
+        files: list[tuple[os.stat_result, os.DirEntry[str]]] = []
         with os.scandir(self.folder) as entries:
-            files = [(entry.stat(follow_symlinks=False), entry) for entry in entries]
+            for entry in entries:
+                with suppress(FileNotFoundError):  # another process was quicker
+                    files.append((entry.stat(follow_symlinks=False), entry))
         for info, entry in sorted(files, key=lambda pair: -pair[0].st_mtime):
             age = now - info.st_mtime
             if entry.name.endswith(_SUFFIX):
@@ -117,5 +120,5 @@ class KernelStore:
             else:
                 gone = entry.name.endswith(_PARTIAL) and age > _STALE_SECONDS
             if gone:
-                with suppress(OSError):  # another process may have been quicker
+                with suppress(OSError):
                     os.unlink(entry.path)

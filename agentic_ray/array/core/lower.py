@@ -5,6 +5,7 @@ Decides nothing about where tasks run; it only lists them in a valid order.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -302,7 +303,6 @@ class Lowering:
         seen: set[Node] = set()
         stack = [(node, False) for node in reversed(outputs)]
         leaves: dict[Node, None] = {}
-        scalars: dict[Node, None] = {}
         while stack:
             node, ready = stack.pop()
             if ready:
@@ -312,8 +312,8 @@ class Lowering:
                 continue
             seen.add(node)
             if node.op.kind == "literal":
-                scalars[node] = None
-            elif node.value is not None:
+                continue
+            if node.value is not None:
                 leaves[node] = None
             elif node.op.kind == "create":
                 leaves[node] = None
@@ -325,19 +325,33 @@ class Lowering:
                 stack.extend((source, False) for source in reversed(node.inputs))
             else:
                 leaves[node] = None
-        register = {node: i for i, node in enumerate([*leaves, *scalars])}
+        register = {node: i for i, node in enumerate(leaves)}
+        reads = [(node,) if node.op.kind == "create" else node.inputs for node in inside]
+        # Each use of a scalar is one of its own: whether two have the same value changes nothing.
+        scalars = [
+            source.params[2]
+            for operands in (*reads, outputs)
+            for source in operands
+            if source.op.kind == "literal"
+        ]
+        next_scalar = itertools.count(len(leaves))
+
+        def registers_of(operands: Sequence[Node]) -> tuple[int, ...]:
+            return tuple(
+                [
+                    next(next_scalar) if source.op.kind == "literal" else register[source]
+                    for source in operands
+                ]
+            )
+
         steps: list[Step] = []
         given: list[Any] = []
-        for node in inside:
-            if node.op.kind == "create":
-                registers: tuple[int, ...] = (register[node],)
-            else:
-                registers = tuple(register[source] for source in node.inputs)
-            steps.append(Step(node.op.kernel, registers, lifted(node.params, given)))
+        for node, operands in zip(inside, reads, strict=True):
+            steps.append(Step(node.op.kernel, registers_of(operands), lifted(node.params, given)))
             register[node] = len(leaves) + len(scalars) + len(steps) - 1
         located = tuple(node.op.kind == "create" and node.value is None for node in leaves)
         if reducing is not None:
-            registers = tuple(register[node] for node in outputs)
+            registers = registers_of(outputs)
             (count,) = lifted((reducing.count,), given)
             # Tuples stay: which axes are meant decides what can be compiled.
             params = tuple(
@@ -355,8 +369,7 @@ class Lowering:
             self._column(node, grid, is_location)
             for node, is_location in zip(leaves, located, strict=True)
         ]
-        columns += [[node.params[2]] * grid.blocks for node in scalars]
-        columns += [[number] * grid.blocks for number in given]
+        columns += [[number] * grid.blocks for number in (*scalars, *given)]
         read = sum(
             node.nbytes for node, is_location in zip(leaves, located, strict=True)
             if not is_location

@@ -208,7 +208,7 @@ def make(
             if node.device != "cpu":
                 device = node.device
                 break
-    key = (op, inputs, params, shape, dtype, chunks, device)
+    key = (op, inputs, params, _told_apart(params), shape, dtype, chunks, device)
     found = _known.get(key)
     if found is None:
         found = Node(op, inputs, params, shape, dtype, chunks, device)
@@ -216,10 +216,23 @@ def make(
     return found
 
 
+def _told_apart(params: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What tells parameters apart that are equal: 1, 1.0 and True, and 0.0 and -0.0, are."""
+    return tuple(
+        [
+            _told_apart(param)
+            if type(param) is tuple
+            else repr(param)
+            if isinstance(param, float | complex | np.inexact)
+            else type(param)
+            for param in params
+        ]
+    )
+
+
 def literal(value: bool | int | float | complex) -> Node:
     """A Python scalar as an operand: its type gives way to the other operand's."""
     kind = type(value)
-    # 1, 1.0 and True are equal, and so are 0.0 and -0.0: only type and text tell them apart.
     params = (kind.__name__, repr(value), value)
     return make(LITERAL, (), params, (), np.dtype(kind if kind in _EXACT else object), ())
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from agentic_ray.array.core import compiled, device_kernels
 from agentic_ray.array.core.chunks import Shape, block_slices, contiguous
-from agentic_ray.array.core.node import BLOCK_ELEMENTS, Reduction
+from agentic_ray.array.core.node import BLOCK_ELEMENTS, Held, Reduction
 from agentic_ray.array.core.standard import Spelled
 from agentic_ray.graph import Codelet, fold
 
@@ -41,8 +41,8 @@ _MOST_NUMBERS = 1024
 
 
 def lifted(params: Sequence[Any], given: list[Any]) -> tuple[Any, ...]:
-    """``params`` with a `Given` in place of each number, and of each tuple of numbers (and slices
-    and the like); these are appended to ``given``.
+    """``params`` with a `Given` in place of each number, of each tuple of numbers (and slices
+    and the like), and of each small array that is `Held`; these are appended to ``given``.
 
     What says how a kernel works stays: dtypes, truth values, names, functions.
     """
@@ -59,6 +59,8 @@ def lifted(params: Sequence[Any], given: list[Any]) -> tuple[Any, ...]:
 def _has_numbers(param: Any) -> bool:
     if isinstance(param, slice):
         return True
+    if type(param) is Held:
+        return isinstance(param.value, np.ndarray) and param.value.size <= _MOST_NUMBERS
     if type(param) is not tuple or len(param) > _MOST_NUMBERS:
         return False
     return any(isinstance(part, _NUMBERS) or _has_numbers(part) for part in param) and all(
