@@ -234,7 +234,7 @@ def test_compiled_programs_have_numpys_bits_for_all_scalars(
 
 @given(
     value=st.integers(-(2**66), 2**66) | _SCALARS | st.complex_numbers(),
-    dtype=st.sampled_from("? i1 u1 i2 u2 i4 u4 i8 u8 f2 f4 f8 c8 c16".split()),
+    dtype=st.sampled_from([*"?bBhHiIlLefdFD"]),
     name=st.sampled_from(["add", "multiply", "maximum", "divide", "less", "power", "remainder"]),
     reverse=st.booleans(),
 )
