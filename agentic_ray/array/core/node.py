@@ -5,6 +5,7 @@ One node type; what a node does is its `Op`. Nothing here computes.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import weakref
@@ -117,7 +118,7 @@ class Held:
 
 
 class Node:
-    """One array-valued expression. Make it with `make`, which shares equal ones."""
+    """One array-valued expression. Make it with `make`, which shares equal ones unless small."""
 
     __slots__ = (
         "__weakref__",
@@ -201,19 +202,19 @@ def make(
     chunks: Chunks,
     device: str | None = None,
 ) -> Node:
-    """The node for this expression: the one that exists already, or a new one."""
+    """The node for this expression: if it is large the one that exists already, else a new one."""
     if device is None:
         device = "cpu"
         for node in inputs:
             if node.device != "cpu":
                 device = node.device
                 break
-    key = (op, inputs, params, _told_apart(params), shape, dtype, chunks, device)
-    found = _known.get(key)
-    if found is None:
-        found = Node(op, inputs, params, shape, dtype, chunks, device)
-        _known[key] = found
-    return found
+    node = Node(op, inputs, params, shape, dtype, chunks, device)
+    if node.small:
+        return node  # computing it takes no longer than looking for an equal one
+    return _known.setdefault(
+        (op, inputs, params, _told_apart(params), shape, dtype, chunks, device), node
+    )
 
 
 def _told_apart(params: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -232,12 +233,13 @@ def _told_apart(params: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def literal(value: bool | int | float | complex) -> Node:
     """A Python scalar as an operand: its type gives way to the other operand's."""
+    return _literal(value, repr(value))  # 0.0 and -0.0 are equal: only the text tells them apart
+
+
+@functools.lru_cache(maxsize=1024, typed=True)
+def _literal(value: Any, text: str) -> Node:
     kind = type(value)
-    params = (kind.__name__, repr(value), value)
-    return make(LITERAL, (), params, (), np.dtype(kind if kind in _EXACT else object), ())
-
-
-_EXACT = (bool, int, float, complex)
+    return Node(LITERAL, (), (kind.__name__, text, value), (), np.dtype(kind), (), "cpu")
 
 
 def _literal_kernel(xp: Any, kind: str, text: str, value: Any) -> Any:
