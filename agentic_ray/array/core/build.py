@@ -182,6 +182,8 @@ def _broadcast(
 
 def align(node: Node, shape: Shape, chunks: Chunks) -> Node:
     """``node`` with chunks that fit ``chunks`` where it is not broadcast."""
+    if node.chunks == chunks:
+        return node
     skip = len(shape) - len(node.shape)
     wanted = tuple(
         [

@@ -181,6 +181,11 @@ def runs_locally(roots: Sequence[Node]) -> bool:
 
 def table(node: Node) -> tuple[Any, ...]:
     """The value of an expression of one block whose value is a tuple of arrays."""
+    if node.small:
+        if node.value is None:
+            _direct(node)
+        known: tuple[Any, ...] = node.value
+        return known
     found: tuple[Any, ...] = _compute([node])[0][0]
     return found
 

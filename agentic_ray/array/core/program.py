@@ -326,7 +326,10 @@ def finish(
     if isinstance(result, tuple):
         return result
     result = as_array(xp, result)
-    return result if keepdims or not axes else xp.squeeze(result, axis=axes)
+    if keepdims or not axes:
+        return result
+    # (NumPy's method takes a third of the time of its function.)
+    return result.squeeze(axes) if xp is np else xp.squeeze(result, axis=axes)
 
 
 def as_array(xp: Any, value: Any) -> Any:
