@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from agentic_ray.array.core.chunks import block_slices, blocks_under, numblocks, offsets
-from agentic_ray.array.core.node import Node, topological
+from agentic_ray.array.core.node import Node, exact, topological
 from agentic_ray.array.core.program import (
     Call,
     Program,
@@ -403,7 +403,8 @@ def _partials(node: Node) -> tuple[Any, ...]:
     reduction = node.op.reduction
     assert reduction is not None
     axes, _, *params = node.params
-    return reduction.partial, reduction.combine, node.inputs, axes, tuple(params), node.device
+    told = exact(tuple(params))
+    return reduction.partial, reduction.combine, node.inputs, axes, told, node.device
 
 
 def _locations(node: Node) -> list[Any]:

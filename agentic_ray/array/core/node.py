@@ -212,23 +212,24 @@ def make(
     node = Node(op, inputs, params, shape, dtype, chunks, device)
     if node.small:
         return node  # computing it takes no longer than looking for an equal one
-    return _known.setdefault(
-        (op, inputs, params, _told_apart(params), shape, dtype, chunks, device), node
-    )
+    return _known.setdefault((op, inputs, exact(params), shape, dtype, chunks, device), node)
 
 
-def _told_apart(params: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What tells parameters apart that are equal: 1, 1.0 and True, and 0.0 and -0.0, are."""
-    return tuple(
-        [
-            _told_apart(param)
-            if type(param) is tuple
-            else repr(param)
-            if isinstance(param, float | complex | np.inexact)
-            else type(param)
-            for param in params
-        ]
-    )
+def exact(params: tuple[Any, ...]) -> tuple[Any, ...]:
+    """``params`` so that only the same are equal: to Python 1, 1.0 and True are equal too, and so
+    are 0.0 and -0.0. For keys of tables."""
+    return tuple([_exact(value) for value in params])
+
+
+def _exact(value: Any) -> Any:
+    kind = type(value)
+    if kind is int or kind is str or value is None:
+        return value
+    if kind is tuple:
+        return exact(value)
+    if kind is float or kind is complex or kind is bool or isinstance(value, np.generic):
+        return kind, repr(value)
+    return value
 
 
 def literal(value: bool | int | float | complex) -> Node:
