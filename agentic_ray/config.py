@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -140,5 +141,11 @@ def _parse(name: str, text: str, hint: Any) -> Any:
 
 
 def cache_directory() -> Path:
-    """Where this user's calibrations and unpacked data are kept (not created here)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agentic_ray"
+    """Where this user's calibrations, kernels and unpacked data are kept (not created here)."""
+    caches = os.environ.get("XDG_CACHE_HOME")
+    if caches:
+        return Path(caches) / "agentic_ray"
+    try:
+        return Path.home() / ".cache" / "agentic_ray"
+    except RuntimeError:  # an account without a home, as containers have
+        return Path(tempfile.gettempdir()) / f"agentic_ray-{os.getuid()}"

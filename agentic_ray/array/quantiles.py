@@ -12,6 +12,7 @@ R. J. Hyndman and Y. Fan, "Sample quantiles in statistical packages", The Americ
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -262,7 +263,7 @@ def _reduced(x: Any, axis: Axis) -> _Reduced:
 
 def _medians(x: Any, axis: Axis, keepdims: bool, skip_nan: bool) -> Array:
     over = _reduced(x, axis)
-    dtype = np.asarray(np.median(np.ones(1, over.node.dtype))).dtype
+    dtype = _median_dtype(over.node.dtype)
     if over.is_whole:
         result = reshaped(_middle_of_all(over.node, skip_nan, dtype), over.loop)
     else:
@@ -282,9 +283,8 @@ def _quantiles(
         raise ValueError("quantile: q must be a number or one-dimensional")
     if q.size and not (q.min() >= 0 and q.max() <= 1):
         raise ValueError("Quantiles must be in the range [0, 1], percentiles in [0, 100]")
-    levels = q.item() if weak else q
-    like: Any = _lane_function(np, skip_nan)(np.ones(1, node.dtype), levels, method=method)
-    dtype = np.asarray(like).dtype
+    levels: Any = type(q.item()) if weak else q.dtype
+    dtype = _quantile_dtype(node.dtype, levels, method, skip_nan)
     if over.is_whole:
         made = _of_all(node, q, weak, method, skip_nan, dtype)
         result = reshaped(made, (*q.shape, *loop))
@@ -298,6 +298,19 @@ def _quantiles(
     if keepdims:
         result = expanded(result, tuple([a + q.ndim for a in over.axes]))
     return Array(result)
+
+
+@functools.lru_cache(maxsize=256)
+def _quantile_dtype(dtype: DType, levels: Any, method: str, skip_nan: bool) -> DType:
+    """The dtype of quantiles of ``dtype``; ``levels`` is that of q, or its Python type."""
+    level = levels(0) if isinstance(levels, type) else np.zeros((), levels)
+    like: Any = _lane_function(np, skip_nan)(np.ones(1, dtype), level, method=method)
+    return np.asarray(like).dtype
+
+
+@functools.lru_cache(maxsize=256)
+def _median_dtype(dtype: DType) -> DType:
+    return np.asarray(np.median(np.ones(1, dtype))).dtype
 
 
 def _fractions(percentages: Any) -> NDArray:

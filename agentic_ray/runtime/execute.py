@@ -21,6 +21,7 @@ from ray import cloudpickle
 from agentic_ray.errors import SerializationError
 from agentic_ray.graph.reduce import accepts_xp
 from agentic_ray.graph.task import Codelet, replace_refs
+from agentic_ray.recent import Recent
 from agentic_ray.runtime.devices import Device, HostDevice
 from agentic_ray.runtime.failures import BundleCancelled, PackedError
 
@@ -137,9 +138,7 @@ class Report:
         return all(output.inline is not None for output in self.outputs)
 
 
-_CODELETS_KEPT = 256  # because a codelet holds what its functions capture
-_codelets: dict[str, Codelet] = {}
-_codelets_lock = threading.Lock()
+_codelets: Recent[str, Codelet] = Recent(256)  # a codelet holds what its functions capture
 _current = threading.local()
 HOST = HostDevice()
 
@@ -183,13 +182,10 @@ def cancellable(
 
 def load_codelet(token: str, source: Any) -> Codelet:
     """The codelet of this token, unpickled once a process."""
-    found = _codelets.get(token)
+    found: Codelet | None = _codelets.get(token)
     if found is None:
         data = ray.get(source) if isinstance(source, ray.ObjectRef) else source
-        with _codelets_lock:
-            found = _codelets.get(token) or _codelets.setdefault(token, cloudpickle.loads(data))
-            if len(_codelets) > _CODELETS_KEPT:
-                del _codelets[next(iter(_codelets))]
+        found = _codelets.get_or_make(token, lambda: cloudpickle.loads(data))
     return found
 
 

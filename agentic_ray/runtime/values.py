@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +11,7 @@ from ray import cloudpickle
 from agentic_ray.errors import SerializationError
 from agentic_ray.graph.keys import content_key
 from agentic_ray.graph.task import Codelet
+from agentic_ray.recent import Recent
 from agentic_ray.runtime.execute import INLINE_BYTES, Inline, pack_value
 
 
@@ -77,14 +77,13 @@ class CodeletTable:
     """Pickles each codelet object once; a large one goes to the object store once.
 
     By identity: an equal codelet made later may call helpers, or read globals, that are others
-    by then. Remembers the most recent only, because they hold what their functions capture.
+    by then. Remembers those used last only, because they hold what their functions capture.
     """
 
     _KEPT = 256
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Codelet, str, Any]] = {}
-        self._lock = threading.Lock()
+        self._known: Recent[int, tuple[Codelet, str, Any]] = Recent(self._KEPT)
 
     def source(self, codelet: Codelet) -> tuple[str, Any]:
         """The token executors know the codelet by, and its pickle or an ObjectRef of it.
@@ -94,18 +93,14 @@ class CodeletTable:
         SerializationError
             The function, or something it captures, cannot be pickled.
         """
-        with self._lock:
-            found = self._known.get(id(codelet))
-            if found is None:
-                data = self._pickle(codelet)
-                found = self._known[id(codelet)] = (
-                    codelet,  # kept, so that nothing else takes its identity
-                    content_key(codelet.name, data),
-                    data if len(data) <= INLINE_BYTES else ray.put(data),
-                )
-                if len(self._known) > self._KEPT:
-                    del self._known[next(iter(self._known))]
-            return found[1], found[2]
+        _, token, source = self._known.get_or_make(id(codelet), lambda: self._entry(codelet))
+        return token, source
+
+    def _entry(self, codelet: Codelet) -> tuple[Codelet, str, Any]:
+        data = self._pickle(codelet)
+        token = content_key(codelet.name, data)
+        # The codelet is kept, so that nothing else takes its identity.
+        return codelet, token, data if len(data) <= INLINE_BYTES else ray.put(data)
 
     def _pickle(self, codelet: Codelet) -> bytes:
         try:

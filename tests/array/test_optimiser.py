@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import threading
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,12 @@ from strategies import arrays, same
 
 import agentic_ray.array as xp
 from agentic_ray.array.core import chunks as grids
-from agentic_ray.array.core import compiled, evaluate
+from agentic_ray.array.core import compiled, evaluate, kernel_source
+from agentic_ray.array.core.compile_queue import compiling
 from agentic_ray.array.core.node import topological
 from agentic_ray.array.core.rewrite import Applied
 from agentic_ray.array.core.rules import optimize
+from agentic_ray.recent import Recent
 
 
 def _steps(x: xp.Array) -> list[str]:
@@ -165,7 +166,7 @@ def test_rows_to_columns_goes_in_two_steps() -> None:
 
 
 def test_what_is_compiled_is_compiled_in_either_form() -> None:
-    assert compiled._EXACT.keys() == compiled._IN_LANES.keys()
+    assert kernel_source._EXACT.keys() == kernel_source._IN_LANES.keys()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
@@ -210,23 +211,21 @@ def test_compiled_programs_have_the_same_bits(
         return found
 
     monkeypatch.setattr(compiled, "WORTH_ELEMENTS", 1 << 60)
-    monkeypatch.setattr(compiled, "_ready", {})
+    monkeypatch.setattr(compiled, "_kernels", Recent(256))
     plain = results()
     monkeypatch.setattr(compiled, "WORTH_ELEMENTS", 0)
     results()
-    for thread in threading.enumerate():
-        if thread.name == "compile-kernel":
-            thread.join(timeout=60)
-    kernels = [kernel for kernel in compiled._ready.values() if kernel is not False]
+    assert compiling.wait(timeout=120)
+    kernels = [kernel for kernel in compiled._kernels.values() if kernel is not None]
     assert len(kernels) >= 4
-    in_lanes = [kernel for kernel in kernels if hasattr(kernel._module, "total_of_rest")]
+    in_lanes = [
+        kernel for kernel in kernels if "total_of_rest" in kernel._function.py_func.__globals__
+    ]
     assert len(in_lanes) == 4
     assert {kernel._form for kernel in kernels} == {"", "total", "centred", "rows", "spread"}
     assert results() == plain
-    compiled._ready.clear()  # another process finds them on disk
+    compiled._kernels.clear()  # another process finds them on disk
     results()
-    for thread in threading.enumerate():
-        if thread.name == "compile-kernel":
-            thread.join(timeout=60)
-    assert sum(kernel is not False for kernel in compiled._ready.values()) == len(kernels)
+    assert compiling.wait(timeout=120)
+    assert sum(kernel is not None for kernel in compiled._kernels.values()) == len(kernels)
     assert results() == plain

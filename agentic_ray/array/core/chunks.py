@@ -50,6 +50,11 @@ class ChunkRules:
         if self.whole_matrix_bytes < 0:
             raise InvalidArgumentError("whole_matrix_bytes must not be negative")
 
+    @property
+    def is_free(self) -> bool:
+        """Whether no size of chunks is wanted in particular."""
+        return self.chunk_bytes is None and self.chunk_elements is None
+
     def elements(self, dtype: np.dtype[Any], size: int = 0) -> int:
         """Wanted number of elements in a chunk of an array of ``size`` of ``dtype``."""
         if self.chunk_elements is not None:
@@ -156,7 +161,10 @@ def auto(shape: Shape, dtype: np.dtype[Any]) -> Chunks:
     contiguous in C order; else the longest axes are cut.
     """
     size = math.prod(shape)
-    limit = rules().elements(dtype, size)
+    rule = rules()
+    if rule.is_free and size * dtype.itemsize <= sizing.LEAST_BYTES:
+        return single(shape)  # whatever the cluster is like
+    limit = rule.elements(dtype, size)
     if size <= limit:
         return single(shape)
     row = math.prod(shape[1:])

@@ -48,17 +48,29 @@ def value(node: Node) -> NDArray:
 
 def _direct(root: Node) -> None:
     """Compute a small expression with the kernels on whole arrays."""
-    for node in topological([root]):
-        if node.value is None and node.op is not nodes.LITERAL:
-            operands = [
-                source.params[2] if source.op is nodes.LITERAL else source.value
-                for source in node.inputs
-            ]
-            if node.op.kind == "create":
-                operands = [((0,) * len(node.shape), node.shape)]
-            with computing:
-                result = node.op.kernel(np, *operands, *node.params)
-            node.value = result if isinstance(result, tuple) else as_array(np, result)
+    stack = [root]
+    while stack:
+        node = stack[-1]
+        operands: list[Any] = []
+        waits = False
+        for source in node.inputs:
+            if source.value is not None:
+                operands.append(source.value)
+            elif source.op is nodes.LITERAL:
+                operands.append(source.params[2])
+            else:
+                stack.append(source)
+                waits = True
+        if waits:
+            continue
+        stack.pop()
+        if node.value is not None:  # it was on the stack twice
+            continue
+        if node.op.kind == "create":
+            operands.append(((0,) * len(node.shape), node.shape))
+        with computing:
+            result = node.op.kernel(np, *operands, *node.params)
+        node.value = result if isinstance(result, tuple) else as_array(np, result)
 
 
 def values(roots: Sequence[Node], *, progress: bool | None = None) -> list[NDArray]:
@@ -169,6 +181,11 @@ def runs_locally(roots: Sequence[Node]) -> bool:
 
 def table(node: Node) -> tuple[Any, ...]:
     """The value of an expression of one block whose value is a tuple of arrays."""
+    if node.small:
+        if node.value is None:
+            _direct(node)
+        known: tuple[Any, ...] = node.value
+        return known
     found: tuple[Any, ...] = _compute([node])[0][0]
     return found
 

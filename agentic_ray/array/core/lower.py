@@ -5,15 +5,25 @@ Decides nothing about where tasks run; it only lists them in a valid order.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from agentic_ray.array.core.chunks import block_slices, blocks_under, numblocks, offsets
-from agentic_ray.array.core.node import Node, topological
-from agentic_ray.array.core.program import Call, Program, Reducing, Step, codelet, finish
+from agentic_ray.array.core.node import Node, exact, topological
+from agentic_ray.array.core.program import (
+    Call,
+    Program,
+    Reducing,
+    Step,
+    codelet,
+    finish,
+    lifted,
+)
 from agentic_ray.graph import Codelet, CostHint, Ref, Resources, Tag, Task, tree_reduce
 
 RECOMPUTE_WEIGHT = 16.0
@@ -116,12 +126,13 @@ class Lowering:
         ``read_bytes`` and ``written_bytes`` are of all tasks together; by default what the
         node reads and what it is.
         """
-        table = list(rows)
+        call, given = Call.of(kernel, params)
+        table = [(*row, *given) for row in rows]
         if read_bytes is None:
             read_bytes = sum(source.nbytes for source in node.inputs)
         if written_bytes is None:
             written_bytes = node.nbytes
-        code = codelet(node.op.name + label, Call(kernel, params))
+        code = codelet(node.op.name + label, call)
         return self._tasks(node, code, table, label, read_bytes, written_bytes, flops)
 
     def work(self, node: Node) -> float:
@@ -207,12 +218,10 @@ class Lowering:
         if per_result == 1 and self._sharing[_partials(node)] <= 1:
             code, table, read, flops = self._reducing(node, count)
             return self._tasks(node, code, table, "", read, node.nbytes, flops)
-        last = codelet(
-            f"{node.op.name}.final",
-            Call(finish, (reduction, axes, keepdims, count, *params)),
-        )
+        call, given = Call.of(finish, (reduction, axes, keepdims, count, *params))
+        last = codelet(f"{node.op.name}.final", call)
         return [
-            self.emit(f"{node.name}/{i}", last, (Ref(key),), device=node.device)
+            self.emit(f"{node.name}/{i}", last, (Ref(key), *given), device=node.device)
             for i, key in enumerate(self._combine(node, per_result))
         ]
 
@@ -285,7 +294,7 @@ class Lowering:
         -------
         program : Program
         columns : list of list
-            Per input of the program one argument for each block.
+            Per argument of the program its value for each block.
         read_bytes : int
         flops : float
             What its steps take, as flops of a matrix product.
@@ -294,7 +303,6 @@ class Lowering:
         seen: set[Node] = set()
         stack = [(node, False) for node in reversed(outputs)]
         leaves: dict[Node, None] = {}
-        constants: dict[Node, None] = {}
         while stack:
             node, ready = stack.pop()
             if ready:
@@ -304,8 +312,8 @@ class Lowering:
                 continue
             seen.add(node)
             if node.op.kind == "literal":
-                constants[node] = None
-            elif node.value is not None:
+                continue
+            if node.value is not None:
                 leaves[node] = None
             elif node.op.kind == "create":
                 leaves[node] = None
@@ -317,28 +325,42 @@ class Lowering:
                 stack.extend((source, False) for source in reversed(node.inputs))
             else:
                 leaves[node] = None
-        register = {node: i for i, node in enumerate([*leaves, *constants])}
+        register = {node: i for i, node in enumerate(leaves)}
+        reads = [(node,) if node.op.kind == "create" else node.inputs for node in inside]
+        # Each use of a scalar is one of its own: whether two have the same value changes nothing.
+        scalars = [
+            source.params[2]
+            for operands in (*reads, outputs)
+            for source in operands
+            if source.op.kind == "literal"
+        ]
+        next_scalar = itertools.count(len(leaves))
+
+        def registers_of(operands: Sequence[Node]) -> tuple[int, ...]:
+            return tuple(
+                [
+                    next(next_scalar) if source.op.kind == "literal" else register[source]
+                    for source in operands
+                ]
+            )
+
         steps: list[Step] = []
-        for node in inside:
-            if node.op.kind == "create":
-                registers: tuple[int, ...] = (register[node],)
-            else:
-                registers = tuple(register[source] for source in node.inputs)
-            steps.append(Step(node.op.kernel, registers, node.params))
-            register[node] = len(leaves) + len(constants) + len(steps) - 1
+        given: list[Any] = []
+        for node, operands in zip(inside, reads, strict=True):
+            steps.append(Step(node.op.kernel, registers_of(operands), lifted(node.params, given)))
+            register[node] = len(leaves) + len(scalars) + len(steps) - 1
         located = tuple(node.op.kind == "create" and node.value is None for node in leaves)
         if reducing is not None:
-            reducing = Reducing(
-                reducing.steps,
-                tuple(register[node] for node in outputs),
-                reducing.axes,
-                reducing.keepdims,
-                reducing.params,
-                reducing.count,
+            registers = registers_of(outputs)
+            (count,) = lifted((reducing.count,), given)
+            # Tuples stay: which axes are meant decides what can be compiled.
+            params = tuple(
+                [p if type(p) is tuple else lifted((p,), given)[0] for p in reducing.params]
             )
+            reducing = replace(reducing, registers=registers, params=params, count=count)
         program = Program(
             located,
-            tuple(node.params for node in constants),
+            len(scalars),
             tuple(steps),
             grid.dtype,
             reducing,
@@ -347,6 +369,7 @@ class Lowering:
             self._column(node, grid, is_location)
             for node, is_location in zip(leaves, located, strict=True)
         ]
+        columns += [[number] * grid.blocks for number in (*scalars, *given)]
         read = sum(
             node.nbytes for node, is_location in zip(leaves, located, strict=True)
             if not is_location
@@ -380,7 +403,8 @@ def _partials(node: Node) -> tuple[Any, ...]:
     reduction = node.op.reduction
     assert reduction is not None
     axes, _, *params = node.params
-    return reduction.partial, reduction.combine, node.inputs, axes, tuple(params), node.device
+    told = exact(tuple(params))
+    return reduction.partial, reduction.combine, node.inputs, axes, told, node.device
 
 
 def _locations(node: Node) -> list[Any]:

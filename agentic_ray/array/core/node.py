@@ -5,6 +5,7 @@ One node type; what a node does is its `Op`. Nothing here computes.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import weakref
@@ -117,7 +118,7 @@ class Held:
 
 
 class Node:
-    """One array-valued expression. Make it with `make`, which shares equal ones."""
+    """One array-valued expression. Make it with `make`, which shares equal ones unless small."""
 
     __slots__ = (
         "__weakref__",
@@ -201,30 +202,45 @@ def make(
     chunks: Chunks,
     device: str | None = None,
 ) -> Node:
-    """The node for this expression: the one that exists already, or a new one."""
+    """The node for this expression: if it is large the one that exists already, else a new one."""
     if device is None:
         device = "cpu"
         for node in inputs:
             if node.device != "cpu":
                 device = node.device
                 break
-    key = (op, inputs, params, shape, dtype, chunks, device)
-    found = _known.get(key)
-    if found is None:
-        found = Node(op, inputs, params, shape, dtype, chunks, device)
-        _known[key] = found
-    return found
+    node = Node(op, inputs, params, shape, dtype, chunks, device)
+    if node.small:
+        return node  # computing it takes no longer than looking for an equal one
+    return _known.setdefault((op, inputs, exact(params), shape, dtype, chunks, device), node)
+
+
+def exact(params: tuple[Any, ...]) -> tuple[Any, ...]:
+    """``params`` so that only the same are equal: to Python 1, 1.0 and True are equal too, and so
+    are 0.0 and -0.0. For keys of tables."""
+    return tuple([_exact(value) for value in params])
+
+
+def _exact(value: Any) -> Any:
+    kind = type(value)
+    if kind is int or kind is str or value is None:
+        return value
+    if kind is tuple:
+        return exact(value)
+    if kind is float or kind is complex or kind is bool or isinstance(value, np.generic):
+        return kind, repr(value)
+    return value
 
 
 def literal(value: bool | int | float | complex) -> Node:
     """A Python scalar as an operand: its type gives way to the other operand's."""
+    return _literal(value, repr(value))  # 0.0 and -0.0 are equal: only the text tells them apart
+
+
+@functools.lru_cache(maxsize=1024, typed=True)
+def _literal(value: Any, text: str) -> Node:
     kind = type(value)
-    # 1, 1.0 and True are equal, and so are 0.0 and -0.0: only type and text tell them apart.
-    params = (kind.__name__, repr(value), value)
-    return make(LITERAL, (), params, (), np.dtype(kind if kind in _EXACT else object), ())
-
-
-_EXACT = (bool, int, float, complex)
+    return Node(LITERAL, (), (kind.__name__, text, value), (), np.dtype(kind), (), "cpu")
 
 
 def _literal_kernel(xp: Any, kind: str, text: str, value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import operator
@@ -14,8 +15,9 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core.build import broadcast_shapes, strict_operand
+from agentic_ray.array.core.chunks import Shape
 from agentic_ray.array.core.elements import cast
-from agentic_ray.array.core.node import Node, Op, make
+from agentic_ray.array.core.node import DType, Node, Op, make
 from agentic_ray.array.core.program import codelet
 from agentic_ray.array.core.views import expanded, permuted, rechunk, reshaped, squeezed
 from agentic_ray.array.elementwise import conj, multiply
@@ -283,14 +285,11 @@ def einsum(subscripts: str, /, *operands: Any) -> Array:
     """
     nodes = [strict_operand(x) for x in operands]
     text = subscripts.replace(" ", "")
-    # NumPy checks the subscripts and spells out the ellipsis and the implicit result.
-    shapes = [np.broadcast_to(np.empty((), node.dtype), node.shape) for node in nodes]
-    path = np.einsum_path(text, *shapes, optimize="greedy")
-    np.einsum(text, *[np.empty((1,) * node.ndim, node.dtype) for node in nodes])
+    path = _einsum_path(text, tuple([(node.shape, node.dtype) for node in nodes]))
     inputs, result = _spelled_out(text, [node.ndim for node in nodes])
     dtype = np.result_type(*[node.dtype for node in nodes])
     terms = [(Array(cast(node, dtype)), term) for node, term in zip(nodes, inputs, strict=True)]
-    for step in path[0][1:]:
+    for step in path:
         chosen = [terms[i] for i in sorted(step, reverse=True)]
         terms = [term for i, term in enumerate(terms) if i not in step]
         keep = set(result).union(*[term for _, term in terms])
@@ -302,6 +301,17 @@ def einsum(subscripts: str, /, *operands: Any) -> Array:
     value, term = terms[0]
     value, term = _reduced((value, term), set(result))
     return Array(permuted(value._node, tuple([term.index(name) for name in result])))
+
+
+@functools.lru_cache(maxsize=256)
+def _einsum_path(
+    text: str, operands: tuple[tuple[Shape, DType], ...]
+) -> tuple[tuple[int, ...], ...]:
+    """Which operands are contracted one after the other; NumPy checks the subscripts here."""
+    shapes = [np.broadcast_to(np.empty((), dtype), shape) for shape, dtype in operands]
+    path = np.einsum_path(text, *shapes, optimize="greedy")
+    np.einsum(text, *[np.empty((1,) * len(shape), dtype) for shape, dtype in operands])
+    return tuple(path[0][1:])
 
 
 def _spelled_out(text: str, ndims: Sequence[int]) -> tuple[list[str], str]:
