@@ -179,9 +179,9 @@ def test_planning_is_cheap() -> None:
 
     x = xp.zeros((20_000 * 8,), chunks=8)
     y = ((x + 1) * 2).sum()
-    started = time.perf_counter()
+    started = time.process_time()
     tasks, _ = evaluate.plan([y._node])
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     assert len(tasks) >= 20_000
     assert seconds / len(tasks) < 100e-6  # the goal is 30 µs; this machine may be busy
 

@@ -54,11 +54,11 @@ def test_no_two_tasks_write_to_one_chunk_of_the_file(
     written: list[Any] = []
     real = zarr_io._ZarrTarget.write
 
-    def note(self: Any, region: Any, block: Any) -> None:
+    def note(self: Any, region: Any, *blocks: Any) -> None:
         begin = [part.start + at for part, at in zip(region, self.origin, strict=True)]
         end = [part.stop + at for part, at in zip(region, self.origin, strict=True)]
         written.append([range(b // 4, (e - 1) // 4 + 1) for b, e in zip(begin, end, strict=True)])
-        real(self, region, block)
+        real(self, region, *blocks)
 
     xp.to_zarr(tmp_path / "a", np.zeros((40, 40)), chunks=4)
     monkeypatch.setattr(zarr_io._ZarrTarget, "write", note)
@@ -84,10 +84,10 @@ def test_a_failed_append_leaves_the_old_shape(
     xp.to_zarr(tmp_path / "a", np.ones((5, 3)))
     real = zarr_io._ZarrTarget.write
 
-    def fail_later(self: Any, region: Any, block: Any) -> None:
+    def fail_later(self: Any, region: Any, *blocks: Any) -> None:
         if region[0].start:
             raise OSError("no space left")
-        real(self, region, block)
+        real(self, region, *blocks)
 
     monkeypatch.setattr(zarr_io._ZarrTarget, "write", fail_later)
     with pytest.raises(OSError, match="no space"):

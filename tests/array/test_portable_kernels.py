@@ -46,6 +46,7 @@ HOST_ONLY = {
     "to_npy": "array.write",
     "to_zarr": "array.write",
     "to_hdf5": "array.write",
+    "to_parquet": "array.write",
 }
 """Functions one of whose codelets has no version for GPUs, and which: CuPy has no such function
 (or, in the oldest version that is supported, had none), or it writes files."""
@@ -598,6 +599,16 @@ def _from_parquet(d: Data) -> Any:
     return xp.from_parquet(str(d.folder / "x.parquet"), chunks=3) + 1
 
 
+def _to_parquet(d: Data) -> Any:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    xp.to_parquet(d.folder / "x.parquet", d.x * 2)
+    xp.to_parquet(d.folder / "table", {"a": d.v, "b": d.w * 2})
+    table = parquet.read_table(d.folder / "x.parquet")
+    more = parquet.read_table(d.folder / "table")
+    return [column.to_numpy() for column in [*table.columns, *more.columns]]
+
+
+_add("to_parquet", _to_parquet)
 _add("from_npy", _from_npy)
 _add("from_npz", _from_npz)
 _add("from_zarr", _from_zarr)

@@ -111,11 +111,11 @@ class _Hdf5Target:
     def __str__(self) -> str:
         return f"{self.path}[{self.name}]"
 
-    def write(self, region: Region, block: NDArray) -> None:
+    def write(self, region: Region, /, *blocks: NDArray) -> None:
         import h5py
 
         with h5py.File(self.path, "r+") as store:
-            store[self.name][region if region else ()] = block
+            (store[self.name][region if region else ()],) = blocks
 
 
 def to_hdf5(
@@ -179,7 +179,7 @@ def to_hdf5(
             if adds and not h5py.is_hdf5(place.path):
                 raise SourceError(f"{place.path} is no HDF5 file: {error}") from error
             raise
-        written(array, _Hdf5Target(staged.path, name))
+        written(_Hdf5Target(staged.path, name), array)
 
 
 _PIECE_BYTES = 1 << 20

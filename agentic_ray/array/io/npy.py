@@ -280,7 +280,8 @@ class _NpyTarget:
     def __str__(self) -> str:
         return self.path
 
-    def write(self, region: Region, block: NDArray) -> None:
+    def write(self, region: Region, /, *blocks: NDArray) -> None:
+        (block,) = blocks
         if not block.size:
             return
         layout = self.layout
@@ -326,4 +327,4 @@ def to_npy(path: PathLike, x: Any, /, *, storage_options: Mapping[str, Any] | No
             np.lib.format.write_array_header_1_0(file, head)
             layout = _Layout(x.shape, x.dtype, False, file.tell())
             file.truncate(layout.end)
-        written(x, _NpyTarget(staged.path, layout))
+        written(_NpyTarget(staged.path, layout), x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +12,14 @@ import numpy as np
 
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core import chunks as grids
-from agentic_ray.array.core.build import elementwise, strict_operand
+from agentic_ray.array.core import evaluate
+from agentic_ray.array.core.build import strict_operand
 from agentic_ray.array.core.chunks import Shape
-from agentic_ray.array.core.node import DType, NDArray, Op
-from agentic_ray.array.core.program import host_only
+from agentic_ray.array.core.node import DType, NDArray
 from agentic_ray.array.core.views import squeezed
 from agentic_ray.array.io.files import PathLike, Place, Stamp, places_of, replacing
 from agentic_ray.array.io.reading import Region, opened
-from agentic_ray.array.io.writing import slabs, written
+from agentic_ray.array.io.writing import written
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SourceError
 
 
@@ -237,11 +238,11 @@ class _PartsTarget:
     def __str__(self) -> str:
         return self.folder
 
-    def write(self, region: Region, block: NDArray) -> None:
+    def write(self, region: Region, /, *blocks: NDArray) -> None:
         import pyarrow.parquet as pq
 
         number = self.starts.index(region[0].start)
-        table = _table({name: block[name] for name in self.columns})
+        table = _table(dict(zip(self.columns, blocks, strict=True)))
         path = os.path.join(self.folder, f"part-{number:05}.parquet")
         pq.write_table(table, path, **dict(self.options))
 
@@ -300,26 +301,28 @@ def to_parquet(
 
     place = Place.of(path, storage_options)
     vectors = _vectors(x, columns)
-    records = _records(vectors)
-    names = tuple(vectors)
+    starts = grids.offsets(next(iter(vectors.values())).chunks[0])
     is_file = place.path.endswith((".parquet", ".pq"))
     if place.is_url and not is_file:
         raise InvalidArgumentError(f"{place.path}: a URL must name one file, ending in .parquet")
     with replacing(place) as staged:
         if not is_file:
             os.mkdir(staged.path)
-            starts = tuple(grids.offsets(records.chunks[0])[:-1])
-            written(records, _PartsTarget(staged.path, names, starts, tuple(options.items())))
+            target = _PartsTarget(
+                staged.path, tuple(vectors), tuple(starts[:-1]), tuple(options.items())
+            )
+            written(target, *vectors.values())
             return
         schema = _table({name: np.empty(0, v.dtype) for name, v in vectors.items()}).schema
         with staged.create() as file, pq.ParquetWriter(file, schema, **options) as writer:
-            for slab in slabs(records):
-                block = np.asarray(slab)
-                writer.write_table(_table({name: block[name] for name in names}))
+            for low, high in itertools.pairwise(starts):
+                parts = [vector[low:high]._node for vector in vectors.values()]
+                found = dict(zip(vectors, evaluate.values(parts), strict=True))
+                writer.write_table(_table(found))
 
 
 def _vectors(x: Any, columns: Sequence[str] | None) -> dict[str, Array]:
-    """The columns to write, by name."""
+    """The columns to write, by name, in the same chunks."""
     if isinstance(x, Mapping):
         if columns is not None:
             raise InvalidArgumentError("columns: vectors by name have their names already")
@@ -341,22 +344,6 @@ def _vectors(x: Any, columns: Sequence[str] | None) -> dict[str, Array]:
     for name, vector in found.items():
         if vector.dtype.kind not in "biufmM":
             raise InvalidTypeError(f"column {name!r}: Parquet has no {vector.dtype}")
-    return found
-
-
-def _records(vectors: Mapping[str, Array]) -> Array:
-    """The columns side by side, in chunks of rows."""
-    dtype = np.dtype([(name, vector.dtype) for name, vector in vectors.items()])
-    nodes = [vector._node for vector in vectors.values()]
-    return Array(elementwise(_RECORDS, nodes, (dtype,)))
-
-
-def _records_kernel(xp: Any, *values: Any) -> Any:
-    *columns, dtype = values
-    out = np.empty(columns[0].shape, dtype)
-    for name, column in zip(dtype.names, columns, strict=True):
-        out[name] = column
-    return out
-
-
-_RECORDS = Op("records", "map", host_only(_records_kernel))
+    cuts = [(vector.shape, vector.chunks, vector.nbytes) for vector in found.values()]
+    rows = grids.unify(cuts[0][0], cuts)
+    return {name: vector.rechunk(rows) for name, vector in found.items()}

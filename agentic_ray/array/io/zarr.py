@@ -163,13 +163,13 @@ class _ZarrTarget:
             storage_options=self.place.storage_options or None,
         )
 
-    def write(self, region: Region, block: NDArray) -> None:
+    def write(self, region: Region, /, *blocks: NDArray) -> None:
         origin = self.origin or (0,) * len(region)
         moved = tuple(
             slice(part.start + begin, part.stop + begin)
             for part, begin in zip(region, origin, strict=True)
         )
-        self.open()[moved if moved else ...] = block
+        (self.open()[moved if moved else ...],) = blocks
 
 
 def to_zarr(
@@ -279,7 +279,7 @@ def _write_whole(
             storage_options=staged.storage_options or None,
             **options,
         )
-        written(array, _ZarrTarget(staged, ""))
+        written(_ZarrTarget(staged, ""), array)
 
 
 def _write_part(
@@ -307,11 +307,11 @@ def _write_part(
     array = array.rechunk(_on_pieces(array, pieces, origin))
     target = _ZarrTarget(place, component, origin)
     if append_axis is None:
-        written(array, target)
+        written(target, array)
         return
     stored.resize(tuple([n + begin for n, begin in zip(wanted, origin, strict=True)]))
     try:
-        written(array, target)
+        written(target, array)
     except BaseException:
         stored.resize(shape)
         raise
