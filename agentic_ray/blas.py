@@ -1,4 +1,8 @@
-"""What keeps BLAS of this process from hanging, and its results from depending on the moment.
+"""How arrays use BLAS in any process: one thread at a time, and never while the process forks.
+
+A product that BLAS shares out among several threads has other bits than one that it makes in one
+thread. So BLAS has one thread while an array step runs, wherever it runs; afterwards the process
+has its threads back. Parallelism comes from several blocks at once.
 
 OpenBLAS ends its threads before the process forks (it asks for that by ``pthread_atfork``); what
 another thread is in the middle of then never returns, or returns with other bits. A fork is
@@ -9,46 +13,138 @@ until no array is being computed.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
+
+from threadpoolctl import ThreadpoolController
 
 LONGEST_WAIT_SECONDS = 30.0
 """Nobody waits longer for another: that one may itself be waiting for whom it keeps out."""
 
 
+# --- threads of BLAS ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """A loaded BLAS: how many threads it uses, for the whole process."""
+
+    get_threads: Callable[[], int]
+    set_threads: Callable[[int], object]
+
+
+def loaded() -> list[Library]:
+    """Each BLAS library of this process."""
+    return [
+        _bound(found) or Library(found.get_num_threads, found.set_num_threads)
+        for found in ThreadpoolController().lib_controllers
+        if found.user_api == "blas"
+    ]
+
+
+def _bound(found: object) -> Library | None:
+    """An OpenBLAS by its own two functions: threadpoolctl's take 6 µs a pair, and do nothing in
+    any thread but the first one that called them."""
+    info = found.info()  # type: ignore[attr-defined]
+    if info["internal_api"] != "openblas":
+        return None
+    library = ctypes.CDLL(info["filepath"])
+    for prefix in ("", "scipy_"):
+        for suffix in ("", "64_", "_64"):
+            get = getattr(library, f"{prefix}openblas_get_num_threads{suffix}", None)
+            put = getattr(library, f"{prefix}openblas_set_num_threads{suffix}", None)
+            if get is not None and put is not None:
+                put.argtypes, put.restype = [ctypes.c_int], None
+                return Library(get, put)
+    return None
+
+
+_BRINGS_ANOTHER = "scipy.linalg"
+"""SciPy's wheels bring a BLAS of their own, which users' functions may call."""
+
+
+class Threads:
+    """The BLAS threads of this process: as the user wants them, or one."""
+
+    def __init__(self) -> None:
+        self._libraries: list[Library] = []
+        self._looked: bool | None = None
+        self._before: list[tuple[Library, int]] = []
+
+    def one(self) -> None:
+        """From now on BLAS runs in the thread that calls it."""
+        another = _BRINGS_ANOTHER in sys.modules
+        if another is not self._looked:
+            self._libraries, self._looked = loaded(), another
+        for library in self._libraries:
+            threads = library.get_threads()
+            if threads != 1:
+                library.set_threads(1)
+                self._before.append((library, threads))
+
+    def back(self) -> None:
+        """As many again as before `one`."""
+        while self._before:
+            library, threads = self._before.pop()
+            library.set_threads(threads)
+
+
+# --- computing and forking ---------------------------------------------------------------
+
+
+class _Own(threading.local):
+    """What a thread knows of itself: how often it is inside, and whether it waited to fork."""
+
+    depth = 0
+    waited = False
+
+
 class Gate:
-    """A context in which any number of threads compute; between them, one that forks.
+    """A context in which any number of threads compute, BLAS with one thread for each of them;
+    between them, one that forks.
 
     May be nested; a fork by a thread that is inside does not wait.
     """
 
     def __init__(self) -> None:
-        self._own = threading.local()
+        self._own = _Own()
+        self._threads = Threads()
         self._reset()
 
     def _reset(self) -> None:
         self._changed = threading.Condition(threading.Lock())
         self._inside = 0
+        self._waiting = 0
         self._forks = False
 
     def __enter__(self) -> None:
-        depth = getattr(self._own, "depth", 0)
-        if not depth:
+        own = self._own
+        if not own.depth:
             with self._changed:
-                self._wait(lambda: not self._forks)
+                if self._forks:
+                    self._wait(lambda: not self._forks)
+                if not self._inside:
+                    self._threads.one()
                 self._inside += 1
-        self._own.depth = depth + 1
+        own.depth += 1
 
     def __exit__(self, *_: object) -> None:
-        self._own.depth -= 1
-        if not self._own.depth:
+        own = self._own
+        own.depth -= 1
+        if not own.depth:
             with self._changed:
                 self._inside -= 1
-                self._changed.notify_all()
+                if not self._inside:
+                    self._threads.back()
+                if self._waiting:
+                    self._changed.notify_all()
 
     def before_fork(self) -> None:
-        self._own.waited = not getattr(self._own, "depth", 0)
+        self._own.waited = not self._own.depth
         if self._own.waited:
             with self._changed:
                 self._wait(lambda: not self._forks)
@@ -65,9 +161,13 @@ class Gate:
         """Only the thread that forked is there."""
         self._reset()
         self._inside = int(not self._own.waited)
+        if not self._inside:
+            self._threads.back()
 
     def _wait(self, is_so: Callable[[], bool]) -> None:
+        self._waiting += 1
         self._changed.wait_for(is_so, LONGEST_WAIT_SECONDS)
+        self._waiting -= 1
 
 
 computing = Gate()
