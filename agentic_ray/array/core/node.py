@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from agentic_ray.array.core.chunks import Chunks, Shape, block_count
+from agentic_ray.array.core.order import in_c_order
 from agentic_ray.graph import content_key
 
 NDArray: TypeAlias = np.ndarray[Any, Any]
@@ -57,6 +58,9 @@ class Op:
     of_user : bool
         The kernel calls a function of the user's, which may take any time: what it takes is
         learnt under its own name, and several blocks are not computed in the caller's process.
+    takes_along : callable or None
+        ``takes_along(node, operand)``: for kind ``tasks``, whether the tasks of ``node`` make the
+        blocks of ``operand``, an elementwise chain, themselves (by `Lowering.made_inside`).
     """
 
     name: str
@@ -66,6 +70,7 @@ class Op:
     weight: float = 1.0
     reduction: Reduction | None = None
     of_user: bool = False
+    takes_along: Callable[[Node, Node], bool] | None = None
 
     def __repr__(self) -> str:
         return f"<Op {self.name}>"
@@ -243,7 +248,7 @@ def data(array: NDArray, chunks: Chunks, device: str = "cpu") -> Node:
     """A leaf over an array in memory, which nobody may change from now on."""
     node = Node(DATA, (), (Held(array),), array.shape, array.dtype, chunks, device)
     if node.small:
-        node.value = array
+        node.value = in_c_order(array)
     return node
 
 

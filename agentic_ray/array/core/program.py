@@ -18,7 +18,9 @@ import numpy as np
 from agentic_ray.array.core import compiled, device_kernels
 from agentic_ray.array.core.chunks import Shape, block_slices, contiguous
 from agentic_ray.array.core.node import BLOCK_ELEMENTS, Reduction
+from agentic_ray.array.core.order import in_c_order
 from agentic_ray.array.core.standard import Spelled
+from agentic_ray.blas import computing
 from agentic_ray.graph import Codelet, fold
 
 Location = tuple[tuple[int, ...], tuple[int, ...]]
@@ -86,6 +88,31 @@ class Program:
                 out[region] = self._run(xp, self._cut(blocks, region, shape))[-1]
             return out
         return self._finish(xp, self._reduce(xp, self.reducing, blocks, shape, kernel))
+
+    def rows(self, blocks: Sequence[Any], xp: Any) -> tuple[Shape, Callable[[int, int], Any]]:
+        """The shape of the program's value, and what makes rows ``start`` to ``stop`` of it, in C
+        order."""
+        shape = self._shape(blocks)
+        if not self.steps:
+            (whole,) = blocks
+            return shape, lambda start, stop: whole[start:stop]
+        kernel = compiled.wanted(self, blocks, shape, prod(shape)) if xp is np else None
+        if kernel is None:
+            rest = tuple(slice(0, length) for length in shape[1:])
+
+            def made(start: int, stop: int) -> Any:
+                part = self._cut(blocks, (slice(start, stop), *rest), shape)
+                return as_array(xp, self._run(xp, part)[-1])
+
+            return shape, made
+        fill, width = kernel.values(blocks, shape), prod(shape[1:])
+
+        def filled(start: int, stop: int) -> Any:
+            out = np.empty((stop - start, *shape[1:]), self.dtype)
+            fill(out.reshape(-1), start * width, stop * width)
+            return out
+
+        return shape, filled
 
     @property
     def _at_once(self) -> int:
@@ -242,8 +269,8 @@ def finish(
 
 
 def as_array(xp: Any, value: Any) -> Any:
-    """``value`` as an array of ``xp``: NumPy's kernels give scalars for 0-d operands."""
-    return value if isinstance(value, xp.ndarray) else xp.asarray(value)
+    """``value`` as an array of ``xp`` in C order: NumPy's kernels give scalars for 0-d operands."""
+    return in_c_order(value if isinstance(value, xp.ndarray) else xp.asarray(value))
 
 
 def host_only(kernel: Callable[..., Any]) -> Callable[..., Any]:
@@ -269,8 +296,9 @@ class Call:
         return any(is_host_only(part) for part in (self.kernel, *self.params))
 
     def __call__(self, *values: Any, xp: Any) -> Any:
-        result = self.kernel(xp, *values, *self.params)
-        return result if isinstance(result, tuple) else as_array(xp, result)
+        with computing:
+            result = self.kernel(xp, *values, *self.params)
+        return in_c_order(result) if isinstance(result, tuple) else as_array(xp, result)
 
 
 @functools.lru_cache(maxsize=1024)
