@@ -43,8 +43,7 @@ def slice_of_map(node: Node) -> Node | None:
     index: tuple[AxisIndex, ...] = node.params[0]
     if not node.ndim:  # one axis stays: NumPy rounds some float16 otherwise if there is none
         kept = sliced(source, (*index[:-1], ("s", index[-1][1], 1, 1)))
-        found = slice_of_map(kept) if kept is not source else None
-        return None if found is None else squeezed(found, (0,))
+        return None if kept is source else squeezed(kept, (0,))
     inputs: list[Node] = []
     for operand in source.inputs:
         if operand.op.kind == "literal":
