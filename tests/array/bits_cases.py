@@ -220,7 +220,7 @@ def _computed(here: bool) -> Iterator[None]:
     with (
         warnings.catch_warnings(),
         np.errstate(all="ignore"),
-        mock.patch.object(evaluate, "runs_locally", lambda roots: here),
+        mock.patch.object(evaluate, "runs_locally", return_value=here),
     ):
         warnings.simplefilter("ignore")
         yield

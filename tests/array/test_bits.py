@@ -40,7 +40,9 @@ def test_copies_of_operands_give_the_bits_of_one_operand(plain: tuple[Results, R
     assert not bits.different(large, copied)
 
 
-def test_operands_in_another_memory_order_give_the_same_bits(plain: tuple[Results, Results]) -> None:
+def test_operands_in_another_memory_order_give_the_same_bits(
+    plain: tuple[Results, Results],
+) -> None:
     other = bits.large_results(lambda dtype: bits.Operands(dtype, fortran=True))
     assert not bits.different(plain[1], other)
 
@@ -61,8 +63,8 @@ def test_how_it_is_computed_changes_no_bit(plain: tuple[Results, Results], way: 
 
 
 @pytest.fixture
-def busy() -> Iterator[None]:
-    """Two loops a core that do nothing useful."""
+def busy(ray_session: ar.Session) -> Iterator[None]:
+    """Two loops a core that do nothing useful, beside the session."""
     count = 2 * (os.cpu_count() or 1)
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     yield

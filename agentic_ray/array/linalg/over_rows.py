@@ -23,6 +23,7 @@ from agentic_ray.array.core.node import BLOCK_ELEMENTS, Node, Op, make
 from agentic_ray.array.core.program import Program, codelet
 from agentic_ray.array.core.views import PERMUTE, rechunk
 from agentic_ray.array.elementwise import conj
+from agentic_ray.array.linalg import panels
 from agentic_ray.array.statistics import add_partials
 from agentic_ray.graph import CostHint
 
@@ -133,12 +134,15 @@ def summed(xp: Any, shape: Shape, left: Rows, shape_of_right: Shape, right: Rows
 def _product(xp: Any, a: Any, b: Any) -> Any:
     """``a.T @ b``.
 
-    NumPy hands a product of a matrix with itself to another routine of BLAS (`syrk`, which makes
-    half of it), but only where both operands are the same memory, and its bits are others. Here
-    it is used wherever both operands are the same values.
+    A product of a matrix with itself needs half of the work, and has other bits: NumPy leaves it
+    to another routine of BLAS (`syrk`) where both operands are the same memory. Here it is made so
+    wherever both operands are the same values.
     """
-    if xp is np and a is not b and a.shape == b.shape and a.ndim == 2 and _same_bits(a, b):
-        b = a
+    if xp is np:
+        if a is not b and a.shape == b.shape and a.ndim == 2 and _same_bits(a, b):
+            b = a
+        if panels.fit(a, b):
+            return panels.product(a, b)
     return xp.matmul(a if a.ndim == 1 else a.T, b)
 
 
@@ -158,32 +162,34 @@ def _lower(node: Node, lowering: Any) -> list[Any]:
     left, right = lowering.made_inside(a), lowering.made_inside(b)
     across, down = [math.prod(grids.numblocks(x.chunks)[1:]) for x in (a, b)]
     chunks = len(a.chunks[0])
-    cost = {
-        "read_bytes": left.read_bytes * down + right.read_bytes * across,
-        "written_bytes": node.nbytes * chunks,
-        "flops": 2.0 * node.size * a.shape[0] + left.flops * down + right.flops * across,
-    }
-    made: dict[tuple[int, int], list[Any]] = {}
-    same: list[tuple[int, int, int]] = []
-    places = [(i, j, k) for i in range(across) for j in range(down) for k in range(chunks)]
-    for alike in (True, False):
-        own = [place for place in places if (a is b and place[0] == place[1]) is alike]
-        kernel = ProductOverRows(left.program, None if alike else right.program, len(left.columns))
-        rows = [
-            tuple(column[k * across + i] for column in left.columns)
-            + (() if alike else tuple(column[k * down + j] for column in right.columns))
-            for i, j, k in own
-        ]
-        share = {name: type(value)(value * len(own) / len(places)) for name, value in cost.items()}
-        label = ".self" if alike else ".both"
-        label += "".join(f".{part.title}" for part in (left, right)[: 2 - alike] if part.title)
-        for (i, j, _), ref in zip(own, lowering.call(node, kernel, rows, label=label, **share)):
-            made.setdefault((i, j), []).append(ref)
+    with_itself = a is b and across == 1
+    own = right.columns if not with_itself else []
+    rows = [
+        (
+            *[column[k * across + i] for column in left.columns],
+            *[column[k * down + j] for column in own],
+        )
+        for i in range(across)
+        for j in range(down)
+        for k in range(chunks)
+    ]
+    titles = [part.title for part in (left, right)[: 1 if with_itself else 2] if part.title]
+    parts = lowering.call(
+        node,
+        ProductOverRows(left.program, None if with_itself else right.program, len(left.columns)),
+        rows,
+        label=".".join([".self" if with_itself else ".both", *titles]),
+        read_bytes=left.read_bytes * down + right.read_bytes * across,
+        written_bytes=node.nbytes * chunks,
+        flops=2.0 * node.size * a.shape[0] + left.flops * down + right.flops * across,
+    )
+    if chunks == 1:
+        return list(parts)
     add = codelet("over_rows.sum", add_partials)
     small = CostHint(read_bytes=2 * node.nbytes // (across * down), items=0)
     return [
-        parts[0] if chunks == 1 else lowering.tree(node, parts, add, f".sum{i}.{j}", small)
-        for (i, j), parts in sorted(made.items())
+        lowering.tree(node, parts[at : at + chunks], add, f".sum{at // chunks}", small)
+        for at in range(0, len(parts), chunks)
     ]
 
 
