@@ -67,16 +67,53 @@ _BRINGS_ANOTHER = "scipy.linalg"
 """SciPy's wheels bring a BLAS of their own, which users' functions may call."""
 
 
-class Threads:
-    """The BLAS threads of this process: as the user wants them, or one."""
+class _Depth(threading.local):
+    """How often a thread is inside."""
+
+    value = 0
+
+
+class OneThread:
+    """A context in which BLAS runs in the thread that calls it, in whichever thread that is.
+
+    May be nested. When nobody is inside any more, BLAS has as many threads as before.
+    """
 
     def __init__(self) -> None:
+        self._depth = _Depth()
         self._libraries: list[Library] = []
         self._looked: bool | None = None
         self._before: list[tuple[Library, int]] = []
+        self._reset()
 
-    def one(self) -> None:
-        """From now on BLAS runs in the thread that calls it."""
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        if not self._depth.value:
+            with self._lock:
+                if not self._inside:
+                    self._limit()
+                self._inside += 1
+        self._depth.value += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth.value -= 1
+        if not self._depth.value:
+            with self._lock:
+                self._inside -= 1
+                if not self._inside:
+                    self._restore()
+
+    def in_child(self) -> None:
+        """Only the thread that forked is there."""
+        self._reset()
+        self._inside = int(self._depth.value > 0)
+        if not self._inside:
+            self._restore()
+
+    def _limit(self) -> None:
         another = _BRINGS_ANOTHER in sys.modules
         if another is not self._looked:
             self._libraries, self._looked = loaded(), another
@@ -86,33 +123,33 @@ class Threads:
                 library.set_threads(1)
                 self._before.append((library, threads))
 
-    def back(self) -> None:
-        """As many again as before `one`."""
+    def _restore(self) -> None:
         while self._before:
             library, threads = self._before.pop()
             library.set_threads(threads)
 
 
+one_thread = OneThread()
+"""The one of this process."""
+
+
 # --- computing and forking ---------------------------------------------------------------
 
 
-class _Own(threading.local):
-    """What a thread knows of itself: how often it is inside, and whether it waited to fork."""
+class _Own(_Depth):
+    """What a thread knows of itself; also whether it waited to fork."""
 
-    depth = 0
     waited = False
 
 
 class Gate:
-    """A context in which any number of threads compute, BLAS with one thread for each of them;
-    between them, one that forks.
+    """A context in which any number of threads compute; between them, one that forks.
 
     May be nested; a fork by a thread that is inside does not wait.
     """
 
     def __init__(self) -> None:
         self._own = _Own()
-        self._threads = Threads()
         self._reset()
 
     def _reset(self) -> None:
@@ -123,28 +160,24 @@ class Gate:
 
     def __enter__(self) -> None:
         own = self._own
-        if not own.depth:
+        if not own.value:
             with self._changed:
                 if self._forks:
                     self._wait(lambda: not self._forks)
-                if not self._inside:
-                    self._threads.one()
                 self._inside += 1
-        own.depth += 1
+        own.value += 1
 
     def __exit__(self, *_: object) -> None:
         own = self._own
-        own.depth -= 1
-        if not own.depth:
+        own.value -= 1
+        if not own.value:
             with self._changed:
                 self._inside -= 1
-                if not self._inside:
-                    self._threads.back()
                 if self._waiting:
                     self._changed.notify_all()
 
     def before_fork(self) -> None:
-        self._own.waited = not self._own.depth
+        self._own.waited = not self._own.value
         if self._own.waited:
             with self._changed:
                 self._wait(lambda: not self._forks)
@@ -161,8 +194,6 @@ class Gate:
         """Only the thread that forked is there."""
         self._reset()
         self._inside = int(not self._own.waited)
-        if not self._inside:
-            self._threads.back()
 
     def _wait(self, is_so: Callable[[], bool]) -> None:
         self._waiting += 1
@@ -179,3 +210,4 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=computing.after_fork,
         after_in_child=computing.in_child,
     )
+    os.register_at_fork(after_in_child=one_thread.in_child)

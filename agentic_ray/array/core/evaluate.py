@@ -24,7 +24,7 @@ from agentic_ray.array.core.order import in_c_order
 from agentic_ray.array.core.program import as_array
 from agentic_ray.array.core.rules import optimize
 from agentic_ray.array.core.views import PERMUTE, permuted
-from agentic_ray.blas import computing
+from agentic_ray.blas import computing, one_thread
 from agentic_ray.errors import SerializationError
 from agentic_ray.graph import Ref, Task, TaskGraph, replace_refs
 
@@ -36,8 +36,8 @@ SURELY_FITS_BYTES = 64 << 20
 KEPT_BYTES = 1 << 20
 """Values up to this size are remembered by their expression."""
 _WITHOUT_BLAS = frozenset({"map", "create", "reduce"})
-"""Kinds of operations whose kernels call neither BLAS nor LAPACK: they need not go through the
-gate `blas.computing`, which would take longer than a small one of them does."""
+"""Kinds of operations whose kernels call neither BLAS nor LAPACK: they do without what `blas` does
+around those that may, which takes as long as a small one of them."""
 
 
 def value(node: Node) -> NDArray:
@@ -64,7 +64,7 @@ def _direct(root: Node) -> None:
             if node.op.kind in _WITHOUT_BLAS and not node.op.of_user:
                 result = node.op.kernel(np, *operands, *node.params)
             else:
-                with computing:
+                with computing, one_thread:
                     result = node.op.kernel(np, *operands, *node.params)
             node.value = in_c_order(result) if isinstance(result, tuple) else as_array(np, result)
 
@@ -294,7 +294,8 @@ def run_here(tasks: Sequence[Task], outputs: Sequence[str]) -> dict[str, Any]:
     for task in tasks:
         args = replace_refs(task.args, made.__getitem__) if task.dependencies else task.args
         function: Any = task.codelet.cpu
-        made[task.key] = function(*args, **task.kwargs, xp=np)
+        with computing:
+            made[task.key] = function(*args, **task.kwargs, xp=np)
         for key in task.dependencies:
             left[key] -= 1
             if not left[key]:

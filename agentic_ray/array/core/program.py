@@ -20,7 +20,7 @@ from agentic_ray.array.core.chunks import Shape, block_slices, contiguous
 from agentic_ray.array.core.node import BLOCK_ELEMENTS, Reduction
 from agentic_ray.array.core.order import in_c_order
 from agentic_ray.array.core.standard import Spelled
-from agentic_ray.blas import computing
+from agentic_ray.blas import one_thread
 from agentic_ray.graph import Codelet, fold
 
 Location = tuple[tuple[int, ...], tuple[int, ...]]
@@ -296,7 +296,7 @@ class Call:
         return any(is_host_only(part) for part in (self.kernel, *self.params))
 
     def __call__(self, *values: Any, xp: Any) -> Any:
-        with computing:
+        with one_thread:
             result = self.kernel(xp, *values, *self.params)
         return in_c_order(result) if isinstance(result, tuple) else as_array(xp, result)
 
