@@ -19,6 +19,8 @@ from typing import Any
 import bits_cases as bits
 import numpy as np
 import pytest
+import test_portable_kernels
+from ray import cloudpickle
 
 import agentic_ray as ar
 import agentic_ray.array as xp
@@ -78,6 +80,7 @@ def busy(ray_session: ar.Session) -> Iterator[None]:
 def test_the_session_gives_the_same_bits(
     plain: tuple[Results, Results], ray_session: ar.Session, persisted: bool
 ) -> None:
+    cloudpickle.register_pickle_by_value(test_portable_kernels)  # executors cannot import it
     chosen = ("f4", "c16") if persisted else ("f8",)
     with bits.each_array(bits.persist) if persisted else nullcontext():
         there = bits.large_results(dtypes=chosen, here=False)
