@@ -5,7 +5,6 @@ Public names are collected here; each lives in the module of its area.
 
 from math import e, inf, nan, pi
 
-from agentic_ray.array import centred as _centred  # noqa: F401  (its rule joins the table)
 from agentic_ray.array import fft, linalg, random
 from agentic_ray.array import methods as _methods  # noqa: F401  (gives Array its methods)
 from agentic_ray.array.array_object import Array

@@ -35,7 +35,7 @@ def reduce_op(
     weight: float = 1.0,
     *,
     cache_blocks: int = 1,
-    compiled: Literal["", "sum", "spread", "centred"] = "",
+    compiled: Literal["", "sum", "spread"] = "",
     also: Callable[[Node, Node], Node | None] | None = None,
 ) -> Op:
     """An operation of kind ``reduce``."""
@@ -167,27 +167,6 @@ def _var_combine(left: Any, right: Any, *, xp: Any) -> Any:
         squared = xp.real(delta * xp.conj(delta))
         spread = m2_left + m2_right + squared * n_left * (n_right / count)
     return count, total_left + total_right, spread
-
-
-def joined_products(left: Any, right: Any, *, xp: Any) -> Any:
-    """The same for products of columns less their means: (products, shifts, how far the means are
-    from these, rows). Means alone would not do: what they differ by may be less than they are
-    rounded by."""
-    products, shift, off, rows = left
-    more_products, more_shift, more_off, more_rows = right
-    count = rows + more_rows
-    with np.errstate(all="ignore"):
-        delta = (more_shift - shift) + (more_off - off)
-        between = (delta[:, None] * delta) * (rows * (more_rows / count))
-        return products + more_products + between, shift, off + delta * (more_rows / count), count
-
-
-def scaled_products(xp: Any, moments: Any, correction: float) -> Any:
-    """Of such, the products of the columns less their means and divided by their deviations."""
-    products, _, _, rows = moments
-    with np.errstate(all="ignore"):
-        std = xp.sqrt(xp.diagonal(products) / builtins.max(rows - correction, 0))
-        return products / (std[:, None] * std)
 
 
 def _var_final(xp: Any, value: Any, count: int, correction: float, wide: DType, root: bool) -> Any:

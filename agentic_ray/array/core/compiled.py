@@ -100,8 +100,8 @@ def _kind(block: NDArray, shape: Shape) -> str:
 
 def form_of(program: Any, shape: Shape, inner: set[int]) -> str:
     """What the kernel makes of the values of a chunk: the values themselves (""), the sum of
-    each cache block ("total"), the same less the columns' means in it ("centred"), its sums over
-    the first axis ("rows"), or the sums of squares around the mean as well ("spread")."""
+    each cache block ("total"), its sums over the first axis ("rows"), or the sums of squares around
+    the mean as well ("spread")."""
     reducing = program.reducing
     if reducing is None or not any(
         isinstance(param, np.dtype) and param == program.dtype for param in reducing.params
@@ -112,8 +112,7 @@ def form_of(program: Any, shape: Shape, inner: set[int]) -> str:
     whole = len(reducing.axes) == len(shape)
     if whole and form == "sum":
         return "total"
-    over = reducing.params[0] if whole and form == "centred" else reducing.axes
-    if not form or over != (0,) or not 2 <= columns <= BLOCK_ELEMENTS or inner - {columns}:
+    if not form or reducing.axes != (0,) or not 2 <= columns <= BLOCK_ELEMENTS or inner - {columns}:
         return ""
     return "rows" if form == "sum" else form
 
@@ -171,11 +170,9 @@ class Compiled:
     def partials(self, blocks: Any, scalars: Sequence[Any], shape: Shape) -> Any:
         """Partial values of all cache blocks, stacked along a new first axis."""
         given = self._given(blocks, scalars)
-        if self._form in ("total", "centred"):
+        if self._form == "total":
             runs = [math.prod(b) for b in itertools.product(*contiguous(shape, BLOCK_ELEMENTS))]
             inner, lo, parts = self._inner(blocks, shape), 0, []
-            if self._form == "centred":
-                inner = math.prod(shape[1:])
             for length, same in itertools.groupby(runs):
                 parts.append(np.empty(sum(1 for _ in same), self._dtype))
                 self._function(*given, parts[-1], *_pairwise(length), length, lo, inner)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from agentic_ray.array.core.chunks import Shape
@@ -60,9 +61,7 @@ _FORMS = {
 """The operations by the name of their kernel, as CuPy's own ufuncs have them."""
 
 
-def run(
-    program: Any, blocks: tuple[Any, ...], scalars: tuple[Any, ...], shape: Shape, xp: Any
-) -> Any:
+def run(program: Any, blocks: Sequence[Any], scalars: Sequence[Any], shape: Shape, xp: Any) -> Any:
     """What the program gives for these blocks, from one kernel.
 
     Parameters

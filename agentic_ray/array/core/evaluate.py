@@ -20,9 +20,11 @@ from agentic_ray.array.core import node as nodes
 from agentic_ray.array.core.chunks import block_slices
 from agentic_ray.array.core.lower import Lowering
 from agentic_ray.array.core.node import DATA, Held, NDArray, Node, Op, topological
+from agentic_ray.array.core.order import in_c_order
 from agentic_ray.array.core.program import as_array
 from agentic_ray.array.core.rules import optimize
-from agentic_ray.blas import computing
+from agentic_ray.array.core.views import PERMUTE, permuted
+from agentic_ray.blas import computing, one_thread
 from agentic_ray.errors import SerializationError
 from agentic_ray.graph import Ref, Task, TaskGraph, replace_refs
 
@@ -33,6 +35,9 @@ SURELY_FITS_BYTES = 64 << 20
 """Plans that write no more than this are not checked for memory."""
 KEPT_BYTES = 1 << 20
 """Values up to this size are remembered by their expression."""
+_WITHOUT_BLAS = frozenset({"map", "create", "reduce"})
+"""Kinds of operations whose kernels call neither BLAS nor LAPACK: they do without what `blas` does
+around those that may, which takes as long as a small one of them."""
 
 
 def value(node: Node) -> NDArray:
@@ -68,9 +73,12 @@ def _direct(root: Node) -> None:
             continue
         if node.op.kind == "create":
             operands.append(((0,) * len(node.shape), node.shape))
-        with computing:
+        if node.op.kind in _WITHOUT_BLAS and not node.op.of_user:
             result = node.op.kernel(np, *operands, *node.params)
-        node.value = result if isinstance(result, tuple) else as_array(np, result)
+        else:
+            with computing, one_thread:
+                result = node.op.kernel(np, *operands, *node.params)
+        node.value = in_c_order(result) if isinstance(result, tuple) else as_array(np, result)
 
 
 def values(roots: Sequence[Node], *, progress: bool | None = None) -> list[NDArray]:
@@ -91,8 +99,18 @@ def values(roots: Sequence[Node], *, progress: bool | None = None) -> list[NDArr
         for root, blocks in zip(wanted, _compute(wanted, progress=progress), strict=True):
             whole = found[root] = _assemble(root, blocks)
             if whole.nbytes <= KEPT_BYTES:
-                root.value = whole
+                _remember(root, whole)
     return [found[root] for root in roots]
+
+
+def _remember(node: Node, value: NDArray) -> None:
+    """Keep the value of an expression; of a transpose also that of what it is the transpose of,
+    since products ask for that one."""
+    node.value = value
+    while node.op is PERMUTE and node.inputs[0].value is None:
+        value = in_c_order(value.transpose(np.argsort(node.params[0])))
+        (node,) = node.inputs
+        node.value = value
 
 
 def _check_room(roots: Sequence[Node]) -> None:
@@ -133,10 +151,33 @@ def _check_plan(graph: TaskGraph, session: Any) -> None:
 
 
 def persist(roots: Sequence[Node]) -> list[Node]:
-    """Leaves that hold the values of ``roots``, chunk by chunk where they were computed."""
-    wanted = [root for root in dict.fromkeys(roots) if not _is_leaf(root)]
+    """Leaves that hold the values of ``roots``, chunk by chunk where they were computed.
+
+    Of a transpose they hold what it is the transpose of: it stays one, since products of
+    transposes are made in other steps, with other bits, than those of other matrices.
+    """
+    held = [_under_transposes(root) for root in roots]
+    wanted = [node for node in dict.fromkeys(held) if not _is_leaf(node)]
     kept = dict(zip(wanted, _compute(wanted, handles=True), strict=True)) if wanted else {}
-    return [stored(root, kept[root]) if root in kept else root for root in roots]
+    leaves = {node: stored(node, kept[node]) for node in wanted}
+    return [_over(root, leaves.get(node, node)) for root, node in zip(roots, held, strict=True)]
+
+
+def _under_transposes(node: Node) -> Node:
+    while node.op is PERMUTE:
+        (node,) = node.inputs
+    return node
+
+
+def _over(root: Node, leaf: Node) -> Node:
+    """The transposes of ``root`` over ``leaf``."""
+    orders: list[tuple[int, ...]] = []
+    while root.op is PERMUTE:
+        orders.append(root.params[0])
+        (root,) = root.inputs
+    for order in reversed(orders):
+        leaf = permuted(leaf, order)
+    return leaf
 
 
 def stored(like: Node, blocks: Sequence[Any]) -> Node:
@@ -290,7 +331,7 @@ def _assemble(root: Node, blocks: Sequence[Any]) -> NDArray:
 
 
 def _keep(node: Node, blocks: Sequence[Any]) -> list[Any]:
-    return list(blocks)
+    return in_c_order(list(blocks))  # type: ignore[no-any-return]
 
 
 _placed: weakref.WeakKeyDictionary[Node, tuple[Any, list[Any]]] = weakref.WeakKeyDictionary()
@@ -303,6 +344,6 @@ def _put(node: Node, blocks: Sequence[Any]) -> list[Any]:
     session = get_session()
     found = _placed.get(node)
     if found is None or found[0]() is not session:  # an object store ends with its session
-        kept = [put(np.ascontiguousarray(block)) for block in blocks]
+        kept = [put(in_c_order(block)) for block in blocks]
         found = _placed[node] = (weakref.ref(session), kept)
     return found[1]

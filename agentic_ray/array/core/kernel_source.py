@@ -58,29 +58,22 @@ def kernel_source(program: Any, kinds: tuple[str, ...], form: str) -> str | None
     if found is None:
         return None
     lines, results = found
-    result, centred = results[0], form == "centred"
-    if len(results) != 1 + centred:
+    if len(results) != 1:
         return None
+    (result,) = results
     inputs = ", ".join([f"x{i}" for i in range(len(kinds))] + scalars)
     if form == "total" and set(kinds) <= {"full", "one"}:
         text = _in_lanes(program, kinds, cast, lines)
     else:
         text = _TEMPLATE[form]
-        if form in ("", "total", "centred"):
+        if form in ("", "total"):
             text = _FILL + text
-        segments = [f"y{i} = {_SEGMENT[kind].format(i)}" for i, kind in enumerate(kinds)]
-        filled = inputs
-        if centred:  # what is filled in takes the means as one more row
-            filled, result = f"{inputs}, mean", f"{result} - m[j]"
-            segments.append("m = mean[at : at + count]")
         for word, found_lines in (
-            ("MEANS", _MEANS if centred else []),
-            ("SEGMENT", segments),
+            ("SEGMENT", [f"y{i} = {_SEGMENT[kind].format(i)}" for i, kind in enumerate(kinds)]),
             ("ROW", [f"y{i} = {_ROW[kind].format(i)}" for i, kind in enumerate(kinds)]),
             ("STEPS", lines),
         ):
             text = _with_lines(text, word, found_lines)
-        text = text.replace("FILLED", filled).replace("CENTRE", results[-1])
     for word, named in (("XS", inputs), ("CAST", cast), ("RESULT", result)):
         text = text.replace(word, named)
     return _HEADER + text + _ending(program.dtype.name, len(kinds), len(scalars), form)
@@ -109,14 +102,14 @@ def _in_lanes(program: Any, kinds: tuple[str, ...], cast: str, lines: list[str])
 def _ending(dtype: str, blocks: int, scalars: int, form: str) -> str:
     """What the kernel takes. Blocks as read-only ones, which others are taken for, too: there is
     one machine code for all, and none is made when a kernel is called."""
-    axes = {"": 1, "total": 1, "centred": 1, "rows": 2, "spread": 3}[form]
+    axes = {"": 1, "total": 1, "rows": 2, "spread": 3}[form]
     read = f'types.Array(types.{dtype}, 1, "C", readonly=True)'
     plan = 'types.Array(types.int64, 1, "C", readonly=True)'
     taken = [
         *[read] * blocks,
         *[f"types.{dtype}"] * scalars,
         f'types.Array(types.{dtype}, {axes}, "C")',
-        *[plan, plan] * (form in ("total", "centred")),
+        *[plan, plan] * (form == "total"),
         *["types.int64"] * 3,
     ]
     listed = "".join(f"    {kind},\n" for kind in taken)
@@ -159,7 +152,7 @@ from agentic_ray.array.core.lanes import *
 
 _FILL = """\
 @njit(nogil=True, error_model="numpy")
-def fill(FILLED, out, lo, hi, inner):
+def fill(XS, out, lo, hi, inner):
     # Segments that do not cross a row's end, so that rows need no division inside.
     to = 0
     while lo < hi:
@@ -197,14 +190,13 @@ def reduce(XS, out, leaves, merges, length, lo, inner):
     for k in range(out.size):
         top = 0
         stop += length
-        MEANS
         ready = lo
         for leaf in range(leaves.size):
             n = leaves[leaf]
             if lo + n > ready:
                 begin = lo
                 ready = min(lo + values.size, stop)
-                fill(FILLED, values, lo, ready, inner)
+                fill(XS, values, lo, ready, inner)
             x = values[lo - begin : lo - begin + n]
             lo += n
             end = n - n % 8
@@ -253,18 +245,6 @@ def reduce(XS, out, leaves, merges, length, lo, inner):
     + _MERGED
 )
 
-_MEANS = """\
-columns = inner
-mean = np.zeros(columns, out.dtype)
-for i in range(lo // columns, stop // columns):
-    ROW
-    for j in range(columns):
-        STEPS
-        mean[j] += CENTRE
-for j in range(columns):
-    mean[j] /= CAST(length // columns)
-""".splitlines()
-
 _ROWS = """\
 @njit(nogil=True, error_model="numpy")
 def reduce(XS, out, block, rows, columns):
@@ -304,4 +284,4 @@ def reduce(XS, out, block, rows, columns):
                 squares[j] += off * off
 """
 
-_TEMPLATE = {"": "", "total": _TOTAL, "centred": _TOTAL, "rows": _ROWS, "spread": _SPREAD}
+_TEMPLATE = {"": "", "total": _TOTAL, "rows": _ROWS, "spread": _SPREAD}

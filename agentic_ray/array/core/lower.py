@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,22 @@ UNKNOWN_FLOPS = 2.5e9
 """A block of a user's function counts as some 50 ms: it is sent by itself until it is known."""
 
 _TINY = CostHint(items=0)
+
+
+@dataclass(frozen=True, slots=True)
+class MadeInside:
+    """How a task makes the blocks of one of its operands: by ``program``, which takes an argument
+    from each of ``columns`` for a block. ``read_bytes`` and ``flops`` are of all blocks."""
+
+    program: Program
+    columns: list[list[Any]]
+    read_bytes: int
+    flops: float
+
+    @property
+    def title(self) -> str:
+        """A name that the cost model can learn under; empty where blocks are only taken."""
+        return _title(self.program, "") if self.program.steps else ""
 
 
 class Lowering:
@@ -262,6 +278,14 @@ class Lowering:
 
     # --- fusion ------------------------------------------------------------------------
 
+    def made_inside(self, node: Node) -> MadeInside:
+        """How tasks that use ``node`` make its blocks themselves; or take them, where they are
+        made by other tasks."""
+        if node.value is None and (node in self._inlined or node.op.kind == "create"):
+            return MadeInside(*self._fuse([node], node, None))
+        taken = Program((False,), 0, (), node.dtype)
+        return MadeInside(taken, [self.blocks(node)], node.nbytes, 0.0)
+
     def _choose_inlined(self, order: Sequence[Node], roots: set[Node]) -> None:
         users: dict[Node, list[Node]] = {node: [] for node in order}
         for node in order:
@@ -395,7 +419,7 @@ def _absorbs(user: Node, node: Node) -> bool:
     if user.op.kind == "reduce":
         operand = user.inputs[0]
         return operand.shape == node.shape and operand.chunks == node.chunks
-    return False
+    return user.op.takes_along is not None and user.op.takes_along(user, node)
 
 
 def _partials(node: Node) -> tuple[Any, ...]:

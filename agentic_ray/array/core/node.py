@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from agentic_ray.array.core.chunks import Chunks, Shape, block_count
+from agentic_ray.array.core.order import in_c_order
 from agentic_ray.graph import content_key
 
 NDArray: TypeAlias = np.ndarray[Any, Any]
@@ -58,6 +59,9 @@ class Op:
     of_user : bool
         The kernel calls a function of the user's, which may take any time: what it takes is
         learnt under its own name, and several blocks are not computed in the caller's process.
+    takes_along : callable or None
+        ``takes_along(node, operand)``: for kind ``tasks``, whether the tasks of ``node`` make the
+        blocks of ``operand``, an elementwise chain, themselves (by `Lowering.made_inside`).
     """
 
     name: str
@@ -67,6 +71,7 @@ class Op:
     weight: float = 1.0
     reduction: Reduction | None = None
     of_user: bool = False
+    takes_along: Callable[[Node, Node], bool] | None = None
 
     def __repr__(self) -> str:
         return f"<Op {self.name}>"
@@ -89,9 +94,8 @@ class Reduction:
         whole chunk at once.
     compiled : str
         What ``partial`` is, where kernels for it can be compiled: ``"sum"``, the plain sum of
-        one operand; ``"spread"``, count, sum and sum of squares around the mean; ``"centred"``,
-        the sum of one operand less the other's mean over the axes that are its first parameter;
-        in the dtype that is among its parameters. ``combine`` is elementwise then.
+        one operand; ``"spread"``, count, sum and sum of squares around the mean; in the
+        dtype that is among its parameters. ``combine`` is elementwise then.
     also : callable or None
         ``also(node, other)``: another reduction of what ``node`` reduces, made from the same
         partial values with the same bits; None if it cannot be.
@@ -101,7 +105,7 @@ class Reduction:
     combine: Callable[..., Any]
     final: Callable[..., Any]
     cache_blocks: int = 1
-    compiled: Literal["", "sum", "spread", "centred"] = ""
+    compiled: Literal["", "sum", "spread"] = ""
     also: Callable[[Node, Node], Node | None] | None = None
 
 
@@ -259,7 +263,7 @@ def data(array: NDArray, chunks: Chunks, device: str = "cpu") -> Node:
     """A leaf over an array in memory, which nobody may change from now on."""
     node = Node(DATA, (), (Held(array),), array.shape, array.dtype, chunks, device)
     if node.small:
-        node.value = array
+        node.value = in_c_order(array)
     return node
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,9 @@ import numpy as np
 from agentic_ray.array.core import compiled, device_kernels
 from agentic_ray.array.core.chunks import Shape, block_slices, contiguous
 from agentic_ray.array.core.node import BLOCK_ELEMENTS, Held, Reduction
+from agentic_ray.array.core.order import in_c_order
 from agentic_ray.array.core.standard import Spelled
+from agentic_ray.blas import one_thread
 from agentic_ray.graph import Codelet, fold
 
 Location = tuple[tuple[int, ...], tuple[int, ...]]
@@ -126,10 +129,8 @@ class Program:
     reducing: Reducing | None = None
 
     def __call__(self, *arguments: Any, xp: Any) -> Any:
-        first = len(self.located)
-        last = first + self.scalars
-        blocks, scalars = arguments[:first], arguments[first:last]
-        inputs = Inputs(blocks, scalars, arguments[last:])
+        inputs = self._inputs(arguments)
+        blocks, scalars = inputs.blocks, inputs.scalars
         shape = self._shape(blocks)
         size = 1
         for length in shape:
@@ -166,6 +167,42 @@ class Program:
         for region in block_slices(contiguous(shape, BLOCK_ELEMENTS)):
             out[region] = self._run(np, self._cut(inputs.blocks, region, shape), inputs)[-1]
         return out
+
+    def rows(self, arguments: Sequence[Any], xp: Any) -> tuple[Shape, Callable[[int, int], Any]]:
+        """The shape of the program's value, and what makes rows ``start`` to ``stop`` of it, in C
+        order."""
+        inputs = self._inputs(arguments)
+        blocks = inputs.blocks
+        shape = self._shape(blocks)
+        if not self.steps:
+            (whole,) = blocks
+            return shape, lambda start, stop: whole[start:stop]
+        rest = tuple(slice(0, length) for length in shape[1:])
+
+        def made(start: int, stop: int) -> Any:
+            part = self._cut(blocks, (slice(start, stop), *rest), shape)
+            return as_array(xp, self._run(xp, part, inputs)[-1])
+
+        kernel = compiled.wanted(self, inputs, shape, math.prod(shape)) if xp is np else None
+        if kernel is None:
+            return shape, made
+        fill, width = kernel.values(blocks, inputs.scalars, shape), math.prod(shape[1:])
+
+        def filled_by_kernel(start: int, stop: int) -> Any:
+            out = np.empty((stop - start, *shape[1:]), self.dtype)
+            try:
+                fill(out.reshape(-1), start * width, stop * width)
+            except Exception as error:  # whatever it is, NumPy's form says it, or does the work
+                compiled.give_up(kernel, error)
+                return made(start, stop)
+            return out
+
+        return shape, filled_by_kernel
+
+    def _inputs(self, arguments: Sequence[Any]) -> Inputs:
+        first = len(self.located)
+        last = first + self.scalars
+        return Inputs(arguments[:first], arguments[first:last], arguments[last:])
 
     @property
     def _at_once(self) -> int:
@@ -333,8 +370,8 @@ def finish(
 
 
 def as_array(xp: Any, value: Any) -> Any:
-    """``value`` as an array of ``xp``: NumPy's kernels give scalars for 0-d operands."""
-    return value if isinstance(value, xp.ndarray) else xp.asarray(value)
+    """``value`` as an array of ``xp`` in C order: NumPy's kernels give scalars for 0-d operands."""
+    return in_c_order(value if isinstance(value, xp.ndarray) else xp.asarray(value))
 
 
 def host_only(kernel: Callable[..., Any]) -> Callable[..., Any]:
@@ -375,8 +412,9 @@ class Call:
         if self.given:
             values, given = values[: -self.given], values[-self.given :]
             params = filled(params, given)
-        result = self.kernel(xp, *values, *params)
-        return result if isinstance(result, tuple) else as_array(xp, result)
+        with one_thread:
+            result = self.kernel(xp, *values, *params)
+        return in_c_order(result) if isinstance(result, tuple) else as_array(xp, result)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from agentic_ray.array.core.node import Node, make
 from agentic_ray.array.core.rewrite import optimize, rule
-from agentic_ray.array.core.views import AxisIndex, permuted, rechunk, sliced
+from agentic_ray.array.core.views import AxisIndex, permuted, rechunk, sliced, squeezed
 
 __all__ = ["optimize"]
 
@@ -41,6 +41,9 @@ def slice_of_map(node: Node) -> Node | None:
     if source.op.kind != "map" or source.value is not None or 2 * node.size > source.size:
         return None
     index: tuple[AxisIndex, ...] = node.params[0]
+    if not node.ndim:  # one axis stays: NumPy rounds some float16 otherwise if there is none
+        kept = sliced(source, (*index[:-1], ("s", index[-1][1], 1, 1)))
+        return None if kept is source else squeezed(kept, (0,))
     inputs: list[Node] = []
     for operand in source.inputs:
         if operand.op.kind == "literal":

@@ -22,6 +22,7 @@ from agentic_ray.array.core.program import codelet
 from agentic_ray.array.core.views import expanded, permuted, rechunk, reshaped, squeezed
 from agentic_ray.array.elementwise import conj, multiply
 from agentic_ray.array.linalg import layout as layouts
+from agentic_ray.array.linalg.over_rows import over_rows
 from agentic_ray.array.linalg.structure import diagonal_axes
 from agentic_ray.array.manipulation import broadcast_to, stack
 from agentic_ray.array.operators import FUNCTIONS
@@ -36,8 +37,15 @@ Span = tuple[tuple[int, int, int], tuple[int, int, int]]
 """A piece of the inner axis: (chunk, start, stop) in the left and in the right operand."""
 
 
-def _matmul_kernel(xp: Any, a: Any, b: Any) -> Any:
-    return xp.matmul(a, b)
+def _matmul_kernel(xp: Any, a: Any, b: Any, *, out: Any = None) -> Any:
+    """The product of two blocks, which lie in C order.
+
+    One that is a single column, and the other as a row, may be the same memory: NumPy would take
+    another routine of BLAS than for copies.
+    """
+    if xp is np and a.shape[-1] == 1 and np.may_share_memory(a, b):
+        b = b.copy()
+    return xp.matmul(a, b) if out is None else xp.matmul(a, b, out=out)
 
 
 def _add(left: Any, right: Any, *, xp: Any) -> Any:
@@ -60,11 +68,11 @@ def _added(xp: Any, pairs: Iterable[tuple[Any, Any]]) -> Any:
     """One product after the other, in the memory of two: what is not allocated anew costs
     neither page faults nor cache."""
     (a, b), *rest = pairs
-    total = xp.matmul(a, b)
+    total = _matmul_kernel(xp, a, b)
     if rest:
         product = xp.empty_like(total)
         for a, b in rest:
-            total += xp.matmul(a, b, out=product)
+            total += _matmul_kernel(xp, a, b, out=product)
     return total
 
 
@@ -139,19 +147,28 @@ def matmul(x1: Any, x2: Any, /) -> Array:
     if not a.ndim or not b.ndim:
         raise ValueError("matmul: operands need at least one axis")
     row, column = a.ndim == 1, b.ndim == 1
-    a = expanded(a, (0,)) if row else a
-    b = expanded(b, (1,)) if column else b
-    if a.shape[-1] != b.shape[-2]:
+    inner, other = a.shape[-1], b.shape[0] if column else b.shape[-2]
+    if inner != other:
         raise ValueError(
             f"matmul: inner dimensions differ: shapes {x1.shape} and {x2.shape} "
-            f"({a.shape[-1]} and {b.shape[-2]})"
+            f"({inner} and {other})"
         )
+    if row or column:
+        found = over_rows(a, b)
+        if found is not None:
+            return Array(found)
+        a = expanded(a, (0,)) if row else a
+        b = expanded(b, (1,)) if column else b
     result = _product(a, b)
     gone = tuple([result.ndim + at for at, is_gone in ((-2, row), (-1, column)) if is_gone])
     return Array(squeezed(result, gone) if gone else result)
 
 
 def _product(a: Node, b: Node) -> Node:
+    """The product of two stacks of matrices."""
+    found = over_rows(a, b)
+    if found is not None:
+        return found
     dtype = np.matmul(np.empty((0, 0), a.dtype), np.empty((0, 0), b.dtype)).dtype
     loop = broadcast_shapes([a.shape[:-2], b.shape[:-2]], "matmul")
     cut = grids.unify(loop, [(node.shape[:-2], node.chunks[:-2], node.nbytes) for node in (a, b)])
