@@ -18,7 +18,8 @@ import numpy as np
 
 from agentic_ray.array.core.node import DType, Node, make
 from agentic_ray.array.core.rewrite import rule
-from agentic_ray.array.statistics import MEAN, SUM, add_partials, reduce_op, unchanged
+from agentic_ray.array.reducing import SUM, add_partials, reduce_op, unchanged
+from agentic_ray.array.statistics import MEAN
 
 
 def _partial(

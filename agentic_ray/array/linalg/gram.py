@@ -15,7 +15,7 @@ from agentic_ray.array.core.views import PERMUTE, rechunk
 from agentic_ray.array.linalg.columns import dagger
 from agentic_ray.array.linalg.selfproduct import self_product
 from agentic_ray.array.linalg.standardised import standardised_gram
-from agentic_ray.array.statistics import add_partials, reduce_op, unchanged
+from agentic_ray.array.reducing import add_partials, reduce_op, unchanged
 
 BLOCKED_COLUMNS = 128
 """Up to so many columns a cache block has rows enough for the product to be worth a call."""
