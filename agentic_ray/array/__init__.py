@@ -15,6 +15,11 @@ from agentic_ray.array.blocks import (
     map_blocks,
     map_overlap,
 )
+from agentic_ray.array.comparing import (
+    allclose,
+    array_equal,
+    array_equiv,
+)
 from agentic_ray.array.core.chunks import config
 from agentic_ray.array.creation import (
     arange,
@@ -37,11 +42,6 @@ from agentic_ray.array.creation import (
     zeros,
     zeros_like,
 )
-from agentic_ray.array.distribution import (
-    average,
-    corrcoef,
-    cov,
-)
 from agentic_ray.array.describing import (
     copy,
     errstate,
@@ -58,6 +58,18 @@ from agentic_ray.array.describing import (
     shape,
     size,
 )
+from agentic_ray.array.differences import (
+    diff,
+    ediff1d,
+    gradient,
+    trapezoid,
+    unwrap,
+)
+from agentic_ray.array.distribution import (
+    average,
+    corrcoef,
+    cov,
+)
 from agentic_ray.array.dtypes import (
     astype,
     bool,
@@ -66,8 +78,8 @@ from agentic_ray.array.dtypes import (
     can_cast,
     cdouble,
     common_type,
-    complex128,
     complex64,
+    complex128,
     complexfloating,
     csingle,
     datetime64,
@@ -83,10 +95,10 @@ from agentic_ray.array.dtypes import (
     half,
     iinfo,
     inexact,
+    int8,
     int16,
     int32,
     int64,
-    int8,
     int_,
     intc,
     integer,
@@ -107,10 +119,10 @@ from agentic_ray.array.dtypes import (
     typename,
     ubyte,
     uint,
+    uint8,
     uint16,
     uint32,
     uint64,
-    uint8,
     uintc,
     uintp,
     ulong,
@@ -189,9 +201,9 @@ from agentic_ray.array.elementwise import (
     less,
     less_equal,
     log,
-    log10,
     log1p,
     log2,
+    log10,
     logaddexp,
     logaddexp2,
     logical_and,
@@ -231,6 +243,13 @@ from agentic_ray.array.elementwise import (
     true_divide,
     trunc,
     where,
+)
+from agentic_ray.array.histograms import (
+    bincount,
+    histogram,
+    histogram2d,
+    histogram_bin_edges,
+    histogramdd,
 )
 from agentic_ray.array.indexing import (
     take,
@@ -320,6 +339,12 @@ from agentic_ray.array.quantiles import (
     percentile,
     quantile,
 )
+from agentic_ray.array.scans import (
+    cumprod,
+    cumsum,
+    cumulative_prod,
+    cumulative_sum,
+)
 from agentic_ray.array.searching import (
     argmax,
     argmin,
@@ -328,6 +353,10 @@ from agentic_ray.array.searching import (
     nonzero,
     searchsorted,
 )
+from agentic_ray.array.selecting import (
+    choose,
+    select,
+)
 from agentic_ray.array.sets import (
     isin,
     unique_all,
@@ -335,43 +364,14 @@ from agentic_ray.array.sets import (
     unique_inverse,
     unique_values,
 )
-from agentic_ray.array.sorting import (
-    argsort,
-    sort,
-)
-from agentic_ray.array.comparing import (
-    allclose,
-    array_equal,
-    array_equiv,
-)
-from agentic_ray.array.differences import (
-    diff,
-    ediff1d,
-    gradient,
-    trapezoid,
-    unwrap,
-)
-from agentic_ray.array.histograms import (
-    bincount,
-    histogram,
-    histogram2d,
-    histogram_bin_edges,
-    histogramdd,
-)
-from agentic_ray.array.scans import (
-    cumprod,
-    cumsum,
-    cumulative_prod,
-    cumulative_sum,
-)
-from agentic_ray.array.selecting import (
-    choose,
-    select,
-)
 from agentic_ray.array.signals import (
     convolve,
     correlate,
     interp,
+)
+from agentic_ray.array.sorting import (
+    argsort,
+    sort,
 )
 from agentic_ray.array.special import (
     angle,
@@ -470,8 +470,8 @@ __all__ = [
     "choose",
     "clip",
     "common_type",
-    "complex128",
     "complex64",
+    "complex128",
     "complexfloating",
     "concat",
     "concatenate",
@@ -568,10 +568,10 @@ __all__ = [
     "imag",
     "inexact",
     "inf",
+    "int8",
     "int16",
     "int32",
     "int64",
-    "int8",
     "int_",
     "intc",
     "integer",
@@ -602,9 +602,9 @@ __all__ = [
     "linalg",
     "linspace",
     "log",
-    "log10",
     "log1p",
     "log2",
+    "log10",
     "logaddexp",
     "logaddexp2",
     "logical_and",
@@ -734,10 +734,10 @@ __all__ = [
     "typename",
     "ubyte",
     "uint",
+    "uint8",
     "uint16",
     "uint32",
     "uint64",
-    "uint8",
     "uintc",
     "uintp",
     "ulong",
