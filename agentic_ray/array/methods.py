@@ -20,7 +20,9 @@ from agentic_ray.array import (
     indexing,
     manipulation,
     mutation,
+    scans,
     searching,
+    selecting,
     sorting,
     statistics,
 )
@@ -38,14 +40,13 @@ SAME: dict[str, Callable[..., Any]] = {
     "argmax": searching.argmax,
     "argmin": searching.argmin,
     "argsort": sorting.argsort,
-    "astype": dtypes.astype,
+    "astype": dtypes.converted,
+    "choose": selecting.choose,
     "clip": elementwise.clip,
-    "conj": elementwise.conj,
-    "conjugate": elementwise.conj,
-    "cumprod": statistics.cumprod,
-    "cumsum": statistics.cumsum,
-    "cumulative_prod": statistics.cumulative_prod,
-    "cumulative_sum": statistics.cumulative_sum,
+    "cumprod": scans.cumprod,
+    "cumsum": scans.cumsum,
+    "cumulative_prod": scans.cumulative_prod,
+    "cumulative_sum": scans.cumulative_sum,
     "diagonal": diagonal,
     "dot": dot,
     "max": statistics.max,
@@ -130,6 +131,14 @@ def fill(self: Array, value: Any) -> None:
 def sort(self: Array, axis: int = -1, **options: Any) -> None:
     """Sort this array in place along ``axis``; options as in `agentic_ray.array.sort`."""
     self[...] = sorting.sort(self, axis=axis, **options)
+
+
+# --- numbers -----------------------------------------------------------------------------
+
+
+def conjugate(self: Array) -> Any:
+    """The complex conjugates."""
+    return elementwise.conjugate(self)
 
 
 # --- bytes and files ---------------------------------------------------------------------
@@ -217,11 +226,13 @@ def view(self: Array, dtype: Any = None, type: Any = None) -> Array:
 
 
 OWN = (
-    reshape, transpose, flatten, resize, fill, sort, tobytes, tofile, dump, dumps, byteswap, view,
+    conjugate, reshape, transpose, flatten, resize, fill, sort, tobytes, tofile, dump, dumps,
+    byteswap, view,
 )  # fmt: skip
 
 for name, function in SAME.items():
     setattr(Array, name, function)
 for method in OWN:
     setattr(Array, method.__name__, method)
+Array.conj = conjugate  # type: ignore[attr-defined]
 Array.flat = property(flat, set_flat)  # type: ignore[attr-defined]

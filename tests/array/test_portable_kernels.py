@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import portable_mutation
+import portable_numbers
 import pytest
 from stand_ins import CUPY_LIKE, STRICT, Ran, StandIn, on, torch_stand_in
 
@@ -29,12 +30,15 @@ def _words(text: str) -> list[str]:
     return text.split()
 
 
-NO_KERNELS = _words(
-    """
+NO_KERNELS = (
+    _words(
+        """
     Array __array_api_version__ __array_namespace_info__ bool broadcast_shapes can_cast complex64
     complex128 config e fft finfo float32 float64 iinfo inf int8 int16 int32 int64 isdtype linalg
     nan newaxis pi random result_type uint8 uint16 uint32 uint64
     """
+    )
+    + portable_numbers.NO_KERNELS
 )
 """Names that compute nothing."""
 
@@ -89,6 +93,7 @@ BEYOND = [
     *NUMPYS_PROMOTION,
     *NUMPYS_PARTS,
     *portable_mutation.NUMPYS_INDEXING,
+    *portable_numbers.NOT_IN_STANDARD,
 ]
 """What needs more than the standard, so that it only runs over NumPy, CuPy and their like."""
 
@@ -222,7 +227,7 @@ _add("where", lambda d: xp.where(d.b, d.x, d.row), lambda d: xp.where(d.b, d.x, 
 _add(
     "clip",
     lambda d: xp.clip(d.x, -0.5, 0.5),
-    lambda d: xp.clip(d.x, d.row),
+    lambda d: xp.clip(d.x, d.row, None),
     lambda d: xp.clip(d.i, max=4),
 )
 _add(
@@ -619,7 +624,7 @@ _add("to_zarr", _to_zarr)
 _add("to_hdf5", _to_hdf5)
 
 
-for _more in (portable_mutation,):
+for _more in (portable_mutation, portable_numbers):
     for _name, _cases in _more.CASES.items():
         _add(_name, *_cases)
 
@@ -658,7 +663,7 @@ def _made(folder: Path) -> Path:
 
 
 def test_the_table_has_every_public_function() -> None:
-    methods = {f"random.{name}" for name in vars(random.Generator) if not name.startswith("_")}
+    methods = {f"random.{name}" for name in dir(random.Generator) if not name.startswith("_")}
     functions = {f"fft.{name}" for name in vars(fft) if isinstance(
         getattr(fft, name), types.FunctionType) and getattr(fft, name).__module__ == fft.__name__
         and not name.startswith("_")}  # fmt: skip
