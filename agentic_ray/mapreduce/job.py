@@ -37,6 +37,7 @@ from agentic_ray.runtime.progress import ProgressBar
 from agentic_ray.runtime.session import BUNDLES_PER_SLOT
 from agentic_ray.schedule.admission import INPUT_FACTOR
 from agentic_ray.schedule.metrics import Metrics, PlacementRecord, summarise
+from agentic_ray.tracebacks import entry
 
 _MISSING: Final[Any] = object()
 _WAVE_BUNDLES_PER_SLOT = 8
@@ -124,6 +125,7 @@ class MapReduce:
 
     # --- for the user ------------------------------------------------------------------
 
+    @entry
     def result(self, timeout: float | None = None) -> Any:
         """Run to the end and return the value.
 
@@ -145,6 +147,7 @@ class MapReduce:
             self.cancel()
             raise
         finally:
+            self._write_printed()
             self._finished = time.monotonic()
         return value
 
@@ -236,9 +239,14 @@ class MapReduce:
         if deadline is not None and time.monotonic() > deadline:
             raise JobTimeoutError("the map-reduce is not done in the time given")
         self._changed.wait(0.1)  # short, so that the main thread notices Ctrl-C
+        self._write_printed()
         done = sum(run.items_done for run in self._runs)
         note = "" if self._leaves.count is not None else "(reading an iterator)"
         bar.update(done, note=note)
+
+    def _write_printed(self) -> None:
+        for run in self._runs:
+            run.write_printed()
 
     def _wait(
         self, run: Run, deadline: float | None, bar: ProgressBar, *, fetch: bool = True
@@ -455,6 +463,7 @@ def _check(
         raise InvalidTypeError(f"priority must be an int, not {priority!r}")
 
 
+@entry
 def map_reduce_job(
     map_fn: Callable[..., Any],
     data: Any,
@@ -484,6 +493,7 @@ def map_reduce_job(
     )
 
 
+@entry
 def map_reduce(
     map_fn: Callable[..., Any],
     data: Any,

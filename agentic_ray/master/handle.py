@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from agentic_ray.errors import JobTimeoutError
 from agentic_ray.master.jobs import JobEvent, JobRecord, JobState, lifecycle, raise_failure
+from agentic_ray.tracebacks import entry
 
 if TYPE_CHECKING:
     from agentic_ray.runtime import JobScope
@@ -51,6 +52,7 @@ class Job:
         """The state now; compares equal to its name, e.g. ``"succeeded"``."""
         return self.record.state
 
+    @entry
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the result.
 

@@ -36,13 +36,13 @@ from agentic_ray.runtime.calls import (
     tells_overhead,
     token_of,
 )
+from agentic_ray.runtime.carried import text_of
 from agentic_ray.runtime.execute import Inline, Report
 from agentic_ray.runtime.failures import (
     INPUT_LOST,
     SYSTEM,
     cause_of,
     is_of_an_input,
-    text_of,
 )
 from agentic_ray.runtime.handed import Handed
 from agentic_ray.runtime.here import fits_here, run_now
@@ -443,6 +443,9 @@ class Loop:
         if run is not None:
             for kind, text in report.notes:
                 run.log(kind, call.bundle.key, report.node_id, text)
+            if self.dispatcher.expects(answer.bundle_id, answer.attempt):
+                finished = report.error is None and report.death is None
+                run.hear(call.bundle.key, report.printed, finished=finished)
         if report.device_lost is not None:
             lost = ExecutorLostError(f"{call.placement.device} is lost: {report.device_lost}")
             self._failed(answer, call, "system", lost, now)
