@@ -8,12 +8,20 @@ makes is compared with what was raised; where it differs, the exception is made 
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import functools
 import importlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import BuiltinFunctionType, GetSetDescriptorType, MemberDescriptorType, TracebackType
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    TracebackType,
+)
 from typing import Any, Final
 
 from ray import cloudpickle
@@ -32,12 +40,15 @@ _STAND_IN_CHARACTERS: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One line of a traceback."""
+    """One entry of a traceback; from ``column`` of ``line`` to ``end_column`` of ``end_line``."""
 
     file: str
-    line: int
     function: str
     module: str
+    line: int
+    end_line: int
+    column: int
+    end_column: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +140,24 @@ def _notes(error: BaseException) -> list[Any]:
 def _places(trace: TracebackType | None) -> Iterator[Place]:
     links = []
     while trace is not None:
-        links.append((trace.tb_frame, trace.tb_lineno))
+        links.append(trace)
         trace = trace.tb_next
     if len(links) > 2 * _MOST_FRAMES:
         del links[_MOST_FRAMES:-_MOST_FRAMES]
-    for frame, line in links:
-        code = frame.f_code
-        module = str(frame.f_globals.get("__name__", ""))
-        yield Place(code.co_filename, line or code.co_firstlineno, code.co_name, module)
+    for link in links:
+        code = link.tb_frame.f_code
+        found = itertools.islice(code.co_positions(), link.tb_lasti // 2, None)
+        _, end_line, column, end_column = next(found, (None,) * 4)
+        line = link.tb_lineno or code.co_firstlineno
+        yield Place(
+            code.co_filename,
+            code.co_name,
+            str(link.tb_frame.f_globals.get("__name__", "")),
+            line,
+            max(end_line or line, line),
+            column or 0,
+            end_column or 0,
+        )
 
 
 def _whole(error: BaseException) -> bytes | None:
@@ -327,21 +348,29 @@ class _Raised(Exception):
     pass
 
 
-_STUB = compile("raise _Raised", "<remote>", "exec")
-
-
 def traceback_of(places: tuple[Place, ...]) -> TracebackType | None:
-    """A traceback with these lines, as if the code had run in this process."""
+    """A traceback with these entries, as if the code had run in this process."""
     made: TracebackType | None = None
     for place in reversed(places):
-        code = _STUB.replace(
-            co_filename=place.file, co_name=place.function, co_firstlineno=place.line
-        )
         try:
-            exec(code, {"_Raised": _Raised, "__name__": place.module, "__file__": place.file})
+            exec(_code_at(place), {"__name__": place.module, "__file__": place.file, "E": _Raised})
         except _Raised as raised:
             assert raised.__traceback__ is not None
             link = raised.__traceback__.tb_next
             assert link is not None
             made = TracebackType(made, link.tb_frame, link.tb_lasti, place.line)
     return made
+
+
+@functools.lru_cache(maxsize=1024)
+def _code_at(place: Place) -> CodeType:
+    """Code that raises ``E``, and claims to be at a place."""
+    at = {
+        "lineno": place.line,
+        "end_lineno": place.end_line,
+        "col_offset": place.column,
+        "end_col_offset": place.end_column,
+    }
+    raising = ast.Raise(exc=ast.Name(id="E", ctx=ast.Load(), **at), cause=None, **at)
+    module = ast.Module(body=[raising], type_ignores=[])
+    return compile(module, place.file, "exec").replace(co_name=place.function)

@@ -381,11 +381,7 @@ class Loop:
         named, or has died with it on the line."""
         self._handed.lost(call.executor)
         command = call.command
-        for ref in call.refs if not call.on_line else ():
-            try:
-                ray.get(ref)  # Ray prints errors that nobody has looked at
-            except ray_errors.RayError:
-                continue
+        _look_at(call)
         assert call.payload is not None
         whole = replace(call.payload, held=())
         try:
@@ -426,6 +422,7 @@ class Loop:
                 if refused is not None:
                     self._handle(refused)
                 return
+            _look_at(call)
             cause, shown = self._classify(call, error)
             if call.executor is not None and isinstance(shown, ray_errors.RayActorError):
                 self._handed.lost(call.executor)
@@ -574,3 +571,12 @@ class Loop:
         if cause is not None:
             return cause, reason
         return "user", TaskError(f"{type(reason).__name__}: {reason}")
+
+
+def _look_at(call: Call) -> None:
+    """Look at the errors that stand for the values of a failed call: Ray prints others."""
+    for ref in call.refs if not (call.on_line or call.here) else ():
+        try:
+            ray.get(ref, timeout=0)
+        except ray_errors.RayError:
+            continue
