@@ -1,4 +1,4 @@
-"""Which frames of a traceback a person is shown: the caller's own, not those of this package.
+"""What a person is shown of an exception: the caller's own frames, not those of this package.
 
 All frames are shown where ``AGENTIC_RAY_FULL_TRACEBACKS=1`` is set, or the setting
 ``full_tracebacks`` of `agentic_ray.init`.
@@ -18,7 +18,8 @@ _R = TypeVar("_R")
 
 PACKAGE = __name__.partition(".")[0]
 _PLUMBING = frozenset(
-    {"asyncio", "cloudpickle", "concurrent", "contextlib", "functools", "pickle", "ray", "threading"}
+    {"asyncio", "cloudpickle", "concurrent", "contextlib"}
+    | {"functools", "pickle", "ray", "threading"}
 )
 """What this package calls, or is called through, on the way to a user's function."""
 _HIDDEN = "__tracebackhide__"
@@ -73,8 +74,16 @@ def trimmed(trace: TracebackType | None) -> TracebackType | None:
     return made
 
 
+def text_of(error: BaseException) -> str:
+    """``str(error)``, also where the user's ``__str__`` raises."""
+    try:
+        return str(error)
+    except Exception as raised:
+        return f"(its text cannot be made: {raised!r})"
+
+
 def set_member(error: BaseException, name: str, value: Any) -> None:
-    """``setattr``, whatever the exception's own ``__setattr__`` says (frozen dataclasses refuse)."""
+    """``setattr``, also where the exception's own ``__setattr__`` refuses, as frozen ones do."""
     BaseException.__setattr__(error, name, value)
 
 
@@ -126,7 +135,7 @@ def hide_callers() -> None:
 
 def render_in_ipython(error: BaseException) -> list[str]:
     """The lines that IPython shows of an exception, without the frames of this package."""
-    from IPython import get_ipython  # type: ignore[attr-defined]  # it is what calls this
+    from IPython import get_ipython  # it is what calls this
 
     shell: Any = get_ipython()
     if not shows_all():

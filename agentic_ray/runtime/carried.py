@@ -27,7 +27,7 @@ from typing import Any, Final
 from ray import cloudpickle
 
 from agentic_ray.errors import TaskError
-from agentic_ray.tracebacks import set_member
+from agentic_ray.tracebacks import set_member, text_of
 
 _ENDING = (SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError)
 """Raised in the caller they would end their program, or be taken for a cancellation of theirs."""
@@ -75,14 +75,6 @@ class Carried:
     cause: Carried | None = None
     context: Carried | None = None
     suppressed: bool = False
-
-
-def text_of(error: BaseException) -> str:
-    """``str(error)``, also where the user's ``__str__`` raises."""
-    try:
-        return str(error)
-    except Exception as raised:
-        return f"(its text cannot be made: {raised!r})"
 
 
 def _shown(value: Any) -> str:
@@ -319,7 +311,7 @@ def _stand_in(carried: Carried) -> TaskError:
 
 def task_error_like(base: type[Exception], text: str) -> TaskError:
     """A TaskError that is also a ``base``; TypeError if there can be none."""
-    return _like(base)(text)
+    return _like(base)(text)  # type: ignore[arg-type]  # classes can be hashed
 
 
 @functools.cache
@@ -355,10 +347,8 @@ def traceback_of(places: tuple[Place, ...]) -> TracebackType | None:
         try:
             exec(_code_at(place), {"__name__": place.module, "__file__": place.file, "E": _Raised})
         except _Raised as raised:
-            assert raised.__traceback__ is not None
-            link = raised.__traceback__.tb_next
-            assert link is not None
-            made = TracebackType(made, link.tb_frame, link.tb_lasti, place.line)
+            link: Any = raised.__traceback__  # of this function; the next is of the code above
+            made = TracebackType(made, link.tb_next.tb_frame, link.tb_next.tb_lasti, place.line)
     return made
 
 

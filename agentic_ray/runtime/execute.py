@@ -166,7 +166,7 @@ def describe(value: Any) -> str:
     return type(value).__name__
 
 
-class cancellable:  # noqa: N801 -- used as a function
+class cancellable:
     """Inside, `check_cancelled` in this thread asks ``is_cancelled``, and `element_watcher`
     gives ``on_element``.
 

@@ -1,4 +1,4 @@
-"""What ended a bundle: an exception of the user's, packed on the executor, or a failure of Ray's."""
+"""What ended a bundle: an exception of the user's, packed for the caller, or a failure of Ray's."""
 
 from __future__ import annotations
 

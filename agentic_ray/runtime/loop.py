@@ -36,7 +36,6 @@ from agentic_ray.runtime.calls import (
     tells_overhead,
     token_of,
 )
-from agentic_ray.runtime.carried import text_of
 from agentic_ray.runtime.execute import Inline, Report
 from agentic_ray.runtime.failures import (
     INPUT_LOST,
@@ -78,6 +77,7 @@ from agentic_ray.schedule.events import (
     ValueLost,
 )
 from agentic_ray.schedule.metrics import CALLER, PlacementRecord
+from agentic_ray.tracebacks import text_of
 
 _logger = logging.getLogger("agentic_ray")
 _TICK_SECONDS = 1.0

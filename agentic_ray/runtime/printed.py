@@ -181,7 +181,8 @@ def descriptors(taken: Taken) -> Iterator[None]:
     try:
         for name in STREAMS:
             if name not in _files:
-                _files[name] = tempfile.TemporaryFile(buffering=0)  # for the process's life
+                # (kept for the life of the process)
+                _files[name] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
     except OSError:
         yield  # no room for such files: it goes to Ray's log instead, which shows it
         return

@@ -178,7 +178,8 @@ def test_an_exception_without_a_text_arrives() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [SystemExit(3), KeyboardInterrupt("k"), GeneratorExit("g"), asyncio.CancelledError("c")]
+    "error",
+    [SystemExit(3), KeyboardInterrupt("k"), GeneratorExit("g"), asyncio.CancelledError("c")],
 )
 def test_what_would_end_the_caller_is_a_task_error(error: BaseException) -> None:
     arrived = home(error)
@@ -200,9 +201,7 @@ def test_a_class_that_cannot_be_sent_is_caught_as_its_base() -> None:
 
 
 def test_a_class_whose_module_is_not_here_is_caught_as_its_base(tmp_path: Path) -> None:
-    (tmp_path / "only_there.py").write_text(
-        "class Base(KeyError): pass\nclass There(Base): pass\n"
-    )
+    (tmp_path / "only_there.py").write_text("class Base(KeyError): pass\nclass There(Base): pass\n")
     program = (
         "import pickle, sys; sys.path.insert(0, sys.argv[1])\n"
         "import only_there\n"
