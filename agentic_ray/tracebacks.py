@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
-from collections.abc import Callable, Iterator
-from types import FrameType, TracebackType
+from collections.abc import Callable, Iterator, MutableMapping
+from types import FrameType, FunctionType, TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_T = TypeVar("_T")
 
 PACKAGE = __name__.partition(".")[0]
 _PLUMBING = frozenset(
@@ -22,8 +22,6 @@ _PLUMBING = frozenset(
     | {"functools", "pickle", "ray", "threading"}
 )
 """What this package calls, or is called through, on the way to a user's function."""
-_HIDDEN = "__tracebackhide__"
-"""A local variable that has IPython and pytest leave its frame out."""
 _MOST_LINKS = 100
 
 _show_all: bool | None = None
@@ -41,11 +39,6 @@ def shows_all() -> bool:
         return _show_all
     said = os.environ.get(f"{PACKAGE.upper()}_FULL_TRACEBACKS", "").lower()
     return said in ("1", "true", "yes")
-
-
-def is_of_package(frame: FrameType) -> bool:
-    """Whether the code of a frame is part of this package."""
-    return _root(frame) == PACKAGE
 
 
 def _root(frame: FrameType) -> str:
@@ -103,11 +96,14 @@ def trim(error: BaseException) -> None:
 
 
 def entry(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """A function that people call, whose exceptions show their frames and one of ours."""
+    """A function that people call, whose exceptions show no frame of this package.
+
+    (The function made here is in the traceback no more either: an exception that is raised again
+    as it is does not pass it a second time.)
+    """
 
     @functools.wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        __tracebackhide__ = True
         try:
             return function(*args, **kwargs)
         except BaseException as error:
@@ -118,19 +114,31 @@ def entry(function: Callable[_P, _R]) -> Callable[_P, _R]:
     return call
 
 
-def hide_callers() -> None:
-    """Have IPython and pytest leave out the frames of this package that are now being executed.
+def entries(names: MutableMapping[str, Any]) -> None:
+    """Make each public function in the namespace of a module an `entry`: those in its ``__all__``,
+    or else those that are defined in it. Pickle looks for them there from now on."""
+    module = names["__name__"]
+    public = names.get("__all__")
+    for name, value in list(names.items()):
+        if not isinstance(value, FunctionType) or name.startswith("_"):
+            continue
+        if name in public if public is not None else value.__module__ == module:
+            made = entry(value)
+            made.__module__, made.__qualname__ = module, name
+            names[name] = made
 
-    For exceptions that come out of functions without `entry`: it is the frames above that they
-    go through, and those are not in the traceback yet.
-    """
-    if shows_all() or not ("IPython" in sys.modules or "pytest" in sys.modules):
-        return
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if is_of_package(frame) and frame.f_code.co_name != "<module>":
-            frame.f_locals[_HIDDEN] = True
-        frame = frame.f_back
+
+def entry_methods(kind: type[_T]) -> type[_T]:
+    """A class whose methods, but for private ones, are entries; also those it has inherited from
+    classes of this package."""
+    for base in reversed(kind.__mro__):
+        if not base.__module__.startswith(f"{PACKAGE}."):
+            continue
+        for name, value in list(vars(base).items()):
+            private = name.startswith("_") and not name.endswith("__")
+            if isinstance(value, FunctionType) and not private:
+                setattr(kind, name, entry(value))
+    return kind
 
 
 def render_in_ipython(error: BaseException) -> list[str]:

@@ -15,7 +15,6 @@ from agentic_ray.graph.task import Bundle
 from agentic_ray.runtime.explain import placement_table
 from agentic_ray.runtime.printed import Piece, write_out
 from agentic_ray.schedule.metrics import Metrics, PlacementRecord, summarise
-from agentic_ray.tracebacks import hide_callers
 
 
 class Backend(Protocol):
@@ -131,7 +130,6 @@ class Run:
     def raise_error(self) -> None:
         """Raise what ended the run, if something did, as if for the first time."""
         if self._error is not None:
-            hide_callers()
             raise self._error.with_traceback(self._trace)
 
     def on_done(self, callback: Callable[[], None]) -> None:

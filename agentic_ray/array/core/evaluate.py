@@ -27,7 +27,6 @@ from agentic_ray.array.core.views import PERMUTE, permuted
 from agentic_ray.blas import computing, one_thread
 from agentic_ray.errors import SerializationError
 from agentic_ray.graph import Ref, Task, TaskGraph, replace_refs
-from agentic_ray.tracebacks import entry
 
 LOCAL_BYTES = 32 << 20
 """Expressions that touch no more than this are computed in the caller's process: it takes a
@@ -41,7 +40,6 @@ _WITHOUT_BLAS = frozenset({"map", "create", "reduce"})
 around those that may, which takes as long as a small one of them."""
 
 
-@entry
 def value(node: Node) -> NDArray:
     """The value of one expression, not to be written to."""
     if node.value is None:
@@ -83,7 +81,6 @@ def _direct(root: Node) -> None:
         node.value = in_c_order(result) if isinstance(result, tuple) else as_array(np, result)
 
 
-@entry
 def values(roots: Sequence[Node], *, progress: bool | None = None) -> list[NDArray]:
     """Values of several expressions, computed together."""
     found: dict[Node, NDArray] = {}
@@ -153,7 +150,6 @@ def _check_plan(graph: TaskGraph, session: Any) -> None:
         raise MemoryError(text)
 
 
-@entry
 def persist(roots: Sequence[Node]) -> list[Node]:
     """Leaves that hold the values of ``roots``, chunk by chunk where they were computed.
 
