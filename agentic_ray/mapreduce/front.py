@@ -25,7 +25,8 @@ def map_reduce_job(
     retry_on: type[BaseException] | tuple[type[BaseException], ...] = (),
     has_effects: bool = False,
 ) -> MapReduce:
-    """`map_reduce` as an object: ``.result()``, then ``.placements()`` and ``.metrics``."""
+    """`map_reduce` as an object: ``.result()`` or ``await``, then ``.placements()`` and
+    ``.metrics``."""
     return MapReduce(
         map_fn,
         data,
@@ -66,9 +67,11 @@ def map_reduce(
         A plain function is called with one element, in a worker process. A codelet (see
         `agentic_ray.codelet`) is called with blocks of rows of an array, or with the parts of
         a source, in threads beside the data, on CPUs or GPUs.
-    data : sequence, range, numpy.ndarray, iterator, path, source, or ObjectRef(s) of arrays
-        An array is mapped along its first axis. A path is read by its suffix: CSV and Parquet
-        as tables, anything else as lines of text. An iterator is read as it is needed.
+    data : sequence, range, array, table, iterator, path, source, or ObjectRef(s) of arrays
+        An array is mapped along its first axis; a pandas, polars or Arrow table by its rows, each
+        a dict by column; a column by its values. A `pathlib.Path` is read by its suffix: CSV and
+        Parquet as tables, anything else as lines of text. A str is refused, because it could
+        mean its characters or a file. An iterator is read as it is needed.
     reduce_fn : callable, optional
         ``reduce_fn(left, right)``, associative; order is kept, so it need not be commutative.
         Without it the result is the list of mapped values, in order.
@@ -92,7 +95,7 @@ def map_reduce(
 
     Returns
     -------
-    The reduced value, or a list.
+    The reduced value, or a list. Arrays in it can be written to, whatever their size.
 
     Raises
     ------
@@ -103,8 +106,9 @@ def map_reduce(
     InvalidTypeError, InvalidArgumentError
         An argument cannot be used.
     The user's own exception
-        Whatever ``map_fn`` or ``reduce_fn`` raised, with the remote traceback as its cause and
-        ``chunk_index`` and ``element_index``; the rest of the work is stopped.
+        Whatever ``map_fn`` or ``reduce_fn`` raised, with the lines it passed through there,
+        ``chunk_index``, ``element_index`` and ``remote_traceback`` (the whole text); the rest of
+        the work is stopped.
 
     Examples
     --------

@@ -40,11 +40,13 @@ _STAND_IN_CHARACTERS: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One entry of a traceback; from ``column`` of ``line`` to ``end_column`` of ``end_line``."""
+    """One entry of a traceback: in a function that begins at ``first_line``, from ``column`` of
+    ``line`` to ``end_column`` of ``end_line``."""
 
     file: str
     function: str
     module: str
+    first_line: int
     line: int
     end_line: int
     column: int
@@ -145,6 +147,7 @@ def _places(trace: TracebackType | None) -> Iterator[Place]:
             code.co_filename,
             code.co_name,
             str(link.tb_frame.f_globals.get("__name__", "")),
+            max(code.co_firstlineno, 1),
             line,
             max(end_line or line, line),
             column or 0,
@@ -354,7 +357,7 @@ def traceback_of(places: tuple[Place, ...]) -> TracebackType | None:
 
 @functools.lru_cache(maxsize=1024)
 def _code_at(place: Place) -> CodeType:
-    """Code that raises ``E``, and claims to be at a place."""
+    """Code of a function that raises ``E``, and claims to be at a place."""
     at = {
         "lineno": place.line,
         "end_lineno": place.end_line,
@@ -362,5 +365,17 @@ def _code_at(place: Place) -> CodeType:
         "end_col_offset": place.end_column,
     }
     raising = ast.Raise(exc=ast.Name(id="E", ctx=ast.Load(), **at), cause=None, **at)
-    module = ast.Module(body=[raising], type_ignores=[])
-    return compile(module, place.file, "exec").replace(co_name=place.function)
+    nothing = ast.arguments([], [], None, [], [], None, [])
+    function = ast.FunctionDef(
+        place.function,
+        nothing,
+        [raising],
+        [],
+        lineno=place.first_line,
+        end_lineno=max(place.end_line, place.first_line),
+        col_offset=0,
+        end_col_offset=0,
+    )
+    module = compile(ast.Module([function], []), place.file, "exec")
+    code: CodeType = next(constant for constant in module.co_consts if type(constant) is CodeType)
+    return code

@@ -45,20 +45,21 @@ np.asarray(xp.map_blocks(tell, x, dtype=float)).sum()""",
     "await": "await ar.map_reduce_job(lambda x: print('awaited') or x, [1, 2])",
     "job": "job = ar.map_reduce_job(fail, range(2))\njob.result()\njob",
     "submit": """
+import sys
 @ar.workload("notebook", replace=True)
 def workload(params):
     time.sleep(1)
-    print("in the workload")
-    return ar.map_reduce(lambda x: print("in its tasks") or x, [1, 2], lambda a, b: a + b)
-submitted = ar.submit("notebook", {})""",
-    "wait": "submitted.result()",
+    return sys.stdout.parent_header["msg_id"]
+submitted = ar.submit("notebook", {})
+here = sys.stdout.parent_header["msg_id"]""",
+    "wait": "submitted.result() == here != sys.stdout.parent_header['msg_id']",
     "all frames": """
 ar.shutdown()
 ar.init(num_cpus=2, full_tracebacks=True)
 ar.map_reduce(fail, [3])""",
     "end": "ar.shutdown()",
 }
-_COLOURS = re.compile(r"\x1b\\[[0-9;]*m")
+_COLOURS = re.compile("\x1b" + r"\[[0-9;]*m")
 
 
 @dataclass
@@ -122,9 +123,9 @@ def test_what_tasks_print_arrives_in_their_cell(cells: dict[str, Seen]) -> None:
     assert cells["await"].stdout == "awaited\nawaited\n"
 
 
-def test_what_a_job_prints_arrives_in_the_cell_that_submitted_it(cells: dict[str, Seen]) -> None:
-    assert cells["submit"].stdout == "in the workload\nin its tasks\nin its tasks\n"
-    assert cells["wait"].stdout == ""
+def test_what_a_job_prints_belongs_to_the_cell_that_submitted_it(cells: dict[str, Seen]) -> None:
+    # (nbclient drops what arrives for a cell that has ended; a notebook shows it there.)
+    assert cells["wait"].data[-1]["text/plain"] == "True"
 
 
 @pytest.mark.parametrize(

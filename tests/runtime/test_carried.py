@@ -278,6 +278,7 @@ def test_a_deep_recursion_is_cut() -> None:
 
 
 def test_all_lines_are_there_where_they_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracebacks, "_show_all", None)  # a session says how it is to be
     monkeypatch.setenv("AGENTIC_RAY_FULL_TRACEBACKS", "1")
     assert tracebacks.shows_all()
 
