@@ -135,7 +135,8 @@ def entry_methods(kind: type[_T]) -> type[_T]:
         if not base.__module__.startswith(f"{PACKAGE}."):
             continue
         for name, value in list(vars(base).items()):
-            private = name.startswith("_") and not name.endswith("__")
+            # (Not where they are made: this package makes one at each step.)
+            private = name.startswith("_") and (name == "__init__" or not name.endswith("__"))
             if isinstance(value, FunctionType) and not private:
                 setattr(kind, name, entry(value))
     return kind
