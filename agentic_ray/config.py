@@ -51,6 +51,8 @@ class Settings:
     gpu_device : str
         ``package.module:Class`` through which executors use their GPU, importable on the GPU
         nodes; it meets `agentic_ray.runtime.devices.Device`.
+    full_tracebacks : bool
+        Whether exceptions show the frames of this package too, and those of its executors.
     """
 
     address: str | None = None
@@ -67,6 +69,7 @@ class Settings:
     gpu_idle_release_seconds: float = 30.0
     keep_costs: bool = True
     gpu_device: str = "agentic_ray.runtime.devices:CupyDevice"
+    full_tracebacks: bool = False
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))

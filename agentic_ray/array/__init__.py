@@ -400,6 +400,7 @@ from agentic_ray.array.statistics import (
     var,
 )
 from agentic_ray.array.vectors import cross
+from agentic_ray.tracebacks import entries, entry_methods
 
 __array_api_version__ = "2025.12"
 newaxis = None
@@ -757,3 +758,9 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
+
+# What these raise shows the caller's lines, not the package's.
+for _names in (globals(), vars(fft), vars(linalg), vars(random)):
+    entries(_names)
+for _kind in (Array, random.Generator):
+    entry_methods(_kind)

@@ -27,6 +27,7 @@ from agentic_ray.graph import (
     content_key,
     fold,
 )
+from agentic_ray.mapreduce.tables import Rows
 from agentic_ray.runtime import (
     BundleCancelled,
     ElementFailure,
@@ -108,18 +109,46 @@ class MapChunk:
                 if isinstance(data, Inline):
                     data = data.load()
                 if step is None:
-                    for element in data[start:stop]:
+                    for element in _own(data[start:stop]):
                         index += 1
                         yield function(element)
                 else:
                     for low in range(start, stop, step):
                         index += 1
                         check_cancelled()
-                        yield function(data[low : min(low + step, stop)])
+                        yield function(_block(data[low : min(low + step, stop)]))
         except (BundleCancelled, GeneratorExit):
             raise
         except BaseException as error:  # also SystemExit: on an executor it only ends the chunk
             raise ElementFailure(chunk, index) from error
+
+
+def _own(elements: Any) -> Any:
+    """Elements that a function may write to, whether they came with the call or are mapped from
+    the object store, where they are read-only.
+
+    An array's are in C order: in which order they arrive depends on how the chunks were cut, and
+    NumPy adds the same numbers up differently.
+    """
+    if isinstance(elements, np.ndarray):
+        ready = elements.flags.writeable and elements.flags.c_contiguous
+        return elements if ready else elements.copy(order="C")
+    if isinstance(elements, list | tuple):
+        return [
+            e.copy(order="K") if type(e) is np.ndarray and not e.flags.writeable else e
+            for e in elements
+        ]
+    return elements
+
+
+def _block(block: Any) -> Any:
+    """What a codelet is given: a part of a table, or an array, in C order and always read-only."""
+    if isinstance(block, Rows):
+        return block.table
+    if isinstance(block, np.ndarray):
+        block = np.asarray(block, order="C")
+        block.flags.writeable = False
+    return block
 
 
 def _on_device(function: Callable[..., Any], xp: Any) -> Callable[..., Any]:

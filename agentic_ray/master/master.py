@@ -6,6 +6,7 @@ in ``workloads``.
 
 from __future__ import annotations
 
+import contextvars
 import hashlib
 import itertools
 import logging
@@ -263,6 +264,7 @@ class Master:
             else:
                 record = replace(record, sequence=next(self._sequence))
                 job = self._handle(record)
+                job.submitted_here()
                 receipts = self._accept(record, answer)
         for receipt in receipts:
             receipt.wait()
@@ -507,8 +509,10 @@ class Master:
         if record.timeout_seconds is not None:
             text = f"it ran longer than its {record.timeout_seconds:g} seconds"
             self._alarms.set(record.timeout_seconds, lambda: self._expire(record.id, text))
+        handle = self._handles.get(record.id)
+        cell = contextvars.Context() if handle is None else handle.cell
         threading.Thread(
-            target=self._run, args=(record,), name=f"job-{record.id[:8]}", daemon=True
+            target=cell.run, args=(self._run, record), name=f"job-{record.id[:8]}", daemon=True
         ).start()
 
     def _run(self, record: JobRecord) -> None:

@@ -13,7 +13,7 @@ from agentic_ray.runtime.session import (
     shutdown,
 )
 from agentic_ray.runtime.stages import Stages, StageStore, recorded, stage
-from agentic_ray.runtime.values import Stored, is_object_ref, pack, put, stored
+from agentic_ray.runtime.values import Stored, is_object_ref, pack, put, stored, writable
 
 __all__ = [
     "BundleCancelled",
@@ -41,4 +41,5 @@ __all__ = [
     "shutdown",
     "stage",
     "stored",
+    "writable",
 ]

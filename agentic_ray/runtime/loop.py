@@ -42,7 +42,6 @@ from agentic_ray.runtime.failures import (
     SYSTEM,
     cause_of,
     is_of_an_input,
-    text_of,
 )
 from agentic_ray.runtime.handed import Handed
 from agentic_ray.runtime.here import fits_here, run_now
@@ -78,6 +77,7 @@ from agentic_ray.schedule.events import (
     ValueLost,
 )
 from agentic_ray.schedule.metrics import CALLER, PlacementRecord
+from agentic_ray.tracebacks import text_of
 
 _logger = logging.getLogger("agentic_ray")
 _TICK_SECONDS = 1.0
@@ -381,11 +381,7 @@ class Loop:
         named, or has died with it on the line."""
         self._handed.lost(call.executor)
         command = call.command
-        for ref in call.refs if not call.on_line else ():
-            try:
-                ray.get(ref)  # Ray prints errors that nobody has looked at
-            except ray_errors.RayError:
-                continue
+        _look_at(call)
         assert call.payload is not None
         whole = replace(call.payload, held=())
         try:
@@ -426,6 +422,7 @@ class Loop:
                 if refused is not None:
                     self._handle(refused)
                 return
+            _look_at(call)
             cause, shown = self._classify(call, error)
             if call.executor is not None and isinstance(shown, ray_errors.RayActorError):
                 self._handed.lost(call.executor)
@@ -443,6 +440,9 @@ class Loop:
         if run is not None:
             for kind, text in report.notes:
                 run.log(kind, call.bundle.key, report.node_id, text)
+            if self.dispatcher.expects(answer.bundle_id, answer.attempt):
+                finished = report.error is None and report.death is None
+                run.hear(call.bundle.key, report.printed, finished=finished)
         if report.device_lost is not None:
             lost = ExecutorLostError(f"{call.placement.device} is lost: {report.device_lost}")
             self._failed(answer, call, "system", lost, now)
@@ -571,3 +571,12 @@ class Loop:
         if cause is not None:
             return cause, reason
         return "user", TaskError(f"{type(reason).__name__}: {reason}")
+
+
+def _look_at(call: Call) -> None:
+    """Look at the errors that stand for the values of a failed call: Ray prints others."""
+    for ref in call.refs if not (call.on_line or call.here) else ():
+        try:
+            ray.get(ref, timeout=0)
+        except ray_errors.RayError:
+            continue

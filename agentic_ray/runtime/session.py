@@ -37,6 +37,7 @@ from agentic_ray.schedule.cost_model import CALL_BOUNDS_SECONDS, CostModel
 from agentic_ray.schedule.dispatcher import Dispatcher, RetryRules, SpeculationRules
 from agentic_ray.schedule.policies import get_policy
 from agentic_ray.telemetry.state import ClusterState
+from agentic_ray.tracebacks import entry, show_all
 
 _logger = logging.getLogger("agentic_ray")
 
@@ -59,6 +60,7 @@ class Session:
 
     def __init__(self, settings: Settings, policy: str | Policy) -> None:
         self.settings = settings
+        show_all(settings.full_tracebacks)
         chosen = get_policy(policy)  # a wrong one is refused before Ray is started
         self.model = CostModel()
         self._costs = CostStore() if settings.keep_costs else None
@@ -395,6 +397,7 @@ _session: Session | None = None
 _session_lock = threading.RLock()
 
 
+@entry
 def init(
     address: str | None = None,
     *,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import ray
 from ray import cloudpickle
 
@@ -13,6 +16,8 @@ from agentic_ray.graph.keys import content_key
 from agentic_ray.graph.task import Codelet
 from agentic_ray.recent import Recent
 from agentic_ray.runtime.execute import INLINE_BYTES, Inline, pack_value
+
+_NEVER_READ_ONLY = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -39,6 +44,55 @@ def stored(ref: Any) -> tuple[Stored, Any]:
     """A user's ObjectRef as an argument, and the value it holds (without a copy if an array)."""
     value = ray.get(ref)
     return Stored(ref, int(getattr(value, "nbytes", 0))), value
+
+
+def writable(value: Any) -> Any:
+    """``value``, or a copy of it where it holds arrays that are read-only.
+
+    Large values come mapped from the object store, which nobody may write to; small ones do not.
+    """
+    kind = type(value)
+    if kind in _NEVER_READ_ONLY:
+        return value
+    if kind is np.ndarray and not value.dtype.hasobject:
+        return value if value.flags.writeable else value.copy(order="K")
+    if kind is list or kind is tuple:
+        return kind([writable(element) for element in value])
+    content = io.BytesIO()
+    try:
+        pickler = _Copying(content)
+        pickler.dump(value)
+        if not pickler.copies:
+            return value
+        content.seek(0)
+        return _Copied(content, pickler.copies).load()
+    except Exception:  # it can be sent but once: then it stays as it came
+        return value
+
+
+class _Copying(cloudpickle.Pickler):  # type: ignore[misc]  # Ray has no types
+    """Leaves read-only arrays out, wherever they are in a value, and copies them."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.copies: list[Any] = []
+
+    def persistent_id(self, value: Any) -> int | None:
+        if not isinstance(value, np.ndarray) or value.flags.writeable:
+            return None
+        self.copies.append(value.copy(order="K"))
+        return len(self.copies) - 1
+
+
+class _Copied(pickle.Unpickler):
+    """Puts the copies in."""
+
+    def __init__(self, file: io.BytesIO, copies: list[Any]) -> None:
+        super().__init__(file)
+        self._copies = copies
+
+    def persistent_load(self, number: int) -> Any:
+        return self._copies[number]
 
 
 def put(value: Any) -> Any:

@@ -261,8 +261,7 @@ def _compute(
 
         if handles:
             run = finish()
-            if run.error is not None:
-                raise run.error
+            run.raise_error()
             kept = run.handles()
         else:
             kept = recorded("array", lambda: content(asked), lambda: finish().result())
