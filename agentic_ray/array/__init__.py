@@ -8,12 +8,9 @@ from math import e, inf, nan, pi
 from agentic_ray.array import centred as _centred  # noqa: F401  (its rule joins the table)
 from agentic_ray.array import fft, linalg, random
 from agentic_ray.array import methods as _methods  # noqa: F401  (gives Array its methods)
+from agentic_ray.array.alongaxis import apply_along_axis, apply_over_axes, piecewise
 from agentic_ray.array.array_object import Array
-from agentic_ray.array.blocks import (
-    apply_gufunc,
-    map_blocks,
-    map_overlap,
-)
+from agentic_ray.array.blocks import map_blocks
 from agentic_ray.array.core.chunks import config
 from agentic_ray.array.creation import (
     arange,
@@ -154,6 +151,7 @@ from agentic_ray.array.elementwise import (
     trunc,
     where,
 )
+from agentic_ray.array.gufuncs import apply_gufunc, frompyfunc, vectorize
 from agentic_ray.array.indexing import (
     take,
     take_along_axis,
@@ -232,6 +230,7 @@ from agentic_ray.array.nanfunctions import (
     nansum,
     nanvar,
 )
+from agentic_ray.array.overlap import map_overlap
 from agentic_ray.array.quantiles import (
     median,
     nanmedian,
@@ -291,7 +290,9 @@ __all__ = [
     "add",
     "all",
     "any",
+    "apply_along_axis",
     "apply_gufunc",
+    "apply_over_axes",
     "arange",
     "arccos",
     "arccosh",
@@ -384,6 +385,7 @@ __all__ = [
     "from_numpy",
     "from_parquet",
     "from_zarr",
+    "frompyfunc",
     "full",
     "full_like",
     "greater",
@@ -461,6 +463,7 @@ __all__ = [
     "permute_dims",
     "pi",
     "place",
+    "piecewise",
     "positive",
     "pow",
     "power",
@@ -523,6 +526,7 @@ __all__ = [
     "unstack",
     "var",
     "vecdot",
+    "vectorize",
     "vstack",
     "where",
     "zeros",

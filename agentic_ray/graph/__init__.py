@@ -1,7 +1,7 @@
 """What is to be done: tasks, codelets, graphs, bundles, and the passes over them."""
 
-from agentic_ray.graph.codelets import Kernel, codelet
 from agentic_ray.graph.captured import Captured, capture, loaded, name_of
+from agentic_ray.graph.codelets import Kernel, codelet
 from agentic_ray.graph.keys import content_key
 from agentic_ray.graph.passes import bundle, cull
 from agentic_ray.graph.reduce import Fold, accepts_xp, aligned_spans, fold, span_shape, tree_reduce
@@ -20,8 +20,8 @@ from agentic_ray.graph.task import (
 )
 
 __all__ = [
-    "Captured",
     "Bundle",
+    "Captured",
     "Codelet",
     "CostHint",
     "Fold",
@@ -32,17 +32,17 @@ __all__ = [
     "Task",
     "TaskGraph",
     "accepts_xp",
-    "capture",
-    "captured",
     "aligned_spans",
     "bundle",
+    "capture",
+    "captured",
     "codelet",
     "content_key",
-    "loaded",
-    "name_of",
     "cull",
     "find_refs",
     "fold",
+    "loaded",
+    "name_of",
     "replace_refs",
     "span_shape",
     "tree_reduce",

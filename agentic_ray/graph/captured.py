@@ -85,7 +85,7 @@ class Captured:
                 if self._function is None:
                     assert self._packed is not None
                     data, buffers = self._packed
-                    # Copies: the function may write to its arrays, and what is sent must not change.
+                    # Copies: the function may write to its arrays; what is sent must not change.
                     own = [b if type(b) is bytes else bytearray(b) for b in buffers]
                     self._function = _load(self.__qualname__, data, own)
                 found = self._function
@@ -272,7 +272,7 @@ def _as_method(function: Any) -> Any:
     kind = type(function)
     if isinstance(function, type) or is_library(kind.__module__):
         return function
-    method = getattr(kind, "__call__", None)
+    method = next((vars(k)["__call__"] for k in kind.__mro__ if "__call__" in vars(k)), None)
     return MethodType(method, function) if isinstance(method, FunctionType) else function
 
 
@@ -326,9 +326,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         elif isinstance(value, type):
             made = super().reducer_override(value)
             return _known_class(value, made) if _is_by_value(made) else made
-        elif isinstance(value, functools._lru_cache_wrapper):
-            if not named_in_library(value):
-                return _cached, (value.__wrapped__, value.cache_parameters())
+        elif isinstance(value, functools._lru_cache_wrapper) and not named_in_library(value):
+            return _cached, (value.__wrapped__, value.cache_parameters())
         return super().reducer_override(value)
 
     def _function(self, function: FunctionType) -> Any:
@@ -404,7 +403,8 @@ class ModuleView(ModuleType):
 
 
 def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Callable[..., Any]:
-    return functools.lru_cache(**parameters)(function)
+    decorate: Callable[..., Callable[..., Any]] = functools.lru_cache(**parameters)
+    return decorate(function)
 
 
 # --- classes of the main script ----------------------------------------------------------
@@ -415,8 +415,13 @@ def _known_class(kind: type, made: tuple[Any, ...]) -> tuple[Any, ...]:
     class that is known already stays as it is."""
     constructor, args, state = made[:3]
     args = (*args[:-2], None, args[-1])  # the id is given to `_class_of` instead
-    return _class_of, (_tracker_id(kind), _content(kind), constructor, args), state, None, None, (
-        _complete
+    return (
+        _class_of,
+        (_tracker_id(kind), _content(kind), constructor, args),
+        state,
+        None,
+        None,
+        (_complete),
     )
 
 
@@ -473,7 +478,7 @@ def _class_of(
 ) -> type:
     """The class that is known by this id, if it has this content; else a new one."""
     for wanted in (tracker, f"{tracker}-{content}"):
-        known = None
+        known: type | None = None
         for module in _trackers():
             known = known or module._DYNAMIC_CLASS_TRACKER_BY_ID.get(wanted)
         if known is None:

@@ -61,7 +61,6 @@ def _outermost() -> Active:
     return active
 
 
-
 def content_key(prefix: str, *parts: Any) -> str:
     """``prefix`` and the hex digest of ``parts``.
 

@@ -52,9 +52,7 @@ def named_in_library(value: Any) -> bool:
 
     Such a one is the same in every process; it need not be looked into.
     """
-    if isinstance(value, BuiltinFunctionType) and not isinstance(
-        value.__self__, ModuleType | None
-    ):
+    if isinstance(value, BuiltinFunctionType) and not isinstance(value.__self__, ModuleType | None):
         return False  # bound to a value, as ``[].append`` is
     module = getattr(value, "__module__", None)
     name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
@@ -101,9 +99,7 @@ def attributes_seen(function: FunctionType, module: ModuleType) -> dict[str, Any
     """What of a module the function may read as an attribute: each name of its code that the
     module has, sorted."""
     inside = vars(module)
-    return {
-        name: inside[name] for name in sorted(_all_names(function.__code__)) if name in inside
-    }
+    return {name: inside[name] for name in sorted(_all_names(function.__code__)) if name in inside}
 
 
 def globals_seen(function: FunctionType) -> dict[str, Any]:

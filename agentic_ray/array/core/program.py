@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import functools
 import itertools
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -367,8 +369,13 @@ class Call:
         return cls(kernel, left, len(given)), tuple(given)
 
     @property
+    def held(self) -> tuple[Any, ...]:
+        """What it calls, or gives on; some of it may be a user's."""
+        return (self.kernel, *self.params)
+
+    @property
     def host_only(self) -> bool:
-        return any(is_host_only(part) for part in (self.kernel, *self.params))
+        return any(is_host_only(part) for part in self.held)
 
     def __call__(self, *values: Any, xp: Any) -> Any:
         params: Sequence[Any] = self.params
@@ -379,7 +386,29 @@ class Call:
         return result if isinstance(result, tuple) else as_array(xp, result)
 
 
-@functools.lru_cache(maxsize=1024)
 def codelet(name: str, function: Callable[..., Any]) -> Codelet:
-    """The codelet that calls ``function`` on either kind of device, or on CPUs only."""
+    """The codelet that calls ``function`` on either kind of device, or on CPUs only.
+
+    An equal function has the same codelet, as long as it is remembered.
+    """
+    size = sum(getattr(part, "size_bytes", 0) for part in getattr(function, "held", ()))
+    if size <= SMALL_BYTES:
+        return _codelet(name, function)
+    with _large_lock:
+        found = _large.pop((name, function), None) or (_codelet.__wrapped__(name, function), size)
+        _large[name, function] = found
+        while len(_large) > 1 and sum(size for _, size in _large.values()) > LARGE_BYTES:
+            _large.popitem(last=False)
+    return found[0]
+
+
+SMALL_BYTES = 1 << 18
+LARGE_BYTES = 1 << 29
+"""Codelets whose users' functions see more than `SMALL_BYTES` are remembered up to so much."""
+_large: OrderedDict[tuple[str, Callable[..., Any]], tuple[Codelet, int]] = OrderedDict()
+_large_lock = threading.Lock()
+
+
+@functools.lru_cache(maxsize=1024)
+def _codelet(name: str, function: Callable[..., Any]) -> Codelet:
     return Codelet(f"array.{name}", function, None if is_host_only(function) else Spelled(function))
