@@ -28,10 +28,6 @@ class AlongAxis:
     args: tuple[Any, ...]
     options: dict[str, Any]
 
-    @property
-    def __wrapped__(self) -> Callable[..., Any]:
-        return self.function
-
     def __call__(self, block: Any) -> Any:
         return np.apply_along_axis(self.function, self.axis, block, *self.args, **self.options)
 
@@ -125,7 +121,8 @@ def apply_over_axes(func: Callable[..., Any], a: Any, axes: Any) -> Array:
     Examples
     --------
     >>> import agentic_ray.array as xp
-    >>> xp.apply_over_axes(xp.sum, xp.ones((2, 3, 4)), [0, 2]).compute().ravel()
+    >>> total = lambda a, axis: xp.sum(a, axis=axis)
+    >>> xp.apply_over_axes(total, xp.ones((2, 3, 4)), [0, 2]).compute().ravel()
     array([8., 8., 8.])
     """
     result = a if isinstance(a, Array) else Array(strict_operand(np.asarray(a)))

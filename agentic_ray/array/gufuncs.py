@@ -334,6 +334,10 @@ class Spread:
     otypes: str | None
     cache: bool
 
+    @property
+    def __name__(self) -> str:
+        return name_of(self.function)
+
     def __call__(self, *blocks: Any) -> Any:
         args, options = list(self.args), dict(self.options)
         for place, block in zip(self.places, blocks, strict=True):
@@ -379,8 +383,8 @@ class vectorize:
     pyfunc : callable
         Taken as it is when arrays are given to it (see `map_blocks`).
     otypes, doc, excluded, cache, signature
-        As in NumPy. Without ``otypes`` the dtype is found by a call with elements that are 1
-        (NumPy: with the first element); values that it cannot hold are refused.
+        As in NumPy. Without ``otypes`` the dtype is found by a call with the first elements, which
+        are computed for that; values that it cannot hold are refused.
 
     Examples
     --------
@@ -416,7 +420,7 @@ class vectorize:
             self._named(pyfunc)
 
     def _named(self, pyfunc: Callable[..., Any]) -> None:
-        self.__name__ = name_of(pyfunc)
+        self.__name__ = getattr(pyfunc, "__name__", name_of(pyfunc))
         self.__doc__ = self._doc if self._doc is not None else pyfunc.__doc__
 
     def __call__(self, *args: Any, **options: Any) -> Any:
@@ -464,9 +468,10 @@ class vectorize:
         )
         dtypes = self._dtypes()
         if dtypes is None:
-            kernel = user_kernel("vectorize", spread, {}, blocks=len(arrays), name=self.__name__)
-            blocks = [np.ones((1,) * array.ndim, array.dtype) for array in arrays]
-            found = probed(kernel, blocks, {})
+            if any(array.size == 0 for array in arrays):
+                raise ValueError("cannot call `vectorize` on size 0 inputs unless `otypes` is set")
+            first = [np.asarray(array[(slice(0, 1),) * array.ndim]) for array in arrays]
+            found = spread(*first)
             dtypes = [value.dtype for value in (found if isinstance(found, tuple) else (found,))]
         signature = ",".join(["()"] * len(arrays)) + "->" + ",".join(["()"] * len(dtypes))
         return apply_gufunc(spread, signature, *arrays, output_dtypes=dtypes)
@@ -475,7 +480,7 @@ class vectorize:
 class frompyfunc:
     """A function of elements with so many arguments and results, as ``numpy.frompyfunc``.
 
-    Over our arrays results have the dtype that a call with elements that are 1 gives; NumPy's
+    Over our arrays results have the dtype that a call with the first elements gives; NumPy's
     have Python objects, which our arrays do not hold.
 
     Parameters

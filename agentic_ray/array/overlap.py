@@ -233,8 +233,9 @@ def _edge(pair: Depth, way: Any, dtype: DType) -> Edge:
         raise InvalidTypeError(f"boundary must be a number or a name, not {way!r}")
     value = np.asarray(way)
     with np.errstate(all="ignore"):
-        fill = value.astype(dtype)
-    if not np.can_cast(value.dtype, dtype, "same_kind") and not fill == value:
+        fits = value.dtype.kind != "c" or dtype.kind == "c"
+        fill = value.astype(dtype) if fits else value
+    if not fits or not (np.can_cast(value.dtype, dtype, "same_kind") or fill == value):
         raise InvalidArgumentError(f"boundary {way!r} cannot be held by an array of {dtype}")
     return Edge(pair, "constant", fill.tobytes())
 

@@ -231,8 +231,8 @@ def checked(
         if not np.can_cast(found.dtype, dtype, "same_kind"):
             raise BlockResultError(
                 f"{block}: the function returned dtype {found.dtype}, expected {dtype}, to which "
-                f"it cannot be converted safely; give dtype={found.dtype.name!r}, or convert in "
-                "the function"
+                f"it cannot be converted safely; say {found.dtype.name} with dtype= "
+                "(output_dtypes=, otypes=), or convert in the function"
             )
         found = found.astype(dtype)
     return found

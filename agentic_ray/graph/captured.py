@@ -72,13 +72,7 @@ class Captured:
 
     @property
     def function(self) -> Callable[..., Any]:
-        """The function itself, loaded once in this process.
-
-        Raises
-        ------
-        SerializationError
-            What it was pickled to cannot be loaded here.
-        """
+        """The function itself, loaded once in this process."""
         found = self._function
         if found is None:
             with self._lock:
@@ -87,7 +81,7 @@ class Captured:
                     data, buffers = self._packed
                     # Copies: the function may write to its arrays; what is sent must not change.
                     own = [b if type(b) is bytes else bytearray(b) for b in buffers]
-                    self._function = _load(self.__qualname__, data, own)
+                    self._function = _load(data, own)
                 found = self._function
         return found
 
@@ -103,7 +97,7 @@ class Captured:
         if not self._content:
             self._content = self.digest
             if self.size_bytes <= LOOKED_INTO_BYTES:
-                with contextlib.suppress(SerializationError):
+                with contextlib.suppress(Exception):  # what unpickling raises: it fails later too
                     self._content = content_key("captured", self.function)
         return self._content
 
@@ -195,8 +189,7 @@ def loaded(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def name_of(function: Any) -> str:
     """A function's name, for people."""
-    while isinstance(function, functools.partial):
-        function = function.func
+    function = _innermost(function) if not hasattr(function, "__name__") else function
     found = getattr(function, "__qualname__", None) or getattr(function, "__name__", None)
     return found if isinstance(found, str) else type(function).__qualname__
 
@@ -228,14 +221,10 @@ _loading = threading.RLock()
 """One at a time: a class that is half made must not be taken for another."""
 
 
-def _load(name: str, data: bytes, buffers: Sequence[bytes | bytearray]) -> Callable[..., Any]:
-    try:
-        with _loading:
-            function: Callable[..., Any] = pickle.loads(data, buffers=buffers)
-    except Exception as error:  # unpickling raises whatever the objects' hooks raise
-        raise SerializationError(
-            f"{name} cannot be loaded in this process: {type(error).__name__}: {error}"
-        ) from error
+def _load(data: bytes, buffers: Sequence[bytes | bytearray]) -> Callable[..., Any]:
+    """Raises whatever the objects' hooks raise."""
+    with _loading:
+        function: Callable[..., Any] = pickle.loads(data, buffers=buffers)
     return function
 
 
@@ -252,7 +241,7 @@ def _arrived(
     if found is not None:
         return found
     # Its arrays lie in what came: nobody else has that.
-    made = Captured(names, digest, keywords, None, _load(names[1], data, buffers))
+    made = Captured(names, digest, keywords, None, _load(data, buffers))
     with _known_lock:
         return _known.setdefault(digest, made)
 
@@ -262,9 +251,25 @@ def _arrived(
 
 def _is_of_module(function: Any) -> bool:
     """Whether another process can find it by its name."""
-    inner = getattr(function, "__func__", function)
+    inner = _innermost(function)
     module = getattr(inner, "__module__", None) or type(function).__module__
     return module != "__main__" and module in sys.modules
+
+
+def _innermost(function: Any) -> Any:
+    """What is called in the end, inside methods, partials and this package's own wrappers."""
+    while True:
+        if isinstance(function, MethodType):
+            inner: Any = function.__func__
+        elif isinstance(function, functools.partial):
+            inner = function.func
+        elif type(function).__module__.startswith("agentic_ray."):
+            inner = getattr(function, "function", None)
+        else:
+            return function
+        if inner is None:
+            return function
+        function = inner
 
 
 def _as_method(function: Any) -> Any:
@@ -395,6 +400,10 @@ class ModuleView(ModuleType):
 
     def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
         vars(self).update(state[1])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        held = {name: value for name, value in vars(self).items() if not name.startswith("__")}
+        return ModuleView, (self.__name__,), (None, held)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__"):
