@@ -20,7 +20,7 @@ import numpy as np
 from blake3 import blake3
 
 from agentic_ray.errors import SerializationError
-from agentic_ray.graph.seen import attributes_seen, globals_seen, is_library
+from agentic_ray.graph.seen import attributes_seen, globals_read, is_library
 
 _DIGEST_BYTES = 16
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), tuple, frozenset)
@@ -64,10 +64,10 @@ def _outermost() -> Active:
 def content_key(prefix: str, *parts: Any) -> str:
     """``prefix`` and the hex digest of ``parts``.
 
-    Functions and classes count by what they do: code, defaults, closure, the globals they name,
-    and what they name of the user's own modules. Those of installed libraries count by name, a
-    function also by its code and the globals that are plain constants. Sets count whatever their
-    order, dicts in their order.
+    Functions and classes count by what they do: code, defaults, closure, the globals they name
+    (not lists and sets that they only add to), and what they name of the user's own modules.
+    Those of installed libraries count by name, a function also by its code and the globals that
+    are plain constants. Sets count whatever their order, dicts in their order.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def _feed_function(update: Callable[[Any], Any], function: FunctionType, active:
         _feed(update, ("in", depth), _NONE)
         return
     inner = active.within(function)
-    used = globals_seen(function)
+    used = globals_read(function)
     if _is_of_library(function):
         where = function.__module__
         used = {name: value for name, value in used.items() if isinstance(value, _PLAIN)}

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dis
 import functools
+import itertools
 import sys
 import sysconfig
+from collections import deque
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
@@ -100,6 +102,46 @@ def attributes_seen(function: FunctionType, module: ModuleType) -> dict[str, Any
     module has, sorted."""
     inside = vars(module)
     return {name: inside[name] for name in sorted(_all_names(function.__code__)) if name in inside}
+
+
+_ADDING = frozenset({"append", "appendleft", "extend", "extendleft", "add", "insert"})
+_COLLECTIONS = (list, set, deque)
+
+
+@functools.lru_cache(maxsize=1024)
+def _added_to(code: CodeType) -> frozenset[str]:
+    """Globals that the code, with the functions defined in it, uses for nothing but methods that
+    add to a collection and give nothing back."""
+    added: set[str] = set()
+    otherwise: set[str] = set()
+    steps = [
+        step for step in dis.get_instructions(code) if step.opname not in ("CACHE", "PUSH_NULL")
+    ]
+    for step, following in itertools.zip_longest(steps, steps[1:]):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            adds = (
+                following is not None
+                and following.opname in ("LOAD_METHOD", "LOAD_ATTR")
+                and following.argval in _ADDING
+            )
+            (added if adds else otherwise).add(step.argval)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            inner = _added_to(constant)
+            added |= inner
+            otherwise.update(set(global_names(constant)) - inner)
+    return frozenset(added - otherwise)
+
+
+def globals_read(function: FunctionType) -> dict[str, Any]:
+    """`globals_seen` without lists, sets and deques that the function only adds to, as a log of
+    its calls: what is in them makes no difference to it."""
+    added = _added_to(function.__code__)
+    return {
+        name: value
+        for name, value in globals_seen(function).items()
+        if not (name in added and type(value) in _COLLECTIONS)
+    }
 
 
 def globals_seen(function: FunctionType) -> dict[str, Any]:

@@ -229,6 +229,7 @@ def test_what_a_function_along_an_axis_may_not_do() -> None:
 
 def test_functions_over_axes() -> None:
     x = cut()
+
     def total(a: Any, axis: int) -> Any:
         return a.sum(axis=axis)
 
