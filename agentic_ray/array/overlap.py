@@ -26,6 +26,7 @@ from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core.build import align, broadcast_shapes
 from agentic_ray.array.core.chunks import Chunks, Shape
 from agentic_ray.array.core.node import DType, Node, Op, make
+from agentic_ray.array.core.standard import dtype_of
 from agentic_ray.array.userfunctions import UserKernel, checked, user_kernel
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
 
@@ -454,7 +455,7 @@ def joined(
     counts = [len({run[0] for run in axis if run[0] >= 0}) for axis in runs]
     steps = grids.strides(tuple(counts))
     ends = [list(itertools.accumulate([run[4] for run in axis])) for axis in runs]
-    result = xp.empty([axis[-1] for axis in ends], first.dtype)
+    result = xp.empty(tuple([axis[-1] for axis in ends]), dtype=first.dtype)
     for choice in itertools.product(*[range(len(axis)) for axis in runs]):
         picked = [axis[i] for axis, i in zip(runs, choice, strict=True)]
         region = tuple(
@@ -467,12 +468,13 @@ def joined(
         if outside:  # in a corner that of the last axis, as in NumPy's pad
             fill = fills[outside[-1]]
             assert fill is not None
-            result[region] = xp.asarray(np.frombuffer(fill, first.dtype)[0])
+            result[region] = xp.asarray(np.frombuffer(fill, dtype_of(first))[0], dtype=first.dtype)
             continue
         block = blocks[sum(run[0] * step for run, step in zip(picked, steps, strict=True))]
         part = block[tuple([slice(run[1], run[2]) for run in picked])]
-        backwards = tuple([slice(None, None, -1 if run[3] < 0 else 1) for run in picked])
-        result[region] = part[backwards]  # repeats one element where the step is 0
+        backwards = tuple([axis for axis, run in enumerate(picked) if run[3] < 0])
+        # (Assignment repeats the one element where the step is 0.)
+        result[region] = xp.flip(part, axis=backwards) if backwards else part
     return result
 
 
@@ -504,7 +506,7 @@ class OverlapCall:
             return result
         inner = result[tuple([slice(*pair) for pair in cut])]
         # A view would keep the margins in memory, and be copied with them where it is sent.
-        return inner if math.prod(inner.shape) == math.prod(shape) else inner.copy()
+        return inner if math.prod(inner.shape) == math.prod(shape) else xp.array(inner)
 
 
 def _whole(xp: Any, *values: Any) -> Any:

@@ -16,7 +16,7 @@ from agentic_ray.array.array_object import Array
 from agentic_ray.array.core.chunks import Shape
 from agentic_ray.array.core.node import DType, Node
 from agentic_ray.array.core.program import as_array
-from agentic_ray.array.core.standard import own
+from agentic_ray.array.core.standard import cast, dtype_of, own
 from agentic_ray.errors import BlockResultError, InvalidArgumentError, InvalidTypeError
 from agentic_ray.graph import Captured, Kernel, accepts_xp, capture, name_of
 
@@ -227,12 +227,13 @@ def checked(
             f"{block}: the function returned shape {tuple(found.shape)}, expected {tuple(shape)}"
             f"{hint}"
         )
-    if found.dtype != dtype:
-        if not np.can_cast(found.dtype, dtype, "same_kind"):
+    returned = dtype_of(found)
+    if returned != dtype:
+        if not np.can_cast(returned, dtype, "same_kind"):
             raise BlockResultError(
-                f"{block}: the function returned dtype {found.dtype}, expected {dtype}, to which "
-                f"it cannot be converted safely; say {found.dtype.name} with dtype= "
+                f"{block}: the function returned dtype {returned}, expected {dtype}, to which "
+                f"it cannot be converted safely; say {returned.name} with dtype= "
                 "(output_dtypes=, otypes=), or convert in the function"
             )
-        found = found.astype(dtype)
+        found = cast(xp, found, dtype)
     return found
