@@ -5,9 +5,11 @@ Which blocks a function is called with is decided in ``blocks``, ``overlap`` and
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -148,6 +150,9 @@ def _value(argument: Any) -> Any:
 
 
 def _check_arguments(operation: str, function: Any, count: int, options: dict[str, Any]) -> None:
+    # Other callables, such as compiled ones, may say parameters that need not be given.
+    if not isinstance(function, FunctionType | MethodType | functools.partial | Kernel):
+        return
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # many builtins have no signature

@@ -17,6 +17,7 @@ import sys
 import threading
 import uuid
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, TypeAlias, TypeGuard
@@ -126,6 +127,9 @@ class Captured:
 
 _known: weakref.WeakValueDictionary[str, Captured] = weakref.WeakValueDictionary()
 _known_lock = threading.Lock()
+_recent: deque[Captured] = deque(maxlen=64)
+"""Small ones stay loaded for a while, for functions that are given again and again."""
+_RECENT_BYTES = 1 << 14
 
 
 def capture(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -179,6 +183,8 @@ def capture(function: Callable[..., Any]) -> Callable[..., Any]:
             names = (str(getattr(function, "__module__", None) or "__main__"), name, name)
             found = Captured(names, digest, _keywords(function), (data, kept))
             _known[digest] = found
+            if found.size_bytes <= _RECENT_BYTES:
+                _recent.append(found)
     return found
 
 
@@ -333,6 +339,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
             return _known_class(value, made) if _is_by_value(made) else made
         elif isinstance(value, functools._lru_cache_wrapper) and not named_in_library(value):
             return _cached, (value.__wrapped__, value.cache_parameters())
+        elif _is_jitted(value):
+            signatures = None if value._can_compile else value.nopython_signatures
+            return _jitted, (value.py_func, dict(value.targetoptions), signatures)
         return super().reducer_override(value)
 
     def _function(self, function: FunctionType) -> Any:
@@ -414,6 +423,19 @@ class ModuleView(ModuleType):
 def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Callable[..., Any]:
     decorate: Callable[..., Callable[..., Any]] = functools.lru_cache(**parameters)
     return decorate(function)
+
+
+def _is_jitted(value: Any) -> bool:
+    """Whether numba compiles this function. It would be known by an identity of its own in the
+    process that loads it, with the globals of its first call."""
+    dispatcher = sys.modules.get("numba.core.dispatcher")
+    return dispatcher is not None and isinstance(value, dispatcher.Dispatcher)
+
+
+def _jitted(function: Callable[..., Any], options: dict[str, Any], signatures: Any) -> Any:
+    from numba import jit  # if it came from numba there is numba, but only then
+
+    return jit(signatures, **options)(function)
 
 
 # --- classes of the main script ----------------------------------------------------------
