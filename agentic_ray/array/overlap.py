@@ -99,7 +99,7 @@ def map_overlap(
     >>> x = xp.asarray([1.0, 2.0, 4.0, 8.0], chunks=2)
     >>> def differences(b):
     ...     return b - np.concatenate([b[:1], b[:-1]])
-    >>> xp.map_overlap(differences, x, depth=(( 1, 0),), boundary="nearest").compute()
+    >>> xp.map_overlap(differences, x, depth=((1, 0),), boundary="nearest").compute()
     array([0., 1., 2., 4.])
     """
     nodes, places, fixed = split_arguments(args)

@@ -27,7 +27,7 @@ from blake3 import blake3
 from cloudpickle import cloudpickle as reducers
 
 from agentic_ray.errors import InvalidTypeError, SerializationError
-from agentic_ray.graph.keys import class_content, content_key
+from agentic_ray.graph.keys import class_code, class_content, content_key
 from agentic_ray.graph.seen import attributes_seen, globals_seen, is_library, named_in_library
 
 MODULE_BYTES = 64 << 20
@@ -314,13 +314,14 @@ def _pickled(function: Any, *, by_value: bool) -> tuple[bytes, list[memoryview]]
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-    """cloudpickle, with three differences.
+    """cloudpickle, with some differences.
 
-    Functions of the user's modules are written with what they see, like those of the main
-    script. Modules of the user's are written as views that hold what the function names of
-    them. And a class of the main script is only taken for a known one of the same name if it is
-    still the same: cloudpickle would change the attributes of the known one, also in the process
-    that defined it.
+    Code keeps the name of its file, and numba's functions are compiled anew. Functions of the
+    user's modules are written with what they see, like those of the main script; the modules as
+    views that hold what the function names of them; and their classes so that they are refused
+    where the module is another one. A class of the main script is only taken for a known one of
+    the same name if it is still the same: cloudpickle would change the attributes of the known
+    one, also in the process that defined it.
     """
 
     def __init__(
@@ -336,9 +337,18 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
                 return self._function(value)
         elif isinstance(value, type):
             made = super().reducer_override(value)
-            return _known_class(value, made) if _is_by_value(made) else made
+            if _is_by_value(made):
+                return _known_class(value, made)
+            if made is NotImplemented and self._by_value and not is_library(value.__module__):
+                return _of_module, (value.__module__, value.__qualname__, class_code(value))
+            return made
         elif isinstance(value, functools._lru_cache_wrapper) and not named_in_library(value):
             return _cached, (value.__wrapped__, value.cache_parameters())
+        elif isinstance(value, CodeType):
+            made = reducers._code_reduce(value)
+            # cloudpickle leaves out the file, which tracebacks are to name.
+            args = [value.co_filename if part == "<dynamic-code>" else part for part in made[1]]
+            return (made[0], tuple(args), *made[2:])
         elif _is_jitted(value):
             signatures = None if value._can_compile else value.nopython_signatures
             return _jitted, (value.py_func, dict(value.targetoptions), signatures)
@@ -436,6 +446,21 @@ def _jitted(function: Callable[..., Any], options: dict[str, Any], signatures: A
     from numba import jit  # if it came from numba there is numba, but only then
 
     return jit(signatures, **options)(function)
+
+
+def _of_module(module: str, name: str, code: str) -> type:
+    """A class of a user's module, if it is here what it was where it was captured."""
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    if class_code(found) != code:
+        raise SerializationError(
+            f"class {name} of module {module} is another one here than where a function that uses "
+            "it was captured: the module was changed, or loaded again. Start the session again "
+            "(agentic_ray.shutdown()), or define the class in the main script"
+        )
+    kind: type = found
+    return kind
 
 
 # --- classes of the main script ----------------------------------------------------------

@@ -227,6 +227,19 @@ def _class_content(kind: type, active: Active) -> bytes:
     return digest
 
 
+def class_code(kind: type) -> str:
+    """The digest of the code of a class's methods and of its public constants; not of what its
+    methods see."""
+    found: dict[str, Any] = {}
+    for name, value in sorted(vars(kind).items()):
+        inner = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
+        if isinstance(inner, FunctionType):
+            found[name] = _code_parts(inner.__code__)
+        elif isinstance(value, _PLAIN) and name not in _UNTOLD and not name.startswith("_"):
+            found[name] = repr(value)
+    return content_key("code", found)
+
+
 def _is_of_library(value: Any) -> bool:
     """Whether a library brings it along, and nothing made it in a function."""
     return (

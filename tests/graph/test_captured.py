@@ -120,6 +120,28 @@ def test_recursive_and_cached_functions(factor: Callable[[int], None]) -> None:
     assert (made(3), kept(2)) == (42, 14)
 
 
+def test_compiled_functions(factor: Callable[[int], None]) -> None:
+    numba = pytest.importorskip("numba")
+    compiled = numba.njit(scaled)
+    first = capture(compiled)
+    factor(9)
+    assert compiled(1.0) == 9
+    assert first(1.0) == 7, "numba takes globals at its first call; we take them at the capture"
+    assert capture(numba.njit("float64(float64)")(scaled))(2) == 18.0
+    factor(7)
+    assert capture(numba.njit(scaled)) == first
+
+
+def test_tracebacks_name_the_file() -> None:
+    def fails(x: Any) -> Any:
+        return x / 0
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        capture(fails)(1)
+    assert caught.traceback[-1].path == Path(__file__)
+    assert caught.traceback[-1].lineno == fails.__code__.co_firstlineno
+
+
 def test_a_class_of_the_main_script_is_left_as_it_is() -> None:
     class Local:
         weight = 3
@@ -217,7 +239,8 @@ MODULE = """
 import helper_of_capture as helper
 FACTOR = {factor}
 class Point:
-    pass
+    def of(self, x):
+        return x
 def inner(x):
     return x * FACTOR
 def outer(x):
@@ -261,6 +284,20 @@ def test_a_module_that_is_loaded_again(modules: tuple[Any, Path]) -> None:
     importlib.reload(module)
     assert capture(module.outer)(1) == 11
     assert first(1) == 13
+
+
+def test_a_class_of_a_module_is_refused_where_it_is_another_one(modules: tuple[Any, Path]) -> None:
+    module, folder = modules
+    first = capture(lambda x: module.Point().of(x))
+    assert first(3) == 3
+    kept = pickle.dumps(capture(lambda x: module.Point().of(x) + 1))
+    text = (folder / "module_of_capture.py").read_text()
+    (folder / "module_of_capture.py").write_text(text.replace("return x\n", "return x * 5\n"))
+    importlib.reload(module)
+    assert capture(lambda x: module.Point().of(x))(3) == 15
+    made = pickle.loads(kept)
+    with pytest.raises(SerializationError, match=r"Point of module module_of_capture.*again"):
+        made(3)
 
 
 def test_modules_that_are_free_variables(modules: tuple[Any, Path]) -> None:
