@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
@@ -122,7 +122,7 @@ def map_blocks(
     layout = Layout(axes, grid, out, sources)
     told = Told(kernel.takes("block_id"), kernel.takes("block_info"))
     wanted = result_dtype(
-        kernel, nodes, dtype, meta, len(out), told.of(layout, layout.first(), None)
+        kernel, nodes, dtype, meta, len(out), told.first(layout)
     )  # fmt: skip
     op = Op(kernel.name, "tasks", _whole, _lower, of_user=True)
     params = (BlockCall(kernel, wanted), layout, told)
@@ -279,7 +279,9 @@ def result_dtype(
 # --- which block goes where ----------------------------------------------------------------
 
 
-Place = tuple[Shape, Shape, dict[str, Any]]
+Edges: TypeAlias = list[list[int]]
+"""Where the chunks of one array begin, and where the last ends, along each axis."""
+Place: TypeAlias = tuple[Shape, Shape, dict[str, Any]]
 """Where a block of the result lies: its shape, its position in the grid, and what the function
 is told of that."""
 
@@ -312,9 +314,6 @@ class Layout:
                     inside[axis] = at
             yield index, tuple(inside)
 
-    def first(self) -> tuple[Shape, Shape]:
-        return next(self.blocks())
-
     def shape(self, index: Shape) -> Shape:
         """Of one block of the result."""
         return tuple([lengths[at] for lengths, at in zip(self.out, index, strict=True)])
@@ -325,37 +324,41 @@ class Layout:
         own = inside[len(inside) - len(counts) :]
         return tuple([at if n > 1 else 0 for at, n in zip(own, counts, strict=True)])
 
-    def info(self, index: Shape, inside: Shape, dtype: DType | None) -> dict[Any, Any]:
+    def edges(self) -> list[Edges]:
+        """Where the chunks of each array begin and end along each axis; last of the result."""
+        grids_of = [*(chunks for _, _, chunks in self.sources), self.out]
+        return [[grids.offsets(lengths) for lengths in chunks] for chunks in grids_of]
+
+    def info(
+        self, edges: list[Edges], index: Shape, inside: Shape, dtype: DType | None
+    ) -> dict[Any, Any]:
         """What Dask calls the block's info."""
         found: dict[Any, Any] = {
-            place: _located(shape, chunks, self.within(number, inside))
-            for number, (place, shape, chunks) in enumerate(self.sources)
+            place: _located(edges[number], self.within(number, inside))
+            for number, (place, _, _) in enumerate(self.sources)
         }
-        about = _located(grids.shape_of(self.out), self.out, index)
+        about = _located(edges[-1], index)
         found[None] = {**about, "chunk-shape": self.shape(index), "dtype": dtype}
         return found
 
     def rows(self, columns: Sequence[Sequence[Any]], told: Told, dtype: DType) -> Iterator[Any]:
         """The arguments of each call, of the blocks of each array in C order."""
         counts = [grids.strides(grids.numblocks(chunks)) for _, _, chunks in self.sources]
+        edges = self.edges()
         for index, inside in self.blocks():
             row = [
                 values[sum(a * b for a, b in zip(self.within(i, inside), strides, strict=True))]
                 for i, (values, strides) in enumerate(zip(columns, counts, strict=True))
             ]
-            more = told.of(self, (index, inside), dtype)
+            more = told.of(self, edges, (index, inside), dtype)
             yield (*row, (self.shape(index), index, more))
 
 
-def _located(shape: Shape, chunks: Chunks, index: Shape) -> dict[str, Any]:
-    location = []
-    for lengths, at in zip(chunks, index, strict=True):
-        start = sum(lengths[:at])
-        location.append((start, start + lengths[at]))
+def _located(edges: Edges, index: Shape) -> dict[str, Any]:
     return {
-        "shape": shape,
-        "num-chunks": grids.numblocks(chunks),
-        "array-location": location,
+        "shape": tuple([axis[-1] for axis in edges]),
+        "num-chunks": tuple([len(axis) - 1 for axis in edges]),
+        "array-location": [(axis[i], axis[i + 1]) for axis, i in zip(edges, index, strict=True)],
         "chunk-location": index,
     }
 
@@ -367,13 +370,23 @@ class Told:
     block_id: bool
     block_info: bool
 
-    def of(self, layout: Layout, block: tuple[Shape, Shape], dtype: DType | None) -> dict[str, Any]:
+    def first(self, layout: Layout) -> dict[str, Any]:
+        """Of the first block, before the result's dtype is known."""
+        return self.of(layout, layout.edges(), next(layout.blocks()), None)
+
+    def of(
+        self,
+        layout: Layout,
+        edges: list[Edges],
+        block: tuple[Shape, Shape],
+        dtype: DType | None,
+    ) -> dict[str, Any]:
         """Of one block, by the names of the parameters."""
         more: dict[str, Any] = {}
         if self.block_id:
             more["block_id"] = block[0]
         if self.block_info:
-            more["block_info"] = layout.info(*block, dtype)
+            more["block_info"] = layout.info(edges, *block, dtype)
         return more
 
 

@@ -136,7 +136,7 @@ def map_overlap(
     told = Told(kernel.takes("block_id"), kernel.takes("block_info"))
     plans = Plans(layout, told, edges, returned, margins if trim else None)
     wanted = result_dtype(
-        kernel, nodes, dtype, meta, len(out), told.of(layout, layout.first(), None),
+        kernel, nodes, dtype, meta, len(out), told.first(layout),
         margins=[[sum(edge.depth) for edge in own_edges] for own_edges in edges],
     )  # fmt: skip
     fills = tuple(
@@ -398,6 +398,7 @@ class Plans:
             for (_, _, chunks), edges in zip(layout.sources, self.edges, strict=True)
         ]
         steps = [grids.strides(grids.numblocks(chunks)) for _, _, chunks in layout.sources]
+        edges = layout.edges()
         for index, inside in layout.blocks():
             blocks: list[list[Any]] = []
             joins: list[tuple[tuple[Segment, ...], ...]] = []
@@ -425,7 +426,7 @@ class Plans:
                     )
                 )
             shape = tuple([n[i] for n, i in zip(self.returned, index, strict=True)])
-            more = self.told.of(layout, (index, inside), dtype)
+            more = self.told.of(layout, edges, (index, inside), dtype)
             yield (*blocks, (tuple(joins), shape, index, more, self._cut(shape, inside)))
 
     def _cut(self, shape: Shape, inside: Shape) -> tuple[tuple[int, int], ...] | None:
