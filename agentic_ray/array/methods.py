@@ -235,13 +235,12 @@ def map_overlap(
     **options: Any,
 ) -> Array:
     """``function`` of each chunk with a margin: see `agentic_ray.array.map_overlap`."""
-    return overlap.map_overlap(
-        function, self, depth=depth, boundary=boundary, trim=trim, **options
-    )
+    return overlap.map_overlap(function, self, depth=depth, boundary=boundary, trim=trim, **options)
 
 
 OWN = (
-    map_blocks, map_overlap, reshape, transpose, flatten, resize, fill, sort, tobytes, tofile, dump, dumps, byteswap, view,
+    reshape, transpose, flatten, resize, fill, sort, tobytes, tofile, dump, dumps, byteswap, view,
+    map_blocks, map_overlap,
 )  # fmt: skip
 
 for name, function in SAME.items():
