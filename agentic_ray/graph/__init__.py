@@ -14,7 +14,7 @@ from agentic_ray.graph.task import (
     Tag,
     Task,
     TaskGraph,
-    captured,
+    capture_codelet,
     find_refs,
     replace_refs,
 )
@@ -35,7 +35,7 @@ __all__ = [
     "aligned_spans",
     "bundle",
     "capture",
-    "captured",
+    "capture_codelet",
     "codelet",
     "content_key",
     "cull",

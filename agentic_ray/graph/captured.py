@@ -164,13 +164,11 @@ def capture(function: Callable[..., Any]) -> Callable[..., Any]:
     bound = _as_method(function)
     try:
         data, views = _pickled(bound, by_value=True)
-    except Exception as error:  # pickle raises whatever the objects' hooks raise
-        if not _is_of_module(function):
-            raise SerializationError(_refused(name, error)) from error
-        try:
+    except Exception:  # pickle raises whatever the objects' hooks raise
+        try:  # what it sees in modules may be what cannot be pickled
             data, views = _pickled(function, by_value=False)
-        except Exception as second:
-            raise SerializationError(_refused(name, second)) from second
+        except Exception as error:
+            raise SerializationError(_refused(name, error)) from error
     hasher = blake3(data)
     for view in views:
         hasher.update(b"%d:" % view.nbytes)
@@ -255,13 +253,6 @@ def _arrived(
 # --- pickling ----------------------------------------------------------------------------
 
 
-def _is_of_module(function: Any) -> bool:
-    """Whether another process can find it by its name."""
-    inner = _innermost(function)
-    module = getattr(inner, "__module__", None) or type(function).__module__
-    return module != "__main__" and module in sys.modules
-
-
 def _innermost(function: Any) -> Any:
     """What is called in the end, inside methods, partials and this package's own wrappers."""
     while True:
@@ -287,30 +278,30 @@ def _as_method(function: Any) -> Any:
     return MethodType(method, function) if isinstance(method, FunctionType) else function
 
 
-class _Limited(io.BytesIO):
-    """Refuses to grow beyond a limit."""
-
-    def __init__(self, most: int | None) -> None:
-        super().__init__()
-        self.most = most
-
-    def write(self, data: Any) -> int:
-        if self.most is not None and self.tell() + len(data) > self.most:
-            raise SerializationError(f"it sees more than {self.most:,} bytes")
-        return super().write(data)
-
-
 def _pickled(function: Any, *, by_value: bool) -> tuple[bytes, list[memoryview]]:
     """The pickle and the memory of the arrays in it, which is still the arrays' own."""
-    limit = MODULE_BYTES if by_value and _is_of_module(function) else None
-    file = _Limited(limit)
+    file = _Limited()
     buffers: list[pickle.PickleBuffer] = []
     pickler = _Pickler(file, by_value, buffers.append)
     pickler.dump(function)
     views = [buffer.raw() for buffer in buffers]
-    if limit is not None and sum(view.nbytes for view in views) > limit:
-        raise SerializationError(f"it sees more than {limit:,} bytes")
+    file.check(sum(view.nbytes for view in views))
     return file.getvalue(), views
+
+
+class _Limited(io.BytesIO):
+    """Once it is told to, refuses to grow beyond `MODULE_BYTES`."""
+
+    is_limited = False
+
+    def write(self, data: Any) -> int:
+        written = super().write(data)
+        self.check()
+        return written
+
+    def check(self, more: int = 0) -> None:
+        if self.is_limited and self.tell() + more > MODULE_BYTES:
+            raise SerializationError(f"modules hold more than {MODULE_BYTES:,} bytes that it sees")
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
@@ -325,9 +316,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
     """
 
     def __init__(
-        self, file: io.BytesIO, by_value: bool, keep: Callable[[pickle.PickleBuffer], Any]
+        self, file: _Limited, by_value: bool, keep: Callable[[pickle.PickleBuffer], Any]
     ) -> None:
         super().__init__(file, protocol=5, buffer_callback=keep)
+        self._file = file
         self._by_value = by_value
         self._views: dict[tuple[str, CodeType], _View] = {}
 
@@ -356,6 +348,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
 
     def _function(self, function: FunctionType) -> Any:
         made = self._dynamic_function_reduce(function)
+        if reducers._should_pickle_by_reference(function):
+            self._file.is_limited = True  # it is a module's, and could be sent by its name
         state, slots = made[2]
         for name, seen in globals_seen(function).items():
             if _is_users(seen):
@@ -376,6 +370,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         key = (module.__name__, function.__code__)
         found = self._views.get(key)
         if found is None:
+            self._file.is_limited = True
             attributes = attributes_seen(function, module)
             found = self._views[key] = _View(module.__name__, attributes)
             for name, seen in attributes.items():

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
+_ALWAYS = frozenset({"agentic_ray", "cloudpickle", "ray"})
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 
@@ -28,7 +29,7 @@ def is_library(module: str | None) -> bool:
     if not module or module == "__main__":
         return False
     root = module.partition(".")[0]
-    if root == "agentic_ray" or root in sys.stdlib_module_names:
+    if root in _ALWAYS or root in sys.stdlib_module_names:
         return True
     found = sys.modules.get(module)
     if found is None:
@@ -36,17 +37,25 @@ def is_library(module: str | None) -> bool:
     file = getattr(found, "__file__", None)
     if file is None:  # built in, or a namespace, or made by hand
         return getattr(found, "__spec__", None) is not None
-    return _is_installed(file)
+    return _is_installed(file, module.count("."))
 
 
 @functools.lru_cache(maxsize=4096)
-def _is_installed(file: str) -> bool:
+def _is_installed(file: str, depth: int) -> bool:
+    """Whether a module's file is where packages are installed; it is so deep in a package."""
     path = Path(file)
     if not _INSTALLED.isdisjoint(path.parts):
         return True
-    return any(
-        path.is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")
-    )  # fmt: skip
+    if any(path.is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")):
+        return True
+    above = depth + (path.stem == "__init__")
+    return above < len(path.parents) and _holds_distributions(path.parents[above])
+
+
+@functools.lru_cache(maxsize=256)
+def _holds_distributions(folder: Path) -> bool:
+    """Whether packages were installed there, as ``pip install --target`` does."""
+    return next(folder.glob("*.dist-info"), None) is not None
 
 
 def named_in_library(value: Any) -> bool:

@@ -162,7 +162,7 @@ class Codelet:
         return self.gpu if kind == "gpu" else self.cpu
 
 
-def captured(codelet: Codelet) -> Codelet:
+def capture_codelet(codelet: Codelet) -> Codelet:
     """``codelet`` with its implementations as they are now, whatever they see later.
 
     Raises

@@ -25,7 +25,7 @@ from agentic_ray.graph import (
     Task,
     accepts_xp,
     capture,
-    captured,
+    capture_codelet,
     content_key,
     fold,
     loaded,
@@ -247,7 +247,7 @@ def taken(function: Any) -> Any:
     """
     if function is None or isinstance(function, Codelet):
         return function
-    return captured(function.codelet) if isinstance(function, Kernel) else capture(function)
+    return capture_codelet(function.codelet) if isinstance(function, Kernel) else capture(function)
 
 
 def implementations(function: Any) -> tuple[Callable[..., Any] | None, Callable[..., Any] | None]:

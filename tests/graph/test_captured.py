@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentic_ray.errors import InvalidTypeError, SerializationError
-from agentic_ray.graph import Captured, Codelet, capture, captured, content_key, loaded
+from agentic_ray.graph import Captured, Codelet, capture, capture_codelet, content_key, loaded
 
 FACTOR = 7
 
@@ -188,13 +188,13 @@ def test_what_cannot_be_captured_is_refused_by_name() -> None:
 
 def test_codelets_made_by_hand_are_captured(factor: Callable[[int], None]) -> None:
     codelet = Codelet("scaled", scaled)
-    first = captured(codelet)
+    first = capture_codelet(codelet)
     factor(9)
     assert first.cpu is not None
     assert first.cpu(1) == 7
-    assert captured(first) is first
+    assert capture_codelet(first) is first
     library = Codelet("add", np.add)
-    assert captured(library) is library
+    assert capture_codelet(library) is library
 
 
 def test_parameters_are_known_without_loading() -> None:
@@ -317,6 +317,33 @@ def test_a_module_that_cannot_be_looked_into_is_imported_where_it_runs(
     made = capture(module.outer)
     assert isinstance(made, Captured)
     assert made.function is module.outer
+
+
+def test_a_function_that_uses_such_a_module(
+    modules: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, _ = modules
+    monkeypatch.setattr("agentic_ray.graph.captured.MODULE_BYTES", 4096)
+    here = np.ones(10_000)
+    for held in (np.ones(10_000), threading.Lock(), "x" * 10_000):
+        module.inner.__globals__["FACTOR"] = held
+        made = capture(lambda x: (x + here.sum(), module.inner))
+        assert made(1) == (10_001.0, module.inner), "the module's are imported, its own are kept"
+
+
+def test_packages_installed_elsewhere_are_libraries(
+    modules: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, folder = modules
+    assert capture(module.outer) is not module.outer
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "some-1.0.dist-info").mkdir()
+    (folder / "elsewhere" / "package_of_capture").mkdir()
+    (folder / "elsewhere" / "package_of_capture" / "__init__.py").write_text("")
+    (folder / "elsewhere" / "package_of_capture" / "part.py").write_text("def f(x): return x\n")
+    monkeypatch.syspath_prepend(str(folder / "elsewhere"))
+    part = importlib.import_module("package_of_capture.part")
+    assert capture(part.f) is part.f
 
 
 def test_another_process_sees_the_same(modules: tuple[Any, Path]) -> None:
