@@ -300,7 +300,7 @@ def test_a_block_of_another_shape_is_refused() -> None:
 
 
 def test_a_refused_block_is_an_error_of_the_session_too(ray_session: ar.Session) -> None:
-    with pytest.raises(BlockResultError, match=r"block \(0, 0\)"):
+    with pytest.raises(BlockResultError, match=r"block \([01], \d\)"):
         xp.map_blocks(lambda b: b[:1], cut(), dtype=float).compute()
     with pytest.raises(BlockResultError, match=r"block \(2, \d\).*int64"):
         xp.map_blocks(lambda b: b * (1.5 if len(b) == 1 else 1), cut(ARRAY.astype(int)), dtype=int
