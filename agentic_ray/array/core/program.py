@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +22,7 @@ from agentic_ray.array.core.chunks import Shape, block_slices, contiguous
 from agentic_ray.array.core.node import BLOCK_ELEMENTS, Held, Reduction
 from agentic_ray.array.core.standard import Spelled
 from agentic_ray.graph import Codelet, fold
+from agentic_ray.recent import Recent
 
 Location = tuple[tuple[int, ...], tuple[int, ...]]
 """Where a created block lies: its start and its shape."""
@@ -394,19 +393,15 @@ def codelet(name: str, function: Callable[..., Any]) -> Codelet:
     size = sum(getattr(part, "size_bytes", 0) for part in getattr(function, "held", ()))
     if size <= SMALL_BYTES:
         return _codelet(name, function)
-    with _large_lock:
-        found = _large.pop((name, function), None) or (_codelet.__wrapped__(name, function), size)
-        _large[name, function] = found
-        while len(_large) > 1 and sum(size for _, size in _large.values()) > LARGE_BYTES:
-            _large.popitem(last=False)
-    return found[0]
+    make = _codelet.__wrapped__
+    return _large.get_or_make((name, function), lambda: (make(name, function), size))[0]
 
 
 SMALL_BYTES = 1 << 18
-LARGE_BYTES = 1 << 29
-"""Codelets whose users' functions see more than `SMALL_BYTES` are remembered up to so much."""
-_large: OrderedDict[tuple[str, Callable[..., Any]], tuple[Codelet, int]] = OrderedDict()
-_large_lock = threading.Lock()
+"""Codelets whose users' functions see more are remembered in `_large`."""
+_large: Recent[tuple[str, Callable[..., Any]], tuple[Codelet, int]] = Recent(
+    256, 1 << 29, lambda entry: entry[1]
+)
 
 
 @functools.lru_cache(maxsize=1024)
