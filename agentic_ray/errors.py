@@ -59,6 +59,10 @@ class SerializationError(AgenticRayError, TypeError):
     """A function or a value cannot be sent to another process."""
 
 
+class BlockResultError(AgenticRayError, ValueError, TypeError):
+    """A user's function gave a block of another shape, dtype or number than it had to."""
+
+
 class SessionError(AgenticRayError, RuntimeError):
     """Ray could not be started, reached, or is gone."""
 

@@ -8,12 +8,9 @@ from math import e, inf, nan, pi
 from agentic_ray.array import fft, linalg, random
 from agentic_ray.array import methods as _methods  # noqa: F401  (gives Array its methods)
 from agentic_ray.array import ufunc_methods as _ufunc_methods  # noqa: F401  (and ufuncs theirs)
+from agentic_ray.array.alongaxis import apply_along_axis, apply_over_axes, piecewise
 from agentic_ray.array.array_object import Array
-from agentic_ray.array.blocks import (
-    apply_gufunc,
-    map_blocks,
-    map_overlap,
-)
+from agentic_ray.array.blocks import map_blocks
 from agentic_ray.array.comparing import (
     allclose,
     array_equal,
@@ -243,6 +240,7 @@ from agentic_ray.array.elementwise import (
     trunc,
     where,
 )
+from agentic_ray.array.gufuncs import apply_gufunc, frompyfunc, vectorize
 from agentic_ray.array.histograms import (
     bincount,
     histogram,
@@ -330,6 +328,7 @@ from agentic_ray.array.nanfunctions import (
     nansum,
     nanvar,
 )
+from agentic_ray.array.overlap import map_overlap
 from agentic_ray.array.quantiles import (
     median,
     nanmedian,
@@ -421,7 +420,9 @@ __all__ = [
     "amin",
     "angle",
     "any",
+    "apply_along_axis",
     "apply_gufunc",
+    "apply_over_axes",
     "arange",
     "arccos",
     "arccosh",
@@ -544,6 +545,7 @@ __all__ = [
     "from_numpy",
     "from_parquet",
     "from_zarr",
+    "frompyfunc",
     "full",
     "full_like",
     "gcd",
@@ -660,6 +662,7 @@ __all__ = [
     "percentile",
     "permute_dims",
     "pi",
+    "piecewise",
     "place",
     "positive",
     "pow",
@@ -752,6 +755,7 @@ __all__ = [
     "ushort",
     "var",
     "vecdot",
+    "vectorize",
     "void",
     "vstack",
     "where",

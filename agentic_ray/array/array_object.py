@@ -262,16 +262,21 @@ class Array:
         self._computed(evaluate.persist([self._node])[0])
         return self
 
-    def rechunk(self, chunks: Any = "auto") -> Array:
+    def rechunk(self, chunks: Any = "auto", *, balance: bool = False) -> Array:
         """The same values cut in other chunks.
 
         Parameters
         ----------
         chunks
-            As in `asarray`.
+            As in `asarray`; in a dict, axes that are not named stay as they are.
+        balance : bool
+            Make the chunks along each axis as equal as they can be, in the same number.
         """
         node = self._node
-        return Array(rechunk(node, grids.normalize(chunks, node.shape, node.dtype)), is_cell=True)
+        if isinstance(chunks, dict):
+            chunks = {**dict(enumerate(node.chunks)), **grids.by_axis(chunks, node.ndim)}
+        wanted = grids.normalize(chunks, node.shape, node.dtype)
+        return Array(rechunk(node, grids.balanced(wanted) if balance else wanted), is_cell=True)
 
     def explain(self) -> str:
         """The plan before and after optimisation, with predicted costs, as text."""

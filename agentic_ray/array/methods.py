@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from agentic_ray.array import (
+    blocks,
     creation,
     dtypes,
     elementwise,
     indexing,
     manipulation,
     mutation,
+    overlap,
     scans,
     searching,
     selecting,
@@ -225,9 +227,29 @@ def view(self: Array, dtype: Any = None, type: Any = None) -> Array:
     return self._view(Reinterpreted(wanted))
 
 
+# --- users' functions --------------------------------------------------------------------
+
+
+def map_blocks(self: Array, function: Callable[..., Any], *args: Any, **options: Any) -> Array:
+    """``function`` of each chunk: see `agentic_ray.array.map_blocks`."""
+    return blocks.map_blocks(function, self, *args, **options)
+
+
+def map_overlap(
+    self: Array,
+    function: Callable[..., Any],
+    depth: Any,
+    boundary: Any = None,
+    trim: bool = True,
+    **options: Any,
+) -> Array:
+    """``function`` of each chunk with a margin: see `agentic_ray.array.map_overlap`."""
+    return overlap.map_overlap(function, self, depth=depth, boundary=boundary, trim=trim, **options)
+
+
 OWN = (
     conjugate, reshape, transpose, flatten, resize, fill, sort, tobytes, tofile, dump, dumps,
-    byteswap, view,
+    byteswap, view, map_blocks, map_overlap,
 )  # fmt: skip
 
 for name, function in SAME.items():

@@ -31,7 +31,7 @@ from agentic_ray.graph import (
     tree_reduce,
 )
 from agentic_ray.graph.task import TAGS
-from agentic_ray.mapreduce.kernels import NOTHING, chunk_codelet, combine_codelet
+from agentic_ray.mapreduce.kernels import NOTHING, chunk_codelet, combine_codelet, taken
 from agentic_ray.mapreduce.leaves import Cut, Leaves, leaves_of
 from agentic_ray.runtime import Run, RunEvent, Session, recorded, writable
 from agentic_ray.runtime.explain import placement_table
@@ -121,6 +121,8 @@ class MapReduce:
         )
         # For a codelet the chunk size is the block's: how blocks are grouped stays automatic.
         self._chunk = None if blocks else fixed
+        # What the functions see may change while the waves are under way.
+        map_fn, reduce_fn = taken(map_fn), taken(reduce_fn)
         self._map_fn = map_fn
         self._codelet = chunk_codelet(map_fn, reduce_fn, retry_on=retried, has_effects=has_effects)
         self._combine: Codelet | None = None
@@ -511,6 +513,9 @@ class MapReduce:
             return self._initial
         if self._initial is MISSING or self._reduce_fn is None:
             return value
+        if isinstance(self._reduce_fn, Codelet):
+            assert self._reduce_fn.cpu is not None
+            return self._reduce_fn.cpu(self._initial, value)
         return self._reduce_fn(self._initial, value)
 
 

@@ -139,7 +139,8 @@ class Report:
         return all(output.inline is not None for output in self.outputs)
 
 
-_codelets: Recent[str, Codelet] = Recent(256)  # a codelet holds what its functions capture
+_codelets: Recent[str, tuple[Codelet, int]] = Recent(256, 1 << 30, lambda entry: entry[1])
+"""By token, with the bytes of their pickles: they hold what their functions see."""
 _current = threading.local()
 HOST = HostDevice()
 
@@ -191,11 +192,11 @@ class cancellable:
 
 def load_codelet(token: str, source: Any) -> Codelet:
     """The codelet of this token, unpickled once a process."""
-    found: Codelet | None = _codelets.get(token)
+    found: tuple[Codelet, int] | None = _codelets.get(token)
     if found is None:
         data = ray.get(source) if isinstance(source, ray.ObjectRef) else source
-        found = _codelets.get_or_make(token, lambda: cloudpickle.loads(data))
-    return found
+        found = _codelets.get_or_make(token, lambda: (cloudpickle.loads(data), len(data)))
+    return found[0]
 
 
 def call_codelet(codelet: Codelet, device: Device, args: Sequence[Any], kwargs: Any) -> Any:

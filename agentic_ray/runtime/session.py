@@ -24,7 +24,7 @@ from agentic_ray.config import Settings
 from agentic_ray.errors import InvalidArgumentError, SessionError
 from agentic_ray.graph.passes import bundle as bundle_pass
 from agentic_ray.graph.passes import cull
-from agentic_ray.graph.task import Task, TaskGraph
+from agentic_ray.graph.task import Task, TaskGraph, capture_codelet
 from agentic_ray.runtime.calibrate import HostCalls, HostRates, host_calls, keep_host_calls
 from agentic_ray.runtime.cost_store import CostStore
 from agentic_ray.runtime.loop import Loop
@@ -158,7 +158,7 @@ class Session:
         if scope is not None:
             scope.check()
             priority += scope.priority
-        graph = cull(graph)
+        graph = _taken(cull(graph))
         predicted = {task.key: self._seconds(task) for task in graph}
         for codelet in {id(task.codelet): task.codelet for task in graph}.values():
             self._codelets.source(codelet)  # an unpicklable function fails here, in the caller
@@ -464,6 +464,16 @@ def shutdown() -> None:
 def cluster() -> ClusterState:
     """The cluster as it is now; prints as a table, renders in Jupyter."""
     return get_session().cluster()
+
+
+def _taken(graph: TaskGraph) -> TaskGraph:
+    """``graph`` with the user's functions as they are now: some may be sent much later."""
+    known = {id(task.codelet): task.codelet for task in graph}
+    taken = {name: capture_codelet(codelet) for name, codelet in known.items()}
+    if all(taken[name] is codelet for name, codelet in known.items()):
+        return graph
+    tasks = [replace(task, codelet=taken[id(task.codelet)]) for task in graph]
+    return TaskGraph(tasks, graph.outputs)
 
 
 atexit.register(shutdown)

@@ -130,14 +130,17 @@ def pack(value: Any) -> Inline | Stored:
 class CodeletTable:
     """Pickles each codelet object once; a large one goes to the object store once.
 
-    By identity: an equal codelet made later may call helpers, or read globals, that are others
-    by then. Remembers those used last only, because they hold what their functions capture.
+    By identity: what codelets hold of the user's was captured before. Remembers those used last
+    only, because they hold what their functions see.
     """
 
     _KEPT = 256
+    _KEPT_BYTES = 1 << 30
 
     def __init__(self) -> None:
-        self._known: Recent[int, tuple[Codelet, str, Any]] = Recent(self._KEPT)
+        self._known: Recent[int, tuple[Codelet, str, Any, int]] = Recent(
+            self._KEPT, self._KEPT_BYTES, lambda entry: entry[3]
+        )
 
     def source(self, codelet: Codelet) -> tuple[str, Any]:
         """The token executors know the codelet by, and its pickle or an ObjectRef of it.
@@ -147,14 +150,14 @@ class CodeletTable:
         SerializationError
             The function, or something it captures, cannot be pickled.
         """
-        _, token, source = self._known.get_or_make(id(codelet), lambda: self._entry(codelet))
+        _, token, source, _ = self._known.get_or_make(id(codelet), lambda: self._entry(codelet))
         return token, source
 
-    def _entry(self, codelet: Codelet) -> tuple[Codelet, str, Any]:
+    def _entry(self, codelet: Codelet) -> tuple[Codelet, str, Any, int]:
         data = self._pickle(codelet)
         token = content_key(codelet.name, data)
         # The codelet is kept, so that nothing else takes its identity.
-        return codelet, token, data if len(data) <= INLINE_BYTES else ray.put(data)
+        return codelet, token, data if len(data) <= INLINE_BYTES else ray.put(data), len(data)
 
     def _pickle(self, codelet: Codelet) -> bytes:
         try:

@@ -8,6 +8,7 @@ stand-in, see ``stand_ins``.
 from __future__ import annotations
 
 import functools
+import math
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -47,18 +48,23 @@ HOST_ONLY = {
     "linalg.eigvals": "array.eigvals",
     "nanquantile": "array.nanquantile",
     "nanpercentile": "array.nanquantile",
+    "apply_along_axis": "array.map_blocks.sort",
+    "frompyfunc": "array.apply_gufunc.floor",
+    "piecewise": "array.map_blocks.piecewise",
+    "vectorize": "array.apply_gufunc.floor",
     "to_npy": "array.write",
     "to_zarr": "array.write",
     "to_hdf5": "array.write",
     "to_parquet": "array.write",
 }
 """Functions one of whose codelets has no version for GPUs, and which: CuPy has no such function
-(or, in the oldest version that is supported, had none), or it writes files."""
+(or, in the oldest version that is supported, had none), it writes files, or calls a function of
+elements."""
 
 
 NOT_IN_STANDARD = _words(
     """
-    bincount cbrt deg2rad exp2 fabs fmax fmin fmod histogram isclose map_overlap median nan_to_num
+    bincount cbrt deg2rad exp2 fabs fmax fmin fmod histogram isclose median nan_to_num
     pad percentile quantile rad2deg round unique_all unique_counts unique_inverse unique_values
     """
 )
@@ -553,6 +559,15 @@ for _function in (_over_xp, _of_each_kind):
     _add("map_blocks", lambda d, f=_function: xp.map_blocks(f, d.x))
     _add("map_overlap", lambda d, f=_function: xp.map_overlap(f, d.x, depth=1))
     _add("apply_gufunc", lambda d, f=_function: xp.apply_gufunc(f, "(i)->(i)", d.x))
+
+
+for _boundary in ("reflect", "nearest", "periodic", -1.0):
+    _add("map_overlap", lambda d, b=_boundary: xp.map_overlap(_over_xp, d.x, depth=2, boundary=b))
+_add("apply_along_axis", lambda d: xp.apply_along_axis(np.sort, 0, d.x))
+_add("apply_over_axes", lambda d: xp.apply_over_axes(lambda a, axis: xp.max(a, axis=axis), d.x, 0))
+_add("piecewise", lambda d: xp.piecewise(d.x, [d.x > 0], [_over_numpy, 0]))
+_add("vectorize", lambda d: xp.vectorize(math.floor)(d.x))
+_add("frompyfunc", lambda d: xp.frompyfunc(math.floor, 1, 1)(d.x))
 
 
 def _from_npy(d: Data) -> Any:

@@ -386,6 +386,11 @@ class Looped:
     def host_only(self) -> bool:
         return is_host_only(self.kernel)
 
+    @property
+    def size_bytes(self) -> int:
+        """What it holds of a user's function."""
+        return int(getattr(self.kernel, "size_bytes", 0))
+
     def __call__(self, xp: Any, *values: Any) -> Any:
         return self.kernel(xp, *values[:-1])
 

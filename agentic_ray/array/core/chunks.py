@@ -10,11 +10,13 @@ import contextvars
 import itertools
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
 
 from agentic_ray.array.core import sizing
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
@@ -154,23 +156,49 @@ def regular(length: int, size: int) -> tuple[int, ...]:
     return (size,) * full + ((rest,) if rest else ())
 
 
-def auto(shape: Shape, dtype: np.dtype[Any]) -> Chunks:
-    """Chunks of about the wanted size.
+def parse_bytes(text: str) -> int:
+    """A size such as ``"1 MB"`` (a million bytes), ``"64MiB"`` or ``"100"``.
+
+    Raises
+    ------
+    InvalidArgumentError
+        It is no size, or less than a byte.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmgtp]?)(i?)b?\s*", text, re.IGNORECASE)
+    if found is None or (found[3] and not found[2]):
+        raise InvalidArgumentError(
+            f"chunks must be 'auto', numbers or a size such as '1 MB', not {text!r}"
+        )
+    power = " kmgtp".index(found[2].lower() or " ")
+    size = int(float(found[1]) * (1024 if found[3] else 1000) ** power)
+    if size < 1:
+        raise InvalidArgumentError(f"a chunk has at least one byte, not {text!r}")
+    return size
+
+
+def auto(shape: Shape, dtype: np.dtype[Any], chunk_bytes: int | None = None) -> Chunks:
+    """Chunks of about the wanted size, or of at most ``chunk_bytes``.
 
     The first axis is cut as long as one of its rows fits in a chunk, so that a chunk is
     contiguous in C order; else the longest axes are cut.
     """
     size = math.prod(shape)
-    rule = rules()
-    if rule.is_free and size * dtype.itemsize <= sizing.LEAST_BYTES:
+    if chunk_bytes is None and rules().is_free and size * dtype.itemsize <= sizing.LEAST_BYTES:
         return single(shape)  # whatever the cluster is like
-    limit = rule.elements(dtype, size)
+    limit = _limit(dtype, size, chunk_bytes)
     if size <= limit:
         return single(shape)
     row = math.prod(shape[1:])
     if row <= limit:
         return (regular(shape[0], limit // max(row, 1)), *single(shape[1:]))
     return _cubes(shape, limit)
+
+
+def _limit(dtype: np.dtype[Any], size: int, chunk_bytes: int | None) -> int:
+    """Elements of a chunk."""
+    if chunk_bytes is not None:
+        return max(1, chunk_bytes // max(dtype.itemsize, 1))
+    return rules().elements(dtype, size)
 
 
 def _cubes(shape: Shape, limit: int) -> Chunks:
@@ -222,8 +250,10 @@ def normalize(chunks: Any, shape: Shape, dtype: np.dtype[Any]) -> Chunks:
     Parameters
     ----------
     chunks
-        ``"auto"``; an int for all axes; or per axis an int, ``-1``/None (one chunk),
-        ``"auto"`` or a tuple of lengths; or a dict from axis to one of these.
+        ``"auto"``; a size in bytes such as ``"1 MB"``, which chunks do not exceed; an int for
+        all axes; or per axis an int, ``-1``/None (one chunk), ``"auto"``, a size or a tuple of
+        lengths; or a dict from axis to one of these. The axes that are ``"auto"`` or have a
+        size are cut so that the whole chunk has the size.
 
     Raises
     ------
@@ -232,42 +262,65 @@ def normalize(chunks: Any, shape: Shape, dtype: np.dtype[Any]) -> Chunks:
     InvalidTypeError
         Something is none of the above.
     """
-    if isinstance(chunks, str) and chunks == "auto":
-        return auto(shape, dtype)
+    if isinstance(chunks, str):
+        return auto(shape, dtype, None if chunks == "auto" else parse_bytes(chunks))
     if isinstance(chunks, dict):
-        chunks = tuple(
-            chunks.get(axis, chunks.get(axis - len(shape), -1)) for axis in range(len(shape))
-        )
-    if isinstance(chunks, int | np.integer):
+        given = by_axis(chunks, len(shape))
+        chunks = tuple(given.get(axis, -1) for axis in range(len(shape)))
+    if chunks is None:
+        chunks = -1
+    if isinstance(chunks, int | np.integer) and not isinstance(chunks, bool):
         chunks = (int(chunks),) * len(shape)
     if not isinstance(chunks, tuple | list):
         raise InvalidTypeError(f"chunks must be 'auto', an int or a tuple, not {chunks!r}")
     if len(chunks) != len(shape):
         raise InvalidArgumentError(f"{len(chunks)} chunk entries for an array of shape {shape}")
+    sizes = [parse_bytes(e) for e in chunks if isinstance(e, str) and e != "auto"]
     wanted = [_axis_chunks(entry, length) for entry, length in zip(chunks, shape, strict=True)]
     if any(entry is None for entry in wanted):
         fixed = math.prod(max(entry) if entry else 1 for entry in wanted if entry is not None)
         free = tuple(n for n, entry in zip(shape, wanted, strict=True) if entry is None)
-        limit = max(1, rules().elements(dtype, math.prod(shape)) // max(fixed, 1))
+        whole = _limit(dtype, math.prod(shape), min(sizes, default=None))
+        limit = max(1, whole // max(fixed, 1))
         found = iter(_cubes(free, limit))
         wanted = [next(found) if entry is None else entry for entry in wanted]
     return tuple(entry for entry in wanted if entry is not None)
+
+
+def by_axis(chunks: dict[int, Any], ndim: int) -> dict[int, Any]:
+    """A user's dict with axes counted from the first.
+
+    Raises
+    ------
+    numpy.exceptions.AxisError
+        There is no such axis.
+    """
+    return {normalize_axis_index(axis, ndim): entry for axis, entry in chunks.items()}
+
+
+def balanced(chunks: Chunks) -> Chunks:
+    """As many chunks along each axis, of lengths that differ by one at most."""
+    result: list[tuple[int, ...]] = []
+    for lengths in chunks:
+        each, rest = divmod(sum(lengths), len(lengths))
+        result.append((each + 1,) * rest + (each,) * (len(lengths) - rest))
+    return tuple(result)
 
 
 def _axis_chunks(entry: Any, length: int) -> tuple[int, ...] | None:
     if entry is None:
         return (length,)
     if isinstance(entry, str):
-        if entry != "auto":
-            raise InvalidArgumentError(f"chunks must be 'auto' or numbers, not {entry!r}")
         return None
-    if isinstance(entry, int | np.integer):
+    if isinstance(entry, int | np.integer) and not isinstance(entry, bool):
         if entry == -1:
             return (length,)
         if entry < 1:
             raise InvalidArgumentError(f"a chunk has at least one element, not {entry}")
         return regular(length, int(entry))
     if isinstance(entry, tuple | list):
+        if not all(isinstance(part, int | np.integer) for part in entry):
+            raise InvalidTypeError(f"lengths of chunks are ints, not {entry!r}")
         lengths = tuple(int(part) for part in entry)
         if sum(lengths) != length or any(part < 0 for part in lengths):
             raise InvalidArgumentError(f"chunks {lengths} do not add up to an axis of {length}")

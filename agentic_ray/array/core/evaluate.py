@@ -25,7 +25,7 @@ from agentic_ray.array.core.program import as_array
 from agentic_ray.array.core.rules import optimize
 from agentic_ray.array.core.views import PERMUTE, permuted
 from agentic_ray.blas import computing, one_thread
-from agentic_ray.errors import SerializationError
+from agentic_ray.errors import BlockResultError, SerializationError
 from agentic_ray.graph import Ref, Task, TaskGraph, replace_refs
 
 LOCAL_BYTES = 32 << 20
@@ -325,7 +325,12 @@ def _assemble(root: Node, blocks: Sequence[Any]) -> NDArray:
         return only
     whole = np.empty(root.shape, root.dtype)
     for region, block in zip(block_slices(root.chunks), blocks, strict=True):
-        whole[region] = block
+        part = whole[region]
+        if part.shape != np.shape(block):  # assignment would repeat it
+            raise BlockResultError(
+                f"{root.name}: a block has shape {np.shape(block)}, expected {part.shape}"
+            )
+        part[...] = block
     return whole
 
 

@@ -25,6 +25,7 @@ from agentic_ray.array.core.order import in_c_order
 from agentic_ray.array.core.standard import Spelled
 from agentic_ray.blas import one_thread
 from agentic_ray.graph import Codelet, fold
+from agentic_ray.recent import Recent
 
 Location = tuple[tuple[int, ...], tuple[int, ...]]
 """Where a created block lies: its start and its shape."""
@@ -404,8 +405,13 @@ class Call:
         return cls(kernel, left, len(given)), tuple(given)
 
     @property
+    def held(self) -> tuple[Any, ...]:
+        """What it calls, or gives on; some of it may be a user's."""
+        return (self.kernel, *self.params)
+
+    @property
     def host_only(self) -> bool:
-        return any(is_host_only(part) for part in (self.kernel, *self.params))
+        return any(is_host_only(part) for part in self.held)
 
     def __call__(self, *values: Any, xp: Any) -> Any:
         params: Sequence[Any] = self.params
@@ -417,7 +423,25 @@ class Call:
         return in_c_order(result) if isinstance(result, tuple) else as_array(xp, result)
 
 
-@functools.lru_cache(maxsize=1024)
 def codelet(name: str, function: Callable[..., Any]) -> Codelet:
-    """The codelet that calls ``function`` on either kind of device, or on CPUs only."""
+    """The codelet that calls ``function`` on either kind of device, or on CPUs only.
+
+    An equal function has the same codelet, as long as it is remembered.
+    """
+    size = sum(getattr(part, "size_bytes", 0) for part in getattr(function, "held", ()))
+    if size <= SMALL_BYTES:
+        return _codelet(name, function)
+    make = _codelet.__wrapped__
+    return _large.get_or_make((name, function), lambda: (make(name, function), size))[0]
+
+
+SMALL_BYTES = 1 << 18
+"""Codelets whose users' functions see more are remembered in `_large`."""
+_large: Recent[tuple[str, Callable[..., Any]], tuple[Codelet, int]] = Recent(
+    256, 1 << 29, lambda entry: entry[1]
+)
+
+
+@functools.lru_cache(maxsize=1024)
+def _codelet(name: str, function: Callable[..., Any]) -> Codelet:
     return Codelet(f"array.{name}", function, None if is_host_only(function) else Spelled(function))
