@@ -18,7 +18,10 @@ from agentic_ray.array.core.views import expanded, rechunk, reshaped
 from agentic_ray.array.creation import ARANGE, positions
 from agentic_ray.array.elementwise import where
 from agentic_ray.array.indexing import masked
-from agentic_ray.array.statistics import count_nonzero, reduce_op
+from agentic_ray.array.operators import FUNCTIONS
+from agentic_ray.array.outputs import delivered
+from agentic_ray.array.reducing import reduce_op
+from agentic_ray.array.statistics import count_nonzero
 
 __all__ = ["argmax", "argmin", "argwhere", "count_nonzero", "flatnonzero", "nonzero",
            "searchsorted", "where"]  # fmt: skip
@@ -52,34 +55,53 @@ def _arg_final(xp: Any, value: Any, count: int, largest: bool) -> Any:
 ARG = reduce_op("argextreme", _arg_partial, _arg_combine, _arg_final)
 
 
-def _arg(name: str, x: Any, axis: int | None, keepdims: bool, largest: bool) -> Array:
-    node = strict_operand(x)
+def _arg(name: str, a: Any, axis: int | None, out: Any, keepdims: bool, largest: bool) -> Any:
+    node = strict_operand(a)
     ndim = node.ndim
     if axis is None:
         node, at = reshaped(node, (node.size,)), 0
     else:
-        at = normalize_axis_index(operator.index(axis), ndim)
-    if node.ndim == 0:
-        node = expanded(node, (0,))
+        node = expanded(node, (0,)) if node.ndim == 0 else node
+        at = normalize_axis_index(operator.index(axis), node.ndim)
     if node.shape[at] == 0:
         raise ValueError(f"attempt to get {name} of an empty sequence")
     made = reduction(
-        ARG, [node, positions(node, at)], (at,), keepdims and axis is not None,
+        ARG, [node, positions(node, at)], (at,), keepdims and axis is not None and ndim > 0,
         np.dtype(np.int64), (largest,),
     )  # fmt: skip
     if keepdims and axis is None:
         made = expanded(made, tuple(range(ndim)))
-    return Array(made)
+    return delivered(Array(made), out, "safe")
 
 
-def argmax(x: Array, /, *, axis: int | None = None, keepdims: bool = False) -> Array:
-    """Position of the largest element along ``axis``, the first at a tie; of NaN if any."""
-    return _arg("argmax", x, axis, keepdims, True)
+def argmax(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Any:
+    """Position of the largest element along ``axis``, the first at a tie; of NaN if any.
+
+    Parameters
+    ----------
+    a : array_like
+    axis : int, optional
+        Default: the position among all elements in C order.
+    out : array, optional
+    keepdims : bool
+
+    Raises
+    ------
+    ValueError
+        There are no elements.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> xp.argmax([[10, 11, 12], [13, 14, 15]], axis=0)
+    Array([1, 1, 1], dtype=int64)
+    """
+    return _arg("argmax", a, axis, out, keepdims, True)
 
 
-def argmin(x: Array, /, *, axis: int | None = None, keepdims: bool = False) -> Array:
-    """Position of the smallest element along ``axis``, the first at a tie; of NaN if any."""
-    return _arg("argmin", x, axis, keepdims, False)
+def argmin(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Any:
+    """Position of the smallest element along ``axis``: see `argmax`."""
+    return _arg("argmin", a, axis, out, keepdims, False)
 
 
 # --- non-zeros ---------------------------------------------------------------------------
@@ -204,3 +226,6 @@ def searchsorted(
         table = rechunk(table, grids.single(table.shape))
     dtype = np.dtype(np.int64)
     return Array(make(_SEARCH, (values, table), (side,), values.shape, dtype, values.chunks))
+
+
+FUNCTIONS["nonzero"] = nonzero

@@ -26,7 +26,8 @@ from agentic_ray.array.indexing import masked
 from agentic_ray.array.manipulation import concat
 from agentic_ray.array.samplesort import sorted_chunks
 from agentic_ray.array.searching import searchsorted
-from agentic_ray.array.statistics import diff, reduce_op
+from agentic_ray.array.differences import diff
+from agentic_ray.array.reducing import reduce_op
 
 
 class UniqueAllResult(NamedTuple):
