@@ -343,6 +343,7 @@ from agentic_ray.array.statistics import (
     sum,
     var,
 )
+from agentic_ray.array.vectors import cross
 
 __array_api_version__ = "2025.12"
 newaxis = None
@@ -423,6 +424,7 @@ __all__ = [
     "cosh",
     "count_nonzero",
     "cov",
+    "cross",
     "cumprod",
     "cumsum",
     "cumulative_prod",

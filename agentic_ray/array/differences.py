@@ -75,6 +75,8 @@ def _edge(value: Any, node: Node, axis: int) -> Node:
     edge = strict_operand(value)
     if edge.ndim == 0:
         return broadcast_to(edge, (*node.shape[:axis], 1, *node.shape[axis + 1 :]))
+    if edge.ndim <= axis:
+        raise np.exceptions.AxisError(axis, edge.ndim)
     if edge.ndim != node.ndim or any(
         n != m for a, (n, m) in enumerate(zip(edge.shape, node.shape, strict=True)) if a != axis
     ):

@@ -7,6 +7,7 @@ tree; where it does (subtract, divide, ...) each block goes on where the one bef
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +18,17 @@ from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core import standard
 from agentic_ray.array.core.build import reduction
 from agentic_ray.array.core.node import DType, Node, Op, make
+from agentic_ray.array.core.views import expanded, permuted, reshaped
 from agentic_ray.array.reducing import reduce_op, unchanged
 from agentic_ray.array.scans import scan_lower
+
+ASSOCIATIVE = frozenset(
+    """
+    add multiply maximum minimum fmax fmin logical_and logical_or logical_xor bitwise_and
+    bitwise_or bitwise_xor gcd lcm hypot logaddexp logaddexp2
+    """.split()
+)
+"""Ufuncs by which blocks can be reduced each by itself."""
 
 _WHOLE_AXES = {
     "maximum": "max",
@@ -36,7 +46,7 @@ def is_reorderable(name: str) -> bool:
     """Whether NumPy may reduce by this ufunc over several axes at once."""
     for dtype in (np.float64, np.int64, np.bool_):
         try:
-            getattr(np, name).reduce(np.ones((1, 1), dtype), axis=(0, 1))
+            getattr(np, name).reduce(np.ones((2, 2), dtype), axis=(0, 1))
         except ValueError:
             return False
         except TypeError:
@@ -106,14 +116,15 @@ def reduced(name: str, node: Node, axes: tuple[int, ...], keepdims: bool, dtype:
     ValueError
         There are several axes, and their order would matter.
     """
-    if is_reorderable(name):
+    if name in ASSOCIATIVE or not axes:
         return reduction(_reducing(name), [node], axes, keepdims, dtype, (dtype,))
     if len(axes) > 1:
-        raise ValueError(
-            f"reduction operation {name!r} is not reorderable, so at most one axis may be specified"
-        )
-    if not axes:
-        return reduction(_reducing(name), [node], axes, keepdims, dtype, (dtype,))
+        if not is_reorderable(name):
+            raise ValueError(
+                f"reduction operation {name!r} is not reorderable, so at most one axis may be "
+                "specified"
+            )
+        return _over_several(name, node, axes, keepdims, dtype)
     shape = tuple(
         [1 if a in axes else n for a, n in enumerate(node.shape) if keepdims or a not in axes]
     )
@@ -121,6 +132,17 @@ def reduced(name: str, node: Node, axes: tuple[int, ...], keepdims: bool, dtype:
         [(1,) if a in axes else c for a, c in enumerate(node.chunks) if keepdims or a not in axes]
     )
     return make(_IN_ORDER, (node,), (name, axes[0], keepdims, dtype), shape, dtype, chunks)
+
+
+def _over_several(
+    name: str, node: Node, axes: tuple[int, ...], keepdims: bool, dtype: DType
+) -> Node:
+    """The elements over ``axes`` in C order, as one axis."""
+    rest = tuple([a for a in range(node.ndim) if a not in axes])
+    loop = tuple([node.shape[a] for a in rest])
+    flat = reshaped(permuted(node, (*rest, *axes)), (*loop, node.size // max(1, math.prod(loop))))
+    made = reduced(name, flat, (len(rest),), False, dtype)
+    return expanded(made, axes) if keepdims else made
 
 
 def _in_order_kernel(
@@ -166,7 +188,7 @@ _IN_ORDER = Op("reduce_in_order", "tasks", _in_order_kernel, _lower_in_order, we
 
 def accumulated(name: str, node: Node, axis: int, dtype: DType) -> Node:
     """``node`` accumulated along ``axis`` in ``dtype``."""
-    if is_reorderable(name):
+    if name in ASSOCIATIVE:
         return make(_scanning(name), (node,), (axis, dtype), node.shape, dtype, node.chunks)
     params = (name, axis, dtype)
     return make(_SCAN_IN_ORDER, (node,), params, node.shape, dtype, node.chunks)

@@ -175,7 +175,7 @@ def histogramdd(
     points = _sample(sample)
     rows, dimensions = points.shape
     bins = without_arrays(bins)
-    if np.ndim(bins) == 0 and not isinstance(bins, list | tuple):
+    if not hasattr(bins, "__len__") or (isinstance(bins, np.ndarray) and not bins.ndim):
         bins = [bins] * dimensions
     elif len(bins) != dimensions:
         raise ValueError("The dimension of bins must be equal to the dimension of the sample x.")

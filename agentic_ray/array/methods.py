@@ -43,8 +43,6 @@ SAME: dict[str, Callable[..., Any]] = {
     "astype": dtypes.astype,
     "choose": selecting.choose,
     "clip": elementwise.clip,
-    "conj": elementwise.conj,
-    "conjugate": elementwise.conj,
     "cumprod": scans.cumprod,
     "cumsum": scans.cumsum,
     "cumulative_prod": scans.cumulative_prod,
@@ -135,6 +133,14 @@ def sort(self: Array, axis: int = -1, **options: Any) -> None:
     self[...] = sorting.sort(self, axis=axis, **options)
 
 
+# --- numbers -----------------------------------------------------------------------------
+
+
+def conjugate(self: Array) -> Any:
+    """The complex conjugates."""
+    return elementwise.conjugate(self)
+
+
 # --- bytes and files ---------------------------------------------------------------------
 
 
@@ -220,11 +226,12 @@ def view(self: Array, dtype: Any = None, type: Any = None) -> Array:
 
 
 OWN = (
-    reshape, transpose, flatten, resize, fill, sort, tobytes, tofile, dump, dumps, byteswap, view,
+    conjugate, reshape, transpose, flatten, resize, fill, sort, tobytes, tofile, dump, dumps, byteswap, view,
 )  # fmt: skip
 
 for name, function in SAME.items():
     setattr(Array, name, function)
 for method in OWN:
     setattr(Array, method.__name__, method)
+Array.conj = conjugate  # type: ignore[method-assign]
 Array.flat = property(flat, set_flat)  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ from agentic_ray.array.core.node import Node, Op
 from agentic_ray.array.elementwise import fmax, fmin
 from agentic_ray.array.outputs import NO_VALUE, delivered, looked_at, mask_of
 from agentic_ray.array.reducing import asked
-from agentic_ray.array.searching import argmax, argmin
+from agentic_ray.array.searching import argmax, argmin, delivered_position
 from agentic_ray.array.statistics import Axis, any, degrees_lost, mean_dtypes, spread_dtypes
 
 
@@ -116,7 +116,7 @@ def nanmean(
         _check_inexact(dtype, out)
     axes = axes_of(axis, node.ndim)
     result = Array(masked.mean(node, _also(present, where, node), axes, keepdims, *found))
-    return delivered(result, out)
+    return delivered(result, out, "unsafe")
 
 
 def _spread(
@@ -196,7 +196,7 @@ def _extreme(
     result = ufunc.reduce(a, axis, keepdims=keepdims, initial=initial, where=where)
     if result.dtype.kind in "fcmM":
         result = Array(elementwise(_WARNING, [result._node]))
-    return delivered(result, out)
+    return delivered(result, out, "unsafe")
 
 
 def nanmax(
@@ -251,10 +251,10 @@ def _position(
     fill = np.asarray("NaT", node.dtype)[()] if node.dtype.kind in "mM" else worst
     at = function(Array(masked.kept(node, present, fill)), axis, keepdims=keepdims)
     if not node.size:
-        return delivered(at, out)
+        return delivered_position(at, out)
     some = any(Array(present), axis, keepdims=keepdims)
     result = Array(elementwise(_CHECKED, [at._node, some._node]))
-    return delivered(looked_at(result), out)
+    return delivered_position(looked_at(result), out)
 
 
 def nanargmax(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Any:

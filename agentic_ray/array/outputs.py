@@ -62,15 +62,15 @@ def delivered(
     out = single_out(out)
     if out is None:
         return result
-    if not np.can_cast(result.dtype, out.dtype, casting):
-        raise TypeError(
-            f"Cannot cast output from {result.dtype!r} to {out.dtype!r} with casting rule "
-            f"{casting!r}"
-        )
     if result.shape != out.shape and not (broadcasts and _broadcasts(result.shape, out.shape)):
         raise ValueError(
             f"non-broadcastable output operand with shape {out.shape} doesn't match the broadcast "
             f"shape {result.shape}"
+        )
+    if not np.can_cast(result.dtype, out.dtype, casting):
+        raise TypeError(
+            f"Cannot cast output from {result.dtype!r} to {out.dtype!r} with casting rule "
+            f"{casting!r}"
         )
     if isinstance(out, Array):
         node = broadcast_to(cast(result._node, out.dtype), out.shape)

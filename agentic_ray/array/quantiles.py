@@ -290,7 +290,7 @@ def _medians(a: Any, axis: Axis, out: Any, keepdims: bool, skip_nan: bool) -> An
         result = reshaped(_middle_of_all(over.node, skip_nan, dtype), over.loop)
     else:
         result = gufunc(_MEDIANS, [over.lanes()], (1,), (), dtype, (skip_nan, dtype))
-    return delivered(Array(expanded(result, over.axes) if keepdims else result), out)
+    return delivered(Array(expanded(result, over.axes) if keepdims else result), out, "unsafe")
 
 
 def _weights_of(weights: Any, node: Node, axis: Axis, method: str) -> Node:

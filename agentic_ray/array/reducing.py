@@ -85,7 +85,8 @@ def sum_dtype(dtype: DType) -> DType:
 
 
 def _sum_partial(xp: Any, x: Any, axes: tuple[int, ...], dtype: DType) -> Any:
-    return xp.sum(x, axis=axes, dtype=dtype, keepdims=True)
+    # NumPy does not take the dtype of durations, which is that of the elements anyway.
+    return xp.sum(x, axis=axes, dtype=None if dtype.kind == "m" else dtype, keepdims=True)
 
 
 def add_partials(left: Any, right: Any, *, xp: Any) -> Any:

@@ -20,7 +20,7 @@ from agentic_ray.array.reducing import asked, loop_dtype
 
 
 def _cumsum(xp: Any, x: Any, axis: int, dtype: DType) -> Any:
-    return xp.cumsum(x, axis=axis, dtype=dtype)
+    return xp.cumsum(x, axis=axis, dtype=None if dtype.kind == "m" else dtype)
 
 
 def _cumprod(xp: Any, x: Any, axis: int, dtype: DType) -> Any:
@@ -109,7 +109,7 @@ def _cumulative(
     if include_initial:
         shape = (*node.shape[:at], 1, *node.shape[at + 1 :])
         made = concatenated([full(shape, initial, dtype=made.dtype)._node, made], at)
-    return delivered(Array(made), out)
+    return delivered(Array(made), out, "unsafe")
 
 
 def cumulative_sum(
@@ -162,7 +162,7 @@ def _of_all_or_along(op: Op, a: Any, axis: int | None, dtype: Any, out: Any) -> 
     elif node.ndim == 0:
         node = expanded(node, (0,))
     at = normalize_axis_index(operator.index(axis), node.ndim)
-    return delivered(Array(_scanned(op, node, at, dtype)), out)
+    return delivered(Array(_scanned(op, node, at, dtype)), out, "unsafe")
 
 
 def cumsum(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) -> Any:

@@ -19,7 +19,7 @@ from agentic_ray.array.creation import ARANGE, positions
 from agentic_ray.array.elementwise import where
 from agentic_ray.array.indexing import masked
 from agentic_ray.array.operators import FUNCTIONS
-from agentic_ray.array.outputs import delivered
+from agentic_ray.array.outputs import delivered, single_out
 from agentic_ray.array.reducing import reduce_op
 from agentic_ray.array.statistics import count_nonzero
 
@@ -71,7 +71,18 @@ def _arg(name: str, a: Any, axis: int | None, out: Any, keepdims: bool, largest:
     )  # fmt: skip
     if keepdims and axis is None:
         made = expanded(made, tuple(range(ndim)))
-    return delivered(Array(made), out, "safe")
+    return delivered_position(Array(made), out)
+
+
+def delivered_position(result: Array, out: Any) -> Any:
+    """`delivered` of positions: ``out`` has to hold integers."""
+    target = single_out(out)
+    if target is not None and not np.can_cast(target.dtype, np.int64, "safe"):
+        raise TypeError(
+            f"Cannot cast array data from {target.dtype!r} to dtype('int64') according to the "
+            "rule 'safe'"
+        )
+    return delivered(result, target, "unsafe")
 
 
 def argmax(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Any:

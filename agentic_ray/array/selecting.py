@@ -110,4 +110,4 @@ def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Any:
     dtype = np.result_type(*[node.dtype for node in nodes]) if nodes else index.dtype
     nodes = [cast(node, dtype) for node in nodes]
     result = Array(elementwise(_CHOOSE, [cast(index, np.int64), *nodes], (mode,)))
-    return delivered(looked_at(result) if mode == "raise" else result, out)
+    return delivered(looked_at(result) if mode == "raise" else result, out, "unsafe")

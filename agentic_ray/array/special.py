@@ -96,7 +96,7 @@ def isposinf(x: Any, out: Any = None) -> Any:
     TypeError
         ``x`` is complex.
     """
-    return delivered(_of_one(_ISPOSINF, x), out, broadcasts=True)
+    return delivered(_of_one(_ISPOSINF, x), out, "unsafe", broadcasts=True)
 
 
 def isneginf(x: Any, out: Any = None) -> Any:
@@ -107,7 +107,7 @@ def isneginf(x: Any, out: Any = None) -> Any:
     TypeError
         ``x`` is complex.
     """
-    return delivered(_of_one(_ISNEGINF, x), out, broadcasts=True)
+    return delivered(_of_one(_ISNEGINF, x), out, "unsafe", broadcasts=True)
 
 
 def real_if_close(a: Any, tol: float = 100) -> Any:

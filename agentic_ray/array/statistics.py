@@ -109,7 +109,7 @@ def sum(
     if initial is not NO_VALUE:
         made = _started(np.add, "add", made, initial)
     result = Array(made)
-    return result if out is None else delivered(result, out)
+    return result if out is None else delivered(result, out, "unsafe")
 
 
 def prod(
@@ -137,14 +137,14 @@ def prod(
     if initial is not NO_VALUE:
         made = _started(np.multiply, "multiply", made, initial)
     result = Array(made)
-    return result if out is None else delivered(result, out)
+    return result if out is None else delivered(result, out, "unsafe")
 
 
 # --- mean and variance -------------------------------------------------------------------
 
 
 def _mean_partial(xp: Any, x: Any, axes: tuple[int, ...], dtype: DType, wide: DType) -> Any:
-    return xp.sum(x, axis=axes, dtype=wide, keepdims=True)
+    return xp.sum(x, axis=axes, dtype=None if wide.kind == "m" else wide, keepdims=True)
 
 
 def _mean_final(xp: Any, value: Any, count: int, dtype: DType, wide: DType) -> Any:
@@ -186,7 +186,7 @@ def mean(
         result = Array(reduction(MEAN, [node], axes, keepdims, params[0], params))
     else:
         result = Array(masked.mean(node, mask, axes, keepdims, *params))
-    return result if out is None else delivered(result, out)
+    return result if out is None else delivered(result, out, "unsafe")
 
 
 def _var_partial(
@@ -290,6 +290,8 @@ def _spread(
     found, wide = spread_dtypes(node.dtype, None if dtype is None else asked(dtype))
     axes = axes_of(axis, node.ndim)
     mask = None if where is True else mask_of(where, node)
+    if found.kind in "iu":
+        return _whole_spread(node, axes, found, out, lost, keepdims, mask, mean, root)
     if mask is None and mean is NO_VALUE:
         x = node if found != np.float16 else cast(node, wide)
         real = np.empty(0, wide).real.dtype
@@ -298,7 +300,36 @@ def _spread(
         centre = None if mean is NO_VALUE else strict_operand(mean)
         made = masked.spread(node, mask, axes, keepdims, wide, centre, lost, root)
     result = Array(cast(made, found))
-    return result if out is None else delivered(result, out)
+    return result if out is None else delivered(result, out, "same_kind" if root else "unsafe")
+
+
+def _whole_spread(
+    node: Node,
+    axes: tuple[int, ...],
+    dtype: DType,
+    out: Any,
+    lost: float,
+    keepdims: bool,
+    mask: Node | None,
+    mean: Any,
+    root: bool,
+) -> Any:
+    """A variance in whole numbers, as NumPy has it: each step is rounded towards zero."""
+    if mean is not NO_VALUE:
+        centre = strict_operand(mean)
+    elif mask is None:
+        centre = reduction(MEAN, [node], axes, True, dtype, (dtype, dtype))
+    else:
+        centre = masked.mean(node, mask, axes, True, dtype, dtype)
+    made = masked.spread(node, mask, axes, keepdims, dtype, centre, lost, False)
+    if root and made.shape:
+        raise TypeError(
+            f"Cannot cast ufunc 'sqrt' output from dtype('float64') to {dtype!r} with casting rule "
+            "'same_kind'"
+        )
+    if root:
+        made = elementwise(ELEMENTWISE["sqrt"], [made])
+    return delivered(Array(cast(made, dtype)), out, "same_kind" if root else "unsafe")
 
 
 def var(
@@ -412,7 +443,7 @@ def _extreme(
         if start is not None:
             made = elementwise(ELEMENTWISE[name], [made, start])
     result = Array(made)
-    return result if out is None else delivered(result, out)
+    return result if out is None else delivered(result, out, "unsafe")
 
 
 def max(

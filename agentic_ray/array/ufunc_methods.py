@@ -24,7 +24,7 @@ from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import DType, Node, make
 from agentic_ray.array.core.program import host_only
 from agentic_ray.array.core.views import concatenated, expanded, rechunk, sliced
-from agentic_ray.array.folding import accumulated, is_reorderable, reduced
+from agentic_ray.array.folding import ASSOCIATIVE, accumulated, reduced
 from agentic_ray.array.mutation import ufunc_at
 from agentic_ray.array.outputs import NO_VALUE, delivered, initial_of, mask_of
 from agentic_ray.array.reducing import asked, loop_dtype
@@ -95,29 +95,29 @@ def reduce(
     axes = build.axes_of(axis, node.ndim)
     own: np.ufunc = self.numpy
     found = loop_dtype(own, node.dtype, wanted)
+    mask = None if where is True else mask_of(where, node)
     start = None if initial is NO_VALUE else initial_of(own, found, initial)
     if start is None and initial is not None and (
-        where is not True or any(node.shape[a] == 0 for a in axes)
+        mask is not None or any(node.shape[a] == 0 for a in axes)
     ):
-        start = _identity(own, found, where is not True)
+        start = _identity(own, found, mask is not None)
     node = cast(node, _operand_dtype(own, node.dtype, found))
-    mask = None if where is True else mask_of(where, node)
     if mask is not None:
         assert start is not None
-        if not is_reorderable(name):
+        if name not in ASSOCIATIVE:
             raise ValueError(f"reduction operation {name!r} cannot be masked: its order matters")
         node = masked.kept(node, mask, start.params[0].value.astype(node.dtype)[()])
     if any(node.shape[a] == 0 for a in axes):
         shape = tuple([1 if a in axes else n for a, n in enumerate(node.shape)
                        if keepdims or a not in axes])  # fmt: skip
         made = broadcast_to(_started(start, name), shape)
-    elif start is not None and not is_reorderable(name):
+    elif start is not None and name not in ASSOCIATIVE:
         made = _from_start(name, node, axes, keepdims, found, start)
     else:
         made = reduced(name, node, axes, keepdims, found)
         if start is not None and initial is not NO_VALUE:
             made = self.plain(Array(start), Array(made))._node
-    return delivered(Array(made), out)
+    return delivered(Array(made), out, "unsafe")
 
 
 def _operand_dtype(ufunc: np.ufunc, dtype: DType, found: DType) -> DType:
@@ -180,7 +180,7 @@ def accumulate(
     found = loop_dtype(self.numpy, node.dtype, asked(dtype))
     node = cast(node, _operand_dtype(self.numpy, node.dtype, found))
     made = accumulated(self.__name__, node, at, found) if node.size else cast(node, found)
-    return delivered(Array(made), out)
+    return delivered(Array(made), out, "unsafe")
 
 
 # --- reduceat ----------------------------------------------------------------------------
@@ -195,8 +195,9 @@ def _reduceat_kernel(
     if all(low < high for low, high in itertools.pairwise(starts)):
         return own.reduceat(x, starts, axis=axis, dtype=dtype)
     head = (slice(None),) * axis
-    parts = [own.reduce(x[(*head, slice(low, high))], axis=axis, dtype=dtype, keepdims=True)
-             for low, high in zip(starts, stops, strict=True)]  # fmt: skip
+    pieces = [x[(*head, slice(low, high))] for low, high in zip(starts, stops, strict=True)]
+    parts = [piece.astype(dtype) if piece.shape[axis] == 1 else
+             own.reduce(piece, axis=axis, dtype=dtype, keepdims=True) for piece in pieces]  # fmt: skip
     return np.concatenate(parts, axis=axis)
 
 
@@ -224,9 +225,7 @@ def reduceat(
     node = strict_operand(array)
     at = normalize_axis_index(operator.index(axis), node.ndim)
     length = node.shape[at]
-    found = evaluate.value(strict_operand(indices))
-    if found.dtype.kind not in "iu":
-        raise TypeError(f"Cannot cast array data from {found.dtype!r} to int64: 'safe'")
+    found = evaluate.value(strict_operand(indices)).astype(np.int64)
     if found.size and (found.min() < 0 or found.max() >= length):
         wrong = found[(found < 0) | (found >= length)][0]
         raise IndexError(f"index {wrong} out-of-bounds in {self.__name__}.reduceat [0, {length})")
@@ -234,15 +233,15 @@ def reduceat(
     node = cast(node, _operand_dtype(self.numpy, node.dtype, result))
     starts = found.tolist()
     stops = [high if high > low else low + 1
-             for low, high in zip(starts, [*starts[1:], length], strict=True)]  # fmt: skip
+             for low, high in zip(starts, [*starts[1:], length], strict=False)]  # fmt: skip
     parts = [
         _segments(self.__name__, node, at, starts[i:j], stops[i:j], result)
         for i, j in _groups(node, at, starts, stops)
     ]
     if not parts:
         shape = (*node.shape[:at], 0, *node.shape[at + 1 :])
-        return delivered(Array(build.leaf(np.empty(shape, result))), out)
-    return delivered(Array(concatenated(parts, at)), out)
+        return delivered(Array(build.leaf(np.empty(shape, result))), out, "unsafe")
+    return delivered(Array(concatenated(parts, at)), out, "unsafe")
 
 
 def _groups(
@@ -271,6 +270,8 @@ def _segments(
     index = tuple([("s", low, high - low, 1) if a == axis else ("s", 0, n, 1)
                    for a, n in enumerate(node.shape)])  # fmt: skip
     part = sliced(node, index)
+    if high - low == 1:
+        return cast(part, dtype)
     if len(starts) == 1:
         return reduced(name, part, (axis,), True, dtype)
     wanted = tuple([(high - low,) if a == axis else c for a, c in enumerate(part.chunks)])

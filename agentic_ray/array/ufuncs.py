@@ -197,10 +197,9 @@ class Ufunc:
                 raise TypeError("cannot specify both 'signature' and 'dtype'")
             signature = (None,) * self.nin + (np.dtype(options["dtype"]),) * self.nout
         kinds = [_kind(node) for node in nodes]
+        more = {} if signature is None else {"signature": signature}
         found = self.numpy.resolve_dtypes(
-            (*kinds, *[None] * self.nout),
-            signature=signature,
-            casting=options.get("casting", "same_kind"),
+            (*kinds, *[None] * self.nout), casting=options.get("casting", "same_kind"), **more
         )
         if any(dtype.kind in "OSU" for dtype in found):
             raise InvalidTypeError(f"{self.__name__}: no arrays of objects or texts")
