@@ -99,7 +99,7 @@ class Ufunc:
 
     def __init__(self, name: str, ops: Sequence[Op]) -> None:
         own: np.ufunc = getattr(np, name)
-        self.__name__ = self.__qualname__ = name
+        self.__name__ = self.__qualname__ = own.__name__
         self.__module__ = "agentic_ray.array"
         self.__doc__ = (
             f"Elementwise ``{name}`` with broadcasting: see `numpy.{name}`.\n\n"

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import portable_mutation
+import portable_numbers
 import pytest
 from stand_ins import CUPY_LIKE, STRICT, Ran, StandIn, on, torch_stand_in
 
@@ -35,7 +36,7 @@ NO_KERNELS = _words(
     complex128 config e fft finfo float32 float64 iinfo inf int8 int16 int32 int64 isdtype linalg
     nan newaxis pi random result_type uint8 uint16 uint32 uint64
     """
-)
+) + portable_numbers.NO_KERNELS
 """Names that compute nothing."""
 
 HOST_ONLY = {
@@ -89,6 +90,7 @@ BEYOND = [
     *NUMPYS_PROMOTION,
     *NUMPYS_PARTS,
     *portable_mutation.NUMPYS_INDEXING,
+    *portable_numbers.NOT_IN_STANDARD,
 ]
 """What needs more than the standard, so that it only runs over NumPy, CuPy and their like."""
 
@@ -222,7 +224,7 @@ _add("where", lambda d: xp.where(d.b, d.x, d.row), lambda d: xp.where(d.b, d.x, 
 _add(
     "clip",
     lambda d: xp.clip(d.x, -0.5, 0.5),
-    lambda d: xp.clip(d.x, d.row),
+    lambda d: xp.clip(d.x, d.row, None),
     lambda d: xp.clip(d.i, max=4),
 )
 _add(
@@ -619,7 +621,7 @@ _add("to_zarr", _to_zarr)
 _add("to_hdf5", _to_hdf5)
 
 
-for _more in (portable_mutation,):
+for _more in (portable_mutation, portable_numbers):
     for _name, _cases in _more.CASES.items():
         _add(_name, *_cases)
 

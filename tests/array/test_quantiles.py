@@ -179,11 +179,11 @@ def test_what_is_no_quantile() -> None:
         xp.nanpercentile(x, 101)
     with pytest.raises(ValueError, match=r"'middle'.*inverted_cdf.*hazen.*linear.*nearest"):
         xp.quantile(x, 0.5, method="middle")
-    with pytest.raises(ValueError, match="one-dimensional"):
-        xp.quantile(x, [[0.5]])
+    with pytest.raises(ValueError, match="scalar or 1d"):
+        xp.quantile(x, [[[0.5]]])
     for shape in ((0,), (0, 3)):
-        with pytest.raises(ValueError, match="without elements"):
-            xp.median(xp.zeros(shape))
+        with pytest.warns(RuntimeWarning, match="Mean of empty slice|invalid value"):
+            assert np.isnan(xp.median(xp.zeros(shape)))
     with pytest.raises(TypeError, match="real"):
         xp.quantile(x + 1j, 0.5)
     with pytest.raises(np.exceptions.AxisError):

@@ -1,0 +1,75 @@
+"""Cases for `test_portable_kernels`: ufuncs beyond the standard, selections, differences, signals,
+histograms and correlations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import agentic_ray.array as xp
+
+Case = Callable[[Any], Any]
+
+
+def _of(name: str, *operands: str, **options: Any) -> Case:
+    function = getattr(xp, name)
+    return lambda d: function(*[getattr(d, operand) for operand in operands], **options)
+
+
+CASES: dict[str, list[Case]] = {
+    **{name: [_of(name, "x")] for name in """
+        around degrees fix i0 isneginf isposinf isreal modf radians rint sinc spacing amax amin
+        ptp gradient trapezoid unwrap ediff1d angle
+        """.split()},
+    "frexp": [_of("frexp", "x")],
+    "real_if_close": [lambda d: xp.real_if_close(d.z) + 0],
+    "iscomplex": [_of("iscomplex", "z")],
+    "angle": [_of("angle", "z"), _of("angle", "x", deg=True)],
+    "bitwise_count": [_of("bitwise_count", "i")],
+    **{name: [_of(name, "x", "y")] for name in "divmod float_power heaviside logaddexp2".split()},
+    "float_power": [_of("float_power", "above", "x")],
+    "gcd": [_of("gcd", "i", "j")],
+    "lcm": [_of("lcm", "i", "i")],
+    "ldexp": [_of("ldexp", "x", "j")],
+    "allclose": [_of("allclose", "x", "x")],
+    "array_equal": [_of("array_equal", "x", "y"), _of("array_equal", "holes", "holes",
+                                                       equal_nan=True)],
+    "array_equiv": [_of("array_equiv", "x", "row")],
+    "select": [lambda d: xp.select([d.b, d.c], [d.x, d.y], 2.0)],
+    "choose": [lambda d: xp.choose(d.j, [d.x, d.y, d.row, d.x, d.y])],
+    "nancumsum": [_of("nancumsum", "holes", axis=0)],
+    "nancumprod": [_of("nancumprod", "holes", axis=1)],
+    "convolve": [lambda d: xp.convolve(d.v, d.w[:4]), lambda d: xp.convolve(d.v, d.w[:5], "same")],
+    "correlate": [lambda d: xp.correlate(d.v, d.w[:4], "full")],
+    "interp": [lambda d: xp.interp(d.x, d.stairs, d.v)],
+    "cross": [_of("cross", "triples", "triples2")],
+    "corrcoef": [_of("corrcoef", "wide"), _of("corrcoef", "v", "w")],
+    "histogram_bin_edges": [lambda d: xp.histogram_bin_edges(d.v, "fd") * 1],
+    "histogram2d": [_of("histogram2d", "v", "w", bins=3)],
+    "histogramdd": [_of("histogramdd", "triples", bins=2),
+                    lambda d: xp.histogramdd(d.triples, 2, weights=d.x[:, 0])],
+}  # fmt: skip
+CASES["add"] = [
+    lambda d: xp.add(d.x, d.y, where=d.b),
+    lambda d: xp.subtract.reduce(d.x, axis=1),
+    lambda d: xp.hypot.reduce(d.x, axis=0),
+    lambda d: xp.subtract.accumulate(d.x, axis=0),
+    lambda d: xp.maximum.accumulate(d.x, axis=1),
+    lambda d: xp.fmax.reduce(d.holes, axis=0),
+]
+CASES["nanmean"] = [
+    lambda d: xp.sum(d.x, axis=0, where=d.b, initial=2.0),
+    lambda d: xp.mean(d.x, axis=1, where=d.b),
+    lambda d: xp.var(d.x, axis=0, where=d.b, ddof=1),
+    lambda d: xp.max(d.x, where=d.b, initial=-1.0),
+    lambda d: xp.average(d.x, axis=0, weights=d.above),
+]
+
+NO_KERNELS = ["iscomplexobj", "isrealobj", "isnat"]
+"""They compute nothing, or only dates, which are not for GPUs."""
+
+NOT_IN_STANDARD = """
+allclose bitwise_count choose convolve correlate degrees divmod float_power frexp gcd
+heaviside histogram2d histogram_bin_edges histogramdd i0 interp iscomplex isneginf isposinf isreal
+lcm ldexp logaddexp2 modf radians rint sinc angle nanmax nanmin
+""".split()
