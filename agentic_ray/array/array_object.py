@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from agentic_ray.array.callers import is_statement
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core import evaluate
 from agentic_ray.array.core.build import blockwise_op, strict_operand
@@ -474,6 +475,15 @@ class Array:
     def __setitem__(self, key: Any, value: Any, /) -> None:
         from agentic_ray.array.assigning import setitem  # it is built on Array
 
+        if (
+            isinstance(value, Array)
+            and value._base is self
+            and value._seen is not self._node
+            and not is_statement(1)
+        ):
+            # Generators of NumPy's swap items in native code, as x[i], x[j] = x[j], x[i]: they
+            # mean the values that they have taken, which a view has no more after the first half.
+            value = Array(value._own)
         setitem(self, key, value)
 
     # --- operators: see `agentic_ray.array.operators` ------------------------------------

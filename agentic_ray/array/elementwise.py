@@ -256,24 +256,29 @@ _CLIP = Op("clip", "map", _clip_kernel, weight=2)
 
 def clip(
     a: Any,
-    a_min: Any = NO_VALUE,
-    a_max: Any = NO_VALUE,
-    out: Any = None,
-    *,
     min: Any = NO_VALUE,
     max: Any = NO_VALUE,
+    out: Any = None,
+    *,
+    a_min: Any = NO_VALUE,
+    a_max: Any = NO_VALUE,
     **kwargs: Any,
 ) -> Any:
-    """``a`` limited to ``a_min`` … ``a_max``, either of which may be None or missing.
+    """``a`` limited to ``min`` … ``max``, either of which may be None or missing.
 
     Parameters
     ----------
     a : array_like
-    a_min, a_max : array_like or None
-        Or ``min`` and ``max``.
+    min, max : array_like or None
+        ``a_min`` and ``a_max`` are NumPy's other names for them.
     out : array, optional
     **kwargs
         Those of ufuncs: ``where``, ``dtype``, ``casting``.
+
+    Raises
+    ------
+    ValueError
+        A bound is given by both of its names.
 
     Examples
     --------
@@ -281,17 +286,18 @@ def clip(
     >>> xp.clip(xp.arange(6), 1, 3)
     Array([1, 1, 2, 3, 3, 3], dtype=int64)
     """
-    if a_min is NO_VALUE and a_max is NO_VALUE:
-        a_min = None if min is NO_VALUE else min
-        a_max = None if max is NO_VALUE else max
-    elif a_min is NO_VALUE or a_max is NO_VALUE:
-        name = "a_min" if a_min is NO_VALUE else "a_max"
-        raise TypeError(f"clip() missing 1 required positional argument: {name!r}")
-    elif min is not NO_VALUE or max is not NO_VALUE:
-        raise ValueError(
-            "Passing `min` or `max` keyword argument when `a_min` and `a_max` are provided is "
-            "forbidden."
-        )
+    if a_min is not NO_VALUE or a_max is not NO_VALUE:
+        if min is not NO_VALUE or max is not NO_VALUE:
+            raise ValueError(
+                "Passing `min` or `max` keyword argument when `a_min` and `a_max` are provided is "
+                "forbidden."
+            )
+        if a_min is NO_VALUE or a_max is NO_VALUE:
+            name = "a_min" if a_min is NO_VALUE else "a_max"
+            raise TypeError(f"clip() missing 1 required positional argument: {name!r}")
+        min, max = a_min, a_max
+    a_min = None if min is NO_VALUE else min
+    a_max = None if max is NO_VALUE else max
     node = strict_operand(a)
     if node.dtype.kind in "iu":  # a Python integer that the dtype cannot hold limits nothing
         limits = np.iinfo(node.dtype)

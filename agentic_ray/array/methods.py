@@ -40,7 +40,7 @@ SAME: dict[str, Callable[..., Any]] = {
     "argmax": searching.argmax,
     "argmin": searching.argmin,
     "argsort": sorting.argsort,
-    "astype": dtypes.astype,
+    "astype": dtypes.converted,
     "choose": selecting.choose,
     "clip": elementwise.clip,
     "cumprod": scans.cumprod,

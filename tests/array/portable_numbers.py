@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import agentic_ray.array as xp
+from agentic_ray.array import describing, dtypes
 
 Case = Callable[[Any], Any]
 
@@ -65,7 +66,10 @@ CASES["nanmean"] = [
     lambda d: xp.average(d.x, axis=0, weights=d.above),
 ]
 
-NO_KERNELS = ["iscomplexobj", "isrealobj", "isnat"]
+NO_KERNELS = [
+    "iscomplexobj", "isrealobj", "isnat", "euler_gamma", "copy", *describing.__all__,
+    *[name for name in dtypes.__all__ if name != "astype"],
+]  # fmt: skip
 """They compute nothing, or only dates, which are not for GPUs."""
 
 NOT_IN_STANDARD = """

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from agentic_ray.array.core import standard
-from agentic_ray.array.core.build import elementwise
+from agentic_ray.array.core.build import check_numbers, elementwise
 from agentic_ray.array.core.node import DType, Node, Op
 
 ELEMENTWISE: dict[str, Op] = {}
@@ -22,10 +22,17 @@ ASTYPE = Op("astype", "map", _astype_kernel)
 
 
 def cast(node: Node, dtype: Any) -> Node:
-    """``node`` with another dtype."""
+    """``node`` with another dtype.
+
+    Raises
+    ------
+    InvalidTypeError
+        It is of objects or texts.
+    """
     dtype = np.dtype(dtype)
     if node.dtype == dtype:
         return node
+    check_numbers(dtype)
     return elementwise(ASTYPE, [node], (dtype,))
 
 
