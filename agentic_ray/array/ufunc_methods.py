@@ -270,10 +270,8 @@ def _segments(
     index = tuple([("s", low, high - low, 1) if a == axis else ("s", 0, n, 1)
                    for a, n in enumerate(node.shape)])  # fmt: skip
     part = sliced(node, index)
-    if high - low == 1:
-        return cast(part, dtype)
     if len(starts) == 1:
-        return reduced(name, part, (axis,), True, dtype)
+        return cast(part, dtype) if high - low == 1 else reduced(name, part, (axis,), True, dtype)
     wanted = tuple([(high - low,) if a == axis else c for a, c in enumerate(part.chunks)])
     params = (name, tuple(s - low for s in starts), tuple(s - low for s in stops), axis, dtype)
     shape = tuple([len(starts) if a == axis else n for a, n in enumerate(part.shape)])
