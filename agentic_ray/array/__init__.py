@@ -14,6 +14,11 @@ from agentic_ray.array.blocks import (
     map_blocks,
     map_overlap,
 )
+from agentic_ray.array.comparing import (
+    allclose,
+    array_equal,
+    array_equiv,
+)
 from agentic_ray.array.core.chunks import config
 from agentic_ray.array.creation import (
     arange,
@@ -36,11 +41,6 @@ from agentic_ray.array.creation import (
     zeros,
     zeros_like,
 )
-from agentic_ray.array.distribution import (
-    average,
-    corrcoef,
-    cov,
-)
 from agentic_ray.array.describing import (
     copy,
     errstate,
@@ -57,6 +57,18 @@ from agentic_ray.array.describing import (
     shape,
     size,
 )
+from agentic_ray.array.differences import (
+    diff,
+    ediff1d,
+    gradient,
+    trapezoid,
+    unwrap,
+)
+from agentic_ray.array.distribution import (
+    average,
+    corrcoef,
+    cov,
+)
 from agentic_ray.array.dtypes import (
     astype,
     bool,
@@ -65,8 +77,8 @@ from agentic_ray.array.dtypes import (
     can_cast,
     cdouble,
     common_type,
-    complex128,
     complex64,
+    complex128,
     complexfloating,
     csingle,
     datetime64,
@@ -82,10 +94,10 @@ from agentic_ray.array.dtypes import (
     half,
     iinfo,
     inexact,
+    int8,
     int16,
     int32,
     int64,
-    int8,
     int_,
     intc,
     integer,
@@ -106,10 +118,10 @@ from agentic_ray.array.dtypes import (
     typename,
     ubyte,
     uint,
+    uint8,
     uint16,
     uint32,
     uint64,
-    uint8,
     uintc,
     uintp,
     ulong,
@@ -188,9 +200,9 @@ from agentic_ray.array.elementwise import (
     less,
     less_equal,
     log,
-    log10,
     log1p,
     log2,
+    log10,
     logaddexp,
     logaddexp2,
     logical_and,
@@ -230,6 +242,13 @@ from agentic_ray.array.elementwise import (
     true_divide,
     trunc,
     where,
+)
+from agentic_ray.array.histograms import (
+    bincount,
+    histogram,
+    histogram2d,
+    histogram_bin_edges,
+    histogramdd,
 )
 from agentic_ray.array.indexing import (
     take,
@@ -319,6 +338,12 @@ from agentic_ray.array.quantiles import (
     percentile,
     quantile,
 )
+from agentic_ray.array.scans import (
+    cumprod,
+    cumsum,
+    cumulative_prod,
+    cumulative_sum,
+)
 from agentic_ray.array.searching import (
     argmax,
     argmin,
@@ -327,6 +352,10 @@ from agentic_ray.array.searching import (
     nonzero,
     searchsorted,
 )
+from agentic_ray.array.selecting import (
+    choose,
+    select,
+)
 from agentic_ray.array.sets import (
     isin,
     unique_all,
@@ -334,43 +363,14 @@ from agentic_ray.array.sets import (
     unique_inverse,
     unique_values,
 )
-from agentic_ray.array.sorting import (
-    argsort,
-    sort,
-)
-from agentic_ray.array.comparing import (
-    allclose,
-    array_equal,
-    array_equiv,
-)
-from agentic_ray.array.differences import (
-    diff,
-    ediff1d,
-    gradient,
-    trapezoid,
-    unwrap,
-)
-from agentic_ray.array.histograms import (
-    bincount,
-    histogram,
-    histogram2d,
-    histogram_bin_edges,
-    histogramdd,
-)
-from agentic_ray.array.scans import (
-    cumprod,
-    cumsum,
-    cumulative_prod,
-    cumulative_sum,
-)
-from agentic_ray.array.selecting import (
-    choose,
-    select,
-)
 from agentic_ray.array.signals import (
     convolve,
     correlate,
     interp,
+)
+from agentic_ray.array.sorting import (
+    argsort,
+    sort,
 )
 from agentic_ray.array.special import (
     angle,
@@ -469,8 +469,8 @@ __all__ = [
     "choose",
     "clip",
     "common_type",
-    "complex128",
     "complex64",
+    "complex128",
     "complexfloating",
     "concat",
     "concatenate",
@@ -567,10 +567,10 @@ __all__ = [
     "imag",
     "inexact",
     "inf",
+    "int8",
     "int16",
     "int32",
     "int64",
-    "int8",
     "int_",
     "intc",
     "integer",
@@ -601,9 +601,9 @@ __all__ = [
     "linalg",
     "linspace",
     "log",
-    "log10",
     "log1p",
     "log2",
+    "log10",
     "logaddexp",
     "logaddexp2",
     "logical_and",
@@ -733,10 +733,10 @@ __all__ = [
     "typename",
     "ubyte",
     "uint",
+    "uint8",
     "uint16",
     "uint32",
     "uint64",
-    "uint8",
     "uintc",
     "uintp",
     "ulong",

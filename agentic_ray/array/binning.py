@@ -109,7 +109,7 @@ def _sturges(x: Array, range: Any) -> float:
 
 
 def _rice(x: Array, range: Any) -> float:
-    return _spread(x) / (2.0 * x.size ** (1.0 / 3))
+    return _spread(x) / (2.0 * float(np.cbrt(x.size)))
 
 
 def _scott(x: Array, range: Any) -> float:
@@ -125,7 +125,7 @@ def _stone(x: Array, range: Any) -> float:
     errors: list[float] = []
     for first in builtins.range(1, most + 1, _AT_ONCE):
         numbers = builtins.range(first, builtins.min(first + _AT_ONCE, most + 1))
-        edges = [np.linspace(*range, number + 1) for number in numbers]
+        edges = [np.linspace(range[0], range[1], number + 1) for number in numbers]
         for number, counts in zip(numbers, counts_in(x._node, edges), strict=True):
             share = counts / n
             errors.append(float((2 - (n + 1) * share.dot(share)) / (spread / number)))

@@ -10,9 +10,7 @@ from agentic_ray.array.elementwise import equal, isclose, isnan, logical_and, lo
 from agentic_ray.array.statistics import all
 
 
-def allclose(
-    a: Any, b: Any, rtol: Any = 1e-05, atol: Any = 1e-08, equal_nan: bool = False
-) -> bool:
+def allclose(a: Any, b: Any, rtol: Any = 1e-05, atol: Any = 1e-08, equal_nan: bool = False) -> bool:
     """Whether all elements are equal within a tolerance: see `isclose`.
 
     Examples

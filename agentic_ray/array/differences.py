@@ -19,6 +19,7 @@ from agentic_ray.array.core.views import concatenated, reshaped
 from agentic_ray.array.elementwise import abs, logical_and, remainder, where
 from agentic_ray.array.outputs import NO_VALUE
 from agentic_ray.array.scans import cumsum
+from agentic_ray.array.small import by_numpy_if_small
 from agentic_ray.array.statistics import sum
 
 
@@ -193,6 +194,7 @@ def _one(f: Array, axis: int, place: int) -> Array:
     return f[_along(axis, place, place + 1 if place != -1 else None)]
 
 
+@by_numpy_if_small
 def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> Any:
     """Slopes along each axis: central differences inside, one-sided ones at the edges.
 
@@ -247,6 +249,7 @@ def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> An
 # --- sums over neighbours ----------------------------------------------------------------
 
 
+@by_numpy_if_small
 def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Array:
     """The integral of ``y`` along ``axis`` by the trapezoidal rule.
 
@@ -280,12 +283,11 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Array:
     after, before = values[_along(at, 1, None)], values[_along(at, None, -1)]
     if node.dtype.kind == "b":
         after, before = after.astype(np.int64), before.astype(np.int64)
-    return sum(step * (after + before) / 2.0, at)  # type: ignore[no-any-return]
+    return sum(step * (after + before) / 2.0, at)
 
 
-def unwrap(
-    p: Any, discont: Any = None, axis: int = -1, *, period: Any = 2 * math.pi
-) -> Array:
+@by_numpy_if_small
+def unwrap(p: Any, discont: Any = None, axis: int = -1, *, period: Any = 2 * math.pi) -> Array:
     """``p`` with whole periods added so that neighbours along ``axis`` differ by at most half a
     period.
 
@@ -323,4 +325,3 @@ def unwrap(
     first = cast(x[_along(at, None, 1)]._node, dtype)
     rest_of = (x[_along(at, 1, None)] + cumsum(correction, at))._node
     return Array(concatenated([first, cast(rest_of, dtype)], at))
-

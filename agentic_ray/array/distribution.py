@@ -17,6 +17,7 @@ from agentic_ray.array.elementwise import clip, multiply, sqrt
 from agentic_ray.array.linalg.structure import diag
 from agentic_ray.array.outputs import NO_VALUE, looked_at
 from agentic_ray.array.reducing import asked
+from agentic_ray.array.small import by_numpy_if_small
 from agentic_ray.array.statistics import Axis, mean, sum
 from agentic_ray.array.weighting import weights_like
 
@@ -30,6 +31,7 @@ def _average_kernel(xp: Any, total: Any, weight: Any) -> Any:
 _AVERAGE = Op("average", "map", _average_kernel)
 
 
+@by_numpy_if_small
 def average(
     a: Any, axis: Axis = None, weights: Any = None, returned: bool = False, *,
     keepdims: bool = False,
@@ -112,6 +114,7 @@ def _weight(weights: Any, name: str, length: int) -> NDArray | None:
     return found
 
 
+@by_numpy_if_small
 def cov(
     m: Any,
     y: Any = None,
@@ -187,8 +190,8 @@ def cov(
         heavy = Array(strict_operand(weights))
         off = rows - average(rows, 1, heavy, keepdims=True)
         total = float(weights.sum())
-        free = total - ddof if importance is None else (
-            total - ddof * float((weights * importance).sum()) / total if ddof else total)  # fmt: skip
+        lost = 1.0 if importance is None else float((weights * importance).sum()) / total
+        free = total - ddof * lost if ddof else total
     if free <= 0:
         warnings.warn("Degrees of freedom <= 0 for slice", RuntimeWarning, stacklevel=2)
         free = 0.0
@@ -198,6 +201,7 @@ def cov(
     return Array(cast(result._node, wanted)).squeeze()
 
 
+@by_numpy_if_small
 def corrcoef(x: Any, y: Any = None, rowvar: bool = True, *, dtype: Any = None) -> Any:
     """Pearson's correlation coefficients of variables; parameters as in `cov`.
 

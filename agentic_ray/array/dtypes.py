@@ -114,7 +114,8 @@ def dtype_of(value: Any) -> DType:
         return found
     if type(value) in (int, float, complex):
         return np.dtype(type(value))
-    return np.dtype(value)
+    made: DType = np.dtype(value)
+    return made
 
 
 def finfo(dtype: Any, /) -> finfo_object:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -63,16 +63,17 @@ def elementwise_op(name: str, numpy_name: str | None = None, weight: float = 1.0
     return made
 
 
-def _ufunc(name: str, numpy_name: str | None = None, weight: float = 1.0) -> Ufunc:
-    """``name`` is the operation's, which the standard and the table of compiled ones have."""
-    own = numpy_name or name
-    count = getattr(np, own).nout
-    ops = [elementwise_op(name, numpy_name, weight)] if count == 1 else [
-        Op(f"{own}_{number}", "map", Part(own, number), weight=weight) for number in range(count)
-    ]  # fmt: skip
-    made = Ufunc(own, ops)
+def _ufunc(name: str, numpy_name: str | None = None, weight: float = 1.0) -> Ufunc[Array]:
+    """A ufunc of one result; ``name`` is that of its operation, which the standard has."""
+    made: Ufunc[Array] = Ufunc(numpy_name or name, [elementwise_op(name, numpy_name, weight)])
     FUNCTIONS[name] = made.plain
     return made
+
+
+def _pair(name: str, weight: float) -> Ufunc[tuple[Array, Array]]:
+    """A ufunc of two results."""
+    ops = [Op(f"{name}_{number}", "map", Part(name, number), weight=weight) for number in (0, 1)]
+    return Ufunc(name, ops)
 
 
 abs = _ufunc("abs", "absolute")
@@ -96,7 +97,7 @@ exp2 = _ufunc("exp2", weight=8)
 expm1 = _ufunc("expm1", weight=16)
 fabs = _ufunc("fabs")
 floor = _ufunc("floor")
-frexp = _ufunc("frexp", weight=4)
+frexp = _pair("frexp", 4)
 isfinite = _ufunc("isfinite")
 isinf = _ufunc("isinf")
 isnan = _ufunc("isnan")
@@ -106,7 +107,7 @@ log10 = _ufunc("log10", weight=8)
 log1p = _ufunc("log1p", weight=16)
 log2 = _ufunc("log2", weight=8)
 logical_not = _ufunc("logical_not")
-modf = _ufunc("modf", weight=4)
+modf = _pair("modf", 4)
 negative = _ufunc("negative")
 positive = _ufunc("positive")
 rad2deg = _ufunc("rad2deg")
@@ -133,7 +134,7 @@ bitwise_right_shift = _ufunc("bitwise_right_shift", "right_shift")
 bitwise_xor = _ufunc("bitwise_xor")
 copysign = _ufunc("copysign")
 divide = _ufunc("divide", weight=2)
-divmod = _ufunc("divmod", weight=8)
+divmod = _pair("divmod", 8)
 equal = _ufunc("equal")
 float_power = _ufunc("float_power", weight=16)
 floor_divide = _ufunc("floor_divide", weight=8)
@@ -184,7 +185,7 @@ _WHERE = Op("where", "map", Named("where"))
 _ROUND = Op("round", "map", Named("round"))
 
 
-def real(val: Any) -> Any:
+def real(val: Any) -> Array:
     """The real part: a view of an `Array`.
 
     Examples
@@ -196,11 +197,15 @@ def real(val: Any) -> Any:
     return viewed(val, ComplexPart("real"))
 
 
-def imag(val: Any) -> Any:
+def imag(val: Any) -> Array:
     """The imaginary part: a view of an `Array`; zeros for real numbers."""
     return viewed(val, ComplexPart("imag"))
 
 
+@overload
+def where(condition: Any, /) -> tuple[Array, ...]: ...
+@overload
+def where(condition: Any, x: Any, y: Any, /) -> Array: ...
 def where(condition: Any, x: Any = None, y: Any = None, /) -> Any:
     """``x`` where ``condition`` holds, else ``y``; without them the positions where it holds.
 
@@ -223,7 +228,7 @@ def where(condition: Any, x: Any = None, y: Any = None, /) -> Any:
     return Array(elementwise(_WHERE, [operand(condition), operand(x), operand(y)]))
 
 
-def round(a: Any, decimals: int = 0, out: Any = None) -> Any:
+def round(a: Any, decimals: int = 0, out: Any = None) -> Array:
     """Rounded to ``decimals`` places, halves to even.
 
     Examples
@@ -325,9 +330,7 @@ def _isclose_kernel(xp: Any, a: Any, b: Any, rtol: Any, atol: Any, equal_nan: bo
 _ISCLOSE = Op("isclose", "map", _isclose_kernel, weight=8)
 
 
-def isclose(
-    a: Any, b: Any, rtol: Any = 1e-05, atol: Any = 1e-08, equal_nan: bool = False
-) -> Array:
+def isclose(a: Any, b: Any, rtol: Any = 1e-05, atol: Any = 1e-08, equal_nan: bool = False) -> Array:
     """Whether ``|a - b| <= atol + rtol |b|``, element by element.
 
     Examples
@@ -349,7 +352,7 @@ _NAN_TO_NUM = Op("nan_to_num", "map", _nan_to_num, weight=4)
 
 def nan_to_num(
     x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None
-) -> Any:
+) -> Array:
     """``x`` with NaN and infinities replaced by finite numbers.
 
     Parameters

@@ -23,10 +23,12 @@ from agentic_ray.array.reducing import reduce_op, unchanged
 from agentic_ray.array.scans import scan_lower
 
 ASSOCIATIVE = frozenset(
-    """
+    str.split(
+        """
     add multiply maximum minimum fmax fmin logical_and logical_or logical_xor bitwise_and
     bitwise_or bitwise_xor gcd lcm hypot logaddexp logaddexp2
-    """.split()
+    """
+    )
 )
 """Ufuncs by which blocks can be reduced each by itself."""
 
@@ -145,16 +147,12 @@ def _over_several(
     return expanded(made, axes) if keepdims else made
 
 
-def _in_order_kernel(
-    xp: Any, x: Any, name: str, axis: int, keepdims: bool, dtype: DType
-) -> Any:
+def _in_order_kernel(xp: Any, x: Any, name: str, axis: int, keepdims: bool, dtype: DType) -> Any:
     result = _folded(xp, name, standard.cast(xp, x, dtype), (axis,))
     return result if keepdims else xp.squeeze(result, axis=axis)
 
 
-def _go_on(
-    xp: Any, before: Any, x: Any, name: str, axis: int, keepdims: bool, dtype: DType
-) -> Any:
+def _go_on(xp: Any, before: Any, x: Any, name: str, axis: int, keepdims: bool, dtype: DType) -> Any:
     """What is left of a reduction after one more block."""
     before = before if keepdims else xp.expand_dims(before, axis)
     x = xp.concatenate([before, standard.cast(xp, x, dtype)], axis=axis)

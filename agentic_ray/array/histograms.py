@@ -17,6 +17,7 @@ from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import DType, Held, NDArray, Node, Op
 from agentic_ray.array.core.views import rechunk, reshaped
 from agentic_ray.array.reducing import add_partials, reduce_op, unchanged
+from agentic_ray.array.small import by_numpy_if_small
 from agentic_ray.array.statistics import max, min
 
 
@@ -42,6 +43,7 @@ def _heavy(weights: Any, node: Node) -> Node:
     return reshaped(heavy, (heavy.size,))
 
 
+@by_numpy_if_small
 def histogram(
     a: Any, bins: Any = 10, range: Any = None, density: bool | None = None, weights: Any = None
 ) -> tuple[Array, Array]:
@@ -134,7 +136,7 @@ def _sample(sample: Any) -> Array:
     if found.ndim == 2 and hasattr(sample, "shape"):
         return found
     if found.ndim <= 1:
-        return found.reshape((-1, 1))
+        return Array(reshaped(found._node, (found.size, 1)))
     if found.ndim == 2:
         return found.T
     raise ValueError("histogramdd takes points as rows of two axes")
@@ -216,9 +218,7 @@ def _edges_along(x: Node, bins: Any, range: Any, axis: int) -> NDArray:
     if np.ndim(bins) == 1:
         edges = np.asarray(bins)
         if np.any(edges[:-1] > edges[1:]):
-            raise ValueError(
-                f"`bins[{axis}]` must be monotonically increasing, when an array"
-            )
+            raise ValueError(f"`bins[{axis}]` must be monotonically increasing, when an array")
         return edges
     if bins < 1:
         raise ValueError(f"`bins[{axis}]` must be positive, when an integer")
@@ -230,6 +230,7 @@ def _edges_along(x: Node, bins: Any, range: Any, axis: int) -> NDArray:
     return np.linspace(outer[0], outer[-1], count + 1)
 
 
+@by_numpy_if_small
 def histogram2d(
     x: Any, y: Any, bins: Any = 10, range: Any = None, density: bool | None = None,
     weights: Any = None,
@@ -279,6 +280,7 @@ WEIGHTED_BINCOUNT = reduce_op(
 )
 
 
+@by_numpy_if_small
 def bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> Array:
     """How often each number from 0 on comes in ``x``. Computed at once.
 

@@ -226,12 +226,13 @@ def view(self: Array, dtype: Any = None, type: Any = None) -> Array:
 
 
 OWN = (
-    conjugate, reshape, transpose, flatten, resize, fill, sort, tobytes, tofile, dump, dumps, byteswap, view,
+    conjugate, reshape, transpose, flatten, resize, fill, sort, tobytes, tofile, dump, dumps,
+    byteswap, view,
 )  # fmt: skip
 
 for name, function in SAME.items():
     setattr(Array, name, function)
 for method in OWN:
     setattr(Array, method.__name__, method)
-Array.conj = conjugate  # type: ignore[method-assign]
+Array.conj = conjugate  # type: ignore[attr-defined]
 Array.flat = property(flat, set_flat)  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from agentic_ray.array.elementwise import fmax, fmin
 from agentic_ray.array.outputs import NO_VALUE, delivered, looked_at, mask_of
 from agentic_ray.array.reducing import asked
 from agentic_ray.array.searching import argmax, argmin, delivered_position
+from agentic_ray.array.small import by_numpy_if_small
 from agentic_ray.array.statistics import Axis, any, degrees_lost, mean_dtypes, spread_dtypes
 
 
@@ -55,7 +57,7 @@ def nansum(
     keepdims: bool = False,
     initial: Any = NO_VALUE,
     where: Any = True,
-) -> Any:
+) -> Array:
     """Sum over ``axis`` of what is not NaN; parameters as in `sum`.
 
     Examples
@@ -75,21 +77,22 @@ def nanprod(
     keepdims: bool = False,
     initial: Any = NO_VALUE,
     where: Any = True,
-) -> Any:
+) -> Array:
     """Product over ``axis`` of what is not NaN; parameters as in `sum`."""
     return statistics.prod(_filled(a, 1), axis, dtype, out, keepdims, initial, where)
 
 
-def nancumsum(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) -> Any:
+def nancumsum(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) -> Array:
     """Running sum along ``axis`` in which NaN counts as zero: see `cumsum`."""
     return scans.cumsum(_filled(a, 0), axis, dtype, out)
 
 
-def nancumprod(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) -> Any:
+def nancumprod(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) -> Array:
     """Running product along ``axis`` in which NaN counts as one: see `cumprod`."""
     return scans.cumprod(_filled(a, 1), axis, dtype, out)
 
 
+@by_numpy_if_small
 def nanmean(
     a: Any,
     axis: Axis = None,
@@ -98,7 +101,7 @@ def nanmean(
     keepdims: bool = False,
     *,
     where: Any = True,
-) -> Any:
+) -> Array:
     """Mean over ``axis`` of what is not NaN; NaN and a warning where nothing is.
 
     Examples
@@ -129,7 +132,7 @@ def _spread(
     where: Any,
     mean: Any,
     root: bool,
-) -> Any:
+) -> Array:
     node = strict_operand(a)
     present = _present(node)
     if present is None:
@@ -144,6 +147,7 @@ def _spread(
     return delivered(Array(cast(made, found)), out)
 
 
+@by_numpy_if_small
 def nanvar(
     a: Any,
     axis: Axis = None,
@@ -155,12 +159,13 @@ def nanvar(
     where: Any = True,
     mean: Any = NO_VALUE,
     correction: Any = NO_VALUE,
-) -> Any:
+) -> Array:
     """Variance over ``axis`` of what is not NaN; parameters as in `var`."""
     lost = degrees_lost(ddof, correction)
     return _spread(a, axis, dtype, out, lost, keepdims, where, mean, False)
 
 
+@by_numpy_if_small
 def nanstd(
     a: Any,
     axis: Axis = None,
@@ -172,7 +177,7 @@ def nanstd(
     where: Any = True,
     mean: Any = NO_VALUE,
     correction: Any = NO_VALUE,
-) -> Any:
+) -> Array:
     """Standard deviation over ``axis`` of what is not NaN; parameters as in `var`."""
     lost = degrees_lost(ddof, correction)
     return _spread(a, axis, dtype, out, lost, keepdims, where, mean, True)
@@ -192,7 +197,7 @@ _WARNING = Op("warn_of_nan", "map", _warning_kernel)
 
 def _extreme(
     ufunc: Any, a: Any, axis: Axis, out: Any, keepdims: bool, initial: Any, where: Any
-) -> Any:
+) -> Array:
     result = ufunc.reduce(a, axis, keepdims=keepdims, initial=initial, where=where)
     if result.dtype.kind in "fcmM":
         result = Array(elementwise(_WARNING, [result._node]))
@@ -206,7 +211,7 @@ def nanmax(
     keepdims: bool = False,
     initial: Any = NO_VALUE,
     where: Any = True,
-) -> Any:
+) -> Array:
     """Largest element over ``axis`` that is not NaN; NaN and a warning if there is none.
 
     Parameters are those of `max`.
@@ -227,7 +232,7 @@ def nanmin(
     keepdims: bool = False,
     initial: Any = NO_VALUE,
     where: Any = True,
-) -> Any:
+) -> Array:
     """Smallest element over ``axis`` that is not NaN: see `nanmax`."""
     return _extreme(fmin, a, axis, out, keepdims, initial, where)
 
@@ -242,8 +247,8 @@ _CHECKED = Op("checked_position", "map", _checked_kernel)
 
 
 def _position(
-    function: Any, worst: float, a: Any, axis: int | None, out: Any, keepdims: bool
-) -> Any:
+    function: Callable[..., Array], worst: float, a: Any, axis: int | None, out: Any, keepdims: bool
+) -> Array:
     node = strict_operand(a)
     present = _present(node)
     if present is None:
@@ -257,7 +262,8 @@ def _position(
     return delivered_position(looked_at(result), out)
 
 
-def nanargmax(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Any:
+@by_numpy_if_small
+def nanargmax(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Array:
     """Position of the largest element along ``axis`` that is not NaN.
 
     Raises
@@ -275,6 +281,7 @@ def nanargmax(a: Any, axis: int | None = None, out: Any = None, *, keepdims: boo
     return _position(argmax, -np.inf, a, axis, out, keepdims)
 
 
-def nanargmin(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Any:
+@by_numpy_if_small
+def nanargmin(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Array:
     """Position of the smallest element along ``axis`` that is not NaN: see `nanargmax`."""
     return _position(argmin, np.inf, a, axis, out, keepdims)

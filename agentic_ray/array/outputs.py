@@ -41,8 +41,8 @@ def single_out(out: Any) -> Any:
 
 def delivered(
     result: Array, out: Any, casting: Any = "same_kind", *, broadcasts: bool = False
-) -> Any:
-    """``result``, or ``out`` after ``result`` was assigned to it.
+) -> Array:
+    """``result``, or ``out`` after ``result`` was assigned to it (NumPy's array, if it is one).
 
     Parameters
     ----------
@@ -77,7 +77,8 @@ def delivered(
         out._node = rechunk(node, out._node.chunks)
     else:
         out[...] = np.asarray(result)
-    return out
+    given: Array = out
+    return given
 
 
 def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:

@@ -12,6 +12,7 @@ R. J. Hyndman and Y. Fan, "Sample quantiles in statistical packages", The Americ
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,7 @@ from agentic_ray.array.elementwise import isnan, logical_not
 from agentic_ray.array.indexing import checked_positions, gather
 from agentic_ray.array.outputs import delivered
 from agentic_ray.array.samplesort import selected
+from agentic_ray.array.small import by_numpy_if_small
 from agentic_ray.array.sorting import sort
 from agentic_ray.array.statistics import Axis, any, count_nonzero, mean
 from agentic_ray.array.weighting import weights_like
@@ -229,7 +231,7 @@ _NAN_LANES = gufunc_op("nanquantile", _nan_lane_kernel, 32)
 def _weighted_kernel(
     xp: Any, x: Any, weights: Any, q: Held, method: str, skip_nan: bool, dtype: DType
 ) -> Any:
-    function = np.nanquantile if skip_nan else np.quantile
+    function = _lane_function(np, skip_nan)
     found = np.asarray(function(x, q.value, axis=-1, weights=weights, method=method))
     return (np.moveaxis(found, 0, -1) if q.value.ndim else found).astype(dtype, copy=False)
 
@@ -279,13 +281,38 @@ def _reduced(x: Any, axis: Axis) -> _Reduced:
     return _Reduced(node, axes, tuple([a for a in range(node.ndim) if a not in axes]))
 
 
-def _medians(a: Any, axis: Axis, out: Any, keepdims: bool, skip_nan: bool) -> Any:
+@functools.lru_cache(maxsize=256)
+def _median_dtype(dtype: DType) -> DType:
+    found: DType = np.asarray(np.median(np.ones(1, dtype))).dtype
+    return found
+
+
+@functools.lru_cache(maxsize=1024)
+def _quantile_dtype(
+    dtype: DType, q: Any, method: str, weights: DType | None, skip_nan: bool
+) -> DType:
+    """The dtype that NumPy's quantiles have, for levels of a dtype or a Python number.
+
+    Raises
+    ------
+    TypeError
+        There are no quantiles of such elements.
+    """
+    levels = np.zeros(1, q) if isinstance(q, np.dtype) else q(0)
+    options = {} if weights is None else {"weights": np.ones(1, weights)}
+    found: Any = _lane_function(np, skip_nan)(
+        np.ones(1, dtype), levels, axis=0, method=method, **options
+    )
+    return np.asarray(found).dtype
+
+
+def _medians(a: Any, axis: Axis, out: Any, keepdims: bool, skip_nan: bool) -> Array:
     over = _reduced(a, axis)
     if not over.node.size:
         if over.node.dtype.kind in "fciub":
             return mean(a, axis, out=out, keepdims=keepdims)
         raise TypeError(f"there is no median of {over.node.dtype}")
-    dtype = np.asarray(np.median(np.ones(1, over.node.dtype))).dtype
+    dtype = _median_dtype(over.node.dtype)
     if over.is_whole and over.node.dtype.kind != "c":
         result = reshaped(_middle_of_all(over.node, skip_nan, dtype), over.loop)
     else:
@@ -295,9 +322,7 @@ def _medians(a: Any, axis: Axis, out: Any, keepdims: bool, skip_nan: bool) -> An
 
 def _weights_of(weights: Any, node: Node, axis: Axis, method: str) -> Node:
     if method != "inverted_cdf":
-        raise ValueError(
-            f"Only method 'inverted_cdf' supports weights. Got: {method}."
-        )
+        raise ValueError(f"Only method 'inverted_cdf' supports weights. Got: {method}.")
     heavy = weights_like(weights, node, axis)
     if heavy.dtype.kind == "c":
         raise TypeError("weights must be real")
@@ -316,7 +341,7 @@ def _quantiles(
     keepdims: bool,
     weights: Any,
     skip_nan: bool,
-) -> Any:
+) -> Array:
     """``weak``: q is a Python number, whose type gives way to that of ``a``."""
     over = _reduced(a, axis)
     node, loop = over.node, over.loop
@@ -329,11 +354,9 @@ def _quantiles(
     if q.ndim > 2:
         raise ValueError("q must be a scalar or 1d")
     heavy = None if weights is None else _weights_of(weights, node, axis, method)
-    levels = q.item() if weak else q
-    options = {} if heavy is None else {"weights": np.ones(1, heavy.dtype)}
-    like: Any = _lane_function(np, skip_nan)(np.ones(1, node.dtype), levels, axis=0, method=method,
-                                             **options)  # fmt: skip
-    dtype = np.asarray(like).dtype
+    level = type(q.item()) if weak else q.dtype
+    heavy_dtype = None if heavy is None else heavy.dtype
+    dtype = _quantile_dtype(node.dtype, level, method, heavy_dtype, skip_nan)
     if not node.size:
         return delivered(_of_nothing(over, q, keepdims, dtype), out)
     flat = q.reshape(-1) if q.ndim else q
@@ -381,6 +404,7 @@ def _is_weak(q: Any) -> bool:
     return type(q) in (int, float)
 
 
+@by_numpy_if_small
 def quantile(
     a: Any,
     q: Any,
@@ -391,7 +415,7 @@ def quantile(
     keepdims: bool = False,
     *,
     weights: Any = None,
-) -> Any:
+) -> Array:
     """The values below which the fractions ``q`` of the elements lie.
 
     Parameters
@@ -428,6 +452,7 @@ def quantile(
     return _quantiles(a, _levels(q), _is_weak(q), axis, out, method, keepdims, weights, False)
 
 
+@by_numpy_if_small
 def percentile(
     a: Any,
     q: Any,
@@ -438,7 +463,7 @@ def percentile(
     keepdims: bool = False,
     *,
     weights: Any = None,
-) -> Any:
+) -> Array:
     """The values below which ``q`` per cent of the elements lie: see `quantile`.
 
     Examples
@@ -450,6 +475,7 @@ def percentile(
     return _quantiles(a, _levels(q) / 100, _is_weak(q), axis, out, method, keepdims, weights, False)
 
 
+@by_numpy_if_small
 def nanquantile(
     a: Any,
     q: Any,
@@ -460,12 +486,13 @@ def nanquantile(
     keepdims: bool = False,
     *,
     weights: Any = None,
-) -> Any:
+) -> Array:
     """`quantile` of what is not NaN; how much that is is computed at the call if all elements
     of several chunks are reduced."""
     return _quantiles(a, _levels(q), _is_weak(q), axis, out, method, keepdims, weights, True)
 
 
+@by_numpy_if_small
 def nanpercentile(
     a: Any,
     q: Any,
@@ -476,15 +503,16 @@ def nanpercentile(
     keepdims: bool = False,
     *,
     weights: Any = None,
-) -> Any:
+) -> Array:
     """`percentile` of what is not NaN; see `nanquantile`."""
     return _quantiles(a, _levels(q) / 100, _is_weak(q), axis, out, method, keepdims, weights, True)
 
 
+@by_numpy_if_small
 def median(
     a: Any, axis: Axis = None, out: Any = None, overwrite_input: bool = False,
     keepdims: bool = False,
-) -> Any:  # fmt: skip
+) -> Array:  # fmt: skip
     """The middle value over ``axis``, or the mean of the two in the middle.
 
     Parameters
@@ -503,9 +531,10 @@ def median(
     return _medians(a, axis, out, keepdims, False)
 
 
+@by_numpy_if_small
 def nanmedian(
     a: Any, axis: Axis = None, out: Any = None, overwrite_input: bool = False,
     keepdims: bool = False,
-) -> Any:  # fmt: skip
+) -> Array:  # fmt: skip
     """`median` of what is not NaN; see `nanquantile`."""
     return _medians(a, axis, out, keepdims, True)

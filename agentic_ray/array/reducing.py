@@ -102,6 +102,7 @@ SUM = reduce_op("sum", _sum_partial, add_partials, unchanged, compiled="sum")
 HALF_SUM = reduce_op("sum_of_halves", _sum_partial, add_partials, _narrowed)
 """Of float16, in float32: as NumPy adds them up."""
 
+
 def summed(node: Node, axes: tuple[int, ...], keepdims: bool, dtype: DType) -> Node:
     """The sum of ``node`` over ``axes``, in ``dtype``."""
     if dtype == np.float16 == node.dtype:

@@ -95,7 +95,7 @@ def _scanned(op: Op, node: Node, at: int, dtype: Any) -> Node:
 
 def _cumulative(
     op: Op, x: Any, axis: int | None, dtype: Any, out: Any, initial: float, include_initial: bool
-) -> Any:
+) -> Array:
     node = strict_operand(x)
     if node.ndim == 0:
         node = expanded(node, (0,))
@@ -120,7 +120,7 @@ def cumulative_sum(
     dtype: Any = None,
     out: Any = None,
     include_initial: bool = False,
-) -> Any:
+) -> Array:
     """Running sum along ``axis``, which only arrays of one axis can do without.
 
     Parameters
@@ -149,12 +149,12 @@ def cumulative_prod(
     dtype: Any = None,
     out: Any = None,
     include_initial: bool = False,
-) -> Any:
+) -> Array:
     """Running product along ``axis``: see `cumulative_sum`."""
     return _cumulative(CUMPROD, x, axis, dtype, out, 1, include_initial)
 
 
-def _of_all_or_along(op: Op, a: Any, axis: int | None, dtype: Any, out: Any) -> Any:
+def _of_all_or_along(op: Op, a: Any, axis: int | None, dtype: Any, out: Any) -> Array:
     node = strict_operand(a)
     if axis is None:
         node = reshaped(node, (node.size,))
@@ -165,7 +165,7 @@ def _of_all_or_along(op: Op, a: Any, axis: int | None, dtype: Any, out: Any) -> 
     return delivered(Array(_scanned(op, node, at, dtype)), out, "unsafe")
 
 
-def cumsum(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) -> Any:
+def cumsum(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) -> Array:
     """Running sum along ``axis``; of all elements in C order if it is None.
 
     Examples
@@ -177,6 +177,6 @@ def cumsum(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) 
     return _of_all_or_along(CUMSUM, a, axis, dtype, out)
 
 
-def cumprod(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) -> Any:
+def cumprod(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) -> Array:
     """Running product along ``axis``; of all elements in C order if it is None."""
     return _of_all_or_along(CUMPROD, a, axis, dtype, out)

@@ -55,7 +55,7 @@ def _arg_final(xp: Any, value: Any, count: int, largest: bool) -> Any:
 ARG = reduce_op("argextreme", _arg_partial, _arg_combine, _arg_final)
 
 
-def _arg(name: str, a: Any, axis: int | None, out: Any, keepdims: bool, largest: bool) -> Any:
+def _arg(name: str, a: Any, axis: int | None, out: Any, keepdims: bool, largest: bool) -> Array:
     node = strict_operand(a)
     ndim = node.ndim
     if axis is None:
@@ -74,7 +74,7 @@ def _arg(name: str, a: Any, axis: int | None, out: Any, keepdims: bool, largest:
     return delivered_position(Array(made), out)
 
 
-def delivered_position(result: Array, out: Any) -> Any:
+def delivered_position(result: Array, out: Any) -> Array:
     """`delivered` of positions: ``out`` has to hold integers."""
     target = single_out(out)
     if target is not None and not np.can_cast(target.dtype, np.int64, "safe"):
@@ -85,7 +85,7 @@ def delivered_position(result: Array, out: Any) -> Any:
     return delivered(result, target, "unsafe")
 
 
-def argmax(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Any:
+def argmax(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Array:
     """Position of the largest element along ``axis``, the first at a tie; of NaN if any.
 
     Parameters
@@ -110,7 +110,7 @@ def argmax(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool =
     return _arg("argmax", a, axis, out, keepdims, True)
 
 
-def argmin(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Any:
+def argmin(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Array:
     """Position of the smallest element along ``axis``: see `argmax`."""
     return _arg("argmin", a, axis, out, keepdims, False)
 

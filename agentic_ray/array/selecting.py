@@ -72,7 +72,7 @@ def _choose_kernel(xp: Any, a: Any, *rest: Any) -> Any:
 _CHOOSE = Op("choose", "map", _choose_kernel, weight=2)
 
 
-def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Any:
+def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Array:
     """For each element of ``a`` that element of the array among ``choices`` which it numbers.
 
     Parameters

@@ -21,13 +21,13 @@ from agentic_ray.array.core.node import DType, Node, Op, make
 from agentic_ray.array.core.program import codelet
 from agentic_ray.array.core.views import rechunk, reshaped
 from agentic_ray.array.creation import ARANGE, asarray, ones, positions, zeros
+from agentic_ray.array.differences import diff
 from agentic_ray.array.elementwise import logical_not
 from agentic_ray.array.indexing import masked
 from agentic_ray.array.manipulation import concat
+from agentic_ray.array.reducing import reduce_op
 from agentic_ray.array.samplesort import sorted_chunks
 from agentic_ray.array.searching import searchsorted
-from agentic_ray.array.differences import diff
-from agentic_ray.array.reducing import reduce_op
 
 
 class UniqueAllResult(NamedTuple):

@@ -20,6 +20,7 @@ from agentic_ray.array.core.node import NDArray, Node, Op, make
 from agentic_ray.array.core.views import concatenated, rechunk, sliced
 from agentic_ray.array.creation import zeros
 from agentic_ray.array.elementwise import conj
+from agentic_ray.array.small import by_numpy_if_small
 
 _MODES = ("valid", "same", "full")
 
@@ -79,6 +80,7 @@ def _checked_mode(mode: Any) -> str:
     return str(mode)
 
 
+@by_numpy_if_small
 def convolve(a: Any, v: Any, mode: str = "full") -> Array:
     """The discrete convolution of two one-dimensional arrays.
 
@@ -107,6 +109,7 @@ def convolve(a: Any, v: Any, mode: str = "full") -> Array:
     return Array(_slid(first, Array(second)[::-1]._node, mode))
 
 
+@by_numpy_if_small
 def correlate(a: Any, v: Any, mode: str = "valid") -> Array:
     """The cross-correlation of two one-dimensional arrays: sums of ``a[n + k] * conj(v[n])``.
 
@@ -138,9 +141,7 @@ def _lower_interp(node: Node, lowering: Any) -> list[Any]:
     x, places, values = (lowering.blocks(source) for source in node.inputs)
     rows = [(block, places[0], values[0]) for block in x]
     return list(
-        lowering.call(
-            node, _interp_kernel, rows, params=node.params, flops=lowering.work(node)
-        )
+        lowering.call(node, _interp_kernel, rows, params=node.params, flops=lowering.work(node))
     )
 
 
@@ -202,9 +203,7 @@ def interp(
     return Array(make(_INTERP, inputs, tuple(ends), at.shape, dtype, at.chunks))
 
 
-def _periodic(
-    at: Node, places: Node, values: Node, period: float
-) -> tuple[Node, Node, Node]:
+def _periodic(at: Node, places: Node, values: Node, period: float) -> tuple[Node, Node, Node]:
     """The same points in the first period, in order, and one more at each end."""
     here: NDArray = evaluate.value(places).astype(np.float64) % period
     order = np.argsort(here)

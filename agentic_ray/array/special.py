@@ -88,7 +88,7 @@ def iscomplexobj(x: Any) -> bool:
     return strict_operand(x).dtype.kind == "c"
 
 
-def isposinf(x: Any, out: Any = None) -> Any:
+def isposinf(x: Any, out: Any = None) -> Array:
     """Whether each element is positive infinity.
 
     Raises
@@ -99,7 +99,7 @@ def isposinf(x: Any, out: Any = None) -> Any:
     return delivered(_of_one(_ISPOSINF, x), out, "unsafe", broadcasts=True)
 
 
-def isneginf(x: Any, out: Any = None) -> Any:
+def isneginf(x: Any, out: Any = None) -> Array:
     """Whether each element is negative infinity.
 
     Raises

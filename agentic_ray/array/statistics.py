@@ -77,7 +77,7 @@ def sum(
     keepdims: bool = False,
     initial: Any = NO_VALUE,
     where: Any = True,
-) -> Any:
+) -> Array:
     """Sum over ``axis`` (default: all), pairwise within blocks and in a fixed tree over them.
 
     Parameters
@@ -120,7 +120,7 @@ def prod(
     keepdims: bool = False,
     initial: Any = NO_VALUE,
     where: Any = True,
-) -> Any:
+) -> Array:
     """Product over ``axis`` (default: all); parameters as in `sum`.
 
     Examples
@@ -164,7 +164,7 @@ def mean(
     keepdims: bool = False,
     *,
     where: Any = True,
-) -> Any:
+) -> Array:
     """Arithmetic mean over ``axis`` (default: all); NaN and a warning for no elements.
 
     Parameters
@@ -285,7 +285,7 @@ def _spread(
     where: Any,
     mean: Any,
     root: bool,
-) -> Any:
+) -> Array:
     node = strict_operand(a)
     found, wide = spread_dtypes(node.dtype, None if dtype is None else asked(dtype))
     axes = axes_of(axis, node.ndim)
@@ -313,7 +313,7 @@ def _whole_spread(
     mask: Node | None,
     mean: Any,
     root: bool,
-) -> Any:
+) -> Array:
     """A variance in whole numbers, as NumPy has it: each step is rounded towards zero."""
     if mean is not NO_VALUE:
         centre = strict_operand(mean)
@@ -343,7 +343,7 @@ def var(
     where: Any = True,
     mean: Any = NO_VALUE,
     correction: Any = NO_VALUE,
-) -> Any:
+) -> Array:
     """Variance over ``axis``: squared distances from the mean, divided by n - ``ddof``.
 
     Parameters
@@ -381,7 +381,7 @@ def std(
     where: Any = True,
     mean: Any = NO_VALUE,
     correction: Any = NO_VALUE,
-) -> Any:
+) -> Array:
     """Standard deviation over ``axis``: the square root of `var`, with its parameters.
 
     Examples
@@ -419,7 +419,7 @@ MIN = reduce_op("min", _min_partial, _minimum, unchanged)
 
 def _extreme(
     op: Op, ufunc: np.ufunc, a: Any, axis: Axis, out: Any, keepdims: bool, initial: Any, where: Any
-) -> Any:
+) -> Array:
     node = strict_operand(a)
     axes = axes_of(axis, node.ndim)
     loop_dtype(ufunc, node.dtype)  # raises for records
@@ -453,7 +453,7 @@ def max(
     keepdims: bool = False,
     initial: Any = NO_VALUE,
     where: Any = True,
-) -> Any:
+) -> Array:
     """Largest element over ``axis`` (default: all); NaN if there is one.
 
     Parameters
@@ -486,7 +486,7 @@ def min(
     keepdims: bool = False,
     initial: Any = NO_VALUE,
     where: Any = True,
-) -> Any:
+) -> Array:
     """Smallest element over ``axis`` (default: all); NaN if there is one. See `max`."""
     return _extreme(MIN, np.minimum, a, axis, out, keepdims, initial, where)
 
@@ -494,7 +494,7 @@ def min(
 amax, amin = max, min
 
 
-def ptp(a: Any, axis: Axis = None, out: Any = None, keepdims: bool = False) -> Any:
+def ptp(a: Any, axis: Axis = None, out: Any = None, keepdims: bool = False) -> Array:
     """Peak to peak: the largest element over ``axis`` less the smallest.
 
     Examples
@@ -528,7 +528,7 @@ ANY = reduce_op("any", _any_partial, _or, unchanged)
 
 
 def _truth(op: Op, ufunc: np.ufunc, a: Any, axis: Axis, out: Any, keepdims: bool,
-           where: Any) -> Any:  # fmt: skip
+           where: Any) -> Array:  # fmt: skip
     node = strict_operand(a)
     loop_dtype(ufunc, node.dtype)  # raises for records
     if where is not True:
@@ -540,7 +540,7 @@ def _truth(op: Op, ufunc: np.ufunc, a: Any, axis: Axis, out: Any, keepdims: bool
 
 def all(
     a: Any, axis: Axis = None, out: Any = None, keepdims: bool = False, *, where: Any = True
-) -> Any:
+) -> Array:
     """Whether every element over ``axis`` is true; parameters as in `sum`.
 
     Examples
@@ -554,7 +554,7 @@ def all(
 
 def any(
     a: Any, axis: Axis = None, out: Any = None, keepdims: bool = False, *, where: Any = True
-) -> Any:
+) -> Array:
     """Whether some element over ``axis`` is true; parameters as in `sum`."""
     return _truth(ANY, np.logical_or, a, axis, out, keepdims, where)
 

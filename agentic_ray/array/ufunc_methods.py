@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from agentic_ray.array.outputs import NO_VALUE, delivered, initial_of, mask_of
 from agentic_ray.array.reducing import asked, loop_dtype
 from agentic_ray.array.ufuncs import Ufunc
 
-_OWN = {
+_OWN: dict[str, Callable[..., Array]] = {
     "add": statistics.sum,
     "multiply": statistics.prod,
     "maximum": statistics.max,
@@ -40,16 +40,15 @@ _OWN = {
 _SCANS = {"add": scans.cumsum, "multiply": scans.cumprod}
 
 
-def _check_pair(ufunc: Ufunc, method: str) -> None:
+def _check_pair(ufunc: Ufunc[Any], method: str) -> None:
     if ufunc.nin != 2:
         raise ValueError(f"{method} only supported for binary functions")
     if ufunc.nout != 1:
         raise ValueError(f"{method} only supported for functions returning a single value")
 
 
-
 def reduce(
-    self: Ufunc,
+    self: Ufunc[Any],
     array: Any,
     axis: Any = 0,
     dtype: Any = None,
@@ -97,8 +96,10 @@ def reduce(
     found = loop_dtype(own, node.dtype, wanted)
     mask = None if where is True else mask_of(where, node)
     start = None if initial is NO_VALUE else initial_of(own, found, initial)
-    if start is None and initial is not None and (
-        mask is not None or any(node.shape[a] == 0 for a in axes)
+    if (
+        start is None
+        and initial is not None
+        and (mask is not None or any(node.shape[a] == 0 for a in axes))
     ):
         start = _identity(own, found, mask is not None)
     node = cast(node, _operand_dtype(own, node.dtype, found))
@@ -160,7 +161,7 @@ def _from_start(
 
 
 def accumulate(
-    self: Ufunc, array: Any, axis: int = 0, dtype: Any = None, out: Any = None
+    self: Ufunc[Any], array: Any, axis: int = 0, dtype: Any = None, out: Any = None
 ) -> Any:
     """What reducing gives after each element along ``axis``: see `numpy.ufunc.accumulate`.
 
@@ -196,8 +197,12 @@ def _reduceat_kernel(
         return own.reduceat(x, starts, axis=axis, dtype=dtype)
     head = (slice(None),) * axis
     pieces = [x[(*head, slice(low, high))] for low, high in zip(starts, stops, strict=True)]
-    parts = [piece.astype(dtype) if piece.shape[axis] == 1 else
-             own.reduce(piece, axis=axis, dtype=dtype, keepdims=True) for piece in pieces]  # fmt: skip
+    parts = [
+        piece.astype(dtype)
+        if piece.shape[axis] == 1
+        else own.reduce(piece, axis=axis, dtype=dtype, keepdims=True)
+        for piece in pieces
+    ]
     return np.concatenate(parts, axis=axis)
 
 
@@ -205,7 +210,7 @@ _REDUCEAT = blockwise_op("reduceat", _reduceat_kernel, 4)
 
 
 def reduceat(
-    self: Ufunc, array: Any, indices: Any, axis: int = 0, dtype: Any = None, out: Any = None
+    self: Ufunc[Any], array: Any, indices: Any, axis: int = 0, dtype: Any = None, out: Any = None
 ) -> Any:
     """Reductions of slices along ``axis``: from each index to the next one, or of the one element
     if the next is not larger. See `numpy.ufunc.reduceat`.
@@ -282,7 +287,7 @@ def _segments(
 # --- outer and at ------------------------------------------------------------------------
 
 
-def outer(self: Ufunc, A: Any, B: Any, /, **kwargs: Any) -> Any:
+def outer(self: Ufunc[Any], A: Any, B: Any, /, **kwargs: Any) -> Any:
     """The ufunc of every element of ``A`` with every element of ``B``.
 
     Examples
@@ -303,7 +308,7 @@ def outer(self: Ufunc, A: Any, B: Any, /, **kwargs: Any) -> Any:
     return self(Array(first), Array(second), **kwargs)
 
 
-def at(self: Ufunc, a: Any, indices: Any, b: Any = NO_VALUE, /) -> None:
+def at(self: Ufunc[Any], a: Any, indices: Any, b: Any = NO_VALUE, /) -> None:
     """Do the ufunc in place on the elements of ``a`` at ``indices``, as often as each is named.
 
     Examples

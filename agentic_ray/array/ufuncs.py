@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -83,7 +83,10 @@ _PARAMETERS = {
 }
 
 
-class Ufunc:
+Result = TypeVar("Result")
+
+
+class Ufunc(Generic[Result]):
     """A universal function: elementwise with broadcasting, lazy and chunked.
 
     Parameters
@@ -111,17 +114,18 @@ class Ufunc:
         self.nargs, self.ntypes, self.types = own.nargs, own.ntypes, own.types
         self.identity, self.signature = own.identity, own.signature
         self._ops = tuple(ops)
-        self.plain = _plain(self._ops, self.nin)
+        self.plain: Callable[..., Result] = _plain(self._ops, self.nin)
 
     @property
     def __signature__(self) -> inspect.Signature:
         names = ["x"] if self.nin == 1 else [f"x{i + 1}" for i in range(self.nin)]
         kind = inspect.Parameter
         first = [kind(name, kind.POSITIONAL_ONLY) for name in names]
+        out = None if self.nout == 1 else (None,) * self.nout
         rest = [
             kind(name, kind.POSITIONAL_OR_KEYWORD if name == "out" else kind.KEYWORD_ONLY,
                  default=default)
-            for name, default in _PARAMETERS.items()
+            for name, default in {**_PARAMETERS, "out": out}.items()
         ]  # fmt: skip
         return inspect.Signature([*first, *rest])
 
@@ -131,9 +135,10 @@ class Ufunc:
     def __reduce__(self) -> str:
         return self.__name__
 
-    def __call__(self, *args: Any, **options: Any) -> Any:
+    def __call__(self, *args: Any, **options: Any) -> Result:
         if options or len(args) != self.nin:
-            return self._with_options(args, options)
+            found: Result = self._with_options(args, options)
+            return found
         return self.plain(*args)
 
     def _with_options(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -197,21 +202,21 @@ class Ufunc:
                 raise TypeError("cannot specify both 'signature' and 'dtype'")
             signature = (None,) * self.nin + (np.dtype(options["dtype"]),) * self.nout
         kinds = [_kind(node) for node in nodes]
-        more = {} if signature is None else {"signature": signature}
+        more: dict[str, Any] = {} if signature is None else {"signature": signature}
         found = self.numpy.resolve_dtypes(
             (*kinds, *[None] * self.nout), casting=options.get("casting", "same_kind"), **more
         )
         if any(dtype.kind in "OSU" for dtype in found):
             raise InvalidTypeError(f"{self.__name__}: no arrays of objects or texts")
         made = [
-            leaf(np.asarray(node.params[2]).astype(dtype)) if node.op is LITERAL else cast(node, dtype)
+            leaf(np.asarray(node.params[2]).astype(dtype))
+            if node.op is LITERAL
+            else cast(node, dtype)
             for node, dtype in zip(nodes, found, strict=False)
-        ]  # fmt: skip
+        ]
         return made, list(found[self.nin :])
 
-    def _where(
-        self, op: Op, nodes: Sequence[Node], where: Any, target: Any, casting: Any
-    ) -> Array:
+    def _where(self, op: Op, nodes: Sequence[Node], where: Any, target: Any, casting: Any) -> Array:
         """The result where the mask holds, elsewhere what ``target`` has, or zeros."""
         mask = strict_operand(where)
         if mask.dtype.kind != "b":

@@ -50,9 +50,7 @@ def cross(
     right = moveaxis(Array(cast(second, dtype)), normalize_axis_index(axisb, second.ndim), -1)
     lengths = left.shape[-1], right.shape[-1]
     if not {*lengths} <= {2, 3}:
-        raise ValueError(
-            "incompatible dimensions for cross product\n(dimension must be 2 or 3)"
-        )
+        raise ValueError("incompatible dimensions for cross product\n(dimension must be 2 or 3)")
     if 2 in lengths:
         warnings.warn(
             "Arrays of 2-dimensional vectors are deprecated. Use arrays of 3-dimensional vectors "
@@ -61,10 +59,12 @@ def cross(
             stacklevel=2,
         )
     broadcast_shapes([left.shape[:-1], right.shape[:-1]], "cross")
-    x, y = ([side[..., i] for i in range(n)] for side, n in zip((left, right), lengths, strict=True))
+    x, y = (
+        [side[..., i] for i in range(n)] for side, n in zip((left, right), lengths, strict=True)
+    )
     third = x[0] * y[1] - x[1] * y[0]
     if lengths == (2, 2):
-        return third  # type: ignore[no-any-return]
+        return third
     if lengths == (3, 3):
         parts = [x[1] * y[2] - x[2] * y[1], x[2] * y[0] - x[0] * y[2], third]
     elif lengths == (2, 3):

@@ -29,7 +29,9 @@ def weights_like(weights: Any, node: Node, axis: Any) -> Node:
         raise TypeError("Axis must be specified when shapes of a and weights differ.")
     axes = normalize_axis_tuple(axis, node.ndim, argname="axis")
     if heavy.shape != tuple([node.shape[a] for a in axes]):
-        raise ValueError("Shape of weights must be consistent with shape of a along specified axis.")
+        raise ValueError(
+            "Shape of weights must be consistent with shape of a along specified axis."
+        )
     heavy = permuted(heavy, tuple(np.argsort(axes).tolist()))
     spread = reshaped(heavy, tuple([n if a in axes else 1 for a, n in enumerate(node.shape)]))
     return broadcast(spread, node.shape, node.chunks)

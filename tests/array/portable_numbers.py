@@ -18,16 +18,18 @@ def _of(name: str, *operands: str, **options: Any) -> Case:
 
 
 CASES: dict[str, list[Case]] = {
-    **{name: [_of(name, "x")] for name in """
-        around degrees fix i0 isneginf isposinf isreal modf radians rint sinc spacing amax amin
-        ptp gradient trapezoid unwrap ediff1d angle
-        """.split()},
+    **{name: [_of(name, "x")] for name in str.split(
+    """
+    around degrees fix i0 isneginf isposinf isreal modf radians rint sinc spacing amax amin
+    ptp gradient trapezoid unwrap ediff1d angle
+    """
+)},
     "frexp": [_of("frexp", "x")],
     "real_if_close": [lambda d: xp.real_if_close(d.z) + 0],
     "iscomplex": [_of("iscomplex", "z")],
     "angle": [_of("angle", "z"), _of("angle", "x", deg=True)],
     "bitwise_count": [_of("bitwise_count", "i")],
-    **{name: [_of(name, "x", "y")] for name in "divmod float_power heaviside logaddexp2".split()},
+    **{name: [_of(name, "x", "y")] for name in ("divmod", "heaviside", "logaddexp2")},
     "float_power": [_of("float_power", "above", "x")],
     "gcd": [_of("gcd", "i", "j")],
     "lcm": [_of("lcm", "i", "i")],
@@ -72,8 +74,10 @@ NO_KERNELS = [
 ]  # fmt: skip
 """They compute nothing, or only dates, which are not for GPUs."""
 
-NOT_IN_STANDARD = """
-allclose bitwise_count choose convolve correlate degrees divmod float_power frexp gcd
-heaviside histogram2d histogram_bin_edges histogramdd i0 interp iscomplex isneginf isposinf isreal
-lcm ldexp logaddexp2 modf radians rint sinc angle nanmax nanmin
-""".split()
+NOT_IN_STANDARD = str.split(
+    """
+    allclose bitwise_count choose convolve correlate degrees divmod float_power frexp gcd
+    heaviside histogram2d histogram_bin_edges histogramdd i0 interp iscomplex isneginf
+    isposinf isreal lcm ldexp logaddexp2 modf radians rint sinc angle nanmax nanmin
+    """
+)

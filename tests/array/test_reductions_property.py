@@ -14,13 +14,21 @@ from surface.harness import Outcome, difference, plain
 
 import agentic_ray.array as xp
 
-DTYPES = "f8 f4 f2 i8 i4 i1 u1 u8 ? c16 m8[s]".split()
-REDUCING = "sum prod mean std var max min ptp any all argmax argmin nansum nanmean nanvar nanmax nanmin"
+DTYPES = str.split(
+    """
+    f8 f4 f2 i8 i4 i1 u1 u8 ? c16 m8[s]
+    """
+)
+REDUCING = (
+    "sum prod mean std var max min ptp any all argmax argmin nansum nanmean nanvar nanmax nanmin"
+)
 SCANS = "cumsum cumprod nancumsum nancumprod"
-FOLDING = (
-    "add multiply maximum minimum fmax fmin logical_and logical_or logical_xor bitwise_xor gcd lcm "
-    "hypot logaddexp subtract divide remainder"
-).split()
+FOLDING = str.split(
+    """
+    add multiply maximum minimum fmax fmin logical_and logical_or logical_xor bitwise_xor
+    gcd lcm hypot logaddexp subtract divide remainder
+    """
+)
 
 
 @st.composite
@@ -75,14 +83,14 @@ def test_reductions(data: Any) -> None:
     options: dict[str, Any] = {"axis": _axis(data.draw, array)}
     if data.draw(st.booleans()):
         options["keepdims"] = True
-    if name in "std var nanvar".split() and data.draw(st.booleans()):
+    if name in ["std", "var", "nanvar"] and data.draw(st.booleans()):
         options["ddof"] = 1
-    if name in "sum prod max min nansum nanmax".split() and data.draw(st.booleans()):
-        if array.dtype.kind != "m":
-            options["initial"] = 1
+    starting = name in ["sum", "prod", "max", "min", "nansum", "nanmax"]
+    if starting and array.dtype.kind != "m" and data.draw(st.booleans()):
+        options["initial"] = 1
     if "arg" not in name and name != "ptp" and data.draw(st.booleans()):
         mask = np.random.default_rng(1).random(array.shape) < 0.6
-        if name not in "max min nanmax nanmin".split() or "initial" in options:
+        if name not in ["max", "min", "nanmax", "nanmin"] or "initial" in options:
             options["where"] = mask
     _agree(name, array, chunks, **options)
 
@@ -99,7 +107,9 @@ def test_scans(data: Any) -> None:
 @given(st.data())
 def test_methods_of_ufuncs(data: Any) -> None:
     name = data.draw(st.sampled_from(FOLDING))
-    integers = ["i8", "u1", "?"] if name in ("gcd", "lcm", "bitwise_xor") else ["f8", "f4", "i8", "?"]
+    integers = (
+        ["i8", "u1", "?"] if name in ("gcd", "lcm", "bitwise_xor") else ["f8", "f4", "i8", "?"]
+    )
     array, chunks = data.draw(arrays(integers))
     axis = data.draw(st.integers(0, array.ndim - 1))
     method = data.draw(st.sampled_from(["reduce", "accumulate", "reduceat"]))
@@ -114,7 +124,9 @@ def test_methods_of_ufuncs(data: Any) -> None:
         _agree(f"{name}.accumulate", array, chunks, axis)
 
 
-@pytest.mark.parametrize("bins", ["auto", "doane", "fd", "rice", "scott", "sqrt", "stone", "sturges"])
+@pytest.mark.parametrize(
+    "bins", ["auto", "doane", "fd", "rice", "scott", "sqrt", "stone", "sturges"]
+)
 @pytest.mark.parametrize("kind", ["normal", "skewed", "integers", "float32", "constant", "two"])
 def test_bins_by_name_count_every_element(bins: str, kind: str) -> None:
     rng = np.random.default_rng(3)

@@ -19,7 +19,7 @@ from agentic_ray.array.outputs import delivered, looked_at, single_out
 from agentic_ray.array.random.streams import RANDOM, Key, Options, drawn_with
 
 _COUNTS = frozenset(
-    "binomial geometric hypergeometric logseries negative_binomial poisson zipf".split()
+    ["binomial", "geometric", "hypergeometric", "logseries", "negative_binomial", "poisson", "zipf"]
 )
 """Distributions of integers."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,10 +31,10 @@ class Multivariate(Distributions):
         mean: Any,
         cov: Any,
         size: Any = None,
-        check_valid: str = "warn",
+        check_valid: Literal["warn", "raise", "ignore"] = "warn",
         tol: float = 1e-8,
         *,
-        method: str = "svd",
+        method: Literal["svd", "eigh", "cholesky"] = "svd",
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
@@ -123,7 +123,7 @@ class Multivariate(Distributions):
         colors: Any,
         nsample: int,
         size: Any = None,
-        method: str = "marginals",
+        method: Literal["marginals", "count"] = "marginals",
         *,
         chunks: Any = "auto",
         device: str | None = None,
@@ -150,4 +150,3 @@ def _leading(chunks: Any, count: int) -> Any:
     if isinstance(chunks, tuple):
         return (*chunks[:count], -1)
     return (*[chunks] * count, -1)
-

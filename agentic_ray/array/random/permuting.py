@@ -129,7 +129,7 @@ class Permuting(Multivariate):
         array = None if _is_number(a) else Array(strict_operand(a))
         if array is not None and array.ndim == 0:
             if array.dtype.kind not in "iu":
-                raise ValueError("a must be a sequence or an integer, not " f"{type(a)}")
+                raise ValueError(f"a must be a sequence or an integer, not {type(a)}")
             a, array = int(array), None
         at = 0 if array is None else normalize_axis_index(axis, array.ndim)
         count = operator.index(a) if array is None else array.shape[at]
@@ -141,9 +141,7 @@ class Permuting(Multivariate):
             raise ValueError("a cannot be empty unless no samples are taken")
         weights = None if p is None else _checked_weights(p, count)
         if not replace and total > count:
-            raise ValueError(
-                "Cannot take a larger sample than population when replace is False"
-            )
+            raise ValueError("Cannot take a larger sample than population when replace is False")
         if weights is None:
             if replace:
                 index = self.integers(0, max(count, 1), shape, chunks=chunks)

@@ -129,15 +129,11 @@ def _lower_with_parameters(node: Node, lowering: Any) -> list[Any]:
     starts = grids.offsets(node.chunks[0])[:-1]
     rows = list(zip(*columns, starts, strict=True))
     return list(
-        lowering.call(
-            node, _with_parameters, rows, params=node.params, flops=lowering.work(node)
-        )
+        lowering.call(node, _with_parameters, rows, params=node.params, flops=lowering.work(node))
     )
 
 
-RANDOM_OF = Op(
-    "random_of", "tasks", _whole_with_parameters, _lower_with_parameters, weight=64
-)
+RANDOM_OF = Op("random_of", "tasks", _whole_with_parameters, _lower_with_parameters, weight=64)
 
 
 def drawn_with(

@@ -1,9 +1,14 @@
 """Names of dtypes, promotion, and what an object is as an array."""
 
-_TYPES = """bool_ byte cdouble complex64 complex128 complexfloating csingle datetime64 double flexible
-float16 float32 float64 floating generic half inexact int8 int16 int32 int64 int_ intc integer intp
-long longlong number short signedinteger single timedelta64 ubyte uint uint8 uint16 uint32 uint64
-uintc uintp ulong ulonglong unsignedinteger ushort void bool""".split()
+_TYPES = str.split(
+    """
+    bool_ byte cdouble complex64 complex128 complexfloating csingle datetime64 double
+    flexible float16 float32 float64 floating generic half inexact int8 int16 int32 int64
+    int_ intc integer intp long longlong number short signedinteger single timedelta64 ubyte
+    uint uint8 uint16 uint32 uint64 uintc uintp ulong ulonglong unsignedinteger ushort void
+    bool
+    """
+)
 
 FORMS = (
     "\n".join(f"np.{name}" for name in _TYPES)

@@ -2,26 +2,77 @@
 are distributed is tested in ``test_random.py``."""
 
 _ARGS = {
-    "beta": "2.0, 3.0", "binomial": "9, 0.3", "chisquare": "3.0", "exponential": "2.0", "f": "3.0, 4.0",
-    "gamma": "2.0, 1.5", "geometric": "0.3", "gumbel": "1.0, 2.0", "hypergeometric": "9, 6, 5",
-    "laplace": "1.0, 2.0", "logistic": "1.0, 2.0", "lognormal": "1.0, 0.5", "logseries": "0.4",
-    "negative_binomial": "5, 0.4", "noncentral_chisquare": "3.0, 2.0", "noncentral_f": "3.0, 9.0, 2.0",
-    "normal": "1.0, 2.0", "pareto": "3.0", "poisson": "3.0", "power": "3.0", "rayleigh": "2.0",
-    "standard_cauchy": "", "standard_exponential": "", "standard_gamma": "2.0",
-    "standard_normal": "", "standard_t": "5.0", "triangular": "0.0, 1.0, 3.0", "uniform": "-1.0, 2.0",
-    "vonmises": "0.5, 2.0", "wald": "2.0, 3.0", "weibull": "2.0", "zipf": "3.0", "integers": "3, 9",
+    "beta": "2.0, 3.0",
+    "binomial": "9, 0.3",
+    "chisquare": "3.0",
+    "exponential": "2.0",
+    "f": "3.0, 4.0",
+    "gamma": "2.0, 1.5",
+    "geometric": "0.3",
+    "gumbel": "1.0, 2.0",
+    "hypergeometric": "9, 6, 5",
+    "laplace": "1.0, 2.0",
+    "logistic": "1.0, 2.0",
+    "lognormal": "1.0, 0.5",
+    "logseries": "0.4",
+    "negative_binomial": "5, 0.4",
+    "noncentral_chisquare": "3.0, 2.0",
+    "noncentral_f": "3.0, 9.0, 2.0",
+    "normal": "1.0, 2.0",
+    "pareto": "3.0",
+    "poisson": "3.0",
+    "power": "3.0",
+    "rayleigh": "2.0",
+    "standard_cauchy": "",
+    "standard_exponential": "",
+    "standard_gamma": "2.0",
+    "standard_normal": "",
+    "standard_t": "5.0",
+    "triangular": "0.0, 1.0, 3.0",
+    "uniform": "-1.0, 2.0",
+    "vonmises": "0.5, 2.0",
+    "wald": "2.0, 3.0",
+    "weibull": "2.0",
+    "zipf": "3.0",
+    "integers": "3, 9",
     "random": "",
-}  # fmt: skip
+}
 _BAD = {
-    "beta": "-1, 2", "binomial": "-1, 0.3", "chisquare": "-1", "exponential": "-1", "f": "0, 1",
-    "gamma": "-1", "geometric": "2", "gumbel": "0, -1", "hypergeometric": "1, 1, 9", "laplace": "0, -1",
-    "logistic": "0, -1", "lognormal": "0, -1", "logseries": "2", "negative_binomial": "-1, 0.5",
-    "noncentral_chisquare": "-1, 1", "noncentral_f": "-1, 1, 1", "normal": "0, -1", "pareto": "-1",
-    "poisson": "-1", "power": "-1", "rayleigh": "-1", "standard_gamma": "-1", "standard_t": "-1",
-    "triangular": "3, 2, 1", "uniform": "0, numpy.inf", "vonmises": "0, -1", "wald": "-1, 1",
-    "weibull": "-1", "zipf": "0.5", "integers": "5, 5", "standard_cauchy": "(-1,)",
-    "standard_normal": "(-1,)", "random": "(-1,)", "standard_exponential": "(-1,)",
-}  # fmt: skip
+    "beta": "-1, 2",
+    "binomial": "-1, 0.3",
+    "chisquare": "-1",
+    "exponential": "-1",
+    "f": "0, 1",
+    "gamma": "-1",
+    "geometric": "2",
+    "gumbel": "0, -1",
+    "hypergeometric": "1, 1, 9",
+    "laplace": "0, -1",
+    "logistic": "0, -1",
+    "lognormal": "0, -1",
+    "logseries": "2",
+    "negative_binomial": "-1, 0.5",
+    "noncentral_chisquare": "-1, 1",
+    "noncentral_f": "-1, 1, 1",
+    "normal": "0, -1",
+    "pareto": "-1",
+    "poisson": "-1",
+    "power": "-1",
+    "rayleigh": "-1",
+    "standard_gamma": "-1",
+    "standard_t": "-1",
+    "triangular": "3, 2, 1",
+    "uniform": "0, numpy.inf",
+    "vonmises": "0, -1",
+    "wald": "-1, 1",
+    "weibull": "-1",
+    "zipf": "0.5",
+    "integers": "5, 5",
+    "standard_cauchy": "(-1,)",
+    "standard_normal": "(-1,)",
+    "random": "(-1,)",
+    "standard_exponential": "(-1,)",
+}
 _G = "np.random.default_rng(0)"
 
 _LINES: list[str] = []
@@ -42,7 +93,7 @@ for _name, _args in _ARGS.items():
             f"A = {_G}.{_name}([{_first}, {_first}, {_first}]{_tail}); A.shape, A.dtype",
             f"A = {_G}.{_name}(np.asarray([[{_first}], [{_first}]]){_tail}, size=(2, 3)); A.shape",
             f"{_G}.{_name}([{_first}, {_first}]{_tail}, size=3)",
-        ]  # fmt: skip
+        ]
 
 FORMS = (
     "\n".join(_LINES)
@@ -80,18 +131,19 @@ np.random.default_rng(0).integers(0, 2**64, 4, "uint64").dtype
 A = np.random.default_rng(0).multinomial(9, [0.2, 0.3, 0.5]); A.shape, A.dtype, A.sum()
 A = np.random.default_rng(0).multinomial(9, [0.2, 0.8], size=(3, 4)); A.shape, A.sum(axis=-1)
 A = np.random.default_rng(0).multinomial([9, 5], [0.2, 0.8]); A.sum(axis=-1)
-A = np.random.default_rng(0).multinomial([[9], [5]], [[0.2, 0.8], [0.5, 0.5]], size=(2, 2)); A.sum(axis=-1)
+A = np.random.default_rng(0).multinomial([[9], [5]], [[0.2, 0.8], [0.5, 0.5]], (2, 2)); A.sum(-1)
 np.random.default_rng(0).multinomial(9, [0.9, 0.9])
 np.random.default_rng(0).multinomial(-1, [0.5, 0.5])
 A = np.random.default_rng(0).dirichlet([1.0, 2.0, 3.0], 4); A.shape, A.dtype, A.sum(axis=1)
 A = np.random.default_rng(0).dirichlet((1, 2)); A.shape, A.sum()
 np.random.default_rng(0).dirichlet([-1, 2])
-A = np.random.default_rng(0).multivariate_hypergeometric([3, 4, 5], 6, 4); A.shape, A.dtype, A.sum(axis=1)
+A = np.random.default_rng(0).multivariate_hypergeometric([3, 4, 5], 6, 4); A.dtype, A.sum(axis=1)
 A = np.random.default_rng(0).multivariate_hypergeometric([3, 4, 5], 6, method="count"); A.sum()
 np.random.default_rng(0).multivariate_hypergeometric([3, 4], 9)
 A = np.random.default_rng(0).multivariate_normal([0, 1], [[1, 0], [0, 2]]); A.shape, A.dtype
 A = np.random.default_rng(0).multivariate_normal([0, 1], [[1, 0], [0, 2]], (3, 4)); A.shape
-A = np.random.default_rng(0).multivariate_normal([0, 1], [[1, 0], [0, 2]], 3, "raise", 1e-9, method="cholesky"); A.shape
+np.random.default_rng(0).multivariate_normal([0, 1], D[:2, :2], 3, "raise", 1e-9).shape
+np.random.default_rng(0).multivariate_normal([0, 1], D[:2, :2], method="cholesky").shape
 A = np.random.default_rng(0).multivariate_normal(V[:5], D, 3, method="eigh"); A.shape
 np.random.default_rng(0).multivariate_normal([0, 1], [[1, 2], [2, 1]], check_valid="raise")
 np.random.default_rng(0).multivariate_normal([0, 1, 2], [[1, 0], [0, 1]])

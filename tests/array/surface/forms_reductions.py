@@ -1,51 +1,119 @@
 """Reductions and scans: functions, methods, and those that pass over NaN."""
 
-_ALL = "sum prod mean std var max min amax amin ptp all any argmax argmin cumsum cumprod".split()
-_NAN = """nansum nanprod nanmean nanstd nanvar nanmax nanmin nanargmax nanargmin nancumsum nancumprod
-""".split()
-_METHODS = "sum prod mean std var max min all any argmax argmin cumsum cumprod".split()
-_WHERE = "sum prod mean std var max min all any nansum nanprod nanmean nanstd nanvar nanmax".split()
+_ALL = str.split(
+    """
+    sum prod mean std var max min amax amin ptp all any argmax argmin cumsum cumprod
+    """
+)
+_NAN = str.split(
+    """
+    nansum nanprod nanmean nanstd nanvar nanmax nanmin nanargmax nanargmin nancumsum
+    nancumprod
+    """
+)
+_METHODS = str.split(
+    """
+    sum prod mean std var max min all any argmax argmin cumsum cumprod
+    """
+)
+_WHERE = str.split(
+    """
+    sum prod mean std var max min all any nansum nanprod nanmean nanstd nanvar nanmax
+    """
+)
 
 _LINES: list[str] = []
 for _name in (*_ALL, *_NAN):
-    _LINES += [f"np.{_name}({x})" for x in ("X", "I", "U", "B", "F", "N", "E", "[1, 2, 3]", "5", "Z",
-                                             "[]", "C", "H", "T")]  # fmt: skip
     _LINES += [
-        f"np.{_name}(X, 0)", f"np.{_name}(X, axis=1)", f"np.{_name}(T, -1)", f"np.{_name}(X, 2)",
-        f"np.{_name}(E, 0)", f"np.{_name}(E, 1)", f"np.{_name}(N, 1)", f"np.{_name}(a=X, axis=0)",
-        f"np.{_name}(X, 1.5)", f"np.{_name}(M[1:] - M[:-1])", f"np.{_name}(M)",
-    ]  # fmt: skip
+        f"np.{_name}({x})"
+        for x in ("X", "I", "U", "B", "F", "N", "E", "[1, 2, 3]", "5", "Z", "[]", "C", "H", "T")
+    ]
+    _LINES += [
+        f"np.{_name}(X, 0)",
+        f"np.{_name}(X, axis=1)",
+        f"np.{_name}(T, -1)",
+        f"np.{_name}(X, 2)",
+        f"np.{_name}(E, 0)",
+        f"np.{_name}(E, 1)",
+        f"np.{_name}(N, 1)",
+        f"np.{_name}(a=X, axis=0)",
+        f"np.{_name}(X, 1.5)",
+        f"np.{_name}(M[1:] - M[:-1])",
+        f"np.{_name}(M)",
+    ]
 for _name in (*(_ALL[:-2]), *(_NAN[:-2])):
     _LINES += [f"np.{_name}(X, axis=0, keepdims=True)", f"np.{_name}(X, keepdims=True)"]
     if "arg" not in _name:
-        _LINES += [f"np.{_name}(T, (0, 2))", f"np.{_name}(T, axis=(0, 2), keepdims=True)",
-                   f"np.{_name}(T, ())", f"np.{_name}(T, (0, 0))"]  # fmt: skip
+        _LINES += [
+            f"np.{_name}(T, (0, 2))",
+            f"np.{_name}(T, axis=(0, 2), keepdims=True)",
+            f"np.{_name}(T, ())",
+            f"np.{_name}(T, (0, 0))",
+        ]
 for _name in _METHODS:
     _LINES += [f"X.{_name}()", f"X.{_name}(0)", f"X.{_name}(axis=1)", f"I.{_name}(-1)"]
     if not _name.startswith("cum"):
         _LINES.append(f"X.{_name}(axis=0, keepdims=True)")
-for _name in ("sum", "prod", "mean", "std", "var", "cumsum", "cumprod", "nansum", "nanprod", "nanmean",
-              "nanstd", "nanvar", "nancumsum", "nancumprod"):  # fmt: skip
-    _LINES += [f"np.{_name}(X, 0, 'float32')", f"np.{_name}(I, dtype=float)", f"np.{_name}(I, 1, 'f4')",
-               f"np.{_name}(I, 1, int)", f"np.{_name}(X, 0, None, V[:6])",
-               f"np.{_name}(N, 1, dtype='f4')", f"np.{_name}(U, dtype='uint8')"]  # fmt: skip
+for _name in (
+    "sum",
+    "prod",
+    "mean",
+    "std",
+    "var",
+    "cumsum",
+    "cumprod",
+    "nansum",
+    "nanprod",
+    "nanmean",
+    "nanstd",
+    "nanvar",
+    "nancumsum",
+    "nancumprod",
+):
+    _LINES += [
+        f"np.{_name}(X, 0, 'float32')",
+        f"np.{_name}(I, dtype=float)",
+        f"np.{_name}(I, 1, 'f4')",
+        f"np.{_name}(I, 1, int)",
+        f"np.{_name}(X, 0, None, V[:6])",
+        f"np.{_name}(N, 1, dtype='f4')",
+        f"np.{_name}(U, dtype='uint8')",
+    ]
 for _name in _WHERE:
-    _LINES += [f"np.{_name}(X, where=B, axis=1)" if "ma" not in _name and "mi" not in _name
-               else f"np.{_name}(X, where=B, axis=1, initial=-9)", f"np.{_name}(I, where=I > 0)",
-               f"np.{_name}(X, where=[True, False, True, True, False, True], axis=0)",
-               f"np.{_name}(X, where=I)", f"np.{_name}(X, where=np.asarray([True, False]))"]  # fmt: skip
+    _LINES += [
+        f"np.{_name}(X, where=B, axis=1)"
+        if "ma" not in _name and "mi" not in _name
+        else f"np.{_name}(X, where=B, axis=1, initial=-9)",
+        f"np.{_name}(I, where=I > 0)",
+        f"np.{_name}(X, where=[True, False, True, True, False, True], axis=0)",
+        f"np.{_name}(X, where=I)",
+        f"np.{_name}(X, where=np.asarray([True, False]))",
+    ]
 for _name in ("sum", "prod", "max", "min", "nansum", "nanprod", "nanmax", "nanmin"):
-    _LINES += [f"np.{_name}(X, initial=3)", f"np.{_name}(I, 0, initial=2)", f"np.{_name}(E, initial=1)",
-               f"np.{_name}(I, initial=1.5)", f"np.{_name}(N, axis=0, initial=0.5, where=B)",
-               f"np.{_name}(E, axis=0, initial=1)"]  # fmt: skip
+    _LINES += [
+        f"np.{_name}(X, initial=3)",
+        f"np.{_name}(I, 0, initial=2)",
+        f"np.{_name}(E, initial=1)",
+        f"np.{_name}(I, initial=1.5)",
+        f"np.{_name}(N, axis=0, initial=0.5, where=B)",
+        f"np.{_name}(E, axis=0, initial=1)",
+    ]
 for _name in ("std", "var", "nanstd", "nanvar"):
-    _LINES += [f"np.{_name}(X, 0, ddof=1)", f"np.{_name}(X, ddof=1.5)", f"np.{_name}(X, correction=1)",
-               f"np.{_name}(X, ddof=1, correction=1)", f"np.{_name}(X, 1, None, None, 1, True)",
-               f"np.{_name}(X, axis=0, mean=np.mean(X, axis=0, keepdims=True))",
-               f"np.{_name}(N, axis=1, ddof=1)", f"np.{_name}([1.0], ddof=1)",
-               f"np.{_name}(X, axis=1, ddof=1, where=B)", f"np.{_name}(C, axis=0)",
-               f"np.{_name}(H, axis=1)", f"np.{_name}([[1.0, numpy.nan], [numpy.nan] * 2], 1)",
-               f"np.{_name}(X, axis=0, ddof=9)"]  # fmt: skip
+    _LINES += [
+        f"np.{_name}(X, 0, ddof=1)",
+        f"np.{_name}(X, ddof=1.5)",
+        f"np.{_name}(X, correction=1)",
+        f"np.{_name}(X, ddof=1, correction=1)",
+        f"np.{_name}(X, 1, None, None, 1, True)",
+        f"np.{_name}(X, axis=0, mean=np.mean(X, axis=0, keepdims=True))",
+        f"np.{_name}(N, axis=1, ddof=1)",
+        f"np.{_name}([1.0], ddof=1)",
+        f"np.{_name}(X, axis=1, ddof=1, where=B)",
+        f"np.{_name}(C, axis=0)",
+        f"np.{_name}(H, axis=1)",
+        f"np.{_name}([[1.0, numpy.nan], [numpy.nan] * 2], 1)",
+        f"np.{_name}(X, axis=0, ddof=9)",
+    ]
 
 FORMS = (
     "\n".join(dict.fromkeys(_LINES))

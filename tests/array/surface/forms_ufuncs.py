@@ -1,18 +1,38 @@
 """Ufuncs, called and by their methods, and the elementwise functions that are none."""
 
-_REAL = """absolute fabs negative positive sign exp exp2 expm1 sin cos tan sinh cosh tanh arctan arcsinh
-cbrt square deg2rad degrees rad2deg radians rint floor ceil trunc isfinite isinf isnan signbit
-logical_not conjugate conj reciprocal spacing abs atan asinh""".split()
-_POSITIVE = "sqrt log log2 log10 log1p arccos arcsin arctanh acos asin atanh".split()
-_COMPLEX = """absolute negative positive sign exp exp2 expm1 sin cos tan sinh cosh tanh arctan arcsinh
-square isfinite isinf isnan logical_not conjugate reciprocal sqrt log log2 log10 log1p arccos arcsin
-arctanh arccosh rint""".split()
-_TWO = """add subtract multiply divide true_divide floor_divide remainder mod fmod power float_power
-arctan2 hypot logaddexp logaddexp2 maximum minimum fmax fmin copysign nextafter heaviside equal
-not_equal less less_equal greater greater_equal logical_and logical_or logical_xor divmod atan2 pow
-""".split()
-_INTEGERS = """bitwise_and bitwise_or bitwise_xor gcd lcm add floor_divide remainder maximum power
-divmod fmod true_divide subtract equal""".split()
+_REAL = str.split(
+    """
+    absolute fabs negative positive sign exp exp2 expm1 sin cos tan sinh cosh tanh arctan
+    arcsinh cbrt square deg2rad degrees rad2deg radians rint floor ceil trunc isfinite isinf
+    isnan signbit logical_not conjugate conj reciprocal spacing abs atan asinh
+    """
+)
+_POSITIVE = str.split(
+    """
+    sqrt log log2 log10 log1p arccos arcsin arctanh acos asin atanh
+    """
+)
+_COMPLEX = str.split(
+    """
+    absolute negative positive sign exp exp2 expm1 sin cos tan sinh cosh tanh arctan arcsinh
+    square isfinite isinf isnan logical_not conjugate reciprocal sqrt log log2 log10 log1p
+    arccos arcsin arctanh arccosh rint
+    """
+)
+_TWO = str.split(
+    """
+    add subtract multiply divide true_divide floor_divide remainder mod fmod power
+    float_power arctan2 hypot logaddexp logaddexp2 maximum minimum fmax fmin copysign
+    nextafter heaviside equal not_equal less less_equal greater greater_equal logical_and
+    logical_or logical_xor divmod atan2 pow
+    """
+)
+_INTEGERS = str.split(
+    """
+    bitwise_and bitwise_or bitwise_xor gcd lcm add floor_divide remainder maximum power
+    divmod fmod true_divide subtract equal
+    """
+)
 
 _LINES: list[str] = []
 for _name in _REAL:
@@ -301,7 +321,7 @@ np.isposinf(1 / E)
 np.isposinf([numpy.inf, -numpy.inf, 1])
 np.isposinf(C)
 np.isposinf(I)
-np.isposinf([numpy.inf], out=np.zeros(1, bool))
+np.isposinf([numpy.inf], out=np.zeros(1, dtype=bool))
 np.isneginf([numpy.inf, -numpy.inf, 1])
 np.isneginf(X, out=B); B
 np.isneginf(C)
@@ -333,7 +353,7 @@ np.choose([0, 1], [[1, 2], [3, 4]], mode="nope")
 np.choose(J, T[0, :, 0])
 np.choose(B, [X, Y])
 np.choose(X, [X, Y])
-np.choose([0, 1], [[1, 2], [3, 4]], out=np.zeros(2, int))
+np.choose([0, 1], [[1, 2], [3, 4]], out=np.zeros(2, dtype=int))
 J.choose([V, W, V, W])
 J.choose([V, W], mode="clip")
 """
