@@ -52,6 +52,36 @@ CASES: dict[str, list[Case]] = {
     "histogramdd": [_of("histogramdd", "triples", bins=2),
                     lambda d: xp.histogramdd(d.triples, 2, weights=d.x[:, 0])],
 }  # fmt: skip
+_DRAWS: dict[str, tuple[Any, ...]] = {
+    "beta": (2.0, 3.0), "chisquare": (3.0,), "f": (3.0, 4.0), "geometric": (0.3,),
+    "gumbel": (), "hypergeometric": (9, 6, 5), "laplace": (), "logistic": (), "lognormal": (),
+    "logseries": (0.4,), "negative_binomial": (5, 0.4), "noncentral_chisquare": (3.0, 2.0),
+    "noncentral_f": (3.0, 9.0, 2.0), "pareto": (3.0,), "power": (3.0,), "rayleigh": (),
+    "standard_cauchy": (), "standard_exponential": (), "standard_gamma": (2.0,),
+    "standard_t": (5.0,), "triangular": (0.0, 1.0, 3.0), "vonmises": (0.5, 2.0),
+    "wald": (2.0, 3.0), "weibull": (2.0,), "zipf": (3.0,), "multinomial": (9, [0.2, 0.8]),
+    "dirichlet": ([1.0, 2.0],), "multivariate_hypergeometric": ([3, 4], 5),
+    "multivariate_normal": ([0.0, 1.0], [[2.0, 1.0], [1.0, 2.0]]),
+}  # fmt: skip
+
+
+def _draw(name: str, args: tuple[Any, ...]) -> Case:
+    return lambda d: getattr(xp.random.default_rng(1), name)(*args, size=9, chunks=4)
+
+
+def _shuffled(d: Any) -> Any:
+    x = d.x + 0
+    xp.random.default_rng(2).shuffle(x)
+    return x
+
+
+for _name, _args in _DRAWS.items():
+    CASES[f"random.{_name}"] = [_draw(_name, _args)]
+CASES["random.shuffle"] = [_shuffled]
+CASES["random.permuted"] = [lambda d: xp.random.default_rng(2).permuted(d.x, axis=1)]
+CASES["random.choice"] = [
+    lambda d: xp.random.default_rng(2).choice(4, 9, p=[0.1, 0.2, 0.3, 0.4], chunks=4)
+]
 CASES["add"] = [
     lambda d: xp.add(d.x, d.y, where=d.b),
     lambda d: xp.subtract.reduce(d.x, axis=1),
@@ -69,7 +99,8 @@ CASES["nanmean"] = [
 ]
 
 NO_KERNELS = [
-    "iscomplexobj", "isrealobj", "isnat", "euler_gamma", "copy", *describing.__all__,
+    "iscomplexobj", "isrealobj", "isnat", "euler_gamma", "random.bytes", "random.bit_generator",
+    *describing.__all__,
     *[name for name in dtypes.__all__ if name != "astype"],
 ]  # fmt: skip
 """They compute nothing, or only dates, which are not for GPUs."""
@@ -79,5 +110,6 @@ NOT_IN_STANDARD = str.split(
     allclose bitwise_count choose convolve correlate degrees divmod float_power frexp gcd
     heaviside histogram2d histogram_bin_edges histogramdd i0 interp iscomplex isneginf
     isposinf isreal lcm ldexp logaddexp2 modf radians rint sinc angle nanmax nanmin
+    random.shuffle
     """
 )

@@ -663,7 +663,7 @@ def _made(folder: Path) -> Path:
 
 
 def test_the_table_has_every_public_function() -> None:
-    methods = {f"random.{name}" for name in vars(random.Generator) if not name.startswith("_")}
+    methods = {f"random.{name}" for name in dir(random.Generator) if not name.startswith("_")}
     functions = {f"fft.{name}" for name in vars(fft) if isinstance(
         getattr(fft, name), types.FunctionType) and getattr(fft, name).__module__ == fft.__name__
         and not name.startswith("_")}  # fmt: skip
