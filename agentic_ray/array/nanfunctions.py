@@ -15,10 +15,10 @@ from agentic_ray.array.core.elements import ELEMENTWISE, cast
 from agentic_ray.array.core.node import Node, Op
 from agentic_ray.array.elementwise import fmax, fmin
 from agentic_ray.array.outputs import NO_VALUE, delivered, looked_at, mask_of
-from agentic_ray.array.reducing import asked
+from agentic_ray.array.reducing import asked, mean_dtypes, spread_dtypes
 from agentic_ray.array.searching import argmax, argmin, delivered_position
 from agentic_ray.array.small import by_numpy_if_small
-from agentic_ray.array.statistics import Axis, any, degrees_lost, mean_dtypes, spread_dtypes
+from agentic_ray.array.statistics import Axis, any, degrees_lost
 
 
 def _present(node: Node) -> Node | None:

@@ -354,7 +354,7 @@ def _quantiles(
     if q.ndim > 2:
         raise ValueError("q must be a scalar or 1d")
     heavy = None if weights is None else _weights_of(weights, node, axis, method)
-    level = type(q.item()) if weak else q.dtype
+    level: Any = type(q.item()) if weak else q.dtype
     heavy_dtype = None if heavy is None else heavy.dtype
     dtype = _quantile_dtype(node.dtype, level, method, heavy_dtype, skip_nan)
     if not node.size:

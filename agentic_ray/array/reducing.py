@@ -81,6 +81,35 @@ def sum_dtype(dtype: DType) -> DType:
     return loop_dtype(np.add, dtype)
 
 
+@functools.lru_cache(maxsize=2048)
+def mean_dtypes(dtype: DType, wanted: DType | None) -> tuple[DType, DType]:
+    """The dtype of a mean and that of its sums.
+
+    Raises
+    ------
+    TypeError
+        There is no mean of such elements.
+    """
+    if wanted is None and dtype.kind in "biu":
+        wanted = np.dtype(np.float64)
+    found = loop_dtype(np.add, dtype, wanted)
+    return found, np.dtype(np.float32) if dtype == found == np.float16 else found
+
+
+@functools.lru_cache(maxsize=2048)
+def spread_dtypes(dtype: DType, wanted: DType | None) -> tuple[DType, DType]:
+    """The dtype of a variance and that of the deviations in it.
+
+    Raises
+    ------
+    TypeError
+        There is no variance of such elements.
+    """
+    found = np.var(np.zeros(1, dtype), dtype=wanted).dtype
+    wide = mean_dtypes(dtype, wanted)[1]
+    return found, np.result_type(wide, np.float32) if wide.kind in "fc" else wide
+
+
 # --- sums --------------------------------------------------------------------------------
 
 

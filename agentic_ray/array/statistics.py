@@ -7,7 +7,6 @@ Reductions under a mask (``where=``) are in `masked`, cumulative ones in `scans`
 from __future__ import annotations
 
 import builtins
-import functools
 import math
 import warnings
 from typing import Any
@@ -26,27 +25,14 @@ from agentic_ray.array.reducing import (
     add_partials,
     asked,
     loop_dtype,
+    mean_dtypes,
     reduce_op,
+    spread_dtypes,
     summed,
     unchanged,
 )
 
 Axis = int | tuple[int, ...] | None
-
-
-@functools.lru_cache(maxsize=2048)
-def mean_dtypes(dtype: DType, wanted: DType | None) -> tuple[DType, DType]:
-    """The dtype of a mean and that of its sums.
-
-    Raises
-    ------
-    TypeError
-        There is no mean of such elements.
-    """
-    if wanted is None and dtype.kind in "biu":
-        wanted = np.dtype(np.float64)
-    found = loop_dtype(np.add, dtype, wanted)
-    return found, np.dtype(np.float32) if dtype == found == np.float16 else found
 
 
 # --- sums and products -------------------------------------------------------------------
@@ -244,20 +230,6 @@ def _also_mean(spread: Node, other: Node) -> Node | None:
 VAR = reduce_op(
     "var", _var_partial, _var_combine, _var_final, weight=4, compiled="spread", also=_also_mean
 )
-
-
-@functools.lru_cache(maxsize=2048)
-def spread_dtypes(dtype: DType, wanted: DType | None) -> tuple[DType, DType]:
-    """The dtype of a variance and that of the deviations in it.
-
-    Raises
-    ------
-    TypeError
-        There is no variance of such elements.
-    """
-    found = np.var(np.zeros(1, dtype), dtype=wanted).dtype
-    wide = mean_dtypes(dtype, wanted)[1]
-    return found, np.result_type(wide, np.float32) if wide.kind in "fc" else wide
 
 
 def degrees_lost(ddof: Any, correction: Any) -> float:
