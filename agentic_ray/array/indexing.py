@@ -45,7 +45,8 @@ class Index:
 
 
 def _parts(key: Any, ndim: int) -> list[Any]:
-    """The entries of a key with masks turned into positions and the ellipsis spelled out."""
+    """The entries of a key with masks as NumPy's arrays and the ellipsis spelled out, unless it
+    stands for no axes."""
     entries = list(key) if isinstance(key, tuple) else [key]
     parts: list[Any] = []
     for entry in entries:
@@ -72,8 +73,10 @@ def _parts(key: Any, ndim: int) -> list[Any]:
         raise IndexError(
             f"too many indices for array: array is {ndim}-dimensional, but {used} were indexed"
         )
-    fill = [slice(None)] * (ndim - used)
+    fill: list[Any] = [slice(None)] * (ndim - used)
     at = ellipses[0] if ellipses else len(parts)
+    if ellipses and not fill:
+        fill = [Ellipsis]  # it stands for no axes, and yet separates arrays on either side of it
     return [*parts[:at], *fill, *parts[at + 1 :]]
 
 
@@ -95,6 +98,8 @@ def parse(key: Any, shape: Shape) -> Index:
     last_array = -1
     for place, entry in enumerate(_parts(key, len(shape))):
         at = len(basic)
+        if entry is Ellipsis:
+            continue
         if entry is None:
             new.append(at)
             basic.append(("s", 0, 1, 1))
@@ -129,6 +134,7 @@ def parse(key: Any, shape: Shape) -> Index:
             separated |= last_array not in (-1, place - 1)
             last_array = place
             axis += 1
+    _check_bounds(arrays, basic, new, shape)
     if arrays:
         # Next to arrays an integer is one of them, as in NumPy.
         for at in numbers:
@@ -138,6 +144,27 @@ def parse(key: Any, shape: Shape) -> Index:
     if arrays and not separated:
         first = min(arrays)
     return Index(basic, tuple(new), dict(sorted(arrays.items())), first)
+
+
+def _check_bounds(
+    arrays: dict[int, Any], basic: Sequence[AxisIndex], new: Sequence[int], shape: Shape
+) -> None:
+    """Make the positions in ``arrays`` non-negative.
+
+    Raises
+    ------
+    IndexError
+        One lies outside its axis, and elements are selected at all: like NumPy, which does not
+        look at positions that are broadcast to nothing.
+    """
+    try:
+        selects = math.prod(np.broadcast_shapes(*[found.shape for found in arrays.values()])) > 0
+    except ValueError:
+        selects = True  # refused later, as NumPy does: after the bounds are checked
+    for at, found in arrays.items():
+        if at not in new:
+            axis = at - sum(1 for other in new if other < at)
+            arrays[at] = checked_positions(found, shape[axis], axis, check=selects)
 
 
 def _length_at(basic: Sequence[AxisIndex], new: Sequence[int], shape: Shape, at: int) -> int:
@@ -160,7 +187,7 @@ def _positions(entry: Any, length: int, axis: int) -> int | NDArray:
     if isinstance(entry, np.ndarray) and entry.ndim:
         if entry.dtype.kind not in "iu":
             raise IndexError(f"arrays used as indices must be of integer type, not {entry.dtype}")
-        return checked_positions(entry, length, axis)
+        return entry.astype(np.intp)
     try:
         value = operator.index(entry)
     except TypeError:
@@ -173,15 +200,19 @@ def _positions(entry: Any, length: int, axis: int) -> int | NDArray:
     return value + length if value < 0 else value
 
 
-def checked_positions(positions: NDArray, length: int, axis: int) -> NDArray:
+def checked_positions(
+    positions: NDArray, length: int, axis: int, *, check: bool = True
+) -> NDArray:
     """Positions made non-negative.
 
     Raises
     ------
     IndexError
-        One lies outside the axis.
+        One lies outside the axis, and ``check`` is set.
     """
     positions = positions.astype(np.intp, copy=False)
+    if not check:
+        return np.zeros_like(positions)
     if positions.size and (positions.min() < -length or positions.max() >= length):
         wrong = positions[(positions < -length) | (positions >= length)][0]
         raise IndexError(f"index {wrong} is out of bounds for axis {axis} with size {length}")
