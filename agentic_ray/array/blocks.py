@@ -22,7 +22,7 @@ from agentic_ray.array.core.build import (
 from agentic_ray.array.core.node import Node, Op, make
 from agentic_ray.array.core.standard import own
 from agentic_ray.array.core.views import rechunk, sliced
-from agentic_ray.array.manipulation import pad
+from agentic_ray.array.repeating import pad
 from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.graph import Kernel, accepts_xp
 

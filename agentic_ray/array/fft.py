@@ -14,11 +14,11 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from agentic_ray.array.array_object import Array, check_device
+from agentic_ray.array.conversion import asarray
 from agentic_ray.array.core import standard
 from agentic_ray.array.core.build import along, blockwise_op, strict_operand
 from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import DType, Node
-from agentic_ray.array.creation import asarray
 from agentic_ray.array.manipulation import roll
 from agentic_ray.errors import InvalidArgumentError
 

@@ -15,11 +15,11 @@ from agentic_ray.array.core import evaluate, standard
 from agentic_ray.array.core.build import elementwise, leaf, operand, reduction, strict_operand
 from agentic_ray.array.core.node import Node, Op, make
 from agentic_ray.array.core.views import expanded, rechunk, reshaped
-from agentic_ray.array.creation import ARANGE, positions
 from agentic_ray.array.elementwise import where
 from agentic_ray.array.indexing import masked
 from agentic_ray.array.operators import FUNCTIONS
 from agentic_ray.array.outputs import delivered, single_out
+from agentic_ray.array.ranges import ARANGE, positions
 from agentic_ray.array.reducing import reduce_op
 from agentic_ray.array.statistics import count_nonzero
 
@@ -226,7 +226,7 @@ def searchsorted(
     if table.ndim != 1:
         raise ValueError("searchsorted: x1 must be one-dimensional")
     if sorter is not None:
-        from agentic_ray.array.indexing import take
+        from agentic_ray.array.taking import take
 
         table = take(Array(table), sorter)._node
     values = operand(x2)

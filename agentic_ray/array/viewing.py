@@ -194,8 +194,11 @@ class Broadcast:
         raise ValueError("assignment destination is read-only: several elements are one here")
 
 
-def unmade(shape: Shape, dtype: DType) -> NDArray:
-    """An array in C order of which only strides are looked at: it has no memory of that size."""
+def unmade(shape: Shape, dtype: DType, *, is_fortran: bool = False) -> NDArray:
+    """An array in C or Fortran order of which only strides are looked at: it has no memory of
+    that size."""
+    if is_fortran:
+        return unmade(shape[::-1], dtype).T
     steps = np.cumprod([dtype.itemsize, *shape[:0:-1]])[::-1].tolist() if shape else ()
     return np.lib.stride_tricks.as_strided(np.empty(1, dtype), shape, tuple(steps))
 

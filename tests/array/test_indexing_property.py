@@ -196,7 +196,9 @@ def test_assigning(case: tuple[Any, ...]) -> None:
         np.testing.assert_array_equal(ours.compute(), numbered(shape))
 
 
-@pytest.mark.parametrize("key", ["a", 1.5, 1j, {}, (0, "a"), [1.5], [["a"]], slice(0, 1.5), object()])
+@pytest.mark.parametrize(
+    "key", ["a", 1.5, 1j, {}, (0, "a"), [1.5], [["a"]], slice(0, 1.5), object()]
+)
 def test_what_is_no_index(key: Any) -> None:
     array = numbered((3, 4))
     for ours in (cut(array, 2), cut(array, 9)):

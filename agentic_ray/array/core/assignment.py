@@ -98,20 +98,20 @@ def _lower_assign(node: Node, lowering: Any) -> list[Any]:
             values.append(piece)
             indices.append(index)
     size = max(source.nbytes // max(source.blocks, 1), 1)
-    for start in itertools.count(0, ASSIGNMENTS):
+    longest = max((len(values) for values, _ in changes.values()), default=0)
+    for start in range(0, longest, ASSIGNMENTS):
         rows = {
             block: (blocks[block], values[start : start + ASSIGNMENTS],
                     indices[start : start + ASSIGNMENTS])
             for block, (values, indices) in changes.items() if len(values) > start
         }  # fmt: skip
-        if not rows:
-            return blocks
         made = lowering.call(
             node, _assign_each, rows.values(), label=f".run{start}" if start else "",
             read_bytes=size * len(rows), written_bytes=size * len(rows),
         )  # fmt: skip
         for block, ref in zip(rows, made, strict=True):
             blocks[block] = ref
+    return blocks
 
 
 def _pieces(node: Node, lowering: Any) -> Iterator[tuple[int, Any, tuple[AxisIndex, ...]]]:

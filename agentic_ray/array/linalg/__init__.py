@@ -18,7 +18,8 @@ from agentic_ray.array.linalg.decompositions import (
 from agentic_ray.array.linalg.norms import matrix_norm, matrix_rank, norm, vector_norm
 from agentic_ray.array.linalg.products import cross, matmul, outer, tensordot, vecdot
 from agentic_ray.array.linalg.solvers import lstsq, matrix_power, svd_compressed
-from agentic_ray.array.linalg.structure import diagonal, trace
+from agentic_ray.array.linalg.structure import matrix_diagonal as diagonal
+from agentic_ray.array.linalg.structure import matrix_trace as trace
 from agentic_ray.array.linalg.triangular import solve_triangular
 from agentic_ray.array.manipulation import matrix_transpose
 
