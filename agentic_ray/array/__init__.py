@@ -316,14 +316,11 @@ from agentic_ray.array.joining import (
     vsplit,
     vstack,
 )
-from agentic_ray.array.linalg import (
-    matmul,
-    outer,
-    vecdot,
+from agentic_ray.array.linalg.einsums import (
+    einsum,
+    einsum_path,
 )
 from agentic_ray.array.linalg.products import (
-    dot,
-    einsum,
     tensordot,
 )
 from agentic_ray.array.linalg.structure import (
@@ -332,6 +329,18 @@ from agentic_ray.array.linalg.structure import (
     diagonal,
     trace,
     vander,
+)
+from agentic_ray.array.linalg.vectors import (
+    cross,
+    dot,
+    inner,
+    kron,
+    matmul,
+    matvec,
+    outer,
+    vdot,
+    vecdot,
+    vecmat,
 )
 from agentic_ray.array.manipulation import (
     array_split,
@@ -488,9 +497,6 @@ from agentic_ray.array.triangles import (
     triu_indices,
     triu_indices_from,
 )
-from agentic_ray.array.vectors import (
-    cross,
-)
 from agentic_ray.array.windows import (
     bartlett,
     blackman,
@@ -520,30 +526,30 @@ __all__ = [
     "csingle", "cumprod", "cumsum", "cumulative_prod", "cumulative_sum", "datetime64", "deg2rad",
     "degrees", "delete", "diag", "diag_indices", "diag_indices_from", "diagflat", "diagonal",
     "diff", "divide", "divmod", "dot", "double", "dsplit", "dstack", "dtype", "e", "ediff1d",
-    "einsum", "empty", "empty_like", "equal", "errstate", "euler_gamma", "exp", "exp2",
-    "expand_dims", "expm1", "extract", "eye", "fabs", "fft", "fill_diagonal", "finfo", "fix",
-    "flatnonzero", "flexible", "flip", "fliplr", "flipud", "float16", "float32", "float64",
+    "einsum", "einsum_path", "empty", "empty_like", "equal", "errstate", "euler_gamma", "exp",
+    "exp2", "expand_dims", "expm1", "extract", "eye", "fabs", "fft", "fill_diagonal", "finfo",
+    "fix", "flatnonzero", "flexible", "flip", "fliplr", "flipud", "float16", "float32", "float64",
     "float_power", "floating", "floor", "floor_divide", "fmax", "fmin", "fmod", "frexp",
     "from_dlpack", "from_hdf5", "from_npy", "from_npz", "from_numpy", "from_parquet", "from_zarr",
     "frombuffer", "fromfile", "fromfunction", "fromiter", "fromregex", "fromstring", "full",
     "full_like", "gcd", "generic", "geomspace", "get_printoptions", "geterr", "geterrcall",
     "gradient", "greater", "greater_equal", "half", "hamming", "hanning", "heaviside", "histogram",
     "histogram2d", "histogram_bin_edges", "histogramdd", "hsplit", "hstack", "hypot", "i0",
-    "identity", "iinfo", "imag", "index_exp", "indices", "inexact", "inf", "insert", "int8",
-    "int16", "int32", "int64", "int_", "intc", "integer", "interp", "intp", "invert", "isclose",
-    "iscomplex", "iscomplexobj", "isdtype", "isfinite", "isin", "isinf", "isnan", "isnat",
-    "isneginf", "isposinf", "isreal", "isrealobj", "isscalar", "issubdtype", "iterable", "ix_",
-    "kaiser", "lcm", "ldexp", "left_shift", "less", "less_equal", "linalg", "linspace", "log",
-    "log1p", "log2", "log10", "logaddexp", "logaddexp2", "logical_and", "logical_not",
-    "logical_or", "logical_xor", "logspace", "long", "longlong", "map_blocks", "map_overlap",
-    "mask_indices", "matmul", "matrix_transpose", "max", "maximum", "may_share_memory", "mean",
-    "median", "meshgrid", "mgrid", "min", "min_scalar_type", "minimum", "mintypecode", "mod",
-    "modf", "moveaxis", "multiply", "nan", "nan_to_num", "nanargmax", "nanargmin", "nancumprod",
-    "nancumsum", "nanmax", "nanmean", "nanmedian", "nanmin", "nanpercentile", "nanprod",
-    "nanquantile", "nanstd", "nansum", "nanvar", "ndenumerate", "ndim", "ndindex", "nditer",
-    "negative", "newaxis", "nextafter", "nonzero", "not_equal", "number", "ogrid", "ones",
-    "ones_like", "outer", "packbits", "pad", "percentile", "permute_dims", "pi", "place",
-    "positive", "pow", "power", "printoptions", "prod", "promote_types", "ptp", "put",
+    "identity", "iinfo", "imag", "index_exp", "indices", "inexact", "inf", "inner", "insert",
+    "int8", "int16", "int32", "int64", "int_", "intc", "integer", "interp", "intp", "invert",
+    "isclose", "iscomplex", "iscomplexobj", "isdtype", "isfinite", "isin", "isinf", "isnan",
+    "isnat", "isneginf", "isposinf", "isreal", "isrealobj", "isscalar", "issubdtype", "iterable",
+    "ix_", "kaiser", "kron", "lcm", "ldexp", "left_shift", "less", "less_equal", "linalg",
+    "linspace", "log", "log1p", "log2", "log10", "logaddexp", "logaddexp2", "logical_and",
+    "logical_not", "logical_or", "logical_xor", "logspace", "long", "longlong", "map_blocks",
+    "map_overlap", "mask_indices", "matmul", "matrix_transpose", "matvec", "max", "maximum",
+    "may_share_memory", "mean", "median", "meshgrid", "mgrid", "min", "min_scalar_type", "minimum",
+    "mintypecode", "mod", "modf", "moveaxis", "multiply", "nan", "nan_to_num", "nanargmax",
+    "nanargmin", "nancumprod", "nancumsum", "nanmax", "nanmean", "nanmedian", "nanmin",
+    "nanpercentile", "nanprod", "nanquantile", "nanstd", "nansum", "nanvar", "ndenumerate", "ndim",
+    "ndindex", "nditer", "negative", "newaxis", "nextafter", "nonzero", "not_equal", "number",
+    "ogrid", "ones", "ones_like", "outer", "packbits", "pad", "percentile", "permute_dims", "pi",
+    "place", "positive", "pow", "power", "printoptions", "prod", "promote_types", "ptp", "put",
     "put_along_axis", "putmask", "quantile", "r_", "rad2deg", "radians", "random", "ravel",
     "ravel_multi_index", "real", "real_if_close", "reciprocal", "remainder", "repeat", "require",
     "reshape", "resize", "result_type", "right_shift", "rint", "roll", "rollaxis", "rot90",
@@ -556,6 +562,6 @@ __all__ = [
     "triu", "triu_indices", "triu_indices_from", "true_divide", "trunc", "typename", "ubyte",
     "uint", "uint8", "uint16", "uint32", "uint64", "uintc", "uintp", "ulong", "ulonglong",
     "unique_all", "unique_counts", "unique_inverse", "unique_values", "unpackbits",
-    "unravel_index", "unsignedinteger", "unstack", "unwrap", "ushort", "vander", "var", "vecdot",
-    "void", "vsplit", "vstack", "where", "zeros", "zeros_like",
+    "unravel_index", "unsignedinteger", "unstack", "unwrap", "ushort", "vander", "var", "vdot",
+    "vecdot", "vecmat", "void", "vsplit", "vstack", "where", "zeros", "zeros_like",
 ]  # fmt: skip

@@ -31,8 +31,8 @@ from agentic_ray.array.array_object import Array, check_order, viewed
 from agentic_ray.array.core import build
 from agentic_ray.array.core.node import DType, NDArray, Node, Op
 from agentic_ray.array.flat import FlatView
-from agentic_ray.array.linalg.products import dot
 from agentic_ray.array.linalg.structure import diagonal, trace
+from agentic_ray.array.linalg.vectors import dot
 from agentic_ray.array.viewing import Permutation
 
 SAME: dict[str, Callable[..., Any]] = {

@@ -1,5 +1,7 @@
 """The standard's extension ``linalg``, and NumPy's names beside it."""
 
+from numpy.linalg import LinAlgError
+
 from agentic_ray.array.linalg.decompositions import (
     cholesky,
     det,
@@ -15,16 +17,29 @@ from agentic_ray.array.linalg.decompositions import (
     svd,
     svdvals,
 )
-from agentic_ray.array.linalg.norms import matrix_norm, matrix_rank, norm, vector_norm
-from agentic_ray.array.linalg.products import cross, matmul, outer, tensordot, vecdot
-from agentic_ray.array.linalg.solvers import lstsq, matrix_power, svd_compressed
+from agentic_ray.array.linalg.norms import cond, matrix_norm, matrix_rank, norm, vector_norm
+from agentic_ray.array.linalg.products import matmul
+from agentic_ray.array.linalg.solvers import (
+    lstsq,
+    matrix_power,
+    multi_dot,
+    svd_compressed,
+    tensorinv,
+    tensorsolve,
+)
 from agentic_ray.array.linalg.structure import matrix_diagonal as diagonal
 from agentic_ray.array.linalg.structure import matrix_trace as trace
 from agentic_ray.array.linalg.triangular import solve_triangular
+from agentic_ray.array.linalg.vectors import matrix_tensordot as tensordot
+from agentic_ray.array.linalg.vectors import vector_cross as cross
+from agentic_ray.array.linalg.vectors import vector_outer as outer
+from agentic_ray.array.linalg.vectors import vector_vecdot as vecdot
 from agentic_ray.array.manipulation import matrix_transpose
 
 __all__ = [
+    "LinAlgError",
     "cholesky",
+    "cond",
     "cross",
     "det",
     "diagonal",
@@ -39,6 +54,7 @@ __all__ = [
     "matrix_power",
     "matrix_rank",
     "matrix_transpose",
+    "multi_dot",
     "norm",
     "outer",
     "pinv",
@@ -50,6 +66,8 @@ __all__ = [
     "svd_compressed",
     "svdvals",
     "tensordot",
+    "tensorinv",
+    "tensorsolve",
     "trace",
     "vecdot",
     "vector_norm",
