@@ -4,6 +4,7 @@ Public names are collected here; each lives in the module of its area.
 """
 
 from math import e, inf, nan, pi
+from typing import Any as _Any
 
 from agentic_ray.array import (
     fft,
@@ -39,6 +40,7 @@ from agentic_ray.array.conversion import (
     fromiter,
     fromregex,
     fromstring,
+    isfortran,
     require,
 )
 from agentic_ray.array.coordinates import (
@@ -388,6 +390,7 @@ from agentic_ray.array.mutation import (
     put_along_axis,
     putmask,
 )
+from agentic_ray.array.names import refusal as _refusal
 from agentic_ray.array.nanfunctions import (
     nanargmax,
     nanargmin,
@@ -558,8 +561,8 @@ __all__ = [
     "heaviside", "histogram", "histogram2d", "histogram_bin_edges", "histogramdd", "hsplit",
     "hstack", "hypot", "i0", "identity", "iinfo", "imag", "index_exp", "indices", "inexact", "inf",
     "inner", "insert", "int8", "int16", "int32", "int64", "int_", "intc", "integer", "interp",
-    "intp", "invert", "isclose", "iscomplex", "iscomplexobj", "isdtype", "isfinite", "isin",
-    "isinf", "isnan", "isnat", "isneginf", "isposinf", "isreal", "isrealobj", "isscalar",
+    "intp", "invert", "isclose", "iscomplex", "iscomplexobj", "isdtype", "isfinite", "isfortran",
+    "isin", "isinf", "isnan", "isnat", "isneginf", "isposinf", "isreal", "isrealobj", "isscalar",
     "issubdtype", "iterable", "ix_", "kaiser", "kron", "lcm", "ldexp", "left_shift", "less",
     "less_equal", "linalg", "linspace", "load", "loadtxt", "log", "log1p", "log2", "log10",
     "logaddexp", "logaddexp2", "logical_and", "logical_not", "logical_or", "logical_xor",
@@ -589,3 +592,7 @@ __all__ = [
     "ushort", "vander", "var", "vdot", "vecdot", "vecmat", "void", "vsplit", "vstack", "where",
     "zeros", "zeros_like",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> _Any:
+    raise _refusal(__name__, name, __all__)

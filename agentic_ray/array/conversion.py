@@ -271,6 +271,11 @@ def require(
     return made.copy("A") if "O" in wanted and made.base is not None else made
 
 
+def isfortran(a: Any) -> bool:
+    """Whether NumPy would have the elements in Fortran order and not in C order, too."""
+    return bool(a.flags.fnc)
+
+
 def copy(a: Any, order: str = "K", subok: bool = False) -> Array:
     """An array of its own with the same values.
 

@@ -19,6 +19,7 @@ from agentic_ray.array.core.build import along, blockwise_op, strict_operand
 from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import DType, Node
 from agentic_ray.array.manipulation import concatenate, roll
+from agentic_ray.array.names import refusal
 from agentic_ray.array.outputs import delivered
 from agentic_ray.array.ranges import arange
 from agentic_ray.errors import InvalidArgumentError
@@ -286,3 +287,13 @@ def fftshift(x: Any, axes: Any = None) -> Array:
 def ifftshift(x: Any, axes: Any = None) -> Array:
     """Inverse of `fftshift`."""
     return _shifted(x, axes, -1)
+
+
+__all__ = [
+    "fft", "fft2", "fftfreq", "fftn", "fftshift", "hfft", "ifft", "ifft2", "ifftn", "ifftshift",
+    "ihfft", "irfft", "irfft2", "irfftn", "rfft", "rfft2", "rfftfreq", "rfftn",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    raise refusal(__name__, name, __all__)

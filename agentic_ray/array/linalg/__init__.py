@@ -1,5 +1,7 @@
 """The standard's extension ``linalg``, and NumPy's names beside it."""
 
+from typing import Any as _Any
+
 from numpy.linalg import LinAlgError
 
 from agentic_ray.array.linalg.decompositions import (
@@ -35,6 +37,7 @@ from agentic_ray.array.linalg.vectors import vector_cross as cross
 from agentic_ray.array.linalg.vectors import vector_outer as outer
 from agentic_ray.array.linalg.vectors import vector_vecdot as vecdot
 from agentic_ray.array.manipulation import matrix_transpose
+from agentic_ray.array.names import refusal as _refusal
 
 __all__ = [
     "LinAlgError",
@@ -72,3 +75,7 @@ __all__ = [
     "vecdot",
     "vector_norm",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    raise _refusal(__name__, name, __all__)
