@@ -33,6 +33,7 @@ from agentic_ray.array.conversion import (
     asarray_chkfinite,
     ascontiguousarray,
     asfortranarray,
+    copy,
     from_dlpack,
     from_numpy,
     frombuffer,
@@ -69,7 +70,6 @@ from agentic_ray.array.creation import (
     zeros_like,
 )
 from agentic_ray.array.describing import (
-    copy,
     errstate,
     get_printoptions,
     geterr,

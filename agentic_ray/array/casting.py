@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from agentic_ray.array.array_object import Array, check_device, check_order, is_fortran
-from agentic_ray.array.core.build import check_numbers, elementwise, strict_operand
+from agentic_ray.array.core.build import along, blockwise_op, check_numbers, strict_operand
 from agentic_ray.array.core.elements import cast
-from agentic_ray.array.core.node import DType, Op
+from agentic_ray.array.core.node import DType
 from agentic_ray.array.core.program import host_only
 from agentic_ray.array.outputs import looked_at
 
@@ -20,7 +20,7 @@ def _same_value_kernel(xp: Any, x: Any, dtype: DType) -> Any:
     return np.asarray(x).astype(dtype, casting="same_value")
 
 
-_SAME_VALUE = Op("astype_same_value", "map", _same_value_kernel)
+_SAME_VALUE = blockwise_op("astype_same_value", _same_value_kernel)
 
 
 def converted(
@@ -63,7 +63,7 @@ def converted(
     if not copy and fits and node.dtype == wanted and check_device(device) in (None, node.device):
         return array
     if casting == "same_value" and node.dtype != wanted:
-        made = looked_at(Array(elementwise(_SAME_VALUE, [node], (wanted,))))._node
+        made = looked_at(Array(along(_SAME_VALUE, [node], (), None, wanted, (wanted,))))._node
     else:
         made = cast(node, wanted)
     result = Array(made, is_cell=array._is_cell, is_fortran=is_fortran(order, layout))

@@ -247,7 +247,7 @@ def _frequencies(ranges: Sequence[Array], n: Any, d: Any, dtype: Any, device: An
     wanted = None if dtype is None else np.dtype(dtype)
     if wanted is not None and wanted.kind != "f":
         raise TypeError(f"frequencies are real floating point numbers, not {wanted}")
-    found = concatenate(ranges) * (1.0 / (n * d))
+    found = concatenate(ranges).astype(np.float64) * (1.0 / (n * d))
     found = found if wanted is None else found.astype(wanted)
     return found if device is None else found.to_device(check_device(device) or "cpu")
 

@@ -6,13 +6,13 @@ from typing import Any
 
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.conversion import array, asarray, sequence_of
+from agentic_ray.array.describing import ndim
 from agentic_ray.array.manipulation import (
     array_split,
     atleast_1d,
     atleast_2d,
     atleast_3d,
     concatenate,
-    ndim,
     split,
 )
 

@@ -20,34 +20,9 @@ from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import Node
 from agentic_ray.array.core.views import concatenated, expanded, reshaped, sliced
 from agentic_ray.array.creation import shape_of
+from agentic_ray.array.describing import ndim, shape
 from agentic_ray.array.outputs import delivered
 from agentic_ray.array.viewing import Broadcast, Permutation, Region, Reshape, is_view
-
-# --- what an array is --------------------------------------------------------------------
-
-
-def ndim(a: Any) -> int:
-    """The number of axes."""
-    return a.ndim if isinstance(a, Array) else int(np.ndim(build.without_arrays(a)))
-
-
-def shape(a: Any) -> Shape:
-    """The lengths of the axes."""
-    return a.shape if isinstance(a, Array) else tuple(np.shape(build.without_arrays(a)))
-
-
-def size(a: Any, axis: Any = None) -> int:
-    """The number of elements, or of those along some axes.
-
-    Examples
-    --------
-    >>> import agentic_ray.array as xp
-    >>> xp.size(xp.zeros((2, 3)), 1)
-    3
-    """
-    lengths = shape(a)
-    axes = range(len(lengths)) if axis is None else normalize_axis_tuple(axis, len(lengths))
-    return math.prod([lengths[at] for at in axes])
 
 
 def _array(x: Any) -> Array:

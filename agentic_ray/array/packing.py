@@ -131,8 +131,8 @@ def _unravel_kernel(xp: Any, x: Any, shape: Any, order: str, axis: int) -> Any:
     return xp.unravel_index(x, shape, order)[axis]
 
 
-_RAVEL = Op("ravel_multi_index", "map", host_only(_ravel_kernel), weight=4)
-_UNRAVEL = Op("unravel_index", "map", host_only(_unravel_kernel), weight=8)
+_RAVEL = Op("ravel_multi_index", "map", _ravel_kernel, weight=4)
+_UNRAVEL = Op("unravel_index", "map", _unravel_kernel, weight=8)
 
 
 def _integers(node: Node, name: str) -> Node:

@@ -10,6 +10,7 @@ import numpy as np
 
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.conversion import check_like
+from agentic_ray.array.core import standard
 from agentic_ray.array.core.build import check_numbers, elementwise, strict_operand
 from agentic_ray.array.core.node import Op
 from agentic_ray.array.core.program import Location
@@ -21,7 +22,9 @@ from agentic_ray.array.searching import nonzero
 
 def _tri_kernel(xp: Any, location: Location, k: int, dtype: Any) -> Any:
     (row, column), shape = location
-    return xp.tri(*shape, k + row - column, dtype=dtype)
+    rows = xp.reshape(xp.arange(row, row + shape[0]), (-1, 1))
+    columns = xp.reshape(xp.arange(column, column + shape[1]), (1, -1))
+    return standard.cast(xp, columns <= rows + k, dtype)
 
 
 TRI = Op("tri", "create", _tri_kernel)

@@ -14,12 +14,12 @@ from agentic_ray.array.core import evaluate
 from agentic_ray.array.core.build import strict_operand
 from agentic_ray.array.creation import shape_of
 from agentic_ray.array.elementwise import divide, log, where
-from agentic_ray.array.ranges import arange
-from agentic_ray.array.taking import take, take_along_axis
 from agentic_ray.array.outputs import delivered
 from agentic_ray.array.random.multivariate import Multivariate
+from agentic_ray.array.ranges import arange
 from agentic_ray.array.searching import searchsorted
 from agentic_ray.array.sorting import argsort
+from agentic_ray.array.taking import take, take_along_axis
 
 
 def _is_number(value: Any) -> bool:
