@@ -159,10 +159,11 @@ copy einsum_path index_exp isfortran linalg.LinAlgError may_share_memory ndindex
 """They compute nothing."""
 
 BEYOND = """
-delete fromregex insert kaiser linalg.cond linalg.tensorinv linalg.tensorsolve polyfit
-ravel_multi_index resize unravel_index
+delete fromregex insert kaiser linalg.tensorinv linalg.tensorsolve mask_indices polyfit
+ravel_multi_index resize tril_indices tril_indices_from triu_indices triu_indices_from
+unravel_index
 """.split()
-"""The standard has no such function, or does not assign at index arrays."""
+"""The standard has no such function, does not assign at index arrays, or adds no booleans."""
 
 HOST_ONLY = {
     "packbits": "array.packbits",
