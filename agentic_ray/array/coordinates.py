@@ -219,9 +219,7 @@ class Grid:
             else:
                 length = max(0, math.ceil((entry.stop - start) / (step * 1.0)))
             vectors.append((length, start, step))
-        made = [
-            (arange(n, dtype=dtype) * step + start).astype(dtype) for n, start, step in vectors
-        ]
+        made = [(arange(n, dtype=dtype) * step + start).astype(dtype) for n, start, step in vectors]
         if self.sparse:
             return meshgrid(*made, sparse=True, indexing="ij")
         grids = meshgrid(*made, copy=False, indexing="ij")

@@ -249,7 +249,7 @@ def _frequencies(ranges: Sequence[Array], n: Any, d: Any, dtype: Any, device: An
         raise TypeError(f"frequencies are real floating point numbers, not {wanted}")
     found = concatenate(ranges).astype(np.float64) * (1.0 / (n * d))
     found = found if wanted is None else found.astype(wanted)
-    return found if device is None else found.to_device(check_device(device) or "cpu")
+    return found if device is None else found.to_device(check_device(device) or "cpu")  # type: ignore[no-any-return]
 
 
 def _count(n: Any) -> int:

@@ -135,9 +135,9 @@ def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Array:
         if new.ndim < node.ndim:
             new = reshaped(new, (1,) * (node.ndim - new.ndim) + new.shape)
         if is_one:
-            order = list(range(1, new.ndim))
-            order.insert(at, 0)
-            new = permuted(new, tuple(order))
+            moved = list(range(1, new.ndim))
+            moved.insert(at, 0)
+            new = permuted(new, tuple(moved))
         place = place + length if place < 0 else place
         region = (*node.shape[:at], new.shape[at], *node.shape[at + 1 :])
         new = broadcast_to(fitted(new, region), region)

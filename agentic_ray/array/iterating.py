@@ -42,9 +42,10 @@ def nditer(op: Any, flags: Sequence[str] = (), op_flags: Any = None, **options: 
         )
     values = [None if entry is None else np.asarray(without_arrays(entry)) for entry in operands]
     more = {name: value for name, value in options.items() if value is not None}
+    iterator: Any = np.nditer
     if op_flags is not None:
         more["op_flags"] = op_flags
-    return np.nditer(values if len(values) > 1 else values[0], list(flags), **more)
+    return iterator(values if len(values) > 1 else values[0], list(flags), **more)
 
 
 def broadcast(*args: Any) -> np.broadcast:
@@ -63,17 +64,21 @@ def shares_memory(a: Any, b: Any, /, max_work: int | None = None) -> bool:
         As in NumPy.
     """
     if not isinstance(a, Array) or not isinstance(b, Array):
-        return bool(np.shares_memory(_plain(a), _plain(b), max_work=max_work))
+        return bool(_shares(_plain(a), _plain(b), max_work=max_work))
     seen = _seen_together(a, b)
-    return seen is not None and bool(np.shares_memory(*seen, max_work=max_work))
+    return seen is not None and bool(_shares(*seen, max_work=max_work))
 
 
 def may_share_memory(a: Any, b: Any, /, max_work: int | None = 0) -> bool:
     """Whether NumPy would have elements of both between the same bounds: see `shares_memory`."""
     if not isinstance(a, Array) or not isinstance(b, Array):
-        return bool(np.may_share_memory(_plain(a), _plain(b), max_work=max_work))
+        return bool(_may_share(_plain(a), _plain(b), max_work=max_work))
     seen = _seen_together(a, b)
-    return seen is not None and bool(np.may_share_memory(*seen, max_work=max_work))
+    return seen is not None and bool(_may_share(*seen, max_work=max_work))
+
+
+_shares: Any = np.shares_memory
+_may_share: Any = np.may_share_memory
 
 
 def _plain(x: Any) -> np.ndarray[Any, Any]:

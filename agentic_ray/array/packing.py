@@ -171,7 +171,8 @@ def ravel_multi_index(
     modes = mode if isinstance(mode, str) else tuple(mode)
     order = check_order(order, "CF")
     # NumPy checks all but the positions themselves.
-    np.ravel_multi_index(tuple([np.zeros(0, node.dtype) for node in entries]), shape, modes, order)
+    check: Any = np.ravel_multi_index
+    check(tuple([np.zeros(0, node.dtype) for node in entries]), shape, modes, order)
     found = Array(elementwise(_RAVEL, [_integers(node, "ravel_multi_index") for node in entries],
                               (shape, modes, order)))  # fmt: skip
     return looked_at(found)

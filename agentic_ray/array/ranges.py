@@ -114,14 +114,15 @@ def arange(
 
 
 def _range_length(first: Any, stop: Any, step: Any) -> int:
+    """How many values there are from ``first`` on before ``stop``."""
     if all(isinstance(value, int) for value in (first, stop, step)):
-        return max(0, -((first - stop) // step))
+        return max(0, int(-((first - stop) // step)))
     span = (stop - first) / step
     if isinstance(span, complex):
         return max(0, min(math.ceil(span.real), math.ceil(span.imag)))
     if math.isnan(span):
         raise ValueError("arange: cannot compute length")
-    return max(0, math.ceil(span))
+    return max(0, int(math.ceil(span)))
 
 
 def positions(like: Node, axis: int) -> Node:
@@ -215,7 +216,9 @@ def linspace(
     if natural.kind not in "fc":
         natural = np.result_type(natural, np.float64)
     if not all(isinstance(value, _NUMBERS) for value in ends) or natural.char not in "dD":
-        made, step = _linspace_between(*map(_inexact, ends), num, parts, endpoint, natural)
+        made, step = _linspace_between(
+            _inexact(ends[0]), _inexact(ends[1]), num, parts, endpoint, natural
+        )
         wanted = np.dtype(dtype or natural)
         made = made if wanted.kind not in "iu" else floor(made)
         made = moveaxis(made.astype(wanted), 0, axis) if made.ndim > 1 else made.astype(wanted)
@@ -284,7 +287,7 @@ def logspace(
         base = expand_dims(bases, axis=axis)
     exponents = linspace(start, stop, num, endpoint, axis=axis, chunks=chunks)
     made = power(base, exponents)
-    return made if dtype is None else made.astype(np.dtype(dtype))
+    return made if dtype is None else made.astype(np.dtype(dtype))  # type: ignore[no-any-return]
 
 
 def geomspace(
@@ -330,4 +333,4 @@ def geomspace(
             pieces = [pieces[0], powers[1:-1], asarray(last / sign)[None]]
     made = concat(pieces, axis=0) * sign
     made = moveaxis(made, 0, axis) if made.ndim > 1 else made
-    return made.astype(wanted)
+    return made.astype(wanted)  # type: ignore[no-any-return]

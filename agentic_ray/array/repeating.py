@@ -249,7 +249,7 @@ def pad(array: Any, pad_width: Any, mode: str | Callable[..., Any] = "constant",
             )
     if mode in _FOLDED and options.get("reflect_type", "even") == "even":
         for axis in axes:
-            node = _with_repeats(node, axis, *widths[axis], _FOLDED[mode])
+            node = _with_repeats(node, axis, widths[axis][0], widths[axis][1], _FOLDED[mode])
         return Array(node)
     if not axes:
         return Array(node)

@@ -74,7 +74,7 @@ CASES: dict[str, list[Case]] = {
     "diagflat": [_of(xp.diagflat, "x")],
     "vander": [_of(xp.vander, "v", N=4)],
     **{
-        name: [lambda d, f=getattr(xp, name): f(9)]
+        name: [lambda d, name=name: getattr(xp, name)(9)]
         for name in ("bartlett", "blackman", "hamming", "hanning")
     },
     "kaiser": [lambda d: xp.kaiser(9, 4.0)],
@@ -174,4 +174,3 @@ HOST_ONLY = {
     "load": "array.write",
 }
 """CuPy has no such function, or not for all arguments; or files are written."""
-

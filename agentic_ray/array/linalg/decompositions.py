@@ -501,7 +501,8 @@ def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = NO_V
     if isinstance(rtol, Array):
         return Array(gufunc(_PINV, [node, rtol._node], (2, 0), shape, node.dtype))
     if is_cut(node):
-        return _from_svd(*svd(Array(node), full_matrices=False), rtol)
+        u, s, vh = svd(Array(node), full_matrices=False)
+        return _from_svd(u, s, vh, rtol)
     return Array(gufunc(_PINV, [node], (2,), shape, node.dtype, (float(rtol),)))
 
 

@@ -77,7 +77,8 @@ def einsum_path(*operands: Any, optimize: Any = "greedy", einsum_call: bool = Fa
     find it, and nothing is computed.
     """
     text, nodes = _parsed(operands)
-    return np.einsum_path(text, *_stand_ins(nodes), optimize=optimize, einsum_call=einsum_call)
+    options: dict[str, Any] = {"optimize": optimize, "einsum_call": einsum_call}
+    return np.einsum_path(text, *_stand_ins(nodes), **options)
 
 
 def einsum(

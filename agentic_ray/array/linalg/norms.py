@@ -98,7 +98,7 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Array
         result = expand_dims(result, axis=-1)
     else:
         raise ValueError(f"Invalid norm order {ord!r} for matrices.")
-    return result if keepdims else result[..., 0, 0]
+    return result if keepdims else result[..., 0, 0]  # type: ignore[no-any-return]
 
 
 def _nothing(x: Array, keepdims: bool) -> Array:
@@ -181,7 +181,7 @@ def cond(x: Any, p: Any = None) -> Array:
         ends = values[..., -1], values[..., 0]
         found = divide(*ends) if p == -2 else divide(*ends[::-1])
         broken = _any(isnan(array), axis=(-2, -1))
-        return where(isnan(found) & ~broken, np.inf, found).astype(found.dtype)
+        return where(isnan(found) & ~broken, np.inf, found).astype(found.dtype)  # type: ignore[no-any-return]
     if not is_cut(node):
         dtype = np.empty(0, node.dtype).real.dtype
         return Array(gufunc(_COND, [node], (2,), (), dtype, (p,)))
@@ -215,7 +215,7 @@ def matrix_rank(A: Any, tol: Any = None, hermitian: bool = False, *, rtol: Any =
     if rtol is not None and tol is not None:
         raise ValueError("`tol` and `rtol` can't be both set.")
     if strict_operand(A).ndim < 2:
-        return _any(Array(strict_operand(A)) != 0).astype(np.int64)
+        return _any(Array(strict_operand(A)) != 0).astype(np.int64)  # type: ignore[no-any-return]
     node = inexact("matrix_rank", A, square=hermitian)
     values = _abs(eigvalsh(Array(node))) if hermitian else svdvals(Array(node))
     if not values.shape[-1]:

@@ -431,14 +431,14 @@ def cross(
         """The product of two components; None where one of them is missing, and so 0."""
         if i >= lengths[0] or j >= lengths[1]:
             return None
-        return one[..., i] * other[..., j]  # type: ignore[no-any-return]
+        return one[..., i] * other[..., j]
 
     def component(i: int, j: int) -> Array:
         first, second = term(i, j), term(j, i)
         if second is None:
             assert first is not None
             return first
-        return -second if first is None else first - second  # type: ignore[no-any-return]
+        return -second if first is None else first - second
 
     if lengths == (2, 2):
         return component(0, 1)
