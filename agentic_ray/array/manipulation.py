@@ -458,7 +458,7 @@ def concatenate(
                     f"rule {casting!r}"
                 )
     result = Array(concatenated([cast(node, wanted) for node in nodes], at))
-    return delivered(result, out, casting)  # type: ignore[no-any-return]
+    return delivered(result, out, casting)
 
 
 def concat(

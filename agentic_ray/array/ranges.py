@@ -122,7 +122,7 @@ def _range_length(first: Any, stop: Any, step: Any) -> int:
         return max(0, min(math.ceil(span.real), math.ceil(span.imag)))
     if math.isnan(span):
         raise ValueError("arange: cannot compute length")
-    return max(0, int(math.ceil(span)))
+    return max(0, math.ceil(float(span)))
 
 
 def positions(like: Node, axis: int) -> Node:
@@ -287,7 +287,7 @@ def logspace(
         base = expand_dims(bases, axis=axis)
     exponents = linspace(start, stop, num, endpoint, axis=axis, chunks=chunks)
     made = power(base, exponents)
-    return made if dtype is None else made.astype(np.dtype(dtype))  # type: ignore[no-any-return]
+    return made if dtype is None else made.astype(np.dtype(dtype))
 
 
 def geomspace(

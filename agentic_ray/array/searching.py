@@ -133,21 +133,21 @@ def _flat_positions(x: Any) -> tuple[Node, Node]:
     return node, masked(at, mask)
 
 
-def nonzero(x: Array, /) -> tuple[Array, ...]:
+def nonzero(a: Any) -> tuple[Array, ...]:
     """Positions of the elements that are not zero, one array for each axis.
 
     Raises
     ------
     ValueError
-        ``x`` has no axis.
+        ``a`` has no axis.
     """
-    node = strict_operand(x)
+    node = strict_operand(a)
     if node.ndim == 0:
         raise ValueError("nonzero needs at least one axis; use x != 0 for a 0-d array")
     if node.small:
         found = np.nonzero(evaluate.value(node))
         return tuple([Array(leaf(np.ascontiguousarray(at))) for at in found])
-    _, flat = _flat_positions(x)
+    _, flat = _flat_positions(a)
     result: list[Array] = []
     rest = Array(evaluate.persist([flat])[0])
     for length in reversed(node.shape):
@@ -156,16 +156,16 @@ def nonzero(x: Array, /) -> tuple[Array, ...]:
     return tuple(reversed(result))
 
 
-def flatnonzero(x: Array, /) -> Array:
+def flatnonzero(a: Any) -> Array:
     """Positions of the non-zero elements in C order."""
-    return nonzero(Array(reshaped(strict_operand(x), (strict_operand(x).size,))))[0]
+    return nonzero(Array(reshaped(strict_operand(a), (strict_operand(a).size,))))[0]
 
 
-def argwhere(x: Array, /) -> Array:
+def argwhere(a: Any) -> Array:
     """Positions of the non-zero elements as rows, as in NumPy."""
     from agentic_ray.array.manipulation import stack
 
-    return stack(list(nonzero(x)), axis=1)
+    return stack(list(nonzero(a)), axis=1)
 
 
 # --- searchsorted ------------------------------------------------------------------------

@@ -27,7 +27,7 @@ def bartlett(M: Any) -> Array:
 
     def weights(length: float) -> Array:
         n = arange(1 - length, length, 2)
-        return where(less_equal(n, 0), 1 + n / (length - 1), 1 - n / (length - 1))  # type: ignore[no-any-return]
+        return where(less_equal(n, 0), 1 + n / (length - 1), 1 - n / (length - 1))
 
     return _window(M, weights)
 
@@ -43,7 +43,7 @@ def hanning(M: Any) -> Array:
     """
 
     def weights(length: float) -> Array:
-        return 0.5 + 0.5 * cos(np.pi * arange(1 - length, length, 2) / (length - 1))  # type: ignore[no-any-return]
+        return 0.5 + 0.5 * cos(np.pi * arange(1 - length, length, 2) / (length - 1))
 
     return _window(M, weights)
 
@@ -52,7 +52,7 @@ def hamming(M: Any) -> Array:
     """A raised cosine of ``M`` weights that are not zero at the ends."""
 
     def weights(length: float) -> Array:
-        return 0.54 + 0.46 * cos(np.pi * arange(1 - length, length, 2) / (length - 1))  # type: ignore[no-any-return]
+        return 0.54 + 0.46 * cos(np.pi * arange(1 - length, length, 2) / (length - 1))
 
     return _window(M, weights)
 
@@ -63,7 +63,7 @@ def blackman(M: Any) -> Array:
     def weights(length: float) -> Array:
         n = arange(1 - length, length, 2)
         once, twice = cos(np.pi * n / (length - 1)), cos(2.0 * np.pi * n / (length - 1))
-        return 0.42 + 0.5 * once + 0.08 * twice  # type: ignore[no-any-return]
+        return 0.42 + 0.5 * once + 0.08 * twice
 
     return _window(M, weights)
 

@@ -153,16 +153,36 @@ CASES: dict[str, list[Case]] = {
     "astype": [lambda d: d.i.astype(float, casting="same_value")],
 }
 
-NO_KERNELS = """
-copy einsum_path index_exp isfortran linalg.LinAlgError may_share_memory ndindex s_ shares_memory
-""".split()
+NO_KERNELS = [
+    "copy",
+    "einsum_path",
+    "index_exp",
+    "isfortran",
+    "linalg.LinAlgError",
+    "may_share_memory",
+    "ndindex",
+    "s_",
+    "shares_memory",
+]
 """They compute nothing."""
 
-BEYOND = """
-delete fromregex insert kaiser linalg.tensorinv linalg.tensorsolve mask_indices polyfit
-ravel_multi_index resize tril_indices tril_indices_from triu_indices triu_indices_from
-unravel_index
-""".split()
+BEYOND = [
+    "delete",
+    "fromregex",
+    "insert",
+    "kaiser",
+    "linalg.tensorinv",
+    "linalg.tensorsolve",
+    "mask_indices",
+    "polyfit",
+    "ravel_multi_index",
+    "resize",
+    "tril_indices",
+    "tril_indices_from",
+    "triu_indices",
+    "triu_indices_from",
+    "unravel_index",
+]
 """The standard has no such function, does not assign at index arrays, or adds no booleans."""
 
 HOST_ONLY = {

@@ -170,7 +170,7 @@ def _contractions(
 def _summed(value: Array, axes: tuple[int, ...]) -> Array:
     if value.dtype.kind == "b":
         return value.any(axis=axes)  # type: ignore[no-any-return]
-    return _sum(value, axis=axes, dtype=value.dtype)  # type: ignore[no-any-return]
+    return _sum(value, axis=axes, dtype=value.dtype)
 
 
 def _spelled_out(text: str, ndims: Sequence[int]) -> tuple[list[str], str]:

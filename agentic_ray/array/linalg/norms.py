@@ -98,7 +98,7 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Array
         result = expand_dims(result, axis=-1)
     else:
         raise ValueError(f"Invalid norm order {ord!r} for matrices.")
-    return result if keepdims else result[..., 0, 0]  # type: ignore[no-any-return]
+    return result if keepdims else result[..., 0, 0]
 
 
 def _nothing(x: Array, keepdims: bool) -> Array:

@@ -71,7 +71,7 @@ def fetched(*arrays: Array) -> list[float]:
 def frobenius(x: Array) -> Array:
     """The sum of the squares of a matrix's elements, in double precision."""
     sizes = _abs(x)
-    return _sum(sizes * sizes, dtype=np.float64)  # type: ignore[no-any-return]
+    return _sum(sizes * sizes, dtype=np.float64)
 
 
 def unit_like(x: Array) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 import operator
@@ -197,7 +196,7 @@ def dot(x1: Any, x2: Any, /) -> Array:
     """NumPy's product: of scalars, vectors, matrices, or over the last and next to last axis."""
     a, b = strict_operand(x1), strict_operand(x2)
     if not a.ndim or not b.ndim:
-        return multiply(x1, x2)  # type: ignore[no-any-return]
+        return multiply(x1, x2)
     if b.ndim <= 2:
         return matmul(Array(a), Array(b))
     return tensordot(Array(a), Array(b), ((a.ndim - 1,), (b.ndim - 2,)))

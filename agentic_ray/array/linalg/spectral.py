@@ -285,4 +285,4 @@ def svdvals_by_blocks(x: Array) -> Array:
     """Singular values of a square matrix of several chunks, as `svd_by_blocks` finds them."""
     _, factor, scale = _polar_factors(x)
     values = eigvalsh_by_blocks((factor + dagger(factor)) / 2)
-    return maximum(values[::-1], 0) * scale  # type: ignore[no-any-return]
+    return maximum(values[::-1], 0) * scale

@@ -171,7 +171,7 @@ def diag(v: Any, k: int = 0) -> Array:
     # Above the main diagonal the values stand in the last columns, below it in the first.
     row = concatenated([padding, node] if k > 0 else [node, padding], 0) if k else node
     mask = eye(size, k=k, dtype=np.bool_)
-    return where(mask, Array(row), zeros((), dtype=node.dtype))  # type: ignore[no-any-return]
+    return where(mask, Array(row), zeros((), dtype=node.dtype))
 
 
 def diagflat(v: Any, k: int = 0) -> Array:
@@ -218,4 +218,4 @@ def vander(x: Any, N: int | None = None, increasing: bool = False) -> Array:
     column = expanded(cast(node, dtype), (1,))
     more = Broadcast((node.size, count - 1)).read(column)
     powers = cumprod(Array(concatenated([first, more], 1)), axis=1, dtype=dtype)
-    return powers if increasing else powers[:, ::-1].copy()  # type: ignore[no-any-return]
+    return powers if increasing else powers[:, ::-1].copy()

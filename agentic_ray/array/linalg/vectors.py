@@ -29,7 +29,7 @@ def _vecdot(a: Node, b: Node) -> Array:
     product = multiply(left, Array(b))
     if product.dtype.kind == "b":
         return product.any(axis=-1)  # type: ignore[no-any-return]
-    return _sum(product, axis=-1, dtype=product.dtype)  # type: ignore[no-any-return]
+    return _sum(product, axis=-1, dtype=product.dtype)
 
 
 def _matvec(a: Node, b: Node) -> Array:
@@ -315,7 +315,7 @@ def inner(a: Any, b: Any, /) -> Array:
     """
     left, right = strict_operand(a), strict_operand(b)
     if not left.ndim or not right.ndim:
-        return multiply(Array(left), Array(right))  # type: ignore[no-any-return]
+        return multiply(Array(left), Array(right))
     if left.shape[-1] != right.shape[-1]:
         raise ValueError(f"shapes {left.shape} and {right.shape} not aligned")
     axes = ((left.ndim - 1,), (right.ndim - 1,))

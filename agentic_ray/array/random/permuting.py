@@ -50,7 +50,7 @@ class Permuting(Multivariate):
             return self._order(int(x), chunks)
         node = strict_operand(x)
         at = normalize_axis_index(axis, node.ndim)
-        return take(Array(node), self._order(node.shape[at], chunks), axis=at)
+        return take(Array(node), self._order(node.shape[at], chunks), axis=at)  # type: ignore[no-any-return]
 
     def shuffle(self, x: Any, axis: int = 0) -> None:
         """Put the slices of ``x`` along ``axis`` in random order, in place.
@@ -159,7 +159,7 @@ class Permuting(Multivariate):
             index = self._without_replacement(weights, total).reshape(shape)
         if array is None:
             return Array(index._node, is_cell=size is not None)
-        return take(array, index, axis=at)
+        return take(array, index, axis=at)  # type: ignore[no-any-return]
 
     def _without_replacement(self, weights: np.ndarray[Any, Any], total: int) -> Array:
         """Positions drawn one after the other, each as likely as its share of what is left.
