@@ -24,7 +24,7 @@ from agentic_ray.array.core.program import Program, codelet
 from agentic_ray.array.core.views import PERMUTE, rechunk
 from agentic_ray.array.elementwise import conj
 from agentic_ray.array.linalg import panels
-from agentic_ray.array.statistics import add_partials
+from agentic_ray.array.reducing import add_partials
 from agentic_ray.graph import CostHint
 
 AT_ONCE_ELEMENTS = 2 * BLOCK_ELEMENTS
