@@ -40,7 +40,7 @@ class Array:
     the array it was taken from, and hands on to that array what is assigned to it.
     """
 
-    __slots__ = ("__weakref__", "_base", "_is_cell", "_own", "_seen", "_step")
+    __slots__ = ("__weakref__", "_base", "_is_cell", "_is_fortran", "_own", "_seen", "_step")
     __array_priority__ = 100.0
     _own: Node
     """The expression; of a view its part of ``_seen``."""
@@ -51,11 +51,15 @@ class Array:
     """For a view: the expression of ``_base`` that ``_own`` was read from."""
     _is_cell: bool
     """Without axes: whether NumPy would have a 0-d array, which can be assigned to, or a scalar."""
+    _is_fortran: bool
+    """Not a view: whether NumPy would have the elements in Fortran order. Chunks have no such
+    order; it decides what ``order="K"`` and ``"A"`` mean, and which reshapes are views."""
 
-    def __init__(self, node: Node, *, is_cell: bool = False) -> None:
+    def __init__(self, node: Node, *, is_cell: bool = False, is_fortran: bool = False) -> None:
         self._own = node
         self._base = None
         self._is_cell = is_cell
+        self._is_fortran = is_fortran
 
     # --- views ---------------------------------------------------------------------------
 
@@ -99,7 +103,7 @@ class Array:
     def _layout(self) -> NDArray:
         """Where NumPy would have the elements of this array. Its values must not be read."""
         if self._base is None:
-            return unmade(self.shape, self.dtype)
+            return unmade(self.shape, self.dtype, is_fortran=self._is_fortran)
         assert self._step is not None
         return self._step.see(self._base._layout)
 
@@ -302,8 +306,8 @@ class Array:
 
     def copy(self, order: str = "C") -> Array:
         """An array of its own: assigning to one does not change the other."""
-        check_order(order)
-        return Array(self._node, is_cell=self._is_cell)
+        order = check_order(order)
+        return Array(self._node, is_cell=self._is_cell, is_fortran=is_fortran(order, self._layout))
 
     def item(self, *args: Any) -> Any:
         """One element as a Python scalar: the only one, or the one at a flat position or index.
@@ -545,6 +549,14 @@ class Array:
     if TYPE_CHECKING:
         # NumPy's methods are the functions of the namespace: `agentic_ray.array.methods`.
         def __getattr__(self, name: str) -> Any: ...
+
+
+def is_fortran(order: str, like: NDArray) -> bool:
+    """Whether a copy of ``like`` in ``order`` has Fortran order. An order of neither kind, which
+    ``"K"`` keeps in NumPy, becomes C order here."""
+    if order in "AK":
+        return bool(like.flags.fnc)
+    return order == "F" and like.ndim > 1
 
 
 def viewed(array: Any, step: View) -> Array:

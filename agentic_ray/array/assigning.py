@@ -51,6 +51,12 @@ def setitem(array: Array, key: Any, value: Any) -> None:
             raise ValueError(f"no field of name {key}")
         array._node = Field(key).write(node, converted(value, node.dtype[key]))
         return
+    mask = key[0] if isinstance(key, tuple) and len(key) == 1 else key
+    if getattr(mask, "dtype", None) == np.bool_ and mask.ndim == node.ndim and np.ndim(value) > 1:
+        raise TypeError(
+            "NumPy boolean array indexing assignment requires a 0 or 1-dimensional input, input "
+            f"has {np.ndim(value)} dimensions"
+        )
     if isinstance(key, Array) and key.dtype.kind == "b" and key.ndim:
         array._node = _with_masked(node, key._node, converted(value, node.dtype))
         return
@@ -63,7 +69,13 @@ def setitem(array: Array, key: Any, value: Any) -> None:
         part = region.read(node)
         array._node = region.write(node, with_positions(part, index, new))
     elif not _is_own_part(array, region, value):
-        array._node = region.write(node, fitted(new, region.read(node).shape))
+        shape = region.shape
+        if isinstance(value, list | tuple) and new.ndim > len(shape):
+            raise ValueError(
+                f"setting an array element with a sequence: {new.ndim} levels of lists for a "
+                f"region of shape {shape}"
+            )
+        array._node = region.write(node, fitted(new, shape))
 
 
 def _is_own_part(array: Array, region: Region, value: Any) -> bool:

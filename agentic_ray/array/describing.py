@@ -18,12 +18,12 @@ from numpy import (
 )
 from numpy.lib.array_utils import normalize_axis_tuple
 
-from agentic_ray.array.array_object import Array, check_order
+from agentic_ray.array.array_object import Array
 from agentic_ray.array.core.build import strict_operand
 from agentic_ray.array.core.chunks import Shape
 
 __all__ = [
-    "copy", "errstate", "get_printoptions", "geterr", "geterrcall", "isscalar", "iterable", "ndim",
+    "errstate", "get_printoptions", "geterr", "geterrcall", "isscalar", "iterable", "ndim",
     "printoptions", "set_printoptions", "seterr", "seterrcall", "shape", "size",
 ]  # fmt: skip
 
@@ -51,9 +51,3 @@ def isscalar(element: Any) -> bool:
     """Whether ``element`` is a number or a text, or a result without axes (for which NumPy has
     scalars)."""
     return element._is_scalar if isinstance(element, Array) else np.isscalar(element)
-
-
-def copy(a: Any, order: str = "K", subok: bool = False) -> Array:
-    """An array of its own with the values of ``a``."""
-    check_order(order)
-    return Array(strict_operand(a), is_cell=True)

@@ -54,9 +54,9 @@ from numpy import (
     void,
 )
 
-from agentic_ray.array.array_object import Array, check_device, check_order
-from agentic_ray.array.core.build import check_numbers, strict_operand
-from agentic_ray.array.core.elements import cast
+from agentic_ray.array.array_object import Array
+from agentic_ray.array.casting import converted
+from agentic_ray.array.core.build import strict_operand
 from agentic_ray.array.core.node import DType
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
 
@@ -195,59 +195,13 @@ def common_type(*arrays: Any) -> Any:
 
 
 def astype(x: Any, dtype: Any, /, *, copy: Any = True, device: str | None = None) -> Array:
-    """``x`` with another dtype.
-
-    Arrays are immutable expressions, so the copy that ``copy=True`` asks for is made when one
-    of the two is assigned to.
+    """``x`` with another dtype; see `Array.astype`.
 
     Raises
     ------
     TypeError
         ``x`` is no array.
-    InvalidTypeError
-        The dtype is of objects or texts.
     """
     if not isinstance(x, Array | np.ndarray):
         raise InvalidTypeError(f"Input should be an array. It is of type {type(x).__name__}.")
-    return _astype(x, dtype, copy, device)
-
-
-def _astype(x: Any, dtype: Any, copy: Any, device: str | None) -> Array:
-    node = strict_operand(x)
-    wanted = check_numbers(np.dtype(dtype))
-    if isinstance(x, Array) and not copy and node.dtype == wanted and (
-        check_device(device) in (None, node.device)
-    ):  # fmt: skip
-        return x
-    is_cell = not isinstance(x, Array) or x._is_cell
-    result = Array(cast(node, wanted), is_cell=is_cell)
-    return result if device is None else result.to_device(device)
-
-
-def converted(
-    self: Array,
-    dtype: Any,
-    order: str = "K",
-    casting: Any = "unsafe",
-    subok: Any = True,
-    copy: Any = True,
-    *,
-    device: str | None = None,
-) -> Array:
-    """The array with another dtype: NumPy's method ``astype``.
-
-    Raises
-    ------
-    TypeError
-        ``casting`` forbids the conversion.
-    InvalidTypeError
-        The dtype is of objects or texts.
-    """
-    check_order(order)
-    wanted = check_numbers(np.dtype(dtype))
-    if not np.can_cast(self.dtype, wanted, casting):
-        raise TypeError(
-            f"Cannot cast array data from {self.dtype!r} to {wanted!r} according to the rule "
-            f"{casting!r}"
-        )
-    return _astype(self, wanted, copy, device)
+    return converted(x, dtype, copy=copy, device=device)

@@ -1,4 +1,4 @@
-"""Reading by index: slices, integers, integer arrays, masks, take.
+"""Reading by index: slices, integers, integer arrays, masks.
 
 Shapes are always known: where one depends on data (a mask, positions), the data are computed.
 """
@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_index
 
 from agentic_ray.array.array_object import Array
-from agentic_ray.array.core import build, evaluate
 from agentic_ray.array.core import chunks as grids
-from agentic_ray.array.core.build import gufunc_op
+from agentic_ray.array.core import evaluate
 from agentic_ray.array.core.build import strict_operand as strict
 from agentic_ray.array.core.chunks import Shape
 from agentic_ray.array.core.node import Held, NDArray, Node, Op, make
@@ -45,7 +43,8 @@ class Index:
 
 
 def _parts(key: Any, ndim: int) -> list[Any]:
-    """The entries of a key with masks turned into positions and the ellipsis spelled out."""
+    """The entries of a key with masks as NumPy's arrays and the ellipsis spelled out, unless it
+    stands for no axes."""
     entries = list(key) if isinstance(key, tuple) else [key]
     parts: list[Any] = []
     for entry in entries:
@@ -72,8 +71,10 @@ def _parts(key: Any, ndim: int) -> list[Any]:
         raise IndexError(
             f"too many indices for array: array is {ndim}-dimensional, but {used} were indexed"
         )
-    fill = [slice(None)] * (ndim - used)
+    fill: list[Any] = [slice(None)] * (ndim - used)
     at = ellipses[0] if ellipses else len(parts)
+    if ellipses and not fill:
+        fill = [Ellipsis]  # it stands for no axes, and yet separates arrays on either side of it
     return [*parts[:at], *fill, *parts[at + 1 :]]
 
 
@@ -95,6 +96,8 @@ def parse(key: Any, shape: Shape) -> Index:
     last_array = -1
     for place, entry in enumerate(_parts(key, len(shape))):
         at = len(basic)
+        if entry is Ellipsis:
+            continue
         if entry is None:
             new.append(at)
             basic.append(("s", 0, 1, 1))
@@ -129,6 +132,7 @@ def parse(key: Any, shape: Shape) -> Index:
             separated |= last_array not in (-1, place - 1)
             last_array = place
             axis += 1
+    _check_bounds(arrays, basic, new, shape)
     if arrays:
         # Next to arrays an integer is one of them, as in NumPy.
         for at in numbers:
@@ -138,6 +142,27 @@ def parse(key: Any, shape: Shape) -> Index:
     if arrays and not separated:
         first = min(arrays)
     return Index(basic, tuple(new), dict(sorted(arrays.items())), first)
+
+
+def _check_bounds(
+    arrays: dict[int, Any], basic: Sequence[AxisIndex], new: Sequence[int], shape: Shape
+) -> None:
+    """Make the positions in ``arrays`` non-negative.
+
+    Raises
+    ------
+    IndexError
+        One lies outside its axis, and elements are selected at all: like NumPy, which does not
+        look at positions that are broadcast to nothing.
+    """
+    try:
+        selects = math.prod(np.broadcast_shapes(*[found.shape for found in arrays.values()])) > 0
+    except ValueError:
+        selects = True  # refused later, as NumPy does: after the bounds are checked
+    for at, found in arrays.items():
+        if at not in new:
+            axis = at - sum(1 for other in new if other < at)
+            arrays[at] = checked_positions(found, shape[axis], axis, check=selects)
 
 
 def _length_at(basic: Sequence[AxisIndex], new: Sequence[int], shape: Shape, at: int) -> int:
@@ -160,7 +185,7 @@ def _positions(entry: Any, length: int, axis: int) -> int | NDArray:
     if isinstance(entry, np.ndarray) and entry.ndim:
         if entry.dtype.kind not in "iu":
             raise IndexError(f"arrays used as indices must be of integer type, not {entry.dtype}")
-        return checked_positions(entry, length, axis)
+        return entry.astype(np.intp)
     try:
         value = operator.index(entry)
     except TypeError:
@@ -173,15 +198,17 @@ def _positions(entry: Any, length: int, axis: int) -> int | NDArray:
     return value + length if value < 0 else value
 
 
-def checked_positions(positions: NDArray, length: int, axis: int) -> NDArray:
+def checked_positions(positions: NDArray, length: int, axis: int, *, check: bool = True) -> NDArray:
     """Positions made non-negative.
 
     Raises
     ------
     IndexError
-        One lies outside the axis.
+        One lies outside the axis, and ``check`` is set.
     """
     positions = positions.astype(np.intp, copy=False)
+    if not check:
+        return np.zeros_like(positions)
     if positions.size and (positions.min() < -length or positions.max() >= length):
         wrong = positions[(positions < -length) | (positions >= length)][0]
         raise IndexError(f"index {wrong} is out of bounds for axis {axis} with size {length}")
@@ -354,70 +381,34 @@ def _lower_gather(node: Node, lowering: Any) -> list[Any]:
 _GATHER = Op("gather", "tasks", _gather_kernel, _lower_gather)
 
 
-def take(x: Array, indices: Array, /, *, axis: int | None = None) -> Array:
-    """Elements of ``x`` at ``indices`` along ``axis``.
+def positions_in(indices: Any, length: int, mode: str, axis: int) -> NDArray:
+    """Integers, computed, as positions in ``0..length``.
 
     Raises
     ------
     IndexError
-        A position lies outside the axis.
+        One lies outside, and ``mode`` is ``"raise"``.
+    TypeError
+        They are no integers.
     ValueError
-        ``axis`` is missing for an array of more than one axis.
+        There is no such mode.
     """
-    node = strict(x)
-    if axis is None:
-        if node.ndim != 1:
-            raise ValueError("take: axis is needed for arrays that are not one-dimensional")
-        axis = 0
-    at = normalize_axis_index(axis, node.ndim)
-    index = strict(indices) if not isinstance(indices, list | int) else build.leaf(
-        np.asarray(indices))  # fmt: skip
-    if index.dtype.kind not in "iu":
-        raise IndexError(f"take: indices must be integers, not {index.dtype}")
-    positions = checked_positions(evaluate.value(index), node.shape[at], at)
-    taken = gather(node, (at,), (positions,))
-    if positions.ndim != 1:
-        shape = (*node.shape[:at], *positions.shape, *node.shape[at + 1 :])
-        taken = reshaped(taken, shape)
-    return Array(taken)
-
-
-def _take_along_kernel(xp: Any, x: Any, indices: Any) -> Any:
-    loop = np.broadcast_shapes(x.shape[:-1], indices.shape[:-1])
-    x = xp.broadcast_to(x, (*loop, x.shape[-1]))
-    indices = xp.broadcast_to(indices, (*loop, indices.shape[-1]))
-    return xp.take_along_axis(x, indices, axis=-1)
-
-
-_TAKE_ALONG = gufunc_op("take_along_axis", _take_along_kernel)
-
-
-def take_along_axis(x: Array, indices: Array, /, *, axis: int = -1) -> Array:
-    """For each position along ``axis`` the element that ``indices`` names there.
-
-    Raises
-    ------
-    IndexError
-        Indices are not integers, or (when computed) lie outside the axis.
-    ValueError
-        The numbers of axes differ.
-    """
-    node, index = strict(x), strict(indices)
-    if index.dtype.kind not in "iu":
-        raise IndexError(f"take_along_axis: indices must be integers, not {index.dtype}")
-    if node.ndim != index.ndim:
-        raise ValueError("take_along_axis: x and indices must have the same number of axes")
-    at = normalize_axis_index(axis, node.ndim)
-    order = (*[a for a in range(node.ndim) if a != at], at)
-    made = build.gufunc(
-        _TAKE_ALONG,
-        [permuted(node, order), permuted(index, order)],
-        (1, 1),
-        (index.shape[at],),
-        node.dtype,
-    )
-    back = tuple(np.argsort(order).tolist())
-    return Array(permuted(made, back))
+    found = evaluate.value(strict(indices))
+    if not isinstance(indices, Array | np.ndarray) and found.dtype.kind == "f":
+        found = found.astype(np.int64)  # as NumPy does with lists and Python numbers
+    if found.dtype.kind not in "iub":
+        raise TypeError(
+            f"Cannot cast array data from {found.dtype!r} to dtype('int64') according to the rule "
+            "'safe'"
+        )
+    found = found.astype(np.int64)
+    if mode == "raise":
+        return checked_positions(found, length, axis)
+    if mode not in ("wrap", "clip"):
+        raise ValueError(f"clipmode must be one of 'clip', 'raise', or 'wrap' (got {mode!r})")
+    if not length and found.size:
+        raise IndexError("cannot do a non-empty take from an empty axes.")
+    return found % length if mode == "wrap" else found.clip(0, length - 1)
 
 
 # --- masks -------------------------------------------------------------------------------

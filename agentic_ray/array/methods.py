@@ -16,24 +16,25 @@ import numpy as np
 from agentic_ray.array import (
     blocks,
     creation,
-    dtypes,
     elementwise,
-    indexing,
     manipulation,
     mutation,
     overlap,
+    repeating,
     scans,
     searching,
     selecting,
     sorting,
     statistics,
+    taking,
 )
+from agentic_ray.array import casting as casting_
 from agentic_ray.array.array_object import Array, check_order, viewed
 from agentic_ray.array.core import build
 from agentic_ray.array.core.node import DType, NDArray, Node, Op
 from agentic_ray.array.flat import FlatView
-from agentic_ray.array.linalg import diagonal, trace
-from agentic_ray.array.linalg.products import dot
+from agentic_ray.array.linalg.structure import diagonal, trace
+from agentic_ray.array.linalg.vectors import dot
 from agentic_ray.array.viewing import Permutation
 
 SAME: dict[str, Callable[..., Any]] = {
@@ -42,7 +43,6 @@ SAME: dict[str, Callable[..., Any]] = {
     "argmax": searching.argmax,
     "argmin": searching.argmin,
     "argsort": sorting.argsort,
-    "astype": dtypes.converted,
     "choose": selecting.choose,
     "clip": elementwise.clip,
     "cumprod": scans.cumprod,
@@ -58,14 +58,14 @@ SAME: dict[str, Callable[..., Any]] = {
     "prod": statistics.prod,
     "put": mutation.put,
     "ravel": manipulation.ravel,
-    "repeat": manipulation.repeat,
+    "repeat": repeating.repeat,
     "round": elementwise.round,
     "searchsorted": searching.searchsorted,
     "squeeze": manipulation.squeeze,
     "std": statistics.std,
     "sum": statistics.sum,
     "swapaxes": manipulation.swapaxes,
-    "take": indexing.take,
+    "take": taking.take,
     "trace": trace,
     "var": statistics.var,
 }
@@ -87,6 +87,46 @@ def transpose(self: Array, *axes: Any) -> Array:
     if not given:
         return viewed(self, Permutation(tuple(range(self.ndim))[::-1]))
     return manipulation.permute_dims(self, tuple(given))
+
+
+def compress(self: Array, condition: Any, axis: int | None = None, out: Any = None) -> Any:
+    """Elements along ``axis`` where ``condition`` holds: see `agentic_ray.array.compress`."""
+    return taking.compress(condition, self, axis, out)
+
+
+def astype(
+    self: Array,
+    dtype: Any,
+    order: str = "K",
+    casting: str = "unsafe",
+    subok: bool = True,
+    copy: Any = True,
+    *,
+    device: str | None = None,
+) -> Array:
+    """The elements converted to another dtype.
+
+    Parameters
+    ----------
+    dtype : dtype
+    order : {"K", "A", "C", "F"}
+        As in `agentic_ray.array.asarray`.
+    casting : {"no", "equiv", "safe", "same_kind", "unsafe", "same_value"}
+        Which conversions are allowed.
+    subok : bool
+        As in NumPy; arrays here have no subclasses.
+    copy : bool
+        False: this array itself if it has the dtype and the order already.
+    device : str, optional
+
+    Raises
+    ------
+    TypeError
+        ``casting`` forbids the conversion.
+    ValueError
+        ``casting`` is ``"same_value"`` and a value changes.
+    """
+    return casting_.converted(self, dtype, order, casting, copy, device)
 
 
 def flatten(self: Array, order: str = "C") -> Array:
@@ -248,8 +288,8 @@ def map_overlap(
 
 
 OWN = (
-    conjugate, reshape, transpose, flatten, resize, fill, sort, tobytes, tofile, dump, dumps,
-    byteswap, view, map_blocks, map_overlap,
+    astype, compress, conjugate, reshape, transpose, flatten, resize, fill, sort, tobytes, tofile,
+    dump, dumps, byteswap, view, map_blocks, map_overlap,
 )  # fmt: skip
 
 for name, function in SAME.items():

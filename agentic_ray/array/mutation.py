@@ -28,7 +28,7 @@ from agentic_ray.array.core import evaluate
 from agentic_ray.array.core.build import leaf, strict_operand, without_arrays
 from agentic_ray.array.core.elements import cast as converted_to
 from agentic_ray.array.core.views import reshaped
-from agentic_ray.array.indexing import checked_positions, parse
+from agentic_ray.array.indexing import parse, positions_in
 from agentic_ray.array.viewing import Region, Reshape
 
 Function = TypeVar("Function", bound=Callable[..., None])
@@ -57,27 +57,6 @@ def _writes(function: Function) -> Function:
     return cast(Function, choose)
 
 
-def _positions(indices: Any, length: int, mode: str, axis: int) -> Any:
-    """Integers as positions in ``0..length``.
-
-    Raises
-    ------
-    IndexError
-        One lies outside, and ``mode`` is ``"raise"``.
-    """
-    found = evaluate.value(strict_operand(indices))
-    if found.size and found.dtype.kind not in "iub":
-        raise TypeError(f"Cannot cast array data from {found.dtype} to int64: safe casting")
-    found = found.astype(np.int64)
-    if mode == "raise":
-        return checked_positions(found, length, axis)
-    if mode not in ("wrap", "clip"):
-        raise ValueError(f"mode must be 'raise', 'wrap' or 'clip' (got {mode!r})")
-    if not length and found.size:
-        raise IndexError("cannot put into an axis of no elements")
-    return found % length if mode == "wrap" else found.clip(0, length - 1)
-
-
 @_writes
 def put(a: Array, ind: Any, v: Any, mode: str = "raise") -> None:
     """Set the elements of ``a`` at flat positions ``ind`` to ``v``, repeated as often as needed.
@@ -104,7 +83,7 @@ def put(a: Array, ind: Any, v: Any, mode: str = "raise") -> None:
     >>> x
     Array([-44,   1, -55,   3,   4], dtype=int64)
     """
-    places = _positions(ind, a.size, mode, 0).reshape(-1)
+    places = positions_in(ind, a.size, mode, 0).reshape(-1)
     flat = a._view(Reshape((a.size,)))
     if places.size:
         values = cycled(v, places.size, a.dtype)._node

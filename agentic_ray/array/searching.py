@@ -15,11 +15,11 @@ from agentic_ray.array.core import evaluate, standard
 from agentic_ray.array.core.build import elementwise, leaf, operand, reduction, strict_operand
 from agentic_ray.array.core.node import Node, Op, make
 from agentic_ray.array.core.views import expanded, rechunk, reshaped
-from agentic_ray.array.creation import ARANGE, positions
 from agentic_ray.array.elementwise import where
 from agentic_ray.array.indexing import masked
 from agentic_ray.array.operators import FUNCTIONS
 from agentic_ray.array.outputs import delivered, single_out
+from agentic_ray.array.ranges import ARANGE, positions
 from agentic_ray.array.reducing import reduce_op
 from agentic_ray.array.statistics import count_nonzero
 
@@ -133,21 +133,21 @@ def _flat_positions(x: Any) -> tuple[Node, Node]:
     return node, masked(at, mask)
 
 
-def nonzero(x: Array, /) -> tuple[Array, ...]:
+def nonzero(a: Any) -> tuple[Array, ...]:
     """Positions of the elements that are not zero, one array for each axis.
 
     Raises
     ------
     ValueError
-        ``x`` has no axis.
+        ``a`` has no axis.
     """
-    node = strict_operand(x)
+    node = strict_operand(a)
     if node.ndim == 0:
         raise ValueError("nonzero needs at least one axis; use x != 0 for a 0-d array")
     if node.small:
         found = np.nonzero(evaluate.value(node))
         return tuple([Array(leaf(np.ascontiguousarray(at))) for at in found])
-    _, flat = _flat_positions(x)
+    _, flat = _flat_positions(a)
     result: list[Array] = []
     rest = Array(evaluate.persist([flat])[0])
     for length in reversed(node.shape):
@@ -156,16 +156,16 @@ def nonzero(x: Array, /) -> tuple[Array, ...]:
     return tuple(reversed(result))
 
 
-def flatnonzero(x: Array, /) -> Array:
+def flatnonzero(a: Any) -> Array:
     """Positions of the non-zero elements in C order."""
-    return nonzero(Array(reshaped(strict_operand(x), (strict_operand(x).size,))))[0]
+    return nonzero(Array(reshaped(strict_operand(a), (strict_operand(a).size,))))[0]
 
 
-def argwhere(x: Array, /) -> Array:
+def argwhere(a: Any) -> Array:
     """Positions of the non-zero elements as rows, as in NumPy."""
     from agentic_ray.array.manipulation import stack
 
-    return stack(list(nonzero(x)), axis=1)
+    return stack(list(nonzero(a)), axis=1)
 
 
 # --- searchsorted ------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def searchsorted(
     if table.ndim != 1:
         raise ValueError("searchsorted: x1 must be one-dimensional")
     if sorter is not None:
-        from agentic_ray.array.indexing import take
+        from agentic_ray.array.taking import take
 
         table = take(Array(table), sorter)._node
     values = operand(x2)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agentic_ray.array.array_object import Array
+from agentic_ray.array.conversion import asarray
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core import evaluate
 from agentic_ray.array.core.build import (
@@ -20,11 +21,12 @@ from agentic_ray.array.core.build import (
 from agentic_ray.array.core.node import DType, Node, Op, make
 from agentic_ray.array.core.program import codelet
 from agentic_ray.array.core.views import rechunk, reshaped
-from agentic_ray.array.creation import ARANGE, asarray, ones, positions, zeros
+from agentic_ray.array.creation import ones, zeros
 from agentic_ray.array.differences import diff
 from agentic_ray.array.elementwise import logical_not
 from agentic_ray.array.indexing import masked
 from agentic_ray.array.manipulation import concat
+from agentic_ray.array.ranges import ARANGE, positions
 from agentic_ray.array.reducing import reduce_op
 from agentic_ray.array.samplesort import sorted_chunks
 from agentic_ray.array.searching import searchsorted

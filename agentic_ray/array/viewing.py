@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from agentic_ray.array.core import chunks as grids
+from agentic_ray.array.core.assignment import assigned, selected
 from agentic_ray.array.core.build import elementwise
 from agentic_ray.array.core.chunks import Shape
 from agentic_ray.array.core.elements import (
@@ -27,13 +28,11 @@ from agentic_ray.array.core.node import DType, NDArray, Node
 from agentic_ray.array.core.views import (
     AxisIndex,
     as_key,
-    assigned,
     broadcast,
     expanded,
     permuted,
     rechunk,
     reshaped,
-    sliced,
     squeezed,
 )
 
@@ -68,12 +67,16 @@ class Region:
     basic: tuple[AxisIndex, ...]
     new: tuple[int, ...] = ()
 
+    @property
+    def shape(self) -> Shape:
+        return tuple([entry[2] for entry in self.basic if entry[0] == "s"])
+
     def see(self, memory: NDArray) -> NDArray:
         part: NDArray = np.expand_dims(memory, self.new)[as_key(self.basic)]
         return part
 
     def read(self, whole: Node) -> Node:
-        return sliced(expanded(whole, self.new) if self.new else whole, self.basic)
+        return selected(expanded(whole, self.new) if self.new else whole, self.basic)
 
     def write(self, whole: Node, part: Node) -> Node:
         if not self.new:
@@ -191,8 +194,11 @@ class Broadcast:
         raise ValueError("assignment destination is read-only: several elements are one here")
 
 
-def unmade(shape: Shape, dtype: DType) -> NDArray:
-    """An array in C order of which only strides are looked at: it has no memory of that size."""
+def unmade(shape: Shape, dtype: DType, *, is_fortran: bool = False) -> NDArray:
+    """An array in C or Fortran order of which only strides are looked at: it has no memory of
+    that size."""
+    if is_fortran:
+        return unmade(shape[::-1], dtype).T
     steps = np.cumprod([dtype.itemsize, *shape[:0:-1]])[::-1].tolist() if shape else ()
     return np.lib.stride_tricks.as_strided(np.empty(1, dtype), shape, tuple(steps))
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import portable_mutation
 import portable_numbers
+import portable_surface
 import pytest
 from stand_ins import CUPY_LIKE, STRICT, Ran, StandIn, on, torch_stand_in
 
@@ -40,10 +41,12 @@ NO_KERNELS = (
     """
     )
     + portable_numbers.NO_KERNELS
+    + portable_surface.NO_KERNELS
 )
 """Names that compute nothing."""
 
 HOST_ONLY = {
+    **portable_surface.HOST_ONLY,
     "linalg.eig": "array.eig",
     "linalg.eigvals": "array.eigvals",
     "nanquantile": "array.nanquantile",
@@ -100,6 +103,7 @@ BEYOND = [
     *NUMPYS_PARTS,
     *portable_mutation.NUMPYS_INDEXING,
     *portable_numbers.NOT_IN_STANDARD,
+    *portable_surface.BEYOND,
 ]
 """What needs more than the standard, so that it only runs over NumPy, CuPy and their like."""
 
@@ -639,7 +643,7 @@ _add("to_zarr", _to_zarr)
 _add("to_hdf5", _to_hdf5)
 
 
-for _more in (portable_mutation, portable_numbers):
+for _more in (portable_mutation, portable_numbers, portable_surface):
     for _name, _cases in _more.CASES.items():
         _add(_name, *_cases)
 

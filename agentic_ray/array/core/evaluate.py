@@ -17,6 +17,13 @@ import psutil
 
 from agentic_ray.array.core import memory
 from agentic_ray.array.core import node as nodes
+from agentic_ray.array.core.assignment import (
+    ASSIGN,
+    assigned_together,
+    folded,
+    operands_of,
+    pending,
+)
 from agentic_ray.array.core.chunks import block_slices
 from agentic_ray.array.core.lower import Lowering
 from agentic_ray.array.core.node import DATA, Held, NDArray, Node, Op, topological
@@ -56,6 +63,17 @@ def _direct(root: Node) -> None:
     stack = [root]
     while stack:
         node = stack[-1]
+        if node.value is not None:  # it was on the stack twice
+            stack.pop()
+            continue
+        if node.op is ASSIGN:
+            chain = pending(node)
+            unknown = [source for source in operands_of(chain) if source.value is None]
+            if unknown:
+                stack.extend(unknown)
+            else:
+                node.value = assigned_together(chain)
+            continue
         operands: list[Any] = []
         waits = False
         for source in node.inputs:
@@ -69,8 +87,6 @@ def _direct(root: Node) -> None:
         if waits:
             continue
         stack.pop()
-        if node.value is not None:  # it was on the stack twice
-            continue
         if node.op.kind == "create":
             operands.append(((0,) * len(node.shape), node.shape))
         if node.op.kind in _WITHOUT_BLAS and not node.op.of_user:
@@ -211,7 +227,11 @@ def plan(roots: Sequence[Node], *, local: bool = True) -> tuple[list[Task], list
 def runs_locally(roots: Sequence[Node]) -> bool:
     """Whether computing ``roots`` stays in the caller's process."""
     touched = 0
-    for node in topological(roots):
+    order = list(topological(roots))
+    together = folded(order, roots)
+    for node in order:
+        if node in together:
+            continue
         if node.op is STORED and not all(isinstance(b, np.ndarray) for b in node.params[0].value):
             return False
         if node.op.of_user and node.blocks > 1:

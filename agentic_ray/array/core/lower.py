@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from agentic_ray.array.core.assignment import folded
 from agentic_ray.array.core.chunks import block_slices, blocks_under, numblocks, offsets
 from agentic_ray.array.core.node import Node, exact, topological
 from agentic_ray.array.core.program import (
@@ -64,6 +65,11 @@ class Lowering:
     ----------
     place : callable
         Turns a block of an array in the caller's memory into a task's argument.
+
+    Attributes
+    ----------
+    folded : set of Node
+        Assignments that are made together with the next one to the same array.
     """
 
     def __init__(self, place: Callable[[Node, Sequence[Any]], list[Any]]) -> None:
@@ -71,6 +77,7 @@ class Lowering:
         self._place = place
         self._blocks: dict[Node, list[Any]] = {}
         self._inlined: set[Node] = set()
+        self.folded: set[Node] = set()
         self._sharing: Counter[tuple[Any, ...]] = Counter()
         self._combined: dict[tuple[Any, ...], list[str]] = {}
 
@@ -78,11 +85,16 @@ class Lowering:
         """Lower ``roots``; for each its blocks in C order, as task arguments."""
         order = list(topological(roots))
         self._choose_inlined(order, set(roots))
+        self.folded = folded(order, set(roots))
         self._sharing.update(
             _partials(node) for node in order if node.op.kind == "reduce" and node.value is None
         )
         for node in order:
-            if node.op.kind not in ("literal", "create", "data") and node not in self._inlined:
+            if (
+                node.op.kind not in ("literal", "create", "data")
+                and node not in self._inlined
+                and node not in self.folded
+            ):
                 self.blocks(node)
         return [self.blocks(root) for root in roots]
 
@@ -287,6 +299,7 @@ class Lowering:
         return MadeInside(taken, [self.blocks(node)], node.nbytes, 0.0)
 
     def _choose_inlined(self, order: Sequence[Node], roots: set[Node]) -> None:
+        """Which elementwise operations become part of their users' programs."""
         users: dict[Node, list[Node]] = {node: [] for node in order}
         for node in order:
             if node.value is None:

@@ -12,13 +12,14 @@ from numpy.lib.array_utils import normalize_axis_index
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core import evaluate
 from agentic_ray.array.core.build import strict_operand
-from agentic_ray.array.creation import arange, shape_of
+from agentic_ray.array.creation import shape_of
 from agentic_ray.array.elementwise import divide, log, where
-from agentic_ray.array.indexing import take, take_along_axis
 from agentic_ray.array.outputs import delivered
 from agentic_ray.array.random.multivariate import Multivariate
+from agentic_ray.array.ranges import arange
 from agentic_ray.array.searching import searchsorted
 from agentic_ray.array.sorting import argsort
+from agentic_ray.array.taking import take, take_along_axis
 
 
 def _is_number(value: Any) -> bool:
@@ -49,7 +50,7 @@ class Permuting(Multivariate):
             return self._order(int(x), chunks)
         node = strict_operand(x)
         at = normalize_axis_index(axis, node.ndim)
-        return take(Array(node), self._order(node.shape[at], chunks), axis=at)
+        return take(Array(node), self._order(node.shape[at], chunks), axis=at)  # type: ignore[no-any-return]
 
     def shuffle(self, x: Any, axis: int = 0) -> None:
         """Put the slices of ``x`` along ``axis`` in random order, in place.
@@ -158,7 +159,7 @@ class Permuting(Multivariate):
             index = self._without_replacement(weights, total).reshape(shape)
         if array is None:
             return Array(index._node, is_cell=size is not None)
-        return take(array, index, axis=at)
+        return take(array, index, axis=at)  # type: ignore[no-any-return]
 
     def _without_replacement(self, weights: np.ndarray[Any, Any], total: int) -> Array:
         """Positions drawn one after the other, each as likely as its share of what is left.
