@@ -348,6 +348,7 @@ from agentic_ray.array.searching import (
     argmax,
     argmin,
     argwhere,
+    digitize,
     flatnonzero,
     nonzero,
     searchsorted,
@@ -357,11 +358,11 @@ from agentic_ray.array.selecting import (
     select,
 )
 from agentic_ray.array.sets import (
+    intersect1d,
     isin,
-    unique_all,
-    unique_counts,
-    unique_inverse,
-    unique_values,
+    setdiff1d,
+    setxor1d,
+    union1d,
 )
 from agentic_ray.array.signals import (
     convolve,
@@ -369,8 +370,12 @@ from agentic_ray.array.signals import (
     interp,
 )
 from agentic_ray.array.sorting import (
+    argpartition,
     argsort,
+    lexsort,
+    partition,
     sort,
+    sort_complex,
 )
 from agentic_ray.array.special import (
     angle,
@@ -398,6 +403,13 @@ from agentic_ray.array.statistics import (
     std,
     sum,
     var,
+)
+from agentic_ray.array.uniqueness import (
+    unique,
+    unique_all,
+    unique_counts,
+    unique_inverse,
+    unique_values,
 )
 from agentic_ray.array.vectors import cross
 from agentic_ray.tracebacks import entries, entry_methods
@@ -432,6 +444,7 @@ __all__ = [
     "arctanh",
     "argmax",
     "argmin",
+    "argpartition",
     "argsort",
     "argwhere",
     "around",
@@ -500,6 +513,7 @@ __all__ = [
     "diag",
     "diagonal",
     "diff",
+    "digitize",
     "divide",
     "divmod",
     "dot",
@@ -576,6 +590,7 @@ __all__ = [
     "intc",
     "integer",
     "interp",
+    "intersect1d",
     "intp",
     "invert",
     "isclose",
@@ -599,6 +614,7 @@ __all__ = [
     "left_shift",
     "less",
     "less_equal",
+    "lexsort",
     "linalg",
     "linspace",
     "log",
@@ -657,6 +673,7 @@ __all__ = [
     "ones_like",
     "outer",
     "pad",
+    "partition",
     "percentile",
     "permute_dims",
     "pi",
@@ -690,8 +707,10 @@ __all__ = [
     "searchsorted",
     "select",
     "set_printoptions",
+    "setdiff1d",
     "seterr",
     "seterrcall",
+    "setxor1d",
     "shape",
     "short",
     "sign",
@@ -703,6 +722,7 @@ __all__ = [
     "sinh",
     "size",
     "sort",
+    "sort_complex",
     "spacing",
     "split",
     "sqrt",
@@ -742,6 +762,8 @@ __all__ = [
     "uintp",
     "ulong",
     "ulonglong",
+    "union1d",
+    "unique",
     "unique_all",
     "unique_counts",
     "unique_inverse",

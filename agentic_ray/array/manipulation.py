@@ -26,6 +26,7 @@ from agentic_ray.array.core.views import (
     sliced,
 )
 from agentic_ray.array.creation import shape_of
+from agentic_ray.array.gathering import gather
 from agentic_ray.array.viewing import Broadcast, Permutation, Region, Reshape, is_view
 
 
@@ -396,8 +397,6 @@ def repeat(x: Array, repeats: Any, /, *, axis: int | None = None) -> Array:
     if counts.dtype.kind not in "iu" and counts.size:
         raise TypeError(f"repeats must be integers, not {counts.dtype}")
     if counts.ndim and counts.size != 1:
-        from agentic_ray.array.indexing import gather
-
         return Array(gather(node, (at,), (np.repeat(np.arange(length), counts),)))
     times = int(counts.reshape(-1)[0]) if counts.size else 0
     if times == 0:

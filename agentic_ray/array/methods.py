@@ -39,6 +39,7 @@ SAME: dict[str, Callable[..., Any]] = {
     "any": statistics.any,
     "argmax": searching.argmax,
     "argmin": searching.argmin,
+    "argpartition": sorting.argpartition,
     "argsort": sorting.argsort,
     "astype": dtypes.converted,
     "choose": selecting.choose,
@@ -128,9 +129,14 @@ def fill(self: Array, value: Any) -> None:
     self[...] = value
 
 
-def sort(self: Array, axis: int = -1, **options: Any) -> None:
+def sort(self: Array, axis: int = -1, kind: str | None = None, **options: Any) -> None:
     """Sort this array in place along ``axis``; options as in `agentic_ray.array.sort`."""
-    self[...] = sorting.sort(self, axis=axis, **options)
+    self[...] = sorting.sort(self, axis, kind, **options)
+
+
+def partition(self: Array, kth: Any, axis: int = -1, **options: Any) -> None:
+    """Partition this array in place; options as in `agentic_ray.array.partition`."""
+    self[...] = sorting.partition(self, kth, axis, **options)
 
 
 # --- numbers -----------------------------------------------------------------------------
@@ -226,7 +232,8 @@ def view(self: Array, dtype: Any = None, type: Any = None) -> Array:
 
 
 OWN = (
-    conjugate, reshape, transpose, flatten, resize, fill, sort, tobytes, tofile, dump, dumps,
+    conjugate, reshape, transpose, flatten, resize, fill, sort, partition, tobytes, tofile, dump,
+    dumps,
     byteswap, view,
 )  # fmt: skip
 
