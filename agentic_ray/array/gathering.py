@@ -105,17 +105,20 @@ def _wanted(node: Node, source: Node) -> list[list[_Wanted]]:
     plans: list[list[_Wanted]] = []
     for low, high in itertools.pairwise(grids.offsets(node.chunks[at])):
         positions = [array[low:high] for array in held.value]
+        if low == high:
+            plans.append([_Wanted(0, np.arange(0), tuple(positions))])
+            continue
         homes = [np.searchsorted(s, p, side="right") - 1 for s, p in
                  zip(starts, positions, strict=True)]  # fmt: skip
         local = [p - s[h] for p, s, h in zip(positions, starts, homes, strict=True)]
-        flat = np.ravel_multi_index(homes, counts) if high > low else np.zeros(0, np.intp)
+        flat = np.ravel_multi_index(homes, counts)
         order = np.argsort(flat, kind="stable")
         blocks, first = np.unique(flat[order], return_index=True)
         parts = [
             _Wanted(int(block), places, tuple([p[places] for p in local]))
             for block, places in zip(blocks, np.split(order, first[1:]), strict=True)
         ]
-        plans.append(parts or [_Wanted(0, np.arange(0), tuple(positions))])
+        plans.append(parts)
     return plans
 
 
