@@ -133,6 +133,10 @@ class OutOfHostMemoryError(AgenticRayError, MemoryError):
     """A bundle that cannot be made smaller needs more memory than its node has."""
 
 
+class PlanTooLargeError(AgenticRayError, MemoryError):
+    """An expression has so many chunks that planning its tasks would fill this process."""
+
+
 class OutOfDeviceMemoryError(AgenticRayError, MemoryError):
     """A device has not enough memory for a bundle."""
 

@@ -22,11 +22,11 @@ from agentic_ray.array.core.chunks import Shape
 from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import DType, Held, NDArray, Node, Op, make
 from agentic_ray.array.core.views import broadcast, expanded, permuted, rechunk, reshaped
+from agentic_ray.array.gathering import gather
 from agentic_ray.array.indexing import (
     Index,
     broadcastable,
     counts_per_chunk,
-    gather,
     is_element,
     parse,
 )

@@ -5,7 +5,6 @@ Shapes are always known: where one depends on data (a mask, positions), the data
 
 from __future__ import annotations
 
-import itertools
 import math
 import operator
 from collections.abc import Sequence
@@ -15,17 +14,13 @@ from typing import Any
 import numpy as np
 
 from agentic_ray.array.array_object import Array
-from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core import evaluate
 from agentic_ray.array.core.build import strict_operand as strict
 from agentic_ray.array.core.chunks import Shape
-from agentic_ray.array.core.node import Held, NDArray, Node, Op, make
+from agentic_ray.array.core.node import NDArray, Node, Op, make
 from agentic_ray.array.core.views import AxisIndex, permuted, rechunk, reshaped
+from agentic_ray.array.gathering import gather
 from agentic_ray.array.viewing import Field, Region
-
-DIRECT_BLOCKS = 64
-"""A chunk of the result is made in one task from so many chunks, at most. Of more of them what
-is wanted is picked out first, so that no node needs all the data."""
 
 
 @dataclass(slots=True)
@@ -294,91 +289,6 @@ def _placed(node: Node, axes: tuple[int, ...], arrays: Sequence[NDArray], first:
 def _unflattened(node: Node, shape: Shape) -> Node:
     """The first axis in the shape of the index arrays."""
     return reshaped(node, (*shape, *node.shape[1:]))
-
-
-def gather(node: Node, axes: tuple[int, ...], arrays: Sequence[NDArray]) -> Node:
-    """Elements at positions ``arrays`` (flattened) along ``axes``, which must be consecutive;
-    in the result the first of them stands for all."""
-    count = arrays[0].size
-    flat = tuple([np.ascontiguousarray(array.reshape(-1)) for array in arrays])
-    at = axes[0]
-    rest = node.shape[:at], node.shape[at + len(axes) :]
-    shape = (*rest[0], count, *rest[1])
-    per_row = math.prod([max(c) for a, c in enumerate(node.chunks) if a not in axes])
-    limit = max(1, grids.rules().elements(node.dtype) // max(per_row, 1))
-    chunks = (*node.chunks[:at], grids.regular(count, limit), *node.chunks[at + len(axes) :])
-    return make(_GATHER, (node,), (at, len(axes), Held(flat)), shape, node.dtype, chunks)
-
-
-def _gather_kernel(xp: Any, x: Any, at: int, width: int, held: Held) -> Any:
-    return x[(slice(None),) * at + tuple([xp.asarray(array) for array in held.value])]
-
-
-def _picked(xp: Any, block: Any, positions: Any, at: int) -> Any:
-    if len(positions) == 1:
-        return xp.take(block, xp.asarray(positions[0]), axis=at)
-    return block[(slice(None),) * at + tuple([xp.asarray(p) for p in positions])]
-
-
-def _gathered(xp: Any, blocks: Sequence[Any], parts: Any, at: int, count: int) -> Any:
-    """Rows of several blocks put in their places; without positions they are picked already."""
-    if len(blocks) == 1:
-        return _picked(xp, blocks[0], parts[0][1], at)
-    out: Any = None
-    for block, (places, positions) in zip(blocks, parts, strict=True):
-        values = block if positions is None else _picked(xp, block, positions, at)
-        if out is None:
-            shape = (*values.shape[:at], count, *values.shape[at + 1 :])
-            out = xp.empty(shape, dtype=values.dtype)
-        out[(*(slice(None),) * at, xp.asarray(places))] = values
-    return out
-
-
-def _lower_gather(node: Node, lowering: Any) -> list[Any]:
-    (source,) = node.inputs
-    at, width, held = node.params
-    values = lowering.blocks(source)
-    order = np.arange(len(values)).reshape(grids.numblocks(source.chunks))
-    starts = [grids.offsets(source.chunks[at + i]) for i in range(width)]
-    counts = [len(source.chunks[at + i]) for i in range(width)]
-    edges = grids.offsets(node.chunks[at])
-    plans = []
-    for low, high in itertools.pairwise(edges):
-        positions = [array[low:high] for array in held.value]
-        homes = [np.searchsorted(s, p, side="right") - 1 for s, p in
-                 zip(starts, positions, strict=True)]  # fmt: skip
-        if high == low:
-            plans.append([((0,) * width, (np.arange(0), positions))])
-            continue
-        flat = np.ravel_multi_index(homes, counts)
-        parts = []
-        for home in np.unique(flat):
-            places = np.flatnonzero(flat == home)
-            block = tuple(int(i) for i in np.unravel_index(home, counts))
-            local = [p[places] - s[b] for p, s, b in
-                     zip(positions, starts, block, strict=True)]  # fmt: skip
-            parts.append((block, (places, local)))
-        plans.append(parts)
-    grid = grids.numblocks(node.chunks)
-    rows = []
-    picking = []
-    for place in itertools.product(*[range(n) for n in grid]):
-        parts = plans[place[at]]
-        blocks = [values[int(order[(*place[:at], *block, *place[at + 1 :])])] for block, _ in parts]
-        rows.append([blocks, [part for _, part in parts], at, node.chunks[at][place[at]]])
-        if len(blocks) > DIRECT_BLOCKS:
-            picking += [(block, part[1], at) for block, part in zip(blocks, rows[-1][1],
-                                                                   strict=True)]  # fmt: skip
-    if picking:
-        made = iter(lowering.call(node, _picked, picking, label=".pick"))
-        for row in rows:
-            if len(row[0]) > DIRECT_BLOCKS:
-                row[0] = [next(made) for _ in row[0]]
-                row[1] = [(places, None) for places, _ in row[1]]
-    return list(lowering.call(node, _gathered, [tuple(row) for row in rows]))
-
-
-_GATHER = Op("gather", "tasks", _gather_kernel, _lower_gather)
 
 
 def positions_in(indices: Any, length: int, mode: str, axis: int) -> NDArray:

@@ -14,7 +14,7 @@ from agentic_ray.array.core import evaluate
 from agentic_ray.array.core.build import strict_operand
 from agentic_ray.array.core.node import NDArray, Node
 from agentic_ray.array.core.views import concatenated, permuted, reshaped
-from agentic_ray.array.indexing import gather
+from agentic_ray.array.gathering import gather
 from agentic_ray.array.manipulation import _window, concatenate, ravel
 from agentic_ray.array.statistics import any as _any
 

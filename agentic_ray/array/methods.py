@@ -42,6 +42,7 @@ SAME: dict[str, Callable[..., Any]] = {
     "any": statistics.any,
     "argmax": searching.argmax,
     "argmin": searching.argmin,
+    "argpartition": sorting.argpartition,
     "argsort": sorting.argsort,
     "choose": selecting.choose,
     "clip": elementwise.clip,
@@ -170,9 +171,14 @@ def fill(self: Array, value: Any) -> None:
     self[...] = value
 
 
-def sort(self: Array, axis: int = -1, **options: Any) -> None:
+def sort(self: Array, axis: int = -1, kind: str | None = None, **options: Any) -> None:
     """Sort this array in place along ``axis``; options as in `agentic_ray.array.sort`."""
-    self[...] = sorting.sort(self, axis=axis, **options)
+    self[...] = sorting.sort(self, axis, kind, **options)
+
+
+def partition(self: Array, kth: Any, axis: int = -1, **options: Any) -> None:
+    """Partition this array in place; options as in `agentic_ray.array.partition`."""
+    self[...] = sorting.partition(self, kth, axis, **options)
 
 
 # --- numbers -----------------------------------------------------------------------------
@@ -288,8 +294,8 @@ def map_overlap(
 
 
 OWN = (
-    astype, compress, conjugate, reshape, transpose, flatten, resize, fill, sort, tobytes, tofile,
-    dump, dumps, byteswap, view, map_blocks, map_overlap,
+    astype, compress, conjugate, reshape, transpose, flatten, resize, fill, sort, partition,
+    tobytes, tofile, dump, dumps, byteswap, view, map_blocks, map_overlap,
 )  # fmt: skip
 
 for name, function in SAME.items():

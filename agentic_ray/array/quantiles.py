@@ -34,7 +34,8 @@ from agentic_ray.array.core.program import host_only
 from agentic_ray.array.core.views import expanded, permuted, rechunk, reshaped
 from agentic_ray.array.creation import full
 from agentic_ray.array.elementwise import isnan, logical_not
-from agentic_ray.array.indexing import checked_positions, gather
+from agentic_ray.array.gathering import gather
+from agentic_ray.array.indexing import checked_positions
 from agentic_ray.array.outputs import delivered
 from agentic_ray.array.samplesort import selected
 from agentic_ray.array.small import by_numpy_if_small

@@ -25,7 +25,7 @@ from agentic_ray.array.core.node import DType, Held, NDArray, Node, make
 from agentic_ray.array.core.program import host_only
 from agentic_ray.array.core.views import concatenated, expanded, reshaped
 from agentic_ray.array.creation import shape_of, zeros
-from agentic_ray.array.indexing import gather
+from agentic_ray.array.gathering import gather
 from agentic_ray.array.manipulation import _window
 from agentic_ray.array.viewing import Broadcast
 

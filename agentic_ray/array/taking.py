@@ -13,7 +13,8 @@ from agentic_ray.array.core.build import gufunc_op
 from agentic_ray.array.core.build import strict_operand as strict
 from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.views import permuted, reshaped
-from agentic_ray.array.indexing import checked_positions, gather, masked, positions_in
+from agentic_ray.array.gathering import gather
+from agentic_ray.array.indexing import checked_positions, masked, positions_in
 from agentic_ray.array.outputs import delivered
 
 

@@ -100,7 +100,7 @@ def test_a_chain_is_one_task_for_each_chunk() -> None:
 
 def test_rows_to_columns_goes_in_two_steps() -> None:
     rows, columns = grids.normalize((1, -1), (400, 400), np.dtype(float)), ((400,), (1,) * 400)
-    between = grids.halfway(rows, columns)
+    (between,) = grids.stations(rows, columns)
     assert between is not None
     assert grids.numblocks(between) == (20, 20)
     array = np.arange(160_000).reshape(400, 400)

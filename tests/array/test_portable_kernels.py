@@ -23,7 +23,7 @@ from stand_ins import CUPY_LIKE, STRICT, Ran, StandIn, on, torch_stand_in
 
 import agentic_ray as ar
 import agentic_ray.array as xp
-from agentic_ray.array import indexing, samplesort, searching, sets
+from agentic_ray.array import exchange, gathering, ranks, searching, uniqueness
 
 linalg, fft, random = xp.linalg, xp.fft, xp.random
 
@@ -56,6 +56,7 @@ HOST_ONLY = {
     "piecewise": "array.map_blocks.piecewise",
     "vectorize": "array.apply_gufunc.floor",
     "to_npy": "array.write",
+    "unique": "array.unique_row_inverse",
     "to_zarr": "array.write",
     "to_hdf5": "array.write",
     "to_parquet": "array.write",
@@ -67,15 +68,16 @@ elements."""
 
 NOT_IN_STANDARD = _words(
     """
-    bincount cbrt deg2rad exp2 fabs fmax fmin fmod histogram isclose median nan_to_num
-    pad percentile quantile rad2deg round unique_all unique_counts unique_inverse unique_values
+    argpartition bincount cbrt deg2rad exp2 fabs fmax fmin fmod histogram isclose median
+    nan_to_num intersect1d pad partition percentile quantile rad2deg round setdiff1d setxor1d
+    sort_complex union1d unique unique_all unique_counts unique_inverse unique_values
     """
 )
 """The standard has no such function, or not with these parameters."""
 
 NUMPYS_INDEXING = _words(
     """
-    [] argsort linalg.det linalg.inv linalg.lstsq linalg.matrix_power linalg.pinv linalg.qr
+    [] argsort lexsort linalg.det linalg.inv linalg.lstsq linalg.matrix_power linalg.pinv linalg.qr
     linalg.slogdet linalg.solve linalg.solve_triangular linalg.svd linalg.svd_compressed
     linalg.svdvals matmul random.choice random.permutation repeat searchsorted sort take
     """
@@ -371,6 +373,23 @@ _add("isin", lambda d: xp.isin(d.j, d.ties), lambda d: xp.isin(d.i, 3, invert=Tr
 for _operand in ("ties", "j", "wild"):
     _each("unique_all unique_counts unique_inverse unique_values", _operand)
 _add(
+    "unique",
+    lambda d: xp.unique(d.wild, True, True, True),
+    lambda d: xp.unique(d.j, return_inverse=True, equal_nan=False),
+    lambda d: xp.unique(d.b, True, True, True, axis=0),
+)
+_add("union1d", lambda d: xp.union1d(d.ties, d.j))
+_add("intersect1d", lambda d: xp.intersect1d(d.ties, d.i, return_indices=True))
+_add("setdiff1d", lambda d: xp.setdiff1d(d.i, d.ties))
+_add("setxor1d", lambda d: xp.setxor1d(d.i, d.ties))
+_add("partition", lambda d: xp.sort(xp.partition(d.x, 2, axis=0), axis=0), lambda d: xp.partition(
+    d.v, 3))  # fmt: skip
+_add("argpartition", lambda d: xp.sort(xp.argpartition(d.x, 2, axis=0), axis=0))
+_add("lexsort", lambda d: xp.lexsort((d.x, d.j), axis=0), lambda d: xp.lexsort((d.v, d.ties)))
+_add("sort_complex", lambda d: xp.sort_complex(d.ties), lambda d: xp.sort_complex(d.z))
+_add("digitize", lambda d: xp.digitize(d.x, [-0.5, 0.1, 0.5]), lambda d: xp.digitize(
+    d.v, d.stairs[::-1], right=True))  # fmt: skip
+_add(
     "take",
     lambda d: xp.take(d.x, xp.asarray([3, 0, 6, -1]), axis=0),
     lambda d: xp.take(d.v, d.ties),
@@ -647,6 +666,10 @@ for _more in (portable_mutation, portable_numbers, portable_surface):
     for _name, _cases in _more.CASES.items():
         _add(_name, *_cases)
 
+IN_STAGES = _words(
+    "take searchsorted sort argsort unique_all unique_counts unique_inverse lexsort isin"
+)
+"""What is done in another way where chunks are many."""
 STANDARD = [name for name in CASES if name not in BEYOND]
 
 
@@ -698,18 +721,18 @@ def test_over_arrays_that_refuse_numpys(name: str, tmp_path: Path) -> None:
     assert host == ({HOST_ONLY[name]} if name in HOST_ONLY else set())
 
 
-@pytest.mark.parametrize(
-    "name", ["take", "searchsorted", "sort", "argsort", "unique_all", "unique_counts"]
-)
+@pytest.mark.parametrize("name", IN_STAGES)
 def test_over_arrays_that_refuse_numpys_where_chunks_are_many(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexing, "DIRECT_BLOCKS", 1)
-    monkeypatch.setattr(samplesort, "DIRECT_RUNS", 1)
-    monkeypatch.setattr(samplesort, "SAMPLES", 2)
-    monkeypatch.setattr(samplesort, "SAMPLES_PER_RUN", 0)
+    monkeypatch.setattr(gathering, "DIRECT_BLOCKS", 2)
+    monkeypatch.setattr(exchange, "MOST_RUNS", 1)
+    monkeypatch.setattr(exchange, "WIDTH", 2)
+    monkeypatch.setattr(ranks, "SAMPLES", 2)
+    monkeypatch.setattr(ranks, "SAMPLES_PER_RUN", 0)
     monkeypatch.setattr(searching, "TABLE_BYTES", 60)
-    monkeypatch.setattr(sets, "TABLE_ELEMENTS", 1)
+    monkeypatch.setattr(searching, "PAIRED", 0)
+    monkeypatch.setattr(uniqueness, "TABLE_ELEMENTS", 1)
     for number, case in enumerate(CASES[name]):
         assert not _compare(case, CUPY_LIKE, tmp_path / str(number)).host
 

@@ -148,10 +148,21 @@ def offsets(lengths: Sequence[int]) -> list[int]:
 
 
 def regular(length: int, size: int) -> tuple[int, ...]:
-    """``length`` cut in pieces of ``size``, the last possibly shorter."""
+    """``length`` cut in pieces of ``size``, the last possibly shorter.
+
+    Raises
+    ------
+    InvalidArgumentError
+        There would be more than `MOST_CHUNKS`.
+    """
     if length == 0:
         return (0,)
     size = max(1, min(size, length))
+    if length > size * MOST_CHUNKS:
+        raise InvalidArgumentError(
+            f"an axis of {length:,} in chunks of {size:,} has {-(-length // size):,} of them; the "
+            f"most is {MOST_CHUNKS:,}: use larger chunks"
+        )
     full, rest = divmod(length, size)
     return (size,) * full + ((rest,) if rest else ())
 
@@ -331,13 +342,26 @@ def _axis_chunks(entry: Any, length: int) -> tuple[int, ...] | None:
 
 
 def unify(shape: Shape, grids: Sequence[tuple[Shape, Chunks, int]]) -> Chunks:
-    """One grid for operands that broadcast to ``shape``: per axis that of the largest operand.
+    """One grid for operands that broadcast to ``shape``: per axis that of the largest operand
+    whose axis is cut. Where operands are cut along different axes that could be as many blocks as
+    the product of theirs; then it is that of the largest operand, cut or not.
 
     Parameters
     ----------
     grids : sequence of (shape, chunks, bytes)
         Of each operand.
     """
+    result = _unified(shape, grids, prefer_cut=True)
+    most = max((block_count(own) for _, own, _ in grids), default=1)
+    if block_count(result) > MOST_PIECES * max(most, 32):
+        plain = _unified(shape, grids, prefer_cut=False)
+        return min(result, plain, key=block_count)
+    return result
+
+
+def _unified(
+    shape: Shape, grids: Sequence[tuple[Shape, Chunks, int]], *, prefer_cut: bool
+) -> Chunks:
     result: list[tuple[int, ...]] = []
     for axis, length in enumerate(shape):
         best: tuple[int, ...] | None = None
@@ -346,8 +370,7 @@ def unify(shape: Shape, grids: Sequence[tuple[Shape, Chunks, int]]) -> Chunks:
             at = axis - len(shape) + len(own_shape)
             if at < 0 or own_shape[at] != length:
                 continue
-            # An axis in one piece gives way to one that is cut; among those the largest wins.
-            rank = own_bytes + (1 << 62 if len(own[at]) > 1 else 0)
+            rank = own_bytes + (1 << 62 if prefer_cut and len(own[at]) > 1 else 0)
             if rank > size:
                 best, size = own[at], rank
         result.append(best if best is not None else (length,))
@@ -409,33 +432,52 @@ def overlaps(source: Sequence[int], target: Sequence[int]) -> list[list[tuple[in
     return result
 
 
+MOST_CHUNKS = 1 << 24
+"""Of one axis. Their lengths alone take 128 MB, and no plan has so many tasks."""
 MOST_PIECES = 8
 """A rechunk that takes more pieces a block than this is made in two steps."""
 
 
-def halfway(source: Chunks, target: Chunks) -> Chunks | None:
-    """A grid between two, where going there first moves far fewer pieces; else None.
+MOST_JOINED = 32
+"""More pieces a block than this are worth a third step, and a fourth."""
 
-    Per axis it has the geometric mean of the numbers of chunks: rows to columns, n blocks each,
-    then takes n·√n pieces twice in place of n². Its blocks are about as large as theirs.
+
+def stations(source: Chunks, target: Chunks) -> tuple[Chunks, ...]:
+    """Grids between two, where going there on the way moves far fewer pieces; else none.
+
+    Per axis their numbers of chunks are in geometric progression: rows to columns, n blocks each,
+    then takes n·√n pieces twice in place of n². Their blocks are about as large as the others.
     """
-    direct = math.prod([_cuts(a, b) for a, b in zip(source, target, strict=True)])
-    if direct <= MOST_PIECES * max(block_count(source), block_count(target), 32):
-        return None
+    pieces = _pieces(source, target)
+    if pieces <= MOST_PIECES * max(block_count(source), block_count(target), 32):
+        return ()
+    best: tuple[Chunks, ...] = ()
+    for steps in (2, 3, 4):
+        found = tuple([_between(source, target, i / steps) for i in range(1, steps)])
+        if len({source, *found, target}) <= steps:
+            break
+        path = (source, *found, target)
+        total = sum(_pieces(first, second) for first, second in itertools.pairwise(path))
+        if 2 * total >= pieces:
+            break
+        best, pieces = found, total
+        if total <= steps * MOST_JOINED * max(map(block_count, path)):
+            break
+    return best
+
+
+def _between(source: Chunks, target: Chunks, part: float) -> Chunks:
     result: list[tuple[int, ...]] = []
     for own, new in zip(source, target, strict=True):
         fine = max(own, new, key=len)
-        count = max(1, round(math.sqrt(len(own) * len(new))))
+        count = max(1, round(len(own) ** (1 - part) * len(new) ** part))
         size = -(-len(fine) // count)
         result.append(tuple([sum(fine[i : i + size]) for i in range(0, len(fine), size)]))
-    between = tuple(result)
-    if between in (source, target):
-        return None
-    twice = sum(
-        math.prod([_cuts(a, b) for a, b in zip(first, second, strict=True)])
-        for first, second in ((source, between), (between, target))
-    )
-    return between if 2 * twice < direct else None
+    return tuple(result)
+
+
+def _pieces(source: Chunks, target: Chunks) -> int:
+    return math.prod([_cuts(a, b) for a, b in zip(source, target, strict=True)])
 
 
 def _cuts(own: Sequence[int], new: Sequence[int]) -> int:

@@ -157,11 +157,29 @@ def _check_plan(graph: TaskGraph, session: Any) -> None:
     MemoryError
         With the sizes.
     """
-    if sum(task.cost.written_bytes for task in graph) <= SURELY_FITS_BYTES:
-        return
+    if sum(task.cost.written_bytes for task in graph) > SURELY_FITS_BYTES:
+        _refuse(memory.predict(graph), session)
+
+
+def _check_least(roots: Sequence[Node]) -> None:
+    """Refuse before planning what no plan could do: many chunks take a while to plan.
+
+    Raises
+    ------
+    MemoryError
+        With the sizes.
+    """
+    need = memory.least(roots)
+    if need.live_bytes > SURELY_FITS_BYTES:
+        from agentic_ray.runtime import get_session
+
+        _refuse(need, get_session())
+
+
+def _refuse(need: memory.PlanMemory, session: Any) -> None:
     nodes = session.cluster().alive_nodes
     free = psutil.disk_usage(tempfile.gettempdir()).free  # Ray spills there
-    text = memory.refusal(memory.predict(graph), [n.store_total_bytes for n in nodes], free)
+    text = memory.refusal(need, [n.store_total_bytes for n in nodes], free)
     if text is not None:
         raise MemoryError(text)
 
@@ -257,6 +275,8 @@ def _compute(
     """The blocks of each root: arrays, or with ``handles`` what tasks can be given."""
     asked, roots = roots, optimize(roots)
     local = runs_locally(roots)
+    if not local:
+        _check_least(roots)
     lowering = Lowering(_keep if local else _put)
     blocks = lowering.run(roots)
     keys = list(

@@ -25,6 +25,7 @@ from agentic_ray.array.core.program import (
     finish,
     lifted,
 )
+from agentic_ray.errors import PlanTooLargeError
 from agentic_ray.graph import Codelet, CostHint, Ref, Resources, Tag, Task, tree_reduce
 
 RECOMPUTE_WEIGHT = 16.0
@@ -40,6 +41,11 @@ UNKNOWN_FLOPS = 2.5e9
 """A block of a user's function counts as some 50 ms: it is sent by itself until it is known."""
 
 _TINY = CostHint(items=0)
+
+MOST_TASKS = 2_000_000
+"""Plans of more tasks are refused: these take a gigabyte and half a minute in the caller."""
+MOST_EDGES = 40_000_000
+"""So are plans whose tasks are given more values than this, all of them together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,7 @@ class Lowering:
 
     def __init__(self, place: Callable[[Node, Sequence[Any]], list[Any]]) -> None:
         self.tasks: list[Task] = []
+        self._edges = 0
         self._place = place
         self._blocks: dict[Node, list[Any]] = {}
         self._inlined: set[Node] = set()
@@ -82,8 +89,18 @@ class Lowering:
         self._combined: dict[tuple[Any, ...], list[str]] = {}
 
     def run(self, roots: Sequence[Node]) -> list[list[Any]]:
-        """Lower ``roots``; for each its blocks in C order, as task arguments."""
+        """Lower ``roots``; for each its blocks in C order, as task arguments.
+
+        Raises
+        ------
+        PlanTooLargeError
+            There would be more than `MOST_TASKS` tasks, or more than `MOST_EDGES` values given
+            to them.
+        """
         order = list(topological(roots))
+        for node in order:
+            if node.blocks > MOST_TASKS:
+                raise _too_large(node, f"{node.blocks:,} chunks")
         self._choose_inlined(order, set(roots))
         self.folded = folded(order, set(roots))
         self._sharing.update(
@@ -103,7 +120,14 @@ class Lowering:
         found = self._blocks.get(node)
         if found is None:
             found = self._blocks[node] = self._lower(node)
+            self._check_size(node)
         return found
+
+    def _check_size(self, node: Node) -> None:
+        if len(self.tasks) > MOST_TASKS:
+            raise _too_large(node, f"more than {MOST_TASKS:,} tasks")
+        if self._edges > MOST_EDGES:
+            raise _too_large(node, f"tasks that are given more than {MOST_EDGES:,} values")
 
     def emit(
         self,
@@ -123,6 +147,7 @@ class Lowering:
                 for element in arg:
                     if type(element) is Ref:
                         dependencies[element.key] = None
+        self._edges += len(dependencies)
         self.tasks.append(
             Task(
                 key,
@@ -184,10 +209,12 @@ class Lowering:
         cost = CostHint(flops / each, read_bytes // each + 1, written_bytes // each + 1)
         resources = Resources(memory_bytes=(read_bytes + 2 * written_bytes) // each)
         prefix = f"{node.name}{label}/"
-        return [
-            self.emit(f"{prefix}{i}", code, row, cost, resources, node.device)
-            for i, row in enumerate(table)
-        ]
+        made: list[Any] = []
+        for i, row in enumerate(table):
+            made.append(self.emit(f"{prefix}{i}", code, row, cost, resources, node.device))
+            if not i % 4096:  # a single operation may be the one that has too many
+                self._check_size(node)
+        return made
 
     def tree(
         self, node: Node, refs: Sequence[Ref], combine: Codelet, label: str, cost: CostHint = _TINY
@@ -452,6 +479,15 @@ def _locations(node: Node) -> list[Any]:
         starts = [(*head, at) for head in starts for at in begin]
         shapes = [(*head, n) for head in shapes for n in lengths]
     return list(zip(starts, shapes, strict=True))
+
+
+def _too_large(node: Node, what: str) -> PlanTooLargeError:
+    sizes = ", ".join(f"{max(lengths):,}" for lengths in node.chunks)
+    return PlanTooLargeError(
+        f"{node.op.name} of shape {node.shape}, {node.nbytes:,} bytes in {node.blocks:,} chunks of "
+        f"up to ({sizes}) elements, makes a plan of {what}. Cut its operands in fewer, larger "
+        "chunks: x.rechunk(...), or chunks=... where they are made"
+    )
 
 
 def _title(program: Program, last: str) -> str:

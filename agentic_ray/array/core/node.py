@@ -62,6 +62,8 @@ class Op:
     takes_along : callable or None
         ``takes_along(node, operand)``: for kind ``tasks``, whether the tasks of ``node`` make the
         blocks of ``operand``, an elementwise chain, themselves (by `Lowering.made_inside`).
+    holds_inputs : bool
+        All of its first operand has to be there at one time before the first block can be made.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Op:
     reduction: Reduction | None = None
     of_user: bool = False
     takes_along: Callable[[Node, Node], bool] | None = None
+    holds_inputs: bool = False
 
     def __repr__(self) -> str:
         return f"<Op {self.name}>"

@@ -34,10 +34,15 @@ def rechunk(node: Node, chunks: Chunks) -> Node:
     if node.op.kind == "data":
         array = node.params[0]
         return make(node.op, (), (array,), node.shape, node.dtype, chunks, node.device)
-    between = grids.halfway(node.chunks, chunks)
-    if between is not None:
+    for between in grids.stations(node.chunks, chunks):
         node = make(RECHUNK, (node,), ("step",), node.shape, node.dtype, between)
     return make(RECHUNK, (node,), (), node.shape, node.dtype, chunks)
+
+
+def without_empty(node: Node) -> Node:
+    """A vector without chunks of no elements, if it has others."""
+    lengths = tuple([length for length in node.chunks[0] if length])
+    return rechunk(node, (lengths or (0,),))
 
 
 def _same(xp: Any, x: Any, *step: str) -> Any:
