@@ -1,4 +1,8 @@
-"""What keeps BLAS of this process from hanging, and its results from depending on the moment.
+"""How arrays use BLAS in any process: one thread at a time, and never while the process forks.
+
+A product that BLAS shares out among several threads has other bits than one that it makes in one
+thread. So BLAS has one thread while an array step runs, wherever it runs; afterwards the process
+has its threads back. Parallelism comes from several blocks at once.
 
 OpenBLAS ends its threads before the process forks (it asks for that by ``pthread_atfork``); what
 another thread is in the middle of then never returns, or returns with other bits. A fork is
@@ -9,12 +13,133 @@ until no array is being computed.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
+
+from threadpoolctl import ThreadpoolController
 
 LONGEST_WAIT_SECONDS = 30.0
 """Nobody waits longer for another: that one may itself be waiting for whom it keeps out."""
+
+
+# --- threads of BLAS ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """A loaded BLAS: how many threads it uses, for the whole process."""
+
+    get_threads: Callable[[], int]
+    set_threads: Callable[[int], object]
+
+
+def loaded() -> list[Library]:
+    """Each BLAS library of this process."""
+    return [
+        _bound(found) or Library(found.get_num_threads, found.set_num_threads)
+        for found in ThreadpoolController().lib_controllers
+        if found.user_api == "blas"
+    ]
+
+
+def _bound(found: object) -> Library | None:
+    """An OpenBLAS by its own two functions: threadpoolctl's take 6 µs a pair, and do nothing in
+    any thread but the first one that called them."""
+    info = found.info()  # type: ignore[attr-defined]
+    if info["internal_api"] != "openblas":
+        return None
+    library = ctypes.CDLL(info["filepath"])
+    for prefix in ("", "scipy_"):
+        for suffix in ("", "64_", "_64"):
+            get = getattr(library, f"{prefix}openblas_get_num_threads{suffix}", None)
+            put = getattr(library, f"{prefix}openblas_set_num_threads{suffix}", None)
+            if get is not None and put is not None:
+                put.argtypes, put.restype = [ctypes.c_int], None
+                return Library(get, put)
+    return None
+
+
+_BRINGS_ANOTHER = "scipy.linalg"
+"""SciPy's wheels bring a BLAS of their own, which users' functions may call."""
+
+
+class _Depth(threading.local):
+    """How often a thread is inside."""
+
+    value = 0
+
+
+class OneThread:
+    """A context in which BLAS runs in the thread that calls it, in whichever thread that is.
+
+    May be nested. When nobody is inside any more, BLAS has as many threads as before.
+    """
+
+    def __init__(self) -> None:
+        self._depth = _Depth()
+        self._libraries: list[Library] = []
+        self._looked: bool | None = None
+        self._before: list[tuple[Library, int]] = []
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        if not self._depth.value:
+            with self._lock:
+                if not self._inside:
+                    self._limit()
+                self._inside += 1
+        self._depth.value += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth.value -= 1
+        if not self._depth.value:
+            with self._lock:
+                self._inside -= 1
+                if not self._inside:
+                    self._restore()
+
+    def in_child(self) -> None:
+        """Only the thread that forked is there."""
+        self._reset()
+        self._inside = int(self._depth.value > 0)
+        if not self._inside:
+            self._restore()
+
+    def _limit(self) -> None:
+        another = _BRINGS_ANOTHER in sys.modules
+        if another is not self._looked:
+            self._libraries, self._looked = loaded(), another
+        for library in self._libraries:
+            threads = library.get_threads()
+            if threads != 1:
+                library.set_threads(1)
+                self._before.append((library, threads))
+
+    def _restore(self) -> None:
+        while self._before:
+            library, threads = self._before.pop()
+            library.set_threads(threads)
+
+
+one_thread = OneThread()
+"""The one of this process."""
+
+
+# --- computing and forking ---------------------------------------------------------------
+
+
+class _Own(_Depth):
+    """What a thread knows of itself; also whether it waited to fork."""
+
+    waited = False
 
 
 class Gate:
@@ -24,31 +149,35 @@ class Gate:
     """
 
     def __init__(self) -> None:
-        self._own = threading.local()
+        self._own = _Own()
         self._reset()
 
     def _reset(self) -> None:
         self._changed = threading.Condition(threading.Lock())
         self._inside = 0
+        self._waiting = 0
         self._forks = False
 
     def __enter__(self) -> None:
-        depth = getattr(self._own, "depth", 0)
-        if not depth:
+        own = self._own
+        if not own.value:
             with self._changed:
-                self._wait(lambda: not self._forks)
+                if self._forks:
+                    self._wait(lambda: not self._forks)
                 self._inside += 1
-        self._own.depth = depth + 1
+        own.value += 1
 
     def __exit__(self, *_: object) -> None:
-        self._own.depth -= 1
-        if not self._own.depth:
+        own = self._own
+        own.value -= 1
+        if not own.value:
             with self._changed:
                 self._inside -= 1
-                self._changed.notify_all()
+                if self._waiting:
+                    self._changed.notify_all()
 
     def before_fork(self) -> None:
-        self._own.waited = not getattr(self._own, "depth", 0)
+        self._own.waited = not self._own.value
         if self._own.waited:
             with self._changed:
                 self._wait(lambda: not self._forks)
@@ -67,7 +196,9 @@ class Gate:
         self._inside = int(not self._own.waited)
 
     def _wait(self, is_so: Callable[[], bool]) -> None:
+        self._waiting += 1
         self._changed.wait_for(is_so, LONGEST_WAIT_SECONDS)
+        self._waiting -= 1
 
 
 computing = Gate()
@@ -79,3 +210,4 @@ if hasattr(os, "register_at_fork"):
         after_in_parent=computing.after_fork,
         after_in_child=computing.in_child,
     )
+    os.register_at_fork(after_in_child=one_thread.in_child)

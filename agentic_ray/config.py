@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -56,6 +57,8 @@ class Settings:
     gpu_device : str
         ``package.module:Class`` through which executors use their GPU, importable on the GPU
         nodes; it meets `agentic_ray.runtime.devices.Device`.
+    full_tracebacks : bool
+        Whether exceptions show the frames of this package too, and those of its executors.
     """
 
     address: str | None = None
@@ -74,6 +77,7 @@ class Settings:
     no_node_seconds: float = 300.0
     memory_wait_seconds: float = 300.0
     gpu_device: str = "agentic_ray.runtime.devices:CupyDevice"
+    full_tracebacks: bool = False
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
@@ -150,5 +154,11 @@ def _parse(name: str, text: str, hint: Any) -> Any:
 
 
 def cache_directory() -> Path:
-    """Where this user's calibrations and unpacked data are kept (not created here)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agentic_ray"
+    """Where this user's calibrations, kernels and unpacked data are kept (not created here)."""
+    caches = os.environ.get("XDG_CACHE_HOME")
+    if caches:
+        return Path(caches) / "agentic_ray"
+    try:
+        return Path.home() / ".cache" / "agentic_ray"
+    except RuntimeError:  # an account without a home, as containers have
+        return Path(tempfile.gettempdir()) / f"agentic_ray-{os.getuid()}"

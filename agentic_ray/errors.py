@@ -1,15 +1,22 @@
 """Every error this package raises on purpose, each also the built-in a user would catch.
 
-No other module defines a public exception; none of these carries behaviour beyond its message.
+No other module defines a public exception; none of these carries behaviour beyond its message and
+how it is shown.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from agentic_ray.tracebacks import render_in_ipython
+
 
 class AgenticRayError(Exception):
     """Base of all errors raised by agentic_ray."""
+
+    def _render_traceback_(self) -> list[str]:
+        """For IPython, which looks for a method of this name: without this package's frames."""
+        return render_in_ipython(self)
 
 
 class InvalidArgumentError(AgenticRayError, ValueError):
@@ -50,6 +57,10 @@ class SourceError(AgenticRayError, ValueError):
 
 class SerializationError(AgenticRayError, TypeError):
     """A function or a value cannot be sent to another process."""
+
+
+class BlockResultError(AgenticRayError, ValueError, TypeError):
+    """A user's function gave a block of another shape, dtype or number than it had to."""
 
 
 class SessionError(AgenticRayError, RuntimeError):
@@ -133,6 +144,10 @@ class PoisonTaskError(ExecutorLostError):
 
 class OutOfHostMemoryError(AgenticRayError, MemoryError):
     """A bundle that cannot be made smaller needs more memory than its node has."""
+
+
+class PlanTooLargeError(AgenticRayError, MemoryError):
+    """An expression has so many chunks that planning its tasks would fill this process."""
 
 
 class OutOfDeviceMemoryError(AgenticRayError, MemoryError):

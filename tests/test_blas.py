@@ -1,4 +1,4 @@
-"""What BLAS of this process is kept from: forks while it computes."""
+"""How many threads BLAS of this process has, and what it is kept from: forks while it computes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
-from agentic_ray.blas import Gate
+from agentic_ray.blas import Gate, OneThread, loaded
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
@@ -131,3 +132,64 @@ def test_a_fork_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not thread.is_alive()
     with gate:
         pass
+
+
+def _threads() -> list[int]:
+    return [library.get_threads() for library in loaded()]
+
+
+@pytest.fixture
+def two_threads() -> Iterator[list[int]]:
+    """BLAS with two threads, as a user may have it."""
+    before = _threads()
+    for library in loaded():
+        library.set_threads(2)
+    yield [2] * len(before)
+    for library, threads in zip(loaded(), before, strict=True):
+        library.set_threads(threads)
+
+
+def test_blas_has_one_thread_until_the_last_one_leaves(two_threads: list[int]) -> None:
+    one_thread = OneThread()
+    inside, leave = threading.Event(), threading.Event()
+
+    def compute() -> None:
+        with one_thread:
+            inside.set()
+            leave.wait()
+
+    thread = threading.Thread(target=compute)
+    with one_thread, one_thread:
+        thread.start()
+        inside.wait()
+        assert set(_threads()) == {1}
+    assert set(_threads()) == {1}  # the other one is still at it
+    leave.set()
+    thread.join()
+    assert _threads() == two_threads
+    with pytest.raises(ZeroDivisionError), one_thread:
+        1 / 0
+    assert _threads() == two_threads
+
+
+def test_a_child_has_the_threads_that_its_parent_had(two_threads: list[int]) -> None:
+    one_thread = OneThread()
+    inside, leave = threading.Event(), threading.Event()
+
+    def compute() -> None:
+        with one_thread:
+            inside.set()
+            leave.wait()
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    inside.wait()
+    one_thread.in_child()  # where that thread is not
+    assert _threads() == two_threads
+    with one_thread:
+        assert set(_threads()) == {1}
+        one_thread.in_child()  # forked by the one that is inside
+        assert set(_threads()) == {1}
+    assert _threads() == two_threads
+    leave.set()
+    thread.join()

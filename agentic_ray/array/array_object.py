@@ -1,21 +1,27 @@
 """The `Array` that users hold: a handle on an expression, with operators and conversions.
 
-What operations mean is in the modules of their area; here they are only given to the operators.
+Operators are in `operators`, methods in `methods`, the meaning of an index in `indexing`; here is
+what an array knows of itself, how it becomes a value, and how views share what is assigned.
 """
 
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from agentic_ray.array.callers import is_statement
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core import evaluate
+from agentic_ray.array.core.build import blockwise_op, strict_operand
 from agentic_ray.array.core.chunks import Chunks, Shape
-from agentic_ray.array.core.node import DType, NDArray, Node, make
-from agentic_ray.array.core.views import permuted, rechunk
+from agentic_ray.array.core.elements import cast
+from agentic_ray.array.core.node import DType, NDArray, Node, data, make, topological
+from agentic_ray.array.core.views import rechunk
+from agentic_ray.array.operators import divided, forward, in_place, reflected, unary
+from agentic_ray.array.viewing import ComplexPart, Permutation, View, unmade
 from agentic_ray.errors import InvalidArgumentError
 
 DEVICES = ("cpu", "gpu")
@@ -28,41 +34,119 @@ class Array:
 
     Nothing is computed until a value is asked for: by `compute`, by conversion to NumPy or to a
     Python scalar, or where the shape of a result depends on data.
+
+    An array is a handle on an immutable expression; assigning to it gives it another expression.
+    A *view* (a basic index, a transpose, ...) has no expression of its own: it reads its part of
+    the array it was taken from, and hands on to that array what is assigned to it.
     """
 
-    __slots__ = ("__weakref__", "_node")
+    __slots__ = ("__weakref__", "_base", "_is_cell", "_is_fortran", "_own", "_seen", "_step")
     __array_priority__ = 100.0
-    _node: Node
+    _own: Node
+    """The expression; of a view its part of ``_seen``."""
+    _base: Array | None
+    """For a view: the array it was taken from."""
+    _step: View | None
+    _seen: Node | None
+    """For a view: the expression of ``_base`` that ``_own`` was read from."""
+    _is_cell: bool
+    """Without axes: whether NumPy would have a 0-d array, which can be assigned to, or a scalar."""
+    _is_fortran: bool
+    """Not a view: whether NumPy would have the elements in Fortran order. Chunks have no such
+    order; it decides what ``order="K"`` and ``"A"`` mean, and which reshapes are views."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, node: Node, *, is_cell: bool = False, is_fortran: bool = False) -> None:
+        self._own = node
+        self._base = None
+        self._is_cell = is_cell
+        self._is_fortran = is_fortran
+
+    # --- views ---------------------------------------------------------------------------
+
+    @property
+    def _node(self) -> Node:
+        base = self._base
+        if base is not None:
+            whole = base._node
+            if whole is not self._seen:
+                assert self._step is not None
+                self._own = self._step.read(whole)
+                self._seen = whole
+        return self._own
+
+    @_node.setter
+    def _node(self, node: Node) -> None:
+        base = self._base
+        if base is not None:
+            assert self._step is not None
+            base._node = self._step.write(base._node, node)
+            self._seen = base._node
+        self._own = node
+
+    def _view(self, step: View) -> Array:
+        """The part of this array that ``step`` reads, sharing what is assigned to either."""
+        whole = self._node
+        view = Array(step.read(whole), is_cell=True)
+        view._base, view._step, view._seen = self, step, whole
+        return view
+
+    def _computed(self, node: Node) -> None:
+        """Hold ``node``, which has the same values, from now on."""
+        self._own = node
+
+    @property
+    def base(self) -> Array | None:
+        """The array that this one is a view of; None if it has values of its own."""
+        return self._base
+
+    @property
+    def _layout(self) -> NDArray:
+        """Where NumPy would have the elements of this array. Its values must not be read."""
+        if self._base is None:
+            return unmade(self.shape, self.dtype, is_fortran=self._is_fortran)
+        assert self._step is not None
+        return self._step.see(self._base._layout)
+
+    @property
+    def strides(self) -> Shape:
+        """Bytes from one element to the next along each axis, in an array of NumPy's."""
+        return self._layout.strides
+
+    @property
+    def flags(self) -> Any:
+        """Whether the elements lie in C or Fortran order, and may be assigned to."""
+        return self._layout.flags
+
+    @property
+    def _is_scalar(self) -> bool:
+        return not self._is_cell and not self._own.shape
 
     # --- what is known without computing -------------------------------------------------
 
     @property
     def shape(self) -> Shape:
-        return self._node.shape
+        return self._own.shape
 
     @property
     def dtype(self) -> DType:
-        return self._node.dtype
+        return self._own.dtype
 
     @property
     def ndim(self) -> int:
-        return len(self._node.shape)
+        return len(self._own.shape)
 
     @property
     def size(self) -> int:
-        return self._node.size
+        return self._own.size
+
+    @property
+    def itemsize(self) -> int:
+        return self._own.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
         """Bytes of the whole array, computed or not."""
-        return self._node.nbytes
-
-    @property
-    def itemsize(self) -> int:
-        return self._node.dtype.itemsize
+        return self._own.nbytes
 
     @property
     def chunks(self) -> Chunks:
@@ -81,20 +165,12 @@ class Array:
 
     @property
     def T(self) -> Array:
-        """The transpose of a matrix.
-
-        Raises
-        ------
-        ValueError
-            The array has not two axes; use `mT` or `permute_dims`.
-        """
-        if self.ndim != 2:
-            raise ValueError(f"x.T needs 2 axes, not {self.ndim}; use x.mT or permute_dims")
-        return Array(permuted(self._node, (1, 0)))
+        """A view with the axes in reverse order."""
+        return self._view(Permutation(tuple(range(self.ndim))[::-1]))
 
     @property
     def mT(self) -> Array:
-        """The transpose of each matrix in a stack.
+        """A view with the last two axes exchanged.
 
         Raises
         ------
@@ -104,34 +180,70 @@ class Array:
         if self.ndim < 2:
             raise ValueError(f"x.mT needs at least 2 axes, not {self.ndim}")
         order = (*range(self.ndim - 2), self.ndim - 1, self.ndim - 2)
-        return Array(permuted(self._node, order))
+        return self._view(Permutation(order))
 
     @property
     def real(self) -> Array:
-        return _call("real", self)
+        """The real part, a view; assigning to it changes this array."""
+        return self._view(ComplexPart("real"))
+
+    @real.setter
+    def real(self, value: Any) -> None:
+        self._view(ComplexPart("real"))[...] = value
 
     @property
     def imag(self) -> Array:
-        return _call("imag", self)
+        """The imaginary part, a view; assigning to it changes this array."""
+        return self._view(ComplexPart("imag"))
+
+    @imag.setter
+    def imag(self, value: Any) -> None:
+        self._view(ComplexPart("imag"))[...] = value
 
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError("len() of unsized object")
         return self.shape[0]
 
+    # --- text ----------------------------------------------------------------------------
+
+    def _shown(self) -> NDArray | None:
+        """The values, if they are known or quick to compute here; None if not."""
+        node = self._node
+        if node.value is None and node.op.kind == "data":
+            return node.params[0].value  # type: ignore[no-any-return]
+        if node.value is None and (
+            not node.small or any(source.op.of_user for source in topological([node]))
+        ):
+            return None
+        return evaluate.value(node)
+
     def __repr__(self) -> str:
         where = "" if self.device == "cpu" else f", device={self.device!r}"
-        if self._node.value is not None and self.size <= 1000:
-            text = np.array2string(self._node.value, separator=", ", prefix="Array(")
+        values = self._shown()
+        if values is not None:
+            text = np.array2string(values, separator=", ", prefix="Array(")
             return f"Array({text}, dtype={self.dtype}{where})"
         blocks = " × ".join(map(str, self.numblocks)) or "1"
+        state = "persisted" if self._node.op.kind == "stored" else "not computed"
         return (
             f"<Array shape={self.shape} dtype={self.dtype} chunks={blocks} "
-            f"nbytes={self.nbytes:,}{where}, not computed>"
+            f"nbytes={self.nbytes:,}{where}, {state}>"
         )
 
+    def __str__(self) -> str:
+        values = self._shown()
+        return repr(self) if values is None else str(values[()])
+
+    def __format__(self, spec: str) -> str:
+        if self.shape or not spec:
+            if spec:
+                raise TypeError("a format can only be given for arrays without axes")
+            return str(self)
+        return format(evaluate.value(self._node)[()], spec)
+
     def _repr_html_(self) -> str:
-        from agentic_ray.array.display import html
+        from agentic_ray.array.display import html  # display imports the rewriting rules
 
         return html(self)
 
@@ -145,27 +257,34 @@ class Array:
         progress : bool, optional
             Show a progress bar; default: where a person watches and it takes long.
         """
-        value = evaluate.values([self._node], progress=progress)[0]
-        return np.array(value) if self._node.value is value or not value.flags.owndata else value
+        node = self._node
+        value = evaluate.values([node], progress=progress)[0]
+        return np.array(value) if node.value is value or not value.flags.owndata else value
 
     def persist(self) -> Array:
         """Compute now and keep the chunks where they were made; this array then holds them."""
-        self._node = evaluate.persist([self._node])[0]
+        self._computed(evaluate.persist([self._node])[0])
         return self
 
-    def rechunk(self, chunks: Any = "auto") -> Array:
+    def rechunk(self, chunks: Any = "auto", *, balance: bool = False) -> Array:
         """The same values cut in other chunks.
 
         Parameters
         ----------
         chunks
-            As in `asarray`.
+            As in `asarray`; in a dict, axes that are not named stay as they are.
+        balance : bool
+            Make the chunks along each axis as equal as they can be, in the same number.
         """
-        return Array(rechunk(self._node, grids.normalize(chunks, self.shape, self.dtype)))
+        node = self._node
+        if isinstance(chunks, dict):
+            chunks = {**dict(enumerate(node.chunks)), **grids.by_axis(chunks, node.ndim)}
+        wanted = grids.normalize(chunks, node.shape, node.dtype)
+        return Array(rechunk(node, grids.balanced(wanted) if balance else wanted), is_cell=True)
 
     def explain(self) -> str:
         """The plan before and after optimisation, with predicted costs, as text."""
-        from agentic_ray.array.display import explain
+        from agentic_ray.array.display import explain  # display imports the rewriting rules
 
         return explain(self)
 
@@ -180,27 +299,34 @@ class Array:
         if stream is not None:
             raise ValueError("streams are managed by the executors; leave stream out")
         device = check_device(device) or "cpu"
-        if device == self.device:
-            return self
         node = self._node
+        if device == node.device:
+            return self
         return Array(make(_MOVE, (node,), (), node.shape, node.dtype, node.chunks, device))
 
-    def astype(self, dtype: Any, /, *, copy: bool = True, device: str | None = None) -> Array:
-        """See `agentic_ray.array.astype`."""
-        result: Array = _function("astype")(self, dtype, copy=copy, device=device)
-        return result
+    def copy(self, order: str = "C") -> Array:
+        """An array of its own: assigning to one does not change the other."""
+        order = check_order(order)
+        return Array(self._node, is_cell=self._is_cell, is_fortran=is_fortran(order, self._layout))
 
-    def item(self) -> bool | int | float | complex:
-        """The only element, as a Python scalar.
+    def item(self, *args: Any) -> Any:
+        """One element as a Python scalar: the only one, or the one at a flat position or index.
 
         Raises
         ------
         ValueError
-            There is not exactly one.
+            No position was given, and there is not exactly one element.
+        IndexError
+            The position lies outside.
         """
-        if self.size != 1:
+        if not args and self.size != 1:
             raise ValueError("can only convert an array of size 1 to a Python scalar")
-        return evaluate.value(self._node).item()  # type: ignore[no-any-return]
+        if not args:
+            return evaluate.value(self._node).item()
+        place = args[0] if len(args) == 1 else args
+        if not isinstance(place, tuple):
+            place = np.unravel_index(_checked_place(place, self.size), self.shape)
+        return self[tuple(int(at) for at in place)].item()
 
     def tolist(self) -> Any:
         """The values as nested lists."""
@@ -209,29 +335,22 @@ class Array:
     def _scalar(self, kind: str) -> Any:
         if self.shape:
             raise TypeError(f"only 0-dimensional arrays convert to {kind}, not shape {self.shape}")
-        return evaluate.value(self._node).item()
+        value = evaluate.value(self._node)
+        return value.item() if self._is_cell else value[()]
 
     def __bool__(self) -> bool:
-        if self.shape:
-            if self.size != 1:
-                raise ValueError(
-                    "the truth value of an array with more than one element (or none) is "
-                    "ambiguous; use any() or all()"
-                )
-            raise TypeError(f"only 0-dimensional arrays convert to bool, not shape {self.shape}")
-        return bool(self._scalar("bool"))
+        if self.size != 1:
+            raise ValueError(
+                "the truth value of an array with more than one element (or none) is "
+                "ambiguous; use any() or all()"
+            )
+        return bool(evaluate.value(self._node).item())
 
     def __int__(self) -> int:
-        value = self._scalar("int")
-        if isinstance(value, complex):
-            raise TypeError("a complex array does not convert to int")
-        return int(value)
+        return int(self._scalar("int"))
 
     def __float__(self) -> float:
-        value = self._scalar("float")
-        if isinstance(value, complex):
-            raise TypeError("a complex array does not convert to float")
-        return float(value)
+        return float(self._scalar("float"))
 
     def __complex__(self) -> complex:
         return complex(self._scalar("complex"))
@@ -241,21 +360,30 @@ class Array:
             raise TypeError("only 0-dimensional integer arrays can be used as an index")
         return int(self._scalar("index"))
 
+    def __round__(self, ndigits: int | None = None) -> Any:
+        return round(self._scalar("a number to round"), ndigits)
+
+    def __hash__(self) -> int:
+        if self.shape or self._is_cell:
+            raise TypeError("unhashable type: 'Array' (only results without axes have a hash)")
+        return hash(evaluate.value(self._node)[()])
+
     def __iter__(self) -> Iterator[Array]:
         if not self.shape:
             raise TypeError("iteration over a 0-d array")
         return (self[i] for i in range(self.shape[0]))
 
     def __contains__(self, value: object) -> bool:
-        return bool(_call("any", _call("equal", self, value)))
+        return bool((self == value).any())
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
-        value = evaluate.values([self._node])[0]
+        node = self._node
+        value = evaluate.values([node])[0]
         if dtype is not None and np.dtype(dtype) != value.dtype:
             if copy is False:
                 raise ValueError("a conversion of dtype needs a copy")
             return value.astype(dtype)
-        shared = self._node.value is value or self._node.op.kind == "data"
+        shared = node.value is value or node.op.kind == "data"
         if copy or (copy is None and shared and value.nbytes <= COPIED_BYTES):
             return np.array(value)
         if shared:
@@ -263,8 +391,31 @@ class Array:
             value.flags.writeable = False
         return value
 
+    def to_numpy(self, dtype: Any = None, copy: bool = False) -> NDArray:
+        """The values as a NumPy array: the name that plotting and table libraries look for."""
+        return self.__array__(dtype, copy=copy or None)
+
+    def __arrow_array__(self, type: Any = None) -> Any:
+        """For ``pyarrow.array(x)``: the values of a vector.
+
+        Raises
+        ------
+        ValueError
+            The array has not one axis.
+        """
+        import pyarrow as pa  # heavy, and needed only here
+
+        if self.ndim != 1:
+            raise ValueError(f"an Arrow array has one axis, not {self.ndim}; convert a column")
+        return pa.array(np.asarray(self), type=type)
+
+    def __arrow_c_array__(self, requested_schema: Any = None) -> tuple[Any, Any]:
+        """For libraries that take Arrow arrays by their C interface, such as polars."""
+        found: tuple[Any, Any] = self.__arrow_array__().__arrow_c_array__(requested_schema)
+        return found
+
     def __array_namespace__(self, /, *, api_version: str | None = None) -> types.ModuleType:
-        import agentic_ray.array as namespace
+        import agentic_ray.array as namespace  # the package that this module is part of
         from agentic_ray.array.inspection import API_VERSIONS
 
         if api_version is not None and api_version not in API_VERSIONS:
@@ -305,301 +456,124 @@ class Array:
         return np.empty(0).__dlpack_device__()
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        from agentic_ray.array.protocols import array_ufunc
+        from agentic_ray.array.protocols import array_ufunc  # it is built on the functions
 
         return array_ufunc(ufunc, method, inputs, kwargs)
 
     def __array_function__(self, func: Any, kinds: Any, args: Any, kwargs: Any) -> Any:
-        from agentic_ray.array.protocols import array_function
+        from agentic_ray.array.protocols import array_function  # it is built on the functions
 
         return array_function(func, args, kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.__array__(copy=True), self.chunks, self.device)
+        return _rebuild, (self.__array__(copy=True), self.chunks, self.device, self._is_cell)
 
     def __copy__(self) -> Array:
-        return Array(self._node)
+        return self.copy()
 
     def __deepcopy__(self, memo: Any) -> Array:
-        return Array(self._node)
+        return self.copy()
 
-    __hash__ = None  # type: ignore[assignment]  # == compares elements
-
-    # --- indexing ------------------------------------------------------------------------
+    # --- indexing: see `agentic_ray.array.indexing` and `assigning` -----------------------
 
     def __getitem__(self, key: Any, /) -> Array:
-        from agentic_ray.array.indexing import getitem
+        from agentic_ray.array.indexing import getitem  # it is built on Array
 
-        return Array(getitem(self._node, key))
+        return getitem(self, key)
 
     def __setitem__(self, key: Any, value: Any, /) -> None:
-        from agentic_ray.array.indexing import setitem
+        from agentic_ray.array.assigning import setitem  # it is built on Array
 
-        self._node = setitem(self._node, key, value)
+        if (
+            isinstance(value, Array)
+            and value._base is self
+            and value._seen is not self._node
+            and not is_statement(1)
+        ):
+            # Generators of NumPy's swap items in native code, as x[i], x[j] = x[j], x[i]: they
+            # mean the values that they have taken, which a view has no more after the first half.
+            value = Array(value._own)
+        setitem(self, key, value)
 
-    # --- operators -----------------------------------------------------------------------
+    # --- operators: see `agentic_ray.array.operators` ------------------------------------
 
-    def __add__(self, other: Any, /) -> Array:
-        return _binary("add", self, other)
-
-    def __radd__(self, other: Any, /) -> Array:
-        return _binary("add", other, self)
-
-    def __sub__(self, other: Any, /) -> Array:
-        return _binary("subtract", self, other)
-
-    def __rsub__(self, other: Any, /) -> Array:
-        return _binary("subtract", other, self)
-
-    def __mul__(self, other: Any, /) -> Array:
-        return _binary("multiply", self, other)
-
-    def __rmul__(self, other: Any, /) -> Array:
-        return _binary("multiply", other, self)
-
-    def __truediv__(self, other: Any, /) -> Array:
-        return _binary("divide", self, other)
-
-    def __rtruediv__(self, other: Any, /) -> Array:
-        return _binary("divide", other, self)
-
-    def __floordiv__(self, other: Any, /) -> Array:
-        return _binary("floor_divide", self, other)
-
-    def __rfloordiv__(self, other: Any, /) -> Array:
-        return _binary("floor_divide", other, self)
-
-    def __mod__(self, other: Any, /) -> Array:
-        return _binary("remainder", self, other)
-
-    def __rmod__(self, other: Any, /) -> Array:
-        return _binary("remainder", other, self)
-
-    def __divmod__(self, other: Any, /) -> tuple[Array, Array]:
-        return self // other, self % other
-
-    def __pow__(self, other: Any, /) -> Array:
-        return _binary("pow", self, other)
-
-    def __rpow__(self, other: Any, /) -> Array:
-        return _binary("pow", other, self)
-
-    def __matmul__(self, other: Any, /) -> Array:
-        return _binary("matmul", self, other)
-
-    def __rmatmul__(self, other: Any, /) -> Array:
-        return _binary("matmul", other, self)
-
-    def __and__(self, other: Any, /) -> Array:
-        return _binary("bitwise_and", self, other)
-
-    def __rand__(self, other: Any, /) -> Array:
-        return _binary("bitwise_and", other, self)
-
-    def __or__(self, other: Any, /) -> Array:
-        return _binary("bitwise_or", self, other)
-
-    def __ror__(self, other: Any, /) -> Array:
-        return _binary("bitwise_or", other, self)
-
-    def __xor__(self, other: Any, /) -> Array:
-        return _binary("bitwise_xor", self, other)
-
-    def __rxor__(self, other: Any, /) -> Array:
-        return _binary("bitwise_xor", other, self)
-
-    def __lshift__(self, other: Any, /) -> Array:
-        return _binary("bitwise_left_shift", self, other)
-
-    def __rlshift__(self, other: Any, /) -> Array:
-        return _binary("bitwise_left_shift", other, self)
-
-    def __rshift__(self, other: Any, /) -> Array:
-        return _binary("bitwise_right_shift", self, other)
-
-    def __rrshift__(self, other: Any, /) -> Array:
-        return _binary("bitwise_right_shift", other, self)
-
-    def __eq__(self, other: Any, /) -> Array:  # type: ignore[override]
-        return _binary("equal", self, other)
-
-    def __ne__(self, other: Any, /) -> Array:  # type: ignore[override]
-        return _binary("not_equal", self, other)
-
-    def __lt__(self, other: Any, /) -> Array:
-        return _binary("less", self, other)
-
-    def __le__(self, other: Any, /) -> Array:
-        return _binary("less_equal", self, other)
-
-    def __gt__(self, other: Any, /) -> Array:
-        return _binary("greater", self, other)
-
-    def __ge__(self, other: Any, /) -> Array:
-        return _binary("greater_equal", self, other)
-
-    def __neg__(self) -> Array:
-        return _call("negative", self)
-
-    def __pos__(self) -> Array:
-        return _call("positive", self)
-
-    def __abs__(self) -> Array:
-        return _call("abs", self)
-
-    def __invert__(self) -> Array:
-        return _call("bitwise_invert", self)
-
-    def __iadd__(self, other: Any, /) -> Array:
-        return self._assign(_binary("add", self, other))
-
-    def __isub__(self, other: Any, /) -> Array:
-        return self._assign(_binary("subtract", self, other))
-
-    def __imul__(self, other: Any, /) -> Array:
-        return self._assign(_binary("multiply", self, other))
-
-    def __itruediv__(self, other: Any, /) -> Array:
-        return self._assign(_binary("divide", self, other))
-
-    def __ifloordiv__(self, other: Any, /) -> Array:
-        return self._assign(_binary("floor_divide", self, other))
-
-    def __imod__(self, other: Any, /) -> Array:
-        return self._assign(_binary("remainder", self, other))
-
-    def __ipow__(self, other: Any, /) -> Array:
-        return self._assign(_binary("pow", self, other))
-
-    def __imatmul__(self, other: Any, /) -> Array:
-        return self._assign(_binary("matmul", self, other))
-
-    def __iand__(self, other: Any, /) -> Array:
-        return self._assign(_binary("bitwise_and", self, other))
-
-    def __ior__(self, other: Any, /) -> Array:
-        return self._assign(_binary("bitwise_or", self, other))
-
-    def __ixor__(self, other: Any, /) -> Array:
-        return self._assign(_binary("bitwise_xor", self, other))
-
-    def __ilshift__(self, other: Any, /) -> Array:
-        return self._assign(_binary("bitwise_left_shift", self, other))
-
-    def __irshift__(self, other: Any, /) -> Array:
-        return self._assign(_binary("bitwise_right_shift", self, other))
+    __add__, __radd__, __iadd__ = forward("add"), reflected("add"), in_place("add")
+    __sub__, __rsub__ = forward("subtract"), reflected("subtract")
+    __isub__ = in_place("subtract")
+    __mul__, __rmul__ = forward("multiply"), reflected("multiply")
+    __imul__ = in_place("multiply")
+    __truediv__, __rtruediv__ = forward("divide"), reflected("divide")
+    __itruediv__ = in_place("divide")
+    __floordiv__, __rfloordiv__ = forward("floor_divide"), reflected("floor_divide")
+    __ifloordiv__ = in_place("floor_divide")
+    __mod__, __rmod__ = forward("remainder"), reflected("remainder")
+    __imod__ = in_place("remainder")
+    __divmod__, __rdivmod__ = divided(reflected=False), divided(reflected=True)
+    __pow__, __rpow__, __ipow__ = forward("pow"), reflected("pow"), in_place("pow")
+    __matmul__, __rmatmul__ = forward("matmul"), reflected("matmul")
+    __imatmul__ = in_place("matmul")
+    __and__, __rand__ = forward("bitwise_and"), reflected("bitwise_and")
+    __iand__ = in_place("bitwise_and")
+    __or__, __ror__ = forward("bitwise_or"), reflected("bitwise_or")
+    __ior__ = in_place("bitwise_or")
+    __xor__, __rxor__ = forward("bitwise_xor"), reflected("bitwise_xor")
+    __ixor__ = in_place("bitwise_xor")
+    __lshift__, __rlshift__ = forward("bitwise_left_shift"), reflected("bitwise_left_shift")
+    __ilshift__ = in_place("bitwise_left_shift")
+    __rshift__, __rrshift__ = forward("bitwise_right_shift"), reflected("bitwise_right_shift")
+    __irshift__ = in_place("bitwise_right_shift")
+    __eq__, __ne__ = forward("equal"), forward("not_equal")  # type: ignore[assignment]
+    __lt__, __le__ = forward("less"), forward("less_equal")
+    __gt__, __ge__ = forward("greater"), forward("greater_equal")
+    __neg__, __pos__ = unary("negative"), unary("positive")
+    __abs__, __invert__ = unary("abs"), unary("bitwise_invert")
 
     def _assign(self, result: Array) -> Array:
         """Become ``result``, which an in-place operator made: same shape, own dtype."""
-        if result is NotImplemented:
-            return NotImplemented  # type: ignore[no-any-return]
         if result.shape != self.shape:
             raise ValueError(
                 f"non-broadcastable output: in-place operation on shape {self.shape} gives "
                 f"shape {result.shape}"
             )
-        if result.dtype != self.dtype:
-            if not np.can_cast(result.dtype, self.dtype, "same_kind"):
+        node = result._node
+        if node.dtype != self.dtype:
+            if not np.can_cast(node.dtype, self.dtype, "same_kind"):
                 raise TypeError(
-                    f"cannot cast the result from {result.dtype} to {self.dtype} with casting "
+                    f"cannot cast the result from {node.dtype} to {self.dtype} with casting "
                     "rule 'same_kind' in an in-place operation"
                 )
-            result = result.astype(self.dtype)
-        self._node = result._node
+            node = cast(node, self.dtype)
+        self._node = node
         return self
 
-    # --- methods that NumPy users expect ---------------------------------------------------
-
-    def __getattr__(self, name: str) -> Any:
-        if name in _METHODS:
-            return types.MethodType(_function(name), self)
-        raise AttributeError(f"'Array' object has no attribute {name!r}")
-
-    def __dir__(self) -> list[str]:
-        return sorted({*object.__dir__(self), *_METHODS})
-
-    def reshape(self, *shape: Any, copy: bool | None = None) -> Array:
-        """See `agentic_ray.array.reshape`."""
-        wanted = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
-        result: Array = _function("reshape")(self, wanted, copy=copy)
-        return result
-
-    def transpose(self, *axes: Any) -> Array:
-        """Axes in another order; reversed if none is given."""
-        wanted = axes[0] if len(axes) == 1 and isinstance(axes[0], tuple | list) else axes
-        if not wanted:
-            wanted = tuple(range(self.ndim))[::-1]
-        result: Array = _function("permute_dims")(self, tuple(wanted))
-        return result
-
-    def ravel(self) -> Array:
-        """All elements in one axis."""
-        return self.reshape((-1,))
-
-    flatten = ravel
-
-    def copy(self) -> Array:
-        """An array of its own: assigning to one does not change the other."""
-        return Array(self._node)
+    if TYPE_CHECKING:
+        # NumPy's methods are the functions of the namespace: `agentic_ray.array.methods`.
+        def __getattr__(self, name: str) -> Any: ...
 
 
-_METHODS = frozenset(
-    [
-        "all",
-        "any",
-        "argmax",
-        "argmin",
-        "argsort",
-        "clip",
-        "conj",
-        "cumulative_sum",
-        "cumsum",
-        "cumprod",
-        "diagonal",
-        "dot",
-        "max",
-        "mean",
-        "min",
-        "nonzero",
-        "prod",
-        "repeat",
-        "round",
-        "searchsorted",
-        "sort",
-        "squeeze",
-        "std",
-        "sum",
-        "swapaxes",
-        "take",
-        "trace",
-        "var",
-    ]
-)
+def is_fortran(order: str, like: NDArray) -> bool:
+    """Whether a copy of ``like`` in ``order`` has Fortran order. An order of neither kind, which
+    ``"K"`` keeps in NumPy, becomes C order here."""
+    if order in "AK":
+        return bool(like.flags.fnc)
+    return order == "F" and like.ndim > 1
 
 
-def _function(name: str) -> Callable[..., Any]:
-    import agentic_ray.array as namespace
-
-    function: Callable[..., Any] = getattr(namespace, name)
-    return function
-
-
-def _call(name: str, *args: Any) -> Array:
-    result: Array = _function(name)(*args)
-    return result
+def viewed(array: Any, step: View) -> Array:
+    """What ``step`` reads from ``array``: a view of an Array, else a new one of the values."""
+    if isinstance(array, Array):
+        return array._view(step)
+    return Array(step.read(strict_operand(array)), is_cell=True)
 
 
-def _binary(name: str, left: Any, right: Any) -> Array:
-    for side in (left, right):
-        if not isinstance(side, Array | bool | int | float | complex | np.ndarray | np.generic):
-            return NotImplemented  # type: ignore[no-any-return]
-    return _call(name, left, right)
+def _checked_place(place: Any, size: int) -> int:
+    if not -size <= place < size:
+        raise IndexError(f"index {place} is out of bounds for size {size}")
+    return int(place) % size
 
 
-def _rebuild(array: NDArray, chunks: Chunks, device: str) -> Array:
-    from agentic_ray.array.core.node import data
-
-    return Array(data(array, chunks, device))
+def _rebuild(array: NDArray, chunks: Chunks, device: str, is_cell: bool = False) -> Array:
+    return Array(data(array, chunks, device), is_cell=is_cell)
 
 
 def check_device(device: Any) -> str | None:
@@ -615,14 +589,24 @@ def check_device(device: Any) -> str | None:
     raise InvalidArgumentError(f"device must be 'cpu' or 'gpu', not {device!r}")
 
 
+def check_order(order: Any, allowed: str = "CFAK") -> str:
+    """NumPy's ``order``, for functions whose values it does not change: chunks have no order in
+    memory that a user could see.
+
+    Raises
+    ------
+    ValueError
+        It is none of the letters.
+    """
+    if order is None:
+        return "K"
+    if isinstance(order, str) and order.upper() in allowed and len(order) == 1:
+        return order.upper()
+    raise ValueError(f"order must be one of {', '.join(map(repr, allowed))} (got {order!r})")
+
+
 def _move_kernel(xp: Any, x: Any) -> Any:
     return x
 
 
-def _move_op() -> Any:
-    from agentic_ray.array.core.build import blockwise_op
-
-    return blockwise_op("to_device", _move_kernel, 0.0)
-
-
-_MOVE = _move_op()
+_MOVE = blockwise_op("to_device", _move_kernel, 0.0)

@@ -1,288 +1,425 @@
-"""Users' own kernels over chunks: map_blocks, map_overlap, apply_gufunc."""
+"""`map_blocks`: a user's function of each chunk."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core import chunks as grids
-from agentic_ray.array.core.build import (
-    align,
-    broadcast_shapes,
-    gufunc,
-    gufunc_op,
-    gufunc_picks,
-    strict_operand,
+from agentic_ray.array.core.build import align, broadcast_shapes, strict_operand
+from agentic_ray.array.core.chunks import Chunks, Shape
+from agentic_ray.array.core.node import DType, Node, Op, make
+from agentic_ray.array.core.program import as_array
+from agentic_ray.array.core.views import rechunk
+from agentic_ray.array.userfunctions import (
+    UserKernel,
+    checked,
+    numeric_dtype,
+    probed,
+    sample,
+    user_kernel,
 )
-from agentic_ray.array.core.node import Node, Op, make
-from agentic_ray.array.core.standard import own
-from agentic_ray.array.core.views import rechunk, sliced
-from agentic_ray.array.manipulation import pad
-from agentic_ray.errors import InvalidArgumentError
-from agentic_ray.graph import Kernel, accepts_xp
+from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
 
-
-@dataclass(frozen=True, slots=True)
-class UserKernel:
-    """A user's function of blocks as a kernel; it gets ``xp`` if it asks for it.
-
-    ``on_gpu`` is what is called on GPUs; without it blocks are never sent to one.
-    """
-
-    function: Callable[..., Any]
-    on_gpu: Callable[..., Any] | None
-    options: tuple[tuple[str, Any], ...] = ()
-
-    @property
-    def host_only(self) -> bool:
-        return self.on_gpu is None
-
-    def __call__(self, xp: Any, *blocks: Any) -> Any:
-        function = self.function if xp is np or self.on_gpu is None else self.on_gpu
-        options = dict(self.options)
-        if accepts_xp(function):
-            options["xp"] = own(xp)
-        return function(*blocks, **options)
-
-    def named(self, operation: str) -> str:
-        """The name under which what it takes is learnt."""
-        return f"{operation}.{getattr(self.function, '__qualname__', 'function')}"
-
-
-def _kernel(function: Callable[..., Any], options: dict[str, Any]) -> UserKernel:
-    named = tuple(sorted(options.items()))
-    if isinstance(function, Kernel):
-        cpu, gpu = function.codelet.cpu, function.codelet.gpu
-        assert cpu is not None
-        return UserKernel(cpu, gpu, named)
-    return UserKernel(function, function if accepts_xp(function) else None, named)
-
-
-def _probed(kernel: UserKernel, nodes: Sequence[Node], ndims: Sequence[int]) -> np.dtype[Any]:
-    """The dtype of a user's kernel, from a call on blocks of one element.
-
-    Raises
-    ------
-    InvalidArgumentError
-        The kernel cannot take such blocks: the caller has to name the dtype.
-    """
-    samples = [np.ones((1,) * n, node.dtype) for n, node in zip(ndims, nodes, strict=True)]
-    try:
-        with np.errstate(all="ignore"):
-            return np.asarray(kernel(np, *samples)).dtype
-    except Exception as error:  # user code
-        raise InvalidArgumentError(
-            f"the dtype of the result is not known, since the function failed on a block of one "
-            f"element ({error}); give dtype="
-        ) from error
+_HINT = "; say with chunks=, drop_axis= or new_axis= how the function changes the shape"
 
 
 def map_blocks(
     function: Callable[..., Any],
-    *arrays: Array,
+    *args: Any,
+    name: str | None = None,
     dtype: Any = None,
     chunks: Any = None,
+    drop_axis: int | Iterable[int] | None = None,
+    new_axis: int | Iterable[int] | None = None,
+    enforce_ndim: bool = True,
+    meta: Any = None,
     **options: Any,
 ) -> Array:
     """``function`` of each chunk.
+
+    The function is taken as it is at this call: what becomes of its globals, of what it closes
+    over or of its arguments later changes nothing.
 
     Parameters
     ----------
     function : callable or codelet
         ``f(block, ...) -> block``. With a parameter ``xp`` it is given numpy or cupy; without
-        one, and no version for GPUs, it is called on CPUs only.
-    *arrays : Array
-        Aligned to one grid of chunks after broadcasting.
+        one, and no version for GPUs, it is called on CPUs only. Parameters called ``block_id``
+        and ``block_info`` are given the position of the block, and, as in Dask, a dict: for
+        each array's place among ``args``, and for None (the result), its ``shape``,
+        ``num-chunks``, ``array-location`` and ``chunk-location``; for None also ``chunk-shape``
+        and ``dtype``.
+    *args : Array or anything
+        Arrays are aligned to one grid of chunks after broadcasting. Everything else is given to
+        each call as it is, NumPy arrays too (unless no `Array` is among ``args``). Without any
+        array ``chunks`` says how many blocks there are.
+    name : str, optional
+        Stands for the function's name in plans and messages.
     dtype
-        Of the result; None: found by a call on a block of one element.
-    chunks : tuple of tuples of int, optional
-        Of the result, as many as there are blocks, where blocks change in shape.
+        Of the result; None: found by a call on a block of one element, all ones. A result of
+        another dtype is converted if ``numpy.can_cast(..., "same_kind")`` allows it, otherwise
+        refused.
+    chunks : tuple, optional
+        Of the result, where blocks change in shape: for each axis the length of every block,
+        or a tuple of the lengths of all blocks.
+    drop_axis : int or sequence of int, optional
+        Axes that blocks lose. They are put in one chunk first.
+    new_axis : int or sequence of int, optional
+        Axes of the result that blocks gain, of length 1 unless ``chunks`` says more.
+    enforce_ndim : bool
+        For Dask's sake; shapes are always checked.
+    meta : numpy.ndarray, optional
+        Has the dtype of the result, if ``dtype`` does not say it, and its number of axes.
     **options
         Passed on to ``function``.
 
     Raises
     ------
     InvalidArgumentError
-        No array; another number of chunks; or the dtype cannot be found.
+        No array and no chunks; chunks or axes that do not fit; or the dtype cannot be found.
+    InvalidTypeError
+        The function cannot be called with these arguments.
+    SerializationError
+        The function, or something it sees, cannot be sent to another process.
+    BlockResultError
+        When values are computed: a block has another shape than it has to have, or a dtype that
+        cannot be converted. The message names function and block.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> x = xp.reshape(xp.arange(6.0), (2, 3)).rechunk((1, 3))
+    >>> xp.map_blocks(lambda b: b.mean(axis=1), x, drop_axis=1).compute()
+    array([1., 4.])
     """
-    nodes = [strict_operand(x) for x in arrays]
-    if not nodes:
-        raise InvalidArgumentError("map_blocks needs at least one array")
-    shape = broadcast_shapes([node.shape for node in nodes], "map_blocks")
-    grid = grids.unify(shape, [(node.shape, node.chunks, node.nbytes) for node in nodes])
-    aligned = tuple([align(node, shape, grid) for node in nodes])
-    kernel = _kernel(function, options)
-    wanted = np.dtype(dtype) if dtype is not None else _probed(
-        kernel, nodes, [node.ndim for node in nodes])  # fmt: skip
-    out = grid if chunks is None else tuple(tuple(axis) for axis in chunks)
-    if grids.block_count(out) != grids.block_count(grid):
+    nodes, places, fixed = split_arguments(args)
+    kernel = user_kernel(
+        "map_blocks", function, options, blocks=len(nodes), fixed=fixed, name=name
+    )  # fmt: skip
+    if nodes:
+        shape = broadcast_shapes([node.shape for node in nodes], "map_blocks")
+        dropped = axes_of("drop_axis", drop_axis, len(shape))
+        nodes = whole_along(nodes, dropped, len(shape))
+        grid = grids.unify(shape, [(node.shape, node.chunks, node.nbytes) for node in nodes])
+        nodes = [align(node, shape, grid) for node in nodes]
+        axes = kept_and_new(dropped, new_axis, len(shape))
+        out = result_chunks(axes, grid, chunks)
+    elif chunks is None or drop_axis is not None or new_axis is not None:
         raise InvalidArgumentError(
-            f"{grids.block_count(grid)} blocks go in, {grids.block_count(out)} are to come out"
+            "map_blocks needs an array; without one chunks= alone says which blocks are made"
         )
-    name = kernel.named("map_blocks")
-    op = Op(name, "tasks", _whole_blocks(kernel), _lower_map_blocks, of_user=True)
-    return Array(make(op, aligned, (kernel,), grids.shape_of(out), wanted, out))
+    else:
+        grid = out = made_chunks(chunks)
+        axes = tuple(range(len(out)))
+    sources = tuple([(i, n.shape, n.chunks) for i, n in zip(places, nodes, strict=True)])
+    layout = Layout(axes, grid, out, sources)
+    told = Told(kernel.takes("block_id"), kernel.takes("block_info"))
+    wanted = result_dtype(
+        kernel, nodes, dtype, meta, len(out), told.first(layout)
+    )  # fmt: skip
+    op = Op(kernel.name, "tasks", _whole, _lower, of_user=True)
+    params = (BlockCall(kernel, wanted), layout, told)
+    return Array(make(op, tuple(nodes), params, grids.shape_of(out), wanted, out))
 
 
-def _whole_blocks(kernel: UserKernel) -> Callable[..., Any]:
-    """The kernel for arrays of one block each."""
-
-    def call(xp: Any, *values: Any) -> Any:
-        return kernel(xp, *values[:-1])
-
-    return call
-
-
-def _lower_map_blocks(node: Node, lowering: Any) -> list[Any]:
-    (kernel,) = node.params
-    columns = []
-    big = max(node.inputs, key=lambda source: source.blocks)
-    wanted = grids.numblocks(big.chunks)
-    for source in node.inputs:
-        values = lowering.blocks(source)
-        under = grids.blocks_under(grids.numblocks(source.chunks), wanted)
-        columns.append([values[i] for i in under])
-    rows = zip(*columns, strict=True)
-    return list(lowering.call(node, kernel, rows, flops=lowering.work(node)))
+def split_arguments(args: Sequence[Any]) -> tuple[list[Node], list[int], list[tuple[int, Any]]]:
+    """The arrays among a user's arguments, their places, and the other arguments by place."""
+    kinds: tuple[type, ...] = (Array,)
+    if not any(isinstance(arg, Array) for arg in args):
+        kinds = (Array, np.ndarray)
+    places = [i for i, arg in enumerate(args) if isinstance(arg, kinds)]
+    fixed = [(i, arg) for i, arg in enumerate(args) if i not in places]
+    return [strict_operand(args[i]) for i in places], places, fixed
 
 
-def map_overlap(
-    function: Callable[..., Any],
-    x: Array,
-    *,
-    depth: int | Sequence[int],
-    boundary: str = "reflect",
-    dtype: Any = None,
-    **options: Any,
-) -> Array:
-    """``function`` of each chunk with a margin of its neighbours, which is cut off afterwards.
-
-    Parameters
-    ----------
-    function : callable or codelet
-        ``f(block) -> block`` of the same shape.
-    depth : int or sequence of int
-        Width of the margin, for all axes or each.
-    boundary : str
-        How the array goes on at its edges: ``"reflect"``, ``"nearest"``, ``"periodic"``, or a
-        number.
-    dtype, **options
-        As in `map_blocks`.
+def axes_of(what: str, given: int | Iterable[int] | None, ndim: int) -> tuple[int, ...]:
+    """Axes as a user gives them, sorted.
 
     Raises
     ------
-    ValueError
-        A chunk is thinner than the margin.
+    numpy.exceptions.AxisError
+        There is no such axis.
+    InvalidArgumentError, InvalidTypeError
+        One is named twice, or is no number.
     """
-    node = strict_operand(x)
-    depths = [depth] * node.ndim if isinstance(depth, int) else [int(d) for d in depth]
-    if len(depths) != node.ndim or any(d < 0 for d in depths):
-        raise ValueError(f"depth {depth!r} does not fit an array of {node.ndim} axes")
-    modes = {"reflect": "symmetric", "nearest": "edge", "periodic": "wrap"}
-    widths = [(d, d) for d in depths]
-    if boundary in modes:
-        wide = pad(Array(node), widths, mode=modes[boundary])._node
-    else:
-        wide = pad(Array(node), widths, constant_values=boundary)._node
-    kernel = _kernel(function, options)
-    wanted = np.dtype(dtype) if dtype is not None else _probed(kernel, [node], [node.ndim])
-    params = (kernel, tuple(depths))
-    op = Op(kernel.named("map_overlap"), "tasks", _trimmed, _lower_overlap, of_user=True)
-    return Array(make(op, (wide,), params, node.shape, wanted, node.chunks))
+    if given is None:
+        return ()
+    try:
+        return tuple(sorted(normalize_axis_tuple(given, ndim, what)))
+    except np.exceptions.AxisError:
+        raise
+    except ValueError as error:
+        raise InvalidArgumentError(str(error)) from None
+    except TypeError as error:
+        raise InvalidTypeError(f"{what}: {error}") from None
 
 
-def _trimmed(xp: Any, block: Any, kernel: UserKernel, depths: tuple[int, ...]) -> Any:
-    result = kernel(xp, block)
-    return result[tuple([slice(d, n - d) for d, n in zip(depths, result.shape, strict=True)])]
+def whole_along(nodes: Sequence[Node], axes: Sequence[int], ndim: int) -> list[Node]:
+    """``nodes``, which broadcast to ``ndim`` axes, with these axes in one chunk."""
+    result: list[Node] = []
+    for node in nodes:
+        skip = ndim - node.ndim
+        wanted = tuple(
+            [
+                (node.shape[axis],) if axis + skip in axes else lengths
+                for axis, lengths in enumerate(node.chunks)
+            ]
+        )
+        result.append(rechunk(node, wanted))
+    return result
 
 
-def _lower_overlap(node: Node, lowering: Any) -> list[Any]:
-    (wide,) = node.inputs
-    kernel, depths = node.params
-    rows = []
-    for region in grids.block_slices(node.chunks):
-        index = tuple(
-            [("s", r.start, r.stop - r.start + 2 * d, 1) for r, d in
-             zip(region, depths, strict=True)]
-        )  # fmt: skip
-        part = sliced(wide, index)
-        (value,) = lowering.blocks(rechunk(part, grids.single(part.shape)))
-        rows.append((value,))
-    work = lowering.work(node)
-    return list(lowering.call(node, _trimmed, rows, params=(kernel, depths), flops=work))
+def kept_and_new(
+    dropped: Sequence[int], new_axis: int | Iterable[int] | None, ndim: int
+) -> tuple[int | None, ...]:
+    """For each axis of the result the axis it comes from; None if it is new."""
+    axes: list[int | None] = [axis for axis in range(ndim) if axis not in dropped]
+    if new_axis is not None:
+        given = [new_axis] if isinstance(new_axis, int | np.integer) else list(new_axis)
+        for axis in axes_of("new_axis", given, len(axes) + len(given)):
+            axes.insert(axis, None)
+    return tuple(axes)
 
 
-def apply_gufunc(
-    function: Callable[..., Any],
-    signature: str,
-    *arrays: Array,
-    output_dtypes: Any = None,
-    output_sizes: dict[str, int] | None = None,
-    **options: Any,
-) -> Array | tuple[Array, ...]:
-    """``function`` over the loop axes of its operands, as NumPy's generalised ufuncs.
-
-    Parameters
-    ----------
-    function : callable or codelet
-        Takes and returns stacks: core axes are the last ones.
-    signature : str
-        Such as ``"(i),(i)->()"``. Core axes are put in one chunk.
-    output_dtypes : dtype or sequence of dtype, optional
-        None: found by a call on operands of one element (one output only).
-    output_sizes : dict, optional
-        Lengths of core axes that no operand has.
-    **options
-        Passed on to ``function``.
+def result_chunks(axes: Sequence[int | None], grid: Chunks, chunks: Any) -> Chunks:
+    """The grid of the result: as ``chunks`` says, or that of the arguments.
 
     Raises
     ------
     InvalidArgumentError
-        The signature cannot be read, or does not fit the operands.
+        ``chunks`` has another number of axes, or of blocks along one that is not new.
+    InvalidTypeError
+        It is no tuple of lengths.
     """
-    inputs, outputs = _parse(signature)
-    nodes = [strict_operand(x) for x in arrays]
-    if len(nodes) != len(inputs):
-        raise InvalidArgumentError(f"{signature!r} takes {len(inputs)} arrays, not {len(nodes)}")
-    sizes: dict[str, int] = dict(output_sizes or {})
-    for node, core in zip(nodes, inputs, strict=True):
-        if node.ndim < len(core):
-            raise InvalidArgumentError(f"{signature!r} does not fit an array of {node.ndim} axes")
-        for name, length in zip(core, node.shape[node.ndim - len(core) :], strict=True):
-            if sizes.setdefault(name, length) != length:
-                raise InvalidArgumentError(f"core axis {name!r} is {sizes[name]} and {length} long")
-    unknown = {name for core in outputs for name in core} - set(sizes)
-    if unknown:
-        raise InvalidArgumentError(f"lengths of {sorted(unknown)} are not known: output_sizes=")
-    kernel = _kernel(function, options)
-    if output_dtypes is None:
-        found = _probed(kernel, nodes, [len(core) for core in inputs])
-        dtypes = [found] * len(outputs)
-    elif isinstance(output_dtypes, list | tuple):
-        dtypes = [np.dtype(entry) for entry in output_dtypes]
-    else:
-        dtypes = [np.dtype(output_dtypes)] * len(outputs)
-    cores = [tuple([sizes[name] for name in core]) for core in outputs]
-    op = gufunc_op(kernel.named("apply_gufunc"), kernel, of_user=True)
-    made = gufunc(op, nodes, [len(core) for core in inputs], cores[0], dtypes[0])
-    if len(outputs) == 1:
-        return Array(made)
-    return tuple(Array(part) for part in gufunc_picks(made, list(zip(cores, dtypes, strict=True))))
+    if chunks is None:
+        return tuple([(1,) if axis is None else grid[axis] for axis in axes])
+    if not isinstance(chunks, tuple | list):
+        raise InvalidTypeError(
+            f"chunks must be a tuple with an entry for each axis, not {chunks!r}"
+        )
+    if len(chunks) != len(axes):
+        raise InvalidArgumentError(
+            f"chunks has {len(chunks)} entries for a result of {len(axes)} axes"
+        )
+    result: list[tuple[int, ...]] = []
+    for number, (axis, entry) in enumerate(zip(axes, chunks, strict=True)):
+        lengths = _lengths(entry)
+        count = 1 if axis is None else len(grid[axis])
+        if isinstance(entry, int | np.integer):
+            lengths = lengths * count
+        if axis is not None and len(lengths) != count:
+            raise InvalidArgumentError(
+                f"axis {number}: {count} blocks go in, {len(lengths)} are to come out"
+            )
+        result.append(lengths)
+    return tuple(result)
 
 
-def _parse(signature: str) -> tuple[list[list[str]], list[list[str]]]:
-    text = signature.replace(" ", "")
-    part = r"\((?:\w+(?:,\w+)*)?\)"
-    if not re.fullmatch(rf"{part}(?:,{part})*->{part}(?:,{part})*", text):
-        raise InvalidArgumentError(f"not a signature: {signature!r}; write e.g. '(i),(i)->()'")
-    left, _, right = text.partition("->")
-    inputs, outputs = (
-        [[name for name in core.split(",") if name] for core in re.findall(r"\(([^)]*)\)", side)]
-        for side in (left, right)
-    )
-    return inputs, outputs
+def made_chunks(chunks: Any) -> Chunks:
+    """The grid of a result that is made from nothing."""
+    if not isinstance(chunks, tuple | list):
+        raise InvalidTypeError(
+            f"chunks must be a tuple with an entry for each axis, not {chunks!r}"
+        )
+    return tuple([_lengths(entry) for entry in chunks])
+
+
+def _lengths(entry: Any) -> tuple[int, ...]:
+    parts = [entry] if isinstance(entry, int | np.integer) else entry
+    if not isinstance(parts, tuple | list) or not all(
+        isinstance(n, int | np.integer) and not isinstance(n, bool) for n in parts
+    ):
+        raise InvalidTypeError(f"chunks must be lengths, or tuples of lengths, not {entry!r}")
+    if not parts or any(n < 0 for n in parts):
+        raise InvalidArgumentError(
+            f"chunks must hold at least one length, none negative: {entry!r}"
+        )
+    return tuple([int(n) for n in parts])
+
+
+def result_dtype(
+    kernel: UserKernel,
+    nodes: Sequence[Node],
+    dtype: Any,
+    meta: Any,
+    ndim: int,
+    told: dict[str, Any],
+    margins: Sequence[Sequence[int]] | None = None,
+) -> DType:
+    """The dtype of the result: said, or found by a call on blocks of one element, and of so many
+    more along each axis as ``margins`` says."""
+    operation = kernel.name
+    if meta is not None:
+        if not isinstance(meta, np.ndarray):
+            raise InvalidTypeError(
+                f"{operation}: meta must be a NumPy array, not {type(meta).__name__}"
+            )
+        if meta.ndim != ndim:
+            raise InvalidArgumentError(
+                f"{operation}: meta has {meta.ndim} axes, the result {ndim}"
+            )  # fmt: skip
+        dtype = meta.dtype if dtype is None else dtype
+    if dtype is not None:
+        return numeric_dtype(operation, dtype)
+    wider = [[0] * node.ndim for node in nodes] if margins is None else margins
+    blocks = [
+        sample(node, tuple([1 + n for n in more])) for node, more in zip(nodes, wider, strict=True)
+    ]
+    found = probed(kernel, blocks, told)
+    return numeric_dtype(operation, as_array(np, found).dtype)
+
+
+# --- which block goes where ----------------------------------------------------------------
+
+
+Edges: TypeAlias = list[list[int]]
+"""Where the chunks of one array begin, and where the last ends, along each axis."""
+Place: TypeAlias = tuple[Shape, Shape, dict[str, Any]]
+"""Where a block of the result lies: its shape, its position in the grid, and what the function
+is told of that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which blocks of the arguments make which block of the result.
+
+    Parameters
+    ----------
+    axes : tuple of int or None
+        For each axis of the result that of the arguments; None for a new one.
+    grid, out : Chunks
+        Of the arguments after broadcasting, and of the result.
+    sources : tuple of (int, shape, chunks)
+        Of each array its place among the arguments.
+    """
+
+    axes: tuple[int | None, ...]
+    grid: Chunks
+    out: Chunks
+    sources: tuple[tuple[int, Shape, Chunks], ...]
+
+    def blocks(self) -> Iterator[tuple[Shape, Shape]]:
+        """Of each block of the result, in C order, its position and that in the arguments."""
+        for index in itertools.product(*map(range, grids.numblocks(self.out))):
+            inside = [0] * len(self.grid)
+            for axis, at in zip(self.axes, index, strict=True):
+                if axis is not None:
+                    inside[axis] = at
+            yield index, tuple(inside)
+
+    def shape(self, index: Shape) -> Shape:
+        """Of one block of the result."""
+        return tuple([lengths[at] for lengths, at in zip(self.out, index, strict=True)])
+
+    def within(self, source: int, inside: Shape) -> Shape:
+        """The position of the block of one array that goes into it."""
+        counts = grids.numblocks(self.sources[source][2])
+        own = inside[len(inside) - len(counts) :]
+        return tuple([at if n > 1 else 0 for at, n in zip(own, counts, strict=True)])
+
+    def edges(self) -> list[Edges]:
+        """Where the chunks of each array begin and end along each axis; last of the result."""
+        grids_of = [*(chunks for _, _, chunks in self.sources), self.out]
+        return [[grids.offsets(lengths) for lengths in chunks] for chunks in grids_of]
+
+    def info(
+        self, edges: list[Edges], index: Shape, inside: Shape, dtype: DType | None
+    ) -> dict[Any, Any]:
+        """What Dask calls the block's info."""
+        found: dict[Any, Any] = {
+            place: _located(edges[number], self.within(number, inside))
+            for number, (place, _, _) in enumerate(self.sources)
+        }
+        about = _located(edges[-1], index)
+        found[None] = {**about, "chunk-shape": self.shape(index), "dtype": dtype}
+        return found
+
+    def rows(self, columns: Sequence[Sequence[Any]], told: Told, dtype: DType) -> Iterator[Any]:
+        """The arguments of each call, of the blocks of each array in C order."""
+        counts = [grids.strides(grids.numblocks(chunks)) for _, _, chunks in self.sources]
+        edges = self.edges()
+        for index, inside in self.blocks():
+            row = [
+                values[sum(a * b for a, b in zip(self.within(i, inside), strides, strict=True))]
+                for i, (values, strides) in enumerate(zip(columns, counts, strict=True))
+            ]
+            more = told.of(self, edges, (index, inside), dtype)
+            yield (*row, (self.shape(index), index, more))
+
+
+def _located(edges: Edges, index: Shape) -> dict[str, Any]:
+    return {
+        "shape": tuple([axis[-1] for axis in edges]),
+        "num-chunks": tuple([len(axis) - 1 for axis in edges]),
+        "array-location": [(axis[i], axis[i + 1]) for axis, i in zip(edges, index, strict=True)],
+        "chunk-location": index,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Which of ``block_id`` and ``block_info`` a function is told."""
+
+    block_id: bool
+    block_info: bool
+
+    def first(self, layout: Layout) -> dict[str, Any]:
+        """Of the first block, before the result's dtype is known."""
+        return self.of(layout, layout.edges(), next(layout.blocks()), None)
+
+    def of(
+        self,
+        layout: Layout,
+        edges: list[Edges],
+        block: tuple[Shape, Shape],
+        dtype: DType | None,
+    ) -> dict[str, Any]:
+        """Of one block, by the names of the parameters."""
+        more: dict[str, Any] = {}
+        if self.block_id:
+            more["block_id"] = block[0]
+        if self.block_info:
+            more["block_info"] = layout.info(edges, *block, dtype)
+        return more
+
+
+@dataclass(frozen=True, slots=True)
+class BlockCall:
+    """A call of a user's kernel for one block; the last argument is the block's `Place`."""
+
+    kernel: UserKernel
+    dtype: DType
+
+    @property
+    def host_only(self) -> bool:
+        return self.kernel.host_only
+
+    @property
+    def size_bytes(self) -> int:
+        return self.kernel.size_bytes
+
+    def __call__(self, xp: Any, *row: Any) -> Any:
+        *blocks, (shape, index, more) = row
+        result = self.kernel(xp, *blocks, **more)
+        return checked(xp, result, shape, self.dtype, self.kernel.name, index, _HINT)
+
+
+def _whole(xp: Any, *values: Any) -> Any:
+    """The kernel for arrays of one block each."""
+    *blocks, call, layout, told = values
+    (row,) = layout.rows([[block] for block in blocks], told, call.dtype)
+    return call(xp, *row)
+
+
+def _lower(node: Node, lowering: Any) -> list[Any]:
+    call, layout, told = node.params
+    columns = [lowering.blocks(source) for source in node.inputs]
+    rows = layout.rows(columns, told, call.dtype)
+    return list(lowering.call(node, call, rows, flops=lowering.work(node)))

@@ -1,168 +1,224 @@
-"""How values are distributed: histograms, counts per bin, averages and covariances."""
+"""How values are distributed around each other: averages, covariances and correlations."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core import evaluate
-from agentic_ray.array.core.build import axes_of, leaf, reduction, strict_operand
-from agentic_ray.array.core.node import Held, Node, Op
-from agentic_ray.array.core.views import expanded, reshaped
-from agentic_ray.array.dtypes import cast
-from agentic_ray.array.statistics import Axis, add_partials, max, mean, min, reduce_op, unchanged
-
-# --- counts ------------------------------------------------------------------------------
-
-
-def _histogram_partial(xp: Any, x: Any, axes: tuple[int, ...], held: Held) -> Any:
-    counts, _ = xp.histogram(x, bins=xp.asarray(held.value))
-    return counts
-
-
-def _weighted_partial(xp: Any, x: Any, weights: Any, axes: tuple[int, ...], held: Held) -> Any:
-    counts, _ = xp.histogram(x, bins=xp.asarray(held.value), weights=weights)
-    return counts
+from agentic_ray.array.core.build import axes_of, elementwise, strict_operand
+from agentic_ray.array.core.elements import cast
+from agentic_ray.array.core.node import DType, NDArray, Node, Op
+from agentic_ray.array.core.views import broadcast, concatenated, expanded, permuted
+from agentic_ray.array.elementwise import clip, multiply, sqrt
+from agentic_ray.array.linalg.structure import diag
+from agentic_ray.array.outputs import NO_VALUE, looked_at
+from agentic_ray.array.reducing import asked
+from agentic_ray.array.small import by_numpy_if_small
+from agentic_ray.array.statistics import Axis, mean, sum
+from agentic_ray.array.weighting import weights_like
 
 
-HISTOGRAM = reduce_op("histogram", _histogram_partial, add_partials, unchanged, 32, cache_blocks=0)
-WEIGHTED = reduce_op(
-    "weighted_histogram", _weighted_partial, add_partials, unchanged, 32, cache_blocks=0
-)
+def _average_kernel(xp: Any, total: Any, weight: Any) -> Any:
+    if xp.any(weight == 0):
+        raise ZeroDivisionError("Weights sum to zero, can't be normalized")
+    return total / weight
 
 
-def _counted(op: Op, nodes: list[Node], dtype: Any, params: tuple[Any, ...]) -> Array:
-    """The counts of all elements: a value of another length than the axis it stands for."""
-    value = evaluate.table(reduction(op, nodes, (0,), True, np.dtype(dtype), params))
-    return Array(leaf(np.asarray(value)))
+_AVERAGE = Op("average", "map", _average_kernel)
 
 
-def histogram(
-    x: Array, /, bins: Any = 10, range: Any = None, density: bool = False, weights: Any = None
-) -> tuple[Array, Array]:
-    """How many elements lie in each bin, and the edges of the bins, as in NumPy.
-
-    Computed at once: without ``range`` the edges depend on the data.
-
-    Raises
-    ------
-    ValueError
-        The bins do not increase, or weights have another shape.
-    """
-    node = strict_operand(x)
-    flat = reshaped(node, (node.size,))
-    if isinstance(bins, Array):
-        bins = np.asarray(bins)
-    if isinstance(bins, int | np.integer) and range is None and node.size:
-        low, high = evaluate.values([min(Array(flat))._node, max(Array(flat))._node])
-        range = (low.item(), high.item())
-    edges = np.histogram_bin_edges(np.empty(0, node.dtype), bins, range)
-    if np.any(edges[:-1] > edges[1:]):
-        raise ValueError("`bins` must increase monotonically, when an array")
-    held = Held(edges)
-    if weights is None:
-        counts = _counted(HISTOGRAM, [flat], np.int64, (held,))
-    else:
-        heavy = strict_operand(weights)
-        if heavy.shape != node.shape:
-            raise ValueError("weights should have the same shape as a.")
-        heavy = reshaped(heavy, (node.size,))
-        counts = _counted(WEIGHTED, [flat, heavy], heavy.dtype, (held,))
-    if density:
-        widths = Array(leaf(np.diff(edges)))
-        counts = counts / widths / counts.sum()
-    return counts, Array(leaf(edges))
-
-
-def _bincount_partial(xp: Any, x: Any, axes: tuple[int, ...], length: int) -> Any:
-    return xp.bincount(x, minlength=length)
-
-
-def _weighted_bincount(xp: Any, x: Any, weights: Any, axes: tuple[int, ...], length: int) -> Any:
-    return xp.bincount(x, weights=weights, minlength=length)
-
-
-BINCOUNT = reduce_op("bincount", _bincount_partial, add_partials, unchanged, 8, cache_blocks=0)
-WEIGHTED_BINCOUNT = reduce_op(
-    "weighted_bincount", _weighted_bincount, add_partials, unchanged, 8, cache_blocks=0
-)
-
-
-def bincount(x: Array, /, weights: Any = None, minlength: int = 0) -> Array:
-    """How often each number from 0 on comes in ``x``. Computed at once.
-
-    Raises
-    ------
-    ValueError
-        A number is negative, or ``x`` has not one axis.
-    TypeError
-        ``x`` does not hold integers.
-    """
-    node = strict_operand(x)
-    if node.ndim != 1:
-        raise ValueError("object too deep for desired array" if node.ndim else "object of too "
-                         "small depth for desired array")  # fmt: skip
-    if node.dtype.kind not in "iub":
-        raise TypeError(f"Cannot cast array data from {node.dtype} to int64 according to 'safe'")
-    if minlength < 0:
-        raise ValueError("'minlength' must not be negative")
-    length = minlength
-    if node.size:
-        low, high = evaluate.values([min(Array(node))._node, max(Array(node))._node])
-        if int(low) < 0:
-            raise ValueError("'list' argument must have no negative elements")
-        length = int(np.maximum(length, int(high) + 1))
-    node = cast(node, np.int64)
-    if weights is None:
-        return _counted(BINCOUNT, [node], np.int64, (length,))
-    heavy = cast(strict_operand(weights), np.float64)
-    if heavy.shape != node.shape:
-        raise ValueError("The weights and list don't have the same length.")
-    return _counted(WEIGHTED_BINCOUNT, [node, heavy], np.float64, (length,))
-
-
-# --- averages and covariances ------------------------------------------------------------
-
-
+@by_numpy_if_small
 def average(
-    x: Array, /, axis: Axis = None, weights: Any = None, *, keepdims: bool = False
-) -> Array:
+    a: Any, axis: Axis = None, weights: Any = None, returned: bool = False, *,
+    keepdims: bool = False,
+) -> Any:  # fmt: skip
     """Weighted mean over ``axis``.
 
+    Parameters
+    ----------
+    a : array_like
+    axis : int or tuple of int, optional
+        Default: all.
+    weights : array_like, optional
+        In the shape of ``a`` or of the axes.
+    returned : bool
+        Give the sum of the weights as well.
+    keepdims : bool
+
     Raises
     ------
-    ValueError
-        Weights have another shape.
+    ZeroDivisionError
+        Weights add up to zero. It is raised at the call if the data are computed in this process,
+        which is so for up to 32 MB; else when they are computed.
+    TypeError, ValueError
+        The weights' shape does not fit.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> xp.average([1.0, 2.0, 3.0], weights=[3, 1, 0])
+    Array(1.25, dtype=float64)
     """
+    node = strict_operand(a)
+    axes = axes_of(axis, node.ndim)
     if weights is None:
-        return mean(x, axis=axis, keepdims=keepdims)
-    heavy = Array(strict_operand(weights))
-    if heavy.shape != x.shape:
-        axes = axes_of(axis, x.ndim)
-        if len(axes) != 1 or heavy.shape != (x.shape[axes[0]],):
-            raise ValueError("Shape of weights must be consistent with shape of a along axis.")
-        heavy = heavy.reshape(tuple(n if a == axes[0] else 1 for a, n in enumerate(x.shape)))
-    total = (x * heavy).sum(axis=axis, keepdims=keepdims)
-    result: Array = total / (heavy + x * 0).sum(axis=axis, keepdims=keepdims)
-    return result
+        result = mean(a, axis, keepdims=keepdims)
+        count = int(np.prod([node.shape[axis] for axis in axes], dtype=np.int64))
+        scale = Array(strict_operand(result.dtype.type(count)))
+    else:
+        heavy = weights_like(weights, node, axis)
+        dtype = np.result_type(node.dtype, heavy.dtype)
+        if node.dtype.kind in "biu":
+            dtype = np.result_type(dtype, np.float64)
+        scale = sum(Array(heavy), axis, dtype, keepdims=keepdims)
+        total = sum(multiply(Array(node), Array(heavy), dtype=dtype), axis, keepdims=keepdims)
+        result = looked_at(Array(elementwise(_AVERAGE, [total._node, scale._node])))
+    if not returned:
+        return result
+    return result, Array(broadcast(scale._node, result.shape, result._node.chunks))
 
 
-def cov(x: Array, /, *, correction: int = 1) -> Array:
-    """Covariances of the rows of ``x``.
+# --- covariances -------------------------------------------------------------------------
+
+
+def _rows(m: Any, name: str, rowvar: bool, dtype: DType) -> Node:
+    node = strict_operand(m)
+    if node.ndim > 2:
+        raise ValueError(f"{name} has more than 2 dimensions")
+    had = node.ndim
+    while node.ndim < 2:
+        node = expanded(node, (0,))
+    flips = had != 1 if name == "m" else node.shape[0] != 1
+    if not rowvar and flips:
+        node = permuted(node, (1, 0))
+    return cast(node, dtype)
+
+
+def _weight(weights: Any, name: str, length: int) -> NDArray | None:
+    """Weights of observations, which are brought to the caller."""
+    if weights is None:
+        return None
+    found = np.asarray(evaluate.value(strict_operand(weights)), dtype=float)
+    if name == "fweights" and not np.all(found == np.around(found)):
+        raise TypeError("fweights must be integer")
+    if found.ndim > 1:
+        raise RuntimeError(f"cannot handle multidimensional {name}")
+    if found.shape[0] != length:
+        raise RuntimeError(f"incompatible numbers of samples and {name}")
+    if np.any(found < 0):
+        raise ValueError(f"{name} cannot be negative")
+    return found
+
+
+@by_numpy_if_small
+def cov(
+    m: Any,
+    y: Any = None,
+    rowvar: bool = True,
+    bias: bool = False,
+    ddof: int | None = None,
+    fweights: Any = None,
+    aweights: Any = None,
+    *,
+    dtype: Any = None,
+    correction: Any = NO_VALUE,
+) -> Any:
+    """Covariances of variables.
+
+    Parameters
+    ----------
+    m : array_like
+        Variables as rows, observations as columns.
+    y : array_like, optional
+        More variables.
+    rowvar : bool
+        False: variables are columns.
+    bias : bool
+        Divide by the number of observations instead of one less.
+    ddof, correction : int, optional
+        What is taken from that number, whatever ``bias`` says.
+    fweights : array_like of int, optional
+        How often each observation counts.
+    aweights : array_like, optional
+        How much each observation weighs.
+    dtype : dtype, optional
+        Of the result; at least float64 by default.
 
     Raises
     ------
     ValueError
-        ``x`` has more than two axes.
+        There are more than two axes, negative weights, or ``ddof`` is no integer.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> xp.cov([[0.0, 1.0, 2.0], [2.0, 1.0, 0.0]])
+    Array([[ 1., -1.],
+           [-1.,  1.]], dtype=float64)
     """
-    node = strict_operand(x)
-    if node.ndim > 2:
-        raise ValueError("m has more than 2 dimensions")
-    rows = Array(node if node.ndim == 2 else expanded(node, (0,)))
-    if rows.dtype.kind in "biu":
-        rows = rows.astype(np.float64)
-    off = rows - mean(rows, axis=1, keepdims=True)
-    result: Array = (off @ off.T.conj()) / (rows.shape[1] - correction)
-    return result if node.ndim == 2 else result.reshape(())
+    if correction is not NO_VALUE:
+        if ddof is not None:
+            raise ValueError("ddof and correction can't be provided simultaneously.")
+        ddof = correction
+    if ddof is not None and ddof != int(ddof):
+        raise ValueError("ddof must be integer")
+    wanted = asked(dtype)
+    if wanted is None:
+        operands = [strict_operand(m)] if y is None else [strict_operand(m), strict_operand(y)]
+        wanted = np.result_type(*[node.dtype for node in operands], np.float64)
+    node = _rows(m, "m", rowvar, wanted)
+    if node.shape[0] == 0:
+        return Array(strict_operand(np.empty((0, 0))))
+    if y is not None:
+        node = concatenated([node, _rows(y, "y", rowvar, wanted)], 0)
+    if ddof is None:
+        ddof = 0 if bias else 1
+    frequencies = _weight(fweights, "fweights", node.shape[1])
+    importance = _weight(aweights, "aweights", node.shape[1])
+    weights = frequencies
+    if importance is not None:
+        weights = importance if weights is None else weights * importance
+    rows = Array(node)
+    if weights is None:
+        off, heavy = rows - mean(rows, axis=1, keepdims=True), None
+        free = float(node.shape[1] - ddof)
+    else:
+        heavy = Array(strict_operand(weights))
+        off = rows - average(rows, 1, heavy, keepdims=True)
+        total = float(weights.sum())
+        lost = 1.0 if importance is None else float((weights * importance).sum()) / total
+        free = total - ddof * lost if ddof else total
+    if free <= 0:
+        warnings.warn("Degrees of freedom <= 0 for slice", RuntimeWarning, stacklevel=2)
+        free = 0.0
+    other = (off if heavy is None else off * heavy).T
+    products = off @ (other.conj() if wanted.kind == "c" else other)
+    result = products * np.true_divide(1, free)
+    return Array(cast(result._node, wanted)).squeeze()
+
+
+@by_numpy_if_small
+def corrcoef(x: Any, y: Any = None, rowvar: bool = True, *, dtype: Any = None) -> Any:
+    """Pearson's correlation coefficients of variables; parameters as in `cov`.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> xp.corrcoef([[0.0, 1.0, 2.0], [2.0, 1.0, 0.0]])
+    Array([[ 1., -1.],
+           [-1.,  1.]], dtype=float64)
+    """
+    products = cov(x, y, rowvar, dtype=dtype)
+    if products.ndim == 0:
+        return products / products
+    deviation = sqrt(diag(products).real)
+    result = products / deviation[:, None] / deviation[None, :]
+    if result.dtype.kind != "c":
+        return clip(result, -1, 1)
+    result.real = clip(result.real, -1, 1)
+    result.imag = clip(result.imag, -1, 1)
+    return result

@@ -1,36 +1,82 @@
-"""Data types and promotion, as the standard has them; the types themselves are NumPy's."""
+"""Data types and promotion; the types themselves are NumPy's."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy import (
+    byte,
+    cdouble,
+    complex64,
+    complex128,
+    complexfloating,
+    csingle,
+    datetime64,
+    double,
+    dtype,
+    flexible,
+    float16,
+    float32,
+    float64,
+    floating,
+    generic,
+    half,
+    inexact,
+    int8,
+    int16,
+    int32,
+    int64,
+    int_,
+    intc,
+    integer,
+    intp,
+    long,
+    longlong,
+    number,
+    short,
+    signedinteger,
+    single,
+    timedelta64,
+    ubyte,
+    uint,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
+    uintc,
+    uintp,
+    ulong,
+    ulonglong,
+    unsignedinteger,
+    ushort,
+    void,
+)
 
-from agentic_ray.array.array_object import Array, check_device
-from agentic_ray.array.core import standard
-from agentic_ray.array.core.build import elementwise, strict_operand
-from agentic_ray.array.core.node import DType, Node, Op
-from agentic_ray.errors import InvalidTypeError
+from agentic_ray.array.array_object import Array
+from agentic_ray.array.casting import converted
+from agentic_ray.array.core.build import strict_operand
+from agentic_ray.array.core.node import DType
+from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
 
-bool = np.bool_
-int8 = np.int8
-int16 = np.int16
-int32 = np.int32
-int64 = np.int64
-uint8 = np.uint8
-uint16 = np.uint16
-uint32 = np.uint32
-uint64 = np.uint64
-float32 = np.float32
-float64 = np.float64
-complex64 = np.complex64
-complex128 = np.complex128
+__all__ = [
+    "astype", "bool", "bool_", "byte", "can_cast", "cdouble", "common_type", "complex64",
+    "complex128", "complexfloating", "csingle", "datetime64", "double", "dtype", "finfo",
+    "flexible", "float16", "float32", "float64", "floating", "generic", "half", "iinfo", "inexact",
+    "int8", "int16", "int32", "int64", "int_", "intc", "integer", "intp", "isdtype", "issubdtype",
+    "long", "longlong", "min_scalar_type", "mintypecode", "number", "promote_types", "result_type",
+    "short", "signedinteger", "single", "timedelta64", "typename", "ubyte", "uint", "uint8",
+    "uint16", "uint32", "uint64", "uintc", "uintp", "ulong", "ulonglong", "unsignedinteger",
+    "ushort", "void",
+]  # fmt: skip
+
+bool = bool_ = np.bool_
 
 
 @dataclass(frozen=True, slots=True)
 class finfo_object:
-    """Limits of a floating point type."""
+    """Limits of a floating point type; beside the standard's all that `numpy.finfo` knows."""
 
     bits: int
     eps: float
@@ -38,6 +84,12 @@ class finfo_object:
     min: float
     smallest_normal: float
     dtype: DType
+    _own: Any = field(repr=False, compare=False)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._own, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +101,33 @@ class iinfo_object:
     min: int
     dtype: DType
 
+    @property
+    def kind(self) -> str:
+        """``"i"`` or ``"u"``."""
+        return self.dtype.kind
+
 
 def dtype_of(value: Any) -> DType:
-    """``value`` as a dtype, or the dtype of the array that it is."""
-    found: DType = value.dtype if isinstance(value, Array | np.ndarray) else np.dtype(value)
-    return found
+    """``value`` as a dtype, or the dtype of the array or number that it is."""
+    if isinstance(value, Array | np.ndarray | np.generic):
+        found: DType = value.dtype
+        return found
+    if type(value) in (int, float, complex):
+        return np.dtype(type(value))
+    made: DType = np.dtype(value)
+    return made
 
 
-def finfo(type: Any, /) -> finfo_object:
-    """Limits of a real or complex floating point type, given itself or an array of it."""
-    found = np.finfo(dtype_of(type))
+def finfo(dtype: Any, /) -> finfo_object:
+    """Limits of a real or complex floating point type, given itself or an array of it.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> xp.finfo(xp.float32).bits
+    32
+    """
+    found = np.finfo(dtype_of(dtype))
     return finfo_object(
         int(found.bits),
         float(found.eps),
@@ -66,30 +135,38 @@ def finfo(type: Any, /) -> finfo_object:
         float(found.min),
         float(found.smallest_normal),
         np.dtype(found.dtype),
+        found,
     )
 
 
 def iinfo(type: Any, /) -> iinfo_object:
     """Limits of an integer type, given itself or an array of it."""
-    dtype = dtype_of(type)
-    found = np.iinfo(dtype)
-    return iinfo_object(int(found.bits), int(found.max), int(found.min), dtype)
+    own = dtype_of(type)
+    found = np.iinfo(own)
+    return iinfo_object(int(found.bits), int(found.max), int(found.min), own)
 
 
-def isdtype(dtype: Any, kind: Any) -> Any:
-    """Whether ``dtype`` is of a kind such as ``"integral"``, or one of several."""
-    return np.isdtype(np.dtype(dtype), _plain_kind(kind))
+isdtype = np.isdtype
+issubdtype = np.issubdtype
+promote_types = np.promote_types
+mintypecode = np.mintypecode
+typename = np.typename
 
 
-def _plain_kind(kind: Any) -> Any:
-    if isinstance(kind, tuple):
-        return tuple(_plain_kind(entry) for entry in kind)
-    return kind if isinstance(kind, str) else np.dtype(kind)
+def _dtype_or_other(value: Any) -> Any:
+    return value.dtype if isinstance(value, Array | np.ndarray | np.generic) else value
 
 
-def can_cast(from_: Any, to: Any, /) -> Any:
-    """Whether a cast is safe by the standard's promotion rules."""
-    return np.can_cast(dtype_of(from_), np.dtype(to))
+def can_cast(from_: Any, to: Any, casting: Any = "safe") -> Any:
+    """Whether a cast from a dtype, or from an array's dtype, is allowed.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> xp.can_cast(xp.arange(3), "int8")
+    False
+    """
+    return np.can_cast(_dtype_or_other(from_), to, casting)
 
 
 def result_type(*arrays_and_dtypes: Any) -> DType:
@@ -97,45 +174,34 @@ def result_type(*arrays_and_dtypes: Any) -> DType:
 
     Raises
     ------
-    InvalidTypeError
+    InvalidArgumentError
         Nothing was given.
     """
     if not arrays_and_dtypes:
-        raise InvalidTypeError("result_type needs at least one array, dtype or scalar")
-    return np.result_type(
-        *[
-            entry.dtype if isinstance(entry, Array | np.ndarray | np.generic) else entry
-            for entry in arrays_and_dtypes
-        ]
-    )
+        raise InvalidArgumentError("at least one array or dtype is required")
+    return np.result_type(*map(_dtype_or_other, arrays_and_dtypes))
 
 
-def _astype_kernel(xp: Any, x: Any, dtype: DType) -> Any:
-    return standard.cast(xp, x, dtype)
+def min_scalar_type(a: Any, /) -> DType:
+    """The smallest dtype that holds a number; of an array with axes its own dtype."""
+    if isinstance(a, Array):
+        return a.dtype if a.shape else np.min_scalar_type(a.compute())
+    return np.min_scalar_type(a)
 
 
-_ASTYPE = Op("astype", "map", _astype_kernel)
+def common_type(*arrays: Any) -> Any:
+    """The inexact type that all ``arrays`` can be converted to."""
+    return np.common_type(*[np.empty(0, strict_operand(array).dtype) for array in arrays])
 
 
-def cast(node: Node, dtype: Any) -> Node:
-    """``node`` with another dtype."""
-    dtype = np.dtype(dtype)
-    if node.dtype == dtype:
-        return node
-    return elementwise(_ASTYPE, [node], (dtype,))
+def astype(x: Any, dtype: Any, /, *, copy: Any = True, device: str | None = None) -> Array:
+    """``x`` with another dtype; see `Array.astype`.
 
-
-def astype(x: Array, dtype: Any, /, *, copy: Any = True, device: str | None = None) -> Array:
-    """``x`` with another dtype.
-
-    Arrays are immutable expressions, so the copy that ``copy=True`` asks for is made when one
-    of the two is assigned to.
+    Raises
+    ------
+    TypeError
+        ``x`` is no array.
     """
-    node = strict_operand(x)
-    wanted = np.dtype(dtype)
-    if node.dtype.kind == "c" and wanted.kind in "biuf" and wanted.kind != "b":
-        raise InvalidTypeError(f"cannot cast {node.dtype} to {wanted}; take the real part first")
-    if not copy and node.dtype == wanted and check_device(device) in (None, node.device):
-        return x
-    result = Array(cast(node, wanted))
-    return result if device is None else result.to_device(device)
+    if not isinstance(x, Array | np.ndarray):
+        raise InvalidTypeError(f"Input should be an array. It is of type {type(x).__name__}.")
+    return converted(x, dtype, copy=copy, device=device)

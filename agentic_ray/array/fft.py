@@ -1,4 +1,4 @@
-"""The standard's extension ``fft``: transforms along axes, which are put in one chunk each.
+"""``numpy.fft``, the standard's too: transforms along axes, which are put in one chunk each.
 
 A transform over several axes is made axis by axis, so that the others stay cut.
 """
@@ -16,10 +16,12 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from agentic_ray.array.array_object import Array, check_device
 from agentic_ray.array.core import standard
 from agentic_ray.array.core.build import along, blockwise_op, strict_operand
+from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import DType, Node
-from agentic_ray.array.creation import asarray
-from agentic_ray.array.dtypes import cast
-from agentic_ray.array.manipulation import roll
+from agentic_ray.array.manipulation import concatenate, roll
+from agentic_ray.array.names import refusal
+from agentic_ray.array.outputs import delivered
+from agentic_ray.array.ranges import arange
 from agentic_ray.errors import InvalidArgumentError
 
 NORMS = ("backward", "ortho", "forward")
@@ -44,10 +46,12 @@ _REAL_INPUT = ("rfft", "ihfft")
 _REAL_OUTPUT = ("irfft", "hfft")
 
 
-def _transform(name: str, node: Node, n: int | None, axis: int, norm: str) -> Node:
+def _transform(name: str, node: Node, n: int | None, axis: int, norm: str | None) -> Node:
     at = normalize_axis_index(operator.index(axis), node.ndim)
+    norm = "backward" if norm is None else norm
     if norm not in NORMS:
-        raise InvalidArgumentError(f"norm must be one of {NORMS}, not {norm!r}")
+        raise InvalidArgumentError(f'Invalid norm value {norm}; should be "backward", "ortho" or '
+                                   '"forward".')  # fmt: skip
     if node.dtype.kind in "biu":
         node = cast(node, np.float64)
     if name in _REAL_INPUT and node.dtype.kind == "c":
@@ -64,38 +68,75 @@ def _transform(name: str, node: Node, n: int | None, axis: int, norm: str) -> No
     return along(_OPS[name], [node], (at,), (out,), dtype, (n, at, norm, dtype))
 
 
-def _one(name: str, x: Any, n: int | None, axis: int, norm: str) -> Array:
-    return Array(_transform(name, strict_operand(x), n, axis, norm))
+def _one(name: str, a: Any, n: int | None, axis: int, norm: str | None, out: Any) -> Any:
+    return delivered(Array(_transform(name, strict_operand(a), n, axis, norm)), out)
 
 
-def fft(x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
-    """Discrete Fourier transform along ``axis``."""
-    return _one("fft", x, n, axis, norm)
+def fft(
+    a: Any, n: int | None = None, axis: int = -1, norm: str | None = None, out: Any = None
+) -> Any:
+    """Discrete Fourier transform along ``axis``.
+
+    Parameters
+    ----------
+    a : array_like
+    n : int, optional
+        To this length the axis is cut, or filled with zeros, first.
+    axis : int
+    norm : {"backward", "ortho", "forward"}, optional
+        Which of the two directions is scaled.
+    out : array, optional
+
+    Raises
+    ------
+    ValueError
+        ``n`` is less than 1, or there is no such ``norm``.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> xp.fft.fft([1, 0, 0, 0])
+    Array([1.+0.j, 1.+0.j, 1.+0.j, 1.+0.j], dtype=complex128)
+    """
+    return _one("fft", a, n, axis, norm, out)
 
 
-def ifft(x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
-    """Inverse of `fft`."""
-    return _one("ifft", x, n, axis, norm)
+def ifft(
+    a: Any, n: int | None = None, axis: int = -1, norm: str | None = None, out: Any = None
+) -> Any:
+    """Inverse of `fft`. Arguments as in `fft`."""
+    return _one("ifft", a, n, axis, norm, out)
 
 
-def rfft(x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
-    """Transform of real input: the non-negative frequencies."""
-    return _one("rfft", x, n, axis, norm)
+def rfft(
+    a: Any, n: int | None = None, axis: int = -1, norm: str | None = None, out: Any = None
+) -> Any:
+    """Transform of real input: the non-negative frequencies. Arguments as in `fft`."""
+    return _one("rfft", a, n, axis, norm, out)
 
 
-def irfft(x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
-    """Inverse of `rfft`."""
-    return _one("irfft", x, n, axis, norm)
+def irfft(
+    a: Any, n: int | None = None, axis: int = -1, norm: str | None = None, out: Any = None
+) -> Any:
+    """Inverse of `rfft`; ``n`` is the length of the result. Arguments as in `fft`."""
+    return _one("irfft", a, n, axis, norm, out)
 
 
-def hfft(x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
-    """Transform of input with Hermitian symmetry: real output."""
-    return _one("hfft", x, n, axis, norm)
+def hfft(
+    a: Any, n: int | None = None, axis: int = -1, norm: str | None = None, out: Any = None
+) -> Any:
+    """Transform of input with Hermitian symmetry: real output, of length ``n``.
+
+    Arguments as in `fft`.
+    """
+    return _one("hfft", a, n, axis, norm, out)
 
 
-def ihfft(x: Array, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Array:
-    """Inverse of `hfft`."""
-    return _one("ihfft", x, n, axis, norm)
+def ihfft(
+    a: Any, n: int | None = None, axis: int = -1, norm: str | None = None, out: Any = None
+) -> Any:
+    """Inverse of `hfft`. Arguments as in `fft`."""
+    return _one("ihfft", a, n, axis, norm, out)
 
 
 def _axes(
@@ -115,7 +156,14 @@ def _axes(
 
 
 def _many(
-    x: Any, s: Any, axes: Any, norm: str, name: str, last: str | None = None, *, final: bool = False
+    x: Any,
+    s: Any,
+    axes: Any,
+    norm: str | None,
+    name: str,
+    last: str | None = None,
+    *,
+    final: bool = False,
 ) -> Array:
     """``name`` over all axes, with ``last`` for the last axis, done first or (``final``) last."""
     node = strict_operand(x)
@@ -129,55 +177,123 @@ def _many(
     return Array(node)
 
 
-def fftn(x: Array, /, *, s: Any = None, axes: Any = None, norm: str = "backward") -> Array:
-    """Discrete Fourier transform over several axes."""
-    return _many(x, s, axes, norm, "fft")
+def fftn(a: Any, s: Any = None, axes: Any = None, norm: str | None = None, out: Any = None) -> Any:
+    """Discrete Fourier transform over several axes.
+
+    Parameters
+    ----------
+    a : array_like
+    s : sequence of int, optional
+        The lengths of the axes, as ``n`` in `fft`; -1: as it is.
+    axes : sequence of int, optional
+        Default: all, or as many of the last as there are lengths.
+    norm, out
+        As in `fft`.
+
+    Raises
+    ------
+    ValueError
+        ``s`` and ``axes`` differ in length.
+    """
+    return delivered(_many(a, s, axes, norm, "fft"), out)
 
 
-def ifftn(x: Array, /, *, s: Any = None, axes: Any = None, norm: str = "backward") -> Array:
-    """Inverse of `fftn`."""
-    return _many(x, s, axes, norm, "ifft")
+def ifftn(a: Any, s: Any = None, axes: Any = None, norm: str | None = None, out: Any = None) -> Any:
+    """Inverse of `fftn`. Arguments as in `fftn`."""
+    return delivered(_many(a, s, axes, norm, "ifft"), out)
 
 
-def rfftn(x: Array, /, *, s: Any = None, axes: Any = None, norm: str = "backward") -> Array:
-    """Transform of real input over several axes."""
-    return _many(x, s, axes, norm, "fft", "rfft")
+def rfftn(a: Any, s: Any = None, axes: Any = None, norm: str | None = None, out: Any = None) -> Any:
+    """Transform of real input over several axes. Arguments as in `fftn`."""
+    return delivered(_many(a, s, axes, norm, "fft", "rfft"), out)
 
 
-def irfftn(x: Array, /, *, s: Any = None, axes: Any = None, norm: str = "backward") -> Array:
-    """Inverse of `rfftn`."""
-    return _many(x, s, axes, norm, "ifft", "irfft", final=True)
+def irfftn(
+    a: Any, s: Any = None, axes: Any = None, norm: str | None = None, out: Any = None
+) -> Any:
+    """Inverse of `rfftn`. Arguments as in `fftn`."""
+    return delivered(_many(a, s, axes, norm, "ifft", "irfft", final=True), out)
 
 
-def _frequencies(values: Any, dtype: Any, device: str | None) -> Array:
-    wanted = np.dtype(dtype or np.float64)
-    if wanted.kind != "f":
+def fft2(
+    a: Any, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, out: Any = None
+) -> Any:
+    """`fftn` over two axes. Arguments as in `fftn`."""
+    return delivered(_many(a, s, axes, norm, "fft"), out)
+
+
+def ifft2(
+    a: Any, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, out: Any = None
+) -> Any:
+    """`ifftn` over two axes. Arguments as in `fftn`."""
+    return delivered(_many(a, s, axes, norm, "ifft"), out)
+
+
+def rfft2(
+    a: Any, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, out: Any = None
+) -> Any:
+    """`rfftn` over two axes. Arguments as in `fftn`."""
+    return delivered(_many(a, s, axes, norm, "fft", "rfft"), out)
+
+
+def irfft2(
+    a: Any, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, out: Any = None
+) -> Any:
+    """`irfftn` over two axes. Arguments as in `fftn`."""
+    return delivered(_many(a, s, axes, norm, "ifft", "irfft", final=True), out)
+
+
+def _frequencies(ranges: Sequence[Array], n: Any, d: Any, dtype: Any, device: Any) -> Array:
+    wanted = None if dtype is None else np.dtype(dtype)
+    if wanted is not None and wanted.kind != "f":
         raise TypeError(f"frequencies are real floating point numbers, not {wanted}")
-    return asarray(values.astype(wanted), device=check_device(device))
+    found = concatenate(ranges).astype(np.float64) * (1.0 / (n * d))
+    found = found if wanted is None else found.astype(wanted)
+    return found if device is None else found.to_device(check_device(device) or "cpu")  # type: ignore[no-any-return]
 
 
-def fftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, device: str | None = None) -> Array:
+def _count(n: Any) -> int:
+    if not isinstance(n, int | np.integer):
+        raise ValueError("n should be an integer")
+    return int(n)
+
+
+def fftfreq(n: int, d: float = 1.0, device: str | None = None, *, dtype: Any = None) -> Array:
     """Frequencies that go with `fft`'s output."""
-    return _frequencies(np.fft.fftfreq(n, d), dtype, device)
+    length = _count(n)
+    half = (length - 1) // 2 + 1
+    ranges = (arange(0, half), arange(-(length // 2), 0))
+    return _frequencies(ranges, length, d, dtype, device)
 
 
-def rfftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, device: str | None = None) -> Array:
+def rfftfreq(n: int, d: float = 1.0, device: str | None = None, *, dtype: Any = None) -> Array:
     """Frequencies that go with `rfft`'s output."""
-    return _frequencies(np.fft.rfftfreq(n, d), dtype, device)
+    length = _count(n)
+    return _frequencies((arange(0, length // 2 + 1),), length, d, dtype, device)
 
 
-def _shifted(x: Array, axes: Any, sign: int) -> Array:
+def _shifted(x: Any, axes: Any, sign: int) -> Array:
     node = strict_operand(x)
     found = tuple(range(node.ndim)) if axes is None else normalize_axis_tuple(axes, node.ndim)
     shifts = tuple([sign * (node.shape[a] // 2) for a in found])
-    return roll(Array(node), shifts, axis=found) if found else x
+    return roll(Array(node), shifts, axis=found) if found else Array(node)
 
 
-def fftshift(x: Array, /, *, axes: Any = None) -> Array:
+def fftshift(x: Any, axes: Any = None) -> Array:
     """The zero frequency moved to the middle."""
     return _shifted(x, axes, 1)
 
 
-def ifftshift(x: Array, /, *, axes: Any = None) -> Array:
+def ifftshift(x: Any, axes: Any = None) -> Array:
     """Inverse of `fftshift`."""
     return _shifted(x, axes, -1)
+
+
+__all__ = [
+    "fft", "fft2", "fftfreq", "fftn", "fftshift", "hfft", "ifft", "ifft2", "ifftn", "ifftshift",
+    "ihfft", "irfft", "irfft2", "irfftn", "rfft", "rfft2", "rfftfreq", "rfftn",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    raise refusal(__name__, name, __all__)

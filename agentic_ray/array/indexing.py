@@ -1,11 +1,10 @@
-"""Reading and assigning by index: slices, integers, integer arrays, masks, take.
+"""Reading by index: slices, integers, integer arrays, masks.
 
 Shapes are always known: where one depends on data (a mask, positions), the data are computed.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import operator
 from collections.abc import Sequence
@@ -13,30 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_index
 
 from agentic_ray.array.array_object import Array
-from agentic_ray.array.core import build, evaluate
-from agentic_ray.array.core import chunks as grids
-from agentic_ray.array.core.build import blockwise_op, elementwise, gufunc_op, operand
+from agentic_ray.array.core import evaluate
 from agentic_ray.array.core.build import strict_operand as strict
 from agentic_ray.array.core.chunks import Shape
-from agentic_ray.array.core.node import Held, NDArray, Node, Op, make
-from agentic_ray.array.core.views import (
-    AxisIndex,
-    assigned,
-    expanded,
-    permuted,
-    rechunk,
-    reshaped,
-    sliced,
-    squeezed,
-)
-from agentic_ray.array.dtypes import cast
-
-DIRECT_BLOCKS = 64
-"""A chunk of the result is made in one task from so many chunks, at most. Of more of them what
-is wanted is picked out first, so that no node needs all the data."""
+from agentic_ray.array.core.node import NDArray, Node, Op, make
+from agentic_ray.array.core.views import AxisIndex, permuted, rechunk, reshaped
+from agentic_ray.array.gathering import gather
+from agentic_ray.array.viewing import Field, Region
 
 
 @dataclass(slots=True)
@@ -54,7 +38,8 @@ class Index:
 
 
 def _parts(key: Any, ndim: int) -> list[Any]:
-    """The entries of a key with masks turned into positions and the ellipsis spelled out."""
+    """The entries of a key with masks as NumPy's arrays and the ellipsis spelled out, unless it
+    stands for no axes."""
     entries = list(key) if isinstance(key, tuple) else [key]
     parts: list[Any] = []
     for entry in entries:
@@ -81,8 +66,10 @@ def _parts(key: Any, ndim: int) -> list[Any]:
         raise IndexError(
             f"too many indices for array: array is {ndim}-dimensional, but {used} were indexed"
         )
-    fill = [slice(None)] * (ndim - used)
+    fill: list[Any] = [slice(None)] * (ndim - used)
     at = ellipses[0] if ellipses else len(parts)
+    if ellipses and not fill:
+        fill = [Ellipsis]  # it stands for no axes, and yet separates arrays on either side of it
     return [*parts[:at], *fill, *parts[at + 1 :]]
 
 
@@ -104,6 +91,8 @@ def parse(key: Any, shape: Shape) -> Index:
     last_array = -1
     for place, entry in enumerate(_parts(key, len(shape))):
         at = len(basic)
+        if entry is Ellipsis:
+            continue
         if entry is None:
             new.append(at)
             basic.append(("s", 0, 1, 1))
@@ -138,6 +127,7 @@ def parse(key: Any, shape: Shape) -> Index:
             separated |= last_array not in (-1, place - 1)
             last_array = place
             axis += 1
+    _check_bounds(arrays, basic, new, shape)
     if arrays:
         # Next to arrays an integer is one of them, as in NumPy.
         for at in numbers:
@@ -147,6 +137,27 @@ def parse(key: Any, shape: Shape) -> Index:
     if arrays and not separated:
         first = min(arrays)
     return Index(basic, tuple(new), dict(sorted(arrays.items())), first)
+
+
+def _check_bounds(
+    arrays: dict[int, Any], basic: Sequence[AxisIndex], new: Sequence[int], shape: Shape
+) -> None:
+    """Make the positions in ``arrays`` non-negative.
+
+    Raises
+    ------
+    IndexError
+        One lies outside its axis, and elements are selected at all: like NumPy, which does not
+        look at positions that are broadcast to nothing.
+    """
+    try:
+        selects = math.prod(np.broadcast_shapes(*[found.shape for found in arrays.values()])) > 0
+    except ValueError:
+        selects = True  # refused later, as NumPy does: after the bounds are checked
+    for at, found in arrays.items():
+        if at not in new:
+            axis = at - sum(1 for other in new if other < at)
+            arrays[at] = checked_positions(found, shape[axis], axis, check=selects)
 
 
 def _length_at(basic: Sequence[AxisIndex], new: Sequence[int], shape: Shape, at: int) -> int:
@@ -169,7 +180,7 @@ def _positions(entry: Any, length: int, axis: int) -> int | NDArray:
     if isinstance(entry, np.ndarray) and entry.ndim:
         if entry.dtype.kind not in "iu":
             raise IndexError(f"arrays used as indices must be of integer type, not {entry.dtype}")
-        return checked_positions(entry, length, axis)
+        return entry.astype(np.intp)
     try:
         value = operator.index(entry)
     except TypeError:
@@ -182,15 +193,17 @@ def _positions(entry: Any, length: int, axis: int) -> int | NDArray:
     return value + length if value < 0 else value
 
 
-def checked_positions(positions: NDArray, length: int, axis: int) -> NDArray:
+def checked_positions(positions: NDArray, length: int, axis: int, *, check: bool = True) -> NDArray:
     """Positions made non-negative.
 
     Raises
     ------
     IndexError
-        One lies outside the axis.
+        One lies outside the axis, and ``check`` is set.
     """
     positions = positions.astype(np.intp, copy=False)
+    if not check:
+        return np.zeros_like(positions)
     if positions.size and (positions.min() < -length or positions.max() >= length):
         wrong = positions[(positions < -length) | (positions >= length)][0]
         raise IndexError(f"index {wrong} is out of bounds for axis {axis} with size {length}")
@@ -200,23 +213,56 @@ def checked_positions(positions: NDArray, length: int, axis: int) -> NDArray:
 # --- reading -----------------------------------------------------------------------------
 
 
-def getitem(node: Node, key: Any) -> Node:
-    """``x[key]``."""
+def getitem(array: Array, key: Any) -> Array:
+    """``x[key]``: a view for integers and slices, else a new array.
+
+    Raises
+    ------
+    IndexError
+        As in NumPy.
+    """
+    node = array._node
+    if node.dtype.names is not None and isinstance(key, str):
+        return field(array, key)
     if isinstance(key, Array) and key.dtype.kind == "b" and key.ndim and not key._node.small:
-        return masked(node, key._node)
+        return Array(masked(node, key._node))
     index = parse(key, node.shape)
-    if index.new:
-        node = expanded(node, index.new)
-    node = sliced(node, tuple(index.basic))
-    if not index.arrays:
-        return node
+    region = Region(tuple(index.basic), index.new)
+    if index.arrays:
+        return Array(_taken(region.read(node), index), is_cell=True)
+    if is_element(index, key):
+        return Array(region.read(node))
+    return array._view(region)
+
+
+def is_element(index: Index, key: Any) -> bool:
+    """Whether a basic index names one element, which NumPy gives out as a scalar, not a view."""
+    if any(entry[0] != "i" for entry in index.basic):
+        return False
+    return not (key is Ellipsis or (isinstance(key, tuple) and any(e is Ellipsis for e in key)))
+
+
+def field(array: Array, name: str) -> Array:
+    """A view of a field of records.
+
+    Raises
+    ------
+    ValueError
+        There is no field of this name.
+    """
+    if name not in (array.dtype.names or ()):
+        raise ValueError(f"no field of name {name}")
+    return array._view(Field(name))
+
+
+def _taken(node: Node, index: Index) -> Node:
+    """The elements at integer arrays; ``node`` has the basic part of the index applied."""
     # Integers dropped no axes here: next to arrays they are arrays.
-    spread = np.broadcast_arrays(*_broadcastable(list(index.arrays.values())))
-    axes = tuple(index.arrays)
-    return _placed(node, axes, spread, index.first)
+    spread = np.broadcast_arrays(*broadcastable(list(index.arrays.values())))
+    return _placed(node, tuple(index.arrays), spread, index.first)
 
 
-def _broadcastable(arrays: list[NDArray]) -> list[NDArray]:
+def broadcastable(arrays: list[NDArray]) -> list[NDArray]:
     try:
         np.broadcast_shapes(*[array.shape for array in arrays])
     except ValueError:
@@ -245,155 +291,34 @@ def _unflattened(node: Node, shape: Shape) -> Node:
     return reshaped(node, (*shape, *node.shape[1:]))
 
 
-def gather(node: Node, axes: tuple[int, ...], arrays: Sequence[NDArray]) -> Node:
-    """Elements at positions ``arrays`` (flattened) along ``axes``, which must be consecutive;
-    in the result the first of them stands for all."""
-    count = arrays[0].size
-    flat = tuple([np.ascontiguousarray(array.reshape(-1)) for array in arrays])
-    at = axes[0]
-    rest = node.shape[:at], node.shape[at + len(axes) :]
-    shape = (*rest[0], count, *rest[1])
-    per_row = math.prod([max(c) for a, c in enumerate(node.chunks) if a not in axes])
-    limit = max(1, grids.rules().elements(node.dtype) // max(per_row, 1))
-    chunks = (*node.chunks[:at], grids.regular(count, limit), *node.chunks[at + len(axes) :])
-    return make(_GATHER, (node,), (at, len(axes), Held(flat)), shape, node.dtype, chunks)
-
-
-def _gather_kernel(xp: Any, x: Any, at: int, width: int, held: Held) -> Any:
-    return x[(slice(None),) * at + tuple([xp.asarray(array) for array in held.value])]
-
-
-def _picked(xp: Any, block: Any, positions: Any, at: int) -> Any:
-    if len(positions) == 1:
-        return xp.take(block, xp.asarray(positions[0]), axis=at)
-    return block[(slice(None),) * at + tuple([xp.asarray(p) for p in positions])]
-
-
-def _gathered(xp: Any, blocks: Sequence[Any], parts: Any, at: int, count: int) -> Any:
-    """Rows of several blocks put in their places; without positions they are picked already."""
-    if len(blocks) == 1:
-        return _picked(xp, blocks[0], parts[0][1], at)
-    out: Any = None
-    for block, (places, positions) in zip(blocks, parts, strict=True):
-        values = block if positions is None else _picked(xp, block, positions, at)
-        if out is None:
-            shape = (*values.shape[:at], count, *values.shape[at + 1 :])
-            out = xp.empty(shape, dtype=values.dtype)
-        out[(*(slice(None),) * at, xp.asarray(places))] = values
-    return out
-
-
-def _lower_gather(node: Node, lowering: Any) -> list[Any]:
-    (source,) = node.inputs
-    at, width, held = node.params
-    values = lowering.blocks(source)
-    order = np.arange(len(values)).reshape(grids.numblocks(source.chunks))
-    starts = [grids.offsets(source.chunks[at + i]) for i in range(width)]
-    counts = [len(source.chunks[at + i]) for i in range(width)]
-    edges = grids.offsets(node.chunks[at])
-    plans = []
-    for low, high in itertools.pairwise(edges):
-        positions = [array[low:high] for array in held.value]
-        homes = [np.searchsorted(s, p, side="right") - 1 for s, p in
-                 zip(starts, positions, strict=True)]  # fmt: skip
-        if high == low:
-            plans.append([((0,) * width, (np.arange(0), positions))])
-            continue
-        flat = np.ravel_multi_index(homes, counts)
-        parts = []
-        for home in np.unique(flat):
-            places = np.flatnonzero(flat == home)
-            block = tuple(int(i) for i in np.unravel_index(home, counts))
-            local = [p[places] - s[b] for p, s, b in
-                     zip(positions, starts, block, strict=True)]  # fmt: skip
-            parts.append((block, (places, local)))
-        plans.append(parts)
-    grid = grids.numblocks(node.chunks)
-    rows = []
-    picking = []
-    for place in itertools.product(*[range(n) for n in grid]):
-        parts = plans[place[at]]
-        blocks = [values[int(order[(*place[:at], *block, *place[at + 1 :])])] for block, _ in parts]
-        rows.append([blocks, [part for _, part in parts], at, node.chunks[at][place[at]]])
-        if len(blocks) > DIRECT_BLOCKS:
-            picking += [(block, part[1], at) for block, part in zip(blocks, rows[-1][1],
-                                                                   strict=True)]  # fmt: skip
-    if picking:
-        made = iter(lowering.call(node, _picked, picking, label=".pick"))
-        for row in rows:
-            if len(row[0]) > DIRECT_BLOCKS:
-                row[0] = [next(made) for _ in row[0]]
-                row[1] = [(places, None) for places, _ in row[1]]
-    return list(lowering.call(node, _gathered, [tuple(row) for row in rows]))
-
-
-_GATHER = Op("gather", "tasks", _gather_kernel, _lower_gather)
-
-
-def take(x: Array, indices: Array, /, *, axis: int | None = None) -> Array:
-    """Elements of ``x`` at ``indices`` along ``axis``.
+def positions_in(indices: Any, length: int, mode: str, axis: int) -> NDArray:
+    """Integers, computed, as positions in ``0..length``.
 
     Raises
     ------
     IndexError
-        A position lies outside the axis.
+        One lies outside, and ``mode`` is ``"raise"``.
+    TypeError
+        They are no integers.
     ValueError
-        ``axis`` is missing for an array of more than one axis.
+        There is no such mode.
     """
-    node = strict(x)
-    if axis is None:
-        if node.ndim != 1:
-            raise ValueError("take: axis is needed for arrays that are not one-dimensional")
-        axis = 0
-    at = normalize_axis_index(axis, node.ndim)
-    index = strict(indices) if not isinstance(indices, list | int) else build.leaf(
-        np.asarray(indices))  # fmt: skip
-    if index.dtype.kind not in "iu":
-        raise IndexError(f"take: indices must be integers, not {index.dtype}")
-    positions = checked_positions(evaluate.value(index), node.shape[at], at)
-    taken = gather(node, (at,), (positions,))
-    if positions.ndim != 1:
-        shape = (*node.shape[:at], *positions.shape, *node.shape[at + 1 :])
-        taken = reshaped(taken, shape)
-    return Array(taken)
-
-
-def _take_along_kernel(xp: Any, x: Any, indices: Any) -> Any:
-    loop = np.broadcast_shapes(x.shape[:-1], indices.shape[:-1])
-    x = xp.broadcast_to(x, (*loop, x.shape[-1]))
-    indices = xp.broadcast_to(indices, (*loop, indices.shape[-1]))
-    return xp.take_along_axis(x, indices, axis=-1)
-
-
-_TAKE_ALONG = gufunc_op("take_along_axis", _take_along_kernel)
-
-
-def take_along_axis(x: Array, indices: Array, /, *, axis: int = -1) -> Array:
-    """For each position along ``axis`` the element that ``indices`` names there.
-
-    Raises
-    ------
-    IndexError
-        Indices are not integers, or (when computed) lie outside the axis.
-    ValueError
-        The numbers of axes differ.
-    """
-    node, index = strict(x), strict(indices)
-    if index.dtype.kind not in "iu":
-        raise IndexError(f"take_along_axis: indices must be integers, not {index.dtype}")
-    if node.ndim != index.ndim:
-        raise ValueError("take_along_axis: x and indices must have the same number of axes")
-    at = normalize_axis_index(axis, node.ndim)
-    order = (*[a for a in range(node.ndim) if a != at], at)
-    made = build.gufunc(
-        _TAKE_ALONG,
-        [permuted(node, order), permuted(index, order)],
-        (1, 1),
-        (index.shape[at],),
-        node.dtype,
-    )
-    back = tuple(np.argsort(order).tolist())
-    return Array(permuted(made, back))
+    found = evaluate.value(strict(indices))
+    if not isinstance(indices, Array | np.ndarray) and found.dtype.kind == "f":
+        found = found.astype(np.int64)  # as NumPy does with lists and Python numbers
+    if found.dtype.kind not in "iub":
+        raise TypeError(
+            f"Cannot cast array data from {found.dtype!r} to dtype('int64') according to the rule "
+            "'safe'"
+        )
+    found = found.astype(np.int64)
+    if mode == "raise":
+        return checked_positions(found, length, axis)
+    if mode not in ("wrap", "clip"):
+        raise ValueError(f"clipmode must be one of 'clip', 'raise', or 'wrap' (got {mode!r})")
+    if not length and found.size:
+        raise IndexError("cannot do a non-empty take from an empty axes.")
+    return found % length if mode == "wrap" else found.clip(0, length - 1)
 
 
 # --- masks -------------------------------------------------------------------------------
@@ -461,103 +386,3 @@ def _lower_mask(node: Node, lowering: Any) -> list[Any]:
 
 
 _MASK = Op("mask", "tasks", _mask_whole, _lower_mask)
-
-
-# --- assigning ---------------------------------------------------------------------------
-
-
-def _put_kernel(xp: Any, x: Any, value: Any, held: Held) -> Any:
-    out = xp.array(x)
-    out[tuple([xp.asarray(e) if isinstance(e, np.ndarray) else e for e in held.value])] = value
-    return out
-
-
-_PUT = blockwise_op("put", _put_kernel)
-
-
-def _where_kernel(xp: Any, mask: Any, value: Any, x: Any) -> Any:
-    return xp.where(mask, value, x)
-
-
-_PUT_MASK = Op("put_mask", "map", _where_kernel)
-
-
-def setitem(node: Node, key: Any, value: Any) -> Node:
-    """What ``x`` is after ``x[key] = value``.
-
-    Raises
-    ------
-    IndexError
-        As in reading.
-    ValueError
-        The value does not broadcast to the region.
-    TypeError
-        The value cannot be cast to ``x``'s dtype in its kind.
-    """
-    new = _value(value, node)
-    whole_mask = isinstance(key, Array) and key.dtype.kind == "b" and key.ndim > 0 and new.size == 1
-    if whole_mask:
-        return _put_masked(node, key._node, reshaped(new, ()))
-    index = parse(key, node.shape)
-    if not index.arrays:
-        base = expanded(node, index.new) if index.new else node
-        region = sliced(base, tuple(index.basic)).shape
-        new = _fitted(new, region)
-        made = assigned(base, tuple(index.basic), new)
-        return squeezed(made, index.new) if index.new else made
-    region = getitem(make(_SHAPE, (), (), node.shape, node.dtype, node.chunks), key).shape
-    new = _fitted(new, region)
-    plain = tuple(
-        np.asarray(entry) if isinstance(entry, Array) else entry
-        for entry in (key if isinstance(key, tuple) else (key,))
-    )
-    made = build.whole(_PUT, [node, new], node.shape, node.dtype, (Held(plain),))
-    return rechunk(made, node.chunks)
-
-
-def _value(value: Any, node: Node) -> Node:
-    new = operand(value)
-    if new.op.kind == "literal":
-        kinds = {"b": 0, "u": 1, "i": 1, "f": 2, "c": 3}
-        number = new.params[2]
-        rank = {bool: 0, int: 1, float: 2, complex: 3}[type(number)]
-        if rank > kinds[node.dtype.kind] and not (rank == 2 and node.dtype.kind in "iu"):
-            raise TypeError(f"cannot assign {number!r} to an array of {node.dtype}")
-        return build.leaf(np.asarray(number).astype(node.dtype) if rank == 2 else
-                          np.asarray(number, dtype=node.dtype))  # fmt: skip
-    if new.dtype.kind == "c" and node.dtype.kind != "c":
-        raise TypeError(f"cannot assign {new.dtype} to an array of {node.dtype}")
-    return cast(new, node.dtype)
-
-
-def _fitted(new: Node, region: Shape) -> Node:
-    """``new`` without leading axes of length 1 that the region lacks."""
-    shape = new.shape
-    extra = new.ndim - len(region)
-    if extra > 0 and all(n == 1 for n in shape[:extra]):
-        shape = shape[extra:]
-    tail = region[len(region) - len(shape) :]
-    if len(shape) > len(region) or any(n not in (1, m) for n, m in zip(shape, tail, strict=True)):
-        raise ValueError(
-            f"could not broadcast input array from shape {new.shape} into shape {region}"
-        )
-    return reshaped(new, shape)
-
-
-def _put_masked(node: Node, mask: Node, new: Node) -> Node:
-    if mask.shape != node.shape[: mask.ndim]:
-        raise IndexError(
-            f"boolean index did not match indexed array: mask {mask.shape}, array {node.shape}"
-        )
-    if mask.ndim < node.ndim:
-        mask = expanded(mask, tuple(range(mask.ndim, node.ndim)))
-    if not node.size:
-        return node
-    return rechunk(elementwise(_PUT_MASK, [mask, new, node]), node.chunks)
-
-
-def _shape_kernel(xp: Any) -> Any:
-    raise TypeError("a node that only stands for a shape has no value")
-
-
-_SHAPE = Op("shape", "create", _shape_kernel)

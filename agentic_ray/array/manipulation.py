@@ -1,4 +1,4 @@
-"""Functions that rearrange elements: shapes, axes, joining, repeating, padding."""
+"""Functions that rearrange the elements of an array: shape, order of axes, order along axes."""
 
 from __future__ import annotations
 
@@ -11,215 +11,347 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from agentic_ray.array.array_object import Array
-from agentic_ray.array.core import build
-from agentic_ray.array.core import chunks as grids
-from agentic_ray.array.core.build import along, blockwise_op, leaf, strict_operand
+from agentic_ray.array.array_object import Array, check_order, viewed
+from agentic_ray.array.conversion import asarray, sequence_of
+from agentic_ray.array.core import build, evaluate
+from agentic_ray.array.core.build import strict_operand
 from agentic_ray.array.core.chunks import Shape
-from agentic_ray.array.core.node import Node, make
-from agentic_ray.array.core.views import (
-    broadcast,
-    concatenated,
-    expanded,
-    permuted,
-    reshaped,
-    sliced,
-    squeezed,
-)
+from agentic_ray.array.core.elements import cast
+from agentic_ray.array.core.node import Node
+from agentic_ray.array.core.views import concatenated, expanded, reshaped, sliced
 from agentic_ray.array.creation import shape_of
-from agentic_ray.array.dtypes import cast
+from agentic_ray.array.describing import ndim, shape
+from agentic_ray.array.outputs import delivered
+from agentic_ray.array.viewing import Broadcast, Permutation, Region, Reshape, is_view
 
 
-def broadcast_shapes(*shapes: Shape) -> Shape:
-    """The shape that ``shapes`` broadcast to.
+def _array(x: Any) -> Array:
+    return x if isinstance(x, Array) else Array(strict_operand(x), is_cell=True)
+
+
+# --- broadcasting ------------------------------------------------------------------------
+
+
+def broadcast_shapes(*args: Any) -> Shape:
+    """The shape that ``args`` broadcast to.
 
     Raises
     ------
     ValueError
         They do not.
     """
-    return build.broadcast_shapes([shape_of(shape) for shape in shapes])
+    return build.broadcast_shapes([shape_of(shape) for shape in args])
 
 
-def broadcast_to(x: Array, /, shape: Any) -> Array:
-    """``x`` repeated along new axes and axes of length 1.
+def broadcast_to(array: Any, shape: Any, subok: bool = False) -> Array:
+    """``array`` repeated along new axes and axes of length 1, as a read-only view.
 
     Raises
     ------
     ValueError
-        ``x`` does not broadcast to ``shape``.
+        It does not broadcast to ``shape``.
     """
-    node, wanted = strict_operand(x), shape_of(shape)
+    node, wanted = strict_operand(array), shape_of(shape)
     if build.broadcast_shapes([node.shape, wanted], "broadcast_to") != wanted:
         raise ValueError(f"an array of shape {node.shape} cannot be broadcast to {wanted}")
-    return Array(_broadcast(node, wanted))
+    return viewed(array, Broadcast(wanted))
 
 
-def _broadcast(node: Node, shape: Shape) -> Node:
-    skip = len(shape) - node.ndim
-    auto = grids.auto(shape, node.dtype)
-    chunks = tuple(
-        [
-            node.chunks[axis - skip]
-            if axis >= skip and node.shape[axis - skip] == length
-            else auto[axis]
-            for axis, length in enumerate(shape)
-        ]
-    )
-    return broadcast(node, shape, chunks)
-
-
-def broadcast_arrays(*arrays: Array) -> tuple[Array, ...]:
-    """All operands repeated to their common shape."""
-    nodes = [strict_operand(x) for x in arrays]
-    if not nodes:
+def broadcast_arrays(*args: Any, subok: bool = False) -> tuple[Array, ...]:
+    """All operands repeated to their common shape, as views; those of this shape as they are."""
+    arrays = [_array(x) for x in args]
+    if not arrays:
         return ()
-    shape = build.broadcast_shapes([node.shape for node in nodes], "broadcast_arrays")
-    chunks = grids.unify(shape, [(node.shape, node.chunks, node.nbytes) for node in nodes])
-    return tuple([Array(broadcast(node, shape, chunks)) for node in nodes])
+    shape = build.broadcast_shapes([x.shape for x in arrays], "broadcast_arrays")
+    return tuple([x if x.shape == shape else viewed(x, Broadcast(shape)) for x in arrays])
 
 
-def reshape(x: Array, /, shape: Any, *, copy: bool | None = None) -> Array:
-    """The elements in C order in another shape; one length may be -1.
+# --- shape -------------------------------------------------------------------------------
 
-    ``copy=False`` is always met: both are views of one expression until one is assigned to.
+
+def reshape(a: Any, /, shape: Any, order: str = "C", *, copy: bool | None = None) -> Array:
+    """The elements in another shape; a view of ``a`` where NumPy gives one.
+
+    Parameters
+    ----------
+    a : array_like
+    shape : int or sequence of int
+        One length may be -1: it follows from the others.
+    order : {"C", "F", "A"}
+        In which order elements are read and placed: the last index changes fastest, or the first.
+        ``"A"`` is ``"F"`` for a transposed array.
+    copy : bool, optional
+        True: never a view. False: never a copy.
 
     Raises
     ------
     ValueError
-        The sizes do not agree.
+        The sizes do not agree, or ``copy=False`` and only a copy can have this shape.
     """
-    node = strict_operand(x)
+    array = _array(a)
+    wanted = _lengths(array, shape)
+    order = check_order(order, "CFA")
+    layout = array._layout
+    if order == "F" or (order == "A" and layout.flags.fnc):
+        return transpose(reshape(transpose(array), wanted[::-1], copy=copy))
+    if copy is not True and is_view(layout, wanted):
+        return viewed(array, Reshape(wanted))
+    if copy is False:
+        raise ValueError("Unable to avoid creating a copy while reshaping.")
+    return Array(Reshape(wanted).read(array._node), is_cell=True)
+
+
+def _lengths(array: Array, shape: Any) -> Shape:
     wanted = [operator.index(length) for length in shape] if isinstance(
         shape, tuple | list) else [operator.index(shape)]  # fmt: skip
+    refusal = f"cannot reshape array of size {array.size} and shape {array.shape} into {shape}"
     if wanted.count(-1) > 1:
         raise ValueError("can only specify one unknown dimension")
     if -1 in wanted:
         known = math.prod(length for length in wanted if length != -1)
-        if known == 0 or node.size % known:
-            raise ValueError(f"cannot reshape array of shape {node.shape} into {tuple(wanted)}")
-        wanted[wanted.index(-1)] = node.size // known
-    if any(length < 0 for length in wanted) or math.prod(wanted) != node.size:
-        raise ValueError(f"cannot reshape array of shape {node.shape} into {tuple(wanted)}")
-    return Array(_reshape(node, tuple(wanted)))
+        if known == 0 or array.size % known:
+            raise ValueError(refusal)
+        wanted[wanted.index(-1)] = array.size // known
+    if any(length < 0 for length in wanted) or math.prod(wanted) != array.size:
+        raise ValueError(refusal)
+    return tuple(wanted)
 
 
-def _reshape(node: Node, shape: Shape) -> Node:
-    """Reshape; axes of length 1 that come or go leave the chunks alone."""
-    if node.size and [n for n in node.shape if n != 1] == [n for n in shape if n != 1]:
-        ones = tuple([axis for axis, n in enumerate(node.shape) if n == 1])
-        bare = squeezed(node, ones) if ones else node
-        new = tuple([axis for axis, n in enumerate(shape) if n == 1])
-        return expanded(bare, new) if new else bare
-    return reshaped(node, shape)
+def ravel(a: Any, order: str = "C") -> Array:
+    """All elements in one axis; a view of ``a`` where NumPy gives one.
+
+    Parameters
+    ----------
+    a : array_like
+    order : {"C", "F", "A", "K"}
+        As in `reshape`; ``"K"`` is the order that the elements have in NumPy's memory.
+    """
+    array = _array(a)
+    if check_order(order) == "K":
+        steps = [abs(step) for step in array._layout.strides]
+        array = permute_dims(array, sorted(range(array.ndim), key=lambda at: -steps[at]))
+        order = "C"
+    return reshape(array, (-1,), order)
 
 
-def ravel(x: Array, /) -> Array:
-    """All elements in one axis."""
-    return reshape(x, (-1,))
-
-
-def expand_dims(x: Array, /, axis: Any = 0) -> Array:
-    """New axes of length 1 at ``axis`` of the result.
+def expand_dims(a: Any, axis: Any = 0) -> Array:
+    """New axes of length 1 at ``axis`` of the result, as a view.
 
     Raises
     ------
     numpy.exceptions.AxisError
         There is no such axis in the result.
     """
-    node = strict_operand(x)
+    array = _array(a)
     axes = axis if isinstance(axis, tuple | list) else (axis,)
-    found = normalize_axis_tuple(axes, node.ndim + len(axes))
-    return Array(expanded(node, tuple(sorted(found))) if found else node)
+    found = normalize_axis_tuple(axes, array.ndim + len(axes))
+    wanted = list(array.shape)
+    for at in sorted(found):
+        wanted.insert(at, 1)
+    return viewed(array, Reshape(tuple(wanted)))
 
 
-def squeeze(x: Array, /, axis: Any = None) -> Array:
-    """Without axes of length 1.
+def squeeze(a: Any, axis: Any = None) -> Array:
+    """Without axes of length 1, or without those that are named; a view.
 
     Raises
     ------
     ValueError
         An axis that is named has another length.
     """
-    node = strict_operand(x)
+    array = _array(a)
     if axis is None:
-        axes = tuple([a for a, n in enumerate(node.shape) if n == 1])
+        axes = tuple([at for at, n in enumerate(array.shape) if n == 1])
     else:
-        axes = normalize_axis_tuple(axis, node.ndim)
-    for a in axes:
-        if node.shape[a] != 1:
-            raise ValueError(f"cannot squeeze axis {a} of length {node.shape[a]}, shape {x.shape}")
-    return Array(squeezed(node, tuple(sorted(axes))) if axes else node)
+        axes = normalize_axis_tuple(axis, array.ndim)
+    for at in axes:
+        if array.shape[at] != 1:
+            raise ValueError(
+                "cannot select an axis to squeeze out which has size not equal to one: axis "
+                f"{at} of shape {array.shape}"
+            )
+    return viewed(array, Reshape(tuple([n for at, n in enumerate(array.shape) if at not in axes])))
 
 
-def permute_dims(x: Array, /, axes: Any) -> Array:
-    """Axes in the order ``axes``.
+def _with_axes(arys: Sequence[Any], least: int) -> Any:
+    """Each operand with at least so many axes; one by itself, several as a tuple."""
+    found = []
+    for x in map(_array, arys):
+        if x.ndim >= least:
+            found.append(x)
+            continue
+        missing = least - x.ndim
+        behind = 1 if least == 3 and x.ndim else 0
+        found.append(viewed(x, Reshape((1,) * (missing - behind) + x.shape + (1,) * behind)))
+    return found[0] if len(found) == 1 else tuple(found)
+
+
+def atleast_1d(*arys: Any) -> Any:
+    """Each operand with at least one axis; one operand gives an array, several a tuple."""
+    return _with_axes(arys, 1)
+
+
+def atleast_2d(*arys: Any) -> Any:
+    """Each operand with at least two axes, new ones in front."""
+    return _with_axes(arys, 2)
+
+
+def atleast_3d(*arys: Any) -> Any:
+    """Each operand with at least three axes: a vector goes along the second, a matrix gets a
+    third one."""
+    return _with_axes(arys, 3)
+
+
+# --- order of axes -----------------------------------------------------------------------
+
+
+def transpose(a: Any, axes: Any = None) -> Array:
+    """A view with the axes in another order; reversed if none is given.
 
     Raises
     ------
     ValueError
         ``axes`` is not a permutation of the axes.
     """
-    node = strict_operand(x)
+    array = _array(a)
+    if axes is None:
+        return viewed(array, Permutation(tuple(range(array.ndim))[::-1]))
+    return permute_dims(array, axes)
+
+
+def permute_dims(a: Any, axes: Any = None) -> Array:
+    """The standard's name of `transpose`.
+
+    Raises
+    ------
+    ValueError
+        ``axes`` is not a permutation of the axes.
+    """
+    if axes is None:
+        return transpose(a)
+    array = _array(a)
     order = tuple([operator.index(axis) for axis in axes])
-    if len(order) != node.ndim:
-        raise ValueError(f"axes {order} don't match an array of {node.ndim} axes")
-    return Array(permuted(node, normalize_axis_tuple(order, node.ndim)))
+    if len(order) != array.ndim:
+        raise ValueError(f"axes {order} don't match an array of {array.ndim} axes")
+    return viewed(array, Permutation(normalize_axis_tuple(order, array.ndim)))
 
 
-def transpose(x: Array, /, axes: Any = None) -> Array:
-    """NumPy's `permute_dims`; the axes are reversed if none are given."""
-    return permute_dims(x, tuple(range(x.ndim))[::-1] if axes is None else axes)
+def matrix_transpose(x: Any, /) -> Array:
+    """The transpose of each matrix in a stack, as a view."""
+    array = _array(x)
+    if array.ndim < 2:
+        raise ValueError(f"matrix_transpose needs at least 2 axes, not {array.ndim}")
+    return swapaxes(array, -1, -2)
 
 
-def matrix_transpose(x: Array, /) -> Array:
-    """The transpose of each matrix in a stack."""
-    node = strict_operand(x)
-    if node.ndim < 2:
-        raise ValueError(f"matrix_transpose needs at least 2 axes, not {node.ndim}")
-    order = (*range(node.ndim - 2), node.ndim - 1, node.ndim - 2)
-    return Array(permuted(node, order))
+def swapaxes(a: Any, axis1: int, axis2: int) -> Array:
+    """Two axes exchanged, as a view."""
+    array = _array(a)
+    one, other = (normalize_axis_index(axis, array.ndim) for axis in (axis1, axis2))
+    order = list(range(array.ndim))
+    order[one], order[other] = order[other], order[one]
+    return viewed(array, Permutation(tuple(order)))
 
 
-def swapaxes(x: Array, /, axis1: int, axis2: int) -> Array:
-    """Two axes exchanged."""
-    node = strict_operand(x)
-    a, b = (normalize_axis_index(axis, node.ndim) for axis in (axis1, axis2))
-    order = list(range(node.ndim))
-    order[a], order[b] = order[b], order[a]
-    return Array(permuted(node, tuple(order)))
-
-
-def moveaxis(x: Array, source: Any, destination: Any, /) -> Array:
-    """Axes moved to other positions, the others keeping their order.
+def moveaxis(a: Any, source: Any, destination: Any) -> Array:
+    """Axes moved to other positions, the others keeping their order; a view.
 
     Raises
     ------
     ValueError
         ``source`` and ``destination`` differ in length.
     """
-    node = strict_operand(x)
-    origin = normalize_axis_tuple(source, node.ndim)
-    target = normalize_axis_tuple(destination, node.ndim)
+    array = _array(a)
+    origin = normalize_axis_tuple(source, array.ndim, "source")
+    target = normalize_axis_tuple(destination, array.ndim, "destination")
     if len(origin) != len(target):
-        raise ValueError("moveaxis: source and destination must have the same number of axes")
-    order = [axis for axis in range(node.ndim) if axis not in origin]
+        raise ValueError(
+            "`source` and `destination` arguments must have the same number of elements"
+        )
+    order = [axis for axis in range(array.ndim) if axis not in origin]
     for to, axis in sorted(zip(target, origin, strict=True)):
         order.insert(to, axis)
-    return Array(permuted(node, tuple(order)))
+    return viewed(array, Permutation(tuple(order)))
 
 
-def flip(x: Array, /, *, axis: Any = None) -> Array:
-    """The order of elements reversed along ``axis`` (default: along all)."""
-    node = strict_operand(x)
-    axes = range(node.ndim) if axis is None else normalize_axis_tuple(axis, node.ndim)
+def rollaxis(a: Any, axis: int, start: int = 0) -> Array:
+    """``axis`` moved before the axis ``start``, as a view; see `moveaxis`."""
+    array = _array(a)
+    at = normalize_axis_index(axis, array.ndim)
+    to = start + array.ndim if start < 0 else start
+    if not 0 <= to <= array.ndim:
+        raise np.exceptions.AxisError(start, array.ndim + 1, "start")
+    return moveaxis(array, at, to - 1 if at < to else to)
+
+
+# --- order along axes --------------------------------------------------------------------
+
+
+def flip(m: Any, axis: Any = None) -> Array:
+    """The order of elements reversed along ``axis`` (default: along all), as a view."""
+    array = _array(m)
+    axes = range(array.ndim) if axis is None else normalize_axis_tuple(axis, array.ndim)
     index = tuple(
         [
             ("s", max(n - 1, 0), n, -1) if a in axes else ("s", 0, n, 1)
-            for a, n in enumerate(node.shape)
+            for a, n in enumerate(array.shape)
         ]
     )
-    return Array(sliced(node, index))
+    return viewed(array, Region(index))
+
+
+def flipud(m: Any) -> Array:
+    """The first axis reversed.
+
+    Raises
+    ------
+    ValueError
+        There is no axis.
+    """
+    if ndim(m) < 1:
+        raise ValueError("Input must be >= 1-d.")
+    return flip(m, 0)
+
+
+def fliplr(m: Any) -> Array:
+    """The second axis reversed.
+
+    Raises
+    ------
+    ValueError
+        There are fewer than two axes.
+    """
+    if ndim(m) < 2:
+        raise ValueError("Input must be >= 2-d.")
+    return flip(m, 1)
+
+
+def rot90(m: Any, k: int = 1, axes: Any = (0, 1)) -> Array:
+    """Rotated ``k`` times by 90 degrees, from the first of ``axes`` towards the second; a view.
+
+    Raises
+    ------
+    ValueError
+        ``axes`` are not two different axes.
+    """
+    array = _array(m)
+    pair = tuple(axes)
+    if len(pair) != 2:
+        raise ValueError("len(axes) must be 2.")
+    for axis in pair:
+        if not -array.ndim <= axis < array.ndim:
+            raise ValueError(f"Axes={pair} out of range for array of ndim={array.ndim}.")
+    first, second = (axis % array.ndim for axis in pair)
+    if first == second:
+        raise ValueError("Axes must be different.")
+    turns = k % 4
+    if turns == 0:
+        return array[...]
+    if turns == 2:
+        return flip(flip(array, first), second)
+    if turns == 1:
+        return swapaxes(flip(array, second), first, second)
+    return flip(swapaxes(array, first, second), second)
 
 
 def _window(node: Node, axis: int, start: int, count: int) -> Node:
@@ -228,229 +360,199 @@ def _window(node: Node, axis: int, start: int, count: int) -> Node:
     return sliced(node, tuple(index))
 
 
-def roll(x: Array, /, shift: Any, *, axis: Any = None) -> Array:
-    """Elements moved along ``axis`` by ``shift``, those that leave coming in at the other end."""
-    node = strict_operand(x)
-    if axis is None:
-        flat = Array(reshaped(node, (node.size,)))
-        return reshape(roll(flat, operator.index(shift), axis=0), node.shape)
-    axes = axis if isinstance(axis, tuple | list) else (axis,)
-    shifts = shift if isinstance(shift, tuple | list) else (shift,) * len(axes)
-    if len(axes) == 1 and len(shifts) > 1:
-        axes = tuple(axes) * len(shifts)
-    if len(shifts) == 1:
-        shifts = tuple(shifts) * len(axes)
-    if len(axes) != len(shifts):
-        raise ValueError("roll: shift and axis must have the same length")
-    for by, at in zip(shifts, axes, strict=True):
-        a = normalize_axis_index(at, node.ndim)
-        length = node.shape[a]
-        offset = operator.index(by) % length if length else 0
-        if offset:
-            head = _window(node, a, length - offset, offset)
-            node = concatenated([head, _window(node, a, 0, length - offset)], a)
-    return Array(node)
-
-
-def concat(arrays: Sequence[Array], /, *, axis: int | None = 0) -> Array:
-    """Arrays one after the other along an existing axis; flattened if ``axis`` is None.
+def roll(a: Any, shift: Any, axis: Any = None) -> Array:
+    """Elements moved along ``axis`` by ``shift``, those that leave coming in at the other end.
 
     Raises
     ------
     ValueError
-        There is none, or their other axes differ.
+        ``shift`` and ``axis`` do not broadcast against each other.
     """
-    nodes = [strict_operand(x) for x in arrays]
+    node = strict_operand(a)
+    if axis is None:
+        flat = Array(reshaped(node, (node.size,)))
+        return Array(reshaped(roll(flat, shift, axis=0)._node, node.shape))
+    axes = normalize_axis_tuple(axis, node.ndim, allow_duplicate=True)
+    shifts = evaluate.value(strict_operand(shift))
+    pairs = np.broadcast(shifts, axes)
+    if pairs.ndim > 1:
+        raise ValueError("'shift' and 'axis' should be scalars or 1D sequences")
+    total = dict.fromkeys(axes, 0)
+    for by, at in pairs:
+        total[int(at)] += int(by)
+    for at, by in total.items():
+        length = node.shape[at]
+        offset = by % length if length else 0
+        if offset:
+            head = _window(node, at, length - offset, offset)
+            node = concatenated([head, _window(node, at, 0, length - offset)], at)
+    return Array(node)
+
+
+# --- joining and taking apart ------------------------------------------------------------
+
+
+def concatenate(
+    arrays: Any,
+    /,
+    axis: int | None = 0,
+    out: Any = None,
+    *,
+    dtype: Any = None,
+    casting: str = "same_kind",
+) -> Array:
+    """Arrays one after the other along an existing axis.
+
+    Parameters
+    ----------
+    arrays : sequence of array_like
+    axis : int or None
+        None: all are flattened first.
+    out : array, optional
+        Where the result goes; not together with ``dtype``.
+    dtype : dtype, optional
+        Of the result.
+    casting : str
+        Which conversions to it are allowed.
+
+    Raises
+    ------
+    ValueError
+        There is no array, or their other axes differ.
+    TypeError
+        A conversion is not allowed, or ``out`` and ``dtype`` are both given.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> xp.concatenate(([1, 2], [3]))
+    Array([1, 2, 3], dtype=int64)
+    """
+    if out is not None and dtype is not None:
+        raise TypeError("concatenate() only takes `out` or `dtype` as an argument, but both were "
+                        "provided.")  # fmt: skip
+    nodes = [strict_operand(x) for x in sequence_of(arrays)]
     if not nodes:
         raise ValueError("need at least one array to concatenate")
     if axis is None:
         nodes = [reshaped(node, (node.size,)) for node in nodes]
         axis = 0
+    elif any(not node.ndim for node in nodes):
+        raise ValueError("zero-dimensional arrays cannot be concatenated")
     at = normalize_axis_index(axis, nodes[0].ndim)
     for node in nodes[1:]:
         if node.ndim != nodes[0].ndim or any(
             a != at and node.shape[a] != n for a, n in enumerate(nodes[0].shape)
         ):
             raise ValueError(
-                f"all input array dimensions except for axis {at} must match exactly; shapes "
-                + ", ".join(str(node.shape) for node in nodes)
+                f"all the input array dimensions except for the concatenation axis {at} must "
+                "match exactly; shapes " + ", ".join(str(node.shape) for node in nodes)
             )
-    dtype = np.result_type(*[node.dtype for node in nodes])
-    return Array(concatenated([cast(node, dtype) for node in nodes], at))
+    natural = np.result_type(*[node.dtype for node in nodes])
+    wanted = natural if dtype is None else np.dtype(dtype)
+    if dtype is not None or casting != "same_kind":
+        for node in nodes:
+            if not np.can_cast(node.dtype, wanted, casting):  # type: ignore[arg-type]
+                raise TypeError(
+                    f"Cannot cast array data from {node.dtype!r} to {wanted!r} according to the "
+                    f"rule {casting!r}"
+                )
+    result = Array(concatenated([cast(node, wanted) for node in nodes], at))
+    return delivered(result, out, casting)
 
 
-def concatenate(arrays: Sequence[Array], axis: int | None = 0) -> Array:
-    """NumPy's name for `concat`."""
-    return concat(arrays, axis=axis)
+def concat(
+    arrays: Any,
+    /,
+    axis: int | None = 0,
+    out: Any = None,
+    *,
+    dtype: Any = None,
+    casting: str = "same_kind",
+) -> Array:
+    """The standard's name of `concatenate`."""
+    return concatenate(arrays, axis, out, dtype=dtype, casting=casting)
 
 
-def stack(arrays: Sequence[Array], /, *, axis: int = 0) -> Array:
-    """Arrays of one shape along a new axis.
+def stack(
+    arrays: Any,
+    axis: int = 0,
+    out: Any = None,
+    *,
+    dtype: Any = None,
+    casting: str = "same_kind",
+) -> Array:
+    """Arrays of one shape along a new axis; other arguments as in `concatenate`.
 
     Raises
     ------
     ValueError
         There is none, or their shapes differ.
     """
-    nodes = [strict_operand(x) for x in arrays]
+    nodes = [strict_operand(x) for x in sequence_of(arrays)]
     if not nodes:
         raise ValueError("need at least one array to stack")
     if any(node.shape != nodes[0].shape for node in nodes):
         raise ValueError("all input arrays must have the same shape")
     at = normalize_axis_index(axis, nodes[0].ndim + 1)
-    return concat([Array(expanded(node, (at,))) for node in nodes], axis=at)
+    parts = [Array(expanded(node, (at,))) for node in nodes]
+    return concatenate(parts, at, out, dtype=dtype, casting=casting)
 
 
-def vstack(arrays: Sequence[Array], /) -> Array:
-    """Arrays one after the other as rows."""
-    return concat([atleast_2d(x) for x in arrays], axis=0)
-
-
-def hstack(arrays: Sequence[Array], /) -> Array:
-    """Arrays one after the other as columns."""
-    whole = [atleast_1d(x) for x in arrays]
-    return concat(whole, axis=0 if whole and whole[0].ndim == 1 else 1)
-
-
-def atleast_1d(x: Array, /) -> Array:
-    """``x`` with at least one axis."""
-    return x if x.ndim else expand_dims(x)
-
-
-def atleast_2d(x: Array, /) -> Array:
-    """``x`` with at least two axes."""
-    return x if x.ndim > 1 else expand_dims(atleast_1d(x))
-
-
-def unstack(x: Array, /, *, axis: int = 0) -> tuple[Array, ...]:
-    """The arrays of which ``x`` is the stack along ``axis``."""
-    node = strict_operand(x)
-    at = normalize_axis_index(axis, node.ndim)
+def unstack(x: Any, /, *, axis: int = 0) -> tuple[Array, ...]:
+    """Views of the arrays of which ``x`` is the stack along ``axis``."""
+    array = _array(x)
+    if not array.ndim:
+        raise ValueError("Input array must be at least 1-d.")
+    at = normalize_axis_index(axis, array.ndim)
     result: list[Array] = []
-    for i in range(node.shape[at]):
-        index = [("s", 0, n, 1) for n in node.shape]
-        index[at] = ("i", i)  # type: ignore[assignment]
-        result.append(Array(sliced(node, tuple(index))))
+    for i in range(array.shape[at]):
+        index: list[Any] = [("s", 0, n, 1) for n in array.shape]
+        index[at] = ("i", i)
+        result.append(viewed(array, Region(tuple(index))))
     return tuple(result)
 
 
-def split(x: Array, /, sections: Any, axis: int = 0) -> list[Array]:
-    """``x`` cut in equal sections, or at the given indices, as in NumPy."""
-    node = strict_operand(x)
-    at = normalize_axis_index(axis, node.ndim)
-    length = node.shape[at]
-    if isinstance(sections, int):
-        if sections < 1 or length % sections:
+def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Array]:
+    """Views of ``ary`` cut in equal sections, or at the given indices.
+
+    Raises
+    ------
+    ValueError
+        The sections would not be equal; see `array_split`.
+    """
+    if ndim(indices_or_sections) == 0:
+        length = shape(ary)[normalize_axis_index(axis, ndim(ary))]
+        if length % int(indices_or_sections):
             raise ValueError("array split does not result in an equal division")
-        cuts = [i * (length // sections) for i in range(1, sections)]
+    return array_split(ary, indices_or_sections, axis)
+
+
+def array_split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Array]:
+    """Views of ``ary`` cut in sections, of which the first ones may be longer by one, or at the
+    given indices.
+
+    Raises
+    ------
+    ValueError
+        There are fewer than one section.
+    """
+    array = _array(ary)
+    at = normalize_axis_index(axis, array.ndim)
+    length = array.shape[at]
+    if ndim(indices_or_sections) == 0:
+        sections = int(indices_or_sections)
+        if sections <= 0:
+            raise ValueError("number sections must be larger than 0.") from None
+        each, extra = divmod(length, sections)
+        counts = [each + 1] * extra + [each] * (sections - extra)
+        cuts = list(itertools.accumulate(counts))[:-1]
     else:
-        cuts = [operator.index(cut) for cut in sections]
+        cuts = [operator.index(cut) for cut in asarray(indices_or_sections).tolist()]
     result: list[Array] = []
     for low, high in itertools.pairwise([0, *cuts, length]):
         start, stop, _ = slice(low, high).indices(length)
-        result.append(Array(_window(node, at, start, max(0, stop - start))))
+        index: list[Any] = [("s", 0, n, 1) for n in array.shape]
+        index[at] = ("s", start, max(0, stop - start), 1)
+        result.append(viewed(array, Region(tuple(index))))
     return result
-
-
-def _repeat_kernel(xp: Any, x: Any, repeats: int, axis: int) -> Any:
-    return xp.repeat(x, repeats, axis=axis)
-
-
-REPEAT = blockwise_op("repeat", _repeat_kernel)
-
-
-def repeat(x: Array, repeats: Any, /, *, axis: int | None = None) -> Array:
-    """Each element ``repeats`` times along ``axis``; flattened if that is None.
-
-    Raises
-    ------
-    ValueError
-        A number is negative, or there is not one for each element.
-    """
-    node = strict_operand(x)
-    if axis is None:
-        node, axis = reshaped(node, (node.size,)), 0
-    at = normalize_axis_index(axis, node.ndim)
-    length = node.shape[at]
-    counts = np.asarray(repeats)
-    if counts.ndim > 1 or (counts.ndim and counts.size not in (1, length)):
-        raise ValueError(f"operands could not be broadcast: {counts.shape} repeats for {length}")
-    if counts.size and counts.min() < 0:
-        raise ValueError("repeats may not contain negative values")
-    if counts.dtype.kind not in "iu" and counts.size:
-        raise TypeError(f"repeats must be integers, not {counts.dtype}")
-    if counts.ndim and counts.size != 1:
-        from agentic_ray.array.indexing import gather
-
-        return Array(gather(node, (at,), (np.repeat(np.arange(length), counts),)))
-    times = int(counts.reshape(-1)[0]) if counts.size else 0
-    if times == 0:
-        return Array(_window(node, at, 0, 0))
-    return Array(_repeated(node, times, at))
-
-
-def _repeated(node: Node, times: int, axis: int) -> Node:
-    chunks = list(node.chunks)
-    chunks[axis] = tuple([n * times for n in chunks[axis]])
-    shape = grids.shape_of(tuple(chunks))
-    return make(REPEAT, (node,), (times, axis), shape, node.dtype, tuple(chunks))
-
-
-def tile(x: Array, repetitions: Any, /) -> Array:
-    """``x`` put together with itself ``repetitions`` times along each axis.
-
-    Raises
-    ------
-    ValueError
-        A number is negative.
-    """
-    node = strict_operand(x)
-    times = [operator.index(n) for n in repetitions] if isinstance(
-        repetitions, tuple | list) else [operator.index(repetitions)]  # fmt: skip
-    if any(n < 0 for n in times):
-        raise ValueError("negative dimensions are not allowed")
-    times = [1] * (node.ndim - len(times)) + times
-    missing = len(times) - node.ndim
-    if missing:
-        node = expanded(node, tuple(range(missing)))
-    for axis, n in enumerate(times):
-        if n == 0:
-            node = _window(node, axis, 0, 0)
-        elif n > 1:
-            node = concatenated([node] * n, axis)
-    return Array(node)
-
-
-def _pad_kernel(xp: Any, x: Any, widths: Any, mode: str, options: Any) -> Any:
-    return xp.pad(x, widths, mode=mode, **dict(options))
-
-
-PAD = blockwise_op("pad", _pad_kernel)
-
-
-def pad(x: Array, /, pad_width: Any, mode: str = "constant", **options: Any) -> Array:
-    """``x`` with a margin, as in NumPy.
-
-    Constant margins are joined on without touching ``x``; other modes need whole axes.
-    """
-    node = strict_operand(x)
-    widths = np.broadcast_to(np.asarray(pad_width), (node.ndim, 2)).tolist()
-    if any(n < 0 for pair in widths for n in pair):
-        raise ValueError("index can't contain negative values")
-    if mode != "constant":
-        axes = [axis for axis, pair in enumerate(widths) if any(pair)]
-        key = (tuple(map(tuple, widths)), mode, tuple(sorted(options.items())))
-        lengths = [node.shape[axis] + sum(widths[axis]) for axis in axes]
-        return Array(along(PAD, [node], axes, lengths, node.dtype, key)) if axes else x
-    values = np.broadcast_to(np.asarray(options.pop("constant_values", 0)), (node.ndim, 2))
-    if options:
-        raise ValueError(f"unsupported keyword arguments for mode 'constant': {set(options)}")
-    for axis, (before, after) in enumerate(widths):
-        parts = [node]
-        for count, value, at in ((before, values[axis, 0], 0), (after, values[axis, 1], 1)):
-            if count:
-                shape = (*node.shape[:axis], count, *node.shape[axis + 1 :])
-                margin = leaf(np.full((), value).astype(node.dtype))
-                parts.insert(len(parts) if at else 0, _broadcast(margin, shape))
-        node = concatenated(parts, axis)
-    return Array(node)

@@ -1,7 +1,14 @@
-"""NumPy's protocols: ``np.mean(x)`` and ``np.add(x, y)`` of our arrays stay lazy and chunked."""
+"""NumPy's protocols: ``np.mean(x)`` and ``np.add(x, y)`` of our arrays stay lazy and chunked.
+
+A function of NumPy's is given to the one of the same name here, with the very arguments: signatures
+are NumPy's. Where there is none, or it refuses arguments that NumPy may take, NumPy's own is called
+over the values. Arrays are never written to behind a reader's back: what NumPy is given is
+read-only, and what it wrote to ``out`` is assigned.
+"""
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,96 +16,150 @@ from typing import Any
 import numpy as np
 
 from agentic_ray.array.array_object import Array
+from agentic_ray.array.mutation import ufunc_at
+from agentic_ray.array.ufuncs import Ufunc
+from agentic_ray.errors import AgenticRayError
 
-_REDUCTIONS = {"add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min",
-               "logical_and": "all", "logical_or": "any"}  # fmt: skip
+_SPACES = {"numpy": "", "numpy.linalg": "linalg", "numpy.fft": "fft"}
+_WRITING = frozenset({"copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask"})
+"""Functions that write to their first argument: NumPy's own would write to a copy of the values."""
 
 
 def _namespace() -> Any:
-    import agentic_ray.array as namespace
+    import agentic_ray.array as namespace  # the package that this module is part of
 
     return namespace
 
 
-def _lookup(name: str, module: str = "") -> Callable[..., Any] | None:
-    space = _namespace()
-    if module.startswith(("numpy.linalg", "numpy.fft")):
-        space = getattr(space, module.split(".")[1])
-    function = getattr(space, name, None)
-    return function if callable(function) else None
+@functools.lru_cache(maxsize=1024)
+def _own(func: Any) -> Callable[..., Any] | None:
+    """The function here that stands for one of NumPy's."""
+    part = _SPACES.get(getattr(func, "__module__", None) or "")
+    if isinstance(func, np.ufunc):
+        part = "" if getattr(np, func.__name__, None) is func else None
+    if part is None:
+        return None
+    space = getattr(_namespace(), part) if part else _namespace()
+    found = getattr(space, func.__name__, None)
+    return found if callable(found) else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _signature(function: Any) -> inspect.Signature | None:
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+
+
+def _takes(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether ``function`` can be called with these arguments."""
+    signature = _signature(function)
+    if signature is None:
+        return True
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+# --- ufuncs ------------------------------------------------------------------------------
 
 
 def array_ufunc(ufunc: Any, method: str, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """NumPy's ufunc over our arrays."""
-    known = set(kwargs) - {"axis", "keepdims", "dtype"}
-    if method == "__call__" and not kwargs and ufunc.nout == 1:
-        function = _lookup(ufunc.__name__)
-        if function is not None and all(map(_is_operand, inputs)):
-            return function(*inputs)
-    elif method == "reduce" and not known and ufunc.__name__ in _REDUCTIONS:
-        function = _lookup(_REDUCTIONS[ufunc.__name__])
-        if function is not None:
-            return function(inputs[0], **{"axis": 0, **kwargs})
-    if kwargs.get("out") is not None and any(isinstance(out, Array) for out in kwargs["out"]):
-        return _into(ufunc, method, inputs, kwargs)
-    return getattr(ufunc, method)(*map(_as_numpy, inputs), **kwargs)
+    """NumPy's ufunc, or a method of it, over our arrays."""
+    outs = kwargs.get("out") or ()
+    if any(_has_own_turn(value) for value in (*inputs, *outs)):
+        return NotImplemented
+    if method == "at" and isinstance(inputs[0], Array):
+        target, indices, *values = inputs
+        return ufunc_at(ufunc, target, indices, *values)
+    ours = _own(ufunc)
+    function: Any = None
+    if isinstance(ours, Ufunc):
+        function = ours if method == "__call__" else getattr(ours, method)
+    elif ours is not None and method == "__call__" and _takes(ours, inputs, kwargs):
+        function = ours
+    if function is not None:
+        try:
+            return function(*inputs, **kwargs)
+        except AgenticRayError:
+            pass  # not for arrays in chunks: NumPy's over the values, which may know better
+    return _over_values(getattr(ufunc, method), inputs, kwargs)
 
 
-def _into(ufunc: Any, method: str, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    rest = {name: value for name, value in kwargs.items() if name != "out"}
-    (target,) = kwargs["out"]
-    result = array_ufunc(ufunc, method, inputs, rest)
-    return target._assign(result if isinstance(result, Array) else _namespace().asarray(result))
+def _has_own_turn(value: Any) -> bool:
+    """Whether ``value`` is of a type that handles ufuncs of our arrays itself."""
+    own = getattr(type(value), "__array_ufunc__", None)
+    return own is not None and not isinstance(value, Array | np.ndarray | np.generic)
 
 
-def _is_operand(value: Any) -> bool:
-    return isinstance(value, Array | bool | int | float | complex | np.ndarray | np.generic)
-
-
-def _as_numpy(value: Any) -> Any:
-    if isinstance(value, Array):
-        return np.asarray(value)
-    if isinstance(value, list | tuple):
-        return type(value)(map(_as_numpy, value))
-    return value
+# --- functions ---------------------------------------------------------------------------
 
 
 def array_function(func: Any, args: Any, kwargs: Any) -> Any:
-    """NumPy's function over our arrays: ours if there is one, else NumPy's on the values."""
-    function = _lookup(func.__name__, getattr(func, "__module__", "") or "")
-    if function is not None:
-        bound = _bound(func, function, args, kwargs)
-        if bound is not None:
-            return function(*bound[0], **bound[1])
-    return func(*map(_as_numpy, args), **{name: _as_numpy(v) for name, v in kwargs.items()})
+    """NumPy's function over our arrays."""
+    function = _own(func)
+    if function is not None and (func.__name__ in _WRITING or _takes(function, args, kwargs)):
+        try:
+            return function(*args, **kwargs)
+        except AgenticRayError:
+            if func.__name__ in _WRITING:
+                raise
+    result = _over_values(func, args, kwargs)
+    if isinstance(result, np.ndarray) and not any(map(_has_array, (*args, *kwargs.values()))):
+        return _namespace().asarray(result)  # called for its ``like=``
+    return result
 
 
-def _bound(func: Any, function: Any, args: Any, kwargs: Any) -> tuple[list[Any], Any] | None:
-    """Arguments of NumPy's call as ours takes them; None if it has options that ours lacks."""
-    try:
-        given = inspect.signature(func).bind(*args, **kwargs).arguments
-        ours = inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        return None
-    named = {"ddof": "correction", "a": None, "array": None}
-    positional = [
-        p for p in ours.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
-    result: list[Any] = []
-    rest: dict[str, Any] = {}
-    defaults = inspect.signature(func).parameters
-    for place, (name, value) in enumerate(given.items()):
-        parameter = defaults[name]
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            result.extend(value)
-        elif parameter.kind is parameter.VAR_KEYWORD:
-            rest.update(value)
-        elif name in ours and ours[name].kind is not inspect.Parameter.POSITIONAL_ONLY:
-            rest[name] = value
-        elif named.get(name) in ours:
-            rest[str(named[name])] = value
-        elif place < len(positional) and len(result) == place and not rest:
-            result.append(value)
-        elif value is not parameter.default:
-            return None
-    return result, rest
+def _has_array(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return any(map(_has_array, value))
+    return isinstance(value, Array)
+
+
+# --- NumPy's own -------------------------------------------------------------------------
+
+
+def _over_values(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """``func`` of NumPy over the values of our arrays; what it writes to ``out`` is assigned."""
+    args, kwargs = list(args), dict(kwargs)
+    signature = _signature(func)
+    if "out" not in kwargs and signature is not None:
+        names = list(signature.parameters)
+        place = names.index("out") if "out" in names else len(args)
+        if place < len(args) and not any(
+            p.kind is p.VAR_POSITIONAL for p in signature.parameters.values()
+        ):
+            kwargs["out"] = args[place]
+            args[place] = None
+            if place == len(args) - 1:
+                args.pop()
+    out = kwargs.pop("out", None)
+    targets = out if isinstance(out, tuple) else (out,)
+    if not any(isinstance(target, Array) for target in targets):
+        if out is not None:
+            kwargs["out"] = out
+        return func(*map(_values, args), **{name: _values(v) for name, v in kwargs.items()})
+    made = tuple([np.array(t) if isinstance(t, Array) else t for t in targets])
+    kwargs = {name: _values(value) for name, value in kwargs.items()}
+    result = func(*map(_values, args), **kwargs, out=made if isinstance(out, tuple) else made[0])
+    for target, written in zip(targets, made, strict=True):
+        if isinstance(target, Array):
+            target[...] = written
+    results = result if isinstance(result, tuple) else (result,)
+    back = [next((t for t, w in zip(targets, made, strict=True) if w is one), one)
+            for one in results]  # fmt: skip
+    return tuple(back) if isinstance(result, tuple) else back[0]
+
+
+def _values(value: Any) -> Any:
+    """``value`` with our arrays in it as NumPy's, which cannot be written to."""
+    if isinstance(value, Array):
+        found = np.asarray(value)
+        found.flags.writeable = False
+        return found
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return type(value)(map(_values, value))
+    return value

@@ -12,6 +12,7 @@ R. J. Hyndman and Y. Fan, "Sample quantiles in statistical packages", The Americ
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,16 +20,28 @@ from typing import Any
 import numpy as np
 
 from agentic_ray.array.array_object import Array
-from agentic_ray.array.core.build import axes_of, blockwise_op, gufunc, gufunc_op, strict_operand
+from agentic_ray.array.core.build import (
+    axes_of,
+    blockwise_op,
+    gufunc,
+    gufunc_op,
+    strict_operand,
+    without_arrays,
+)
 from agentic_ray.array.core.chunks import single
 from agentic_ray.array.core.node import DType, Held, NDArray, Node, make
 from agentic_ray.array.core.program import host_only
 from agentic_ray.array.core.views import expanded, permuted, rechunk, reshaped
+from agentic_ray.array.creation import full
 from agentic_ray.array.elementwise import isnan, logical_not
-from agentic_ray.array.indexing import checked_positions, gather
+from agentic_ray.array.gathering import gather
+from agentic_ray.array.indexing import checked_positions
+from agentic_ray.array.outputs import delivered
 from agentic_ray.array.samplesort import selected
+from agentic_ray.array.small import by_numpy_if_small
 from agentic_ray.array.sorting import sort
-from agentic_ray.array.statistics import Axis, count_nonzero
+from agentic_ray.array.statistics import Axis, any, count_nonzero, mean
+from agentic_ray.array.weighting import weights_like
 
 MOST_SELECTED = 64
 """So many elements are selected from sorted chunks; with more the windows around them would be
@@ -215,6 +228,18 @@ _LANES = gufunc_op("quantile", _lane_kernel, 32)
 _NAN_LANES = gufunc_op("nanquantile", _nan_lane_kernel, 32)
 
 
+@host_only  # CuPy's quantile takes no weights
+def _weighted_kernel(
+    xp: Any, x: Any, weights: Any, q: Held, method: str, skip_nan: bool, dtype: DType
+) -> Any:
+    function = _lane_function(np, skip_nan)
+    found = np.asarray(function(x, q.value, axis=-1, weights=weights, method=method))
+    return (np.moveaxis(found, 0, -1) if q.value.ndim else found).astype(dtype, copy=False)
+
+
+_WEIGHTED = gufunc_op("weighted_quantile", _weighted_kernel, 32)
+
+
 def _median_kernel(xp: Any, x: Any, skip_nan: bool, dtype: DType) -> Any:
     function = xp.nanmedian if skip_nan else xp.median
     return xp.asarray(function(x, axis=-1)).astype(dtype, copy=False)
@@ -244,119 +269,273 @@ class _Reduced:
         """Whether all elements of several chunks go in."""
         return self.node.blocks > 1 and set(self.loop) <= {1}
 
-    def lanes(self) -> Node:
-        """The array with what is reduced as its last axis."""
-        lane = self.node.size // int(np.prod(self.loop, dtype=np.int64))
-        return reshaped(permuted(self.node, (*self.rest, *self.axes)), (*self.loop, lane))
+    def lanes(self, node: Node | None = None) -> Node:
+        """The array (or another of its shape) with what is reduced as its last axis."""
+        node = self.node if node is None else node
+        lane = node.size // int(np.prod(self.loop, dtype=np.int64))
+        return reshaped(permuted(node, (*self.rest, *self.axes)), (*self.loop, lane))
 
 
 def _reduced(x: Any, axis: Axis) -> _Reduced:
     node = strict_operand(x)
-    if node.dtype.kind == "c":
-        raise TypeError("a must be an array of real numbers")
-    if not node.size:
-        raise ValueError("quantiles of an array without elements")
     axes = axes_of(axis, node.ndim)
     return _Reduced(node, axes, tuple([a for a in range(node.ndim) if a not in axes]))
 
 
-def _medians(x: Any, axis: Axis, keepdims: bool, skip_nan: bool) -> Array:
-    over = _reduced(x, axis)
-    dtype = np.asarray(np.median(np.ones(1, over.node.dtype))).dtype
-    if over.is_whole:
+@functools.lru_cache(maxsize=256)
+def _median_dtype(dtype: DType) -> DType:
+    found: DType = np.asarray(np.median(np.ones(1, dtype))).dtype
+    return found
+
+
+@functools.lru_cache(maxsize=1024)
+def _quantile_dtype(
+    dtype: DType, q: Any, method: str, weights: DType | None, skip_nan: bool
+) -> DType:
+    """The dtype that NumPy's quantiles have, for levels of a dtype or a Python number.
+
+    Raises
+    ------
+    TypeError
+        There are no quantiles of such elements.
+    """
+    levels = np.zeros(1, q) if isinstance(q, np.dtype) else q(0)
+    options = {} if weights is None else {"weights": np.ones(1, weights)}
+    found: Any = _lane_function(np, skip_nan)(
+        np.ones(1, dtype), levels, axis=0, method=method, **options
+    )
+    return np.asarray(found).dtype
+
+
+def _medians(a: Any, axis: Axis, out: Any, keepdims: bool, skip_nan: bool) -> Array:
+    over = _reduced(a, axis)
+    if not over.node.size:
+        if over.node.dtype.kind in "fciub":
+            return mean(a, axis, out=out, keepdims=keepdims)
+        raise TypeError(f"there is no median of {over.node.dtype}")
+    dtype = _median_dtype(over.node.dtype)
+    if over.is_whole and over.node.dtype.kind != "c":
         result = reshaped(_middle_of_all(over.node, skip_nan, dtype), over.loop)
     else:
         result = gufunc(_MEDIANS, [over.lanes()], (1,), (), dtype, (skip_nan, dtype))
-    return Array(expanded(result, over.axes) if keepdims else result)
+    return delivered(Array(expanded(result, over.axes) if keepdims else result), out, "unsafe")
+
+
+def _weights_of(weights: Any, node: Node, axis: Axis, method: str) -> Node:
+    if method != "inverted_cdf":
+        raise ValueError(f"Only method 'inverted_cdf' supports weights. Got: {method}.")
+    heavy = weights_like(weights, node, axis)
+    if heavy.dtype.kind == "c":
+        raise TypeError("weights must be real")
+    if bool(any(Array(heavy) < 0)):
+        raise ValueError("Weights must be non-negative.")
+    return heavy
 
 
 def _quantiles(
-    x: Any, q: NDArray, weak: bool, axis: Axis, method: str, keepdims: bool, skip_nan: bool
+    a: Any,
+    q: NDArray,
+    weak: bool,
+    axis: Axis,
+    out: Any,
+    method: str,
+    keepdims: bool,
+    weights: Any,
+    skip_nan: bool,
 ) -> Array:
-    """``weak``: q is a Python number, whose type gives way to that of ``x``."""
-    over = _reduced(x, axis)
+    """``weak``: q is a Python number, whose type gives way to that of ``a``."""
+    over = _reduced(a, axis)
     node, loop = over.node, over.loop
+    if node.dtype.kind == "c":
+        raise TypeError("a must be an array of real numbers")
     if method not in METHODS:
         raise ValueError(f"{method!r} is not a valid method. Use one of: {', '.join(METHODS)}")
-    if q.ndim > 1:
-        raise ValueError("quantile: q must be a number or one-dimensional")
     if q.size and not (q.min() >= 0 and q.max() <= 1):
         raise ValueError("Quantiles must be in the range [0, 1], percentiles in [0, 100]")
-    levels = q.item() if weak else q
-    like: Any = _lane_function(np, skip_nan)(np.ones(1, node.dtype), levels, method=method)
-    dtype = np.asarray(like).dtype
-    if over.is_whole:
-        made = _of_all(node, q, weak, method, skip_nan, dtype)
-        result = reshaped(made, (*q.shape, *loop))
+    if q.ndim > 2:
+        raise ValueError("q must be a scalar or 1d")
+    heavy = None if weights is None else _weights_of(weights, node, axis, method)
+    level: Any = type(q.item()) if weak else q.dtype
+    heavy_dtype = None if heavy is None else heavy.dtype
+    dtype = _quantile_dtype(node.dtype, level, method, heavy_dtype, skip_nan)
+    if not node.size:
+        return delivered(_of_nothing(over, q, keepdims, dtype), out)
+    flat = q.reshape(-1) if q.ndim else q
+    if over.is_whole and heavy is None:
+        result = reshaped(_of_all(node, flat, weak, method, skip_nan, dtype), (*flat.shape, *loop))
     else:
-        params = (Held(q), weak, method, skip_nan, dtype)
-        made = gufunc(
-            _NAN_LANES if skip_nan else _LANES, [over.lanes()], (1,), q.shape, dtype, params
-        )
+        if heavy is not None:
+            params: tuple[Any, ...] = (Held(flat), method, skip_nan, dtype)
+            lanes = [over.lanes(), over.lanes(heavy)]
+            made = gufunc(_WEIGHTED, lanes, (1, 1), flat.shape, dtype, params)
+        else:
+            params = (Held(flat), weak, method, skip_nan, dtype)
+            op = _NAN_LANES if skip_nan else _LANES
+            made = gufunc(op, [over.lanes()], (1,), flat.shape, dtype, params)
         order = range(made.ndim)
         result = permuted(made, (*order[len(loop) :], *order[: len(loop)]))
     if keepdims:
-        result = expanded(result, tuple([a + q.ndim for a in over.axes]))
-    return Array(result)
+        result = expanded(result, tuple([axis + flat.ndim for axis in over.axes]))
+    if q.ndim > 1:
+        result = reshaped(result, (*q.shape, *result.shape[1:]))
+    return delivered(Array(result), out)
 
 
-def _fractions(percentages: Any) -> NDArray:
-    return np.asarray(np.true_divide(np.asarray(percentages), 100))
+def _of_nothing(over: _Reduced, q: NDArray, keepdims: bool, dtype: DType) -> Array:
+    """Quantiles of no elements: NaN, as in NumPy.
+
+    Raises
+    ------
+    IndexError
+        The dtype has no NaN.
+    """
+    kept = tuple([1 if a in over.axes else n for a, n in enumerate(over.node.shape)
+                  if keepdims or a not in over.axes])  # fmt: skip
+    if dtype.kind != "f" and np.prod(kept, dtype=np.int64):
+        raise IndexError("cannot take a quantile of no elements")
+    return full((*q.shape, *kept), np.nan if dtype.kind == "f" else 0, dtype=dtype)
+
+
+def _levels(q: Any) -> NDArray:
+    """The argument ``q`` as a NumPy array: its data are looked at."""
+    return np.asarray(without_arrays(q))
 
 
 def _is_weak(q: Any) -> bool:
     return type(q) in (int, float)
 
 
+@by_numpy_if_small
 def quantile(
-    x: Array, q: Any, /, axis: Axis = None, *, method: str = "linear", keepdims: bool = False
+    a: Any,
+    q: Any,
+    axis: Axis = None,
+    out: Any = None,
+    overwrite_input: bool = False,
+    method: str = "linear",
+    keepdims: bool = False,
+    *,
+    weights: Any = None,
 ) -> Array:
-    """The values below which the fractions ``q`` of the elements lie, as in NumPy.
+    """The values below which the fractions ``q`` of the elements lie.
 
     Parameters
     ----------
-    q : number or one-dimensional
-        Between 0 and 1.
+    a : array_like
+        Of real numbers.
+    q : array_like
+        Between 0 and 1. Its axes come first in the result.
+    axis : int or tuple of int, optional
+        Default: all elements.
+    out : array, optional
+    overwrite_input : bool
+        Without effect: nothing needs to be overwritten.
     method : str
         One of NumPy's thirteen, see `METHODS`.
+    keepdims : bool
+    weights : array_like, optional
+        In the shape of ``a``, or of the axes reduced; only with ``method="inverted_cdf"``. What is
+        reduced is then in one chunk.
 
     Raises
     ------
     ValueError
-        A fraction lies outside of 0 to 1, there is no such method, or ``x`` has no elements.
+        A fraction lies outside of 0 to 1, there is no such method, or weights do not fit.
     TypeError
-        ``x`` is complex.
+        ``a`` is complex.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> xp.quantile([[10, 7, 4], [3, 2, 1]], 0.5, axis=0)
+    Array([6.5, 4.5, 2.5], dtype=float64)
     """
-    return _quantiles(x, np.asarray(q), _is_weak(q), axis, method, keepdims, False)
+    return _quantiles(a, _levels(q), _is_weak(q), axis, out, method, keepdims, weights, False)
 
 
+@by_numpy_if_small
 def percentile(
-    x: Array, q: Any, /, axis: Axis = None, *, method: str = "linear", keepdims: bool = False
+    a: Any,
+    q: Any,
+    axis: Axis = None,
+    out: Any = None,
+    overwrite_input: bool = False,
+    method: str = "linear",
+    keepdims: bool = False,
+    *,
+    weights: Any = None,
 ) -> Array:
-    """The values below which ``q`` per cent of the elements lie, as in NumPy; see `quantile`."""
-    return _quantiles(x, _fractions(q), _is_weak(q), axis, method, keepdims, False)
+    """The values below which ``q`` per cent of the elements lie: see `quantile`.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> xp.percentile([1, 2, 3, 4, 5], [25, 50])
+    Array([2., 3.], dtype=float64)
+    """
+    return _quantiles(a, _levels(q) / 100, _is_weak(q), axis, out, method, keepdims, weights, False)
 
 
+@by_numpy_if_small
 def nanquantile(
-    x: Array, q: Any, /, axis: Axis = None, *, method: str = "linear", keepdims: bool = False
+    a: Any,
+    q: Any,
+    axis: Axis = None,
+    out: Any = None,
+    overwrite_input: bool = False,
+    method: str = "linear",
+    keepdims: bool = False,
+    *,
+    weights: Any = None,
 ) -> Array:
     """`quantile` of what is not NaN; how much that is is computed at the call if all elements
     of several chunks are reduced."""
-    return _quantiles(x, np.asarray(q), _is_weak(q), axis, method, keepdims, True)
+    return _quantiles(a, _levels(q), _is_weak(q), axis, out, method, keepdims, weights, True)
 
 
+@by_numpy_if_small
 def nanpercentile(
-    x: Array, q: Any, /, axis: Axis = None, *, method: str = "linear", keepdims: bool = False
+    a: Any,
+    q: Any,
+    axis: Axis = None,
+    out: Any = None,
+    overwrite_input: bool = False,
+    method: str = "linear",
+    keepdims: bool = False,
+    *,
+    weights: Any = None,
 ) -> Array:
     """`percentile` of what is not NaN; see `nanquantile`."""
-    return _quantiles(x, _fractions(q), _is_weak(q), axis, method, keepdims, True)
+    return _quantiles(a, _levels(q) / 100, _is_weak(q), axis, out, method, keepdims, weights, True)
 
 
-def median(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
-    """The middle value over ``axis``, or the mean of the two in the middle."""
-    return _medians(x, axis, keepdims, False)
+@by_numpy_if_small
+def median(
+    a: Any, axis: Axis = None, out: Any = None, overwrite_input: bool = False,
+    keepdims: bool = False,
+) -> Array:  # fmt: skip
+    """The middle value over ``axis``, or the mean of the two in the middle.
+
+    Parameters
+    ----------
+    a, axis, out, keepdims
+        As in `sum`.
+    overwrite_input : bool
+        Without effect: nothing needs to be overwritten.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> xp.median([[10, 7, 4], [3, 2, 1]], axis=1)
+    Array([7., 2.], dtype=float64)
+    """
+    return _medians(a, axis, out, keepdims, False)
 
 
-def nanmedian(x: Array, /, axis: Axis = None, *, keepdims: bool = False) -> Array:
+@by_numpy_if_small
+def nanmedian(
+    a: Any, axis: Axis = None, out: Any = None, overwrite_input: bool = False,
+    keepdims: bool = False,
+) -> Array:  # fmt: skip
     """`median` of what is not NaN; see `nanquantile`."""
-    return _medians(x, axis, keepdims, True)
+    return _medians(a, axis, out, keepdims, True)

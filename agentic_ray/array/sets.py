@@ -1,169 +1,65 @@
-"""Sets: unique values with their counts, first positions and inverse; membership."""
+"""Sets made of two arrays: membership, what both have, either has, or only one has."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from agentic_ray.array.array_object import Array
+from agentic_ray.array.conversion import asarray
 from agentic_ray.array.core import chunks as grids
-from agentic_ray.array.core import evaluate
-from agentic_ray.array.core.build import (
-    axes_of,
-    blockwise_op,
-    leaf,
-    operand,
-    reduction,
-    strict_operand,
-)
+from agentic_ray.array.core.build import leaf, operand
+from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import DType, Node, Op, make
 from agentic_ray.array.core.program import codelet
-from agentic_ray.array.core.views import rechunk, reshaped
-from agentic_ray.array.creation import ARANGE, asarray, ones, positions, zeros
+from agentic_ray.array.core.views import concatenated, rechunk, reshaped
+from agentic_ray.array.creation import ones, zeros
 from agentic_ray.array.elementwise import logical_not
-from agentic_ray.array.indexing import masked
-from agentic_ray.array.manipulation import concat
-from agentic_ray.array.samplesort import sorted_chunks
-from agentic_ray.array.searching import searchsorted
-from agentic_ray.array.statistics import diff, reduce_op
-
-
-class UniqueAllResult(NamedTuple):
-    values: Array
-    indices: Array
-    inverse_indices: Array
-    counts: Array
-
-
-class UniqueCountsResult(NamedTuple):
-    values: Array
-    counts: Array
-
-
-class UniqueInverseResult(NamedTuple):
-    values: Array
-    inverse_indices: Array
-
-
-TABLE_ELEMENTS = 1 << 22
-"""If the chunks have no more different values than this together, their tables of values are
-merged in a tree; else the array is sorted and nothing is ever in one place."""
-
-
-def _unique(node: Node) -> tuple[Array, Array, Array]:
-    """Unique values, first positions and counts; NaNs are all different, as in the standard."""
-    flat = reshaped(node, (node.size,))
-    if flat.blocks == 1:
-        value = evaluate.value(flat)
-        values, first, counts = np.unique(
-            value, return_index=True, return_counts=True, equal_nan=False
-        )
-        return Array(leaf(values)), Array(leaf(first)), Array(leaf(counts))
-    if node.size > TABLE_ELEMENTS and _different(flat) > TABLE_ELEMENTS:
-        return _unique_sorted(flat)
-    made = reduction(_UNIQUE, [flat, positions(flat, 0)], axes_of(None, 1), True, flat.dtype)
-    values, first, counts = evaluate.table(made)
-    return Array(leaf(values)), Array(leaf(first)), Array(leaf(counts))
-
-
-def _different(flat: Node) -> int:
-    """How many different values the chunks have, added up."""
-    blocks = len(flat.chunks[0])
-    op = blockwise_op("count_unique", _count_kernel, 32)
-    made = make(op, (flat,), (), (blocks,), np.dtype(np.int64), ((1,) * blocks,))
-    return int(evaluate.value(made).sum())
-
-
-def _count_kernel(xp: Any, x: Any) -> Any:
-    ordered = xp.sort(x)
-    return xp.reshape(1 + xp.count_nonzero(ordered[1:] != ordered[:-1]), (1,))
-
-
-def _unique_sorted(flat: Node) -> tuple[Array, Array, Array]:
-    """From the sorted array: a value is new where it differs from the one before it."""
-    lengths = (tuple([length for length in flat.chunks[0] if length]),)
-    flat = rechunk(flat, lengths)
-    index = np.dtype(np.int64)
-    sorts = [sorted_chunks(flat, dtype, positions=at) for dtype, at in
-             ((flat.dtype, False), (index, True))]  # fmt: skip
-    values, order = evaluate.persist(sorts)
-    x = Array(values)
-    new = concat([ones((1,), dtype=np.bool_), x[1:] != x[:-1]])._node
-    mask = evaluate.persist([rechunk(new, lengths)])[0]
-    at = make(ARANGE, (), (0, 1, index, 0), flat.shape, index, flat.chunks)
-    starts = Array(masked(at, mask))
-    end = asarray(np.array([flat.size]))
-    return Array(masked(values, mask)), Array(masked(order, mask)), diff(starts, append=end)
-
-
-def _unique_partial(xp: Any, x: Any, at: Any, axes: tuple[int, ...]) -> Any:
-    values, first, counts = xp.unique(x, return_index=True, return_counts=True, equal_nan=False)
-    return values, at[first], counts
-
-
-def _unique_combine(left: Any, right: Any, *, xp: Any) -> Any:
-    """Merge two tables; of equal values the left one's position is kept."""
-    values = xp.concatenate([left[0], right[0]])
-    first = xp.concatenate([left[1], right[1]])
-    merged, index, inverse = xp.unique(
-        values, return_index=True, return_inverse=True, equal_nan=False
-    )
-    total = xp.zeros(merged.shape, dtype=left[2].dtype)
-    # One table after the other: in each a value comes but once.
-    size = left[0].shape[0]
-    total[inverse[:size]] += left[2]
-    total[inverse[size:]] += right[2]
-    return merged, first[index], total
-
-
-def _unique_final(xp: Any, value: Any, count: int) -> Any:
-    return value
-
-
-_UNIQUE = reduce_op("unique", _unique_partial, _unique_combine, _unique_final, 32, cache_blocks=0)
-
-
-def _inverse(node: Node, values: Array) -> Array:
-    """For each element the position of its value; NaNs, all different, in order."""
-    if node.small:
-        inverse = np.unique(evaluate.value(node), return_inverse=True, equal_nan=False)[1]
-        return Array(leaf(np.asarray(inverse).reshape(node.shape)))
-    return searchsorted(values, Array(node))
-
-
-def unique_all(x: Array, /) -> UniqueAllResult:
-    """Sorted unique values, where each comes first, each element's value, how often each comes."""
-    node = strict_operand(x)
-    values, first, counts = _unique(node)
-    return UniqueAllResult(values, first, _inverse(node, values), counts)
-
-
-def unique_counts(x: Array, /) -> UniqueCountsResult:
-    """Sorted unique values and how often each comes."""
-    values, _, counts = _unique(strict_operand(x))
-    return UniqueCountsResult(values, counts)
-
-
-def unique_inverse(x: Array, /) -> UniqueInverseResult:
-    """Sorted unique values, and for each element the position of its value."""
-    node = strict_operand(x)
-    values, _, _ = _unique(node)
-    return UniqueInverseResult(values, _inverse(node, values))
-
-
-def unique_values(x: Array, /) -> Array:
-    """Sorted unique values."""
-    return _unique(strict_operand(x))[0]
-
+from agentic_ray.array.searching import are_many, counted_before
+from agentic_ray.array.sorting import argsort, sort
+from agentic_ray.array.taking import take
+from agentic_ray.array.uniqueness import unique
 
 # --- membership --------------------------------------------------------------------------
 
 
-def isin(x1: Any, x2: Any, /, *, invert: bool = False) -> Array:
-    """Whether each element of ``x1`` is one of ``x2``; NaN is in nothing."""
-    node, test = operand(x1), operand(x2)
+def isin(
+    x1: Any, x2: Any, /, assume_unique: bool = False, invert: bool = False, *,
+    kind: str | None = None,
+) -> Array:  # fmt: skip
+    """Whether each element of ``x1`` is one of ``x2``; NaN is in nothing.
+
+    Parameters
+    ----------
+    x1, x2 : array_like
+    assume_unique : bool
+        NumPy's promise that neither has an element twice; it is not needed.
+    invert : bool
+        Whether each is not one of ``x2`` instead.
+    kind : {None, "sort", "table"}
+        NumPy's choice of a method, which is made here by size; ``"table"`` is for integers.
+
+    Returns
+    -------
+    Array of bool
+        In the shape of ``x1``.
+
+    Raises
+    ------
+    ValueError
+        There is no such kind, or not for these dtypes.
+    """
+    node = asarray(x1)._node if isinstance(x1, list | tuple) else operand(x1)
+    test = asarray(x2)._node if isinstance(x2, list | tuple) else operand(x2)
     node, test = _array_of(node, test.dtype), _array_of(test, node.dtype)
+    if kind not in (None, "sort", "table"):
+        raise ValueError(f"Invalid kind: '{kind}'. Please use None, 'sort' or 'table'.")
+    if kind == "table" and not {node.dtype.kind, test.dtype.kind} <= set("iub"):
+        raise ValueError(
+            "The 'table' method is only supported for boolean or integer arrays. Please select "
+            "'sort' or None for kind."
+        )
     found = Array(_isin(node, reshaped(test, (test.size,))))
     return logical_not(found) if invert else found
 
@@ -184,6 +80,11 @@ def _isin(node: Node, test: Node) -> Node:
     # Each pair of chunks sorts both: fewer, full chunks are less work.
     size = max(*test.chunks[0], grids.rules().elements(test.dtype))
     test = rechunk(test, (grids.regular(test.size, size),))
+    if are_many(node.blocks, test.blocks):
+        flat = reshaped(node, (node.size,))
+        before, upto = (Array(counted_before(flat, test, side)) for side in ("left", "right"))
+        x = Array(flat)
+        return reshaped(((upto > before) & (x == x))._node, node.shape)
     return make(_ISIN, (node, test), (), node.shape, np.dtype(np.bool_), node.chunks)
 
 
@@ -222,3 +123,96 @@ def _lower_isin(node: Node, lowering: Any) -> list[Any]:
 
 
 _ISIN = Op("isin", "tasks", _isin_kernel, _lower_isin, weight=16)
+
+
+# --- sets --------------------------------------------------------------------------------
+
+
+def _flat(x: Any) -> Node:
+    node = asarray(x)._node
+    return reshaped(node, (node.size,))
+
+
+def _both(first: Node, second: Node) -> Array:
+    """The elements of two vectors in one, in the dtype that holds both."""
+    dtype = np.result_type(first.dtype, second.dtype)
+    return Array(concatenated([cast(first, dtype), cast(second, dtype)], 0))
+
+
+def union1d(x1: Any, x2: Any, /) -> Array:
+    """The sorted unique elements of two arrays together.
+
+    Examples
+    --------
+    >>> xp.union1d([3, 1], [1, 2]).compute()
+    array([1, 2, 3])
+    """
+    result: Array = unique(_both(_flat(x1), _flat(x2)))
+    return result
+
+
+def intersect1d(
+    x1: Any, x2: Any, /, assume_unique: bool = False, return_indices: bool = False
+) -> Any:
+    """The sorted unique elements that are in both arrays.
+
+    Parameters
+    ----------
+    x1, x2 : array_like
+    assume_unique : bool
+        Neither has an element twice (then nothing is looked for twice).
+    return_indices : bool
+        Also where each element comes first in ``x1`` and in ``x2``, in C order.
+
+    Returns
+    -------
+    Array, or three of them
+
+    Examples
+    --------
+    >>> xp.intersect1d([1, 3, 4], [3, 1, 1]).compute()
+    array([1, 3])
+    """
+    a, b = Array(_flat(x1)), Array(_flat(x2))
+    if not assume_unique:
+        a, first_a = unique(a, return_index=True)
+        b, first_b = unique(b, return_index=True)
+    both = _both(a._node, b._node)
+    ordered = sort(both)
+    common = ordered[1:] == ordered[:-1]
+    values = ordered[:-1][common]
+    if not return_indices:
+        return values
+    order = argsort(both)
+    in_a, in_b = order[:-1][common], order[1:][common] - a.shape[0]
+    if not assume_unique:
+        in_a, in_b = take(first_a, in_a), take(first_b, in_b)
+    return values, in_a, in_b
+
+
+def setdiff1d(x1: Any, x2: Any, /, assume_unique: bool = False) -> Array:
+    """The unique elements of ``x1`` that are not in ``x2``; sorted, unless ``assume_unique`` says
+    that neither has an element twice."""
+    a, b = Array(_flat(x1)), Array(_flat(x2))
+    if not assume_unique:
+        a = unique(a)
+    result: Array = a[isin(a, b, invert=True)]
+    return result
+
+
+def setxor1d(x1: Any, x2: Any, /, assume_unique: bool = False) -> Array:
+    """The sorted unique elements that are in one of the arrays only.
+
+    ``assume_unique`` says that neither has an element twice.
+    """
+    a, b = Array(_flat(x1)), Array(_flat(x2))
+    if not assume_unique:
+        a, b = unique(a), unique(b)
+    both = _both(a._node, b._node)
+    if not both.shape[0]:
+        return both
+    ordered = sort(both)
+    edge = ones((1,), dtype=np.bool_)._node
+    new = Array(concatenated([edge, (ordered[1:] != ordered[:-1])._node, edge], 0))
+    result: Array = ordered[new[1:] & new[:-1]]
+    return result

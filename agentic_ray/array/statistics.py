@@ -1,76 +1,41 @@
-"""Reductions and scans: sum, mean, var, max, any, cumulative sums, and their NaN versions.
+"""Reductions: sum, prod, mean, var, std, max, min, any, all and others, as in NumPy.
 
 A reduction is three small kernels (partial, combine, final); how they run is core's business.
+Reductions under a mask (``where=``) are in `masked`, cumulative ones in `scans`.
 """
 
 from __future__ import annotations
 
 import builtins
 import math
-import operator
-from collections.abc import Callable
-from typing import Any, Literal
+import warnings
+from typing import Any
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_index
 
+from agentic_ray.array import masked
 from agentic_ray.array.array_object import Array
-from agentic_ray.array.core import chunks as grids
+from agentic_ray.array.assigning import broadcast_to
 from agentic_ray.array.core import standard
-from agentic_ray.array.core.build import axes_of, reduction, strict_operand
-from agentic_ray.array.core.node import DType, Node, Op, Reduction, make
-from agentic_ray.array.core.program import finish
-from agentic_ray.array.core.views import concatenated, reshaped
-from agentic_ray.array.creation import full
-from agentic_ray.array.dtypes import cast
+from agentic_ray.array.core.build import axes_of, elementwise, reduction, strict_operand
+from agentic_ray.array.core.elements import ELEMENTWISE, cast
+from agentic_ray.array.core.node import DType, Node, Op, make
+from agentic_ray.array.outputs import NO_VALUE, delivered, initial_of, mask_of
+from agentic_ray.array.reducing import (
+    add_partials,
+    asked,
+    loop_dtype,
+    mean_dtypes,
+    reduce_op,
+    spread_dtypes,
+    summed,
+    unchanged,
+)
 
 Axis = int | tuple[int, ...] | None
 
 
-def reduce_op(
-    name: str,
-    partial: Callable[..., Any],
-    combine: Callable[..., Any],
-    final: Callable[..., Any],
-    weight: float = 1.0,
-    *,
-    cache_blocks: int = 1,
-    compiled: Literal["", "sum", "spread", "centred"] = "",
-    also: Callable[[Node, Node], Node | None] | None = None,
-) -> Op:
-    """An operation of kind ``reduce``."""
-    steps = Reduction(partial, combine, final, cache_blocks, compiled, also)
-
-    def kernel(xp: Any, x: Any, *rest: Any) -> Any:
-        extra = len(rest) - _params(rest)
-        operands, (axes, keepdims, *params) = rest[:extra], rest[extra:]
-        count = math.prod([x.shape[axis] for axis in axes])
-        value = partial(xp, x, *operands, axes, *params)
-        return finish(xp, value, steps, axes, keepdims, count, *params)
-
-    return Op(name, "reduce", kernel, weight=weight, reduction=steps)
-
-
-def _params(rest: tuple[Any, ...]) -> int:
-    """How many of ``rest`` are parameters: from the axes, a tuple, onwards."""
-    return len(rest) - next(i for i, value in enumerate(rest) if type(value) is tuple)
-
-
-def unchanged(xp: Any, value: Any, count: int, *params: Any) -> Any:
-    """The final step of a reduction whose combined partial value is its result."""
-    return value
-
-
 # --- sums and products -------------------------------------------------------------------
-
-
-def _sum_partial(xp: Any, x: Any, axes: tuple[int, ...], dtype: DType) -> Any:
-    return xp.sum(x, axis=axes, dtype=dtype, keepdims=True)
-
-
-def add_partials(left: Any, right: Any, *, xp: Any) -> Any:
-    """The step that combines sums."""
-    return left + right
 
 
 def _prod_partial(xp: Any, x: Any, axes: tuple[int, ...], dtype: DType) -> Any:
@@ -81,67 +46,133 @@ def _multiply(left: Any, right: Any, *, xp: Any) -> Any:
     return left * right
 
 
-SUM = reduce_op("sum", _sum_partial, add_partials, unchanged, compiled="sum")
 PROD = reduce_op("prod", _prod_partial, _multiply, unchanged)
 
 
-def _summing(op: Op, numpy_name: str, x: Any, axis: Axis, dtype: Any, keepdims: bool) -> Array:
-    node = strict_operand(x)
-    wanted = np.dtype(dtype) if dtype is not None else sum_dtype(node.dtype)
-    return Array(reduction(op, [node], axes_of(axis, node.ndim), keepdims, wanted, (wanted,)))
+def _started(ufunc: np.ufunc, name: str, made: Node, initial: Any) -> Node:
+    """A reduction's result with NumPy's ``initial`` taken in."""
+    start = initial_of(ufunc, made.dtype, initial)
+    return made if start is None else elementwise(ELEMENTWISE[name], [made, start])
 
 
-def sum_dtype(dtype: DType) -> DType:
-    """The dtype sums are made in: the default integer for smaller ones."""
-    if dtype.kind == "b":
-        return np.dtype(np.int64)
-    if dtype.kind in "iu":
-        return np.dtype(np.int64 if dtype.kind == "i" else np.uint64)
-    if dtype.kind not in "fc":
-        raise TypeError(f"only numbers can be summed, not {dtype}")
-    return dtype
+def sum(
+    a: Any,
+    axis: Axis = None,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: bool = False,
+    initial: Any = NO_VALUE,
+    where: Any = True,
+) -> Array:
+    """Sum over ``axis`` (default: all), pairwise within blocks and in a fixed tree over them.
+
+    Parameters
+    ----------
+    a : array_like
+    axis : int or tuple of int, optional
+    dtype : dtype, optional
+        What the sums are made in; default the dtype of ``a``, for small integers the default one.
+    out : array, optional
+        It is assigned the result and returned.
+    keepdims : bool
+        Keep the axes that are summed over, with length 1.
+    initial : scalar, optional
+        What the sum starts with.
+    where : array_like of bool
+        Which elements count.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> xp.sum([[1, 2], [3, 4]], axis=0)
+    Array([4, 6], dtype=int64)
+    """
+    node = strict_operand(a)
+    wanted = loop_dtype(np.add, node.dtype, None if dtype is None else asked(dtype))
+    if where is not True:
+        node = masked.kept(node, mask_of(where, node), 0)
+    made = summed(node, axes_of(axis, node.ndim), keepdims, wanted)
+    if initial is not NO_VALUE:
+        made = _started(np.add, "add", made, initial)
+    result = Array(made)
+    return result if out is None else delivered(result, out, "unsafe")
 
 
-def sum(x: Array, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Array:
-    """Sum over ``axis`` (default: all), pairwise within blocks and in a fixed tree over them."""
-    return _summing(SUM, "sum", x, axis, dtype, keepdims)
+def prod(
+    a: Any,
+    axis: Axis = None,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: bool = False,
+    initial: Any = NO_VALUE,
+    where: Any = True,
+) -> Array:
+    """Product over ``axis`` (default: all); parameters as in `sum`.
 
-
-def prod(x: Array, /, *, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Array:
-    """Product over ``axis`` (default: all)."""
-    return _summing(PROD, "prod", x, axis, dtype, keepdims)
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> xp.prod([[1, 2], [3, 4]], axis=1, initial=10)
+    Array([ 20, 120], dtype=int64)
+    """
+    node = strict_operand(a)
+    wanted = loop_dtype(np.multiply, node.dtype, None if dtype is None else asked(dtype))
+    if where is not True:
+        node = masked.kept(node, mask_of(where, node), 1)
+    made = reduction(PROD, [node], axes_of(axis, node.ndim), keepdims, wanted, (wanted,))
+    if initial is not NO_VALUE:
+        made = _started(np.multiply, "multiply", made, initial)
+    result = Array(made)
+    return result if out is None else delivered(result, out, "unsafe")
 
 
 # --- mean and variance -------------------------------------------------------------------
 
 
 def _mean_partial(xp: Any, x: Any, axes: tuple[int, ...], dtype: DType, wide: DType) -> Any:
-    return xp.sum(x, axis=axes, dtype=wide, keepdims=True)
+    return xp.sum(x, axis=axes, dtype=None if wide.kind == "m" else wide, keepdims=True)
 
 
 def _mean_final(xp: Any, value: Any, count: int, dtype: DType, wide: DType) -> Any:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return standard.cast(xp, xp.true_divide(value, count), dtype)
+    if not count:
+        warnings.warn("Mean of empty slice", RuntimeWarning, stacklevel=2)
+    return standard.cast(xp, xp.true_divide(value, count), dtype)
 
 
 MEAN = reduce_op("mean", _mean_partial, add_partials, _mean_final, compiled="sum")
 
 
-def _inexact(dtype: DType) -> tuple[DType, DType]:
-    """The dtype of a mean and that of its sums."""
-    if dtype.kind in "biu":
-        return np.dtype(np.float64), np.dtype(np.float64)
-    if dtype.kind not in "fc":
-        raise TypeError(f"only numbers have a mean, not {dtype}")
-    return dtype, np.dtype(np.float32) if dtype == np.float16 else dtype
+def mean(
+    a: Any,
+    axis: Axis = None,
+    dtype: Any = None,
+    out: Any = None,
+    keepdims: bool = False,
+    *,
+    where: Any = True,
+) -> Array:
+    """Arithmetic mean over ``axis`` (default: all); NaN and a warning for no elements.
 
+    Parameters
+    ----------
+    a, axis, dtype, out, keepdims, where
+        As in `sum`. Integers have means in float64.
 
-def mean(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Arithmetic mean over ``axis`` (default: all); NaN for no elements."""
-    node = strict_operand(x)
-    dtype, wide = _inexact(node.dtype)
-    params = (dtype, wide)
-    return Array(reduction(MEAN, [node], axes_of(axis, node.ndim), keepdims, dtype, params))
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> xp.mean([[1, 2], [3, 4]], axis=0)
+    Array([2., 3.], dtype=float64)
+    """
+    node = strict_operand(a)
+    params = mean_dtypes(node.dtype, None if dtype is None else asked(dtype))
+    axes = axes_of(axis, node.ndim)
+    mask = None if where is True else mask_of(where, node)
+    if mask is None:
+        result = Array(reduction(MEAN, [node], axes, keepdims, params[0], params))
+    else:
+        result = Array(masked.mean(node, mask, axes, keepdims, *params))
+    return result if out is None else delivered(result, out, "unsafe")
 
 
 def _var_partial(
@@ -149,11 +180,10 @@ def _var_partial(
 ) -> Any:
     count = math.prod([x.shape[axis] for axis in axes])
     x = standard.cast(xp, x, wide)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        total = xp.sum(x, axis=axes, keepdims=True)
-        off = x - xp.true_divide(total, count)
-        squares = xp.real(off * xp.conj(off)) if wide.kind == "c" else off * off
-        spread = xp.sum(squares, axis=axes, keepdims=True)
+    total = xp.sum(x, axis=axes, keepdims=True)
+    off = x - xp.true_divide(total, count)
+    squares = xp.real(off * xp.conj(off)) if wide.kind == "c" else off * off
+    spread = xp.sum(squares, axis=axes, keepdims=True)
     return xp.full(total.shape, count, dtype=spread.dtype), total, spread
 
 
@@ -169,31 +199,11 @@ def _var_combine(left: Any, right: Any, *, xp: Any) -> Any:
     return count, total_left + total_right, spread
 
 
-def joined_products(left: Any, right: Any, *, xp: Any) -> Any:
-    """The same for products of columns less their means: (products, shifts, how far the means are
-    from these, rows). Means alone would not do: what they differ by may be less than they are
-    rounded by."""
-    products, shift, off, rows = left
-    more_products, more_shift, more_off, more_rows = right
-    count = rows + more_rows
-    with np.errstate(all="ignore"):
-        delta = (more_shift - shift) + (more_off - off)
-        between = (delta[:, None] * delta) * (rows * (more_rows / count))
-        return products + more_products + between, shift, off + delta * (more_rows / count), count
-
-
-def scaled_products(xp: Any, moments: Any, correction: float) -> Any:
-    """Of such, the products of the columns less their means and divided by their deviations."""
-    products, _, _, rows = moments
-    with np.errstate(all="ignore"):
-        std = xp.sqrt(xp.diagonal(products) / builtins.max(rows - correction, 0))
-        return products / (std[:, None] * std)
-
-
 def _var_final(xp: Any, value: Any, count: int, correction: float, wide: DType, root: bool) -> Any:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        result = xp.true_divide(value[2], builtins.max(count - correction, 0))
-        return xp.sqrt(result) if root else result
+    if correction >= count:
+        warnings.warn("Degrees of freedom <= 0 for slice", RuntimeWarning, stacklevel=2)
+    result = xp.true_divide(value[2], builtins.max(count - correction, 0))
+    return xp.sqrt(result) if root else result
 
 
 def _mean_of_spread(
@@ -222,26 +232,138 @@ VAR = reduce_op(
 )
 
 
-def _spread(x: Any, axis: Axis, correction: float, keepdims: bool, root: bool) -> Array:
-    node = strict_operand(x)
-    dtype, _ = _inexact(node.dtype)
-    real = np.empty(0, dtype).real.dtype
-    params = (float(correction), dtype, root)
-    return Array(reduction(VAR, [node], axes_of(axis, node.ndim), keepdims, real, params))
+def degrees_lost(ddof: Any, correction: Any) -> float:
+    """NumPy's ``ddof``, which the standard calls ``correction``.
+
+    Raises
+    ------
+    ValueError
+        Both were given.
+    """
+    if correction is NO_VALUE:
+        return float(ddof)
+    if ddof != 0:
+        raise ValueError("ddof and correction can't be provided simultaneously.")
+    return float(correction)
+
+
+def _spread(
+    a: Any,
+    axis: Axis,
+    dtype: Any,
+    out: Any,
+    lost: float,
+    keepdims: bool,
+    where: Any,
+    mean: Any,
+    root: bool,
+) -> Array:
+    node = strict_operand(a)
+    found, wide = spread_dtypes(node.dtype, None if dtype is None else asked(dtype))
+    axes = axes_of(axis, node.ndim)
+    mask = None if where is True else mask_of(where, node)
+    if found.kind in "iu":
+        return _whole_spread(node, axes, found, out, lost, keepdims, mask, mean, root)
+    if mask is None and mean is NO_VALUE:
+        x = node if found != np.float16 else cast(node, wide)
+        real = np.empty(0, wide).real.dtype
+        made = reduction(VAR, [x], axes, keepdims, real, (lost, wide, root))
+    else:
+        centre = None if mean is NO_VALUE else strict_operand(mean)
+        made = masked.spread(node, mask, axes, keepdims, wide, centre, lost, root)
+    result = Array(cast(made, found))
+    return result if out is None else delivered(result, out, "same_kind" if root else "unsafe")
+
+
+def _whole_spread(
+    node: Node,
+    axes: tuple[int, ...],
+    dtype: DType,
+    out: Any,
+    lost: float,
+    keepdims: bool,
+    mask: Node | None,
+    mean: Any,
+    root: bool,
+) -> Array:
+    """A variance in whole numbers, as NumPy has it: each step is rounded towards zero."""
+    if mean is not NO_VALUE:
+        centre = strict_operand(mean)
+    elif mask is None:
+        centre = reduction(MEAN, [node], axes, True, dtype, (dtype, dtype))
+    else:
+        centre = masked.mean(node, mask, axes, True, dtype, dtype)
+    made = masked.spread(node, mask, axes, keepdims, dtype, centre, lost, False)
+    if root and made.shape:
+        raise TypeError(
+            f"Cannot cast ufunc 'sqrt' output from dtype('float64') to {dtype!r} with casting rule "
+            "'same_kind'"
+        )
+    if root:
+        made = elementwise(ELEMENTWISE["sqrt"], [made])
+    return delivered(Array(cast(made, dtype)), out, "same_kind" if root else "unsafe")
 
 
 def var(
-    x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False
+    a: Any,
+    axis: Axis = None,
+    dtype: Any = None,
+    out: Any = None,
+    ddof: float = 0,
+    keepdims: bool = False,
+    *,
+    where: Any = True,
+    mean: Any = NO_VALUE,
+    correction: Any = NO_VALUE,
 ) -> Array:
-    """Variance over ``axis``: squared distances from the mean, divided by n - ``correction``."""
-    return _spread(x, axis, correction, keepdims, False)
+    """Variance over ``axis``: squared distances from the mean, divided by n - ``ddof``.
+
+    Parameters
+    ----------
+    a, axis, dtype, out, keepdims, where
+        As in `sum`.
+    ddof, correction : float
+        What is taken from the number of elements; NumPy's name and the standard's.
+    mean : array_like, optional
+        The mean, if it is known already: as `mean` with ``keepdims=True`` gives it.
+
+    Raises
+    ------
+    ValueError
+        Both ``ddof`` and ``correction`` are given.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> xp.var([[1, 2], [3, 5]], axis=1, ddof=1)
+    Array([0.5, 2. ], dtype=float64)
+    """
+    lost = degrees_lost(ddof, correction)
+    return _spread(a, axis, dtype, out, lost, keepdims, where, mean, False)
 
 
 def std(
-    x: Array, /, *, axis: Axis = None, correction: float = 0.0, keepdims: bool = False
+    a: Any,
+    axis: Axis = None,
+    dtype: Any = None,
+    out: Any = None,
+    ddof: float = 0,
+    keepdims: bool = False,
+    *,
+    where: Any = True,
+    mean: Any = NO_VALUE,
+    correction: Any = NO_VALUE,
 ) -> Array:
-    """Standard deviation over ``axis``: the square root of `var`."""
-    return _spread(x, axis, correction, keepdims, True)
+    """Standard deviation over ``axis``: the square root of `var`, with its parameters.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> xp.std([1.0, 3.0, 5.0], ddof=1)
+    Array(2., dtype=float64)
+    """
+    lost = degrees_lost(ddof, correction)
+    return _spread(a, axis, dtype, out, lost, keepdims, where, mean, True)
 
 
 # --- extremes and logic ------------------------------------------------------------------
@@ -267,22 +389,94 @@ MAX = reduce_op("max", _max_partial, _maximum, unchanged)
 MIN = reduce_op("min", _min_partial, _minimum, unchanged)
 
 
-def _extreme(op: Op, x: Any, axis: Axis, keepdims: bool) -> Array:
-    node = strict_operand(x)
+def _extreme(
+    op: Op, ufunc: np.ufunc, a: Any, axis: Axis, out: Any, keepdims: bool, initial: Any, where: Any
+) -> Array:
+    node = strict_operand(a)
     axes = axes_of(axis, node.ndim)
-    if builtins.any(node.shape[a] == 0 for a in axes):
-        raise ValueError(f"zero-size array to reduction operation {op.name} which has no identity")
-    return Array(reduction(op, [node], axes, keepdims, node.dtype))
+    loop_dtype(ufunc, node.dtype)  # raises for records
+    name = ufunc.__name__
+    start = None if initial is NO_VALUE else initial_of(ufunc, node.dtype, initial)
+    mask = None if where is True else mask_of(where, node)
+    if mask is not None:
+        if start is None:
+            raise ValueError(
+                f"reduction operation {name!r} does not have an identity, so to use a where mask "
+                "one has to specify 'initial'"
+            )
+        node = masked.kept(node, mask, start.params[0].value[()])
+    if builtins.any(node.shape[axis] == 0 for axis in axes):
+        if start is None:
+            raise ValueError(f"zero-size array to reduction operation {name} which has no identity")
+        shape = reduction(ALL, [node], axes, keepdims, node.dtype).shape
+        made = broadcast_to(start, shape)
+    else:
+        made = reduction(op, [node], axes, keepdims, node.dtype)
+        if start is not None:
+            made = elementwise(ELEMENTWISE[name], [made, start])
+    result = Array(made)
+    return result if out is None else delivered(result, out, "unsafe")
 
 
-def max(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Largest element over ``axis`` (default: all); NaN if there is one."""
-    return _extreme(MAX, x, axis, keepdims)
+def max(
+    a: Any,
+    axis: Axis = None,
+    out: Any = None,
+    keepdims: bool = False,
+    initial: Any = NO_VALUE,
+    where: Any = True,
+) -> Array:
+    """Largest element over ``axis`` (default: all); NaN if there is one.
+
+    Parameters
+    ----------
+    a, axis, out, keepdims
+        As in `sum`.
+    initial : scalar, optional
+        The result is no smaller; needed for no elements, and with ``where``.
+    where : array_like of bool
+        Which elements count.
+
+    Raises
+    ------
+    ValueError
+        There are no elements, and no ``initial``.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> xp.max([[1, 7], [3, 4]], axis=1)
+    Array([7, 4], dtype=int64)
+    """
+    return _extreme(MAX, np.maximum, a, axis, out, keepdims, initial, where)
 
 
-def min(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Smallest element over ``axis`` (default: all); NaN if there is one."""
-    return _extreme(MIN, x, axis, keepdims)
+def min(
+    a: Any,
+    axis: Axis = None,
+    out: Any = None,
+    keepdims: bool = False,
+    initial: Any = NO_VALUE,
+    where: Any = True,
+) -> Array:
+    """Smallest element over ``axis`` (default: all); NaN if there is one. See `max`."""
+    return _extreme(MIN, np.minimum, a, axis, out, keepdims, initial, where)
+
+
+amax, amin = max, min
+
+
+def ptp(a: Any, axis: Axis = None, out: Any = None, keepdims: bool = False) -> Array:
+    """Peak to peak: the largest element over ``axis`` less the smallest.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> xp.ptp([[4, 9], [2, 10]], axis=1)
+    Array([5, 8], dtype=int64)
+    """
+    result = max(a, axis, keepdims=keepdims) - min(a, axis, keepdims=keepdims)
+    return delivered(result, out)
 
 
 def _all_partial(xp: Any, x: Any, axes: tuple[int, ...]) -> Any:
@@ -305,19 +499,36 @@ ALL = reduce_op("all", _all_partial, _and, unchanged)
 ANY = reduce_op("any", _any_partial, _or, unchanged)
 
 
-def _truth(op: Op, x: Any, axis: Axis, keepdims: bool) -> Array:
-    node = strict_operand(x)
-    return Array(reduction(op, [node], axes_of(axis, node.ndim), keepdims, np.dtype(np.bool_)))
+def _truth(op: Op, ufunc: np.ufunc, a: Any, axis: Axis, out: Any, keepdims: bool,
+           where: Any) -> Array:  # fmt: skip
+    node = strict_operand(a)
+    loop_dtype(ufunc, node.dtype)  # raises for records
+    if where is not True:
+        node = masked.kept(cast(node, np.bool_), mask_of(where, node), op is ALL)
+    axes = axes_of(axis, node.ndim)
+    result = Array(reduction(op, [node], axes, keepdims, np.dtype(np.bool_)))
+    return result if out is None else delivered(result, out, "unsafe")
 
 
-def all(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Whether every element over ``axis`` is true."""
-    return _truth(ALL, x, axis, keepdims)
+def all(
+    a: Any, axis: Axis = None, out: Any = None, keepdims: bool = False, *, where: Any = True
+) -> Array:
+    """Whether every element over ``axis`` is true; parameters as in `sum`.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> xp.all([[True, False], [True, True]], axis=0)
+    Array([ True, False], dtype=bool)
+    """
+    return _truth(ALL, np.logical_and, a, axis, out, keepdims, where)
 
 
-def any(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
-    """Whether some element over ``axis`` is true."""
-    return _truth(ANY, x, axis, keepdims)
+def any(
+    a: Any, axis: Axis = None, out: Any = None, keepdims: bool = False, *, where: Any = True
+) -> Array:
+    """Whether some element over ``axis`` is true; parameters as in `sum`."""
+    return _truth(ANY, np.logical_or, a, axis, out, keepdims, where)
 
 
 def _count_partial(xp: Any, x: Any, axes: tuple[int, ...]) -> Any:
@@ -327,154 +538,15 @@ def _count_partial(xp: Any, x: Any, axes: tuple[int, ...]) -> Any:
 COUNT = reduce_op("count_nonzero", _count_partial, add_partials, unchanged)
 
 
-def count_nonzero(x: Array, /, *, axis: Axis = None, keepdims: bool = False) -> Array:
-    """How many elements over ``axis`` are not zero."""
-    node = strict_operand(x)
+def count_nonzero(a: Any, axis: Axis = None, *, keepdims: bool = False) -> Array:
+    """How many elements over ``axis`` (default: all) are not zero.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> xp.count_nonzero([[0, 1, 7], [3, 0, 2]], axis=1)
+    Array([2, 2], dtype=int64)
+    """
+    node = strict_operand(a)
     axes = axes_of(axis, node.ndim)
     return Array(reduction(COUNT, [node], axes, keepdims, np.dtype(np.int64)))
-
-
-# --- scans -------------------------------------------------------------------------------
-
-
-def _cumsum(xp: Any, x: Any, axis: int, dtype: DType) -> Any:
-    return xp.cumsum(x, axis=axis, dtype=dtype)
-
-
-def _cumprod(xp: Any, x: Any, axis: int, dtype: DType) -> Any:
-    return xp.cumprod(x, axis=axis, dtype=dtype)
-
-
-def _last(xp: Any, x: Any, axis: int, dtype: DType) -> Any:
-    return xp.take(x, xp.asarray([-1]), axis=axis)
-
-
-def _shift_sum(xp: Any, x: Any, before: Any) -> Any:
-    return x + before
-
-
-def _shift_prod(xp: Any, x: Any, before: Any) -> Any:
-    return x * before
-
-
-def _scan_lower(combine: Callable[..., Any]) -> Callable[[Node, Any], list[Any]]:
-    """Scan each block, then the blocks' totals one after the other, then add them on."""
-
-    def lower(node: Node, lowering: Any) -> list[Any]:
-        (source,) = node.inputs
-        axis, _ = node.params
-        blocks = lowering.blocks(source)
-        scanned = lowering.call(
-            node, node.op.kernel, [(block,) for block in blocks], params=node.params, label=".scan"
-        )
-        counts = grids.numblocks(source.chunks)
-        if counts[axis] == 1:
-            return list(scanned)
-        order = np.moveaxis(np.arange(len(blocks)).reshape(counts), axis, 0)
-        order = order.reshape(counts[axis], -1)
-        small = node.nbytes // grids.offsets(node.chunks[axis])[-1] * counts[axis]
-        result = list(scanned)
-        totals = lowering.call(
-            node, _last, [(ref,) for ref in scanned], params=node.params, label=".last",
-            read_bytes=small, written_bytes=small,
-        )  # fmt: skip
-        before = [totals[i] for i in order[0]]
-        for place in range(1, counts[axis]):
-            row = order[place].tolist()
-            made = lowering.call(
-                node, combine,
-                [(scanned[i], head) for i, head in zip(row, before, strict=True)],
-                label=f".{place}",
-            )  # fmt: skip
-            for i, ref in zip(row, made, strict=True):
-                result[i] = ref
-            if place + 1 < counts[axis]:
-                before = lowering.call(
-                    node, combine,
-                    [(totals[i], head) for i, head in zip(row, before, strict=True)],
-                    label=f".total{place}", read_bytes=small, written_bytes=small,
-                )  # fmt: skip
-        return result
-
-    return lower
-
-
-CUMSUM = Op("cumulative_sum", "tasks", _cumsum, _scan_lower(_shift_sum))
-CUMPROD = Op("cumulative_prod", "tasks", _cumprod, _scan_lower(_shift_prod))
-
-
-def _cumulative(
-    op: Op, x: Any, axis: int | None, dtype: Any, initial: float, include_initial: bool
-) -> Array:
-    node = strict_operand(x)
-    if axis is None:
-        if node.ndim != 1:
-            raise ValueError(f"{op.name}: axis is needed for arrays of {node.ndim} axes")
-        axis = 0
-    at = normalize_axis_index(operator.index(axis), node.ndim)
-    wanted = np.dtype(dtype) if dtype is not None else sum_dtype(node.dtype)
-    made = make(op, (node,), (at, wanted), node.shape, wanted, node.chunks)
-    if include_initial:
-        shape = (*node.shape[:at], 1, *node.shape[at + 1 :])
-        made = concatenated([full(shape, initial, dtype=wanted)._node, made], at)
-    return Array(made)
-
-
-def cumulative_sum(
-    x: Array, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False
-) -> Array:
-    """Running sum along ``axis``."""
-    return _cumulative(CUMSUM, x, axis, dtype, 0, include_initial)
-
-
-def cumulative_prod(
-    x: Array, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False
-) -> Array:
-    """Running product along ``axis``."""
-    return _cumulative(CUMPROD, x, axis, dtype, 1, include_initial)
-
-
-def cumsum(x: Array, /, axis: int | None = None, dtype: Any = None) -> Array:
-    """NumPy's `cumulative_sum`: of all elements in order if ``axis`` is None."""
-    node = strict_operand(x)
-    flat = Array(reshaped(node, (node.size,)) if axis is None else node)
-    return cumulative_sum(flat, axis=0 if axis is None else axis, dtype=dtype)
-
-
-def cumprod(x: Array, /, axis: int | None = None, dtype: Any = None) -> Array:
-    """NumPy's `cumulative_prod`: of all elements in order if ``axis`` is None."""
-    node = strict_operand(x)
-    flat = Array(reshaped(node, (node.size,)) if axis is None else node)
-    return cumulative_prod(flat, axis=0 if axis is None else axis, dtype=dtype)
-
-
-def diff(
-    x: Array,
-    /,
-    *,
-    axis: int = -1,
-    n: int = 1,
-    prepend: Any = None,
-    append: Any = None,
-) -> Array:
-    """``n``-th differences of neighbours along ``axis``.
-
-    Raises
-    ------
-    ValueError
-        ``n`` is negative, or ``x`` has no axis.
-    """
-    node = strict_operand(x)
-    if n < 0:
-        raise ValueError(f"order must be non-negative but got {n}")
-    if node.ndim == 0:
-        raise ValueError("diff requires input that is at least one dimensional")
-    at = normalize_axis_index(axis, node.ndim)
-    parts = [strict_operand(part) for part in (prepend, x, append) if part is not None]
-    dtype = np.result_type(*[part.dtype for part in parts])
-    result = Array(concatenated([cast(part, dtype) for part in parts], at))
-    head = (slice(None),) * at
-    for _ in range(n):
-        after, before = result[(*head, slice(1, None))], result[(*head, slice(None, -1))]
-        result = after != before if dtype.kind == "b" else after - before
-    return result

@@ -31,7 +31,7 @@ def persist(*arrays: Array) -> tuple[Array, ...]:
         One of them is not an `agentic_ray.array` array.
     """
     for array, node in zip(arrays, evaluate.persist(_nodes(arrays)), strict=True):
-        array._node = node
+        array._computed(node)
     return arrays
 
 

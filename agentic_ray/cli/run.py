@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 
 import click
 
 from agentic_ray.cli import options
+from agentic_ray.tracebacks import shows_all, trim
 
 
 @click.command(context_settings={"ignore_unknown_options": False})
@@ -38,7 +39,7 @@ def run(
     except OSError as error:
         raise click.UsageError(f"cannot read {file}: {error.strerror}") from error
     except (SyntaxError, ValueError) as error:
-        _show(error, None)
+        _show(error.with_traceback(None))
         context.exit(1)
     main = _become(file, arguments)
     ar.init(address, num_cpus=num_cpus)
@@ -81,12 +82,13 @@ def _execute(code: object, main: ModuleType) -> int:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        trace = error.__traceback__
-        _show(error, trace.tb_next if trace is not None else None)
+        _show(error)
         return 1
     return 0
 
 
-def _show(error: BaseException, trace: TracebackType | None) -> None:
+def _show(error: BaseException) -> None:
     """Print an exception as Python would, through the script's own hook if it set one."""
-    sys.excepthook(type(error), error.with_traceback(trace), trace)
+    if not shows_all():
+        trim(error)
+    sys.excepthook(type(error), error, error.__traceback__)

@@ -1,5 +1,6 @@
 """What is to be done: tasks, codelets, graphs, bundles, and the passes over them."""
 
+from agentic_ray.graph.captured import Captured, capture, loaded, name_of
 from agentic_ray.graph.codelets import Kernel, codelet
 from agentic_ray.graph.keys import content_key
 from agentic_ray.graph.passes import bundle, cull
@@ -13,12 +14,14 @@ from agentic_ray.graph.task import (
     Tag,
     Task,
     TaskGraph,
+    capture_codelet,
     find_refs,
     replace_refs,
 )
 
 __all__ = [
     "Bundle",
+    "Captured",
     "Codelet",
     "CostHint",
     "Fold",
@@ -31,11 +34,15 @@ __all__ = [
     "accepts_xp",
     "aligned_spans",
     "bundle",
+    "capture",
+    "capture_codelet",
     "codelet",
     "content_key",
     "cull",
     "find_refs",
     "fold",
+    "loaded",
+    "name_of",
     "replace_refs",
     "span_shape",
     "tree_reduce",

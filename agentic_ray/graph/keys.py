@@ -7,12 +7,10 @@ several GB/s). An object can name its own content with a method ``__content_key_
 from __future__ import annotations
 
 import dataclasses
-import dis
 import functools
 import io
 import struct
 import types
-import weakref
 from collections.abc import Callable
 from types import CodeType, FunctionType
 from typing import Any
@@ -22,31 +20,72 @@ import numpy as np
 from blake3 import blake3
 
 from agentic_ray.errors import SerializationError
+from agentic_ray.graph.seen import attributes_seen, globals_read, is_library
 
 _DIGEST_BYTES = 16
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), tuple, frozenset)
-_UNTOLD = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__annotations__"})
+_UNTOLD = frozenset(
+    {
+        "__dict__",
+        "__weakref__",
+        "__doc__",
+        "__module__",
+        "__annotations__",
+        "__firstlineno__",
+        "__slotnames__",  # which pickle remembers there
+        "__static_attributes__",
+        "__annotate_func__",
+        "__annotations_cache__",
+    }
+)
 _UNTOLD_TYPES = (types.MemberDescriptorType, types.GetSetDescriptorType)
 
-Active = tuple[Any, ...]
-"""Functions and classes whose digest is being made, outermost first: recursion ends there."""
 
-_class_digests: weakref.WeakKeyDictionary[type, bytes] = weakref.WeakKeyDictionary()
+class Active(tuple[Any, ...]):
+    """Functions, classes and modules whose digest is being made, outermost first: recursion ends
+    there. ``classes`` are digests that were made already on the way to one key; a later key
+    makes them anew, since attributes of a class may have changed."""
+
+    classes: dict[type, bytes]
+
+    def within(self, value: Any) -> Active:
+        """The same with ``value`` as the innermost."""
+        inner = Active((*self, value))
+        inner.classes = self.classes
+        return inner
+
+
+def _outermost() -> Active:
+    active = Active()
+    active.classes = {}
+    return active
 
 
 def content_key(prefix: str, *parts: Any) -> str:
     """``prefix`` and the hex digest of ``parts``.
 
-    Functions count by what they do: code, defaults, closure, and the globals they name; of a
-    function that is imported only the globals that are plain constants. Classes of the main
-    script likewise. Sets count whatever their order, dicts in their order.
+    Functions and classes count by what they do: code, defaults, closure, the globals they name
+    (not lists and sets that they only add to), and what they name of the user's own modules.
+    Those of installed libraries count by name, a function also by its code and the globals that
+    are plain constants. Sets count whatever their order, dicts in their order.
 
     Raises
     ------
     SerializationError
         A part can be neither hashed structurally nor pickled.
     """
-    return f"{prefix}-{_digest(parts, ()).hex()}"
+    return f"{prefix}-{_digest(parts, _outermost()).hex()}"
+
+
+def class_content(kind: type) -> str:
+    """The digest of all that is in a class, wherever it is from.
+
+    Raises
+    ------
+    SerializationError
+        Something in it can be neither hashed structurally nor pickled.
+    """
+    return _class_content(kind, _outermost()).hex()
 
 
 def _digest(value: Any, active: Active) -> bytes:
@@ -107,15 +146,18 @@ def _feed(update: Callable[[Any], Any], value: Any, active: Active) -> None:
     elif kind is types.MethodType:
         _feed(update, ("method", value.__func__, value.__self__), active)
     elif kind is types.ModuleType:
-        _feed(update, ("module", value.__name__), active)
+        _feed(update, ("module", value.__name__), active)  # what is used of it: `_feed_function`
     else:
         _feed(update, ("pickle", _pickled(value, active)), active)
 
 
+_NONE = _outermost()
+
+
 def _feed_array(update: Callable[[Any], Any], array: np.ndarray[Any, Any]) -> None:
-    _feed(update, ("ndarray", array.dtype.str, array.shape), ())
+    _feed(update, ("ndarray", array.dtype.str, array.shape), _NONE)
     if array.dtype.names is not None:  # by fields, since the bytes between them are anything
-        _feed(update, repr(array.dtype), ())
+        _feed(update, repr(array.dtype), _NONE)
         for name in array.dtype.names:
             _feed_array(update, array[name])
     elif array.nbytes:
@@ -126,36 +168,51 @@ def _feed_array(update: Callable[[Any], Any], array: np.ndarray[Any, Any]) -> No
 def _feed_function(update: Callable[[Any], Any], function: FunctionType, active: Active) -> None:
     depth = _depth_of(function, active)
     if depth is not None:
-        _feed(update, ("in", depth), ())
+        _feed(update, ("in", depth), _NONE)
         return
-    code = function.__code__
-    used = {
-        name: function.__globals__[name]
-        for name in _global_names(code)
-        if name in function.__globals__
-    }
-    if _is_imported(function):
+    inner = active.within(function)
+    used = globals_read(function)
+    if _is_of_library(function):
         where = function.__module__
         used = {name: value for name, value in used.items() if isinstance(value, _PLAIN)}
     else:
         where = ""
-    closure = tuple(map(_cell_content, function.__closure__ or ()))
+        used = {name: _used(function, value, inner) for name, value in used.items()}
+    closure = tuple(
+        [_used(function, _cell_content(cell), inner) for cell in function.__closure__ or ()]
+    )
     parts = (
-        ("function", where, function.__qualname__, _code_parts(code)),
+        ("function", where, function.__qualname__, _code_parts(function.__code__)),
         (function.__defaults__, function.__kwdefaults__, function.__dict__),
         (closure, used),
     )
-    _feed(update, parts, (*active, function))
+    _feed(update, parts, inner)
+
+
+def _used(function: FunctionType, value: Any, active: Active) -> Any:
+    """What a function uses of something it sees: of a user's module what it names of it."""
+    if not isinstance(value, types.ModuleType) or is_library(value.__name__):
+        return value
+    if _depth_of(value, active) is not None:
+        return value.__name__
+    inner = active.within(value)
+    attributes = attributes_seen(function, value)
+    found = {name: _used(function, part, inner) for name, part in attributes.items()}
+    return ("used of", value.__name__, found)
 
 
 def _class_digest(kind: type, active: Active) -> bytes:
-    """By name if it can be imported, else by what is in it."""
+    """By name if it is a library's, else by what is in it."""
+    if _is_of_library(kind):
+        return f"{kind.__module__}.{kind.__qualname__}".encode()
+    return _class_content(kind, active)
+
+
+def _class_content(kind: type, active: Active) -> bytes:
     depth = _depth_of(kind, active)
     if depth is not None:
         return b"in %d" % depth
-    if _is_imported(kind):
-        return f"{kind.__module__}.{kind.__qualname__}".encode()
-    digest = _class_digests.get(kind)
+    digest = active.classes.get(kind)
     if digest is None:
         content = {
             name: value
@@ -164,16 +221,29 @@ def _class_digest(kind: type, active: Active) -> bytes:
             and not name.startswith(("__dataclass_", "_abc_"))
             and not isinstance(value, _UNTOLD_TYPES)
         }
-        digest = _digest((kind.__qualname__, kind.__bases__, content), (*active, kind))
+        digest = _digest((kind.__qualname__, kind.__bases__, content), active.within(kind))
         if not active:
-            _class_digests[kind] = digest
+            active.classes[kind] = digest
     return digest
 
 
-def _is_imported(value: Any) -> bool:
-    """Whether its module brings it along: neither of the main script nor made in a function."""
+def class_code(kind: type) -> str:
+    """The digest of the code of a class's methods and of its public constants; not of what its
+    methods see."""
+    found: dict[str, Any] = {}
+    for name, value in sorted(vars(kind).items()):
+        inner = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
+        if isinstance(inner, FunctionType):
+            found[name] = _code_parts(inner.__code__)
+        elif isinstance(value, _PLAIN) and name not in _UNTOLD and not name.startswith("_"):
+            found[name] = repr(value)
+    return content_key("code", found)
+
+
+def _is_of_library(value: Any) -> bool:
+    """Whether a library brings it along, and nothing made it in a function."""
     return (
-        value.__module__ != "__main__"
+        is_library(value.__module__)
         and "<" not in value.__qualname__  # <locals>, <lambda>
         and getattr(value, "__closure__", None) is None
     )
@@ -188,20 +258,6 @@ def _cell_content(cell: types.CellType) -> Any:
         return ("cell", cell.cell_contents)
     except ValueError:  # not filled yet
         return ("empty cell",)
-
-
-@functools.lru_cache(maxsize=1024)
-def _global_names(code: CodeType) -> tuple[str, ...]:
-    """Names of globals that the code, or a function defined in it, reads; sorted."""
-    names = {
-        instruction.argval
-        for instruction in dis.get_instructions(code)
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME")
-    }
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            names.update(_global_names(constant))
-    return tuple(sorted(names))
 
 
 def _code_parts(code: CodeType) -> tuple[Any, ...]:
@@ -245,7 +301,7 @@ class _KeyPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has
         if (
             kind in (FunctionType, set, frozenset)
             or (kind is np.ndarray and not value.dtype.hasobject)
-            or (isinstance(value, type) and not _is_imported(value))
+            or (isinstance(value, type) and not _is_of_library(value))
         ):
             return _digest(value, self._active)
         return None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from agentic_ray.errors import EmptyInputError, InvalidArgumentError
+from agentic_ray.graph.captured import Captured
 from agentic_ray.graph.keys import content_key
 from agentic_ray.graph.task import Codelet, CostHint, Ref, Resources, Tag, Task
 
@@ -145,6 +146,8 @@ class Fold:
 
 def accepts_xp(function: Callable[..., Any]) -> bool:
     """Whether ``function`` takes the device's array namespace as keyword ``xp``."""
+    if isinstance(function, Captured):
+        return "xp" in function.keywords
     try:
         hash(function)
     except TypeError:  # a callable object that compares by content

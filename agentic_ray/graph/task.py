@@ -16,6 +16,7 @@ from agentic_ray.errors import (
     InvalidTypeError,
     MissingKeyError,
 )
+from agentic_ray.graph.captured import capture
 from agentic_ray.graph.keys import content_key
 
 Tag = Literal["cpu", "gpu", "any"]
@@ -159,6 +160,28 @@ class Codelet:
     def implementation(self, kind: str) -> Callable[..., Any] | None:
         """The implementation for device kind ``"cpu"`` or ``"gpu"``, or None."""
         return self.gpu if kind == "gpu" else self.cpu
+
+
+def capture_codelet(codelet: Codelet) -> Codelet:
+    """``codelet`` with its implementations as they are now, whatever they see later.
+
+    Raises
+    ------
+    SerializationError
+        One of them cannot be pickled.
+    """
+    cpu, gpu = map(_taken, (codelet.cpu, codelet.gpu))
+    if cpu is codelet.cpu and gpu is codelet.gpu:
+        return codelet
+    return replace(codelet, cpu=cpu, gpu=gpu)
+
+
+def _taken(implementation: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """(What is this package's own holds what users gave it as it was captured then.)"""
+    module = getattr(implementation, "__module__", None)
+    if implementation is None or str(module).startswith("agentic_ray."):
+        return implementation
+    return capture(implementation)
 
 
 @dataclass(frozen=True, slots=True)

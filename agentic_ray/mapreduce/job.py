@@ -6,10 +6,12 @@ import math
 import operator
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any, Final, SupportsIndex
 
+from agentic_ray.awaiting import in_thread
 from agentic_ray.errors import (
     EmptyInputError,
     InvalidArgumentError,
@@ -30,22 +32,26 @@ from agentic_ray.graph import (
     tree_reduce,
 )
 from agentic_ray.graph.task import TAGS
-from agentic_ray.mapreduce.kernels import NOTHING, chunk_codelet, combine_codelet
+from agentic_ray.mapreduce.kernels import NOTHING, chunk_codelet, combine_codelet, taken
 from agentic_ray.mapreduce.leaves import Cut, Leaves, leaves_of
-from agentic_ray.runtime import Run, RunEvent, Session, get_session, recorded
+from agentic_ray.runtime import Run, RunEvent, Session, recorded, writable
 from agentic_ray.runtime.explain import placement_table
 from agentic_ray.runtime.progress import ProgressBar
 from agentic_ray.runtime.session import BUNDLES_PER_SLOT
 from agentic_ray.schedule.admission import INPUT_FACTOR
 from agentic_ray.schedule.metrics import Metrics, PlacementRecord, summarise
+from agentic_ray.shown import Shown, one_line
+from agentic_ray.tracebacks import entry, shows_all, trimmed
 
-_MISSING: Final[Any] = object()
+MISSING: Final[Any] = object()
 _WAVE_BUNDLES_PER_SLOT = 8
 """Bundles under way a slot; more would only delay what is learnt of the costs."""
 _FIRST_WAVE_PER_SLOT = 2
 _CANCEL_WAIT_SECONDS = 5.0
 _MOST_DEATHS = 8
 """Of the cluster's only node that one job outlives, though it held pieces of the data."""
+_LATE = "the map-reduce is not done in the time given"
+_CANCELLED = "the map-reduce was cancelled"
 _FACTORED_SECONDS = 0.25
 """Work longer than this a slot is cut by factoring: each wave takes half of what is left, in
 equal chunks, so that chunks get shorter towards the end and slots end together although nodes
@@ -74,8 +80,25 @@ class _Plan:
     waves: list[_Wave] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """How a map-reduce ended; an exception is raised each time with the traceback it had."""
+
+    value: Any
+    error: BaseException | None = None
+    trace: TracebackType | None = None
+
+    def get(self) -> Any:
+        if self.error is not None:
+            raise self.error.with_traceback(self.trace)
+        return self.value
+
+
 class MapReduce:
-    """One map-reduce. `result` runs it; placements and metrics tell of it afterwards."""
+    """One map-reduce. `result`, or ``await``, runs it; placements and metrics tell of it then.
+
+    Its ``repr`` says how far it is.
+    """
 
     def __init__(
         self,
@@ -101,6 +124,8 @@ class MapReduce:
         )
         # For a codelet the chunk size is the block's: how blocks are grouped stays automatic.
         self._chunk = None if blocks else fixed
+        # What the functions see may change while the waves are under way.
+        map_fn, reduce_fn = taken(map_fn), taken(reduce_fn)
         self._map_fn = map_fn
         self._codelet = chunk_codelet(map_fn, reduce_fn, retry_on=retried, has_effects=has_effects)
         self._combine: Codelet | None = None
@@ -124,11 +149,14 @@ class MapReduce:
         self._finished: float | None = None
         self._changed = threading.Event()
         self._cancelled = False
+        self._running = threading.Lock()
+        self._outcome: _Outcome | None = None
 
     # --- for the user ------------------------------------------------------------------
 
+    @entry
     def result(self, timeout: float | None = None) -> Any:
-        """Run to the end and return the value.
+        """Run to the end and return the value; later calls return the same value.
 
         Raises
         ------
@@ -138,22 +166,54 @@ class MapReduce:
             Not done after ``timeout`` seconds; what runs is cancelled.
         SerializationError, or the user's own exception
         """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if not self._running.acquire(timeout=-1 if timeout is None else max(timeout, 0.0)):
+            raise JobTimeoutError(_LATE)
+        try:
+            if self._outcome is None:
+                self._outcome = self._ran(deadline)
+        finally:
+            self._running.release()
+        return self._outcome.get()
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """``await job``: as `result`, in a thread. Cancelling what waits cancels the job."""
+        return in_thread(self.result, cancelled=self._ask_to_stop).__await__()
+
+    def _ran(self, deadline: float | None) -> _Outcome:
         self._started = time.monotonic()
-        deadline = None if timeout is None else self._started + timeout
         try:
             total = self._leaves.count if self._leaves.bytes_per_leaf == 0 else None
             with ProgressBar("map_reduce", total, self._progress, self._session.settings) as bar:
                 value = recorded("map_reduce", self._content, lambda: self._run_all(deadline, bar))
-        except BaseException:
-            self.cancel()
-            raise
+                return _Outcome(writable(value))
+        except BaseException as error:
+            self._cancel_runs()
+            if not isinstance(error, Exception) and not self._of_a_run(error):
+                # It ends what waits, as Ctrl-C does, and was no outcome of the job.
+                self._outcome = _Outcome(None, JobCancelledError("the map-reduce was interrupted"))
+                raise
+            trace = error.__traceback__ if shows_all() else trimmed(error.__traceback__)
+            return _Outcome(None, error, trace)
         finally:
+            self._write_printed()
             self._finished = time.monotonic()
-        return value
+
+    def _of_a_run(self, error: BaseException) -> bool:
+        return any(run.error is error for run in self._runs)
+
+    def _ask_to_stop(self) -> None:
+        self._cancelled = True
+        for run in self._runs:
+            run.cancel()
+        self._changed.set()
 
     def cancel(self) -> None:
         """Stop what runs, and wait a little until it has stopped."""
         self._cancelled = True
+        self._cancel_runs()
+
+    def _cancel_runs(self) -> None:
         unfinished = [run for run in self._runs if not run.done]
         for run in unfinished:
             run.cancel()
@@ -195,6 +255,36 @@ class MapReduce:
             recovered=sum(len(run.recovered_bundles) for run in self._runs),
         )
 
+    def _state(self) -> tuple[str, str]:
+        """How it stands, in a word, and what there is to say of it."""
+        if self._started is None:
+            return ("cancelled" if self._cancelled else "not started"), ""
+        if self._outcome is None:
+            return ("being cancelled" if self._cancelled else "running"), ""
+        error = self._outcome.error
+        if error is None:
+            return "succeeded", ""
+        state = "cancelled" if isinstance(error, JobCancelledError) else "failed"
+        return state, one_line(error)
+
+    def _shown(self) -> Shown:
+        state, detail = self._state()
+        end = self._finished or time.monotonic()
+        return Shown(
+            f"map_reduce {self._codelet.name.partition('[')[2].partition(']')[0]}",
+            state,
+            detail,
+            done=sum(run.items_done for run in self._runs),
+            total=self._leaves.count if self._leaves.bytes_per_leaf == 0 else None,
+            seconds=None if self._started is None else end - self._started,
+        )
+
+    def __repr__(self) -> str:
+        return f"<{self._shown().text()}>"
+
+    def _repr_html_(self) -> str:
+        return self._shown().html()
+
     def _run_all(self, deadline: float | None, bar: ProgressBar) -> Any:
         """Run the plan; from the beginning if pieces of the data were lost with the only node."""
         deaths = 0
@@ -217,7 +307,7 @@ class MapReduce:
         plan = _Plan(exhausted=self._leaves.count == 0)
         while not plan.exhausted:
             if self._cancelled:
-                raise JobCancelledError("the map-reduce was cancelled")
+                raise JobCancelledError(_CANCELLED)
             self._await_room(plan, deadline, bar)
             self._next_wave(plan)
         if not plan.waves:
@@ -231,7 +321,7 @@ class MapReduce:
 
     def _content(self) -> Any:
         """All that the value depends on."""
-        initial = None if self._initial is _MISSING else (self._initial,)
+        initial = None if self._initial is MISSING else (self._initial,)
         return self._map_fn, self._reduce_fn, self._leaves, initial, self._chunk
 
     def _await_room(self, plan: _Plan, deadline: float | None, bar: ProgressBar) -> None:
@@ -253,12 +343,19 @@ class MapReduce:
 
     def _pause(self, deadline: float | None, bar: ProgressBar) -> None:
         if deadline is not None and time.monotonic() > deadline:
-            raise JobTimeoutError("the map-reduce is not done in the time given")
+            raise JobTimeoutError(_LATE)
+        if self._cancelled:
+            raise JobCancelledError(_CANCELLED)
         self._changed.wait(0.1)  # short, so that the main thread notices Ctrl-C
+        self._write_printed()
         done = sum(run.items_done for run in self._runs)
         note = "" if self._leaves.count is not None else "(reading an iterator)"
         note = next((run.note for run in self._runs if run.note), note)
         bar.update(done, note=note)
+
+    def _write_printed(self) -> None:
+        for run in self._runs:
+            run.write_printed()
 
     def _wait(
         self, run: Run, deadline: float | None, bar: ProgressBar, *, fetch: bool = True
@@ -431,11 +528,14 @@ class MapReduce:
         if value is NOTHING:
             if self._reduce_fn is None:
                 return []
-            if self._initial is _MISSING:
+            if self._initial is MISSING:
                 raise EmptyInputError("cannot reduce an empty input without an initial value")
             return self._initial
-        if self._initial is _MISSING or self._reduce_fn is None:
+        if self._initial is MISSING or self._reduce_fn is None:
             return value
+        if isinstance(self._reduce_fn, Codelet):
+            assert self._reduce_fn.cpu is not None
+            return self._reduce_fn.cpu(self._initial, value)
         return self._reduce_fn(self._initial, value)
 
 
@@ -462,7 +562,7 @@ def _check(
         raise InvalidTypeError(f"map_fn must be callable, not {type(map_fn).__name__}")
     if reduce_fn is not None and not callable(reduce_fn):
         raise InvalidTypeError(f"reduce_fn must be callable, not {type(reduce_fn).__name__}")
-    if reduce_fn is None and initial is not _MISSING:
+    if reduce_fn is None and initial is not MISSING:
         raise InvalidArgumentError("initial needs a reduce_fn")
     if chunk_size != "auto":
         if not isinstance(chunk_size, SupportsIndex) or isinstance(chunk_size, bool):
@@ -473,116 +573,3 @@ def _check(
         raise InvalidArgumentError(f"tag must be one of {', '.join(TAGS)}, not {tag!r}")
     if not isinstance(priority, SupportsIndex) or isinstance(priority, bool):
         raise InvalidTypeError(f"priority must be an int, not {priority!r}")
-
-
-def map_reduce_job(
-    map_fn: Callable[..., Any],
-    data: Any,
-    reduce_fn: Callable[..., Any] | None = None,
-    *,
-    initial: Any = _MISSING,
-    chunk_size: int | str = "auto",
-    tag: Tag = "any",
-    priority: int = 0,
-    progress: bool | None = None,
-    retry_on: type[BaseException] | tuple[type[BaseException], ...] = (),
-    has_effects: bool = False,
-) -> MapReduce:
-    """`map_reduce` as an object: ``.result()``, then ``.placements()`` and ``.metrics``."""
-    return MapReduce(
-        map_fn,
-        data,
-        reduce_fn,
-        initial=initial,
-        chunk_size=chunk_size,
-        tag=tag,
-        priority=priority,
-        progress=progress,
-        retry_on=retry_on,
-        has_effects=has_effects,
-        session=get_session(),
-    )
-
-
-def map_reduce(
-    map_fn: Callable[..., Any],
-    data: Any,
-    reduce_fn: Callable[..., Any] | None = None,
-    *,
-    initial: Any = _MISSING,
-    chunk_size: int | str = "auto",
-    tag: Tag = "any",
-    priority: int = 0,
-    progress: bool | None = None,
-    retry_on: type[BaseException] | tuple[type[BaseException], ...] = (),
-    has_effects: bool = False,
-) -> Any:
-    """Apply ``map_fn`` to every element of ``data`` and reduce the results in a fixed tree.
-
-    The tree depends on the number of elements only, so the result has the same bits whatever
-    the automatic chunk size, the cluster, the schedule, or what fails on the way.
-
-    Parameters
-    ----------
-    map_fn : callable or codelet
-        A plain function is called with one element, in a worker process. A codelet (see
-        `agentic_ray.codelet`) is called with blocks of rows of an array, or with the parts of
-        a source, in threads beside the data, on CPUs or GPUs.
-    data : sequence, range, numpy.ndarray, iterator, path, source, or ObjectRef(s) of arrays
-        An array is mapped along its first axis. A path is read by its suffix: CSV and Parquet
-        as tables, anything else as lines of text. An iterator is read as it is needed.
-    reduce_fn : callable, optional
-        ``reduce_fn(left, right)``, associative; order is kept, so it need not be commutative.
-        Without it the result is the list of mapped values, in order.
-    initial : optional
-        Combined once, from the left, with the reduction; also the result of an empty input.
-    chunk_size : int or "auto"
-        Elements of a task; for a codelet, rows of a block. ``"auto"`` follows what elements
-        were seen to cost.
-    tag : {"any", "cpu", "gpu"}
-        Where the tasks may run.
-    priority : int
-        Higher goes first.
-    progress : bool, optional
-        A progress bar; default: on work over two seconds where a person watches.
-    retry_on : exception type or tuple of them
-        What the functions raise of these types is tried again up to ``max_user_retries`` times
-        a bundle (a setting of `init`), with exponential back-off. Anything else is final.
-    has_effects : bool
-        The functions change something outside: no chunk is run in two copies at the same time.
-        (A chunk whose process died is run again all the same.)
-
-    Returns
-    -------
-    The reduced value, or a list.
-
-    Raises
-    ------
-    EmptyInputError
-        Nothing to reduce and no ``initial``.
-    SerializationError
-        A function, an element or a result cannot be pickled.
-    InvalidTypeError, InvalidArgumentError
-        An argument cannot be used.
-    The user's own exception
-        Whatever ``map_fn`` or ``reduce_fn`` raised, with the remote traceback as its cause and
-        ``chunk_index`` and ``element_index``; the rest of the work is stopped.
-
-    Examples
-    --------
-    >>> import agentic_ray as ar, operator
-    >>> ar.map_reduce(lambda x: x * x, [1, 2, 3, 4, 5], operator.add)
-    55
-    """
-    return map_reduce_job(
-        map_fn,
-        data,
-        reduce_fn,
-        initial=initial,
-        chunk_size=chunk_size,
-        tag=tag,
-        priority=priority,
-        progress=progress,
-        retry_on=retry_on,
-        has_effects=has_effects,
-    ).result()

@@ -24,9 +24,14 @@ from agentic_ray.graph import (
     Ref,
     Task,
     accepts_xp,
+    capture,
+    capture_codelet,
     content_key,
     fold,
+    loaded,
+    name_of,
 )
+from agentic_ray.mapreduce.tables import Rows
 from agentic_ray.runtime import (
     BundleCancelled,
     ElementFailure,
@@ -55,12 +60,13 @@ class MapChunk:
     reduce: Callable[..., Any] | None
 
     def __call__(self, chunk: int, first: int, pieces: Sequence[Any], *, xp: Any = None) -> Any:
-        function: Callable[..., Any] = self.function
+        function, reduce = loaded(self.function), self.reduce
         if accepts_xp(function):
             function = _on_device(function, xp)
-        reduce = self.reduce
-        if reduce is not None and accepts_xp(reduce):
-            reduce = functools.partial(reduce, xp=xp)
+        if reduce is not None:
+            reduce = loaded(reduce)
+            if accepts_xp(reduce):
+                reduce = functools.partial(reduce, xp=xp)
         watcher = element_watcher()
         if watcher is not None and not (
             pieces and isinstance(pieces[0], Part) and pieces[0].unit != "block"
@@ -108,18 +114,46 @@ class MapChunk:
                 if isinstance(data, Inline):
                     data = data.load()
                 if step is None:
-                    for element in data[start:stop]:
+                    for element in _own(data[start:stop]):
                         index += 1
                         yield function(element)
                 else:
                     for low in range(start, stop, step):
                         index += 1
                         check_cancelled()
-                        yield function(data[low : min(low + step, stop)])
+                        yield function(_block(data[low : min(low + step, stop)]))
         except (BundleCancelled, GeneratorExit):
             raise
         except BaseException as error:  # also SystemExit: on an executor it only ends the chunk
             raise ElementFailure(chunk, index) from error
+
+
+def _own(elements: Any) -> Any:
+    """Elements that a function may write to, whether they came with the call or are mapped from
+    the object store, where they are read-only.
+
+    An array's are in C order: in which order they arrive depends on how the chunks were cut, and
+    NumPy adds the same numbers up differently.
+    """
+    if isinstance(elements, np.ndarray):
+        ready = elements.flags.writeable and elements.flags.c_contiguous
+        return elements if ready else elements.copy(order="C")
+    if isinstance(elements, list | tuple):
+        return [
+            e.copy(order="K") if type(e) is np.ndarray and not e.flags.writeable else e
+            for e in elements
+        ]
+    return elements
+
+
+def _block(block: Any) -> Any:
+    """What a codelet is given: a part of a table, or an array, in C order and always read-only."""
+    if isinstance(block, Rows):
+        return block.table
+    if isinstance(block, np.ndarray):
+        block = np.asarray(block, order="C")
+        block.flags.writeable = False
+    return block
 
 
 def _on_device(function: Callable[..., Any], xp: Any) -> Callable[..., Any]:
@@ -200,7 +234,7 @@ class HalveChunk:
 
     def _combine(self, optional: bool) -> Codelet:
         if self.reduce_fn is None:
-            opaque = not isinstance(self.map_fn, Kernel)
+            opaque = not isinstance(self.map_fn, Codelet)
             return Codelet("concatenate", operator.add, cost=CostHint(items=0), opaque=opaque)
         return combine_codelet(
             self.map_fn,
@@ -235,26 +269,34 @@ def _cut(pieces: Sequence[Any], leaves: int) -> tuple[list[Any], list[Any]]:
     return left, []
 
 
+def taken(function: Any) -> Any:
+    """A user's function, or the codelet of a `Kernel`, as it is now.
+
+    None, and what was taken already, stays as it is.
+    """
+    if function is None or isinstance(function, Codelet):
+        return function
+    return capture_codelet(function.codelet) if isinstance(function, Kernel) else capture(function)
+
+
 def implementations(function: Any) -> tuple[Callable[..., Any] | None, Callable[..., Any] | None]:
-    """CPU and GPU version of a user's function: a Kernel's own, or the function on the CPU."""
-    if isinstance(function, Kernel):
-        codelet = function.codelet
-        return codelet.cpu, codelet.gpu
+    """CPU and GPU version of what `taken` gave: a codelet's own, or the function on the CPU."""
+    if isinstance(function, Codelet):
+        return function.cpu, function.gpu
     return function, None
 
 
 def _has_effects(function: Any) -> bool:
-    return isinstance(function, Kernel) and function.codelet.has_effects
+    return isinstance(function, Codelet) and function.has_effects
 
 
 def _retried(function: Any) -> tuple[type[BaseException], ...]:
-    return function.codelet.retry_on if isinstance(function, Kernel) else ()
+    return function.retry_on if isinstance(function, Codelet) else ()
 
 
-def name_of(function: Any) -> str:
-    if isinstance(function, Kernel):
-        return function.codelet.name.rpartition(".")[2]
-    return str(getattr(function, "__qualname__", type(function).__name__)).rpartition(".")[2]
+def _short_name(function: Any) -> str:
+    full = function.name if isinstance(function, Codelet) else name_of(function)
+    return full.rpartition(".")[2]
 
 
 def chunk_codelet(
@@ -265,15 +307,16 @@ def chunk_codelet(
     has_effects: bool = False,
 ) -> Codelet:
     """The codelet that maps and folds one chunk."""
+    map_fn, reduce_fn = taken(map_fn), taken(reduce_fn)
     cpu, gpu = implementations(map_fn)
     reduce_cpu, reduce_gpu = (None, None) if reduce_fn is None else implementations(reduce_fn)
     # The name is what the cost model learns under: different functions must not share it.
-    names = name_of(map_fn) + ("" if reduce_fn is None else f"+{name_of(reduce_fn)}")
+    names = _short_name(map_fn) + ("" if reduce_fn is None else f"+{_short_name(reduce_fn)}")
     return Codelet(
         content_key(f"map[{names}]", cpu, reduce_cpu)[:-20],
         None if cpu is None else MapChunk(cpu, reduce_cpu),
         None if gpu is None else MapChunk(gpu, reduce_gpu or reduce_cpu),
-        opaque=not isinstance(map_fn, Kernel),
+        opaque=not isinstance(map_fn, Codelet),
         has_effects=has_effects or _has_effects(map_fn) or _has_effects(reduce_fn),
         retry_on=(*retry_on, *_retried(map_fn), *_retried(reduce_fn)),
         halve=HalveChunk(map_fn, reduce_fn, retry_on, has_effects),
@@ -290,16 +333,17 @@ def combine_codelet(
     has_effects: bool = False,
 ) -> Codelet:
     """The codelet that combines two chunks' values, in the lane of the map function."""
+    map_fn, reduce_fn = taken(map_fn), taken(reduce_fn)
     cpu, gpu = implementations(reduce_fn)
     if optional:
         cpu = None if cpu is None else Optional(cpu)
         gpu = None if gpu is None else Optional(gpu)
     return Codelet(
-        content_key(f"reduce[{name_of(reduce_fn)}]", cpu)[:-20],
+        content_key(f"reduce[{_short_name(reduce_fn)}]", cpu)[:-20],
         cpu,
         gpu,
         cost=CostHint(items=0),
-        opaque=not isinstance(map_fn, Kernel),
+        opaque=not isinstance(map_fn, Codelet),
         has_effects=has_effects or _has_effects(reduce_fn),
         retry_on=(*retry_on, *_retried(reduce_fn)),
     )

@@ -16,6 +16,7 @@ import numpy as np
 
 from agentic_ray.errors import InvalidTypeError, SerializationError
 from agentic_ray.graph import content_key
+from agentic_ray.mapreduce.tables import Column, Rows, sequence_of
 from agentic_ray.runtime import is_object_ref, pack, stored
 from agentic_ray.sources import Part, Source, open_source
 
@@ -23,6 +24,10 @@ BLOCK_BYTES = 1 << 21
 """Size of a block given to a codelet: it and its temporaries stay in the caches."""
 GPU_BLOCK_BYTES = 1 << 28
 """The same for work tagged gpu: large enough to fill the device."""
+
+
+Blocked = tuple[Any, np.ndarray[Any, Any] | Rows]
+"""What is cut into blocks, as it is sent (a task's argument, or itself), and itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +60,13 @@ class Leaves(Protocol):
 
 
 class SequenceLeaves:
-    """Elements of a sequence, a range or an array, one leaf each."""
+    """Elements of a sequence, a range or an array, or rows of a table, one leaf each."""
 
     again = True
     optional = False
     bytes_per_leaf = 0.0
 
-    def __init__(self, data: Sequence[Any] | np.ndarray[Any, Any]) -> None:
+    def __init__(self, data: Sequence[Any] | np.ndarray[Any, Any] | Rows | Column) -> None:
         self._data = data
         self.count: int | None = _length(data)
 
@@ -96,11 +101,12 @@ class IteratorLeaves:
 
 
 class BlockLeaves:
-    """Blocks of rows of arrays that follow each other; no block crosses from one to the next."""
+    """Blocks of rows of arrays, or of a table, that follow each other; no block crosses from one
+    to the next."""
 
     optional = False
 
-    def __init__(self, arrays: Sequence[tuple[Any, np.ndarray[Any, Any]]], block_rows: int) -> None:
+    def __init__(self, arrays: Sequence[Blocked], block_rows: int) -> None:
         self._sources = [source for source, _ in arrays]
         # what others put in the object store is lost with it
         self.again = all(isinstance(source, np.ndarray) for source in self._sources)
@@ -124,7 +130,7 @@ class BlockLeaves:
             high = min((last - first) * self._rows, self._lengths[index])
             size += (high - low) * self._row_bytes[index]
             source = self._sources[index]
-            if isinstance(source, np.ndarray):
+            if isinstance(source, np.ndarray | Rows):
                 pieces.append((pack(source[low:high]), 0, high - low, self._rows))
             else:
                 pieces.append((source, low, high, self._rows))
@@ -133,7 +139,7 @@ class BlockLeaves:
         return Cut(tuple(pieces), stop - start, int(size), stop - start)
 
     def __content_key__(self) -> str:
-        if not all(isinstance(source, np.ndarray) for source in self._sources):
+        if not all(isinstance(source, np.ndarray | Rows) for source in self._sources):
             raise SerializationError("what is in the object store is not read for its content")
         return content_key("blocks", self._sources, self._rows)
 
@@ -178,7 +184,13 @@ def leaves_of(data: Any, *, blocks: bool, block_rows: int | None, gpu: bool) -> 
     FileNotFoundError
         A path leads nowhere.
     """
-    if isinstance(data, str | os.PathLike):  # first: a pathlib.Path has `parts` as well
+    if isinstance(data, str):
+        raise InvalidTypeError(
+            f"cannot map over the str {_short(data)}: it could mean its characters or a file; "
+            "pass list(text) for the characters, and for a file pathlib.Path(text) or a source "
+            "such as agentic_ray.sources.text_lines(text)"
+        )
+    if isinstance(data, os.PathLike):  # first: a pathlib.Path has `parts` as well
         return PartLeaves(open_source(os.fspath(data)).parts())
     if isinstance(data, Source):
         return PartLeaves(data.parts())
@@ -193,6 +205,13 @@ def leaves_of(data: Any, *, blocks: bool, block_rows: int | None, gpu: bool) -> 
         if len(held) > 1:
             return SequenceLeaves(np.concatenate([value for _, value in held]))
         return SequenceLeaves(held[0][1])
+    if hasattr(data, "__array_namespace__") and not isinstance(data, np.ndarray):
+        data = _on_host(data)
+    found = sequence_of(data)
+    if isinstance(found, Column):
+        data = found.array() if blocks else found
+    elif found is not None:
+        return _blocks([(found, found)], block_rows, gpu) if blocks else SequenceLeaves(found)
     if isinstance(data, np.ndarray):
         if data.ndim == 0:
             raise InvalidTypeError("cannot map over a 0-d array; use array.reshape(1)")
@@ -202,14 +221,32 @@ def leaves_of(data: Any, *, blocks: bool, block_rows: int | None, gpu: bool) -> 
     if blocks and isinstance(data, range | list | tuple) and _is_numeric(data):
         array = np.asarray(data)
         return _blocks([(array, array)], block_rows, gpu)
-    if isinstance(data, Sequence) and _has_slices(data):
+    if isinstance(data, Column) or (isinstance(data, Sequence) and _has_slices(data)):
         return SequenceLeaves(data)
     if isinstance(data, Iterable):
-        return IteratorLeaves(data)
+        try:
+            return IteratorLeaves(data)
+        except TypeError as error:  # as of an array of another library without dimensions
+            raise InvalidTypeError(f"cannot map over {type(data).__name__}: {error}") from error
     raise InvalidTypeError(
-        f"cannot map over {type(data).__name__}; give a sequence, a range, a NumPy array, an "
-        "iterator, a path or a source such as agentic_ray.sources.csv(path)"
+        f"cannot map over {type(data).__name__}; give a sequence, a range, a NumPy array, a table, "
+        "an iterator, a path or a source such as agentic_ray.sources.csv(path)"
     )
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:40] + "…")
+
+
+def _on_host(data: Any) -> np.ndarray[Any, Any]:
+    """An array of another library, also one of ours, as a NumPy array."""
+    try:
+        return np.asarray(data)
+    except TypeError as error:  # CuPy's, for one, are not copied from the device by the way
+        raise InvalidTypeError(
+            f"cannot map over {type(data).__module__}.{type(data).__name__}: {error}; make it a "
+            "NumPy array first"
+        ) from error
 
 
 def _length(data: Any) -> int:
@@ -226,9 +263,7 @@ def _has_slices(data: Sequence[Any]) -> bool:
     return True
 
 
-def _blocks(
-    arrays: Sequence[tuple[Any, np.ndarray[Any, Any]]], block_rows: int | None, gpu: bool
-) -> BlockLeaves:
+def _blocks(arrays: Sequence[Blocked], block_rows: int | None, gpu: bool) -> BlockLeaves:
     if block_rows is None:
         row_bytes = max((array.nbytes / max(len(array), 1) for _, array in arrays), default=1)
         rows = int((GPU_BLOCK_BYTES if gpu else BLOCK_BYTES) / max(row_bytes, 1))

@@ -1,6 +1,7 @@
 """`ResultCache`: results by the content of what made them; bounded, oldest use first out.
 
-The key covers the workload's name, version and code, and the parameters in canonical form.
+The key covers the workload's name and version, its function with all that it sees, its schema,
+and the parameters in canonical form.
 """
 
 from __future__ import annotations
@@ -34,9 +35,8 @@ def cache_key(workload: Workload, canonical_params: str) -> str | None:
     if workload.effects or not workload.cache:
         return None
     try:
-        return content_key(
-            "job", workload.name, workload.version, workload.function, canonical_params
-        )
+        what = (workload.name, workload.version, workload.function, workload.schema)
+        return content_key("job", *what, canonical_params)
     except SerializationError:
         return None  # it holds what cannot be looked into, so it may not be the same next time
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextvars
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from agentic_ray.errors import JobTimeoutError
+from agentic_ray.awaiting import in_thread
+from agentic_ray.errors import AgenticRayError, JobTimeoutError
 from agentic_ray.master.jobs import JobEvent, JobRecord, JobState, lifecycle, raise_failure
+from agentic_ray.shown import Shown, one_line
+from agentic_ray.tracebacks import entry
 
 if TYPE_CHECKING:
     from agentic_ray.runtime import JobScope
@@ -33,6 +37,16 @@ class Job:
         self._owner = owner
         self._final: JobRecord | None = None
         self._scope: JobScope | None = None
+        self.cell = contextvars.Context()
+
+    def submitted_here(self) -> None:
+        """For the master: what the job prints belongs to the cell of a notebook that calls this.
+
+        ipykernel keeps that in context variables of this name, which a new thread has not.
+        """
+        for variable, value in contextvars.copy_context().items():
+            if variable.name == "parent_header":
+                self.cell.run(variable.set, value)
 
     def enter(self, scope: JobScope) -> None:
         """For the master: the job runs, and puts its work on the cluster in this scope."""
@@ -51,6 +65,7 @@ class Job:
         """The state now; compares equal to its name, e.g. ``"succeeded"``."""
         return self.record.state
 
+    @entry
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the result.
 
@@ -104,7 +119,33 @@ class Job:
         """E, L, D and F of the finished job; None before, or if it used no cluster."""
         return self.record.metrics
 
+    def __await__(self) -> Generator[Any, None, Any]:
+        """``await job``: as `result`, in a thread.
+
+        Cancelling what waits leaves the job as it is, as the timeout of `result` does; `cancel`
+        stops it.
+        """
+        return in_thread(self.result, cancelled=lambda: None).__await__()
+
+    def _shown(self) -> Shown:
+        try:
+            record = self.record
+        except AgenticRayError as error:  # forgotten, or its master is gone
+            return Shown(f"Job {self.id}", "unknown", one_line(error))
+        begun = record.started_at or record.created_at
+        state = record.state.value
+        if record.cancel_requested and not record.state.finished:
+            state = "being cancelled"
+        return Shown(
+            f"Job {self.id} {record.workload}",
+            state,
+            "" if record.error is None else record.error.line,
+            done=0 if self._scope is None else self._scope.items_done,
+            seconds=(record.finished_at or time.time()) - begun,
+        )
+
     def __repr__(self) -> str:
-        record = self.record
-        age = (record.finished_at or time.time()) - record.created_at
-        return f"<Job {self.id} {record.workload} {record.state.value} {age:.1f} s>"
+        return f"<{self._shown().text()}>"
+
+    def _repr_html_(self) -> str:
+        return self._shown().html()

@@ -12,6 +12,8 @@ from enum import StrEnum
 from typing import Any, Final
 
 from agentic_ray.errors import InvalidArgumentError, JobCancelledError, TaskError
+from agentic_ray.shown import cut_line
+from agentic_ray.tracebacks import text_of
 
 ANONYMOUS: Final = "anonymous"
 """The user of jobs that name none."""
@@ -65,7 +67,12 @@ class JobFailure:
             traceback.clear_frames(link.__traceback__)
             seen.add(id(link))
             link = link.__cause__ or link.__context__
-        return cls(type(error).__name__, str(error), shown, error)
+        return cls(type(error).__name__, text_of(error), shown, error)
+
+    @property
+    def line(self) -> str:
+        """Type and message in one short line."""
+        return cut_line(f"{self.type}: {self.message}")
 
     def to_dict(self) -> dict[str, str]:
         return {"type": self.type, "message": self.message}
@@ -136,6 +143,15 @@ class JobRecord:
     cached: bool = False
     attempts: int = 0
     result_reference: str | None = None
+
+    def __repr__(self) -> str:
+        """In one line, without params and result, which may be large."""
+        error = "" if self.error is None else f", {self.error.line}"
+        user = "" if self.user == ANONYMOUS else f", user={self.user!r}"
+        return (
+            f"<JobRecord {self.id} {self.workload} version {self.version}: {self.state.value}"
+            f"{error}, priority {self.priority}{user}>"
+        )
 
     def to_dict(self, *, with_result: bool = True) -> dict[str, Any]:
         """What is shown of the job, as JSON types; without its params, which may be large."""

@@ -6,6 +6,7 @@ in ``workloads``.
 
 from __future__ import annotations
 
+import contextvars
 import hashlib
 import itertools
 import logging
@@ -263,6 +264,7 @@ class Master:
             else:
                 record = replace(record, sequence=next(self._sequence))
                 job = self._handle(record)
+                job.submitted_here()
                 receipts = self._accept(record, answer)
         for receipt in receipts:
             receipt.wait()
@@ -507,8 +509,10 @@ class Master:
         if record.timeout_seconds is not None:
             text = f"it ran longer than its {record.timeout_seconds:g} seconds"
             self._alarms.set(record.timeout_seconds, lambda: self._expire(record.id, text))
+        handle = self._handles.get(record.id)
+        cell = contextvars.Context() if handle is None else handle.cell
         threading.Thread(
-            target=self._run, args=(record,), name=f"job-{record.id[:8]}", daemon=True
+            target=cell.run, args=(self._run, record), name=f"job-{record.id[:8]}", daemon=True
         ).start()
 
     def _run(self, record: JobRecord) -> None:
@@ -531,10 +535,13 @@ class Master:
                 kept = None if record.effects else self._stages.of(record.id)
                 scope.stages = None if kept is None else Stages(kept, scope.log)
                 self._entered(record, scope)
+                before = self._key(workload, record)
                 value = workload.function(workload.prepare(record.params))
             result = to_json(value)
             text = dumps(result)
-            self._remember(workload, record, text)
+            if before is not None and before == self._key(workload, record):
+                assert self._cache is not None
+                self._cache.put(before, text)
         except BaseException as raised:  # the thread is this job's alone: so is what ends it
             error = raised
         reference = None if error is not None else self._keep(record, text)
@@ -563,11 +570,12 @@ class Master:
             if handle is not None:
                 handle.enter(scope)
 
-    def _remember(self, workload: Workload, record: JobRecord, text: str) -> None:
-        if self._cache is not None:
-            key = cache_key(workload, canonical_text(record.params))
-            if key is not None:
-                self._cache.put(key, text)
+    def _key(self, workload: Workload, record: JobRecord) -> str | None:
+        """Under which a result is kept, as long as the function sees the same after it has run as
+        before; None: it is not kept."""
+        if self._cache is None:
+            return None
+        return cache_key(workload, canonical_text(record.params))
 
     def _keep(self, record: JobRecord, text: str) -> str | None:
         """Store a large result; on a full disk, try until there is room or the master ends."""

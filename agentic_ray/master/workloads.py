@@ -12,7 +12,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import ConfigDict, FailFast, PlainValidator, TypeAdapter, ValidationError, with_config
+from pydantic import (
+    ConfigDict,
+    FailFast,
+    PlainValidator,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+    with_config,
+)
 from typing_extensions import TypedDict
 
 from agentic_ray.errors import (
@@ -38,7 +46,8 @@ class Workload:
     """One named function. ``check`` turns JSON parameters into the function's argument.
 
     With ``effects`` it is never run a second time for one job; without ``cache`` equal jobs are
-    computed each time.
+    computed each time. ``schema`` tells what ``check`` does, for the key of a result: a function,
+    or the text of a schema.
     """
 
     name: str
@@ -48,6 +57,7 @@ class Workload:
     builtin: bool = False
     effects: bool = False
     cache: bool = True
+    schema: Any = ""
 
     def prepare(self, params: Any) -> Any:
         """The argument of the function, made of plain JSON ``params`` by the schema.
@@ -98,8 +108,8 @@ class Registry:
         if not isinstance(name, str) or not name or name != name.strip():
             raise InvalidArgumentError(f"a workload needs a name, not {name!r}")
         _check_signature(name, function)
-        check = _checker(name, function, schema)
-        made = Workload(name, function, version, check, builtin, effects, cache)
+        check, told = _checker(name, function, schema)
+        made = Workload(name, function, version, check, builtin, effects, cache, told)
         with self._lock:
             known = self._workloads.get(name)
             if known is not None and not (replace or known.builtin):
@@ -166,13 +176,14 @@ def normalise(params: Any) -> tuple[Any, str]:
     return plain, dumps(plain)
 
 
-def _checker(name: str, function: Function, schema: Any) -> Callable[[Any], Any]:
+def _checker(name: str, function: Function, schema: Any) -> tuple[Callable[[Any], Any], Any]:
+    """What checks parameters, and what tells what it does."""
     if schema is None:
         schema = _parameter_hint(function)
     elif _is_plain_callable(schema):
-        return typing.cast(Callable[[Any], Any], schema)
+        return typing.cast(Callable[[Any], Any], schema), schema
     if schema is Any:
-        return lambda params: params
+        return (lambda params: params), ""
     try:
         adapter = schema if isinstance(schema, TypeAdapter) else TypeAdapter(schema)
     except Exception as error:  # pydantic raises many types for what it cannot use
@@ -180,8 +191,12 @@ def _checker(name: str, function: Function, schema: Any) -> Callable[[Any], Any]
             f"workload {name!r}: {schema!r} is not usable as a schema ({error}); give a pydantic "
             "model, a TypedDict, a dataclass, or a function of the params"
         ) from error
+    try:
+        told = dumps(adapter.json_schema())  # with defaults, which may change
+    except (PydanticUserError, SerializationError):  # some types have no JSON schema
+        told = ""
     # JSON mode: text for a date or an array for a tuple is right, text for a number is not.
-    return lambda params: adapter.validate_json(dumps(params), strict=True)
+    return (lambda params: adapter.validate_json(dumps(params), strict=True)), told
 
 
 def _is_plain_callable(schema: Any) -> bool:

@@ -13,7 +13,15 @@ from agentic_ray.runtime.session import (
     shutdown,
 )
 from agentic_ray.runtime.stages import Stages, StageStore, recorded, stage
-from agentic_ray.runtime.values import Stored, fetch, is_object_ref, pack, put, stored
+from agentic_ray.runtime.values import (
+    Stored,
+    fetch,
+    is_object_ref,
+    pack,
+    put,
+    stored,
+    writable,
+)
 
 __all__ = [
     "BundleCancelled",
@@ -42,4 +50,5 @@ __all__ = [
     "shutdown",
     "stage",
     "stored",
+    "writable",
 ]

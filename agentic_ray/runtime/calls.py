@@ -6,6 +6,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import ray
 from ray import exceptions as ray_errors
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -157,3 +158,12 @@ def names_what_is_not_kept(call: Call, error: BaseException) -> bool:
 def stored_keys(command: Start, inputs: Container[str]) -> list[tuple[str, str]]:
     """The values that a call takes from the object store."""
     return [(command.graph_id, key) for key in command.bundle.inputs if key in inputs]
+
+
+def look_at(call: Call) -> None:
+    """Look at the errors that stand for the values of a failed call: Ray prints others."""
+    for ref in call.refs if not (call.on_line or call.here) else ():
+        try:
+            ray.get(ref, timeout=0)
+        except ray_errors.RayError:
+            continue

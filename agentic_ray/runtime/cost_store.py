@@ -17,13 +17,20 @@ from contextlib import closing
 from pathlib import Path
 
 from agentic_ray.config import cache_directory
-from agentic_ray.schedule.cost_model import CostModel, Knowledge
+from agentic_ray.schedule.cost_model import MOST_CODELETS, CostModel, Knowledge
 from agentic_ray.schedule.curves import size_class
 
 _logger = logging.getLogger("agentic_ray")
 _VERSION = 1
 _APPLICATION = 0x41524159  # "ARAY", in the header of the file
 _BUSY_SECONDS = 5.0
+MOST_ROWS = MOST_CODELETS
+"""Of more the ones written longest ago are dropped."""
+_FORGET = """
+DELETE FROM knowledge WHERE updated < (
+    SELECT updated FROM knowledge ORDER BY updated DESC LIMIT 1 OFFSET ? - 1
+)
+"""
 _SCHEMA = """
 CREATE TABLE knowledge (
     codelet TEXT NOT NULL,
@@ -76,6 +83,7 @@ class CostStore:
                     "INSERT OR REPLACE INTO knowledge VALUES (?, ?, ?, ?, ?, ?)",
                     _rows(model.knowledge(), time.time()),
                 )
+                connection.execute(_FORGET, (MOST_ROWS,))
         except (sqlite3.Error, ValueError, OSError) as error:
             self._failed("written", error)
             return False

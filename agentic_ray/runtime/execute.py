@@ -9,9 +9,8 @@ from __future__ import annotations
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,10 @@ from ray import cloudpickle
 from agentic_ray.errors import SerializationError
 from agentic_ray.graph.reduce import accepts_xp
 from agentic_ray.graph.task import Codelet, replace_refs
+from agentic_ray.recent import Recent
 from agentic_ray.runtime.devices import Device, HostDevice
 from agentic_ray.runtime.failures import BundleCancelled, PackedError
+from agentic_ray.runtime.printed import Piece, Taken, taking
 
 INLINE_BYTES = 64 * 1024
 """Values up to this size travel inside reports and calls instead of the object store."""
@@ -112,7 +113,7 @@ class Report:
 
     ``notes`` are steps for the events of the run, (kind, text). ``missing`` are resident inputs
     that the executor does not hold, ``kept`` inputs that it keeps from now on. ``device_lost``
-    says why it can no longer use its device.
+    says why it can no longer use its device. ``printed`` is what the tasks wrote to the streams.
     """
 
     node_id: str
@@ -130,6 +131,7 @@ class Report:
     device_lost: str | None = None
     death: Death | None = None
     waited_seconds: float = 0.0
+    printed: tuple[Piece, ...] = ()
 
     @property
     def is_small(self) -> bool:
@@ -137,9 +139,8 @@ class Report:
         return all(output.inline is not None for output in self.outputs)
 
 
-_CODELETS_KEPT = 256  # because a codelet holds what its functions capture
-_codelets: dict[str, Codelet] = {}
-_codelets_lock = threading.Lock()
+_codelets: Recent[str, tuple[Codelet, int]] = Recent(256, 1 << 30, lambda entry: entry[1])
+"""By token, with the bytes of their pickles: they hold what their functions see."""
 _current = threading.local()
 HOST = HostDevice()
 
@@ -166,31 +167,36 @@ def describe(value: Any) -> str:
     return type(value).__name__
 
 
-@contextmanager
-def cancellable(
-    is_cancelled: Callable[[], bool] | None,
-    on_element: Callable[[int | None, Any], None] | None = None,
-) -> Iterator[None]:
+class cancellable:
     """Inside, `check_cancelled` in this thread asks ``is_cancelled``, and `element_watcher`
-    gives ``on_element``."""
-    _current.is_cancelled = is_cancelled
-    _current.on_element = on_element
-    try:
-        yield
-    finally:
+    gives ``on_element``.
+
+    (No generator: contextlib writes to exceptions that pass, which frozen ones refuse.)
+    """
+
+    def __init__(
+        self,
+        is_cancelled: Callable[[], bool] | None,
+        on_element: Callable[[int | None, Any], None] | None = None,
+    ) -> None:
+        self._is_cancelled = is_cancelled
+        self._on_element = on_element
+
+    def __enter__(self) -> None:
+        _current.is_cancelled = self._is_cancelled
+        _current.on_element = self._on_element
+
+    def __exit__(self, *exception: object) -> None:
         _current.is_cancelled = _current.on_element = None
 
 
 def load_codelet(token: str, source: Any) -> Codelet:
     """The codelet of this token, unpickled once a process."""
-    found = _codelets.get(token)
+    found: tuple[Codelet, int] | None = _codelets.get(token)
     if found is None:
         data = ray.get(source) if isinstance(source, ray.ObjectRef) else source
-        with _codelets_lock:
-            found = _codelets.get(token) or _codelets.setdefault(token, cloudpickle.loads(data))
-            if len(_codelets) > _CODELETS_KEPT:
-                del _codelets[next(iter(_codelets))]
-    return found
+        found = _codelets.get_or_make(token, lambda: (cloudpickle.loads(data), len(data)))
+    return found[0]
 
 
 def call_codelet(codelet: Codelet, device: Device, args: Sequence[Any], kwargs: Any) -> Any:
@@ -220,6 +226,34 @@ def run_payload(
     ``on_step`` is told the codelet and arguments of each task before it runs, ``on_element``
     what `element_watcher` says. Never raises for what user code does: the report carries it.
     """
+    with taking() as taken:
+        report, *large = _run_steps(
+            payload,
+            inputs,
+            node_id=node_id,
+            pid=pid,
+            ray_attempt=ray_attempt,
+            waited_seconds=waited_seconds,
+            is_cancelled=is_cancelled,
+            on_step=on_step,
+            on_element=on_element,
+        )
+    return (with_printed(report, taken), *large)
+
+
+def _run_steps(
+    payload: Payload,
+    inputs: Sequence[Any],
+    *,
+    node_id: str,
+    pid: int,
+    ray_attempt: int,
+    waited_seconds: float,
+    is_cancelled: Callable[[], bool] | None,
+    on_step: Callable[[str, Sequence[Any]], None] | None,
+    on_element: Callable[[int | None, Any], None] | None,
+) -> tuple[Any, ...]:
+    """`run_payload`, but for what is printed."""
     started = time.perf_counter()
     task_seconds: list[float] = []
     codelet_name = "?"
@@ -264,6 +298,12 @@ def run_payload(
         waited_seconds=waited_seconds,
     )
     return (done, *large)
+
+
+def with_printed(report: Report, taken: Taken) -> Report:
+    """The report with what was printed past Python's streams, after what went through them."""
+    printed = taken.pieces()
+    return replace(report, printed=(*report.printed, *printed)) if printed else report
 
 
 def pack_outputs(keys: Sequence[str], values: Mapping[str, Any]) -> tuple[list[Output], list[Any]]:

@@ -17,10 +17,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agentic_ray.runtime.allocator import keep_freed_memory
 from agentic_ray.runtime.calibrate import HostRates, host_rates
-from agentic_ray.runtime.execute import Payload, run_payload
+from agentic_ray.runtime.execute import Payload, run_payload, with_printed
 from agentic_ray.runtime.handed import KeptArrays
 from agentic_ray.runtime.lines import LineEnd
 from agentic_ray.runtime.memory_use import memory_use
+from agentic_ray.runtime.printed import Taken, descriptors, install
 from agentic_ray.runtime.watch import run_watched
 from agentic_ray.schedule.events import MemoryUse
 from agentic_ray.telemetry.collector import Collector, NodeReport
@@ -65,6 +66,7 @@ class CpuExecutor:
 
     def __init__(self, slots: int, threads: int) -> None:
         keep_freed_memory()
+        install()
         self._node_id = ray.get_runtime_context().get_node_id()
         self._cancelled = CancelledTokens()
         self._slots = slots
@@ -153,15 +155,17 @@ class CpuExecutor:
 
 def _run_in_process(payload: Payload, *inputs: Any) -> Any:
     """The process lane: a plain Ray task, so that a crash, a leak or the GIL harms no other."""
-    return answer(
-        run_payload(
+    install()
+    taken = Taken()
+    with descriptors(taken):
+        report, *large = run_payload(
             payload,
             inputs,
             node_id=ray.get_runtime_context().get_node_id(),
             pid=os.getpid(),
             ray_attempt=_attempt_number(),
         )
-    )
+    return answer((with_printed(report, taken), *large))
 
 
 def _run_watched(payload: Payload, *inputs: Any) -> Any:

@@ -1,15 +1,20 @@
-"""User exceptions on their way home: packed on the executor, rebuilt for the caller."""
+"""What ended a bundle: an exception of the user's, packed for the caller, or a failure of Ray's."""
 
 from __future__ import annotations
 
+import re
 import traceback
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Final, Literal
 
-from ray import cloudpickle
 from ray import exceptions as ray_errors
 
-from agentic_ray.errors import InternalError, TaskError
+from agentic_ray.errors import InternalError
+from agentic_ray.runtime.carried import Carried, add_note, make, take
+from agentic_ray.tracebacks import set_member, shows_all, text_of, trim
+
+_DIGEST: Final = re.compile(r"-[0-9a-f]{12}$")
+"""At the end of names that `content_key` made."""
 
 INPUT_LOST = (
     ray_errors.ObjectLostError,  # also: owner died, reconstruction failed, fetch timed out
@@ -78,13 +83,6 @@ class BundleCancelled(BaseException):
     """Internal: raised inside a bundle that is to stop; no user code should swallow it."""
 
 
-class RemoteTraceback(Exception):
-    """The cause of a rebuilt exception: its text is the traceback on the executor."""
-
-    def __str__(self) -> str:
-        return "\n" + str(self.args[0])
-
-
 def internal_error(doing: str, error: BaseException) -> InternalError:
     """The error for a fault of this package: its cause is what was raised, with its traceback."""
     failure = InternalError(
@@ -95,23 +93,16 @@ def internal_error(doing: str, error: BaseException) -> InternalError:
     return failure
 
 
-def text_of(error: BaseException) -> str:
-    """``str(error)``, also where the user's ``__str__`` raises."""
-    try:
-        return str(error)
-    except Exception as raised:
-        return f"(its text cannot be made: {raised!r})"
-
-
 @dataclass(frozen=True, slots=True)
 class PackedError:
-    """A user's exception as it crosses processes. ``pickled`` None: it cannot be pickled."""
+    """What a task raised, as it crosses processes: the exception, and at which chunk and element.
 
-    type_name: str
-    message: str
+    ``traceback`` is the whole text, as Python prints it.
+    """
+
+    carried: Carried
     traceback: str
     codelet: str
-    pickled: bytes | None
     chunk: int | None = None
     element: int | None = None
 
@@ -122,44 +113,23 @@ class PackedError:
             chunk, element = error.chunk, error.element
             error = error.__cause__
         text = "".join(traceback.format_exception(error))
-        pickled: bytes | None
-        try:
-            pickled = cloudpickle.dumps(error)
-            cloudpickle.loads(pickled)
-        except Exception:  # whatever the exception's own hooks raise; its text still travels
-            pickled = None
-        message = text_of(error)
-        if isinstance(error, SystemExit | KeyboardInterrupt | GeneratorExit):
-            pickled = None  # raised in the caller it would end their program
-        name = f"{type(error).__module__}.{type(error).__qualname__}"
-        return cls(name, message, text, codelet, pickled, chunk, element)
+        return cls(take(error), text, codelet, chunk, element)
 
     def rebuild(self) -> BaseException:
-        """The user's own exception, with the remote traceback as cause and a note on where.
+        """The user's own exception with the lines that it passed through, and a note on where.
 
-        Sets ``chunk_index`` and ``element_index`` on it where it takes attributes.
+        Sets ``chunk_index``, ``element_index`` and ``remote_traceback`` (the whole text) on it.
         """
-        error: BaseException
-        try:
-            if self.pickled is None:
-                raise TypeError("not picklable")
-            error = cloudpickle.loads(self.pickled)
-        except Exception:
-            error = TaskError(f"{self.type_name}: {self.message}")
-        error.__cause__ = RemoteTraceback(self.traceback)
-        place = f"while running {self.codelet!r}"
+        error = make(self.carried)
+        if not shows_all():
+            trim(error)
+        place = f"while running {_DIGEST.sub('', self.codelet)!r}"
         if self.chunk is not None:
             place += f" on chunk {self.chunk}"
         if self.element is not None:
             place += f" (element {self.element} of the input)"
-        error.add_note(place)
-        for name, value in (("chunk_index", self.chunk), ("element_index", self.element)):
-            _set_if_possible(error, name, value)
+        add_note(error, place)
+        set_member(error, "chunk_index", self.chunk)
+        set_member(error, "element_index", self.element)
+        set_member(error, "remote_traceback", self.traceback)
         return error
-
-
-def _set_if_possible(error: BaseException, name: str, value: Any) -> None:
-    try:
-        setattr(error, name, value)
-    except (AttributeError, TypeError):
-        return  # an exception with __slots__: the note says it too

@@ -30,10 +30,12 @@ from agentic_ray.runtime.execute import (
     cancellable,
     load_codelet,
     pack_value,
+    with_printed,
 )
 from agentic_ray.runtime.executors import CONTROL_GROUP, CancelledTokens, answer, control
 from agentic_ray.runtime.failures import BundleCancelled, PackedError
 from agentic_ray.runtime.oom import Note
+from agentic_ray.runtime.printed import install, taking
 from agentic_ray.runtime.resident import Key, ValueAbsentError, ValueTable
 from agentic_ray.schedule.admission import budget_bytes
 from agentic_ray.schedule.view import GPU_AHEAD_PER_SLOT
@@ -94,6 +96,7 @@ class GpuExecutor:
     """
 
     def __init__(self) -> None:
+        install()
         self._node_id = ray.get_runtime_context().get_node_id()
         self._cancelled = CancelledTokens()
         self._nvml = NvmlProbe(
@@ -187,6 +190,12 @@ class GpuExecutor:
 
     def run(self, token: str, payload: Payload, *inputs: Any) -> Any:
         """Run a bundle; the answer is its Report followed by its large outputs in order."""
+        with taking() as taken:
+            report, *large = self._run(token, payload, *inputs)
+        return answer((with_printed(report, taken), *large))
+
+    def _run(self, token: str, payload: Payload, *inputs: Any) -> tuple[Any, ...]:
+        """`run`, but for what is printed."""
         notes: list[Note] = []
         started = time.perf_counter()
         graph_id = payload.graph_id
@@ -227,14 +236,14 @@ class GpuExecutor:
                 finally:
                     self._unstage(job)
                 outputs, large = self._outputs(payload, job)
-                return answer((report(outputs=tuple(outputs)), *large))
+                return (report(outputs=tuple(outputs)), *large)
         except BundleCancelled:
-            return answer((report(cancelled=True), *nothing))
+            return (report(cancelled=True), *nothing)
         except ValueAbsentError as absent:
             keys = tuple(key for _, key in absent.args[0])
-            return answer((report(missing=keys), *nothing))
+            return (report(missing=keys), *nothing)
         except DeviceLostError as error:
-            return answer((report(device_lost=str(error)), *nothing))
+            return (report(device_lost=str(error)), *nothing)
         except BaseException as error:  # also SystemExit and the like: this process goes on
             root = root_of(error)
             lost = str(root) if self._device.is_lost(root) else None
@@ -242,7 +251,7 @@ class GpuExecutor:
             no_memory = no_memory or self._device.is_out_of_memory(root)
             packed = PackedError.pack(error, "?" if job is None else job.running)
             failed = report(error=packed, out_of_memory=no_memory, device_lost=lost)
-            return answer((failed, *nothing))
+            return (failed, *nothing)
 
     def _job(
         self,

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from agentic_ray.graph.captured import Captured
 from agentic_ray.graph.task import Bundle, Ref, replace_refs
 from agentic_ray.runtime.execute import (
     HOST,
@@ -77,6 +78,8 @@ def _is_harmless(value: Any) -> bool:
 def is_of_libraries(function: Any) -> bool:
     """Whether a function, and every function that it holds, comes with one of the libraries and
     gives the same bits however many threads BLAS has."""
+    if isinstance(function, Captured):
+        return False
     if isinstance(function, np.ufunc):
         return function.signature is None  # the others are products
     if isinstance(function, type) and issubclass(function, np.generic):

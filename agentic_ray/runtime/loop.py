@@ -32,6 +32,7 @@ from agentic_ray.graph.task import Bundle
 from agentic_ray.runtime.calls import (
     Answer,
     Call,
+    look_at,
     names_what_is_not_kept,
     record_in,
     retry_note,
@@ -43,7 +44,6 @@ from agentic_ray.runtime.failures import (
     INPUT_LOST,
     SYSTEM,
     internal_error,
-    text_of,
 )
 from agentic_ray.runtime.inquest import ask, is_short
 from agentic_ray.runtime.lines import LineBrokenError
@@ -82,6 +82,7 @@ from agentic_ray.schedule.events import (
     ValueLost,
 )
 from agentic_ray.schedule.scarcity import is_held_by_others, who_holds
+from agentic_ray.tracebacks import text_of
 
 _logger = logging.getLogger("agentic_ray")
 _TICK_SECONDS = 1.0
@@ -479,6 +480,7 @@ class Loop:
                 if refused is not None:
                     self._handle(refused)
                 return
+            look_at(call)
             verdict = judge(call, error, self._sender.values)
             cause, shown = verdict.cause, verdict.error
             for key in verdict.lost:
@@ -498,6 +500,9 @@ class Loop:
         if run := self._runs.get(call.graph_id):
             for kind, text in report.notes:
                 run.log(kind, call.bundle.key, report.node_id, text)
+            if self.dispatcher.expects(answer.bundle_id, answer.attempt):
+                finished = report.error is None and report.death is None
+                run.hear(call.bundle.key, report.printed, finished=finished)
         if report.device_lost is not None:
             lost = ExecutorLostError(f"{call.placement.device} is lost: {report.device_lost}")
             self._failed(answer, call, "system", lost)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Protocol
 
 from agentic_ray.errors import JobTimeoutError
 from agentic_ray.graph.task import Bundle
 from agentic_ray.runtime.explain import placement_table
+from agentic_ray.runtime.printed import Piece, write_out
 from agentic_ray.schedule.metrics import Metrics, PlacementRecord, summarise
 
 _logger = logging.getLogger("agentic_ray")
@@ -73,15 +76,26 @@ class Run:
         self._backend = backend
         self._over = threading.Event()
         self._error: BaseException | None = None
+        self._trace: TracebackType | None = None
         self._values: list[Any] | None = None
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], None]] = []
         self._listeners: list[Callable[[], object]] = []
+        self._printed: deque[tuple[Piece, ...]] = deque()
+        self._heard: set[str] = set()
 
     # --- for the loop ------------------------------------------------------------------
 
     def log(self, kind: str, bundle: str = "", node_id: str = "", text: str = "") -> None:
         self.history.append(RunEvent(time.time(), kind, bundle, node_id, text))
+
+    def hear(self, bundle: str, pieces: tuple[Piece, ...], *, finished: bool) -> None:
+        """Tasks of a bundle printed this; once it has finished, what it prints when it is run
+        again, to make a lost value anew, is known."""
+        if bundle not in self._heard and pieces:
+            self._printed.append(pieces)
+        if finished:
+            self._heard.add(bundle)
 
     def record(self, record: PlacementRecord) -> None:
         """A bundle is finished."""
@@ -95,6 +109,7 @@ class Run:
             if self._over.is_set() and self._error is not None:
                 return
             self._error = error
+            self._trace = None if error is None else error.__traceback__
             self.finished_seconds = time.monotonic()
             self._over.set()
             callbacks, self._callbacks = self._callbacks, []
@@ -121,6 +136,11 @@ class Run:
     def error(self) -> BaseException | None:
         return self._error
 
+    def raise_error(self) -> None:
+        """Raise what ended the run, if something did, as if for the first time."""
+        if self._error is not None:
+            raise self._error.with_traceback(self._trace)
+
     def on_done(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` when the run is over, at once if it is."""
         with self._lock:
@@ -136,8 +156,23 @@ class Run:
             listener()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the run is over; False if ``timeout`` seconds passed before that."""
-        return self._over.wait(timeout)
+        """Wait until the run is over; False if ``timeout`` seconds passed before that.
+
+        Like all that waits for a run, it writes what the tasks printed.
+        """
+        over = self._over.wait(timeout)
+        self.write_printed()
+        return over
+
+    def write_printed(self) -> None:
+        """Write what tasks have printed to this process's streams, from the caller's thread: in a
+        notebook that is what says to which cell it belongs."""
+        while self._printed:
+            try:
+                pieces = self._printed.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            write_out(pieces)
 
     def release(self) -> None:
         """Give the values up: nobody will ask for the result (again)."""
@@ -161,13 +196,13 @@ class Run:
         while self._values is None:
             # Short waits, so that a main thread notices Ctrl-C at once.
             remaining = None if deadline is None else deadline - time.monotonic()
-            if not self._over.wait(0.2 if remaining is None else max(0.0, min(0.2, remaining))):
+            if not self.wait(0.2 if remaining is None else max(0.0, min(0.2, remaining))):
                 if remaining is not None and remaining <= 0:
                     raise JobTimeoutError(f"no result of {self.graph_id} after {timeout} seconds")
                 continue
             if self._error is not None:
                 self._backend.release(self.graph_id)
-                raise self._error
+                self.raise_error()
             try:
                 values = [self._backend.fetch(self.graph_id, key) for key in self.outputs]
             except ValueGone:
@@ -181,11 +216,11 @@ class Run:
         themselves, large ones where they are, as `Stored`. What was lost meanwhile is waited
         for."""
         while True:
-            while not self._over.wait(0.2):
+            while not self.wait(0.2):
                 pass  # short waits, so that a main thread notices Ctrl-C at once
             if self._error is not None:
                 self._backend.release(self.graph_id)
-                raise self._error
+                self.raise_error()
             try:
                 handles = [self._backend.held(self.graph_id, key) for key in self.outputs]
             except ValueGone:

@@ -88,6 +88,13 @@ class JobScope:
             events = [*self._events, *(e for run in self._live.values() for e in run.events())]
         return sorted(events, key=lambda event: event.time)
 
+    @property
+    def items_done(self) -> int:
+        """Logical tasks that have finished."""
+        with self._lock:
+            folded = sum(record.items for record in self._records)
+            return folded + sum(run.items_done for run in self._live.values())
+
     def metrics(self, makespan_seconds: float) -> Metrics | None:
         """The job's figures over ``makespan_seconds``; None if it put nothing on the cluster."""
         records = self.placements()

@@ -10,9 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 import ray
-from ray import exceptions as ray_errors
 
-from agentic_ray.runtime.calls import Call, send_by_ray, stored_keys, token_of
+from agentic_ray.runtime.calls import Call, look_at, send_by_ray, stored_keys, token_of
 from agentic_ray.runtime.execute import Inline
 from agentic_ray.runtime.handed import Handed
 from agentic_ray.runtime.here import fits_here, run_now
@@ -117,11 +116,7 @@ class Sender:
         """Send a call with all its inputs and through Ray: its executor does not keep what it
         named, or has died with it on the line. The future of its report."""
         self.handed.lost(call.executor)
-        for ref in call.refs if not call.on_line else ():
-            try:
-                ray.get(ref)  # Ray prints errors that nobody has looked at
-            except ray_errors.RayError:
-                continue
+        look_at(call)
         assert call.payload is not None
         whole = replace(call.payload, held=())
         refs = send_by_ray(call.command, call.executor, whole, call.inputs)

@@ -20,7 +20,7 @@ from agentic_ray.config import Settings
 from agentic_ray.errors import SessionError
 from agentic_ray.graph.passes import bundle as bundle_pass
 from agentic_ray.graph.passes import cull
-from agentic_ray.graph.task import Task, TaskGraph
+from agentic_ray.graph.task import Task, TaskGraph, capture_codelet
 from agentic_ray.runtime.calibrate import HostCalls, HostRates, host_calls, keep_host_calls
 from agentic_ray.runtime.connection import (
     Stay,
@@ -43,6 +43,7 @@ from agentic_ray.schedule.cost_model import CALL_BOUNDS_SECONDS, CostModel
 from agentic_ray.schedule.dispatcher import Dispatcher, RetryRules, SpeculationRules
 from agentic_ray.schedule.policies import get_policy
 from agentic_ray.telemetry.state import ClusterState
+from agentic_ray.tracebacks import entry, show_all
 
 _logger = logging.getLogger("agentic_ray")
 
@@ -65,6 +66,7 @@ class Session:
 
     def __init__(self, settings: Settings, policy: str | Policy) -> None:
         self.settings = settings
+        show_all(settings.full_tracebacks)
         chosen = get_policy(policy)  # a wrong one is refused before Ray is started
         self.model = CostModel()
         self._costs = CostStore() if settings.keep_costs else None
@@ -195,7 +197,7 @@ class Session:
         if scope is not None:
             scope.check()
             priority += scope.priority
-        graph = cull(graph)
+        graph = _taken(cull(graph))
         predicted = {task.key: self._seconds(task) for task in graph}
         for codelet in {id(task.codelet): task.codelet for task in graph}.values():
             self._codelets.source(codelet)  # an unpicklable function fails here, in the caller
@@ -396,6 +398,7 @@ _session: Session | None = None
 _session_lock = threading.RLock()
 
 
+@entry
 def init(
     address: str | None = None,
     *,
@@ -469,6 +472,16 @@ def shutdown() -> None:
 def cluster() -> ClusterState:
     """The cluster as it is now; prints as a table, renders in Jupyter."""
     return get_session().cluster()
+
+
+def _taken(graph: TaskGraph) -> TaskGraph:
+    """``graph`` with the user's functions as they are now: some may be sent much later."""
+    known = {id(task.codelet): task.codelet for task in graph}
+    taken = {name: capture_codelet(codelet) for name, codelet in known.items()}
+    if all(taken[name] is codelet for name, codelet in known.items()):
+        return graph
+    tasks = [replace(task, codelet=taken[id(task.codelet)]) for task in graph]
+    return TaskGraph(tasks, graph.outputs)
 
 
 def _forget() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 import threading
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import ray
 from ray import cloudpickle
 from ray._private import worker as ray_worker
@@ -14,10 +17,12 @@ from ray.exceptions import GetTimeoutError
 from agentic_ray.errors import LostDataError, SerializationError, SessionError
 from agentic_ray.graph.keys import content_key
 from agentic_ray.graph.task import Codelet
+from agentic_ray.recent import Recent
 from agentic_ray.runtime.connection import Stay, await_ray, check_process, current
 from agentic_ray.runtime.execute import INLINE_BYTES, Inline, pack_value
 
 _LOOK_SECONDS = 1.0
+_NEVER_READ_ONLY = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -125,6 +130,55 @@ def get(ref: Any) -> Any:
                 raise
 
 
+def writable(value: Any) -> Any:
+    """``value``, or a copy of it where it holds arrays that are read-only.
+
+    Large values come mapped from the object store, which nobody may write to; small ones do not.
+    """
+    kind = type(value)
+    if kind in _NEVER_READ_ONLY:
+        return value
+    if kind is np.ndarray and not value.dtype.hasobject:
+        return value if value.flags.writeable else value.copy(order="K")
+    if kind is list or kind is tuple:
+        return kind([writable(element) for element in value])
+    content = io.BytesIO()
+    try:
+        pickler = _Copying(content)
+        pickler.dump(value)
+        if not pickler.copies:
+            return value
+        content.seek(0)
+        return _Copied(content, pickler.copies).load()
+    except Exception:  # it can be sent but once: then it stays as it came
+        return value
+
+
+class _Copying(cloudpickle.Pickler):  # type: ignore[misc]  # Ray has no types
+    """Leaves read-only arrays out, wherever they are in a value, and copies them."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self.copies: list[Any] = []
+
+    def persistent_id(self, value: Any) -> int | None:
+        if not isinstance(value, np.ndarray) or value.flags.writeable:
+            return None
+        self.copies.append(value.copy(order="K"))
+        return len(self.copies) - 1
+
+
+class _Copied(pickle.Unpickler):
+    """Puts the copies in."""
+
+    def __init__(self, file: io.BytesIO, copies: list[Any]) -> None:
+        super().__init__(file)
+        self._copies = copies
+
+    def persistent_load(self, number: int) -> Any:
+        return self._copies[number]
+
+
 def put(value: Any) -> Any:
     """``value`` itself if it is small, else as `Stored` in the object store.
 
@@ -165,6 +219,7 @@ class _Sendable:
     codelet: Codelet
     token: str
     source: bytes | Stored
+    size_bytes: int
 
     @property
     def is_lost(self) -> bool:
@@ -175,14 +230,17 @@ class _Sendable:
 class CodeletTable:
     """Pickles each codelet object once; a large one goes to the object store once.
 
-    By identity: an equal codelet made later may call helpers, or read globals, that are others
-    by then. Remembers the most recent only, because they hold what their functions capture.
+    By identity: what codelets hold of the user's was captured before. Remembers those used last
+    only, because they hold what their functions see.
     """
 
     _KEPT = 256
+    _KEPT_BYTES = 1 << 30
 
     def __init__(self) -> None:
-        self._known: dict[int, _Sendable] = {}
+        self._known: Recent[int, _Sendable] = Recent(
+            self._KEPT, self._KEPT_BYTES, lambda known: known.size_bytes
+        )
         self._lock = threading.Lock()
 
     def source(self, codelet: Codelet) -> tuple[str, Any]:
@@ -199,8 +257,6 @@ class CodeletTable:
             known = self._known.get(id(codelet))
             if known is None or known.is_lost:
                 known = self._known[id(codelet)] = self._sendable(codelet, known)
-                if len(self._known) > self._KEPT:
-                    del self._known[next(iter(self._known))]
             source = known.source
             return known.token, source.ref if isinstance(source, Stored) else source
 
@@ -213,7 +269,7 @@ class CodeletTable:
                 "changed since; start the work again"
             )
         source = data if len(data) <= INLINE_BYTES else Stored(ray.put(data), len(data))
-        return _Sendable(codelet, token, source)
+        return _Sendable(codelet, token, source, len(data))
 
     def _pickle(self, codelet: Codelet) -> bytes:
         try:

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,7 +21,15 @@ import ray
 from ray import cloudpickle
 
 from agentic_ray.errors import PoisonTaskError
-from agentic_ray.runtime.execute import Death, Payload, Report, describe, run_payload
+from agentic_ray.runtime.execute import (
+    Death,
+    Payload,
+    Report,
+    describe,
+    run_payload,
+    with_printed,
+)
+from agentic_ray.runtime.printed import Taken, take_files
 
 _POLL_SECONDS = 0.2
 _PROGRAM = "from agentic_ray.runtime.watch import child_main; child_main()"
@@ -34,17 +43,27 @@ def run_watched(payload: Payload, inputs: Sequence[Any], *, node_id: str) -> tup
     }
     payload = replace(payload, codelets=fetched)
     here, there = Pipe()
-    with subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, str(there.fileno())],
-        pass_fds=(there.fileno(),),
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    ) as child:
+    taken = Taken()
+    with (
+        tempfile.TemporaryFile(buffering=0) as stdout,
+        tempfile.TemporaryFile(buffering=0) as stderr,
+        subprocess.Popen(
+            # (-u: what it prints before it dies is not to die with it)
+            [sys.executable, "-u", "-c", _PROGRAM, str(there.fileno())],
+            pass_fds=(there.fileno(),),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            stdout=stdout,
+            stderr=stderr,
+        ) as child,
+    ):
         there.close()
         try:
             here.send_bytes(cloudpickle.dumps((payload, tuple(inputs), node_id)))
-            return _listen(here, child, len(payload.outputs), node_id)
+            report, *large = _listen(here, child, len(payload.outputs), node_id)
         finally:
             child.kill()
+        take_files(taken, {"stdout": stdout, "stderr": stderr})
+    return (with_printed(report, taken), *large)
 
 
 def _listen(

@@ -31,6 +31,8 @@ _LEAST_CALLS = 8
 CALL_BOUNDS_SECONDS = (5e-4, 8e-3)
 """No measurement makes a call's own time less or more than this."""
 _KEPT_ERRORS = 4096
+MOST_CODELETS = 4096
+"""Codelets, each on one kind of device, that are remembered: those observed last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +130,10 @@ class CostModel:
         Gives what `observe` does."""
         if not (0 <= seconds < math.inf and 0 < size < math.inf):
             return 0
-        curve = self._curves.get((codelet, kind))
-        if curve is None:
-            curve = self._curves[codelet, kind] = Curve()
+        curve = self._curves.pop((codelet, kind), None) or Curve()
+        self._curves[codelet, kind] = curve  # as the newest
         self._seen.add((codelet, kind))
+        self._forget_oldest()
         self._observations += 1
         seen = log_of(seconds)
         seen_here = curve.has_seen(size)
@@ -156,6 +158,12 @@ class CostModel:
             self._typical.add(math.exp(seen - factor))
         return _SKIPPED if known_place and curve.count > _WELL_KNOWN else 0
 
+    def _forget_oldest(self) -> None:
+        while len(self._curves) > MOST_CODELETS:
+            oldest = next(iter(self._curves))
+            del self._curves[oldest]
+            self._seen.discard(oldest)
+
     def _usual_factor(self, kind: str) -> float:
         """Logarithm of how slow a device is of which nothing is known."""
         usual = self._usual.get(kind)
@@ -175,9 +183,10 @@ class CostModel:
 
     def observe_bytes(self, codelet: str, size_bytes: float) -> None:
         """Record the size of a value that ``codelet`` made."""
-        known = self._bytes.get(codelet)
-        if known is None:
-            known = self._bytes[codelet] = RunningMedian()
+        known = self._bytes.pop(codelet, None) or RunningMedian()
+        self._bytes[codelet] = known  # as the newest
+        if len(self._bytes) > MOST_CODELETS:
+            del self._bytes[next(iter(self._bytes))]
         if known.count < WINDOW_OF_BYTES or not known.count & 7:
             known.add(size_bytes)
         else:
@@ -323,6 +332,7 @@ class CostModel:
                     curve.add(size, log_of(seconds))
             if not curve.classes:
                 del self._curves[one.codelet, one.kind]
+            self._forget_oldest()
 
 
 def _factor(places: Sized, known: RunningMedian) -> float:

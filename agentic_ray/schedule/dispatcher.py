@@ -20,7 +20,7 @@ from agentic_ray.errors import (
 from agentic_ray.graph.task import Bundle
 from agentic_ray.schedule.ahead import MOST_BUNDLES, best_ranks
 from agentic_ray.schedule.contract import Policy
-from agentic_ray.schedule.cost_model import CostModel
+from agentic_ray.schedule.cost_model import MOST_CODELETS, CostModel
 from agentic_ray.schedule.events import (
     BundleFailed,
     BundleFinished,
@@ -305,6 +305,8 @@ class Dispatcher(Waiting):
                 seconds *= executor.speed
                 left = model.observe(task, executor.kind, seconds, executor.place)
                 settled[task.codelet.name] = left
+            if len(settled) > MOST_CODELETS:
+                settled.clear()  # then the next of each are learnt from
             self._tell_speed(executor)
         for one in event.transfers:
             model.links.record(one.source, one.destination, one.size_bytes, one.seconds)

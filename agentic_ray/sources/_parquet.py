@@ -43,8 +43,8 @@ class Parquet:
                 schema = own if schema is None else schema
                 if own != schema:
                     raise SourceError(
-                        f"{file.path} has other columns or types than {self.files[0].path}:\n"
-                        f"{own.to_string()}\ninstead of\n{schema.to_string()}"
+                        f"{file.path} has other columns or types than {self.files[0].path}: "
+                        f"{_difference(own, schema)}"
                     )
                 parts += self._parts_of(file, opened.metadata)
         if not parts:  # no rows at all: one empty table, which has the columns
@@ -102,6 +102,21 @@ class RowGroups:
                 use_threads=False,  # the executor's own threads are the parallelism
             )
         return table if self.columns is None else table.select(list(self.columns))
+
+
+def _difference(own: Any, first: Any) -> str:
+    """What sets the schema of a file apart from the first one's."""
+    missing = [name for name in first.names if name not in own.names]
+    more = [name for name in own.names if name not in first.names]
+    said = [f"it lacks {name!r}" for name in missing] + [
+        f"it has {name!r} as well" for name in more
+    ]
+    said += [
+        f"{field.name!r} is {field.type} instead of {first.field(field.name).type}"
+        for field in own
+        if field.name in first.names and field.type != first.field(field.name).type
+    ]
+    return ", ".join(said or ["the same columns in another order, or null where the first is not"])
 
 
 @contextmanager

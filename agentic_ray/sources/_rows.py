@@ -68,6 +68,18 @@ def scanned_row_starts(data: Bytes, begin: int, step: int, delimiter: str) -> It
         unquoted_from = closing
 
 
+def row_offset(data: Bytes, number: int, delimiter: str) -> int:
+    """Where the row begins that has ``number`` others before it; empty lines are no rows."""
+    last = 0
+    for begin in (0, *scanned_row_starts(data, 0, 1, delimiter)):
+        if data[begin : begin + 1] not in (b"\r", b"\n"):
+            last = begin
+            if number == 0:
+                break
+            number -= 1
+    return last
+
+
 def _quoted_spans(data: Bytes, begin: int, delimiter: str) -> Iterator[tuple[int, int]]:
     """Start and end of every quoted field, then an empty span at the end of the text."""
     before_field = (ord(delimiter), ord("\n"), ord("\r"))

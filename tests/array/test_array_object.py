@@ -167,8 +167,8 @@ def test_long_chains_need_no_deep_stack() -> None:
     np.testing.assert_array_equal(np.asarray(x[1:]), [5000.0] * 3)
 
 
-def test_equal_expressions_are_one_node() -> None:
-    x = xp.asarray(np.arange(5.0))
+def test_equal_expressions_of_large_arrays_are_one_node() -> None:
+    x = xp.asarray(np.arange(5.0), chunks=2)
     assert (x + 1)._node is (x + 1)._node
     assert (x + 1)._node is not (x + 1.0)._node
     assert (x * 0.0)._node is not (x * -0.0)._node
@@ -179,9 +179,9 @@ def test_planning_is_cheap() -> None:
 
     x = xp.zeros((20_000 * 8,), chunks=8)
     y = ((x + 1) * 2).sum()
-    started = time.perf_counter()
+    started = time.process_time()
     tasks, _ = evaluate.plan([y._node])
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     assert len(tasks) >= 20_000
     assert seconds / len(tasks) < 100e-6  # the goal is 30 µs; this machine may be busy
 

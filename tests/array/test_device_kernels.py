@@ -14,7 +14,7 @@ import pytest
 import agentic_ray.array as xp
 from agentic_ray.array.core import device_kernels, evaluate
 
-_C = {"double": ctypes.c_double, "float": ctypes.c_float}
+_C = {"float64": ("double", ctypes.c_double), "float32": ("float", ctypes.c_float)}
 
 
 class Kernels:
@@ -33,9 +33,10 @@ class Kernels:
     def _compiled(self, inputs: str, out: str, call: str, name: str, rest: Any) -> Any:
         assert name.isidentifier()
         assert rest["options"] == ("--fmad=false",)
-        ctype = out.split()[0]
+        dtype = out.split()[0]
+        ctype, number = _C[dtype]
         names = [parameter.split()[1] for parameter in inputs.split(", ")]
-        assert [parameter.split()[0] for parameter in inputs.split(", ")] == [ctype] * len(names)
+        assert [parameter.split()[0] for parameter in inputs.split(", ")] == [dtype] * len(names)
         takes = ", ".join(f"const {ctype}* p_{n}" for n in names)
         reads = " ".join(f"const {ctype} {n} = p_{n}[i];" for n in names)
         source = self.folder / f"{name}.cpp"
@@ -56,7 +57,8 @@ class Kernels:
         def apply(*blocks: Any) -> Any:
             whole = [np.ascontiguousarray(b) for b in np.broadcast_arrays(*blocks)]
             result = np.empty(whole[0].shape, blocks[0].dtype)
-            assert ctypes.sizeof(_C[ctype]) == result.itemsize
+            assert result.dtype == dtype
+            assert ctypes.sizeof(number) == result.itemsize
             function(*[ctypes.c_void_p(b.ctypes.data) for b in [*whole, result]], whole[0].size)
             return result
 
@@ -92,9 +94,13 @@ def kernels(tmp_path: Path) -> Kernels:
 
 
 def program(x: xp.Array) -> Any:
-    """The one program that ``x`` becomes."""
+    """The one program that ``x`` becomes, with its scalars bound."""
     (task,) = evaluate.plan([x._node])[0]
-    return task.codelet.gpu
+
+    def run(*blocks: Any, xp: Any) -> Any:
+        return task.codelet.gpu(*blocks, *task.args[len(blocks) :], xp=xp)  # type: ignore[misc]
+
+    return run
 
 
 ROWS, COLUMNS = 1024, 512
@@ -122,6 +128,20 @@ def test_a_sum_of_a_chain_is_one_kernel(kernels: Kernels, axis: int | None) -> N
     np.testing.assert_allclose(got, (np.exp(table) * 2).sum(axis), rtol=1e-13)
     summed(table, xp=kernels)
     assert len(kernels.made) == 1  # the second time it is there
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_scalars_are_arguments_of_a_kernel(kernels: Kernels, dtype: Any) -> None:
+    table = np.random.default_rng(2).standard_normal((ROWS, COLUMNS)).astype(dtype)
+    x = xp.asarray(table, chunks=-1)
+    for number in (2.5, -0.0, 7, True, np.pi, 1e-40, float("inf"), 16777217, 2**60 + 1):
+        chain = program((x - number) * 3 + 1)
+        total = program(xp.sum(x * number))
+        with np.errstate(all="ignore"):
+            got, plain = chain(table, xp=kernels), chain(table, xp=np)
+            total(table, xp=kernels)
+        assert got.tobytes() == plain.tobytes()
+    assert len(kernels.made) == 2
 
 
 def test_special_values_go_through(kernels: Kernels) -> None:

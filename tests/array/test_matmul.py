@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 import agentic_ray as ar
 import agentic_ray.array as xp
 from agentic_ray.array.core import evaluate
-from agentic_ray.array.linalg import standardised
 
 
 def _cuts(length: int) -> st.SearchStrategy[tuple[int, ...]]:
@@ -102,47 +101,23 @@ def _columns(kind: str) -> np.ndarray:
     return made
 
 
-def _passes(x: xp.Array, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How often the product of standardised columns goes through each chunk."""
-    tasks, _ = evaluate.plan([_gram_of_standardised(x)._node])
-    about, found = standardised.product_and_sums, []
-
-    def noted(*args: object) -> object:
-        found[-1] += 1
-        return about(*args)
-
-    monkeypatch.setattr(standardised, "product_and_sums", noted)
-    for task in tasks:
-        if ".moments/" in task.key:
-            found.append(0)
-            task.codelet.cpu(*task.args, xp=np)
-    assert len(found) == x._node.blocks
-    return found
-
-
 def _gram_of_standardised(x: xp.Array, correction: float = 0.0) -> xp.Array:
     z = (x - x.mean(axis=0)) / x.std(axis=0, correction=correction)
     return z.T @ z
 
 
 @pytest.mark.parametrize("correction", [0.0, 1.0])
-@pytest.mark.parametrize(
-    ("kind", "passes"),
-    [("centred", 1), ("shifted", 1), ("sorted", 2), ("first rows apart", 2)],
-)
-def test_standardised_columns_times_themselves(
-    kind: str, passes: int, correction: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(standardised, "SAMPLE_ROWS", 64)
+@pytest.mark.parametrize("kind", ["centred", "shifted", "sorted", "first rows apart"])
+def test_standardised_columns_times_themselves(kind: str, correction: float) -> None:
     a = _columns(kind)
-    x = xp.asarray(a, chunks=(1_000, 20))
-    found = np.asarray(_gram_of_standardised(x, correction))
+    found = np.asarray(_gram_of_standardised(xp.asarray(a, chunks=(1_000, 20)), correction))
     exact = a.astype(np.longdouble)
     exact -= exact.mean(axis=0)
     exact /= exact.std(axis=0, ddof=correction)
-    np.testing.assert_allclose(found, (exact.T @ exact).astype(float), rtol=0, atol=1e-13 * len(a))
+    # Means of 1e8 are rounded to 1.5e-8, a share of the deviation that large.
+    near = (1e-8 if kind == "shifted" else 1e-13) * len(a)
+    np.testing.assert_allclose(found, (exact.T @ exact).astype(float), rtol=0, atol=near)
     np.testing.assert_array_equal(found, found.T)
-    assert max(_passes(x, monkeypatch)) == passes
 
 
 def test_standardised_columns_that_are_not_finite() -> None:

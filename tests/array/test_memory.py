@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 import agentic_ray as ar
 import agentic_ray.array as xp
-from agentic_ray.array.core import evaluate, memory
+from agentic_ray.array.core import evaluate, lower, memory
+from agentic_ray.array.core.lower import Lowering
+from agentic_ray.errors import InvalidArgumentError, PlanTooLargeError
 from agentic_ray.graph import Ref, TaskGraph
 
 GIB = 1 << 30
@@ -47,6 +51,51 @@ def test_a_plan_that_cannot_fit_fails_at_once(ray_session: ar.Session) -> None:
     with pytest.raises(MemoryError, match="80,000,000"):
         huge.persist()
     assert "held at a time" in huge.explain()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: xp.sort(x).persist(),
+        lambda x: xp.argsort(x).persist(),
+        lambda x: xp.sort(x)[:10].compute(),
+        lambda x: xp.median(x).compute(),
+        lambda x: xp.partition(x, 5).persist(),
+        lambda x: xp.lexsort((x, x)).persist(),
+        lambda x: xp.isin(x, x).persist(),
+        lambda x: (x + 1).persist(),
+        lambda x: x.rechunk(10**8).persist(),
+    ],
+)
+def test_what_cannot_fit_is_refused_before_it_is_planned(
+    ray_session: ar.Session, call: Callable[[xp.Array], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks: list[object] = []
+    monkeypatch.setattr(Lowering, "emit", lambda *args, **kwargs: tasks.append(args))
+    huge = xp.random.default_rng(0).random((10**13,), chunks=10**9)  # 80 TB
+    with pytest.raises(MemoryError, match=r"80,000,000,000,000|160,000,000,000,000"):
+        call(huge)
+    assert not tasks
+
+
+def test_plans_of_millions_of_tasks_are_refused() -> None:
+    x = xp.ones((10**9,), chunks=300)
+    for expression in (x + 1, x.sum(), xp.sort(x)):
+        with pytest.raises(PlanTooLargeError, match="larger chunks"):
+            evaluate.plan([expression._node])
+    with pytest.raises(InvalidArgumentError, match="use larger chunks"):
+        xp.ones((10**12,), chunks=100)
+
+
+def test_a_plan_is_refused_while_it_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lower, "MOST_TASKS", 100)
+    many = xp.sort(xp.asarray(np.arange(700.0), chunks=10))
+    with pytest.raises(PlanTooLargeError, match="more than 100 tasks"):
+        evaluate.plan([many._node])
+    monkeypatch.setattr(lower, "MOST_TASKS", 10_000)
+    monkeypatch.setattr(lower, "MOST_EDGES", 500)
+    with pytest.raises(PlanTooLargeError, match="more than 500 values"):
+        evaluate.plan([many._node])
 
 
 _PROGRAM = """

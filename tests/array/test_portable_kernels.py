@@ -8,18 +8,22 @@ stand-in, see ``stand_ins``.
 from __future__ import annotations
 
 import functools
+import math
 import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import portable_mutation
+import portable_numbers
+import portable_surface
 import pytest
 from stand_ins import CUPY_LIKE, STRICT, Ran, StandIn, on, torch_stand_in
 
 import agentic_ray as ar
 import agentic_ray.array as xp
-from agentic_ray.array import indexing, samplesort, searching, sets
+from agentic_ray.array import exchange, gathering, ranks, searching, uniqueness
 
 linalg, fft, random = xp.linalg, xp.fft, xp.random
 
@@ -28,39 +32,52 @@ def _words(text: str) -> list[str]:
     return text.split()
 
 
-NO_KERNELS = _words(
-    """
+NO_KERNELS = (
+    _words(
+        """
     Array __array_api_version__ __array_namespace_info__ bool broadcast_shapes can_cast complex64
     complex128 config e fft finfo float32 float64 iinfo inf int8 int16 int32 int64 isdtype linalg
     nan newaxis pi random result_type uint8 uint16 uint32 uint64
     """
+    )
+    + portable_numbers.NO_KERNELS
+    + portable_surface.NO_KERNELS
 )
 """Names that compute nothing."""
 
 HOST_ONLY = {
+    **portable_surface.HOST_ONLY,
     "linalg.eig": "array.eig",
     "linalg.eigvals": "array.eigvals",
     "nanquantile": "array.nanquantile",
     "nanpercentile": "array.nanquantile",
+    "apply_along_axis": "array.map_blocks.sort",
+    "frompyfunc": "array.apply_gufunc.floor",
+    "piecewise": "array.map_blocks.piecewise",
+    "vectorize": "array.apply_gufunc.floor",
     "to_npy": "array.write",
+    "unique": "array.unique_row_inverse",
     "to_zarr": "array.write",
     "to_hdf5": "array.write",
+    "to_parquet": "array.write",
 }
 """Functions one of whose codelets has no version for GPUs, and which: CuPy has no such function
-(or, in the oldest version that is supported, had none), or it writes files."""
+(or, in the oldest version that is supported, had none), it writes files, or calls a function of
+elements."""
 
 
 NOT_IN_STANDARD = _words(
     """
-    bincount cbrt deg2rad exp2 fabs fmax fmin fmod histogram isclose map_overlap median nan_to_num
-    pad percentile quantile rad2deg round unique_all unique_counts unique_inverse unique_values
+    argpartition bincount cbrt deg2rad exp2 fabs fmax fmin fmod histogram isclose median
+    nan_to_num intersect1d pad partition percentile quantile rad2deg round setdiff1d setxor1d
+    sort_complex union1d unique unique_all unique_counts unique_inverse unique_values
     """
 )
 """The standard has no such function, or not with these parameters."""
 
 NUMPYS_INDEXING = _words(
     """
-    [] argsort linalg.det linalg.inv linalg.lstsq linalg.matrix_power linalg.pinv linalg.qr
+    [] argsort lexsort linalg.det linalg.inv linalg.lstsq linalg.matrix_power linalg.pinv linalg.qr
     linalg.slogdet linalg.solve linalg.solve_triangular linalg.svd linalg.svd_compressed
     linalg.svdvals matmul random.choice random.permutation repeat searchsorted sort take
     """
@@ -81,7 +98,15 @@ NOT_IN_TORCH = ["flip"]
 NUMPYS_PARTS = _words("expm1 tanh")
 """Some kernel assigns to the real or imaginary part of complex numbers."""
 
-BEYOND = [*NOT_IN_STANDARD, *NUMPYS_INDEXING, *NUMPYS_PROMOTION, *NUMPYS_PARTS]
+BEYOND = [
+    *NOT_IN_STANDARD,
+    *NUMPYS_INDEXING,
+    *NUMPYS_PROMOTION,
+    *NUMPYS_PARTS,
+    *portable_mutation.NUMPYS_INDEXING,
+    *portable_numbers.NOT_IN_STANDARD,
+    *portable_surface.BEYOND,
+]
 """What needs more than the standard, so that it only runs over NumPy, CuPy and their like."""
 
 
@@ -214,7 +239,7 @@ _add("where", lambda d: xp.where(d.b, d.x, d.row), lambda d: xp.where(d.b, d.x, 
 _add(
     "clip",
     lambda d: xp.clip(d.x, -0.5, 0.5),
-    lambda d: xp.clip(d.x, d.row),
+    lambda d: xp.clip(d.x, d.row, None),
     lambda d: xp.clip(d.i, max=4),
 )
 _add(
@@ -347,6 +372,23 @@ _add(
 _add("isin", lambda d: xp.isin(d.j, d.ties), lambda d: xp.isin(d.i, 3, invert=True))
 for _operand in ("ties", "j", "wild"):
     _each("unique_all unique_counts unique_inverse unique_values", _operand)
+_add(
+    "unique",
+    lambda d: xp.unique(d.wild, True, True, True),
+    lambda d: xp.unique(d.j, return_inverse=True, equal_nan=False),
+    lambda d: xp.unique(d.b, True, True, True, axis=0),
+)
+_add("union1d", lambda d: xp.union1d(d.ties, d.j))
+_add("intersect1d", lambda d: xp.intersect1d(d.ties, d.i, return_indices=True))
+_add("setdiff1d", lambda d: xp.setdiff1d(d.i, d.ties))
+_add("setxor1d", lambda d: xp.setxor1d(d.i, d.ties))
+_add("partition", lambda d: xp.sort(xp.partition(d.x, 2, axis=0), axis=0), lambda d: xp.partition(
+    d.v, 3))  # fmt: skip
+_add("argpartition", lambda d: xp.sort(xp.argpartition(d.x, 2, axis=0), axis=0))
+_add("lexsort", lambda d: xp.lexsort((d.x, d.j), axis=0), lambda d: xp.lexsort((d.v, d.ties)))
+_add("sort_complex", lambda d: xp.sort_complex(d.ties), lambda d: xp.sort_complex(d.z))
+_add("digitize", lambda d: xp.digitize(d.x, [-0.5, 0.1, 0.5]), lambda d: xp.digitize(
+    d.v, d.stairs[::-1], right=True))  # fmt: skip
 _add(
     "take",
     lambda d: xp.take(d.x, xp.asarray([3, 0, 6, -1]), axis=0),
@@ -542,6 +584,15 @@ for _function in (_over_xp, _of_each_kind):
     _add("apply_gufunc", lambda d, f=_function: xp.apply_gufunc(f, "(i)->(i)", d.x))
 
 
+for _boundary in ("reflect", "nearest", "periodic", -1.0):
+    _add("map_overlap", lambda d, b=_boundary: xp.map_overlap(_over_xp, d.x, depth=2, boundary=b))
+_add("apply_along_axis", lambda d: xp.apply_along_axis(np.sort, 0, d.x))
+_add("apply_over_axes", lambda d: xp.apply_over_axes(lambda a, axis: xp.max(a, axis=axis), d.x, 0))
+_add("piecewise", lambda d: xp.piecewise(d.x, [d.x > 0], [_over_numpy, 0]))
+_add("vectorize", lambda d: xp.vectorize(math.floor)(d.x))
+_add("frompyfunc", lambda d: xp.frompyfunc(math.floor, 1, 1)(d.x))
+
+
 def _from_npy(d: Data) -> Any:
     np.save(d.folder / "x.npy", d.host)
     return xp.from_npy(str(d.folder / "x.npy"), chunks=3) + 1
@@ -591,6 +642,16 @@ def _from_parquet(d: Data) -> Any:
     return xp.from_parquet(str(d.folder / "x.parquet"), chunks=3) + 1
 
 
+def _to_parquet(d: Data) -> Any:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    xp.to_parquet(d.folder / "x.parquet", d.x * 2)
+    xp.to_parquet(d.folder / "table", {"a": d.v, "b": d.w * 2})
+    table = parquet.read_table(d.folder / "x.parquet")
+    more = parquet.read_table(d.folder / "table")
+    return [column.to_numpy() for column in [*table.columns, *more.columns]]
+
+
+_add("to_parquet", _to_parquet)
 _add("from_npy", _from_npy)
 _add("from_npz", _from_npz)
 _add("from_zarr", _from_zarr)
@@ -601,6 +662,14 @@ _add("to_zarr", _to_zarr)
 _add("to_hdf5", _to_hdf5)
 
 
+for _more in (portable_mutation, portable_numbers, portable_surface):
+    for _name, _cases in _more.CASES.items():
+        _add(_name, *_cases)
+
+IN_STAGES = _words(
+    "take searchsorted sort argsort unique_all unique_counts unique_inverse lexsort isin"
+)
+"""What is done in another way where chunks are many."""
 STANDARD = [name for name in CASES if name not in BEYOND]
 
 
@@ -636,7 +705,7 @@ def _made(folder: Path) -> Path:
 
 
 def test_the_table_has_every_public_function() -> None:
-    methods = {f"random.{name}" for name in vars(random.Generator) if not name.startswith("_")}
+    methods = {f"random.{name}" for name in dir(random.Generator) if not name.startswith("_")}
     functions = {f"fft.{name}" for name in vars(fft) if isinstance(
         getattr(fft, name), types.FunctionType) and getattr(fft, name).__module__ == fft.__name__
         and not name.startswith("_")}  # fmt: skip
@@ -652,18 +721,18 @@ def test_over_arrays_that_refuse_numpys(name: str, tmp_path: Path) -> None:
     assert host == ({HOST_ONLY[name]} if name in HOST_ONLY else set())
 
 
-@pytest.mark.parametrize(
-    "name", ["take", "searchsorted", "sort", "argsort", "unique_all", "unique_counts"]
-)
+@pytest.mark.parametrize("name", IN_STAGES)
 def test_over_arrays_that_refuse_numpys_where_chunks_are_many(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexing, "DIRECT_BLOCKS", 1)
-    monkeypatch.setattr(samplesort, "DIRECT_RUNS", 1)
-    monkeypatch.setattr(samplesort, "SAMPLES", 2)
-    monkeypatch.setattr(samplesort, "SAMPLES_PER_RUN", 0)
+    monkeypatch.setattr(gathering, "DIRECT_BLOCKS", 2)
+    monkeypatch.setattr(exchange, "MOST_RUNS", 1)
+    monkeypatch.setattr(exchange, "WIDTH", 2)
+    monkeypatch.setattr(ranks, "SAMPLES", 2)
+    monkeypatch.setattr(ranks, "SAMPLES_PER_RUN", 0)
     monkeypatch.setattr(searching, "TABLE_BYTES", 60)
-    monkeypatch.setattr(sets, "TABLE_ELEMENTS", 1)
+    monkeypatch.setattr(searching, "PAIRED", 0)
+    monkeypatch.setattr(uniqueness, "TABLE_ELEMENTS", 1)
     for number, case in enumerate(CASES[name]):
         assert not _compare(case, CUPY_LIKE, tmp_path / str(number)).host
 

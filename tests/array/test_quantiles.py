@@ -13,7 +13,7 @@ from strategies import INTEGERS, REALS, chunkings
 
 import agentic_ray as ar
 import agentic_ray.array as xp
-from agentic_ray.array import quantiles, samplesort
+from agentic_ray.array import quantiles, ranks
 from agentic_ray.array.core import evaluate
 from agentic_ray.array.quantiles import METHODS
 from agentic_ray.graph import Ref, replace_refs
@@ -71,8 +71,8 @@ def test_as_in_numpy(method: str, selecting: bool, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(["", "nan"])) + name
     q = data.draw(_levels(top))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(samplesort, "SAMPLES", 3)
-        patch.setattr(samplesort, "SAMPLES_PER_RUN", 0)
+        patch.setattr(ranks, "SAMPLES", 3)
+        patch.setattr(ranks, "SAMPLES_PER_RUN", 0)
         if not selecting:
             patch.setattr(quantiles, "MOST_SELECTED", 0)
         try:
@@ -141,8 +141,8 @@ def test_nothing_is_computed_at_the_call(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_no_task_reads_more_than_a_few_chunks(
     chunks: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(samplesort, "SAMPLES", 50)
-    monkeypatch.setattr(samplesort, "SAMPLES_PER_RUN", 0)
+    monkeypatch.setattr(ranks, "SAMPLES", 50)
+    monkeypatch.setattr(ranks, "SAMPLES_PER_RUN", 0)
     values = np.random.default_rng(1).random((40_000,) if len(chunks) == 1 else (400, 100))
     x = xp.asarray(values, chunks=chunks)
     tasks, blocks = evaluate.plan([xp.quantile(x, [0.1, 0.5, 0.9])._node])
@@ -179,11 +179,11 @@ def test_what_is_no_quantile() -> None:
         xp.nanpercentile(x, 101)
     with pytest.raises(ValueError, match=r"'middle'.*inverted_cdf.*hazen.*linear.*nearest"):
         xp.quantile(x, 0.5, method="middle")
-    with pytest.raises(ValueError, match="one-dimensional"):
-        xp.quantile(x, [[0.5]])
+    with pytest.raises(ValueError, match="scalar or 1d"):
+        xp.quantile(x, [[[0.5]]])
     for shape in ((0,), (0, 3)):
-        with pytest.raises(ValueError, match="without elements"):
-            xp.median(xp.zeros(shape))
+        with pytest.warns(RuntimeWarning, match="Mean of empty slice|invalid value"):
+            assert np.isnan(xp.median(xp.zeros(shape)))
     with pytest.raises(TypeError, match="real"):
         xp.quantile(x + 1j, 0.5)
     with pytest.raises(np.exceptions.AxisError):

@@ -97,9 +97,10 @@ def test_fused_kernels_have_the_bits_of_their_steps(device: CupyDevice) -> None:
         there = device.to_device(table)
         plain = device.xp.exp(there) * 3 - 1
         assert np.array_equal(
-            device.to_host(task.codelet.gpu(there, xp=device.xp)), device.to_host(plain)
+            device.to_host(task.codelet.gpu(there, *task.args[1:], xp=device.xp)),
+            device.to_host(plain),
         )
-        total = device.to_host(summing.codelet.gpu(there, xp=device.xp))
+        total = device.to_host(summing.codelet.gpu(there, *summing.args[1:], xp=device.xp))
         assert np.isclose(float(total), float(plain.sum()), rtol=1e-13)
     assert device_kernels._kernel.cache_info().currsize >= 2
 

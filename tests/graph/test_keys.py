@@ -424,3 +424,71 @@ def test_what_is_in_itself_has_no_key() -> None:
     endless.append(endless)
     with pytest.raises(SerializationError, match="in itself"):
         key_of(endless)
+
+
+# --- what functions see --------------------------------------------------------------------
+
+
+TABLE = np.ones(3)
+NAMES = ["a"]
+SEEN: list[int] = []
+
+
+class Weighted:
+    weight = 1
+
+    def of(self, x: float) -> float:
+        return x * self.weight + float(TABLE.sum()) + len(NAMES)
+
+
+def of_weighted(x: float) -> float:
+    SEEN.append(1)
+    return Weighted().of(x)
+
+
+def test_all_that_a_function_of_a_module_sees_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def keys() -> set[str]:
+        return {key_of(of_weighted), key_of(Weighted), key_of(Weighted().of), key_of([Weighted()])}
+
+    first = keys()
+    assert keys() == first
+    SEEN.append(2)
+    assert keys() == first, "a list that is only added to makes no difference"
+    monkeypatch.setattr(Weighted, "weight", 2)
+    second = keys()
+    assert not first & second
+    TABLE[0] = 5.0
+    third = keys()
+    TABLE[0] = 1.0
+    assert not second & third
+    assert keys() == second
+    monkeypatch.setattr(sys.modules[__name__], "NAMES", ["a", "b"])
+    assert not second & keys()
+    monkeypatch.undo()
+    assert keys() == first
+
+
+def test_a_list_that_is_added_to_and_read_counts() -> None:
+    log: list[int] = []
+
+    def both(x: int) -> int:
+        NAMES.append("x")
+        return len(NAMES)
+
+    def inner(x: int) -> Any:
+        def add() -> int:
+            return len(SEEN)
+
+        SEEN.append(x)
+        return add
+
+    def closed(x: int) -> None:
+        log.append(x)
+
+    for function, changed in ((both, NAMES), (inner, SEEN), (closed, log)):
+        before = key_of(function)
+        changed.append(0)  # type: ignore[attr-defined]
+        try:
+            assert key_of(function) != before
+        finally:
+            changed.pop()  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,12 @@ from typing import Any
 import pytest
 
 import agentic_ray as ar
-from agentic_ray.errors import ExecutorLostError, SerializationError, TaskError
+from agentic_ray.errors import (
+    ExecutorLostError,
+    InvalidArgumentError,
+    SerializationError,
+    TaskError,
+)
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -91,8 +97,9 @@ def test_its_type_arguments_and_place_come_home(make: Callable[[], BaseException
     assert error.chunk_index == 1
     assert error.element_index == 3
     assert any("chunk 1" in note and "element 3" in note for note in error.__notes__)
-    assert "in function" in str(error.__cause__)  # the remote traceback
-    assert type(expected).__name__ in str(error.__cause__)
+    assert "in function" in error.remote_traceback
+    assert type(expected).__name__ in error.remote_traceback
+    assert _functions(error)[-1] == "function"
 
 
 def test_attributes_and_groups_survive() -> None:
@@ -105,7 +112,7 @@ def test_attributes_and_groups_survive() -> None:
     assert caught.group_contains(ValueError)
 
 
-def test_what_led_to_it_is_in_the_remote_traceback() -> None:
+def test_what_led_to_it_comes_home_too() -> None:
     def chained(x: int) -> int:
         try:
             return {}[x]  # type: ignore[index]
@@ -114,25 +121,52 @@ def test_what_led_to_it_is_in_the_remote_traceback() -> None:
 
     error = catch(chained)
     assert isinstance(error, OwnError)
-    assert "KeyError" in str(error.__cause__)
-    assert "direct cause" in str(error.__cause__)
+    assert isinstance(error.__cause__, KeyError)
+    assert _functions(error.__cause__) == ["chained"]
+    assert "direct cause" in error.remote_traceback
 
 
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: TwoArguments(1, 2), "1 and 2"),
         (lambda: SystemExit(3), "SystemExit: 3"),
         (lambda: KeyboardInterrupt("remote"), "KeyboardInterrupt"),
         (lambda: GeneratorExit("remote"), "GeneratorExit"),
-        (lambda: OwnError(threading.Lock()), "OwnError"),  # type: ignore[arg-type]
     ],
 )
 def test_what_cannot_come_home_is_told_of(make: Callable[[], BaseException], text: str) -> None:
     error = catch(raising(make))
     assert type(error) is TaskError
     assert text in str(error)
-    assert "in function" in str(error.__cause__)
+    assert "in function" in error.remote_traceback
+
+
+def test_an_exception_is_made_again_without_its_init() -> None:
+    error = catch(raising(lambda: TwoArguments(1, 2)))
+    assert type(error) is TwoArguments
+    assert str(error) == "1 and 2"
+
+
+def test_what_cannot_be_sent_of_an_exception_is_told() -> None:
+    error = catch(raising(lambda: OwnError(threading.Lock())))  # type: ignore[arg-type]
+    assert type(error) is OwnError
+    assert "lock" in error.args[0]
+    assert any("'code' cannot be sent" in note for note in error.__notes__)
+
+
+def test_a_traceback_has_the_lines_of_the_user_only() -> None:
+    error = catch(raising(lambda: OwnError(7)))
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    assert set(files) == {__file__}
+    assert _functions(error)[-1] == "function"
+    with pytest.raises(InvalidArgumentError) as caught:
+        ar.map_reduce(abs, [1], chunk_size=0)
+    files = [frame.filename for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert set(files) == {__file__}
+
+
+def _functions(error: BaseException) -> list[str]:
+    return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
 
 
 def test_an_exception_without_a_text_still_arrives() -> None:
@@ -149,7 +183,7 @@ def test_an_exception_of_the_reduce_function_comes_home(chunk_size: Any, error_t
 
     error = catch(lambda x: x, reduce_fn, chunk_size=chunk_size)
     assert type(error) is error_type
-    assert "in reduce_fn" in str(error.__cause__)
+    assert _functions(error)[-1] == "reduce_fn"
 
 
 def test_an_exception_when_initial_is_combined_is_raised() -> None:

@@ -177,7 +177,7 @@ def test_an_object_ref_of_something_else_is_refused() -> None:
 def test_a_path_is_read_as_lines(tmp_path: Path) -> None:
     path = tmp_path / "words.txt"
     path.write_text("one\ntwo\n\nthree\n")
-    for given in (path, str(path), ar.sources.text_lines(path)):
+    for given in (path, ar.sources.text_lines(str(path))):
         assert ar.map_reduce(len, given) == [3, 3, 0, 5]
     assert ar.map_reduce(len, path, operator.add) == 11
 
@@ -217,7 +217,14 @@ def test_parquet_is_read_by_row_groups(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        ar.map_reduce(len, str(tmp_path / "absent.csv"))
+        ar.map_reduce(len, tmp_path / "absent.csv")
+
+
+@pytest.mark.parametrize("text", ["hello", "", __file__, "x" * 1000])
+def test_a_str_is_refused_with_both_readings(text: str) -> None:
+    with pytest.raises(InvalidTypeError, match=r"list\(text\).*pathlib.Path.*text_lines") as caught:
+        ar.map_reduce(double, text)
+    assert len(str(caught.value)) < 400
 
 
 # --- arguments ---------------------------------------------------------------------------

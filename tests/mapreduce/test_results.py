@@ -9,6 +9,7 @@ import random
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -216,3 +217,51 @@ def test_a_long_first_element_among_many_short_ones() -> None:
         return i
 
     assert ar.map_reduce(work, range(20_000), operator.add) == sum(range(20_000))
+
+
+# --- who may write to what ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [3, 100_000])
+@pytest.mark.parametrize("reduce_fn", [None, operator.add])
+def test_results_can_be_written_to_whatever_their_size(size: int, reduce_fn: Any) -> None:
+    found = ar.map_reduce(lambda i: np.full(size, i), [1, 2], reduce_fn)
+    arrays = found if reduce_fn is None else [found]
+    for array in arrays:
+        array[0] = 7
+        assert array[0] == 7
+
+
+@pytest.mark.parametrize("size", [3, 100_000])
+def test_arrays_inside_results_can_be_written_to(size: int) -> None:
+    def make(i: int) -> dict[str, Any]:
+        kept = np.zeros(size)
+        kept.flags.writeable = False
+        return {"array": np.zeros(size), "frame": pd.DataFrame({"x": np.zeros(size)}), "kept": kept}
+
+    for found in ar.map_reduce(make, range(2)):
+        found["array"][0] = found["kept"][0] = 1
+        found["frame"].iloc[0, 0] = 1
+        assert found["frame"].x.sum() == found["array"].sum() == found["kept"].sum() == 1
+
+
+@pytest.mark.parametrize("rows", [4, 40_000])
+def test_elements_can_be_written_to_whatever_the_size_of_the_data(rows: int) -> None:
+    data = np.ones((rows, 4), order="F")
+
+    def write(row: Any) -> float:
+        row[0] = 5
+        return float(row.sum())
+
+    assert ar.map_reduce(write, data, operator.add) == 8.0 * rows
+    assert data.sum() == 4 * rows
+
+
+@pytest.mark.parametrize("rows", [4, 40_000])
+def test_blocks_are_read_only_whatever_the_size_of_the_data(rows: int) -> None:
+    @ar.codelet
+    def flags(block: Any) -> tuple[bool, bool]:
+        return block.flags.writeable, block.flags.c_contiguous
+
+    for data in (np.ones((rows, 4)), np.ones((rows, 4), order="F")):
+        assert set(ar.map_reduce(flags, data, chunk_size=rows // 2)) == {(False, True)}

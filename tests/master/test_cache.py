@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -75,6 +77,61 @@ def test_what_may_differ_is_computed_again(registry: Registry) -> None:
         for _ in range(2):
             master.submit("note", 5).result(60)
     assert CALLS.count(5) == 2
+
+
+TABLE = np.ones(3)
+RATES = {"a": 1}
+STEPS = [1, 2]
+
+
+def look(params: Any) -> Any:
+    CALLS.append(params)
+    return [float(TABLE.sum()), RATES["a"], len(STEPS)]
+
+
+def count(params: Any) -> Any:
+    STEPS.append(0)
+    return len(STEPS)
+
+
+def test_what_the_function_sees_is_part_of_the_key(registry: Registry) -> None:
+    registry.register("look", look)
+    registry.register("count", count)
+    try:
+        with Master(workloads=registry) as master:
+            assert master.submit("look", 1).result(60) == [3.0, 1, 2]
+            assert master.submit("look", 1).record.cached
+            TABLE[0] = 5
+            assert master.submit("look", 1).result(60) == [7.0, 1, 2]
+            RATES["a"] = 2
+            assert master.submit("look", 1).result(60) == [7.0, 2, 2]
+            STEPS.append(3)
+            assert master.submit("look", 1).result(60) == [7.0, 2, 3]
+            assert master.submit("look", 1).record.cached
+            # A function that changes what it sees is never answered from the cache.
+            assert [master.submit("count", 1).result(60) for _ in range(3)] == [4, 5, 6]
+    finally:
+        TABLE[0], RATES["a"], STEPS[:] = 1, 1, [1, 2]
+
+
+def test_the_schema_is_part_of_the_key(registry: Registry) -> None:
+    def run(params: Any) -> float:
+        return float(params.scale)
+
+    for default in (2.0, 3.0, 2.0):
+
+        @dataclass
+        class Params:
+            scale: float = default
+
+        registry.register("run", run, schema=Params, replace=True)
+        with Master(workloads=registry) as master:
+            assert master.submit("run", {}).result(60) == default
+    keys = set()
+    for factor in (1, 2):
+        registry.register("run", run, schema=lambda p, f=factor: p * f, replace=True)
+        keys.add(cache_key(registry.get("run"), "1"))
+    assert len(keys) == 2
 
 
 def test_a_damaged_entry_is_computed_anew(registry: Registry, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from agentic_ray.runtime import cost_store
 from agentic_ray.runtime.cost_store import CostStore
 from agentic_ray.schedule import CostModel
 
@@ -187,6 +188,7 @@ def test_a_directory_in_its_place_is_a_warning(tmp_path: Path, caplog: Log) -> N
 WRITER = """
 import sys
 from pathlib import Path
+from agentic_ray.runtime import cost_store
 from agentic_ray.runtime.cost_store import CostStore
 from agentic_ray.schedule import CostModel
 model = CostModel()
@@ -207,3 +209,16 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     model = CostModel()
     assert CostStore(path).load(model) == 80
     assert not list(tmp_path.glob("*.bad"))
+
+
+def test_what_was_written_longest_ago_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost_store, "MOST_ROWS", 5)
+    path = tmp_path / "costs.sqlite"
+    for number in range(20):
+        assert CostStore(path).save(taught(f"c{number}"))
+    model = CostModel()
+    assert CostStore(path).load(model) <= 6  # both classes of the last three
+    assert model.predict_size("c19", "cpu", 100) is not None
+    assert model.predict_size("c0", "cpu", 100) is None

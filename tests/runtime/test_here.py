@@ -19,7 +19,7 @@ from agentic_ray.array.core.program import Call
 from agentic_ray.array.linalg.tall import _stacked_qr
 from agentic_ray.graph.reduce import Fold
 from agentic_ray.graph.task import Bundle, Codelet, Ref, Task
-from agentic_ray.mapreduce.job import map_reduce_job
+from agentic_ray.mapreduce import map_reduce_job
 from agentic_ray.mapreduce.kernels import Optional
 from agentic_ray.runtime.execute import Inline, is_plain, pack_value
 from agentic_ray.runtime.here import fits_here, is_of_libraries, run_now

@@ -29,7 +29,7 @@ START = """
     import numpy as np
     import agentic_ray as ar
     from agentic_ray.errors import OutOfHostMemoryError
-    from agentic_ray.mapreduce.job import map_reduce_job
+    from agentic_ray.mapreduce import map_reduce_job
     ar.init(num_cpus=4)
     def kinds(job):
         return [event.kind for event in job.events()]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.graph import Bundle, Codelet, CostHint, Task
-from agentic_ray.schedule import CostModel
+from agentic_ray.schedule import CostModel, cost_model
 from agentic_ray.schedule.calibration import Calibration
 from agentic_ray.schedule.cost_model import CALL_BOUNDS_SECONDS, Knowledge
 from agentic_ray.schedule.curves import WINDOW, Curve, RunningMedian
@@ -281,3 +281,19 @@ def test_a_calibration_needs_usable_rates(options: dict[str, float]) -> None:
 def test_moving_a_value_costs_latency_and_bandwidth() -> None:
     model = CostModel(Calibration(store_bytes_per_second=1e6, transfer_latency_seconds=0.5))
     assert model.transfer_seconds(2e6) == pytest.approx(2.5)
+
+
+def test_the_codelets_observed_last_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost_model, "MOST_CODELETS", 10)
+    model = CostModel()
+    for number in range(1000):
+        model.observe_size(f"c{number}", "cpu", 100, 1.0)
+        model.observe_size("always", "cpu", 100, 2.0)
+        model.observe_bytes(f"c{number}", 8)
+    assert len(model._curves) == len(model._seen) == len(model._bytes) == 10
+    assert {known.codelet for known in model.knowledge()} == {
+        "always", *[f"c{number}" for number in range(991, 1000)],
+    }  # fmt: skip
+    model.learn([Knowledge(f"d{n}", "cpu", (100.0,), (1.0,)) for n in range(30)])
+    assert len(model._curves) == 10
+    assert model.predict_size("d29", "cpu", 100) is not None

@@ -117,10 +117,10 @@ def test_columns_types_nulls_delimiter_and_no_header(tmp_path: Path) -> None:
     assert table.to_pydict() == {"f2": [None, 4.0, 5.0], "f1": ["x", None, "z"]}
 
 
-def test_a_column_of_nulls_becomes_strings(tmp_path: Path) -> None:
+def test_a_column_of_nulls_is_float64_as_in_pandas(tmp_path: Path) -> None:
     path = tmp_path / "file.csv"
     path.write_text("a,b\n1,\n2,\n")
-    assert table_of(sources.csv(path)).schema.field("b").type == pa.string()
+    assert table_of(sources.csv(path)).schema.field("b").type == pa.float64()
 
 
 def test_a_value_that_does_not_fit_the_inferred_type(tmp_path: Path) -> None:
@@ -134,8 +134,7 @@ def test_a_value_that_does_not_fit_the_inferred_type(tmp_path: Path) -> None:
     assert "column 'delay'" in text
     assert "column_types={'delay': ...}" in text
     assert "oops" in text
-    first, last = map(int, text.split("lines ")[1].split(":")[0].split(" to "))
-    assert first < last == 300_002
+    assert "line 300002:" in text
     assert table_of(sources.csv(path, column_types={"delay": "string"})).num_rows == 300_001
 
 

@@ -152,3 +152,18 @@ def test_paths_of_a_wrong_type(wrong: Any) -> None:
         sources.open_source(wrong)
     with pytest.raises(InvalidArgumentError):
         sources.open_source([])
+
+
+def test_columns_that_drift_are_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1], "b": [1]}), tmp_path / "1.parquet")
+    for table, text in (
+        (pa.table({"a": [1.5], "b": [1]}), "'a' is double instead of int64"),
+        (pa.table({"a": [1]}), "it lacks 'b'"),
+        (pa.table({"a": [1], "b": [1], "c": [1]}), "it has 'c' as well"),
+        (pa.table({"b": [1], "a": [1]}), "another order"),
+    ):
+        pq.write_table(table, tmp_path / "2.parquet")
+        with pytest.raises(SourceError, match=text) as caught:
+            sources.parquet(tmp_path).parts()
+        assert "2.parquet" in str(caught.value)
+        assert "1.parquet" in str(caught.value)

@@ -125,3 +125,71 @@ def test_a_file_that_changes_or_goes_after_planning(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(FileNotFoundError, match="same path on every node"):
         part.load()
+
+
+# --- other delimiters ----------------------------------------------------------------------
+
+
+delimiters = st.text(st.sampled_from("ab\n|é"), min_size=1, max_size=4)
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    delimiters.flatmap(
+        lambda end: st.tuples(
+            st.just(end),
+            st.lists(st.sampled_from(["a", "b", "\n", "|", "é", "\r", end, end]), max_size=40),
+        )
+    ),
+    st.sampled_from([1, 2, 3, 7, 100]),
+    st.booleans(),
+)
+def test_pieces_are_those_of_split(
+    tmp_path: Path, made: tuple[str, list[str]], part_bytes: int, as_bytes: bool
+) -> None:
+    delimiter, pieces = made
+    text = "".join(pieces)
+    path = tmp_path / "pieces.txt"
+    path.write_bytes(text.encode())
+    expected = text.split(delimiter)
+    if not expected[-1]:
+        expected.pop()
+    if delimiter == "\n":
+        expected = text.replace("\r\n", "\n").split("\n")
+        if not expected[-1]:
+            expected.pop()
+    given_as = delimiter.encode() if as_bytes else delimiter
+    source = sources.text_lines(path, delimiter=given_as, part_bytes=part_bytes)
+    assert [line for part in source.parts() for line in part.load()] == expected
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "encoding", "text"),
+    [
+        ("", "utf-8", "empty"),
+        (b"", "utf-8", "empty"),
+        ("€", "latin-1", "cannot be in"),
+        ("|", "shift_jis", "part of another character"),
+        ("\n\n", "utf-16", "convert it"),
+    ],
+)
+def test_delimiters_that_cannot_be_found_are_refused(
+    tmp_path: Path, delimiter: str | bytes, encoding: str, text: str
+) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("a|b")
+    with pytest.raises(InvalidArgumentError, match=text):
+        sources.text_lines(path, delimiter=delimiter, encoding=encoding)
+    with pytest.raises(InvalidTypeError, match="delimiter"):
+        sources.text_lines(path, delimiter=5)  # type: ignore[arg-type]
+
+
+def test_a_piece_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_bytes(b"ab;cd;\xffe;f")
+    with pytest.raises(SourceError, match="offset 6"):
+        sources.text_lines(path, delimiter=";").parts()[0].load()
+    found = sources.text_lines(path, delimiter=";", errors="replace").parts()[0].load()
+    assert found == ["ab", "cd", "\ufffde", "f"]

@@ -16,7 +16,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core.chunks import Chunks, Shape
-from agentic_ray.array.core.node import DType, NDArray, Node, Op, data, literal, make
+from agentic_ray.array.core.node import LITERAL, DType, NDArray, Node, Op, data, literal, make
 from agentic_ray.array.core.program import is_host_only
 from agentic_ray.array.core.views import rechunk
 from agentic_ray.errors import InvalidTypeError
@@ -35,41 +35,113 @@ def operand(value: Any) -> Node:
     Raises
     ------
     InvalidTypeError
-        It is neither a scalar nor an array.
+        It holds no numbers.
     """
     node = getattr(value, "_node", None)
     if isinstance(node, Node):
         return node
-    kind = type(value)
-    if kind in _SCALARS:
+    if type(value) in _SCALARS:
         return literal(value)
-    if isinstance(value, np.ndarray | np.generic):
-        return leaf(np.array(value))
-    if isinstance(value, _SCALARS):  # subclasses of Python's scalars
-        base: Any = next(k for k in _SCALARS if isinstance(value, k))
+    if isinstance(value, _SCALARS) and not isinstance(value, np.generic):
+        base: Any = next(k for k in _SCALARS if isinstance(value, k))  # a subclass of Python's own
         return literal(base(value))
-    raise InvalidTypeError(f"expected an array or a number, not {kind.__name__}")
+    return _leaf_of(value)
 
 
 def strict_operand(value: Any) -> Node:
-    """``value``, which has to be an array, as an operand."""
+    """``value`` as an array: lists and scalars become one, as in NumPy.
+
+    Raises
+    ------
+    InvalidTypeError
+        It holds no numbers.
+    """
     node = getattr(value, "_node", None)
-    if isinstance(node, Node):
-        return node
-    if isinstance(value, np.ndarray | np.generic):
-        return leaf(np.array(value))
-    raise InvalidTypeError(f"expected an array, not {type(value).__name__}")
+    return node if isinstance(node, Node) else _leaf_of(value)
+
+
+def _leaf_of(value: Any) -> Node:
+    if isinstance(value, list | tuple):
+        value = without_arrays(value)
+    array = np.array(value)
+    check_numbers(array.dtype, value)
+    return leaf(array)
+
+
+def without_arrays(value: Any) -> Any:
+    """Nested sequences with the arrays of this package in them as NumPy's."""
+    if isinstance(getattr(value, "_node", None), Node):
+        return np.asarray(value)
+    if isinstance(value, list | tuple):
+        return [without_arrays(element) for element in value]
+    return value
+
+
+def check_numbers(dtype: DType, of: Any = None) -> DType:
+    """``dtype`` if arrays of it can be cut in chunks, sent and computed with.
+
+    Raises
+    ------
+    InvalidTypeError
+        It is of objects or texts.
+    """
+    if dtype.hasobject or dtype.kind in "OSUT":
+        what = "" if of is None else f": a {type(of).__name__} cannot be converted"
+        raise InvalidTypeError(
+            f"arrays hold numbers, booleans, dates or records of them, not {dtype}{what}"
+        )
+    return dtype
 
 
 # --- elementwise -------------------------------------------------------------------------
 
 
+def _result_dtype(op: Op, inputs: Sequence[Node], params: tuple[Any, ...]) -> DType:
+    """The dtype of ``op``'s result.
+
+    Raises
+    ------
+    TypeError, OverflowError
+        NumPy has no such operation for these operands.
+    """
+    kinds = tuple(
+        [_kind_of_scalar(node.params[2]) if node.op is LITERAL else node.dtype for node in inputs]
+    )
+    try:
+        return _probe(op, params, kinds)
+    except Exception:  # of the stand-in, perhaps; NumPy says what it thinks of the number itself
+        own = [node.params if node.op is LITERAL else node.dtype for node in inputs]
+        return _probe.__wrapped__(op, params, tuple(own))
+
+
 @functools.lru_cache(maxsize=8192)
 def _probe(op: Op, params: tuple[Any, ...], kinds: tuple[Any, ...]) -> DType:
-    """The dtype of ``op``'s result, from its kernel on empty arrays."""
-    operands = [np.empty(0, kind) if isinstance(kind, np.dtype) else kind[2] for kind in kinds]
+    """The dtype that ``op``'s kernel gives, for dtypes and what `_kind_of_scalar` gives."""
+    operands = [np.empty(0, kind) if isinstance(kind, np.dtype) else kind[-1] for kind in kinds]
     with np.errstate(all="ignore"):
         return np.asarray(op.kernel(np, *operands, *params)).dtype
+
+
+def _kind_of_scalar(value: Any) -> tuple[str, Any]:
+    """The type of a Python scalar, and one that stands for it where only dtypes are asked for.
+
+    Of an integer it also matters into which dtypes it fits.
+    """
+    kind = type(value)
+    if kind is not int:
+        return _KINDS[kind]
+    bits = value.bit_length() if value >= 0 else (~value).bit_length()
+    width = _WIDTHS[bits] if bits <= 64 else bits
+    return "int", (1 << width) - 1 if value >= 0 else -(1 << width)
+
+
+_KINDS: dict[type, tuple[str, Any]] = {
+    bool: ("bool", True),
+    float: ("float", 1.0),
+    complex: ("complex", 1j),
+}
+_WIDTHS = [next(w for w in (7, 8, 15, 16, 31, 32, 63, 64) if bits <= w) for bits in range(65)]
+"""Bits of the largest integer that fits into the same dtypes as one of so many bits."""
 
 
 def elementwise(op: Op, inputs: Sequence[Node], params: tuple[Any, ...] = ()) -> Node:
@@ -84,9 +156,8 @@ def elementwise(op: Op, inputs: Sequence[Node], params: tuple[Any, ...] = ()) ->
     """
     arrays = [node for node in inputs if node.op.kind != "literal"]
     if not arrays:
-        raise InvalidTypeError(f"{op.name} needs at least one array, not only Python scalars")
-    kinds = tuple([node.params if node.op.kind == "literal" else node.dtype for node in inputs])
-    dtype = _probe(op, params, kinds)
+        inputs = arrays = [leaf(np.asarray(node.params[2])) for node in inputs]
+    dtype = _result_dtype(op, inputs, params)
     first = arrays[0]
     for other in arrays[1:]:
         if other.shape != first.shape or other.chunks != first.chunks:
@@ -111,6 +182,8 @@ def _broadcast(
 
 def align(node: Node, shape: Shape, chunks: Chunks) -> Node:
     """``node`` with chunks that fit ``chunks`` where it is not broadcast."""
+    if node.chunks == chunks:
+        return node
     skip = len(shape) - len(node.shape)
     wanted = tuple(
         [
@@ -312,6 +385,11 @@ class Looped:
     @property
     def host_only(self) -> bool:
         return is_host_only(self.kernel)
+
+    @property
+    def size_bytes(self) -> int:
+        """What it holds of a user's function."""
+        return int(getattr(self.kernel, "size_bytes", 0))
 
     def __call__(self, xp: Any, *values: Any) -> Any:
         return self.kernel(xp, *values[:-1])

@@ -10,11 +10,13 @@ import contextvars
 import itertools
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index
 
 from agentic_ray.array.core import sizing
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
@@ -49,6 +51,11 @@ class ChunkRules:
             raise InvalidArgumentError("a chunk has at least one byte and one element")
         if self.whole_matrix_bytes < 0:
             raise InvalidArgumentError("whole_matrix_bytes must not be negative")
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no size of chunks is wanted in particular."""
+        return self.chunk_bytes is None and self.chunk_elements is None
 
     def elements(self, dtype: np.dtype[Any], size: int = 0) -> int:
         """Wanted number of elements in a chunk of an array of ``size`` of ``dtype``."""
@@ -141,28 +148,68 @@ def offsets(lengths: Sequence[int]) -> list[int]:
 
 
 def regular(length: int, size: int) -> tuple[int, ...]:
-    """``length`` cut in pieces of ``size``, the last possibly shorter."""
+    """``length`` cut in pieces of ``size``, the last possibly shorter.
+
+    Raises
+    ------
+    InvalidArgumentError
+        There would be more than `MOST_CHUNKS`.
+    """
     if length == 0:
         return (0,)
     size = max(1, min(size, length))
+    if length > size * MOST_CHUNKS:
+        raise InvalidArgumentError(
+            f"an axis of {length:,} in chunks of {size:,} has {-(-length // size):,} of them; the "
+            f"most is {MOST_CHUNKS:,}: use larger chunks"
+        )
     full, rest = divmod(length, size)
     return (size,) * full + ((rest,) if rest else ())
 
 
-def auto(shape: Shape, dtype: np.dtype[Any]) -> Chunks:
-    """Chunks of about the wanted size.
+def parse_bytes(text: str) -> int:
+    """A size such as ``"1 MB"`` (a million bytes), ``"64MiB"`` or ``"100"``.
+
+    Raises
+    ------
+    InvalidArgumentError
+        It is no size, or less than a byte.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmgtp]?)(i?)b?\s*", text, re.IGNORECASE)
+    if found is None or (found[3] and not found[2]):
+        raise InvalidArgumentError(
+            f"chunks must be 'auto', numbers or a size such as '1 MB', not {text!r}"
+        )
+    power = " kmgtp".index(found[2].lower() or " ")
+    size = int(float(found[1]) * (1024 if found[3] else 1000) ** power)
+    if size < 1:
+        raise InvalidArgumentError(f"a chunk has at least one byte, not {text!r}")
+    return size
+
+
+def auto(shape: Shape, dtype: np.dtype[Any], chunk_bytes: int | None = None) -> Chunks:
+    """Chunks of about the wanted size, or of at most ``chunk_bytes``.
 
     The first axis is cut as long as one of its rows fits in a chunk, so that a chunk is
     contiguous in C order; else the longest axes are cut.
     """
     size = math.prod(shape)
-    limit = rules().elements(dtype, size)
+    if chunk_bytes is None and rules().is_free and size * dtype.itemsize <= sizing.LEAST_BYTES:
+        return single(shape)  # whatever the cluster is like
+    limit = _limit(dtype, size, chunk_bytes)
     if size <= limit:
         return single(shape)
     row = math.prod(shape[1:])
     if row <= limit:
         return (regular(shape[0], limit // max(row, 1)), *single(shape[1:]))
     return _cubes(shape, limit)
+
+
+def _limit(dtype: np.dtype[Any], size: int, chunk_bytes: int | None) -> int:
+    """Elements of a chunk."""
+    if chunk_bytes is not None:
+        return max(1, chunk_bytes // max(dtype.itemsize, 1))
+    return rules().elements(dtype, size)
 
 
 def _cubes(shape: Shape, limit: int) -> Chunks:
@@ -214,8 +261,10 @@ def normalize(chunks: Any, shape: Shape, dtype: np.dtype[Any]) -> Chunks:
     Parameters
     ----------
     chunks
-        ``"auto"``; an int for all axes; or per axis an int, ``-1``/None (one chunk),
-        ``"auto"`` or a tuple of lengths; or a dict from axis to one of these.
+        ``"auto"``; a size in bytes such as ``"1 MB"``, which chunks do not exceed; an int for
+        all axes; or per axis an int, ``-1``/None (one chunk), ``"auto"``, a size or a tuple of
+        lengths; or a dict from axis to one of these. The axes that are ``"auto"`` or have a
+        size are cut so that the whole chunk has the size.
 
     Raises
     ------
@@ -224,42 +273,65 @@ def normalize(chunks: Any, shape: Shape, dtype: np.dtype[Any]) -> Chunks:
     InvalidTypeError
         Something is none of the above.
     """
-    if isinstance(chunks, str) and chunks == "auto":
-        return auto(shape, dtype)
+    if isinstance(chunks, str):
+        return auto(shape, dtype, None if chunks == "auto" else parse_bytes(chunks))
     if isinstance(chunks, dict):
-        chunks = tuple(
-            chunks.get(axis, chunks.get(axis - len(shape), -1)) for axis in range(len(shape))
-        )
-    if isinstance(chunks, int | np.integer):
+        given = by_axis(chunks, len(shape))
+        chunks = tuple(given.get(axis, -1) for axis in range(len(shape)))
+    if chunks is None:
+        chunks = -1
+    if isinstance(chunks, int | np.integer) and not isinstance(chunks, bool):
         chunks = (int(chunks),) * len(shape)
     if not isinstance(chunks, tuple | list):
         raise InvalidTypeError(f"chunks must be 'auto', an int or a tuple, not {chunks!r}")
     if len(chunks) != len(shape):
         raise InvalidArgumentError(f"{len(chunks)} chunk entries for an array of shape {shape}")
+    sizes = [parse_bytes(e) for e in chunks if isinstance(e, str) and e != "auto"]
     wanted = [_axis_chunks(entry, length) for entry, length in zip(chunks, shape, strict=True)]
     if any(entry is None for entry in wanted):
         fixed = math.prod(max(entry) if entry else 1 for entry in wanted if entry is not None)
         free = tuple(n for n, entry in zip(shape, wanted, strict=True) if entry is None)
-        limit = max(1, rules().elements(dtype, math.prod(shape)) // max(fixed, 1))
+        whole = _limit(dtype, math.prod(shape), min(sizes, default=None))
+        limit = max(1, whole // max(fixed, 1))
         found = iter(_cubes(free, limit))
         wanted = [next(found) if entry is None else entry for entry in wanted]
     return tuple(entry for entry in wanted if entry is not None)
+
+
+def by_axis(chunks: dict[int, Any], ndim: int) -> dict[int, Any]:
+    """A user's dict with axes counted from the first.
+
+    Raises
+    ------
+    numpy.exceptions.AxisError
+        There is no such axis.
+    """
+    return {normalize_axis_index(axis, ndim): entry for axis, entry in chunks.items()}
+
+
+def balanced(chunks: Chunks) -> Chunks:
+    """As many chunks along each axis, of lengths that differ by one at most."""
+    result: list[tuple[int, ...]] = []
+    for lengths in chunks:
+        each, rest = divmod(sum(lengths), len(lengths))
+        result.append((each + 1,) * rest + (each,) * (len(lengths) - rest))
+    return tuple(result)
 
 
 def _axis_chunks(entry: Any, length: int) -> tuple[int, ...] | None:
     if entry is None:
         return (length,)
     if isinstance(entry, str):
-        if entry != "auto":
-            raise InvalidArgumentError(f"chunks must be 'auto' or numbers, not {entry!r}")
         return None
-    if isinstance(entry, int | np.integer):
+    if isinstance(entry, int | np.integer) and not isinstance(entry, bool):
         if entry == -1:
             return (length,)
         if entry < 1:
             raise InvalidArgumentError(f"a chunk has at least one element, not {entry}")
         return regular(length, int(entry))
     if isinstance(entry, tuple | list):
+        if not all(isinstance(part, int | np.integer) for part in entry):
+            raise InvalidTypeError(f"lengths of chunks are ints, not {entry!r}")
         lengths = tuple(int(part) for part in entry)
         if sum(lengths) != length or any(part < 0 for part in lengths):
             raise InvalidArgumentError(f"chunks {lengths} do not add up to an axis of {length}")
@@ -270,13 +342,26 @@ def _axis_chunks(entry: Any, length: int) -> tuple[int, ...] | None:
 
 
 def unify(shape: Shape, grids: Sequence[tuple[Shape, Chunks, int]]) -> Chunks:
-    """One grid for operands that broadcast to ``shape``: per axis that of the largest operand.
+    """One grid for operands that broadcast to ``shape``: per axis that of the largest operand
+    whose axis is cut. Where operands are cut along different axes that could be as many blocks as
+    the product of theirs; then it is that of the largest operand, cut or not.
 
     Parameters
     ----------
     grids : sequence of (shape, chunks, bytes)
         Of each operand.
     """
+    result = _unified(shape, grids, prefer_cut=True)
+    most = max((block_count(own) for _, own, _ in grids), default=1)
+    if block_count(result) > MOST_PIECES * max(most, 32):
+        plain = _unified(shape, grids, prefer_cut=False)
+        return min(result, plain, key=block_count)
+    return result
+
+
+def _unified(
+    shape: Shape, grids: Sequence[tuple[Shape, Chunks, int]], *, prefer_cut: bool
+) -> Chunks:
     result: list[tuple[int, ...]] = []
     for axis, length in enumerate(shape):
         best: tuple[int, ...] | None = None
@@ -285,8 +370,7 @@ def unify(shape: Shape, grids: Sequence[tuple[Shape, Chunks, int]]) -> Chunks:
             at = axis - len(shape) + len(own_shape)
             if at < 0 or own_shape[at] != length:
                 continue
-            # An axis in one piece gives way to one that is cut; among those the largest wins.
-            rank = own_bytes + (1 << 62 if len(own[at]) > 1 else 0)
+            rank = own_bytes + (1 << 62 if prefer_cut and len(own[at]) > 1 else 0)
             if rank > size:
                 best, size = own[at], rank
         result.append(best if best is not None else (length,))
@@ -348,33 +432,52 @@ def overlaps(source: Sequence[int], target: Sequence[int]) -> list[list[tuple[in
     return result
 
 
+MOST_CHUNKS = 1 << 24
+"""Of one axis. Their lengths alone take 128 MB, and no plan has so many tasks."""
 MOST_PIECES = 8
 """A rechunk that takes more pieces a block than this is made in two steps."""
 
 
-def halfway(source: Chunks, target: Chunks) -> Chunks | None:
-    """A grid between two, where going there first moves far fewer pieces; else None.
+MOST_JOINED = 32
+"""More pieces a block than this are worth a third step, and a fourth."""
 
-    Per axis it has the geometric mean of the numbers of chunks: rows to columns, n blocks each,
-    then takes n·√n pieces twice in place of n². Its blocks are about as large as theirs.
+
+def stations(source: Chunks, target: Chunks) -> tuple[Chunks, ...]:
+    """Grids between two, where going there on the way moves far fewer pieces; else none.
+
+    Per axis their numbers of chunks are in geometric progression: rows to columns, n blocks each,
+    then takes n·√n pieces twice in place of n². Their blocks are about as large as the others.
     """
-    direct = math.prod([_cuts(a, b) for a, b in zip(source, target, strict=True)])
-    if direct <= MOST_PIECES * max(block_count(source), block_count(target), 32):
-        return None
+    pieces = _pieces(source, target)
+    if pieces <= MOST_PIECES * max(block_count(source), block_count(target), 32):
+        return ()
+    best: tuple[Chunks, ...] = ()
+    for steps in (2, 3, 4):
+        found = tuple([_between(source, target, i / steps) for i in range(1, steps)])
+        if len({source, *found, target}) <= steps:
+            break
+        path = (source, *found, target)
+        total = sum(_pieces(first, second) for first, second in itertools.pairwise(path))
+        if 2 * total >= pieces:
+            break
+        best, pieces = found, total
+        if total <= steps * MOST_JOINED * max(map(block_count, path)):
+            break
+    return best
+
+
+def _between(source: Chunks, target: Chunks, part: float) -> Chunks:
     result: list[tuple[int, ...]] = []
     for own, new in zip(source, target, strict=True):
         fine = max(own, new, key=len)
-        count = max(1, round(math.sqrt(len(own) * len(new))))
+        count = max(1, round(len(own) ** (1 - part) * len(new) ** part))
         size = -(-len(fine) // count)
         result.append(tuple([sum(fine[i : i + size]) for i in range(0, len(fine), size)]))
-    between = tuple(result)
-    if between in (source, target):
-        return None
-    twice = sum(
-        math.prod([_cuts(a, b) for a, b in zip(first, second, strict=True)])
-        for first, second in ((source, between), (between, target))
-    )
-    return between if 2 * twice < direct else None
+    return tuple(result)
+
+
+def _pieces(source: Chunks, target: Chunks) -> int:
+    return math.prod([_cuts(a, b) for a, b in zip(source, target, strict=True)])
 
 
 def _cuts(own: Sequence[int], new: Sequence[int]) -> int:

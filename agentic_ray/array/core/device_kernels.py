@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from agentic_ray.array.core.chunks import Shape
-from agentic_ray.array.core.statements import statements
+from agentic_ray.array.core.statements import as_floats, statements
 from agentic_ray.graph import content_key
 
 WORTH_ELEMENTS = 1 << 18
@@ -62,7 +61,7 @@ _FORMS = {
 """The operations by the name of their kernel, as CuPy's own ufuncs have them."""
 
 
-def run(program: Any, blocks: tuple[Any, ...], shape: Shape, xp: Any) -> Any:
+def run(program: Any, blocks: Sequence[Any], scalars: Sequence[Any], shape: Shape, xp: Any) -> Any:
     """What the program gives for these blocks, from one kernel.
 
     Parameters
@@ -71,6 +70,8 @@ def run(program: Any, blocks: tuple[Any, ...], shape: Shape, xp: Any) -> Any:
         With a reduction its partial value is given: reduced axes are kept with length 1.
     blocks : tuple
         Its inputs, which broadcast to ``shape``.
+    scalars : tuple
+        Python scalars. They are arguments of the kernel: another number needs no other kernel.
     xp : module
         The array namespace.
 
@@ -84,62 +85,67 @@ def run(program: Any, blocks: tuple[Any, ...], shape: Shape, xp: Any) -> Any:
     if any(not isinstance(block, xp.ndarray) or block.dtype != program.dtype for block in blocks):
         return None
     kernel = _kernel(program, len(blocks), xp)
-    if kernel is None:
+    numbers = as_floats(scalars, program.dtype)
+    if kernel is None or numbers is None:
         return None
     if program.reducing is None:
-        return kernel(*blocks)
+        return kernel(*blocks, *numbers)
     blocks = (xp.broadcast_to(blocks[0], shape), *blocks[1:])  # else an axis may be missing
-    return kernel(*blocks, axis=program.reducing.axes, keepdims=True)
+    return kernel(*blocks, *numbers, axis=program.reducing.axes, keepdims=True)
 
 
 @functools.lru_cache(maxsize=256)
-def _kernel(program: Any, inputs: int, xp: Any) -> Any:
-    source = function_source(program, inputs)
+def _kernel(program: Any, blocks: int, xp: Any) -> Any:
+    source = function_source(program, blocks)
     if source is None:
         return None
-    ctype = _ctype(program.dtype)
+    dtype = program.dtype.name  # CuPy takes "float" for float64, as NumPy does
     name = content_key("fused", source).replace("-", "_")
-    arguments = ", ".join(f"{ctype} x{i}" for i in range(inputs))
-    call = f"fused({', '.join(f'x{i}' for i in range(inputs))})"
+    names = _operands(program, blocks)
+    arguments = ", ".join(f"{dtype} {name}" for name in names)
+    call = f"fused({', '.join(names)})"
     if program.reducing is None:
         return xp.ElementwiseKernel(
-            arguments, f"{ctype} out", f"out = {call}", name, preamble=source, options=_OPTIONS
+            arguments, f"{dtype} out", f"out = {call}", name, preamble=source, options=_OPTIONS
         )
     return xp.ReductionKernel(
-        arguments, f"{ctype} out", call, "a + b", "out = a", "0", name,
+        arguments, f"{dtype} out", call, "a + b", "out = a", "0", name,
         preamble=source, options=_OPTIONS,
     )  # fmt: skip
 
 
-def function_source(program: Any, inputs: int) -> str | None:
+def function_source(program: Any, blocks: int) -> str | None:
     """The steps as a C++ device function ``fused``; None if one of them has no such form.
 
     Parameters
     ----------
     program : Program
         Its dtype is float32 or float64, and so is every value in it.
-    inputs : int
-        How many blocks it takes; the constants follow them among its registers.
+    blocks : int
+        How many blocks it takes; its scalars follow them among its registers.
     """
-    ctype = _ctype(program.dtype)
+    ctype = _CTYPES.get(program.dtype.name)
     reducing = program.reducing
     fusible = len(program.steps) >= (1 if reducing is not None else 2)
-    if not ctype or not inputs or not fusible or any(program.located):
+    if ctype is None or not blocks or not fusible or any(program.located):
         return None
     if reducing is not None and not (
         reducing.steps.compiled == "sum" and reducing.axes and reducing.params[-1] == program.dtype
     ):
         return None
-    names = [f"x{i}" for i in range(inputs)]
-    found = statements(program, names, _FORMS, f"({ctype})", f"    const {ctype} {{0}} = {{1}};")
+    names = _operands(program, blocks)
+    found = statements(program, names, _FORMS, f"    const {ctype} {{0}} = {{1}};")
     if found is None:
         return None
     lines, (result,) = found
-    arguments = ", ".join(f"const {ctype} x{i}" for i in range(inputs))
+    arguments = ", ".join(f"const {ctype} {name}" for name in names)
     return "\n".join(
         [f"__device__ {ctype} fused({arguments}) {{", *lines, f"    return {result};", "}", ""]
     )
 
 
-def _ctype(dtype: np.dtype[Any]) -> str:
-    return {"float64": "double", "float32": "float"}.get(dtype.name, "")
+def _operands(program: Any, blocks: int) -> list[str]:
+    return [f"x{i}" for i in range(blocks)] + [f"c{i}" for i in range(program.scalars)]
+
+
+_CTYPES = {"float64": "double", "float32": "float"}

@@ -17,14 +17,23 @@ import psutil
 
 from agentic_ray.array.core import memory
 from agentic_ray.array.core import node as nodes
+from agentic_ray.array.core.assignment import (
+    ASSIGN,
+    assigned_together,
+    folded,
+    operands_of,
+    pending,
+)
 from agentic_ray.array.core.chunks import block_slices
 from agentic_ray.array.core.lineage import STORED, Kept, is_here, kept, origin_of
 from agentic_ray.array.core.lower import Lowering
 from agentic_ray.array.core.node import DATA, NDArray, Node, topological
+from agentic_ray.array.core.order import in_c_order
 from agentic_ray.array.core.program import as_array
 from agentic_ray.array.core.rules import optimize
-from agentic_ray.blas import computing
-from agentic_ray.errors import LostDataError, SerializationError
+from agentic_ray.array.core.views import PERMUTE, permuted
+from agentic_ray.blas import computing, one_thread
+from agentic_ray.errors import BlockResultError, LostDataError, SerializationError
 from agentic_ray.graph import Ref, Task, TaskGraph, replace_refs
 
 LOCAL_BYTES = 32 << 20
@@ -36,6 +45,9 @@ MOST_DEATHS = 8
 """Of the cluster's only node that one computation outlives."""
 KEPT_BYTES = 1 << 20
 """Values up to this size are remembered by their expression."""
+_WITHOUT_BLAS = frozenset({"map", "create", "reduce"})
+"""Kinds of operations whose kernels call neither BLAS nor LAPACK: they do without what `blas` does
+around those that may, which takes as long as a small one of them."""
 
 
 def value(node: Node) -> NDArray:
@@ -51,17 +63,41 @@ def value(node: Node) -> NDArray:
 
 def _direct(root: Node) -> None:
     """Compute a small expression with the kernels on whole arrays."""
-    for node in topological([root]):
-        if node.value is None and node.op is not nodes.LITERAL:
-            operands = [
-                source.params[2] if source.op is nodes.LITERAL else source.value
-                for source in node.inputs
-            ]
-            if node.op.kind == "create":
-                operands = [((0,) * len(node.shape), node.shape)]
-            with computing:
+    stack = [root]
+    while stack:
+        node = stack[-1]
+        if node.value is not None:  # it was on the stack twice
+            stack.pop()
+            continue
+        if node.op is ASSIGN:
+            chain = pending(node)
+            unknown = [source for source in operands_of(chain) if source.value is None]
+            if unknown:
+                stack.extend(unknown)
+            else:
+                node.value = assigned_together(chain)
+            continue
+        operands: list[Any] = []
+        waits = False
+        for source in node.inputs:
+            if source.value is not None:
+                operands.append(source.value)
+            elif source.op is nodes.LITERAL:
+                operands.append(source.params[2])
+            else:
+                stack.append(source)
+                waits = True
+        if waits:
+            continue
+        stack.pop()
+        if node.op.kind == "create":
+            operands.append(((0,) * len(node.shape), node.shape))
+        if node.op.kind in _WITHOUT_BLAS and not node.op.of_user:
+            result = node.op.kernel(np, *operands, *node.params)
+        else:
+            with computing, one_thread:
                 result = node.op.kernel(np, *operands, *node.params)
-            node.value = result if isinstance(result, tuple) else as_array(np, result)
+        node.value = in_c_order(result) if isinstance(result, tuple) else as_array(np, result)
 
 
 def values(roots: Sequence[Node], *, progress: bool | None = None) -> list[NDArray]:
@@ -82,8 +118,18 @@ def values(roots: Sequence[Node], *, progress: bool | None = None) -> list[NDArr
         for root, blocks in zip(wanted, _compute(wanted, progress=progress), strict=True):
             whole = found[root] = _assemble(root, blocks)
             if whole.nbytes <= KEPT_BYTES:
-                root.value = whole
+                _remember(root, whole)
     return [found[root] for root in roots]
+
+
+def _remember(node: Node, value: NDArray) -> None:
+    """Keep the value of an expression; of a transpose also that of what it is the transpose of,
+    since products ask for that one."""
+    node.value = value
+    while node.op is PERMUTE and node.inputs[0].value is None:
+        value = in_c_order(value.transpose(np.argsort(node.params[0])))
+        (node,) = node.inputs
+        node.value = value
 
 
 def _check_room(roots: Sequence[Node]) -> None:
@@ -114,20 +160,61 @@ def _check_plan(graph: TaskGraph, session: Any) -> None:
     MemoryError
         With the sizes.
     """
-    if sum(task.cost.written_bytes for task in graph) <= SURELY_FITS_BYTES:
-        return
+    if sum(task.cost.written_bytes for task in graph) > SURELY_FITS_BYTES:
+        _refuse(memory.predict(graph), session)
+
+
+def _check_least(roots: Sequence[Node]) -> None:
+    """Refuse before planning what no plan could do: many chunks take a while to plan.
+
+    Raises
+    ------
+    MemoryError
+        With the sizes.
+    """
+    need = memory.least(roots)
+    if need.live_bytes > SURELY_FITS_BYTES:
+        from agentic_ray.runtime import get_session
+
+        _refuse(need, get_session())
+
+
+def _refuse(need: memory.PlanMemory, session: Any) -> None:
     nodes = session.cluster().alive_nodes
     free = psutil.disk_usage(tempfile.gettempdir()).free  # Ray spills there
-    text = memory.refusal(memory.predict(graph), [n.store_total_bytes for n in nodes], free)
+    text = memory.refusal(need, [n.store_total_bytes for n in nodes], free)
     if text is not None:
         raise MemoryError(text)
 
 
 def persist(roots: Sequence[Node]) -> list[Node]:
-    """Leaves that hold the values of ``roots``, chunk by chunk where they were computed."""
-    wanted = [root for root in dict.fromkeys(roots) if not _is_leaf(root)]
+    """Leaves that hold the values of ``roots``, chunk by chunk where they were computed.
+
+    Of a transpose they hold what it is the transpose of: it stays one, since products of
+    transposes are made in other steps, with other bits, than those of other matrices.
+    """
+    held = [_under_transposes(root) for root in roots]
+    wanted = [node for node in dict.fromkeys(held) if not _is_leaf(node)]
     made = dict(zip(wanted, _compute(wanted, handles=True), strict=True)) if wanted else {}
-    return [_leaf(root, kept(root, made[root])) if root in made else root for root in roots]
+    leaves = {node: _leaf(node, kept(node, made[node])) for node in wanted}
+    return [_over(root, leaves.get(node, node)) for root, node in zip(roots, held, strict=True)]
+
+
+def _under_transposes(node: Node) -> Node:
+    while node.op is PERMUTE:
+        (node,) = node.inputs
+    return node
+
+
+def _over(root: Node, leaf: Node) -> Node:
+    """The transposes of ``root`` over ``leaf``."""
+    orders: list[tuple[int, ...]] = []
+    while root.op is PERMUTE:
+        orders.append(root.params[0])
+        (root,) = root.inputs
+    for order in reversed(orders):
+        leaf = permuted(leaf, order)
+    return leaf
 
 
 def stored(like: Node, blocks: Sequence[Any]) -> Node:
@@ -157,7 +244,11 @@ def plan(roots: Sequence[Node], *, local: bool = True) -> tuple[list[Task], list
 def runs_locally(roots: Sequence[Node]) -> bool:
     """Whether computing ``roots`` stays in the caller's process."""
     touched = 0
-    for node in topological(roots):
+    order = list(topological(roots))
+    together = folded(order, roots)
+    for node in order:
+        if node in together:
+            continue
         if node.op is STORED and not is_here(node.params[0].value):
             return False
         if node.op.of_user and node.blocks > 1:
@@ -168,6 +259,11 @@ def runs_locally(roots: Sequence[Node]) -> bool:
 
 def table(node: Node) -> tuple[Any, ...]:
     """The value of an expression of one block whose value is a tuple of arrays."""
+    if node.small:
+        if node.value is None:
+            _direct(node)
+        known: tuple[Any, ...] = node.value
+        return known
     found: tuple[Any, ...] = _compute([node])[0][0]
     return found
 
@@ -220,6 +316,8 @@ def _was_lost(blocks: Sequence[Any]) -> bool:
 def _computed(roots: Sequence[Node], *, handles: bool, progress: bool | None) -> list[list[Any]]:
     asked, roots = roots, optimize(roots)
     local = runs_locally(roots)
+    if not local:
+        _check_least(roots)
     lowering = Lowering(_keep if local else _put)
     blocks = lowering.run(roots)
     keys = list(
@@ -244,8 +342,7 @@ def _computed(roots: Sequence[Node], *, handles: bool, progress: bool | None) ->
 
         if handles:
             run = finish()
-            if run.error is not None:
-                raise run.error
+            run.raise_error()
             kept = run.handles()
         else:
             kept = recorded("array", lambda: content(asked), lambda: finish().result())
@@ -308,12 +405,17 @@ def _assemble(root: Node, blocks: Sequence[Any]) -> NDArray:
         return only
     whole = np.empty(root.shape, root.dtype)
     for region, block in zip(block_slices(root.chunks), blocks, strict=True):
-        whole[region] = block
+        part = whole[region]
+        if part.shape != np.shape(block):  # assignment would repeat it
+            raise BlockResultError(
+                f"{root.name}: a block has shape {np.shape(block)}, expected {part.shape}"
+            )
+        part[...] = block
     return whole
 
 
 def _keep(node: Node, blocks: Sequence[Any]) -> list[Any]:
-    return list(blocks)
+    return in_c_order(list(blocks))  # type: ignore[no-any-return]
 
 
 _placed: weakref.WeakKeyDictionary[Node, tuple[Any, list[Any]]] = weakref.WeakKeyDictionary()
@@ -326,6 +428,6 @@ def _put(node: Node, blocks: Sequence[Any]) -> list[Any]:
     stay = get_session().stay
     found = _placed.get(node)
     if found is None or found[0] is not stay:  # an object store ends with the stay on its cluster
-        blocks = [put(np.ascontiguousarray(block)) for block in blocks]
-        found = _placed[node] = (stay, blocks)
+        kept_blocks = [put(in_c_order(block)) for block in blocks]
+        found = _placed[node] = (stay, kept_blocks)
     return found[1]

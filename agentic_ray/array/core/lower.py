@@ -5,15 +5,27 @@ Decides nothing about where tasks run; it only lists them in a valid order.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from agentic_ray.array.core.assignment import folded
 from agentic_ray.array.core.chunks import block_slices, blocks_under, numblocks, offsets
-from agentic_ray.array.core.node import Node, topological
-from agentic_ray.array.core.program import Call, Program, Reducing, Step, codelet, finish
+from agentic_ray.array.core.node import Node, exact, topological
+from agentic_ray.array.core.program import (
+    Call,
+    Program,
+    Reducing,
+    Step,
+    codelet,
+    finish,
+    lifted,
+)
+from agentic_ray.errors import PlanTooLargeError
 from agentic_ray.graph import Codelet, CostHint, Ref, Resources, Tag, Task, tree_reduce
 
 RECOMPUTE_WEIGHT = 16.0
@@ -30,6 +42,27 @@ UNKNOWN_FLOPS = 2.5e9
 
 _TINY = CostHint(items=0)
 
+MOST_TASKS = 2_000_000
+"""Plans of more tasks are refused: these take a gigabyte and half a minute in the caller."""
+MOST_EDGES = 40_000_000
+"""So are plans whose tasks are given more values than this, all of them together."""
+
+
+@dataclass(frozen=True, slots=True)
+class MadeInside:
+    """How a task makes the blocks of one of its operands: by ``program``, which takes an argument
+    from each of ``columns`` for a block. ``read_bytes`` and ``flops`` are of all blocks."""
+
+    program: Program
+    columns: list[list[Any]]
+    read_bytes: int
+    flops: float
+
+    @property
+    def title(self) -> str:
+        """A name that the cost model can learn under; empty where blocks are only taken."""
+        return _title(self.program, "") if self.program.steps else ""
+
 
 class Lowering:
     """The tasks of some expressions under construction.
@@ -38,25 +71,47 @@ class Lowering:
     ----------
     place : callable
         Turns a block of an array in the caller's memory into a task's argument.
+
+    Attributes
+    ----------
+    folded : set of Node
+        Assignments that are made together with the next one to the same array.
     """
 
     def __init__(self, place: Callable[[Node, Sequence[Any]], list[Any]]) -> None:
         self.tasks: list[Task] = []
+        self._edges = 0
         self._place = place
         self._blocks: dict[Node, list[Any]] = {}
         self._inlined: set[Node] = set()
+        self.folded: set[Node] = set()
         self._sharing: Counter[tuple[Any, ...]] = Counter()
         self._combined: dict[tuple[Any, ...], list[str]] = {}
 
     def run(self, roots: Sequence[Node]) -> list[list[Any]]:
-        """Lower ``roots``; for each its blocks in C order, as task arguments."""
+        """Lower ``roots``; for each its blocks in C order, as task arguments.
+
+        Raises
+        ------
+        PlanTooLargeError
+            There would be more than `MOST_TASKS` tasks, or more than `MOST_EDGES` values given
+            to them.
+        """
         order = list(topological(roots))
+        for node in order:
+            if node.blocks > MOST_TASKS:
+                raise _too_large(node, f"{node.blocks:,} chunks")
         self._choose_inlined(order, set(roots))
+        self.folded = folded(order, set(roots))
         self._sharing.update(
             _partials(node) for node in order if node.op.kind == "reduce" and node.value is None
         )
         for node in order:
-            if node.op.kind not in ("literal", "create", "data") and node not in self._inlined:
+            if (
+                node.op.kind not in ("literal", "create", "data")
+                and node not in self._inlined
+                and node not in self.folded
+            ):
                 self.blocks(node)
         return [self.blocks(root) for root in roots]
 
@@ -65,7 +120,14 @@ class Lowering:
         found = self._blocks.get(node)
         if found is None:
             found = self._blocks[node] = self._lower(node)
+            self._check_size(node)
         return found
+
+    def _check_size(self, node: Node) -> None:
+        if len(self.tasks) > MOST_TASKS:
+            raise _too_large(node, f"more than {MOST_TASKS:,} tasks")
+        if self._edges > MOST_EDGES:
+            raise _too_large(node, f"tasks that are given more than {MOST_EDGES:,} values")
 
     def emit(
         self,
@@ -85,6 +147,7 @@ class Lowering:
                 for element in arg:
                     if type(element) is Ref:
                         dependencies[element.key] = None
+        self._edges += len(dependencies)
         self.tasks.append(
             Task(
                 key,
@@ -116,12 +179,13 @@ class Lowering:
         ``read_bytes`` and ``written_bytes`` are of all tasks together; by default what the
         node reads and what it is.
         """
-        table = list(rows)
+        call, given = Call.of(kernel, params)
+        table = [(*row, *given) for row in rows]
         if read_bytes is None:
             read_bytes = sum(source.nbytes for source in node.inputs)
         if written_bytes is None:
             written_bytes = node.nbytes
-        code = codelet(node.op.name + label, Call(kernel, params))
+        code = codelet(node.op.name + label, call)
         return self._tasks(node, code, table, label, read_bytes, written_bytes, flops)
 
     def work(self, node: Node) -> float:
@@ -145,10 +209,12 @@ class Lowering:
         cost = CostHint(flops / each, read_bytes // each + 1, written_bytes // each + 1)
         resources = Resources(memory_bytes=(read_bytes + 2 * written_bytes) // each)
         prefix = f"{node.name}{label}/"
-        return [
-            self.emit(f"{prefix}{i}", code, row, cost, resources, node.device)
-            for i, row in enumerate(table)
-        ]
+        made: list[Any] = []
+        for i, row in enumerate(table):
+            made.append(self.emit(f"{prefix}{i}", code, row, cost, resources, node.device))
+            if not i % 4096:  # a single operation may be the one that has too many
+                self._check_size(node)
+        return made
 
     def tree(
         self, node: Node, refs: Sequence[Ref], combine: Codelet, label: str, cost: CostHint = _TINY
@@ -207,12 +273,10 @@ class Lowering:
         if per_result == 1 and self._sharing[_partials(node)] <= 1:
             code, table, read, flops = self._reducing(node, count)
             return self._tasks(node, code, table, "", read, node.nbytes, flops)
-        last = codelet(
-            f"{node.op.name}.final",
-            Call(finish, (reduction, axes, keepdims, count, *params)),
-        )
+        call, given = Call.of(finish, (reduction, axes, keepdims, count, *params))
+        last = codelet(f"{node.op.name}.final", call)
         return [
-            self.emit(f"{node.name}/{i}", last, (Ref(key),), device=node.device)
+            self.emit(f"{node.name}/{i}", last, (Ref(key), *given), device=node.device)
             for i, key in enumerate(self._combine(node, per_result))
         ]
 
@@ -253,7 +317,16 @@ class Lowering:
 
     # --- fusion ------------------------------------------------------------------------
 
+    def made_inside(self, node: Node) -> MadeInside:
+        """How tasks that use ``node`` make its blocks themselves; or take them, where they are
+        made by other tasks."""
+        if node.value is None and (node in self._inlined or node.op.kind == "create"):
+            return MadeInside(*self._fuse([node], node, None))
+        taken = Program((False,), 0, (), node.dtype)
+        return MadeInside(taken, [self.blocks(node)], node.nbytes, 0.0)
+
     def _choose_inlined(self, order: Sequence[Node], roots: set[Node]) -> None:
+        """Which elementwise operations become part of their users' programs."""
         users: dict[Node, list[Node]] = {node: [] for node in order}
         for node in order:
             if node.value is None:
@@ -285,7 +358,7 @@ class Lowering:
         -------
         program : Program
         columns : list of list
-            Per input of the program one argument for each block.
+            Per argument of the program its value for each block.
         read_bytes : int
         flops : float
             What its steps take, as flops of a matrix product.
@@ -294,7 +367,6 @@ class Lowering:
         seen: set[Node] = set()
         stack = [(node, False) for node in reversed(outputs)]
         leaves: dict[Node, None] = {}
-        constants: dict[Node, None] = {}
         while stack:
             node, ready = stack.pop()
             if ready:
@@ -304,8 +376,8 @@ class Lowering:
                 continue
             seen.add(node)
             if node.op.kind == "literal":
-                constants[node] = None
-            elif node.value is not None:
+                continue
+            if node.value is not None:
                 leaves[node] = None
             elif node.op.kind == "create":
                 leaves[node] = None
@@ -317,28 +389,42 @@ class Lowering:
                 stack.extend((source, False) for source in reversed(node.inputs))
             else:
                 leaves[node] = None
-        register = {node: i for i, node in enumerate([*leaves, *constants])}
+        register = {node: i for i, node in enumerate(leaves)}
+        reads = [(node,) if node.op.kind == "create" else node.inputs for node in inside]
+        # Each use of a scalar is one of its own: whether two have the same value changes nothing.
+        scalars = [
+            source.params[2]
+            for operands in (*reads, outputs)
+            for source in operands
+            if source.op.kind == "literal"
+        ]
+        next_scalar = itertools.count(len(leaves))
+
+        def registers_of(operands: Sequence[Node]) -> tuple[int, ...]:
+            return tuple(
+                [
+                    next(next_scalar) if source.op.kind == "literal" else register[source]
+                    for source in operands
+                ]
+            )
+
         steps: list[Step] = []
-        for node in inside:
-            if node.op.kind == "create":
-                registers: tuple[int, ...] = (register[node],)
-            else:
-                registers = tuple(register[source] for source in node.inputs)
-            steps.append(Step(node.op.kernel, registers, node.params))
-            register[node] = len(leaves) + len(constants) + len(steps) - 1
+        given: list[Any] = []
+        for node, operands in zip(inside, reads, strict=True):
+            steps.append(Step(node.op.kernel, registers_of(operands), lifted(node.params, given)))
+            register[node] = len(leaves) + len(scalars) + len(steps) - 1
         located = tuple(node.op.kind == "create" and node.value is None for node in leaves)
         if reducing is not None:
-            reducing = Reducing(
-                reducing.steps,
-                tuple(register[node] for node in outputs),
-                reducing.axes,
-                reducing.keepdims,
-                reducing.params,
-                reducing.count,
+            registers = registers_of(outputs)
+            (count,) = lifted((reducing.count,), given)
+            # Tuples stay: which axes are meant decides what can be compiled.
+            params = tuple(
+                [p if type(p) is tuple else lifted((p,), given)[0] for p in reducing.params]
             )
+            reducing = replace(reducing, registers=registers, params=params, count=count)
         program = Program(
             located,
-            tuple(node.params for node in constants),
+            len(scalars),
             tuple(steps),
             grid.dtype,
             reducing,
@@ -347,6 +433,7 @@ class Lowering:
             self._column(node, grid, is_location)
             for node, is_location in zip(leaves, located, strict=True)
         ]
+        columns += [[number] * grid.blocks for number in (*scalars, *given)]
         read = sum(
             node.nbytes for node, is_location in zip(leaves, located, strict=True)
             if not is_location
@@ -372,7 +459,7 @@ def _absorbs(user: Node, node: Node) -> bool:
     if user.op.kind == "reduce":
         operand = user.inputs[0]
         return operand.shape == node.shape and operand.chunks == node.chunks
-    return False
+    return user.op.takes_along is not None and user.op.takes_along(user, node)
 
 
 def _partials(node: Node) -> tuple[Any, ...]:
@@ -380,7 +467,8 @@ def _partials(node: Node) -> tuple[Any, ...]:
     reduction = node.op.reduction
     assert reduction is not None
     axes, _, *params = node.params
-    return reduction.partial, reduction.combine, node.inputs, axes, tuple(params), node.device
+    told = exact(tuple(params))
+    return reduction.partial, reduction.combine, node.inputs, axes, told, node.device
 
 
 def _locations(node: Node) -> list[Any]:
@@ -391,6 +479,15 @@ def _locations(node: Node) -> list[Any]:
         starts = [(*head, at) for head in starts for at in begin]
         shapes = [(*head, n) for head in shapes for n in lengths]
     return list(zip(starts, shapes, strict=True))
+
+
+def _too_large(node: Node, what: str) -> PlanTooLargeError:
+    sizes = ", ".join(f"{max(lengths):,}" for lengths in node.chunks)
+    return PlanTooLargeError(
+        f"{node.op.name} of shape {node.shape}, {node.nbytes:,} bytes in {node.blocks:,} chunks of "
+        f"up to ({sizes}) elements, makes a plan of {what}. Cut its operands in fewer, larger "
+        "chunks: x.rechunk(...), or chunks=... where they are made"
+    )
 
 
 def _title(program: Program, last: str) -> str:

@@ -5,6 +5,7 @@ One node type; what a node does is its `Op`. Nothing here computes.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import weakref
@@ -15,6 +16,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from agentic_ray.array.core.chunks import Chunks, Shape, block_count
+from agentic_ray.array.core.order import in_c_order
 from agentic_ray.graph import content_key
 
 NDArray: TypeAlias = np.ndarray[Any, Any]
@@ -57,6 +59,11 @@ class Op:
     of_user : bool
         The kernel calls a function of the user's, which may take any time: what it takes is
         learnt under its own name, and several blocks are not computed in the caller's process.
+    takes_along : callable or None
+        ``takes_along(node, operand)``: for kind ``tasks``, whether the tasks of ``node`` make the
+        blocks of ``operand``, an elementwise chain, themselves (by `Lowering.made_inside`).
+    holds_inputs : bool
+        All of its first operand has to be there at one time before the first block can be made.
     """
 
     name: str
@@ -66,6 +73,8 @@ class Op:
     weight: float = 1.0
     reduction: Reduction | None = None
     of_user: bool = False
+    takes_along: Callable[[Node, Node], bool] | None = None
+    holds_inputs: bool = False
 
     def __repr__(self) -> str:
         return f"<Op {self.name}>"
@@ -88,9 +97,8 @@ class Reduction:
         whole chunk at once.
     compiled : str
         What ``partial`` is, where kernels for it can be compiled: ``"sum"``, the plain sum of
-        one operand; ``"spread"``, count, sum and sum of squares around the mean; ``"centred"``,
-        the sum of one operand less the other's mean over the axes that are its first parameter;
-        in the dtype that is among its parameters. ``combine`` is elementwise then.
+        one operand; ``"spread"``, count, sum and sum of squares around the mean; in the
+        dtype that is among its parameters. ``combine`` is elementwise then.
     also : callable or None
         ``also(node, other)``: another reduction of what ``node`` reduces, made from the same
         partial values with the same bits; None if it cannot be.
@@ -100,7 +108,7 @@ class Reduction:
     combine: Callable[..., Any]
     final: Callable[..., Any]
     cache_blocks: int = 1
-    compiled: Literal["", "sum", "spread", "centred"] = ""
+    compiled: Literal["", "sum", "spread"] = ""
     also: Callable[[Node, Node], Node | None] | None = None
 
 
@@ -117,7 +125,7 @@ class Held:
 
 
 class Node:
-    """One array-valued expression. Make it with `make`, which shares equal ones."""
+    """One array-valued expression. Make it with `make`, which shares equal ones unless small."""
 
     __slots__ = (
         "__weakref__",
@@ -201,30 +209,45 @@ def make(
     chunks: Chunks,
     device: str | None = None,
 ) -> Node:
-    """The node for this expression: the one that exists already, or a new one."""
+    """The node for this expression: if it is large the one that exists already, else a new one."""
     if device is None:
         device = "cpu"
         for node in inputs:
             if node.device != "cpu":
                 device = node.device
                 break
-    key = (op, inputs, params, shape, dtype, chunks, device)
-    found = _known.get(key)
-    if found is None:
-        found = Node(op, inputs, params, shape, dtype, chunks, device)
-        _known[key] = found
-    return found
+    node = Node(op, inputs, params, shape, dtype, chunks, device)
+    if node.small:
+        return node  # computing it takes no longer than looking for an equal one
+    return _known.setdefault((op, inputs, exact(params), shape, dtype, chunks, device), node)
+
+
+def exact(params: tuple[Any, ...]) -> tuple[Any, ...]:
+    """``params`` so that only the same are equal: to Python 1, 1.0 and True are equal too, and so
+    are 0.0 and -0.0. For keys of tables."""
+    return tuple([_exact(value) for value in params])
+
+
+def _exact(value: Any) -> Any:
+    kind = type(value)
+    if kind is int or kind is str or value is None:
+        return value
+    if kind is tuple:
+        return exact(value)
+    if kind is float or kind is complex or kind is bool or isinstance(value, np.generic):
+        return kind, repr(value)
+    return value
 
 
 def literal(value: bool | int | float | complex) -> Node:
     """A Python scalar as an operand: its type gives way to the other operand's."""
+    return _literal(value, repr(value))  # 0.0 and -0.0 are equal: only the text tells them apart
+
+
+@functools.lru_cache(maxsize=1024, typed=True)
+def _literal(value: Any, text: str) -> Node:
     kind = type(value)
-    # 1, 1.0 and True are equal, and so are 0.0 and -0.0: only type and text tell them apart.
-    params = (kind.__name__, repr(value), value)
-    return make(LITERAL, (), params, (), np.dtype(kind if kind in _EXACT else object), ())
-
-
-_EXACT = (bool, int, float, complex)
+    return Node(LITERAL, (), (kind.__name__, text, value), (), np.dtype(kind), (), "cpu")
 
 
 def _literal_kernel(xp: Any, kind: str, text: str, value: Any) -> Any:
@@ -243,7 +266,7 @@ def data(array: NDArray, chunks: Chunks, device: str = "cpu") -> Node:
     """A leaf over an array in memory, which nobody may change from now on."""
     node = Node(DATA, (), (Held(array),), array.shape, array.dtype, chunks, device)
     if node.small:
-        node.value = array
+        node.value = in_c_order(array)
     return node
 
 

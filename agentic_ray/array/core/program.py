@@ -2,27 +2,81 @@
 
 A `Program` is what a chunk task calls. It runs cache block by cache block, so temporaries stay
 in the core's cache. Which expressions are put in one program is decided in ``lower``.
+
+Numbers are no part of a program, nor of a `Call`: each task brings them as arguments, after its
+blocks. So a loop over step sizes has one program, one codelet and one compiled kernel.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
 
 from agentic_ray.array.core import compiled, device_kernels
 from agentic_ray.array.core.chunks import Shape, block_slices, contiguous
-from agentic_ray.array.core.node import BLOCK_ELEMENTS, Reduction
+from agentic_ray.array.core.node import BLOCK_ELEMENTS, Held, Reduction
+from agentic_ray.array.core.order import in_c_order
 from agentic_ray.array.core.standard import Spelled
+from agentic_ray.blas import one_thread
 from agentic_ray.graph import Codelet, fold
+from agentic_ray.recent import Recent
 
 Location = tuple[tuple[int, ...], tuple[int, ...]]
 """Where a created block lies: its start and its shape."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Stands among a kernel's parameters for number ``at`` of those that the task brings."""
+
+    at: int
+
+
+_NUMBERS = (int, float, complex, np.generic)
+_BESIDE_NUMBERS = (bool, str, slice, type(None))
+_MOST_NUMBERS = 1024
+"""Longer tuples are left in the codelet, which is sent once, not with each task."""
+
+
+def lifted(params: Sequence[Any], given: list[Any]) -> tuple[Any, ...]:
+    """``params`` with a `Given` in place of each number, of each tuple of numbers (and slices
+    and the like), and of each small array that is `Held`; these are appended to ``given``.
+
+    What says how a kernel works stays: dtypes, truth values, names, functions.
+    """
+    result: list[Any] = []
+    for param in params:
+        if type(param) is not bool and (isinstance(param, _NUMBERS) or _has_numbers(param)):
+            result.append(Given(len(given)))
+            given.append(param)
+        else:
+            result.append(param)
+    return tuple(result)
+
+
+def _has_numbers(param: Any) -> bool:
+    if isinstance(param, slice):
+        return True
+    if type(param) is Held:
+        return isinstance(param.value, np.ndarray) and param.value.size <= _MOST_NUMBERS
+    if type(param) is not tuple or len(param) > _MOST_NUMBERS:
+        return False
+    return any(isinstance(part, _NUMBERS) or _has_numbers(part) for part in param) and all(
+        isinstance(part, (*_NUMBERS, *_BESIDE_NUMBERS)) or _has_numbers(part) for part in param
+    )
+
+
+def filled(params: Sequence[Any], given: Sequence[Any]) -> Sequence[Any]:
+    """``params`` with the numbers back in the places of `lifted`."""
+    if not params:
+        return params
+    return [given[param.at] if type(param) is Given else param for param in params]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,64 +97,130 @@ class Reducing:
     axes: tuple[int, ...]
     keepdims: bool
     params: tuple[Any, ...]
-    count: int | None
+    count: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The arguments of one call of a program: its blocks, Python scalars, numbers for params."""
+
+    blocks: Sequence[Any]
+    scalars: Sequence[Any]
+    given: Sequence[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Steps over blocks. Registers are the inputs, then the constants, then each step's result.
+    """Steps over blocks. Registers are the blocks, then the scalars, then each step's result.
 
-    ``located`` marks inputs that are the `Location` of a block to create. Constants carry type
-    and text beside the value, since 1 == 1.0 == True would make different programs equal.
+    Called with the blocks, the scalars and the numbers that its parameters are `Given`.
+
+    Parameters
+    ----------
+    located : tuple of bool
+        Which blocks are the `Location` of one to create.
+    scalars : int
+        How many Python scalars are among its operands. They promote as in NumPy.
     """
 
     located: tuple[bool, ...]
-    constants: tuple[tuple[str, str, Any], ...]
+    scalars: int
     steps: tuple[Step, ...]
     dtype: np.dtype[Any]
     reducing: Reducing | None = None
 
-    def __call__(self, *blocks: Any, xp: Any) -> Any:
+    def __call__(self, *arguments: Any, xp: Any) -> Any:
+        inputs = self._inputs(arguments)
+        blocks, scalars = inputs.blocks, inputs.scalars
         shape = self._shape(blocks)
         size = 1
         for length in shape:
             size *= length
         if xp is not np:
-            made = device_kernels.run(self, blocks, shape, xp)
+            made = device_kernels.run(self, blocks, scalars, shape, xp)
             if made is not None:
-                return self._finish(xp, made)
+                return self._finish(xp, made, inputs)
         if size <= BLOCK_ELEMENTS or xp is not np or self._at_once == 0:
-            registers = self._run(xp, blocks)
+            registers = self._run(xp, blocks, inputs)
             if self.reducing is None:
                 return as_array(xp, registers[-1])
-            return self._finish(xp, self._partial(xp, self.reducing, registers))
+            return self._finish(xp, self._partial(xp, registers, inputs), inputs)
         kernel = None
         if self.steps or (self.reducing is not None and self.reducing.steps.compiled):
-            kernel = compiled.wanted(self, blocks, shape, size)
-        if self.reducing is None:
-            out = xp.empty(shape, self.dtype)
-            if kernel is not None:
-                kernel.values(blocks, shape)(out.reshape(-1), 0, size)
-                return out
-            for region in block_slices(contiguous(shape, BLOCK_ELEMENTS)):
-                out[region] = self._run(xp, self._cut(blocks, region, shape))[-1]
+            kernel = compiled.wanted(self, inputs, shape, size)
+        if kernel is not None:
+            try:
+                return self._finish(xp, self._made(inputs, shape, kernel), inputs)
+            except Exception as error:  # whatever it is, NumPy's form says it, or does the work
+                compiled.give_up(kernel, error)
+        return self._finish(xp, self._made(inputs, shape, None), inputs)
+
+    def _made(self, inputs: Inputs, shape: Shape, kernel: compiled.Compiled | None) -> Any:
+        """The values of a chunk, or the partial value of its reduction, cache block by cache block:
+        made by ``kernel`` or by NumPy."""
+        if self.reducing is not None:
+            return self._reduce(self.reducing, inputs, shape, kernel)
+        out = np.empty(shape, self.dtype)
+        if kernel is not None:
+            fill = kernel.values(inputs.blocks, inputs.scalars, shape)
+            fill(out.reshape(-1), 0, out.size)
             return out
-        return self._finish(xp, self._reduce(xp, self.reducing, blocks, shape, kernel))
+        for region in block_slices(contiguous(shape, BLOCK_ELEMENTS)):
+            out[region] = self._run(np, self._cut(inputs.blocks, region, shape), inputs)[-1]
+        return out
+
+    def rows(self, arguments: Sequence[Any], xp: Any) -> tuple[Shape, Callable[[int, int], Any]]:
+        """The shape of the program's value, and what makes rows ``start`` to ``stop`` of it, in C
+        order."""
+        inputs = self._inputs(arguments)
+        blocks = inputs.blocks
+        shape = self._shape(blocks)
+        if not self.steps:
+            (whole,) = blocks
+            return shape, lambda start, stop: whole[start:stop]
+        rest = tuple(slice(0, length) for length in shape[1:])
+
+        def made(start: int, stop: int) -> Any:
+            part = self._cut(blocks, (slice(start, stop), *rest), shape)
+            return as_array(xp, self._run(xp, part, inputs)[-1])
+
+        kernel = compiled.wanted(self, inputs, shape, math.prod(shape)) if xp is np else None
+        if kernel is None:
+            return shape, made
+        fill, width = kernel.values(blocks, inputs.scalars, shape), math.prod(shape[1:])
+
+        def filled_by_kernel(start: int, stop: int) -> Any:
+            out = np.empty((stop - start, *shape[1:]), self.dtype)
+            try:
+                fill(out.reshape(-1), start * width, stop * width)
+            except Exception as error:  # whatever it is, NumPy's form says it, or does the work
+                compiled.give_up(kernel, error)
+                return made(start, stop)
+            return out
+
+        return shape, filled_by_kernel
+
+    def _inputs(self, arguments: Sequence[Any]) -> Inputs:
+        first = len(self.located)
+        last = first + self.scalars
+        return Inputs(arguments[:first], arguments[first:last], arguments[last:])
 
     @property
     def _at_once(self) -> int:
         """Elements of which a partial value is made; 0: all."""
         return BLOCK_ELEMENTS * (self.reducing.steps.cache_blocks if self.reducing else 1)
 
-    def like_numpy(self, kernel: compiled.Compiled, blocks: Sequence[Any], shape: Shape) -> bool:
+    def like_numpy(
+        self,
+        kernel: compiled.Compiled,
+        blocks: Sequence[Any],
+        scalars: Sequence[Any],
+        given: Sequence[Any],
+        shape: Shape,
+    ) -> bool:
         """Whether a compiled kernel gives the very bits that NumPy gives for these blocks."""
-        if self.reducing is None:
-            out = np.empty(prod(shape), self.dtype)
-            kernel.values(blocks, shape)(out, 0, prod(shape))
-            return bool(out.tobytes() == self._run(np, blocks)[-1].tobytes())
-        found, plain = (
-            self._reduce(np, self.reducing, blocks, shape, one) for one in (kernel, None)
-        )
+        inputs = Inputs(blocks, scalars, given)
+        found, plain = (self._made(inputs, shape, one) for one in (kernel, None))
         pairs = zip(found, plain, strict=True) if isinstance(found, tuple) else [(found, plain)]
         return all(one.tobytes() == other.tobytes() for one, other in pairs)
 
@@ -134,28 +254,33 @@ class Program:
                 result.append(block[part])
         return result
 
-    def _run(self, xp: Any, blocks: Sequence[Any]) -> list[Any]:
-        registers: list[Any] = [*blocks, *(value for _, _, value in self.constants)]
+    def _run(self, xp: Any, blocks: Sequence[Any], inputs: Inputs) -> list[Any]:
+        """All registers, for ``blocks`` that may be parts of those of ``inputs``."""
+        registers: list[Any] = [*blocks, *inputs.scalars]
         for step in self.steps:
             operands = [registers[i] for i in step.registers]
-            registers.append(step.kernel(xp, *operands, *step.params))
+            registers.append(step.kernel(xp, *operands, *filled(step.params, inputs.given)))
         return registers
 
-    def _partial(self, xp: Any, reducing: Reducing, registers: Sequence[Any]) -> Any:
+    def _partial(self, xp: Any, registers: Sequence[Any], inputs: Inputs) -> Any:
+        reducing = self.reducing
+        assert reducing is not None
         operands = [registers[i] for i in reducing.registers]
-        return reducing.steps.partial(xp, *operands, reducing.axes, *reducing.params)
+        params = filled(reducing.params, inputs.given)
+        return reducing.steps.partial(xp, *operands, reducing.axes, *params)
 
     def _reduce(
         self,
-        xp: Any,
         reducing: Reducing,
-        blocks: Sequence[Any],
+        inputs: Inputs,
         shape: Shape,
         kernel: compiled.Compiled | None,
     ) -> Any:
-        combine = functools.partial(reducing.steps.combine, xp=xp)
+        combine = functools.partial(reducing.steps.combine, xp=np)
+        blocks = inputs.blocks
         if kernel is not None and kernel.reduces:
-            return compiled.fold_stacked(combine, kernel.partials(blocks, shape))
+            stacked = kernel.partials(blocks, inputs.scalars, shape)
+            return compiled.fold_stacked(combine, stacked)
         grid = contiguous(shape, self._at_once)
         cuts: list[list[slice]] = []
         for lengths in grid:
@@ -165,12 +290,14 @@ class Program:
         gone = [cuts[a] if a in reducing.axes else [slice(None)] for a in range(len(shape))]
         fill = None
         if kernel is not None:
-            fill, scratch = kernel.values(blocks, shape), np.empty(self._at_once, self.dtype)
+            fill = kernel.values(blocks, inputs.scalars, shape)
+            scratch = np.empty(self._at_once, self.dtype)
 
         def one(region: tuple[slice, ...]) -> Any:
             """The partial value of one cache block."""
             if fill is None:
-                return self._partial(xp, reducing, self._run(xp, self._cut(blocks, region, shape)))
+                registers = self._run(np, self._cut(blocks, region, shape), inputs)
+                return self._partial(np, registers, inputs)
             size, low = 1, 0
             for length, part in zip(shape, region, strict=True):
                 low = low * length + part.start
@@ -178,7 +305,8 @@ class Program:
             values = scratch[:size]
             fill(values, low, low + size)
             values = values.reshape([part.stop - part.start for part in region])
-            return reducing.steps.partial(xp, values, reducing.axes, *reducing.params)
+            params = filled(reducing.params, inputs.given)
+            return reducing.steps.partial(np, values, reducing.axes, *params)
 
         result: Any = None
         for outer in itertools.product(*kept):
@@ -196,24 +324,22 @@ class Program:
                 return value
             if result is None:
                 whole = tuple(1 if a in reducing.axes else n for a, n in enumerate(shape))
-                result = _allocate(xp, value, whole)
+                result = _allocate(value, whole)
             _store(result, value, outer)
         return result
 
-    def _finish(self, xp: Any, value: Any) -> Any:
+    def _finish(self, xp: Any, value: Any, inputs: Inputs) -> Any:
         reducing = self.reducing
         if reducing is None or reducing.count is None:
             return value
-        return finish(
-            xp, value, reducing.steps, reducing.axes, reducing.keepdims, reducing.count,
-            *reducing.params,
-        )  # fmt: skip
+        count, *params = filled((reducing.count, *reducing.params), inputs.given)
+        return finish(xp, value, reducing.steps, reducing.axes, reducing.keepdims, count, *params)
 
 
-def _allocate(xp: Any, value: Any, shape: Shape) -> Any:
+def _allocate(value: Any, shape: Shape) -> Any:
     if isinstance(value, tuple):
-        return tuple(_allocate(xp, part, shape) for part in value)
-    return xp.empty(shape, value.dtype)
+        return tuple(_allocate(part, shape) for part in value)
+    return np.empty(shape, value.dtype)
 
 
 def _store(result: Any, value: Any, region: tuple[slice, ...]) -> None:
@@ -238,12 +364,15 @@ def finish(
     if isinstance(result, tuple):
         return result
     result = as_array(xp, result)
-    return result if keepdims or not axes else xp.squeeze(result, axis=axes)
+    if keepdims or not axes:
+        return result
+    # (NumPy's method takes a third of the time of its function.)
+    return result.squeeze(axes) if xp is np else xp.squeeze(result, axis=axes)
 
 
 def as_array(xp: Any, value: Any) -> Any:
-    """``value`` as an array of ``xp``: NumPy's kernels give scalars for 0-d operands."""
-    return value if isinstance(value, xp.ndarray) else xp.asarray(value)
+    """``value`` as an array of ``xp`` in C order: NumPy's kernels give scalars for 0-d operands."""
+    return in_c_order(value if isinstance(value, xp.ndarray) else xp.asarray(value))
 
 
 def host_only(kernel: Callable[..., Any]) -> Callable[..., Any]:
@@ -259,21 +388,60 @@ def is_host_only(kernel: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A kernel over ``xp`` with its parameters, as a task calls it."""
+    """A kernel over ``xp`` with its parameters, as a task calls it. Make it with `Call.of`.
+
+    The last ``given`` arguments are the numbers that parameters are `Given`.
+    """
 
     kernel: Callable[..., Any]
     params: tuple[Any, ...] = ()
+    given: int = 0
+
+    @classmethod
+    def of(cls, kernel: Callable[..., Any], params: Sequence[Any]) -> tuple[Call, tuple[Any, ...]]:
+        """The call, and the numbers that are to follow the arguments of each task."""
+        given: list[Any] = []
+        left = lifted(params, given)
+        return cls(kernel, left, len(given)), tuple(given)
+
+    @property
+    def held(self) -> tuple[Any, ...]:
+        """What it calls, or gives on; some of it may be a user's."""
+        return (self.kernel, *self.params)
 
     @property
     def host_only(self) -> bool:
-        return any(is_host_only(part) for part in (self.kernel, *self.params))
+        return any(is_host_only(part) for part in self.held)
 
     def __call__(self, *values: Any, xp: Any) -> Any:
-        result = self.kernel(xp, *values, *self.params)
-        return result if isinstance(result, tuple) else as_array(xp, result)
+        params: Sequence[Any] = self.params
+        if self.given:
+            values, given = values[: -self.given], values[-self.given :]
+            params = filled(params, given)
+        with one_thread:
+            result = self.kernel(xp, *values, *params)
+        return in_c_order(result) if isinstance(result, tuple) else as_array(xp, result)
+
+
+def codelet(name: str, function: Callable[..., Any]) -> Codelet:
+    """The codelet that calls ``function`` on either kind of device, or on CPUs only.
+
+    An equal function has the same codelet, as long as it is remembered.
+    """
+    size = sum(getattr(part, "size_bytes", 0) for part in getattr(function, "held", ()))
+    if size <= SMALL_BYTES:
+        return _codelet(name, function)
+    make = _codelet.__wrapped__
+    return _large.get_or_make((name, function), lambda: (make(name, function), size))[0]
+
+
+SMALL_BYTES = 1 << 18
+"""Codelets whose users' functions see more are remembered in `_large`."""
+_large: Recent[tuple[str, Callable[..., Any]], tuple[Codelet, int]] = Recent(
+    256, 1 << 29, lambda entry: entry[1]
+)
 
 
 @functools.lru_cache(maxsize=1024)
-def codelet(name: str, function: Callable[..., Any]) -> Codelet:
-    """The codelet that calls ``function`` on either kind of device, or on CPUs only."""
+def _codelet(name: str, function: Callable[..., Any]) -> Codelet:
     return Codelet(f"array.{name}", function, None if is_host_only(function) else Spelled(function))

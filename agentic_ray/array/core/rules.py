@@ -5,9 +5,10 @@ These keep every bit of a result, none reorders arithmetic; other modules add ru
 
 from __future__ import annotations
 
+from agentic_ray.array.core.assignment import selected
 from agentic_ray.array.core.node import Node, make
 from agentic_ray.array.core.rewrite import optimize, rule
-from agentic_ray.array.core.views import AxisIndex, permuted, rechunk, sliced
+from agentic_ray.array.core.views import AxisIndex, permuted, rechunk, sliced, squeezed
 
 __all__ = ["optimize"]
 
@@ -41,6 +42,9 @@ def slice_of_map(node: Node) -> Node | None:
     if source.op.kind != "map" or source.value is not None or 2 * node.size > source.size:
         return None
     index: tuple[AxisIndex, ...] = node.params[0]
+    if not node.ndim:  # one axis stays: NumPy rounds some float16 otherwise if there is none
+        kept = sliced(source, (*index[:-1], ("s", index[-1][1], 1, 1)))
+        return None if kept is source else squeezed(kept, (0,))
     inputs: list[Node] = []
     for operand in source.inputs:
         if operand.op.kind == "literal":
@@ -83,6 +87,15 @@ def slice_of_arange(node: Node) -> Node | None:
     _, start, _, stride = entry
     params = (first + start * step, step * stride, dtype, axis)
     return make(source.op, (), params, node.shape, node.dtype, node.chunks, node.device)
+
+
+@rule("slice of an assignment", "slice")
+def slice_of_assignment(node: Node) -> Node | None:
+    (source,) = node.inputs
+    if source.op.name != "assign" or source.value is not None:
+        return None
+    found = selected(source, node.params[0])
+    return None if found is node else rechunk(found, node.chunks)
 
 
 @rule("permutation of a permutation", "permute_dims")

@@ -60,6 +60,11 @@ def dtype_of(x: Any) -> np.dtype[Any]:
     return dtype if isinstance(dtype, np.dtype) else np.dtype(str(dtype).rpartition(".")[2])
 
 
+def on_host(x: Any) -> np.ndarray[Any, Any]:
+    """The elements of a small array, whatever device it is on, as NumPy's."""
+    return np.asarray(x.get() if hasattr(x, "get") else x)
+
+
 @dataclass(frozen=True, slots=True)
 class Spelled:
     """A kernel's version for GPUs: ``function`` with NumPy's names on whatever device."""

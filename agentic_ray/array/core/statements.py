@@ -9,19 +9,17 @@ import numpy as np
 
 
 def statements(
-    program: Any, inputs: Sequence[str], forms: Mapping[str, str], cast: str, statement: str
+    program: Any, operands: Sequence[str], forms: Mapping[str, str], statement: str
 ) -> tuple[list[str], list[str]] | None:
     """The program's steps, one a line, and the names of what they give.
 
     Parameters
     ----------
     program : Program
-    inputs : sequence of str
-        What its input blocks are called; the constants follow them among its registers.
+    operands : sequence of str
+        What its blocks, and then its scalars, are called.
     forms : mapping of str to str
         Expressions with the operands as ``{0}``, ``{1}``, by the name of the kernel.
-    cast : str
-        Put before each constant, in brackets.
     statement : str
         Gives register ``{0}`` the value ``{1}``.
 
@@ -29,13 +27,9 @@ def statements(
     -------
     tuple or None
         The names are of what the reduction at the end takes, or of the program's value. None if a
-        step has no such form or a constant is no finite number.
+        step has no such form, or takes other parameters.
     """
-    names = list(inputs)
-    for kind, text, value in program.constants:
-        if kind not in ("int", "float") or not np.isfinite(value):
-            return None
-        names.append(f"{cast}({text})")
+    names = list(operands)
     lines: list[str] = []
     for step in program.steps:
         form = forms.get(getattr(step.kernel, "name", ""))
@@ -47,3 +41,15 @@ def statements(
     if program.reducing is None:
         return lines, names[-1:]
     return lines, [names[i] for i in program.reducing.registers]
+
+
+def as_floats(scalars: Sequence[Any], dtype: np.dtype[Any]) -> list[Any] | None:
+    """Python scalars as numbers of ``dtype`` (float32 or float64), as NumPy takes them beside
+    arrays of it; None if one of them is no such number there."""
+    if not all(type(scalar) in (bool, int, float) for scalar in scalars):
+        return None
+    try:
+        # By way of float, because NumPy rounds a large integer twice, too.
+        return [dtype.type(float(scalar)) for scalar in scalars]
+    except OverflowError:
+        return None

@@ -1,4 +1,4 @@
-"""Operations that only move elements: rechunk, slice, permute, reshape, concatenate, assign.
+"""Operations that only move elements: rechunk, slice, permute, reshape, concatenate.
 
 Each is a node whose blocks are assembled from pieces of its operand's blocks; where a block is
 one whole block of the operand no task is made at all.
@@ -34,10 +34,15 @@ def rechunk(node: Node, chunks: Chunks) -> Node:
     if node.op.kind == "data":
         array = node.params[0]
         return make(node.op, (), (array,), node.shape, node.dtype, chunks, node.device)
-    between = grids.halfway(node.chunks, chunks)
-    if between is not None:
+    for between in grids.stations(node.chunks, chunks):
         node = make(RECHUNK, (node,), ("step",), node.shape, node.dtype, between)
     return make(RECHUNK, (node,), (), node.shape, node.dtype, chunks)
+
+
+def without_empty(node: Node) -> Node:
+    """A vector without chunks of no elements, if it has others."""
+    lengths = tuple([length for length in node.chunks[0] if length])
+    return rechunk(node, (lengths or (0,),))
 
 
 def _same(xp: Any, x: Any, *step: str) -> Any:
@@ -179,7 +184,7 @@ def _slice_kernel(xp: Any, x: Any, index: tuple[AxisIndex, ...]) -> Any:
     return x[as_key(index)]
 
 
-def _local_indices(lengths: Sequence[int], entry: AxisIndex) -> list[tuple[int, AxisIndex, bool]]:
+def local_indices(lengths: Sequence[int], entry: AxisIndex) -> list[tuple[int, AxisIndex, bool]]:
     """Per touched chunk: its number, the index within it, and whether that is all of it."""
     step = entry[3] if entry[0] == "s" else 1
     return [
@@ -197,7 +202,7 @@ def _lower_slice(node: Node, lowering: Any) -> list[Any]:
     values = lowering.blocks(source)
     steps = grids.strides(grids.numblocks(source.chunks))
     per_axis = [
-        _local_indices(lengths, entry)
+        local_indices(lengths, entry)
         for lengths, entry in zip(source.chunks, node.params[0], strict=True)
     ]
     result: list[Any] = []
@@ -219,65 +224,6 @@ def _lower_slice(node: Node, lowering: Any) -> list[Any]:
 
 
 SLICE = Op("slice", "tasks", _slice_kernel, _lower_slice)
-
-
-# --- assignment --------------------------------------------------------------------------
-
-
-def assigned(node: Node, index: tuple[AxisIndex, ...], value: Node) -> Node:
-    """``node`` with ``value``, which broadcasts to the region, put where ``index`` says."""
-    region = sliced(node, index)
-    skip = region.ndim - value.ndim
-    wanted = tuple(
-        [
-            region.chunks[skip + axis] if length == region.shape[skip + axis] else (length,)
-            for axis, length in enumerate(value.shape)
-        ]
-    )
-    if region.size == 0:
-        return node
-    return make(
-        ASSIGN, (node, rechunk(value, wanted)), (index,), node.shape, node.dtype, node.chunks
-    )
-
-
-def _assign_kernel(xp: Any, x: Any, value: Any, index: tuple[AxisIndex, ...]) -> Any:
-    out = xp.array(x)
-    out[as_key(index)] = value
-    return out
-
-
-def _lower_assign(node: Node, lowering: Any) -> list[Any]:
-    source, value = node.inputs
-    blocks = list(lowering.blocks(source))
-    pieces = lowering.blocks(value)
-    steps = grids.strides(grids.numblocks(source.chunks))
-    counts = grids.numblocks(value.chunks)
-    value_steps = grids.strides(counts)
-    per_axis = [
-        _local_indices(lengths, entry)
-        for lengths, entry in zip(source.chunks, node.params[0], strict=True)
-    ]
-    kept = [axis for axis, entry in enumerate(node.params[0]) if entry[0] == "s"]
-    kept = kept[len(kept) - value.ndim :] if value.ndim else []
-    rows: list[tuple[Any, ...]] = []
-    at: list[int] = []
-    for places in itertools.product(*[range(len(axis)) for axis in per_axis]):
-        parts = [axis[place] for axis, place in zip(per_axis, places, strict=True)]
-        index = sum(part[0] * step for part, step in zip(parts, steps, strict=True))
-        piece = sum(
-            places[axis] * step
-            for axis, step, n in zip(kept, value_steps, counts, strict=True)
-            if n > 1
-        )
-        at.append(index)
-        rows.append((blocks[index], pieces[piece], tuple([part[1] for part in parts])))
-    for index, ref in zip(at, lowering.call(node, _assign_kernel, rows), strict=True):
-        blocks[index] = ref
-    return blocks
-
-
-ASSIGN = Op("assign", "tasks", _assign_kernel, _lower_assign)
 
 
 # --- permute, expand, squeeze, broadcast -------------------------------------------------

@@ -6,7 +6,7 @@ has a module of its own; libraries that only one format needs are imported in it
 
 from agentic_ray.array.io.hdf5 import from_hdf5, to_hdf5
 from agentic_ray.array.io.npy import from_npy, from_npz, to_npy
-from agentic_ray.array.io.parquet import from_parquet
+from agentic_ray.array.io.parquet import from_parquet, to_parquet
 from agentic_ray.array.io.zarr import from_zarr, to_zarr
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "from_zarr",
     "to_hdf5",
     "to_npy",
+    "to_parquet",
     "to_zarr",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import glob
 import json
 import os
 import shutil
@@ -89,6 +90,14 @@ class Place:
         opened: IO[bytes] = system.open(path, "rb")
         return opened
 
+    def create(self) -> IO[bytes]:
+        """A new file for writing."""
+        if not self.is_url:
+            return open(self.path, "wb")
+        system, path = self.filesystem()
+        made: IO[bytes] = system.open(path, "wb")
+        return made
+
     def stamp(self) -> Stamp:
         """What the file is now.
 
@@ -143,13 +152,45 @@ class Stamp:
         return self.place
 
 
-def places_of(paths: Any, storage_options: Mapping[str, Any] | None) -> list[Place]:
-    """The places of one path or a sequence of them, which may not be empty."""
+def places_of(
+    paths: Any, storage_options: Mapping[str, Any] | None, *, suffix: str = ""
+) -> list[Place]:
+    """The places of one path, a pattern such as ``"day-*.npy"``, or a sequence of these.
+
+    A pattern stands for the files that fit it, in the order of their names; a directory, where
+    ``suffix`` is given, for the files below it whose names end so.
+
+    Raises
+    ------
+    InvalidArgumentError
+        No path was given.
+    FileNotFoundError
+        No file fits a pattern, or a directory holds none.
+    """
     if not isinstance(paths, list | tuple):
         paths = [paths]
     if not paths:
         raise InvalidArgumentError("no path was given")
-    return [Place.of(path, storage_options) for path in paths]
+    return [found for path in paths for found in _expanded(Place.of(path, storage_options), suffix)]
+
+
+def _expanded(place: Place, suffix: str) -> list[Place]:
+    """The places that a pattern or a directory stands for; else the place itself."""
+    system, path = place.filesystem() if place.is_url else (None, place.path)
+    is_folder = system.isdir(path) if system is not None else os.path.isdir(path)
+    if suffix and is_folder:
+        pattern = f"{path.rstrip('/')}/**/*{suffix}"
+    elif not any(sign in path for sign in "*?[") or (system is None and os.path.exists(path)):
+        return [place]
+    else:
+        pattern = path
+    if system is None:
+        names = [name for name in glob.glob(pattern, recursive=True) if os.path.isfile(name)]
+    else:
+        names = [system.unstrip_protocol(name) for name in system.glob(pattern)]
+    if not names:
+        raise FileNotFoundError(errno.ENOENT, "no file fits", f"{place.path} ({pattern})")
+    return [Place(name, place.options) for name in sorted(names)]
 
 
 @contextlib.contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -109,47 +111,75 @@ class _Hdf5Target:
     def __str__(self) -> str:
         return f"{self.path}[{self.name}]"
 
-    def write(self, region: Region, block: NDArray) -> None:
+    def write(self, region: Region, /, *blocks: NDArray) -> None:
         import h5py
 
         with h5py.File(self.path, "r+") as store:
-            store[self.name][region if region else ()] = block
+            (store[self.name][region if region else ()],) = blocks
 
 
-def to_hdf5(path: PathLike, name: str, x: Any, /, **options: Any) -> None:
-    """Write a local HDF5 file with one dataset; it appears when all of it is written.
+def to_hdf5(
+    path: PathLike, name: str, x: Any, /, *, mode: Literal["a", "w"] = "a", **options: Any
+) -> None:
+    """Write a dataset of a local HDF5 file; it appears when all of it is written.
 
-    Chunks are computed in parallel and written one after the other, because the format has one
-    writer at a time.
+    What else the file holds stays; a dataset of this name is replaced. Chunks are computed in
+    parallel and written one after the other, because the format has one writer at a time. They go
+    to a copy of the file, which takes the file's name at the end: an interrupted write leaves the
+    old file as it was.
 
     Parameters
     ----------
     path : path
-        A file there is replaced as a whole.
     name : str
         Path of the dataset in the file.
+    x : array_like
+    mode : {"a", "w"}
+        ``"a"``: add to a file that is there. ``"w"``: replace the file as a whole.
     **options
-        Further arguments of ``h5py.Group.create_dataset``, such as ``compression``.
+        Further arguments of ``h5py.Group.create_dataset``, such as ``compression`` or ``chunks``.
 
     Raises
     ------
     InvalidArgumentError
-        ``path`` is a URL.
+        ``path`` is a URL, or the mode is neither.
+    SourceError
+        (a ValueError) A file is there, and is no HDF5 file; or ``name`` is a group of it.
     OSError
         Writing failed, and what was there before is there still.
+
+    Examples
+    --------
+    >>> xp.to_hdf5("run.h5", "group/u", u)  # doctest: +SKIP
+    >>> xp.to_hdf5("run.h5", "group/v", v)  # doctest: +SKIP
     """
     import h5py
 
     place = Place.of(path)
     if place.is_url:
         raise InvalidArgumentError(f"HDF5 files are written to local paths only, not {place.path}")
+    if mode not in ("a", "w"):
+        raise InvalidArgumentError(f"mode must be 'a' or 'w', not {mode!r}")
     array, sizes = in_regular_chunks(Array(strict_operand(x)))
     if array.size and array.ndim and max(array.numblocks) > 1:
         options.setdefault("chunks", _moderate(sizes, array.dtype))
+    adds = mode == "a" and os.path.exists(place.path)
     with replacing(place) as staged:
-        with h5py.File(staged.path, "w") as store:
-            store.create_dataset(name, array.shape, array.dtype, **options)
-        written(array, _Hdf5Target(staged.path, name))
+        if adds:
+            shutil.copyfile(place.path, staged.path)
+        try:
+            with h5py.File(staged.path, "a" if adds else "w") as store:
+                found = store.get(name)
+                if isinstance(found, h5py.Group):
+                    raise SourceError(f"{place.path}: {name!r} is a group, not a dataset")
+                if found is not None:
+                    del store[name]
+                store.create_dataset(name, array.shape, array.dtype, **options)
+        except OSError as error:
+            if adds and not h5py.is_hdf5(place.path):
+                raise SourceError(f"{place.path} is no HDF5 file: {error}") from error
+            raise
+        written(_Hdf5Target(staged.path, name), array)
 
 
 _PIECE_BYTES = 1 << 20

@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from agentic_ray.array.array_object import Array
-from agentic_ray.array.core.build import strict_operand
+from agentic_ray.array.core.build import check_numbers, strict_operand
 from agentic_ray.array.core.chunks import Shape
 from agentic_ray.array.core.node import DType, NDArray
 from agentic_ray.array.core.views import concatenated
@@ -145,11 +145,13 @@ def _layout(file: IO[bytes], name: str) -> _Layout:
         elif version == (2, 0):
             shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
         else:
-            raise InvalidTypeError(f"{name}: arrays hold numbers, not records (npy {version})")
+            raise InvalidTypeError(f"{name}: npy {version} is for records with names beyond ASCII")
     except ValueError as error:
         raise SourceError(f"{name} is not a readable npy file: {error}") from error
-    if dtype.kind not in "biufc" or dtype.itemsize > 16:
-        raise InvalidTypeError(f"{name}: arrays hold numbers or booleans, not {dtype}")
+    try:
+        check_numbers(dtype)
+    except InvalidTypeError as error:
+        raise InvalidTypeError(f"{name}: {error}") from None
     return _Layout(shape, dtype, fortran and len(shape) > 1, file.tell())
 
 
@@ -164,8 +166,9 @@ def from_npy(
 
     Parameters
     ----------
-    path : path, URL or sequence of these
-        Several files are joined along their first axis.
+    path : path, URL, pattern or sequence of these
+        Several files are joined along their first axis. A pattern such as ``"day-*.npy"`` stands
+        for the files that fit it, in the order of their names.
     chunks, device
         As in `asarray`.
     storage_options : dict, optional
@@ -174,12 +177,12 @@ def from_npy(
     Raises
     ------
     FileNotFoundError
-        There is no such file.
+        There is no such file, or none fits a pattern.
     SourceError
         (a ValueError) A file is truncated, longer than its header says, not npy, or of
         another shape or dtype than the first.
     InvalidTypeError
-        A file holds objects, texts or records.
+        A file holds objects or texts.
     """
     sources = [_npy_source(place) for place in places_of(path, storage_options)]
     first = sources[0]
@@ -277,7 +280,8 @@ class _NpyTarget:
     def __str__(self) -> str:
         return self.path
 
-    def write(self, region: Region, block: NDArray) -> None:
+    def write(self, region: Region, /, *blocks: NDArray) -> None:
+        (block,) = blocks
         if not block.size:
             return
         layout = self.layout
@@ -314,8 +318,7 @@ def to_npy(path: PathLike, x: Any, /, *, storage_options: Mapping[str, Any] | No
     }
     with replacing(place) as staged:
         if staged.is_url:
-            system, where = staged.filesystem()
-            with system.open(where, "wb") as file:
+            with staged.create() as file:
                 np.lib.format.write_array_header_1_0(file, head)
                 for slab in slabs(x):
                     file.write(np.ascontiguousarray(slab).tobytes())
@@ -324,4 +327,4 @@ def to_npy(path: PathLike, x: Any, /, *, storage_options: Mapping[str, Any] | No
             np.lib.format.write_array_header_1_0(file, head)
             layout = _Layout(x.shape, x.dtype, False, file.tell())
             file.truncate(layout.end)
-        written(x, _NpyTarget(staged.path, layout))
+        written(_NpyTarget(staged.path, layout), x)

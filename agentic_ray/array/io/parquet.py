@@ -1,7 +1,9 @@
-"""Numeric columns of Parquet files through pyarrow, read by row groups."""
+"""Numeric columns of Parquet files through pyarrow: read by row groups, written by chunks."""
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +12,14 @@ import numpy as np
 
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core import chunks as grids
+from agentic_ray.array.core import evaluate
+from agentic_ray.array.core.build import strict_operand
 from agentic_ray.array.core.chunks import Shape
 from agentic_ray.array.core.node import DType, NDArray
 from agentic_ray.array.core.views import squeezed
-from agentic_ray.array.io.files import PathLike, Place, Stamp, places_of
+from agentic_ray.array.io.files import PathLike, Place, Stamp, places_of, replacing
 from agentic_ray.array.io.reading import Region, opened
+from agentic_ray.array.io.writing import written
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SourceError
 
 
@@ -73,12 +78,12 @@ class ParquetSource:
         result: list[NDArray] = []
         for name in columns:
             column = table.column(name)
-            if column.null_count and self.dtype.kind not in "fc":
+            if column.null_count and self.dtype.kind not in "fcmM":
                 raise SourceError(
                     f"{place.path}: column {name!r} has {column.null_count} nulls, which the "
                     f"file's statistics do not say; {self.dtype} has no value for them"
                 )
-            if column.null_count and not pa.types.is_floating(column.type):
+            if column.null_count and self.dtype.kind == "f":
                 column = column.cast(pa.float64(), safe=False)
             result.append(np.asarray(column.to_numpy()))
         return result
@@ -100,8 +105,9 @@ def from_parquet(
 
     Parameters
     ----------
-    path : path, URL or sequence of these
-        Rows of several files follow each other.
+    path : path, URL, pattern, directory or sequence of these
+        Rows of several files follow each other, those of a pattern or directory in the order of
+        their names.
     columns : sequence of str or str, optional
         Default: all columns. One name alone gives an array of one axis.
     separate : bool
@@ -123,9 +129,10 @@ def from_parquet(
     KeyError
         A column does not exist; the message names those that do.
     InvalidTypeError
-        A column does not hold numbers or booleans.
+        A column does not hold numbers, booleans, dates or times.
     """
-    opened_files = [_opened(place) for place in places_of(path, storage_options)]
+    places = places_of(path, storage_options, suffix=".parquet")
+    opened_files = [_opened(place) for place in places]
     stamps = tuple([stamp for stamp, _ in opened_files])
     first = opened_files[0][1].schema_arrow
     names = list(first.names) if columns is None else columns
@@ -184,11 +191,14 @@ def _dtype(files: Sequence[tuple[Stamp, Any]], name: str) -> DType:
             known = ", ".join(schema.names[:10])
             raise KeyError(f"{stamp.place.path} has no column {name!r}; it has: {known}")
         kind = schema.field(name).type
-        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or kind == pa.bool_()):
+        plain = pa.types.is_integer(kind) or pa.types.is_floating(kind) or kind == pa.bool_()
+        dated = pa.types.is_date(kind) or pa.types.is_timestamp(kind) or pa.types.is_duration(kind)
+        if not plain and not (dated and getattr(kind, "tz", None) is None):
             raise InvalidTypeError(
-                f"{stamp.place.path}: column {name!r} holds {kind}, not numbers or booleans"
+                f"{stamp.place.path}: column {name!r} holds {kind}, not numbers, booleans or "
+                "times without a zone"
             )
-        dtype = np.dtype(kind.to_pandas_dtype())
+        dtype = pa.array([], kind).to_numpy(zero_copy_only=False).dtype
         found.append(np.dtype(np.float64) if dtype.kind in "biu" and _nulls(file, name) else dtype)
     if len(set(found)) > 1 and any(dtype.kind == "b" for dtype in found):
         raise SourceError(f"column {name!r} is of several kinds: {', '.join(map(str, found))}")
@@ -206,3 +216,134 @@ def _nulls(file: Any, name: str) -> bool:
         if statistics is not None and statistics.has_null_count and statistics.null_count:
             return True
     return False
+
+
+# --- writing -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _PartsTarget:
+    """A directory that gets one file for each chunk of rows.
+
+    ``starts`` are the rows at which chunks begin; ``schema`` and ``options`` are what pyarrow
+    takes, pickled once.
+    """
+
+    folder: str
+    columns: tuple[str, ...]
+    starts: tuple[int, ...]
+    options: tuple[tuple[str, Any], ...]
+    serial: bool = False
+
+    def __str__(self) -> str:
+        return self.folder
+
+    def write(self, region: Region, /, *blocks: NDArray) -> None:
+        import pyarrow.parquet as pq
+
+        number = self.starts.index(region[0].start)
+        table = _table(dict(zip(self.columns, blocks, strict=True)))
+        path = os.path.join(self.folder, f"part-{number:05}.parquet")
+        pq.write_table(table, path, **dict(self.options))
+
+
+def _table(columns: Mapping[str, NDArray]) -> Any:
+    import pyarrow as pa
+
+    return pa.table({name: np.ascontiguousarray(values) for name, values in columns.items()})
+
+
+def to_parquet(
+    path: PathLike,
+    x: Any,
+    /,
+    columns: Sequence[str] | None = None,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> None:
+    """Write the columns of an array, or several arrays, as Parquet; it appears when all of it is
+    written.
+
+    A path that ends in ``.parquet`` or ``.pq`` becomes one file: chunk after chunk comes to the
+    caller and makes a row group. Any other path becomes a directory with a file for each chunk of
+    rows, written in parallel by the tasks that compute them (on several nodes: to a shared file
+    system).
+
+    Parameters
+    ----------
+    path : path or URL
+        A URL has to be that of one file.
+    x : array_like or dict of str to array_like
+        A matrix, whose columns are written; a vector, which is one column; or vectors by name,
+        each in its own dtype.
+    columns : sequence of str, optional
+        Names of the columns of an array; default: ``c0``, ``c1``, ...
+    storage_options : dict, optional
+        Options of the URL's fsspec file system.
+    **options
+        Further arguments of ``pyarrow.parquet.write_table``, such as ``compression``.
+
+    Raises
+    ------
+    InvalidArgumentError
+        Columns that differ in length, names that do not fit them, or a URL of a directory.
+    InvalidTypeError
+        Parquet has no such numbers (complex ones).
+    OSError
+        Writing failed, and what was there before is there still.
+
+    Examples
+    --------
+    >>> xp.to_parquet("points.parquet", points, columns=["x", "y"])  # doctest: +SKIP
+    """
+    import pyarrow.parquet as pq
+
+    place = Place.of(path, storage_options)
+    vectors = _vectors(x, columns)
+    starts = grids.offsets(next(iter(vectors.values())).chunks[0])
+    is_file = place.path.endswith((".parquet", ".pq"))
+    if place.is_url and not is_file:
+        raise InvalidArgumentError(f"{place.path}: a URL must name one file, ending in .parquet")
+    with replacing(place) as staged:
+        if not is_file:
+            os.mkdir(staged.path)
+            target = _PartsTarget(
+                staged.path, tuple(vectors), tuple(starts[:-1]), tuple(options.items())
+            )
+            written(target, *vectors.values())
+            return
+        schema = _table({name: np.empty(0, v.dtype) for name, v in vectors.items()}).schema
+        with staged.create() as file, pq.ParquetWriter(file, schema, **options) as writer:
+            for low, high in itertools.pairwise(starts):
+                parts = [vector[low:high]._node for vector in vectors.values()]
+                found = dict(zip(vectors, evaluate.values(parts), strict=True))
+                writer.write_table(_table(found))
+
+
+def _vectors(x: Any, columns: Sequence[str] | None) -> dict[str, Array]:
+    """The columns to write, by name, in the same chunks."""
+    if isinstance(x, Mapping):
+        if columns is not None:
+            raise InvalidArgumentError("columns: vectors by name have their names already")
+        found = {str(name): Array(strict_operand(value)) for name, value in x.items()}
+    else:
+        array = Array(strict_operand(x))
+        if array.ndim not in (1, 2):
+            raise InvalidArgumentError(f"a table needs 1 or 2 axes, not {array.ndim}")
+        parts = [array] if array.ndim == 1 else [array[:, i] for i in range(array.shape[1])]
+        names = [f"c{i}" for i in range(len(parts))] if columns is None else list(columns)
+        if len(names) != len(parts) or len(set(names)) != len(names):
+            raise InvalidArgumentError(
+                f"{len(parts)} columns need as many different names: {names}"
+            )
+        found = dict(zip(names, parts, strict=True))
+    if not found or any(v.ndim != 1 or v.shape != next(iter(found.values())).shape
+                        for v in found.values()):  # fmt: skip
+        raise InvalidArgumentError("columns must be vectors of one length, at least one")
+    for name, vector in found.items():
+        if vector.dtype.kind not in "biufmM":
+            raise InvalidTypeError(f"column {name!r}: Parquet has no {vector.dtype}")
+    cuts = [(vector.shape, vector.chunks, vector.nbytes) for vector in found.values()]
+    rows = grids.unify(cuts[0][0], cuts)
+    return {name: vector.rechunk(rows) for name, vector in found.items()}

@@ -13,6 +13,7 @@ import numpy as np
 
 from agentic_ray.array.array_object import Array, check_device
 from agentic_ray.array.core import chunks as grids
+from agentic_ray.array.core.build import check_numbers
 from agentic_ray.array.core.chunks import Chunks, Shape
 from agentic_ray.array.core.node import DType, NDArray, Node, Op, make
 from agentic_ray.array.core.rewrite import rule
@@ -52,8 +53,10 @@ def opened(source: Source, chunks: Any, device: str | None) -> Array:
         Its elements are not numbers.
     """
     dtype = source.dtype
-    if dtype.kind not in "biufc" or dtype.itemsize > 16:
-        raise InvalidTypeError(f"arrays hold numbers or booleans; {source} holds {dtype}")
+    try:
+        check_numbers(dtype)
+    except InvalidTypeError as error:
+        raise InvalidTypeError(f"{source}: {error}") from None
     grid = grids.normalize(chunks, source.shape, dtype)
     if isinstance(chunks, str):
         grid = tuple(
@@ -61,7 +64,8 @@ def opened(source: Source, chunks: Any, device: str | None) -> Array:
         )
     index = tuple([("s", 0, length, 1) for length in source.shape])
     where = check_device(device) or "cpu"
-    return Array(make(READ, (), (index, source), source.shape, dtype, grid, where))
+    node = make(READ, (), (index, source), source.shape, dtype, grid, where)
+    return Array(node, is_cell=True)
 
 
 def _on_grain(lengths: tuple[int, ...], pieces: tuple[int, ...]) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ What a written chunk is in a file, the formats say, in modules of their own.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,51 +30,54 @@ class Target(Protocol):
         """Whether only one process may write at a time."""
         ...
 
-    def write(self, region: Region, block: NDArray) -> None: ...
+    def write(self, region: Region, /, *blocks: NDArray) -> None:
+        """Write what lies in a region: a block of each array that is written."""
+        ...
 
 
-def written(x: Any, target: Target) -> None:
-    """Write every chunk of ``x`` to ``target``.
+def written(target: Target, *arrays: Any) -> None:
+    """Write every chunk of arrays of one shape and in the same chunks to ``target``.
 
     Raises
     ------
     SourceError
-        Fewer elements arrived than ``x`` has.
+        Fewer elements arrived than the arrays have.
     OSError
         A chunk could not be written.
     """
-    node = strict_operand(x)
+    nodes = tuple([strict_operand(x) for x in arrays])
+    node = nodes[0]
     counts = grids.numblocks(node.chunks)
     ones = tuple([(1,) * count for count in counts])
-    made = make(WRITE, (node,), (target,), counts, np.dtype(np.int64), ones)
+    made = make(WRITE, nodes, (target,), counts, np.dtype(np.int64), ones)
     found = int(np.asarray(evaluate.value(made)).sum())
     if found != node.size:
         raise SourceError(f"{target} took {found} of {node.size} elements")
 
 
-def _write_block(xp: Any, block: Any, region: Region, after: Any, target: Target) -> Any:
-    target.write(region, np.asarray(block))
-    return np.full((1,) * len(region), block.size)
+def _write_block(xp: Any, blocks: Sequence[Any], region: Region, after: Any, target: Target) -> Any:
+    target.write(region, *[np.asarray(block) for block in blocks])
+    return np.full((1,) * len(region), blocks[0].size)
 
 
-def _write_whole(xp: Any, x: Any, target: Target) -> Any:
-    return _write_block(xp, x, tuple([slice(0, n) for n in x.shape]), None, target)
+def _write_whole(xp: Any, *arguments: Any) -> Any:
+    *blocks, target = arguments
+    region = tuple([slice(0, n) for n in blocks[0].shape])
+    return _write_block(xp, blocks, region, None, target)
 
 
 def _lower_write(node: Node, lowering: Any) -> list[Any]:
-    (source,) = node.inputs
     (target,) = node.params
     # Never twice at the same time: an old writer must not meet the renamed file.
     code = Codelet("array.write", Call(_write_block, (target,)), has_effects=True)
-    blocks = lowering.blocks(source)
-    size = source.nbytes // max(len(blocks), 1) + 1
+    rows = list(zip(*[lowering.blocks(source) for source in node.inputs], strict=True))
+    size = sum(source.nbytes for source in node.inputs) // max(len(rows), 1) + 1
     cost = CostHint(read_bytes=size, written_bytes=size)
     before: Any = None
     result: list[Any] = []
-    for i, (block, region) in enumerate(
-        zip(blocks, grids.block_slices(source.chunks), strict=True)
-    ):
-        made = lowering.emit(f"{node.name}/{i}", code, (block, region, before), cost)
+    regions = grids.block_slices(node.inputs[0].chunks)
+    for i, (row, region) in enumerate(zip(rows, regions, strict=True)):
+        made = lowering.emit(f"{node.name}/{i}", code, (list(row), region, before), cost)
         before = made if target.serial else None
         result.append(made)
     return result

@@ -14,13 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agentic_ray.array.array_object import Array
-from agentic_ray.array.core.build import gufunc, gufunc_op, gufunc_picks
+from agentic_ray.array.conversion import asarray
+from agentic_ray.array.core.build import gufunc, gufunc_op, gufunc_picks, strict_operand
+from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import DType, Node
 from agentic_ray.array.core.program import host_only
 from agentic_ray.array.core.views import expanded, permuted, squeezed
-from agentic_ray.array.creation import eye
-from agentic_ray.array.dtypes import cast
-from agentic_ray.array.elementwise import conj, divide, where
+from agentic_ray.array.creation import eye, zeros
+from agentic_ray.array.elementwise import abs as _abs
+from agentic_ray.array.elementwise import conj, divide, sign, where
 from agentic_ray.array.linalg import columns
 from agentic_ray.array.linalg.polar import tile_length, tiled
 from agentic_ray.array.linalg.products import matmul
@@ -36,8 +38,10 @@ from agentic_ray.array.linalg.spectral import (
 from agentic_ray.array.linalg.structure import matrix_operand
 from agentic_ray.array.linalg.tall import is_tall, tall_qr, thin_svd
 from agentic_ray.array.linalg.tiled import tiled_cholesky
-from agentic_ray.array.manipulation import concat
-from agentic_ray.errors import InvalidArgumentError
+from agentic_ray.array.manipulation import concat, expand_dims, flip, matrix_transpose
+from agentic_ray.array.outputs import NO_VALUE
+from agentic_ray.array.sorting import argsort, sort
+from agentic_ray.array.taking import take_along_axis
 
 
 class EigResult(NamedTuple):
@@ -61,12 +65,12 @@ class SVDResult(NamedTuple):
     Vh: Array
 
 
-def _inexact(name: str, x: Any, *, square: bool = False) -> Node:
+def inexact(name: str, x: Any, *, square: bool = False) -> Node:
     """A stack of matrices in a floating point dtype."""
     node = matrix_operand(name, x, square=square)
     if node.dtype.kind in "biu":
         return cast(node, np.float64)
-    if node.dtype.kind not in "fc":
+    if node.dtype.kind not in "fc" or node.dtype.itemsize == 2:
         raise TypeError(f"{name}: array type {node.dtype} is unsupported in linalg")
     return node
 
@@ -79,7 +83,7 @@ def _complex(dtype: DType) -> DType:
     return np.result_type(dtype, np.complex64)
 
 
-def _is_cut(node: Node) -> bool:
+def is_cut(node: Node) -> bool:
     """Whether it is one matrix of several chunks."""
     return node.ndim == 2 and node.blocks > 1 and node.size > 0
 
@@ -92,7 +96,7 @@ def _cholesky_kernel(xp: Any, x: Any, upper: bool) -> Any:
 _CHOLESKY = gufunc_op("cholesky", _cholesky_kernel, 64)
 
 
-def cholesky(x: Array, /, *, upper: bool = False) -> Array:
+def cholesky(a: Any, /, *, upper: bool = False) -> Array:
     """The triangular factor of each positive definite matrix.
 
     One matrix of several chunks is factored tile by tile.
@@ -102,8 +106,8 @@ def cholesky(x: Array, /, *, upper: bool = False) -> Array:
     numpy.linalg.LinAlgError
         Matrices are not square; or, when computed, not positive definite.
     """
-    node = _inexact("cholesky", x, square=True)
-    if _is_cut(node):
+    node = inexact("cholesky", a, square=True)
+    if is_cut(node):
         lower = Array(tiled_cholesky(node))
         return conj(lower.T) if upper else lower
     return Array(gufunc(_CHOLESKY, [node], (2,), node.shape[-2:], node.dtype, (bool(upper),)))
@@ -113,26 +117,51 @@ def _qr_kernel(xp: Any, x: Any, mode: str) -> Any:
     return tuple(xp.linalg.qr(x, mode=mode))
 
 
+@host_only
+def _qr_raw_kernel(xp: Any, x: Any) -> Any:
+    return tuple(np.linalg.qr(x, mode="raw"))
+
+
 _QR = gufunc_op("qr", _qr_kernel, 128)
+_QR_RAW = gufunc_op("qr_raw", _qr_raw_kernel, 128)
 
 
-def qr(x: Array, /, *, mode: str = "reduced") -> QRResult:
+def qr(a: Any, mode: str = "reduced") -> Any:
     """Orthonormal and triangular factor of each matrix.
 
     One matrix of several chunks is factored in blocks, and Q only made if it is used: a tall one
     chunk by chunk, others by Householder's reflections over blocks of columns.
 
+    Parameters
+    ----------
+    a : array_like
+        (..., m, n)
+    mode : {"reduced", "complete", "r", "raw"}
+        ``"r"``: the triangular factor alone; ``"raw"``: LAPACK's reflections and their scales,
+        of each matrix in one task.
+
+    Returns
+    -------
+    QRResult, or one Array for ``"r"``, or two for ``"raw"``
+
     Raises
     ------
-    InvalidArgumentError
-        ``mode`` is neither ``"reduced"`` nor ``"complete"``.
+    ValueError
+        There is no such mode.
     """
+    node = inexact("qr", a)
+    if mode == "r":
+        return qr(a).R
+    if mode == "raw":
+        m, n = node.shape[-2:]
+        made = gufunc(_QR_RAW, [node], (2,), (n, m), node.dtype)
+        h, tau = gufunc_picks(made, [((n, m), node.dtype), ((min(m, n),), node.dtype)])
+        return Array(h), Array(tau)
     if mode not in ("reduced", "complete"):
-        raise InvalidArgumentError(f"mode must be 'reduced' or 'complete', not {mode!r}")
-    node = _inexact("qr", x)
+        raise ValueError(f"Unrecognized mode '{mode}'")
     if mode == "reduced" and is_tall(node):
         return QRResult(*map(Array, tall_qr(node)))
-    if _is_cut(node):
+    if is_cut(node):
         return QRResult(*map(Array, columns.blocked_qr(node, complete=mode == "complete")))
     m, n = node.shape[-2:]
     k = m if mode == "complete" else min(m, n)
@@ -153,13 +182,30 @@ _SVD = gufunc_op("svd", _svd_kernel, 512)
 _SVDVALS = gufunc_op("svdvals", _svdvals_kernel, 256)
 
 
-def svd(x: Array, /, *, full_matrices: bool = True) -> SVDResult:
+def svd(
+    a: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: bool = False
+) -> Any:
     """Singular vectors and values of each matrix: ``U @ diag(S) @ Vh``.
 
     Without ``full_matrices`` the factors of a tall or wide matrix of several chunks are made
     chunk by chunk, and the long one only if it is used. One that is at least twice as long as
     it is wide is brought to a square one by QR first. So is any other that is larger than
     ``whole_matrix_bytes`` (see `config`); the square one is then factored by blocks, at the call.
+
+    Parameters
+    ----------
+    a : array_like
+        (..., m, n)
+    full_matrices : bool
+        Whether U and Vh are square.
+    compute_uv : bool
+        False: give the singular values alone.
+    hermitian : bool
+        Whether each matrix is Hermitian: they are then found from its eigenvalues.
+
+    Returns
+    -------
+    SVDResult, or one Array without ``compute_uv``
 
     Raises
     ------
@@ -171,7 +217,11 @@ def svd(x: Array, /, *, full_matrices: bool = True) -> SVDResult:
     T. Chan, "An improved algorithm for computing the singular value decomposition", ACM TOMS
     8(1), 1982 (QR first).
     """
-    node = _inexact("svd", x)
+    node = inexact("svd", a, square=hermitian)
+    if hermitian:
+        return _svd_of_hermitian(Array(node), compute_uv)
+    if not compute_uv:
+        return svdvals(Array(node))
     thin = None if full_matrices else thin_svd(node)
     if thin is not None:
         return SVDResult(*map(Array, thin))
@@ -188,9 +238,20 @@ def svd(x: Array, /, *, full_matrices: bool = True) -> SVDResult:
     return SVDResult(Array(u), Array(s), Array(vh))
 
 
+def _svd_of_hermitian(x: Array, compute_uv: bool) -> Any:
+    if not compute_uv:
+        return flip(sort(_abs(eigvalsh(x)), axis=-1), axis=-1)
+    values, vectors = eigh(x)
+    order = flip(argsort(_abs(values), axis=-1), axis=-1)
+    values = take_along_axis(values, order, axis=-1)
+    vectors = take_along_axis(vectors, expand_dims(order, -2), axis=-1)
+    signs = expand_dims(sign(values), -2).astype(vectors.dtype)
+    return SVDResult(vectors, _abs(values), conj(matrix_transpose(vectors * signs)))
+
+
 def _is_long(node: Node) -> bool:
     """Whether it is one matrix of several chunks, at least twice as long one way as the other."""
-    return _is_cut(node) and max(node.shape) >= 2 * min(node.shape)
+    return is_cut(node) and max(node.shape) >= 2 * min(node.shape)
 
 
 def _upright(node: Node) -> Node:
@@ -211,9 +272,9 @@ def _svd_by_qr(node: Node, full_matrices: bool) -> SVDResult:
     return SVDResult(vh.T, s, u.T) if node.shape[0] < node.shape[1] else SVDResult(u, s, vh)
 
 
-def svdvals(x: Array, /) -> Array:
+def svdvals(x: Any, /) -> Array:
     """Singular values of each matrix, largest first, as `svd` finds them."""
-    node = _inexact("svdvals", x)
+    node = inexact("svdvals", x)
     thin = thin_svd(node)
     if thin is not None:
         return Array(thin[1])
@@ -240,42 +301,63 @@ _EIG = gufunc_op("eig", _eig_kernel, 1024)
 _EIGVALS = gufunc_op("eigvals", _eigvals_kernel, 512)
 
 
-def eigh(x: Array, /) -> EigResult:
+def _lower(name: str, a: Any, UPLO: str) -> Node:
+    """Hermitian matrices, of which the lower triangle is to be read.
+
+    Raises
+    ------
+    ValueError
+        ``UPLO`` is neither ``"L"`` nor ``"U"``.
+    """
+    if UPLO.upper() not in ("L", "U"):
+        raise ValueError("UPLO argument must be 'L' or 'U'")
+    node = inexact(name, a, square=True)
+    return node if UPLO.upper() == "L" else conj(matrix_transpose(Array(node)))._node
+
+
+def eigh(a: Any, UPLO: str = "L") -> EigResult:
     """Eigenvalues, ascending, and eigenvectors of each Hermitian matrix.
 
-    Only lower triangles are read. One matrix of several chunks that is larger than
-    ``whole_matrix_bytes`` (see `config`) is divided by blocks, and computed at the call; any
-    other one is brought to a task.
+    One matrix of several chunks that is larger than ``whole_matrix_bytes`` (see `config`) is
+    divided by blocks, and computed at the call; any other one is brought to a task.
+
+    Parameters
+    ----------
+    a : array_like
+        (..., n, n)
+    UPLO : {"L", "U"}
+        Which triangle is read.
 
     Raises
     ------
     numpy.linalg.LinAlgError
         Matrices are not square; or, when computed, there are infinities or NaN in them.
     """
-    node = _inexact("eigh", x, square=True)
+    node = _lower("eigh", a, UPLO)
     if by_blocks(node):
         return EigResult(*eigh_by_blocks(Array(node)))
     return EigResult(*whole_eigh(node))
 
 
-def eigvalsh(x: Array, /) -> Array:
+def eigvalsh(a: Any, UPLO: str = "L") -> Array:
     """Eigenvalues, ascending, of each Hermitian matrix, as `eigh` finds them."""
-    node = _inexact("eigvalsh", x, square=True)
+    node = _lower("eigvalsh", a, UPLO)
     return eigvalsh_by_blocks(Array(node)) if by_blocks(node) else whole_eigvalsh(node)
 
 
-def eig(x: Array, /) -> EigResult:
-    """Eigenvalues and eigenvectors of each matrix, always complex."""
-    node = _inexact("eig", x, square=True)
+def eig(a: Any) -> EigResult:
+    """Eigenvalues and eigenvectors of each matrix, always complex: NumPy looks at the values and
+    gives real numbers if all are real."""
+    node = inexact("eig", a, square=True)
     n, dtype = node.shape[-1], _complex(node.dtype)
     made = gufunc(_EIG, [node], (2,), (n,), dtype, (dtype,))
     values, vectors = gufunc_picks(made, [((n,), dtype), ((n, n), dtype)])
     return EigResult(Array(values), Array(vectors))
 
 
-def eigvals(x: Array, /) -> Array:
-    """Eigenvalues of each matrix, always complex."""
-    node = _inexact("eigvals", x, square=True)
+def eigvals(a: Any) -> Array:
+    """Eigenvalues of each matrix, always complex: see `eig`."""
+    node = inexact("eigvals", a, square=True)
     dtype = _complex(node.dtype)
     return Array(gufunc(_EIGVALS, [node], (2,), node.shape[-1:], dtype, (dtype,)))
 
@@ -302,18 +384,18 @@ _INV = gufunc_op("inv", _inv_kernel, 128)
 _SOLVE = gufunc_op("solve", _solve_kernel, 64)
 
 
-def det(x: Array, /) -> Array:
+def det(a: Any) -> Array:
     """Determinant of each matrix."""
-    node = _inexact("det", x, square=True)
-    if _is_cut(node):
+    node = inexact("det", a, square=True)
+    if is_cut(node):
         return Array(columns.lu_det(columns.lu(node)))
     return Array(gufunc(_DET, [node], (2,), (), node.dtype))
 
 
-def slogdet(x: Array, /) -> SlogdetResult:
+def slogdet(a: Any) -> SlogdetResult:
     """Sign and logarithm of the absolute value of each determinant."""
-    node = _inexact("slogdet", x, square=True)
-    if _is_cut(node):
+    node = inexact("slogdet", a, square=True)
+    if is_cut(node):
         found = columns.lu_slogdet(columns.lu(node), _real(node.dtype))
         return SlogdetResult(*map(Array, found))
     made = gufunc(_SLOGDET, [node], (2,), (), node.dtype)
@@ -321,7 +403,7 @@ def slogdet(x: Array, /) -> SlogdetResult:
     return SlogdetResult(Array(sign), Array(log))
 
 
-def inv(x: Array, /) -> Array:
+def inv(a: Any) -> Array:
     """Inverse of each matrix; one of several chunks is factored over blocks of columns.
 
     Raises
@@ -329,16 +411,16 @@ def inv(x: Array, /) -> Array:
     numpy.linalg.LinAlgError
         Matrices are not square; or, when computed, singular.
     """
-    node = _inexact("inv", x, square=True)
-    if _is_cut(node):
+    node = inexact("inv", a, square=True)
+    if is_cut(node):
         factors = columns.lu(node)
         unit = eye(node.shape[0], dtype=node.dtype, chunks=factors.chunks)
         return Array(columns.lu_solve(factors, unit._node))
     return Array(gufunc(_INV, [node], (2,), node.shape[-2:], node.dtype))
 
 
-def solve(x1: Array, x2: Array, /) -> Array:
-    """The solution of ``x1 @ x = x2`` for each matrix; a single vector ``x2`` is a column.
+def solve(a: Any, b: Any) -> Array:
+    """The solution of ``a @ x = b`` for each matrix; a single vector ``b`` is a column.
 
     By LU with partial pivoting, over blocks of columns if operands are in several chunks.
 
@@ -349,12 +431,19 @@ def solve(x1: Array, x2: Array, /) -> Array:
     ValueError
         The numbers of rows differ.
     """
-    a = _inexact("solve", x1, square=True)
-    b = x2._node if isinstance(x2, Array) else cast(matrix_operand("solve", x2), np.float64)
-    vector = b.ndim == 1
-    b = expanded(b, (1,)) if vector else b
-    if b.ndim < 2 or a.shape[-1] != b.shape[-2]:
-        raise ValueError(f"solve: {a.shape[-1]} unknowns but right-hand sides of {x2.shape}")
+    left, right = inexact("solve", a, square=True), strict_operand(b)
+    if right.dtype.kind in "biu":
+        right = cast(right, np.float64)
+    vector = right.ndim == 1
+    right = expanded(right, (1,)) if vector else right
+    if right.ndim < 2 or left.shape[-1] != right.shape[-2]:
+        raise ValueError(f"solve: {left.shape[-1]} unknowns but right-hand sides of {np.shape(b)}")
+    return _solved(left, right, vector)
+
+
+def _solved(a: Node, b: Node, vector: bool) -> Array:
+    if b.dtype.kind not in "fc" or b.dtype.itemsize == 2:
+        raise TypeError(f"solve: array type {b.dtype} is unsupported in linalg")
     dtype = np.result_type(a.dtype, b.dtype)
     a, b = cast(a, dtype), cast(b, dtype)
     if a.ndim == b.ndim == 2 and a.blocks + b.blocks > 2 and a.size and b.size:
@@ -376,16 +465,51 @@ def default_rtol(node: Node) -> float:
     return float(max(node.shape[-2:]) * np.finfo(node.dtype).eps)
 
 
-def pinv(x: Array, /, *, rtol: Any = None) -> Array:
-    """Pseudo-inverse of each matrix; singular values below ``rtol`` times the largest are zero."""
-    node = _inexact("pinv", x)
+def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = NO_VALUE) -> Array:
+    """Pseudo-inverse of each matrix; singular values below ``rtol`` times the largest are zero.
+
+    Parameters
+    ----------
+    a : array_like
+        (..., m, n)
+    rcond : float or array_like, optional
+        NumPy's older name of ``rtol``.
+    hermitian : bool
+        Whether each matrix is Hermitian.
+    rtol : float or array_like, optional
+        Default: 1e-15, as in NumPy; None: the larger of m and n times the machine's precision.
+
+    Raises
+    ------
+    ValueError
+        ``rtol`` and ``rcond`` are both given.
+    """
+    node = inexact("pinv", a, square=hermitian)
+    if rcond is not None and rtol is not NO_VALUE:
+        raise ValueError("`rtol` and `rcond` can't be both set.")
+    if rcond is not None:
+        rtol = rcond
+    rtol = 1e-15 if rtol is NO_VALUE else default_rtol(node) if rtol is None else rtol
+    if np.ndim(rtol) and not isinstance(rtol, Array):
+        rtol = asarray(rtol)
+    if not node.size:
+        return zeros((*node.shape[:-2], node.shape[-1], node.shape[-2]), node.dtype)
+    if hermitian:
+        u, s, vh = _svd_of_hermitian(Array(node), True)
+        return _from_svd(u, s, vh, rtol)
     shape = (node.shape[-1], node.shape[-2])
     if isinstance(rtol, Array):
         return Array(gufunc(_PINV, [node, rtol._node], (2, 0), shape, node.dtype))
-    limit = default_rtol(node) if rtol is None else float(rtol)
-    if _is_cut(node):
+    if is_cut(node):
         u, s, vh = svd(Array(node), full_matrices=False)
-        kept = s > s[:1] * limit
-        inverse = where(kept, divide(1.0, where(kept, s, 1.0)), 0.0)
-        return matmul(conj(vh.T) * inverse, conj(u.T))
-    return Array(gufunc(_PINV, [node], (2,), shape, node.dtype, (limit,)))
+        return _from_svd(u, s, vh, rtol)
+    return Array(gufunc(_PINV, [node], (2,), shape, node.dtype, (float(rtol),)))
+
+
+def _from_svd(u: Array, s: Array, vh: Array, rtol: Any) -> Array:
+    """The pseudo-inverse of the matrix with these singular vectors and values."""
+    limit = expand_dims(rtol, -1) if isinstance(rtol, Array) else rtol
+    kept = s > s.max(axis=-1, keepdims=True) * limit
+    inverse = where(kept, divide(1.0, where(kept, s, 1.0)), 0.0)
+    long = conj(matrix_transpose(vh)) * expand_dims(inverse, -2).astype(s.dtype)
+    return matmul(long, conj(matrix_transpose(u)))

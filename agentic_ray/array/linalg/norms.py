@@ -1,4 +1,4 @@
-"""Norms of vectors and matrices, and ranks."""
+"""Norms of vectors and matrices, condition numbers, and ranks."""
 
 from __future__ import annotations
 
@@ -6,26 +6,54 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from agentic_ray.array.array_object import Array
-from agentic_ray.array.core.build import axes_of
-from agentic_ray.array.core.views import reshaped
+from agentic_ray.array.core.build import gufunc, gufunc_op, strict_operand
+from agentic_ray.array.core.elements import cast
+from agentic_ray.array.core.program import host_only
 from agentic_ray.array.creation import zeros
 from agentic_ray.array.elementwise import abs as _abs
-from agentic_ray.array.elementwise import conj, not_equal, pow, real, sqrt
-from agentic_ray.array.linalg.decompositions import _inexact, default_rtol, svdvals
-from agentic_ray.array.manipulation import expand_dims
-from agentic_ray.array.statistics import Axis, count_nonzero
+from agentic_ray.array.elementwise import conj, divide, isnan, not_equal, pow, real, sqrt, where
+from agentic_ray.array.linalg.decompositions import (
+    default_rtol,
+    eigvalsh,
+    inexact,
+    inv,
+    is_cut,
+    svdvals,
+)
+from agentic_ray.array.manipulation import expand_dims, moveaxis, ravel
+from agentic_ray.array.statistics import any as _any
+from agentic_ray.array.statistics import count_nonzero
 from agentic_ray.array.statistics import max as _max
 from agentic_ray.array.statistics import min as _min
 from agentic_ray.array.statistics import sum as _sum
 
+Axis = int | tuple[int, ...] | None
 
-def vector_norm(x: Array, /, *, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Array:
-    """Norm of order ``ord`` of the vectors over ``axis`` (default: of all elements)."""
-    if x.dtype.kind in "biu":
-        x = x.astype(np.float64)
+
+def _numbers(x: Any) -> Array:
+    """``x`` in a floating point dtype."""
+    node = strict_operand(x)
+    return Array(cast(node, np.float64) if node.dtype.kind in "biu" else node)
+
+
+def vector_norm(x: Any, /, *, axis: Axis = None, keepdims: bool = False, ord: Any = 2) -> Array:
+    """Norm of order ``ord`` of the vectors over ``axis`` (default: of all elements).
+
+    Raises
+    ------
+    ValueError
+        There is no such norm.
+    """
+    x = _numbers(x)
+    axis = tuple(axis) if isinstance(axis, list) else axis
+    if isinstance(ord, str):
+        raise ValueError(f"Invalid norm order '{ord}' for vectors")
     result: Array
+    if ord is None:
+        ord = 2
     if ord == math.inf:
         result = _max(_abs(x), axis=axis, keepdims=keepdims)
     elif ord == -math.inf:
@@ -42,7 +70,7 @@ def vector_norm(x: Array, /, *, axis: Axis = None, keepdims: bool = False, ord: 
     return result
 
 
-def matrix_norm(x: Array, /, *, keepdims: bool = False, ord: Any = "fro") -> Array:
+def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Array:
     """Norm of each matrix in a stack.
 
     Raises
@@ -50,18 +78,17 @@ def matrix_norm(x: Array, /, *, keepdims: bool = False, ord: Any = "fro") -> Arr
     ValueError
         There is no such norm.
     """
-    node = _inexact("matrix_norm", x)
-    x = Array(node)
-    if ord == "fro":
+    x = Array(inexact("matrix_norm", x))
+    if ord is None or ord in ("fro", "f"):
         return vector_norm(x, axis=(-2, -1), keepdims=keepdims)
     if ord in (1, -1, math.inf, -math.inf):
         first, second = (-2, -1) if abs(ord) == 1 else (-1, -2)
         sums = _sum(_abs(x), axis=first, keepdims=True)
-        if node.size == 0 and ord > 0:
+        if x.size == 0 and ord > 0:
             return _nothing(x, keepdims)
         result = (_max if ord > 0 else _min)(sums, axis=second, keepdims=True)
     elif ord in (2, -2, "nuc"):
-        if node.size == 0 and ord in (2, "nuc"):
+        if x.size == 0 and ord in (2, "nuc"):
             return _nothing(x, keepdims)
         values = svdvals(x)
         if ord == "nuc":
@@ -70,8 +97,8 @@ def matrix_norm(x: Array, /, *, keepdims: bool = False, ord: Any = "fro") -> Arr
             result = (_max if ord == 2 else _min)(values, axis=-1, keepdims=True)
         result = expand_dims(result, axis=-1)
     else:
-        raise ValueError(f"invalid norm order {ord!r} for matrices")
-    return result if keepdims else Array(reshaped(result._node, x.shape[:-2]))
+        raise ValueError(f"Invalid norm order {ord!r} for matrices.")
+    return result if keepdims else result[..., 0, 0]
 
 
 def _nothing(x: Array, keepdims: bool) -> Array:
@@ -80,26 +107,127 @@ def _nothing(x: Array, keepdims: bool) -> Array:
     return zeros(shape, dtype=_abs(x).dtype)
 
 
-def matrix_rank(x: Array, /, *, rtol: Any = None) -> Array:
-    """How many singular values of each matrix exceed ``rtol`` times its largest."""
-    node = _inexact("matrix_rank", x)
-    values = svdvals(Array(node))
+def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Array:
+    """The norm of vectors for one axis, of matrices for two.
+
+    Parameters
+    ----------
+    x : array_like
+    ord : number, "fro" or "nuc", optional
+        Default: the square root of the sum of squares.
+    axis : int or pair of int, optional
+        Default: all of the array.
+    keepdims : bool
+        Keep these axes with length 1.
+
+    Raises
+    ------
+    ValueError
+        There is no such norm, or no norm over so many axes.
+    """
+    array = _numbers(x)
+    count = array.ndim
+    if axis is None and (ord is None or (ord in ("f", "fro") and count == 2)
+                         or (ord == 2 and count == 1)):  # fmt: skip
+        made = vector_norm(ravel(array, "K"))
+        return made.reshape((1,) * count) if keepdims else made
+    axes = tuple(range(count)) if axis is None else (
+        tuple(axis) if isinstance(axis, list | tuple) else (axis,))  # fmt: skip
+    if axis is not None and len(axes) == 1 and not hasattr(axes[0], "__index__"):
+        raise TypeError("'axis' must be None, an integer or a tuple of integers")
+    found = normalize_axis_tuple(axes, count, allow_duplicate=True)
+    if len(found) == 1:
+        return vector_norm(array, axis=found[0], keepdims=keepdims, ord=ord)
+    if len(found) != 2:
+        raise ValueError("Improper number of dimensions to norm.")
+    if found[0] == found[1]:
+        raise ValueError("Duplicate axes given.")
+    made = matrix_norm(moveaxis(array, found, (-2, -1)), ord=ord)
+    for at in sorted(found) if keepdims else ():
+        made = expand_dims(made, at)
+    return made
+
+
+@host_only
+def _cond_kernel(xp: Any, x: Any, p: Any) -> Any:
+    return np.asarray(np.linalg.cond(x, p))
+
+
+_COND = gufunc_op("cond", _cond_kernel, 256)
+
+
+def cond(x: Any, p: Any = None) -> Array:
+    """The condition number of each matrix: its norm times that of its inverse.
+
+    Parameters
+    ----------
+    x : array_like
+        (..., m, n)
+    p : number, "fro" or "nuc", optional
+        Which norm; default: the largest singular value, by the smallest.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        A matrix is empty; or not square, for other norms than the default.
+    """
+    if strict_operand(x).ndim >= 2 and not strict_operand(x).size:
+        raise np.linalg.LinAlgError("cond is not defined on empty arrays")
+    by_values = p is None or p in (2, -2)
+    node = inexact("cond", x, square=not by_values)
+    array = Array(node)
+    if by_values:
+        values = svdvals(array)
+        ends = values[..., -1], values[..., 0]
+        found = divide(*ends) if p == -2 else divide(*ends[::-1])
+        broken = _any(isnan(array), axis=(-2, -1))
+        return where(isnan(found) & ~broken, np.inf, found).astype(found.dtype)  # type: ignore[no-any-return]
+    if not is_cut(node):
+        dtype = np.empty(0, node.dtype).real.dtype
+        return Array(gufunc(_COND, [node], (2,), (), dtype, (p,)))
+    own = norm(array, p, (-2, -1))
+    try:
+        return own * norm(inv(array), p, (-2, -1)).persist()
+    except np.linalg.LinAlgError:  # no inverse: as far from one as can be
+        return own * 0 + np.inf
+
+
+def matrix_rank(A: Any, tol: Any = None, hermitian: bool = False, *, rtol: Any = None) -> Array:
+    """How many singular values of each matrix exceed a limit.
+
+    Parameters
+    ----------
+    A : array_like
+        (..., m, n); a vector's rank is 1 unless all its elements are zero.
+    tol : float or array_like, optional
+        The limit.
+    hermitian : bool
+        Whether each matrix is Hermitian.
+    rtol : float or array_like, optional
+        The limit in parts of the largest singular value; default: the larger of m and n times
+        the machine's precision.
+
+    Raises
+    ------
+    ValueError
+        ``tol`` and ``rtol`` are both given.
+    """
+    if rtol is not None and tol is not None:
+        raise ValueError("`tol` and `rtol` can't be both set.")
+    if strict_operand(A).ndim < 2:
+        return _any(Array(strict_operand(A)) != 0).astype(np.int64)  # type: ignore[no-any-return]
+    node = inexact("matrix_rank", A, square=hermitian)
+    values = _abs(eigvalsh(Array(node))) if hermitian else svdvals(Array(node))
     if not values.shape[-1]:
         return zeros(node.shape[:-2], dtype=np.int64)
-    limit = default_rtol(node) if rtol is None else rtol
-    if isinstance(limit, Array) and limit.ndim:
-        limit = expand_dims(limit, axis=-1)
-    largest = _max(values, axis=-1, keepdims=True)
-    return count_nonzero(values > largest * limit, axis=-1)
+    if tol is None:
+        limit = default_rtol(node) if rtol is None else rtol
+        limit = _by_matrix(limit) * _max(values, axis=-1, keepdims=True)
+    else:
+        limit = _by_matrix(tol)
+    return count_nonzero(values > limit, axis=-1)
 
 
-def norm(x: Array, /, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Array:
-    """NumPy's norm: of vectors for one axis, of matrices for two."""
-    axes = axes_of(axis, x.ndim)
-    if ord is None:
-        return vector_norm(x, axis=axis, keepdims=keepdims)
-    if len(axes) == 1:
-        return vector_norm(x, axis=axes[0], keepdims=keepdims, ord=ord)
-    if axes != (x.ndim - 2, x.ndim - 1):
-        raise ValueError("norm: only the last two axes can hold matrices; use moveaxis")
-    return matrix_norm(x, keepdims=keepdims, ord=ord)
+def _by_matrix(limit: Any) -> Any:
+    """One number for each matrix, beside its singular values."""
+    return expand_dims(limit, axis=-1) if np.ndim(limit) else limit

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from agentic_ray.array.array_object import Array
+from agentic_ray.array.conversion import asarray
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core.build import gufunc, gufunc_op, gufunc_picks
 from agentic_ray.array.core.node import NDArray, Node
-from agentic_ray.array.creation import asarray, tril, triu
 from agentic_ray.array.elementwise import abs as _abs
 from agentic_ray.array.elementwise import maximum, real, sign, where
 from agentic_ray.array.linalg.columns import blocked_qr
@@ -40,11 +40,12 @@ from agentic_ray.array.linalg.polar import (
     unit_like,
 )
 from agentic_ray.array.linalg.products import matmul
-from agentic_ray.array.linalg.structure import diagonal
+from agentic_ray.array.linalg.structure import matrix_diagonal as diagonal
 from agentic_ray.array.manipulation import concat
 from agentic_ray.array.random import default_rng
 from agentic_ray.array.statistics import max as _max
 from agentic_ray.array.statistics import sum as _sum
+from agentic_ray.array.triangles import tril, triu
 
 NEGLIGIBLE = 1.0
 """What one division may drop, in ``sqrt(n) eps ||A||_F``: rounding errors of products of A with

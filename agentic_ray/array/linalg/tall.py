@@ -23,7 +23,7 @@ from agentic_ray.array.core.build import picks
 from agentic_ray.array.core.node import DType, Node, Op, make
 from agentic_ray.array.core.standard import dtype_of
 from agentic_ray.array.core.views import permuted, rechunk
-from agentic_ray.array.linalg.gram import gram
+from agentic_ray.array.linalg.over_rows import gram
 
 GRAM_CONDITION = 100.0
 """Up to this condition singular values are taken from the product of the matrix with itself.

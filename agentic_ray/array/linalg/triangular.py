@@ -9,9 +9,9 @@ import numpy as np
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core.build import gufunc, gufunc_op, strict_operand
+from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import Node, Op, make
 from agentic_ray.array.core.views import expanded, squeezed
-from agentic_ray.array.dtypes import cast
 from agentic_ray.array.linalg.columns import in_columns, right_sides
 from agentic_ray.array.linalg.structure import matrix_operand
 

@@ -1,0 +1,25 @@
+"""Every block lies in memory in C order, row after row without gaps.
+
+NumPy adds the elements of a transposed view in another order than those of a copy, some of its
+functions round otherwise where the stride is negative, and BLAS has other kernels for transposed
+operands. Whether a task is given a view or a copy depends on the way its input came: from the
+step before it in the same process, or through the object store. So what a task is given, and
+what it makes, is brought in C order first: bits then depend on values, shapes and chunks alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def in_c_order(value: Any) -> Any:
+    """``value``, with each array in it (of NumPy or CuPy, itself or in a tuple or list) in C order
+    and aligned: the same array if it is so already, else a copy."""
+    flags = getattr(value, "flags", None)
+    if flags is not None:
+        is_so = getattr(flags, "c_contiguous", True) and getattr(flags, "aligned", True)
+        return value if is_so else value.copy(order="C")
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return kind([in_c_order(part) for part in value])
+    return value

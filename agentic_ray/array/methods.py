@@ -1,0 +1,306 @@
+"""The methods of `Array` that NumPy's arrays have: mostly the functions of the same names.
+
+Imported last by the package, when all modules of functions are there.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from agentic_ray.array import (
+    blocks,
+    creation,
+    elementwise,
+    manipulation,
+    mutation,
+    overlap,
+    repeating,
+    scans,
+    searching,
+    selecting,
+    sorting,
+    statistics,
+    taking,
+)
+from agentic_ray.array import casting as casting_
+from agentic_ray.array.array_object import Array, check_order, viewed
+from agentic_ray.array.core import build
+from agentic_ray.array.core.node import DType, NDArray, Node, Op
+from agentic_ray.array.flat import FlatView
+from agentic_ray.array.linalg.structure import diagonal, trace
+from agentic_ray.array.linalg.vectors import dot
+from agentic_ray.array.viewing import Permutation
+
+SAME: dict[str, Callable[..., Any]] = {
+    "all": statistics.all,
+    "any": statistics.any,
+    "argmax": searching.argmax,
+    "argmin": searching.argmin,
+    "argpartition": sorting.argpartition,
+    "argsort": sorting.argsort,
+    "choose": selecting.choose,
+    "clip": elementwise.clip,
+    "cumprod": scans.cumprod,
+    "cumsum": scans.cumsum,
+    "cumulative_prod": scans.cumulative_prod,
+    "cumulative_sum": scans.cumulative_sum,
+    "diagonal": diagonal,
+    "dot": dot,
+    "max": statistics.max,
+    "mean": statistics.mean,
+    "min": statistics.min,
+    "nonzero": searching.nonzero,
+    "prod": statistics.prod,
+    "put": mutation.put,
+    "ravel": manipulation.ravel,
+    "repeat": repeating.repeat,
+    "round": elementwise.round,
+    "searchsorted": searching.searchsorted,
+    "squeeze": manipulation.squeeze,
+    "std": statistics.std,
+    "sum": statistics.sum,
+    "swapaxes": manipulation.swapaxes,
+    "take": taking.take,
+    "trace": trace,
+    "var": statistics.var,
+}
+"""Functions whose first argument is the array, taken as they are."""
+
+
+# --- shapes ------------------------------------------------------------------------------
+
+
+def reshape(self: Array, *shape: Any, order: str = "C", copy: bool | None = None) -> Array:
+    """The elements in another shape: see `agentic_ray.array.reshape`."""
+    wanted = shape[0] if len(shape) == 1 else shape
+    return manipulation.reshape(self, wanted, order=order, copy=copy)
+
+
+def transpose(self: Array, *axes: Any) -> Array:
+    """A view with the axes in another order; reversed if none is given."""
+    given = axes[0] if len(axes) == 1 and (axes[0] is None or np.ndim(axes[0])) else axes
+    if not given:
+        return viewed(self, Permutation(tuple(range(self.ndim))[::-1]))
+    return manipulation.permute_dims(self, tuple(given))
+
+
+def compress(self: Array, condition: Any, axis: int | None = None, out: Any = None) -> Any:
+    """Elements along ``axis`` where ``condition`` holds: see `agentic_ray.array.compress`."""
+    return taking.compress(condition, self, axis, out)
+
+
+def astype(
+    self: Array,
+    dtype: Any,
+    order: str = "K",
+    casting: str = "unsafe",
+    subok: bool = True,
+    copy: Any = True,
+    *,
+    device: str | None = None,
+) -> Array:
+    """The elements converted to another dtype.
+
+    Parameters
+    ----------
+    dtype : dtype
+    order : {"K", "A", "C", "F"}
+        As in `agentic_ray.array.asarray`.
+    casting : {"no", "equiv", "safe", "same_kind", "unsafe", "same_value"}
+        Which conversions are allowed.
+    subok : bool
+        As in NumPy; arrays here have no subclasses.
+    copy : bool
+        False: this array itself if it has the dtype and the order already.
+    device : str, optional
+
+    Raises
+    ------
+    TypeError
+        ``casting`` forbids the conversion.
+    ValueError
+        ``casting`` is ``"same_value"`` and a value changes.
+    """
+    return casting_.converted(self, dtype, order, casting, copy, device)
+
+
+def flatten(self: Array, order: str = "C") -> Array:
+    """All elements in one axis, as an array of its own."""
+    return manipulation.ravel(self, order=order).copy()
+
+
+def flat(self: Array) -> FlatView:
+    """The elements in C order: for loops, and to read or assign by position."""
+    return FlatView(self)
+
+
+def set_flat(self: Array, value: Any) -> None:
+    """Assign ``value``, repeated as often as needed, to the elements in C order."""
+    FlatView(self)[:] = value
+
+
+def resize(self: Array, *new_shape: Any, refcheck: bool = True) -> None:
+    """Change shape and size in place; new elements are zero.
+
+    Raises
+    ------
+    ValueError
+        The array is a view: it shares its elements.
+    """
+    if self.base is not None:
+        raise ValueError("cannot resize this array: it does not own its data")
+    shape = creation.shape_of(new_shape[0] if len(new_shape) == 1 else new_shape)
+    elements, size = manipulation.reshape(self, -1), int(np.prod(shape, dtype=np.int64))
+    if size > self.size:
+        more = creation.zeros(size - self.size, dtype=self.dtype)
+        elements = manipulation.concat([elements, more])
+    self._own = manipulation.reshape(elements[:size], shape)._node
+
+
+# --- in place ----------------------------------------------------------------------------
+
+
+def fill(self: Array, value: Any) -> None:
+    """Set every element to ``value``."""
+    self[...] = value
+
+
+def sort(self: Array, axis: int = -1, kind: str | None = None, **options: Any) -> None:
+    """Sort this array in place along ``axis``; options as in `agentic_ray.array.sort`."""
+    self[...] = sorting.sort(self, axis, kind, **options)
+
+
+def partition(self: Array, kth: Any, axis: int = -1, **options: Any) -> None:
+    """Partition this array in place; options as in `agentic_ray.array.partition`."""
+    self[...] = sorting.partition(self, kth, axis, **options)
+
+
+# --- numbers -----------------------------------------------------------------------------
+
+
+def conjugate(self: Array) -> Any:
+    """The complex conjugates."""
+    return elementwise.conjugate(self)
+
+
+# --- bytes and files ---------------------------------------------------------------------
+
+
+def tobytes(self: Array, order: str = "C") -> bytes:
+    """The values as bytes, in C order (or Fortran's)."""
+    return np.asarray(self).tobytes(order=check_order(order))  # type: ignore[arg-type]
+
+
+def tofile(self: Array, fid: Any, sep: str = "", format: str = "%s") -> None:
+    """Write the values to a file: see `numpy.ndarray.tofile`."""
+    np.asarray(self).tofile(fid, sep=sep, format=format)
+
+
+def dump(self: Array, file: Any) -> None:
+    """Pickle the array to a file, open or named."""
+    if hasattr(file, "write"):
+        pickle.dump(self, file)
+        return
+    with open(os.fspath(file), "wb") as opened:
+        pickle.dump(self, opened)
+
+
+def dumps(self: Array) -> bytes:
+    """The array as a pickle."""
+    return pickle.dumps(self)
+
+
+def _byteswap_kernel(xp: Any, x: Any) -> Any:
+    return x.byteswap()
+
+
+_BYTESWAP = Op("byteswap", "map", _byteswap_kernel)
+
+
+def byteswap(self: Array, inplace: bool = False) -> Array:
+    """The bytes of every element in reverse order."""
+    swapped = Array(build.elementwise(_BYTESWAP, [self._node]), is_cell=self._is_cell)
+    if not inplace:
+        return swapped
+    self[...] = swapped
+    return self
+
+
+def _reinterpret_kernel(xp: Any, x: Any, dtype: DType) -> Any:
+    return x.view(dtype)
+
+
+_REINTERPRET = Op("view", "map", _reinterpret_kernel)
+
+
+@dataclass(frozen=True, slots=True)
+class Reinterpreted:
+    """A view of the same bytes as another dtype of the same size."""
+
+    dtype: DType
+
+    def see(self, memory: NDArray) -> NDArray:
+        return memory.view(self.dtype)
+
+    def read(self, whole: Node) -> Node:
+        return build.elementwise(_REINTERPRET, [whole], (self.dtype,))
+
+    def write(self, whole: Node, part: Node) -> Node:
+        return build.elementwise(_REINTERPRET, [part], (whole.dtype,))
+
+
+def view(self: Array, dtype: Any = None, type: Any = None) -> Array:
+    """A view of the same bytes as another dtype of the same size.
+
+    Raises
+    ------
+    TypeError
+        The dtype has another size, or a type of array was asked for.
+    """
+    if type is not None:
+        raise TypeError("view: arrays here have no subclasses; leave type out")
+    wanted = build.check_numbers(self.dtype if dtype is None else np.dtype(dtype))
+    if wanted.itemsize != self.itemsize:
+        raise TypeError(
+            f"view: elements of {self.dtype} and of {wanted} differ in size; convert with astype"
+        )
+    return self._view(Reinterpreted(wanted))
+
+
+# --- users' functions --------------------------------------------------------------------
+
+
+def map_blocks(self: Array, function: Callable[..., Any], *args: Any, **options: Any) -> Array:
+    """``function`` of each chunk: see `agentic_ray.array.map_blocks`."""
+    return blocks.map_blocks(function, self, *args, **options)
+
+
+def map_overlap(
+    self: Array,
+    function: Callable[..., Any],
+    depth: Any,
+    boundary: Any = None,
+    trim: bool = True,
+    **options: Any,
+) -> Array:
+    """``function`` of each chunk with a margin: see `agentic_ray.array.map_overlap`."""
+    return overlap.map_overlap(function, self, depth=depth, boundary=boundary, trim=trim, **options)
+
+
+OWN = (
+    astype, compress, conjugate, reshape, transpose, flatten, resize, fill, sort, partition,
+    tobytes, tofile, dump, dumps, byteswap, view, map_blocks, map_overlap,
+)  # fmt: skip
+
+for name, function in SAME.items():
+    setattr(Array, name, function)
+for method in OWN:
+    setattr(Array, method.__name__, method)
+Array.conj = conjugate  # type: ignore[attr-defined]
+Array.flat = property(flat, set_flat)  # type: ignore[attr-defined]

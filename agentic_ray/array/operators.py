@@ -1,0 +1,87 @@
+"""Python's operators for `Array`: each finds its operation by name and builds one node.
+
+The operations themselves are defined in `elementwise` and `linalg.products`, which enter them in
+the tables here. That keeps `Array` free of imports of the modules that are built on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from agentic_ray.array.array_object import Array
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {}
+"""The function behind each operator, by name. Filled when those functions are defined."""
+
+_PLAIN = (bool, int, float, complex, np.ndarray, np.generic, list, tuple)
+_ELEMENTS = (str, bytes, type(None))
+"""Operands that no array of numbers is equal to: comparing with them gives False everywhere."""
+
+Method = Callable[[Any, Any], "Array"]
+
+
+def is_operand(value: object) -> bool:
+    """Whether an operator takes ``value`` beside an array; other types get their own turn."""
+    return isinstance(value, _PLAIN) or hasattr(value, "_node")
+
+
+def forward(name: str) -> Method:
+    """The method for ``array <operator> other``."""
+    equality = {"equal": False, "not_equal": True}.get(name)
+
+    def method(self: Array, other: Any) -> Any:
+        if is_operand(other):
+            return FUNCTIONS[name](self, other)
+        if equality is not None and isinstance(other, _ELEMENTS):
+            return FUNCTIONS["full_like"](self, equality, dtype=np.bool_)
+        return NotImplemented
+
+    return method
+
+
+def reflected(name: str) -> Method:
+    """The method for ``other <operator> array``."""
+
+    def method(self: Array, other: Any) -> Any:
+        return FUNCTIONS[name](other, self) if is_operand(other) else NotImplemented
+
+    return method
+
+
+def in_place(name: str) -> Method:
+    """The method for ``array <operator>= other``."""
+
+    def method(self: Array, other: Any) -> Any:
+        if not is_operand(other):
+            return NotImplemented
+        result = FUNCTIONS[name](self, other)
+        # NumPy's scalars are immutable: ``m += 1`` makes a new one, and leaves other names of the
+        # old one alone.
+        return result if self._is_scalar else self._assign(result)
+
+    return method
+
+
+def unary(name: str) -> Callable[[Any], Array]:
+    """The method for ``<operator> array``."""
+
+    def method(self: Array) -> Any:
+        return FUNCTIONS[name](self)
+
+    return method
+
+
+def divided(*, reflected: bool) -> Callable[[Any, Any], tuple[Array, Array]]:
+    """The method for ``divmod``: quotient and remainder."""
+
+    def method(self: Array, other: Any) -> Any:
+        if not is_operand(other):
+            return NotImplemented
+        pair = (other, self) if reflected else (self, other)
+        return FUNCTIONS["floor_divide"](*pair), FUNCTIONS["remainder"](*pair)
+
+    return method

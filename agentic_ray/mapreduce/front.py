@@ -1,0 +1,130 @@
+"""The functions that people call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from agentic_ray.graph import Tag
+from agentic_ray.mapreduce.job import MISSING, MapReduce
+from agentic_ray.runtime import get_session
+from agentic_ray.tracebacks import entry
+
+
+@entry
+def map_reduce_job(
+    map_fn: Callable[..., Any],
+    data: Any,
+    reduce_fn: Callable[..., Any] | None = None,
+    *,
+    initial: Any = MISSING,
+    chunk_size: int | str = "auto",
+    tag: Tag = "any",
+    priority: int = 0,
+    progress: bool | None = None,
+    retry_on: type[BaseException] | tuple[type[BaseException], ...] = (),
+    has_effects: bool = False,
+) -> MapReduce:
+    """`map_reduce` as an object: ``.result()`` or ``await``, then ``.placements()`` and
+    ``.metrics``."""
+    return MapReduce(
+        map_fn,
+        data,
+        reduce_fn,
+        initial=initial,
+        chunk_size=chunk_size,
+        tag=tag,
+        priority=priority,
+        progress=progress,
+        retry_on=retry_on,
+        has_effects=has_effects,
+        session=get_session(),
+    )
+
+
+@entry
+def map_reduce(
+    map_fn: Callable[..., Any],
+    data: Any,
+    reduce_fn: Callable[..., Any] | None = None,
+    *,
+    initial: Any = MISSING,
+    chunk_size: int | str = "auto",
+    tag: Tag = "any",
+    priority: int = 0,
+    progress: bool | None = None,
+    retry_on: type[BaseException] | tuple[type[BaseException], ...] = (),
+    has_effects: bool = False,
+) -> Any:
+    """Apply ``map_fn`` to every element of ``data`` and reduce the results in a fixed tree.
+
+    The tree depends on the number of elements only, so the result has the same bits whatever
+    the automatic chunk size, the cluster, the schedule, or what fails on the way.
+
+    Parameters
+    ----------
+    map_fn : callable or codelet
+        A plain function is called with one element, in a worker process. A codelet (see
+        `agentic_ray.codelet`) is called with blocks of rows of an array, or with the parts of
+        a source, in threads beside the data, on CPUs or GPUs.
+    data : sequence, range, array, table, iterator, path, source, or ObjectRef(s) of arrays
+        An array is mapped along its first axis; a pandas, polars or Arrow table by its rows, each
+        a dict by column; a column by its values. A `pathlib.Path` is read by its suffix: CSV and
+        Parquet as tables, anything else as lines of text. A str is refused, because it could
+        mean its characters or a file. An iterator is read as it is needed.
+    reduce_fn : callable, optional
+        ``reduce_fn(left, right)``, associative; order is kept, so it need not be commutative.
+        Without it the result is the list of mapped values, in order.
+    initial : optional
+        Combined once, from the left, with the reduction; also the result of an empty input.
+    chunk_size : int or "auto"
+        Elements of a task; for a codelet, rows of a block. ``"auto"`` follows what elements
+        were seen to cost.
+    tag : {"any", "cpu", "gpu"}
+        Where the tasks may run.
+    priority : int
+        Higher goes first.
+    progress : bool, optional
+        A progress bar; default: on work over two seconds where a person watches.
+    retry_on : exception type or tuple of them
+        What the functions raise of these types is tried again up to ``max_user_retries`` times
+        a bundle (a setting of `init`), with exponential back-off. Anything else is final.
+    has_effects : bool
+        The functions change something outside: no chunk is run in two copies at the same time.
+        (A chunk whose process died is run again all the same.)
+
+    Returns
+    -------
+    The reduced value, or a list. Arrays in it can be written to, whatever their size.
+
+    Raises
+    ------
+    EmptyInputError
+        Nothing to reduce and no ``initial``.
+    SerializationError
+        A function, an element or a result cannot be pickled.
+    InvalidTypeError, InvalidArgumentError
+        An argument cannot be used.
+    The user's own exception
+        Whatever ``map_fn`` or ``reduce_fn`` raised, with the lines it passed through there,
+        ``chunk_index``, ``element_index`` and ``remote_traceback`` (the whole text); the rest of
+        the work is stopped.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar, operator
+    >>> ar.map_reduce(lambda x: x * x, [1, 2, 3, 4, 5], operator.add)
+    55
+    """
+    return map_reduce_job(
+        map_fn,
+        data,
+        reduce_fn,
+        initial=initial,
+        chunk_size=chunk_size,
+        tag=tag,
+        priority=priority,
+        progress=progress,
+        retry_on=retry_on,
+        has_effects=has_effects,
+    ).result()

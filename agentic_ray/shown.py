@@ -1,0 +1,74 @@
+"""What a person is told of a job in one line, in a terminal or a notebook."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import Final
+
+from agentic_ray.tracebacks import text_of
+
+_SHOWN_CHARACTERS: Final = 100
+
+
+def one_line(error: BaseException) -> str:
+    """Type and text of an exception, cut to one short line."""
+    return cut_line(f"{type(error).__name__}: {text_of(error)}")
+
+
+def cut_line(text: str) -> str:
+    """``text`` in one short line."""
+    text = " ".join(text[: 10 * _SHOWN_CHARACTERS].split())
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a person is told of a job.
+
+    Parameters
+    ----------
+    label : str
+        What it is.
+    state : str
+        A word for how it stands.
+    detail : str
+        More of that, such as what it failed with; may be empty.
+    done : int
+    total : int or None
+        Elements done, and in all if that is known.
+    seconds : float or None
+        Since it started; None: it has not.
+    """
+
+    label: str
+    state: str
+    detail: str = ""
+    done: int = 0
+    total: int | None = None
+    seconds: float | None = None
+
+    def _rest(self) -> str:
+        parts = [self.detail] if self.detail else []
+        if self.total is not None:
+            parts.append(f"{self.done:,} of {self.total:,} elements")
+        elif self.done:
+            parts.append(f"{self.done:,} elements")
+        if self.seconds is not None:
+            parts.append(f"{self.seconds:.1f} s")
+        return ", ".join(parts)
+
+    def text(self) -> str:
+        """For a ``repr``, without the brackets."""
+        rest = self._rest()
+        return f"{self.label}: {self.state}{', ' if rest else ''}{rest}"
+
+    def html(self) -> str:
+        """For a notebook."""
+        bar = ""
+        if self.total and self.state == "running":
+            bar = f'<progress value="{self.done}" max="{self.total}"></progress> '
+        return (
+            f"<b>{html.escape(self.label)}</b>: {bar}{html.escape(self.state)} "
+            f"<small>{html.escape(self._rest())}</small>"
+        )

@@ -1,0 +1,41 @@
+"""Methods and attributes of arrays, and functions that find elements, which no other table has."""
+
+FORMS = """
+X.ndim
+Z.ndim
+X.size
+E.size
+X.shape
+X.flags.c_contiguous
+X.T.flags.owndata
+X.device
+X.to_device("cpu")
+X.to_device("mars")
+X.dtype
+C.conj()
+C.conjugate()
+X.conj()
+A = X[None]; A.squeeze()
+A = X[None]; A.squeeze(0)
+X.squeeze(axis=0)
+X.nonzero()
+J.nonzero()
+Z.nonzero()
+S.searchsorted(0.5)
+S.searchsorted(V, side="right")
+V.argsort()
+X.argsort(axis=0)
+A = __import__("io").BytesIO(); X.dump(A); len(A.getvalue()) > 0
+np.nonzero(J)
+np.nonzero(a=B)
+np.nonzero([[1, 0], [0, 2]])
+np.flatnonzero(J)
+np.flatnonzero(a=[0, 1, 0, 2])
+np.argwhere(J)
+np.argwhere(a=B)
+np.argwhere([0, 3])
+np.from_dlpack(numpy.arange(3))
+np.from_dlpack(numpy.arange(3), copy=True)
+"""
+
+DIFFERENT: dict[str, str] = {}
