@@ -411,7 +411,7 @@ class Loop:
         try:
             call, future = self._sender.send(command, run, now, alone=not self._calls)
         except (ExecutorLostError, ray_errors.RayError) as error:
-            cause, reason = "system", error  # the Dispatcher hears of a lost device next
+            cause, reason = "node_lost", error  # it had no part in it; the loss is told next
         except (AgenticRayError, TypeError) as error:
             reason = error
         except Exception as error:  # of any kind: it must end this graph, and no other
@@ -435,7 +435,7 @@ class Loop:
             future = self._sender.send_again(call, after_death=after_death)
         except ray_errors.RayError as error:
             now = time.monotonic()
-            return BundleFailed(now, command.bundle_id, command.attempt, "system", error)
+            return BundleFailed(now, command.bundle_id, command.attempt, "node_lost", error)
         self._calls[command.bundle_id, command.attempt] = call
         self._await(command, future)
         return None

@@ -77,7 +77,7 @@ def test_arrays_jobs_and_references_of_an_ended_session(program: Make) -> None:
         lambda: ar.map_reduce_job(nap, [60.0] * 4).result(),
         lambda: first.submit(ar.TaskGraph([ar.Task.of(ar.Codelet("nap", nap), 60.0, key="a")],
                                           ["a"])).result(),
-        lambda: float(xp.map_blocks(lambda b: nap(60) + b, source).sum()),
+        lambda: float(xp.map_blocks(lambda b: nap(60) + b, source, dtype=float).sum()),
     )
     iterator = (nap(0.01) for _ in range(10**9))
     more, half_way = in_threads(lambda: ar.map_reduce(abs, iterator, operator.add))

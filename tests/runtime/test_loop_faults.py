@@ -12,7 +12,7 @@ import pytest
 import ray
 
 import agentic_ray as ar
-from agentic_ray.errors import InternalError, SessionError
+from agentic_ray.errors import ExecutorLostError, InternalError, SessionError
 from agentic_ray.graph.task import Ref
 from agentic_ray.runtime import Stored
 
@@ -63,6 +63,23 @@ def test_sending_one_graph_raises(ray_session: ar.Session, monkeypatch: Any) -> 
     internal(ray_session.submit(graph_of(ar.Codelet("bad", lambda: 1))))
     assert beside.result(timeout=WAIT_SECONDS) == [7]
     works(ray_session)
+
+
+def test_devices_that_go_before_a_bundle_is_sent_cost_it_little(
+    ray_session: ar.Session, monkeypatch: Any
+) -> None:
+    """It had no part in that, however often it meets one."""
+    sender = ray_session._loop._sender
+    send, refused = sender.send, []
+
+    def gone_at_first(command: Any, *rest: Any, **options: Any) -> Any:
+        if len(refused) < 2 * ray_session.settings.max_failures:
+            refused.append(command)
+            raise ExecutorLostError("the device is gone")
+        return send(command, *rest, **options)
+
+    monkeypatch.setattr(sender, "send", gone_at_first)
+    assert ray_session.submit(slow_graph(0.0)).result(timeout=WAIT_SECONDS) == [7]
 
 
 def test_reading_an_answer_raises(ray_session: ar.Session, monkeypatch: Any) -> None:
