@@ -13,6 +13,7 @@ from numpy.lib.array_utils import normalize_axis_index
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.blocks import map_blocks
 from agentic_ray.array.core.build import leaf, strict_operand
+from agentic_ray.array.creation import zeros_like
 from agentic_ray.array.manipulation import broadcast_to, expand_dims
 from agentic_ray.array.userfunctions import numeric_dtype, sample
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
@@ -199,6 +200,13 @@ def piecewise(x: Any, condlist: Any, funclist: Sequence[Any], *args: Any, **kw: 
         broadcast_to(c if isinstance(c, Array) else Array(leaf(np.asarray(c, bool))), whole.shape)
         for c in conditions
     ]
+    if not any(map(callable, functions)):
+        result = zeros_like(whole)
+        if len(functions) > len(arrays):
+            result[...] = functions[-1]
+        for condition, value in zip(arrays, functions, strict=False):
+            result[condition] = value
+        return result
     if not all(not callable(f) or isinstance(f, np.ufunc) for f in functions):
         whole = whole.rechunk(-1)
         arrays = [array.rechunk(-1) for array in arrays]

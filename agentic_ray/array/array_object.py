@@ -18,9 +18,9 @@ from agentic_ray.array.core import evaluate
 from agentic_ray.array.core.build import blockwise_op, strict_operand
 from agentic_ray.array.core.chunks import Chunks, Shape
 from agentic_ray.array.core.elements import cast
-from agentic_ray.array.core.node import DType, NDArray, Node, data, make, topological
+from agentic_ray.array.core.node import SMALL_ELEMENTS, DType, NDArray, Node, data, make
 from agentic_ray.array.core.views import rechunk
-from agentic_ray.array.operators import divided, forward, in_place, reflected, unary
+from agentic_ray.array.operators import divided, forward, in_place, reflected, refuse_cast, unary
 from agentic_ray.array.viewing import ComplexPart, Permutation, View, unmade
 from agentic_ray.errors import InvalidArgumentError
 
@@ -125,7 +125,20 @@ class Array:
 
     @property
     def shape(self) -> Shape:
+        """Lengths of the axes.
+
+        Raises
+        ------
+        AttributeError
+            It is set: another shape is another array, ``x = x.reshape(shape)``.
+        """
         return self._own.shape
+
+    @shape.setter
+    def shape(self, value: Any) -> None:
+        raise AttributeError(
+            f"the shape of an Array cannot be set; make another one: x = x.reshape({value!r})"
+        )
 
     @property
     def dtype(self) -> DType:
@@ -208,13 +221,11 @@ class Array:
     # --- text ----------------------------------------------------------------------------
 
     def _shown(self) -> NDArray | None:
-        """The values, if they are known or quick to compute here; None if not."""
+        """The values, if they are known, or few and quick to compute here; None if not."""
         node = self._node
         if node.value is None and node.op.kind == "data":
             return node.params[0].value  # type: ignore[no-any-return]
-        if node.value is None and (
-            not node.small or any(source.op.of_user for source in topological([node]))
-        ):
+        if node.value is None and not (node.size <= SMALL_ELEMENTS and evaluate.is_quick(node)):
             return None
         return evaluate.value(node)
 
@@ -528,8 +539,14 @@ class Array:
     __neg__, __pos__ = unary("negative"), unary("positive")
     __abs__, __invert__ = unary("abs"), unary("bitwise_invert")
 
-    def _assign(self, result: Array) -> Array:
-        """Become ``result``, which an in-place operator made: same shape, own dtype."""
+    def _assign(self, result: Array, name: str = "positive") -> Array:
+        """Become ``result``, which the in-place operator ``name`` made: same shape, own dtype.
+
+        Raises
+        ------
+        TypeError
+            NumPy's own, where the result cannot be cast to the dtype.
+        """
         if result.shape != self.shape:
             raise ValueError(
                 f"non-broadcastable output: in-place operation on shape {self.shape} gives "
@@ -538,10 +555,7 @@ class Array:
         node = result._node
         if node.dtype != self.dtype:
             if not np.can_cast(node.dtype, self.dtype, "same_kind"):
-                raise TypeError(
-                    f"cannot cast the result from {node.dtype} to {self.dtype} with casting "
-                    "rule 'same_kind' in an in-place operation"
-                )
+                refuse_cast(name, node.dtype, self.dtype)
             node = cast(node, self.dtype)
         self._node = node
         return self

@@ -25,12 +25,14 @@ from agentic_ray.array.core.views import broadcast, expanded, permuted, rechunk,
 from agentic_ray.array.gathering import gather
 from agentic_ray.array.indexing import (
     Index,
+    are_names,
     broadcastable,
     counts_per_chunk,
     is_element,
+    named,
     parse,
 )
-from agentic_ray.array.viewing import Field, Region
+from agentic_ray.array.viewing import Region
 
 
 def setitem(array: Array, key: Any, value: Any) -> None:
@@ -46,10 +48,10 @@ def setitem(array: Array, key: Any, value: Any) -> None:
         The value is not a number.
     """
     node = array._node
-    if node.dtype.names is not None and isinstance(key, str):
-        if key not in node.dtype.names:
-            raise ValueError(f"no field of name {key}")
-        array._node = Field(key).write(node, converted(value, node.dtype[key]))
+    if node.dtype.names is not None and are_names(key):
+        step = named(node.dtype, key)
+        part = node.dtype[key]
+        array._node = step.write(node, fitted(converted(value, part), node.shape))
         return
     mask = key[0] if isinstance(key, tuple) and len(key) == 1 else key
     if getattr(mask, "dtype", None) == np.bool_ and mask.ndim == node.ndim and np.ndim(value) > 1:

@@ -17,10 +17,10 @@ from agentic_ray.array.array_object import Array
 from agentic_ray.array.core import evaluate
 from agentic_ray.array.core.build import strict_operand as strict
 from agentic_ray.array.core.chunks import Shape
-from agentic_ray.array.core.node import NDArray, Node, Op, make
+from agentic_ray.array.core.node import DType, NDArray, Node, Op, make
 from agentic_ray.array.core.views import AxisIndex, permuted, rechunk, reshaped
 from agentic_ray.array.gathering import gather
-from agentic_ray.array.viewing import Field, Region
+from agentic_ray.array.viewing import Field, Fields, Region
 
 
 @dataclass(slots=True)
@@ -222,7 +222,7 @@ def getitem(array: Array, key: Any) -> Array:
         As in NumPy.
     """
     node = array._node
-    if node.dtype.names is not None and isinstance(key, str):
+    if node.dtype.names is not None and are_names(key):
         return field(array, key)
     if isinstance(key, Array) and key.dtype.kind == "b" and key.ndim and not key._node.small:
         return Array(masked(node, key._node))
@@ -242,17 +242,37 @@ def is_element(index: Index, key: Any) -> bool:
     return not (key is Ellipsis or (isinstance(key, tuple) and any(e is Ellipsis for e in key)))
 
 
-def field(array: Array, name: str) -> Array:
-    """A view of a field of records.
+def are_names(key: Any) -> bool:
+    """Whether an index of records names a field, or is a list of such names."""
+    if isinstance(key, list):
+        return bool(key) and all(isinstance(name, str) for name in key)
+    return isinstance(key, str)
+
+
+def field(array: Array, key: str | list[str]) -> Array:
+    """A view of a field of records, or of several."""
+    return array._view(named(array.dtype, key))
+
+
+def named(dtype: DType, key: str | list[str]) -> Field | Fields:
+    """The step to a field of records, or to several.
 
     Raises
     ------
     ValueError
         There is no field of this name.
+    KeyError
+        There is none of one of several names.
     """
-    if name not in (array.dtype.names or ()):
-        raise ValueError(f"no field of name {name}")
-    return array._view(Field(name))
+    names = dtype.names or ()
+    if isinstance(key, str):
+        if key not in names:
+            raise ValueError(f"no field of name {key}")
+        return Field(key)
+    for name in key:
+        if name not in names:
+            raise KeyError(name)
+    return Fields(tuple(key))
 
 
 def _taken(node: Node, index: Index) -> Node:

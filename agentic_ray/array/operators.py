@@ -38,6 +38,8 @@ def forward(name: str) -> Method:
             return FUNCTIONS[name](self, other)
         if equality is not None and isinstance(other, _ELEMENTS):
             return FUNCTIONS["full_like"](self, equality, dtype=np.bool_)
+        if isinstance(other, str | bytes):
+            getattr(np, name)(np.empty(1, self.dtype), other)  # raises what NumPy raises
         return NotImplemented
 
     return method
@@ -61,9 +63,23 @@ def in_place(name: str) -> Method:
         result = FUNCTIONS[name](self, other)
         # NumPy's scalars are immutable: ``m += 1`` makes a new one, and leaves other names of the
         # old one alone.
-        return result if self._is_scalar else self._assign(result)
+        return result if self._is_scalar else self._assign(result, name)
 
     return method
+
+
+def refuse_cast(name: str, found: np.dtype[Any], wanted: np.dtype[Any]) -> None:
+    """Raise what NumPy raises for an in-place operator whose result cannot be cast.
+
+    Raises
+    ------
+    TypeError
+        Of NumPy's own type.
+    """
+    ufunc = getattr(np, name)
+    operands = [np.empty((0, 0), found)] * ufunc.nin
+    ufunc(*operands, out=np.empty((0, 0), wanted), casting="same_kind")
+    raise TypeError(f"cannot cast the result of {name} from {found} to {wanted}")
 
 
 def unary(name: str) -> Callable[[Any], Array]:

@@ -21,6 +21,7 @@ from agentic_ray.array.elementwise import imag, isnan, logical_not, real
 from agentic_ray.array.manipulation import broadcast_to
 from agentic_ray.array.samplesort import sorted_by, sorted_chunks, sorting_positions
 from agentic_ray.array.scans import cumulative_sum
+from agentic_ray.array.taking import take_along_axis
 
 INDEX: DType = np.dtype(np.int64)
 
@@ -96,8 +97,8 @@ def sort(
         None: all elements in one vector.
     kind : {"quicksort", "mergesort", "heapsort", "stable"}, optional
         NumPy's names. ``"quicksort"`` and ``"heapsort"`` are ``stable=False``.
-    order : None
-        Arrays have no fields, so that NumPy's parameter is refused.
+    order : str or sequence of str, optional
+        Fields of records to compare first; the others follow in the records' own order.
     descending : bool
         Largest first.
     stable : bool, optional
@@ -114,7 +115,8 @@ def sort(
     numpy.exceptions.AxisError
         There is no such axis.
     ValueError
-        There is no such kind, ``kind`` and ``stable`` are both given, or ``order`` is.
+        There is no such kind or field, ``kind`` and ``stable`` are both given, or ``order`` is and
+        the array has no fields.
 
     Examples
     --------
@@ -122,7 +124,11 @@ def sort(
     array([[2, 1],
            [3, 4]])
     """
-    keeps = _keeps_order(kind, order, stable)
+    keeps = _keeps_order(kind, stable)
+    if order is not None:
+        positions = argsort(x, axis, kind, order, descending=descending, stable=stable)
+        lanes = asarray(x) if axis is not None else asarray(x).reshape(-1)
+        return take_along_axis(lanes, positions, -1 if axis is None else axis)
     node, at = _lanes(x, axis)
     if not is_long(node):
         params = (at, bool(descending), keeps)
@@ -145,7 +151,9 @@ def argsort(
     Array of int64
         Of the shape of ``x``.
     """
-    how = "stable" if _keeps_order(kind, order, stable) else "quicksort"
+    how = "stable" if _keeps_order(kind, stable) else "quicksort"
+    if order is not None:
+        x, axis = _ranked_by_fields(asarray(x), axis, order)
     node, at = _lanes(_at_least_1d(x), axis)
     if not is_long(node):
         params = (at, bool(descending), how)
@@ -176,9 +184,29 @@ def sort_complex(x: Any, /) -> Array:
     return Array(cast(result._node, wanted))
 
 
-def _keeps_order(kind: str | None, order: Any, stable: bool | None) -> bool:
-    if order is not None:
+def _ranked_by_fields(x: Array, axis: int | None, order: Any) -> tuple[Array, int]:
+    """Numbers that compare along ``axis`` as the records of ``x`` do, and that axis.
+
+    Raises
+    ------
+    ValueError
+        The array has no fields, or not these.
+    """
+    names = x.dtype.names
+    if names is None:
         raise ValueError("Cannot specify order when the array has no fields.")
+    first = [order] if isinstance(order, str) else list(order)
+    for name in first:
+        if name not in names:
+            raise ValueError(f"unknown field name: {name}")
+    if axis is None:
+        x, axis = x.reshape(-1), 0
+    keys = [x[name] for name in (*first, *(other for other in names if other not in first))]
+    positions = lexsort(keys[::-1], axis)
+    return argsort(positions, axis), axis
+
+
+def _keeps_order(kind: str | None, stable: bool | None) -> bool:
     if kind is None:
         return stable is None or bool(stable)
     np.sort(np.empty(0), kind=kind, stable=stable)  # type: ignore[call-overload]  # its errors
@@ -222,13 +250,13 @@ def partition(
     axis : int or None
         None: all elements in one vector.
     kind : {"introselect"}
-    order : None
+    order : str or sequence of str, optional
         As for `sort`.
 
     Returns
     -------
     Array
-        A vector of several chunks is sorted, which meets the promise.
+        Records, and a vector of several chunks, are sorted, which meets the promise.
 
     Raises
     ------
@@ -242,7 +270,9 @@ def partition(
     >>> int(xp.partition([7, 1, 9, 3], 1)[1])
     3
     """
-    node, at, places = _to_partition(x, kth, axis, kind, order)
+    node, at, places = _to_partition(x, kth, axis, kind)
+    if order is not None:
+        return sort(x, axis, order=order)
     if is_long(node):
         return Array(sorted_chunks(without_empty(node)))
     return Array(along(PARTITION, [node], (at,), None, node.dtype, (places, at)))
@@ -252,16 +282,17 @@ def argpartition(
     x: Any, /, kth: Any, axis: int | None = -1, kind: str = "introselect", order: Any = None
 ) -> Array:
     """Positions that partition ``x``; parameters and errors as for `partition`."""
-    node, at, places = _to_partition(_at_least_1d(x), kth, axis, kind, order)
+    node, at, places = _to_partition(_at_least_1d(x), kth, axis, kind)
+    if order is not None:
+        return argsort(x, axis, order=order)
     if is_long(node):
         return Array(sorting_positions(without_empty(node)))
     return Array(along(ARGPARTITION, [node], (at,), None, INDEX, (places, at)))
 
 
 def _to_partition(
-    x: Any, kth: Any, axis: int | None, kind: str, order: Any
+    x: Any, kth: Any, axis: int | None, kind: str
 ) -> tuple[Node, int, tuple[int, ...]]:
-    _keeps_order(None, order, None)
     if kind != "introselect":
         raise ValueError(f"select kind must be 'introselect' (got {kind!r})")
     node, at = _lanes(x, axis)

@@ -21,6 +21,7 @@ from agentic_ray.array.core.elements import (
     COMPLEX,
     ELEMENTWISE,
     FIELD,
+    FIELDS,
     WITH_FIELD,
     cast,
 )
@@ -167,6 +168,25 @@ class Field:
 
     def write(self, whole: Node, part: Node) -> Node:
         return elementwise(WITH_FIELD, [whole, part], (self.name,))
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Several fields of an array of records, as records."""
+
+    names: tuple[str, ...]
+
+    def see(self, memory: NDArray) -> NDArray:
+        part: NDArray = memory[list(self.names)]
+        return part
+
+    def read(self, whole: Node) -> Node:
+        return elementwise(FIELDS, [whole], (self.names,))
+
+    def write(self, whole: Node, part: Node) -> Node:
+        for name in self.names:
+            whole = Field(name).write(whole, Field(name).read(part))
+        return whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,11 @@ def _with_field_kernel(xp: Any, x: Any, value: Any, name: str) -> Any:
     return out
 
 
+def _fields_kernel(xp: Any, x: Any, names: tuple[str, ...]) -> Any:
+    return x[list(names)]
+
+
 FIELD = Op("field", "map", _field_kernel)
+FIELDS = Op("fields", "map", _fields_kernel)
 WITH_FIELD = Op("with_field", "map", _with_field_kernel)
-"""A field of records, and records in which a field has other values."""
+"""A field of records, records of some of the fields, and records in which one has other values."""

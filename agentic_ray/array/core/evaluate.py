@@ -41,6 +41,8 @@ LOCAL_BYTES = 32 << 20
 few tens of milliseconds, about what distributing them would cost."""
 SURELY_FITS_BYTES = 64 << 20
 """Plans that write no more than this are not checked for memory."""
+QUICK_BYTES = 1 << 20
+"""What `is_quick` lets an expression touch."""
 MOST_DEATHS = 8
 """Of the cluster's only node that one computation outlives."""
 KEPT_BYTES = 1 << 20
@@ -239,6 +241,18 @@ def plan(roots: Sequence[Node], *, local: bool = True) -> tuple[list[Task], list
     lowering = Lowering(_keep if local else _put)
     blocks = lowering.run(optimize(roots))
     return lowering.tasks, blocks
+
+
+def is_quick(root: Node) -> bool:
+    """Whether the value of ``root`` is here after milliseconds."""
+    touched = 0
+    for node in topological([root]):
+        if node.op.of_user or (node.op is STORED and not is_here(node.params[0].value)):
+            return False
+        touched += node.nbytes
+        if touched > QUICK_BYTES:
+            return False
+    return True
 
 
 def runs_locally(roots: Sequence[Node]) -> bool:

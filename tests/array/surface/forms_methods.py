@@ -36,6 +36,16 @@ np.argwhere(a=B)
 np.argwhere([0, 3])
 np.from_dlpack(numpy.arange(3))
 np.from_dlpack(numpy.arange(3), copy=True)
+I /= 2; I
+I += 0.5; I
+I -= 1j; I
+I @= numpy.eye(6); I
+M += M; M
+X + "a"
+"a" * X
+X @ "a"
+str(I[:2])
+str(X[0, :2] > 0)
 """
 
 DIFFERENT: dict[str, str] = {}

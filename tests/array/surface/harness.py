@@ -55,6 +55,10 @@ def operands() -> dict[str, np.ndarray[Any, Any]]:
         "Z": np.array(2.5),  # no axes
         "M": np.array(["2020-01-01", "2020-01-05", "2019-12-31"], dtype="datetime64[D]"),
         "H": rng.normal(size=(4, 6)).astype(np.float16),
+        "R": np.array(  # records
+            [(3, 1.5, True), (1, 2.5, False), (3, 0.5, False), (2, 9.0, True)],
+            dtype=[("a", "i4"), ("b", "f8"), ("c", "?")],
+        ),
     }
 
 
