@@ -50,8 +50,7 @@ def setitem(array: Array, key: Any, value: Any) -> None:
     node = array._node
     if node.dtype.names is not None and are_names(key):
         step = named(node.dtype, key)
-        part = node.dtype[key]
-        array._node = step.write(node, fitted(converted(value, part), node.shape))
+        array._node = step.write(node, fitted(converted(value, node.dtype[key]), node.shape))
         return
     mask = key[0] if isinstance(key, tuple) and len(key) == 1 else key
     if getattr(mask, "dtype", None) == np.bool_ and mask.ndim == node.ndim and np.ndim(value) > 1:
