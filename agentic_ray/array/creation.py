@@ -51,7 +51,7 @@ def created(
 # --- constant ----------------------------------------------------------------------------
 
 
-def _full_kernel(xp: Any, location: Location, value: Any, dtype: Any, spelling: bytes) -> Any:
+def _full_kernel(xp: Any, location: Location, value: Any, dtype: Any) -> Any:
     return xp.full(location[1], value, dtype=dtype)
 
 
@@ -70,9 +70,7 @@ def _filled(
     """An array of one scalar."""
     check_like(like)
     lengths, dtype = shape_of(shape), check_numbers(np.dtype(dtype))
-    # 0.0 and -0.0 are equal: only their bytes keep their arrays apart.
-    spelling = np.asarray(value).tobytes()
-    made = created(FULL, (value, dtype, spelling), lengths, dtype, chunks, device)
+    made = created(FULL, (value, dtype), lengths, dtype, chunks, device)
     made._is_fortran = is_fortran(check_order(order, "CF"), unmade(lengths, dtype))
     return made
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 import agentic_ray.array as xp
 from agentic_ray.array.core import compiled, evaluate, kernel_build, kernel_store
+from agentic_ray.array.core import program as programs
 from agentic_ray.array.core.compile_queue import MOST_WAITING, THREAD_NAME, CompileQueue, compiling
 from agentic_ray.array.core.program import Call, codelet
 from agentic_ray.recent import Recent
@@ -294,7 +295,7 @@ def test_tables_stay_bounded_after_many_programs(
     assert len(compiled._kernels) <= compiled._kernels.most
     assert len(compiled._seen) <= compiled._seen.most
     assert len(table._known) <= table._known.most
-    assert codelet.cache_info().currsize <= 1024
+    assert len(programs._codelets) <= programs._codelets.most
     assert set(threading.enumerate()) == before
     assert not files(tmp_path)
 

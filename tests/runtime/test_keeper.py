@@ -63,7 +63,7 @@ def test_a_death_is_told_and_the_next_one_too(
     until(lambda: len(told) == 1)
     assert f"raylet of the embedded Ray (process {parts[0].pid}) has ended" in told[0]
     parts[1].kill()
-    until(lambda: len(told) == 2)
+    until(lambda: len(parts) == 3)
     assert "SIGKILL" in told[1]
     assert set(threads) == {"agentic-ray-keeper"}
     keeper.close()

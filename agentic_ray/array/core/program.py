@@ -428,20 +428,16 @@ def codelet(name: str, function: Callable[..., Any]) -> Codelet:
 
     An equal function has the same codelet, as long as it is remembered.
     """
-    size = sum(getattr(part, "size_bytes", 0) for part in getattr(function, "held", ()))
-    if size <= SMALL_BYTES:
-        return _codelet(name, function)
-    make = _codelet.__wrapped__
-    return _large.get_or_make((name, function), lambda: (make(name, function), size))[0]
+    return _codelets.get_or_make((name, function), lambda: _made(name, function))[0]
 
 
-SMALL_BYTES = 1 << 18
-"""Codelets whose users' functions see more are remembered in `_large`."""
-_large: Recent[tuple[str, Callable[..., Any]], tuple[Codelet, int]] = Recent(
-    256, 1 << 29, lambda entry: entry[1]
+_codelets: Recent[tuple[str, Callable[..., Any]], tuple[Codelet, int]] = Recent(
+    1024, 1 << 29, lambda entry: entry[1]
 )
 
 
-@functools.lru_cache(maxsize=1024)
-def _codelet(name: str, function: Callable[..., Any]) -> Codelet:
-    return Codelet(f"array.{name}", function, None if is_host_only(function) else Spelled(function))
+def _made(name: str, function: Callable[..., Any]) -> tuple[Codelet, int]:
+    """The codelet and the bytes that users' functions in it see."""
+    size = sum(getattr(part, "size_bytes", 0) for part in getattr(function, "held", ()))
+    gpu = None if is_host_only(function) else Spelled(function)
+    return Codelet(f"array.{name}", function, gpu), size
