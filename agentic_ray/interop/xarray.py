@@ -1,7 +1,8 @@
 """The chunk manager through which xarray works on our arrays.
 
-xarray finds it by the entry point ``agentic_ray`` of the group ``xarray.chunkmanagers``; nothing
-else imports this module. Everything is lazy but `ChunkManager.compute`, ``persist`` and ``store``.
+xarray finds it by the entry point ``agentic_ray`` of the group ``xarray.chunkmanagers``; arrays
+load that, too, when they meet xarray (`agentic_ray.array.meeting`), for what `indexing` does.
+Everything is lazy but `ChunkManager.compute`, ``persist`` and ``store``.
 """
 
 from __future__ import annotations
@@ -29,8 +30,11 @@ from agentic_ray.array.taking import take
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
 from agentic_ray.interop.blockwise import blockwise, unified
 from agentic_ray.interop.folds import reduced, scanned
+from agentic_ray.interop.indexing import install
 from agentic_ray.interop.loading import LazySource, is_sendable
 from agentic_ray.interop.storing import stored
+
+install()
 
 _ONLY_HINTS = frozenset({"name", "token", "inline_array", "meta", "fancy", "asarray"})
 """Arguments of Dask's ``from_array`` which say nothing of the values, only how Dask keeps them."""
