@@ -16,11 +16,19 @@ from xarray.core.indexing import ArrayApiIndexingAdapter, NdArrayLikeIndexingAda
 from xarray.core.nputils import NumpyVIndexAdapter
 
 from agentic_ray.array.array_object import Array
+from agentic_ray.array.manipulation import expand_dims
+from agentic_ray.array.taking import take_along_axis
 
 
 def _points(array: Array, indexer: Any) -> Any:
+    key = indexer.tuple
+    if array.ndim == 1 and isinstance(key[0], Array) and key[0].dtype.kind in "iu":
+        # Positions that are not known yet, such as those of an idxmax, stay so.
+        (places,) = key
+        vector = array.reshape((1,) * places.ndim + array.shape)
+        return take_along_axis(vector, expand_dims(places, -1), -1)[..., 0]
     # (Not through the adapter for NumPy, which refuses an index that is a lazy array.)
-    return NumpyVIndexAdapter(array)[indexer.tuple]
+    return NumpyVIndexAdapter(array)[key]
 
 
 def _set_points(array: Array, indexer: Any, value: Any) -> None:

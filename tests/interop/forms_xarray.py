@@ -226,7 +226,7 @@ ds.t.weighted(ds.area).sum("lat")
 ds.t.weighted(ds.area).std(["lat", "lon"])
 ds.t.weighted(ds.area).var("lon")
 ds.t.weighted(ds.area).sum_of_weights("lon")
-whole.t.weighted(ds.area).quantile(0.5, dim=["lat", "lon"])
+whole.t.weighted(whole.area).quantile(0.5, dim=["lat", "lon"])
 num.weighted(ds.area).mean(["lat", "lon"])
 # fits
 whole.p.polyfit("time", 1).polyfit_coefficients
