@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agentic_ray.array.callers import is_statement
+from agentic_ray.array.callers import is_as_strided, is_statement
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core import evaluate
 from agentic_ray.array.core.build import blockwise_op, strict_operand
@@ -377,7 +377,19 @@ class Array:
     def __contains__(self, value: object) -> bool:
         return bool((self == value).any())
 
+    def _in_memory(self) -> NDArray:
+        """The values where NumPy would have them: in strides that are said, within the array that
+        this one is a view of. It cannot be written to."""
+        if self._base is None:
+            value = np.array(self.__array__(), order="F" if self._is_fortran else "C")
+            value.flags.writeable = False
+            return value
+        assert self._step is not None
+        return self._step.see(self._base._in_memory())
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
+        if is_as_strided(1):  # it reads beyond what it asks for, by strides that it was told
+            return self._in_memory()
         node = self._node
         value = evaluate.values([node])[0]
         if dtype is not None and np.dtype(dtype) != value.dtype:

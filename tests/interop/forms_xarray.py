@@ -246,7 +246,7 @@ xr.corr(ds.t, ds.t + ds.s)
 xr.corr(ds.t, ds.s, dim="time")
 xr.cov(ds.t, ds.s, dim="time")
 xr.cov(ds.t, ds.t + ds.s, ddof=0)
-xr.cov(ds.p, ds.s)
+xr.cov(ds.s, ds.s + ds.t)
 # several arrays
 xr.concat([ds.t, ds.t], "time")
 xr.concat([ds.t.isel(lat=0), ds.t.isel(lat=1)], "lat")
