@@ -104,6 +104,8 @@ class ChunkManager(ChunkManagerEntrypoint[Array]):  # type: ignore[misc]  # xarr
             chunks = (chunks,) * len(shape)
         chunks = _of_one_axis(chunks, len(shape))
         before = tuple(previous_chunks) if previous_chunks else (None,) * len(shape)
+        if len(chunks) != len(shape) or len(before) != len(shape):
+            raise InvalidArgumentError(f"{len(chunks)} chunk entries for an array of shape {shape}")
         free = [isinstance(entry, str) for entry in chunks]
         if limit is not None:
             size = limit if isinstance(limit, str) else f"{int(limit)} B"
