@@ -6,7 +6,7 @@ Public names are collected here; each lives in the module of its area.
 from math import e, inf, nan, pi
 from typing import Any as _Any
 
-from agentic_ray.array import fft, linalg, random
+from agentic_ray.array import fft, lib, linalg, random
 from agentic_ray.array import methods as _methods  # noqa: F401  (gives Array its methods)
 from agentic_ray.array import ufunc_methods as _ufunc_methods  # noqa: F401  (and ufuncs theirs)
 from agentic_ray.array.alongaxis import apply_along_axis, apply_over_axes, piecewise
@@ -511,7 +511,7 @@ __all__ = [
     "invert", "isclose", "iscomplex", "iscomplexobj", "isdtype", "isfinite", "isfortran", "isin",
     "isinf", "isnan", "isnat", "isneginf", "isposinf", "isreal", "isrealobj", "isscalar",
     "issubdtype", "iterable", "ix_", "kaiser", "kron", "lcm", "ldexp", "left_shift", "less",
-    "less_equal", "lexsort", "linalg", "linspace", "load", "loadtxt", "log", "log1p", "log2",
+    "less_equal", "lexsort", "lib", "linalg", "linspace", "load", "loadtxt", "log", "log1p", "log2",
     "log10", "logaddexp", "logaddexp2", "logical_and", "logical_not", "logical_or", "logical_xor",
     "logspace", "long", "longlong", "map_blocks", "map_overlap", "mask_indices", "matmul",
     "matrix_transpose", "matvec", "max", "maximum", "may_share_memory", "mean", "median",
@@ -543,7 +543,7 @@ __all__ = [
 
 
 # What these raise shows the caller's lines, not the package's.
-for _names in (globals(), vars(fft), vars(linalg), vars(random)):
+for _names in (globals(), vars(fft), vars(lib.stride_tricks), vars(linalg), vars(random)):
     entries(_names)
 for _kind in (Array, random.Generator):
     entry_methods(_kind)

@@ -7,12 +7,12 @@ what an array knows of itself, how it becomes a value, and how views share what 
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from agentic_ray.array.callers import is_statement
+from agentic_ray.array.callers import is_as_strided, is_statement
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core import evaluate
 from agentic_ray.array.core.build import blockwise_op, strict_operand
@@ -20,6 +20,7 @@ from agentic_ray.array.core.chunks import Chunks, Shape
 from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import SMALL_ELEMENTS, DType, NDArray, Node, data, make
 from agentic_ray.array.core.views import rechunk
+from agentic_ray.array.meeting import meet_xarray
 from agentic_ray.array.operators import divided, forward, in_place, reflected, refuse_cast, unary
 from agentic_ray.array.viewing import ComplexPart, Permutation, View, unmade
 from agentic_ray.errors import InvalidArgumentError
@@ -387,7 +388,19 @@ class Array:
     def __contains__(self, value: object) -> bool:
         return bool((self == value).any())
 
+    def _in_memory(self) -> NDArray:
+        """The values where NumPy would have them: in strides that are said, within the array that
+        this one is a view of. It cannot be written to."""
+        if self._base is None:
+            value = np.array(self.__array__(), order="F" if self._is_fortran else "C")
+            value.flags.writeable = False
+            return value
+        assert self._step is not None
+        return self._step.see(self._base._in_memory())
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
+        if is_as_strided(1):  # it reads beyond what it asks for, by strides that it was told
+            return self._in_memory()
         node = self._node
         value = evaluate.values([node])[0]
         if dtype is not None and np.dtype(dtype) != value.dtype:
@@ -425,13 +438,11 @@ class Array:
         found: tuple[Any, Any] = self.__arrow_array__().__arrow_c_array__(requested_schema)
         return found
 
-    def __array_namespace__(self, /, *, api_version: str | None = None) -> types.ModuleType:
-        import agentic_ray.array as namespace  # the package that this module is part of
-        from agentic_ray.array.inspection import API_VERSIONS
-
-        if api_version is not None and api_version not in API_VERSIONS:
-            raise ValueError(f"no version {api_version!r}; there are {', '.join(API_VERSIONS)}")
-        return namespace
+    @property
+    def __array_namespace__(self) -> Callable[..., types.ModuleType]:
+        """``x.__array_namespace__(*, api_version=None)``: the namespace of these arrays."""
+        meet_xarray()  # which asks for this before it does anything with an array
+        return namespace_of
 
     def __dlpack__(
         self,
@@ -563,6 +574,22 @@ class Array:
     if TYPE_CHECKING:
         # NumPy's methods are the functions of the namespace: `agentic_ray.array.methods`.
         def __getattr__(self, name: str) -> Any: ...
+
+
+def namespace_of(*, api_version: str | None = None) -> types.ModuleType:
+    """The namespace of arrays, if it is one of that version of the standard.
+
+    Raises
+    ------
+    ValueError
+        It is not.
+    """
+    import agentic_ray.array as namespace  # the package that this module is part of
+    from agentic_ray.array.inspection import API_VERSIONS
+
+    if api_version is not None and api_version not in API_VERSIONS:
+        raise ValueError(f"no version {api_version!r}; there are {', '.join(API_VERSIONS)}")
+    return namespace
 
 
 def is_fortran(order: str, like: NDArray) -> bool:

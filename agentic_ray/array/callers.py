@@ -1,9 +1,11 @@
-"""Who assigns: a Python statement, or native code on behalf of a call."""
+"""Who called: a Python statement that assigns, or a function of NumPy's that looks at memory."""
 
 from __future__ import annotations
 
 import dis
 import sys
+
+from numpy.lib.stride_tricks import as_strided
 
 _STATEMENTS = frozenset({"STORE_SUBSCR", "STORE_SLICE"})
 
@@ -16,3 +18,13 @@ def is_statement(depth: int) -> bool:
     """
     frame = sys._getframe(depth + 1)
     return dis.opname[frame.f_code.co_code[frame.f_lasti]] in _STATEMENTS
+
+
+def is_as_strided(depth: int) -> bool:
+    """Whether the function ``depth`` frames up was called by NumPy's ``as_strided``: by way of
+    native code, which has no frame, and perhaps of a wrapper of this package, which has one."""
+    frame = sys._getframe(depth + 1)
+    wanted = as_strided.__code__
+    return frame.f_code is wanted or (
+        frame.f_back is not None and frame.f_back.f_code is wanted
+    )  # fmt: skip

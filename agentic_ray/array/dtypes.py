@@ -202,6 +202,6 @@ def astype(x: Any, dtype: Any, /, *, copy: Any = True, device: str | None = None
     TypeError
         ``x`` is no array.
     """
-    if not isinstance(x, Array | np.ndarray):
+    if not isinstance(x, Array | np.ndarray | np.generic):
         raise InvalidTypeError(f"Input should be an array. It is of type {type(x).__name__}.")
     return converted(x, dtype, copy=copy, device=device)

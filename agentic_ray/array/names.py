@@ -45,7 +45,7 @@ LEFT_OUT: dict[str, str] = {
     "getbufsize": "config, which sizes chunks",
     "info": "help(function)",
     "is_busday": _DAYS,
-    "lib": _NUMPYS,
+    "lib.stride_tricks.as_strided": "sliding_window_view or broadcast_to: chunks have no strides",
     "linalg.test": _NUMPYS,
     "longdouble": _LONG,
     "ma": "NaN and the functions nansum, nanmean, …, or a mask with where=",

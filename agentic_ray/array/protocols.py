@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,12 @@ from agentic_ray.array.mutation import ufunc_at
 from agentic_ray.array.ufuncs import Ufunc
 from agentic_ray.errors import AgenticRayError
 
-_SPACES = {"numpy": "", "numpy.linalg": "linalg", "numpy.fft": "fft"}
+_SPACES = {
+    "numpy": "",
+    "numpy.linalg": "linalg",
+    "numpy.fft": "fft",
+    "numpy.lib.stride_tricks": "lib.stride_tricks",
+}
 _WRITING = frozenset({"copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask"})
 """Functions that write to their first argument: NumPy's own would write to a copy of the values."""
 
@@ -39,7 +45,7 @@ def _own(func: Any) -> Callable[..., Any] | None:
         part = "" if getattr(np, func.__name__, None) is func else None
     if part is None:
         return None
-    space = getattr(_namespace(), part) if part else _namespace()
+    space = operator.attrgetter(part)(_namespace()) if part else _namespace()
     found = getattr(space, func.__name__, None)
     return found if callable(found) else None
 

@@ -126,3 +126,17 @@ def test_covariance_and_average(data: st.DataObject) -> None:
         np.average(theirs, axis=1, weights=weights),
         rtol=1e-12,
     )
+
+
+def test_as_strided_of_numpys_sees_the_memory_around_a_view() -> None:
+    """SciPy's circulant goes backwards from the middle of a vector by it."""
+    as_strided = np.lib.stride_tricks.as_strided
+    for matrix in np.arange(24.0).reshape(4, 6), np.asfortranarray(np.arange(24.0).reshape(4, 6)):
+        x = xp.asarray(matrix, order="K", chunks=3)
+        for view in (
+            lambda v: as_strided(v[1:, 3:], (2, 3), (-v.strides[0], -v.strides[1])),
+            lambda v: as_strided(v.T, (6, 2), v.T.strides),
+            lambda v: as_strided(v[2, 3:], (3,), (-v.strides[1],)),
+            lambda v: as_strided(v.ravel()[5:], (3, 3), (-8, 8)),
+        ):
+            np.testing.assert_array_equal(view(x), view(matrix))

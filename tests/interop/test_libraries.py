@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,113 @@ COUNTS = np.arange(10)
 
 def cut(array: Any, chunks: Any = 7) -> xp.Array:
     return xp.asarray(array, chunks=chunks)
+
+
+NAMES: dict[str, Any] = {
+    "V": RNG.normal(size=60),
+    "W": RNG.normal(size=60),
+    "M": RNG.normal(size=(12, 5)),
+    "N": np.arange(12),
+    "I": RNG.integers(0, 5, 60),
+    "T": np.datetime64("2024-01-01") + np.arange(60).astype("m8[D]"),
+}
+NAMES["P"] = abs(NAMES["V"]) + 0.1
+NAMES["B"] = NAMES["V"] > 0
+NAMES["S"] = NAMES["M"][:5] @ NAMES["M"][:5].T + 5 * np.eye(5)
+NAMES["C"] = NAMES["V"][:10] + 1j * NAMES["W"][:10]
+
+
+# --- expressions -------------------------------------------------------------------------
+
+
+def _forms() -> list[str]:
+    space = runpy.run_path(str(Path(__file__).with_name("forms_libraries.py")))
+    return str(space["FORMS"]).strip().splitlines()
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as nested lists of texts and NumPy's arrays."""
+    kind = type(value).__module__.partition(".")[0]
+    if isinstance(value, xp.Array):
+        return np.asarray(value)
+    if kind == "pandas" and hasattr(value, "dtypes") and hasattr(value, "index"):
+        dtypes = value.dtypes if value.ndim > 1 else [value.dtype]
+        return [*map(str, dtypes), _plain(value.to_numpy()), _plain(value.index.to_numpy())]
+    if kind == "polars" and hasattr(value, "to_numpy"):
+        return [str(getattr(value, "schema", None) or value.dtype), _plain(value.to_numpy())]
+    if kind == "scipy" and hasattr(value, "toarray"):
+        return value.toarray()
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    if isinstance(value, (np.ndarray, np.generic, float, int)):
+        array = np.asarray(value)
+        return str(array.tolist()) if array.dtype == object else array
+    return str(value)
+
+
+def _same(found: Any, wanted: Any) -> None:
+    if isinstance(wanted, list):
+        assert len(found) == len(wanted)
+        for one, other in zip(found, wanted, strict=True):
+            _same(one, other)
+    elif isinstance(wanted, str):
+        assert found == wanted
+    else:
+        assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
+        if wanted.dtype.kind in "fc":
+            np.testing.assert_allclose(found, wanted, rtol=1e-7, atol=1e-9)
+        else:
+            np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("form", _forms())
+def test_as_for_numpy(form: str) -> None:
+    import scipy.cluster.hierarchy
+    import scipy.cluster.vq
+    import scipy.fft
+    import scipy.integrate
+    import scipy.interpolate
+    import scipy.ndimage
+    import scipy.optimize
+    import scipy.signal
+    import scipy.sparse.csgraph
+    import scipy.sparse.linalg
+    import scipy.spatial
+    import scipy.special
+    import scipy.stats
+
+    space = {
+        "np": np, "xp": xp, "json": json, "scipy": scipy, "tolist": xp.Array.tolist,
+        "pd": pytest.importorskip("pandas"), "pl": pytest.importorskip("polars"),
+        "pa": pytest.importorskip("pyarrow"),
+    }  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wanted = eval(form, {**space, **NAMES})
+        found = eval(form, {**space, **{name: cut(value) for name, value in NAMES.items()}})
+    _same(_plain(found), _plain(wanted))
+
+
+def test_what_takes_numpys_arrays_only_says_so() -> None:
+    """docs/libraries.md names these: an error, and never another value."""
+    import scipy.sparse.linalg
+
+    pd = pytest.importorskip("pandas")
+    v, s = cut(NAMES["V"]), cut(NAMES["S"])
+    with pytest.raises(KeyError):
+        pd.DataFrame({"a": v})[v > 0]
+    with pytest.raises(TypeError):
+        pd.unique(v)
+    with pytest.raises(TypeError):
+        scipy.sparse.linalg.cg(s, v[:5])
+    with pytest.raises(ValueError, match="offsets"):
+        scipy.sparse.diags(v[:5])
+    frame = pd.DataFrame({"a": v})
+    frame["b"] = v * 2
+    frame.loc[:, "c"] = v
+    assert frame[np.asarray(v > 0)].equals(
+        pd.DataFrame({"a": NAMES["V"], "b": NAMES["V"] * 2, "c": NAMES["V"]})[NAMES["V"] > 0]
+    )
 
 
 # --- tables ------------------------------------------------------------------------------
@@ -57,7 +166,7 @@ def test_polars_and_arrow() -> None:
 
 
 def test_json_of_results() -> None:
-    """The hook that docs/arrays.md names."""
+    """The hook that docs/libraries.md names."""
     text = json.dumps({"mean": cut(COUNTS).mean(), "all": cut(COUNTS)}, default=xp.Array.tolist)
     assert json.loads(text) == {"mean": 4.5, "all": COUNTS.tolist()}
 
@@ -122,38 +231,7 @@ def test_matplotlib_draws_what_it_draws_for_numpy(name: str) -> None:
     np.testing.assert_array_equal(ours, drawn(VECTOR, MATRIX, COUNTS))
 
 
-# --- SciPy and scikit-learn --------------------------------------------------------------
-
-SCIPY: dict[str, Callable[[Any, Any], Any]] = {
-    "stats.zscore": lambda v, m: v,
-    "stats.norm.cdf": lambda v, m: v,
-    "special.erf": lambda v, m: m,
-    "special.softmax": lambda v, m: m,
-    "linalg.svdvals": lambda v, m: m,
-    "linalg.pinv": lambda v, m: m,
-    "signal.detrend": lambda v, m: v,
-    "signal.hilbert": lambda v, m: v,
-    "ndimage.laplace": lambda v, m: m,
-    "ndimage.sobel": lambda v, m: m,
-    "integrate.simpson": lambda v, m: v,
-    "fft.dct": lambda v, m: v,
-    "spatial.distance.pdist": lambda v, m: m,
-}
-
-
-@pytest.mark.parametrize("name", SCIPY)
-def test_scipy(name: str) -> None:
-    pytest.importorskip("scipy")
-    module, _, function = name.partition(".")
-    call: Any = __import__(f"scipy.{module}", fromlist=["_"])
-    for part in function.split("."):
-        call = getattr(call, part)
-    found = call(SCIPY[name](cut(VECTOR, 50), cut(MATRIX)))
-    wanted = call(SCIPY[name](VECTOR, MATRIX))
-    for one, other in zip(np.atleast_1d(found), np.atleast_1d(wanted), strict=True):
-        np.testing.assert_allclose(
-            np.asarray(one, dtype=float), np.asarray(other, dtype=float), rtol=1e-10, atol=1e-12
-        )
+# --- scikit-learn ------------------------------------------------------------------------
 
 
 def test_scikit_learn() -> None:

@@ -60,7 +60,7 @@ def opened(source: Source, chunks: Any, device: str | None) -> Array:
     grid = grids.normalize(chunks, source.shape, dtype)
     if isinstance(chunks, str):
         grid = tuple(
-            _on_grain(lengths, pieces) for lengths, pieces in zip(grid, source.grain, strict=True)
+            on_grain(lengths, pieces) for lengths, pieces in zip(grid, source.grain, strict=True)
         )
     index = tuple([("s", 0, length, 1) for length in source.shape])
     where = check_device(device) or "cpu"
@@ -68,8 +68,9 @@ def opened(source: Source, chunks: Any, device: str | None) -> Array:
     return Array(node, is_cell=True)
 
 
-def _on_grain(lengths: tuple[int, ...], pieces: tuple[int, ...]) -> tuple[int, ...]:
-    """Chunks of about these lengths that begin where pieces begin, so that none is read twice."""
+def on_grain(lengths: tuple[int, ...], pieces: tuple[int, ...]) -> tuple[int, ...]:
+    """Chunks of about these lengths that begin where pieces begin, so that none is read twice.
+    Without pieces any cut will do."""
     if not pieces or len(lengths) == 1:
         return lengths
     wanted, result, current = lengths[0], list[int](), 0

@@ -45,14 +45,21 @@ def written(target: Target, *arrays: Any) -> None:
     OSError
         A chunk could not be written.
     """
-    nodes = tuple([strict_operand(x) for x in arrays])
-    node = nodes[0]
-    counts = grids.numblocks(node.chunks)
-    ones = tuple([(1,) * count for count in counts])
-    made = make(WRITE, nodes, (target,), counts, np.dtype(np.int64), ones)
-    found = int(np.asarray(evaluate.value(made)).sum())
-    if found != node.size:
-        raise SourceError(f"{target} took {found} of {node.size} elements")
+    all_written([(target, arrays)])
+
+
+def all_written(jobs: Sequence[tuple[Target, Sequence[Any]]]) -> None:
+    """`written` for several targets at once: what the arrays share is computed once."""
+    made: list[Node] = []
+    for target, arrays in jobs:
+        nodes = tuple([strict_operand(x) for x in arrays])
+        counts = grids.numblocks(nodes[0].chunks)
+        ones = tuple([(1,) * count for count in counts])
+        made.append(make(WRITE, nodes, (target,), counts, np.dtype(np.int64), ones))
+    for node, counted in zip(made, evaluate.values(made), strict=True):
+        found, wanted = int(counted.sum()), node.inputs[0].size
+        if found != wanted:
+            raise SourceError(f"{node.params[0]} took {found} of {wanted} elements")
 
 
 def _write_block(xp: Any, blocks: Sequence[Any], region: Region, after: Any, target: Target) -> Any:

@@ -261,7 +261,7 @@ def _write_whole(
                 f"chunks {chunks!r} do not fit an array of {array.ndim} axes"
             )
         whole = options.get("shards") or sizes
-        array = array.rechunk(_on_pieces(array, tuple(whole), (0,) * array.ndim))
+        array = array.rechunk(on_pieces(array, tuple(whole), (0,) * array.ndim))
     if component:
         # The groups above are made first: an array below a name that is no group is not found.
         zarr.open_group(
@@ -293,7 +293,7 @@ def _write_part(
     stored = _ZarrTarget(place, component).open()
     shape: Shape = stored.shape
     if append_axis is None:
-        origin, wanted = _place_of_region(region, shape)
+        origin, wanted = place_of_region(region, shape)
     else:
         axis = normalize_axis_index(append_axis, len(shape))
         origin = tuple([n if a == axis else 0 for a, n in enumerate(shape)])
@@ -304,7 +304,7 @@ def _write_part(
     if not np.can_cast(array.dtype, stored.dtype, "same_kind"):
         raise InvalidTypeError(f"{array.dtype} cannot be written to an array of {stored.dtype}")
     pieces = tuple(getattr(stored, "shards", None) or stored.chunks)
-    array = array.rechunk(_on_pieces(array, pieces, origin))
+    array = array.rechunk(on_pieces(array, pieces, origin))
     target = _ZarrTarget(place, component, origin)
     if append_axis is None:
         written(target, array)
@@ -317,7 +317,7 @@ def _write_part(
         raise
 
 
-def _place_of_region(region: Any, shape: Shape) -> tuple[tuple[int, ...], Shape]:
+def place_of_region(region: Any, shape: Shape) -> tuple[tuple[int, ...], Shape]:
     """Where a region begins, and its shape."""
     parts = region if isinstance(region, tuple) else (region,)
     if len(parts) > len(shape) or not all(isinstance(part, slice) for part in parts):
@@ -332,7 +332,7 @@ def _place_of_region(region: Any, shape: Shape) -> tuple[tuple[int, ...], Shape]
     )
 
 
-def _on_pieces(array: Array, pieces: tuple[int, ...], origin: tuple[int, ...]) -> Any:
+def on_pieces(array: Array, pieces: tuple[int, ...], origin: tuple[int, ...]) -> Any:
     """About the chunks of ``array``, cut where pieces of the file begin, so that no two tasks
     write to one piece. The first element lies at ``origin`` of the file."""
     result = []
