@@ -8,6 +8,7 @@ stay is over. A process that was forked off one with Ray in it has no stay, and 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import itertools
 import os
 import sys
@@ -37,9 +38,12 @@ class Stay:
         It is over because Ray died; the session goes on with another stay.
     settled : threading.Event
         Set once that other stay has begun, or could not.
+    sees_dead : callable
+        Whether Ray is known to be dead, perhaps before that is dealt with.
     """
 
     session: str
+    sees_dead: Callable[[], bool] = lambda: False
     number: int = field(default_factory=lambda: next(_numbers))
     began_at: float = field(default_factory=time.time)
     ended_at: float | None = None
@@ -71,10 +75,10 @@ def _clock(at: float) -> str:
 _current: Stay | None = None
 
 
-def begin(session: str) -> Stay:
+def begin(session: str, sees_dead: Callable[[], bool]) -> Stay:
     """A new stay, from now on the present one."""
     global _current
-    _current = Stay(session)
+    _current = Stay(session, sees_dead)
     return _current
 
 
@@ -86,6 +90,8 @@ def current() -> Stay | None:
 def await_ray() -> None:
     """While Ray is started anew after its death, wait for that; at once otherwise.
 
+    To be called before anything of Ray is used that a dead one would not answer.
+
     Raises
     ------
     SessionError
@@ -93,8 +99,10 @@ def await_ray() -> None:
     """
     check_process()
     stay = _current
-    while stay is not None and stay.lost and not stay.settled.wait(_LOOK_SECONDS):
-        pass  # short waits, so that a main thread notices Ctrl-C
+    while stay is not None and not stay.settled.is_set():
+        if not (stay.lost or (not stay.over and stay.sees_dead())):
+            return
+        stay.settled.wait(_LOOK_SECONDS)  # short waits, so that a main thread notices Ctrl-C
 
 
 # --- forks -------------------------------------------------------------------------------
@@ -104,7 +112,8 @@ _forked_off: int | None = None
 _forgetful: list[Callable[[], None]] = []
 _inherited: list[Any] = []
 """What must not be destroyed in a forked process: its destructors would wait for threads that
-are not there, or would end what belongs to the parent."""
+are not there, or would end what belongs to the parent. Parts of Ray's core are not destroyed when
+the process ends either (`_keep_for_ever`)."""
 
 
 def is_forked() -> bool:
@@ -132,6 +141,11 @@ def forget_when_forked(forget: Callable[[], None]) -> None:
     _forgetful.append(forget)
 
 
+def _keep_for_ever(part: Any) -> None:
+    """Have one reference to ``part`` too many, so that Python never destroys it."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(part))
+
+
 def _in_child() -> None:
     """Take Ray out of a forked process, so that it can neither hang it nor end the parent's Ray.
 
@@ -151,6 +165,15 @@ def _in_child() -> None:
     if node is not None:
         node.all_processes = {}  # what its own handler at exit would kill
         worker_module._global_node = None
+    state: Any = getattr(sys.modules.get("ray._private.state"), "state", None)
+    store: Any = sys.modules.get("ray.experimental.internal_kv")
+    for part in (
+        core,
+        getattr(worker, "gcs_client", None),
+        getattr(state, "global_state_accessor", None),
+        getattr(store, "global_gcs_client", None),
+    ):
+        _keep_for_ever(part)
     if core is not None:
         del worker.core_worker
         worker.set_mode(None)

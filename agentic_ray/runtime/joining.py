@@ -6,12 +6,14 @@ import itertools
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Container
 from typing import Any, Final
 
 import psutil
 import ray
+from ray._private import worker as ray_worker
 
 from agentic_ray.config import Settings
 from agentic_ray.errors import InvalidArgumentError, SessionError
@@ -19,6 +21,7 @@ from agentic_ray.errors import InvalidArgumentError, SessionError
 _logger = logging.getLogger("agentic_ray")
 _CONNECT_SECONDS: Final = 5.0
 _STARTS: Final = 3
+_END_SECONDS: Final = 60.0
 _MARKS: Final = ("gcs_server", "raylet", "--gcs-address=")
 """What the command lines of the parts of an embedded Ray have in them."""
 
@@ -103,6 +106,41 @@ def _start(settings: Settings, until: float) -> None:
             _logger.warning("Ray did not come up (%s); it is started once more", error)
         else:
             return
+
+
+def leave_dead_ray() -> None:
+    """`ray.shutdown` when nobody is there to answer.
+
+    Raises
+    ------
+    TimeoutError
+        It does not come back.
+    """
+    worker: Any = ray_worker.global_worker
+    if hasattr(worker, "core_worker"):
+        worker.core_worker = _Leaving(worker.core_worker)
+    thread = threading.Thread(target=ray.shutdown, name="agentic-ray-leaving", daemon=True)
+    thread.start()
+    thread.join(_END_SECONDS)
+    if thread.is_alive():
+        raise TimeoutError(f"the dead one could not be left within {_END_SECONDS:.0f} s")
+
+
+class _Leaving:
+    """Stands for Ray's core while that is shut down: the core ends the process if any thread drops
+    an ObjectRef or an actor handle meanwhile, and counts of those mean nothing any more."""
+
+    def __init__(self, core: Any) -> None:
+        self._core = core
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+    def remove_object_ref_reference(self, ref: object) -> None:
+        pass
+
+    def remove_actor_handle_reference(self, actor_id: object) -> None:
+        pass
 
 
 def _end_parts(before: Container[int]) -> None:

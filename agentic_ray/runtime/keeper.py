@@ -14,14 +14,49 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
+import psutil
 from ray._private import worker as ray_worker
 
 _logger = logging.getLogger("agentic_ray")
 _POLL_SECONDS = 0.25
 """Where the kernel does not tell of the end of a process."""
-_WATCHED = ("raylet", "gcs_server")
+_WATCHED = ("gcs_server", "raylet")
+_AGENTS = {
+    "dashboard/agent.py": "dashboard agent",
+    "DashboardAgent": "dashboard agent",
+    "runtime_env/agent": "runtime environment agent",
+    "RuntimeEnvAgent": "runtime environment agent",
+}
+"""What the command lines of the raylet's agents have in them, before and after they have named
+themselves; a raylet ends with either."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A process that an embedded Ray ends with. ``process`` is a `subprocess.Popen` of one that
+    this process has started, else a `psutil.Process`."""
+
+    name: str
+    process: Any
+    is_agent: bool = False
+
+    @property
+    def has_ended(self) -> bool:
+        if self.is_agent:
+            return not self.process.is_running() or self.process.status() == psutil.STATUS_ZOMBIE
+        return self.process.poll() is not None
+
+    def in_words(self) -> str:
+        code = None if self.is_agent else self.process.poll()
+        how = ""
+        if code is not None and code < 0:
+            how = f" by {signal.Signals(-code).name}"
+        elif code is not None:
+            how = f" with exit code {code}"
+        return f"the {self.name} of the embedded Ray (process {self.process.pid}) has ended{how}"
 
 
 class Keeper:
@@ -43,6 +78,7 @@ class Keeper:
         self._on_death = on_death
         self._may_watch = threading.Event()
         self._closed = False
+        self._parts: list[Part] = []
         outcome: Future[bool] = Future()
         if threading.current_thread() is threading.main_thread():
             outcome.set_result(connect())  # it lasts, and only it may set Ray's signal handlers
@@ -78,50 +114,71 @@ class Keeper:
                     break
         except Exception:
             _logger.exception("the death of Ray could not be dealt with")
+        self._parts = []
         while not self._closed:  # nothing to watch, but what was started depends on this thread
             select.select([self._wake], [], [])
         os.close(self._wake)
         os.close(self._waker)
 
+    @property
+    def sees_dead(self) -> bool:
+        """Whether the present Ray is known to be dead, perhaps before its death is dealt with."""
+        return any(part.has_ended for part in self._parts if not part.is_agent)
+
     def _await_death(self) -> str | None:
         """Wait until a part of the present Ray dies, and say which; None: `close` was called."""
-        parts = _parts()
+        parts = self._parts = _parts()
         if not parts:
             return None
-        ends: dict[int, str] = {}
+        ends: dict[int, Part] = {}
         try:
             if hasattr(os, "pidfd_open"):
-                for name, process in parts:
+                for part in parts:
                     try:
-                        ends[os.pidfd_open(process.pid)] = name
+                        ends[os.pidfd_open(part.process.pid)] = part
                     except ProcessLookupError:
-                        return _in_words(name, process)
+                        return self._died(part)
             while not self._closed:
                 wait = None if ends else _POLL_SECONDS
                 ready, _, _ = select.select([self._wake, *ends], [], [], wait)
                 if self._wake in ready:
                     return None
-                for name, process in parts:
-                    if name in [ends.get(end) for end in ready] or process.poll() is not None:
-                        return _in_words(name, process)
+                for part in [ends[end] for end in ready] or parts:
+                    if ends or part.has_ended:
+                        return self._died(part)
             return None
         finally:
             for end in ends:
                 os.close(end)
 
+    def _died(self, dead: Part) -> str:
+        """What has died, in words.
 
-def _parts() -> list[tuple[str, Any]]:
-    """The processes that an embedded Ray ends with."""
+        After an agent's death the rest is killed, the GCS first: the raylet takes leave of the GCS
+        within milliseconds, the GCS tells this process's core, and the core then tries to recover
+        what was on the node from an object store that is not there, at which it ends this process.
+        """
+        if dead.is_agent:
+            for part in self._parts:
+                if not part.is_agent:
+                    part.process.kill()
+        return dead.in_words()
+
+
+def _parts() -> list[Part]:
+    """The processes that an embedded Ray ends with, the agents of its raylet last."""
     node: Any = ray_worker._global_node
     every = {} if node is None else node.all_processes
-    return [(name, info.process) for name in _WATCHED for info in every.get(name, ())]
-
-
-def _in_words(name: str, process: Any) -> str:
-    code = process.poll()
-    how = ""
-    if code is not None and code < 0:
-        how = f" by {signal.Signals(-code).name}"
-    elif code is not None:
-        how = f" with exit code {code}"
-    return f"the {name} of the embedded Ray (process {process.pid}) has ended{how}"
+    found = [Part(name, info.process) for name in _WATCHED for info in every.get(name, ())]
+    for part in [part for part in found if part.name == "raylet"]:
+        try:
+            children = psutil.Process(part.process.pid).children()
+        except psutil.NoSuchProcess:
+            continue  # it has ended, which is seen next
+        for child in children:
+            try:
+                line = " ".join(child.cmdline())
+            except psutil.Error:
+                continue
+            found += [Part(name, child, True) for mark, name in _AGENTS.items() if mark in line]
+    return found

@@ -275,6 +275,7 @@ class Loop:
                     break
                 with self._working:
                     self._take(item)
+                item = None  # it may hold the last reference to what is in Ray
         except BaseException as error:  # such as a SystemExit that a user's object raises
             why = internal_error("the session was at work", error)
             _logger.exception("the dispatch loop has ended")

@@ -31,7 +31,7 @@ from agentic_ray.runtime.connection import (
     is_forked,
 )
 from agentic_ray.runtime.cost_store import CostStore
-from agentic_ray.runtime.joining import connect, connection
+from agentic_ray.runtime.joining import connect, connection, leave_dead_ray
 from agentic_ray.runtime.keeper import Keeper
 from agentic_ray.runtime.loop import Loop
 from agentic_ray.runtime.nodes import Nodes
@@ -48,8 +48,6 @@ from agentic_ray.tracebacks import entry, show_all
 _logger = logging.getLogger("agentic_ray")
 
 _FIRST_REPORT_SECONDS = 5.0
-_END_SECONDS = 60.0
-"""A dead Ray is given up if it cannot be left within so long."""
 
 BUNDLES_PER_SLOT = 4
 """Bundles a slot gets, where there is enough work, so that slots end together."""
@@ -78,7 +76,7 @@ class Session:
         self._started_ray = self._keeper.started
         self._ray = connection()
         self._name = uuid.uuid4().hex[:8]
-        self._stay = begin(self._name)
+        self._stay = begin(self._name, self._sees_dead)
         share = settings.share
         if share is None and self._started_ray:
             share = 1.0
@@ -252,7 +250,8 @@ class Session:
                 return
             connected = not self.closed
             self._closed = True
-        self._nodes.close(connected=connected)
+        # (An embedded Ray ends with all that is on it; a dead one would not answer.)
+        self._nodes.close(connected=connected and not self._started_ray)
         self._loop.close(SessionError("the session was shut down"))
         if self._costs is not None and self.model.error_report().observations:
             self._costs.save(self.model)
@@ -276,6 +275,9 @@ class Session:
             time.sleep(0.01)
         return not active
 
+    def _sees_dead(self) -> bool:
+        return self._keeper.sees_dead
+
     def _ray_died(self, what: str) -> bool:
         """The embedded Ray is dead: start it anew. Runs under way go on there. (In the keeper's
         thread.) Gives whether there is a new one."""
@@ -290,11 +292,11 @@ class Session:
             _logger.warning("%s; Ray is started anew, what was lost is computed again", what)
             try:
                 with self._loop.resting() as alone, self._nodes.resting() as node_ids:
-                    _leave_dead_ray()
+                    leave_dead_ray()
                     self._loop.ray_died(node_ids, what, alone=alone)
                     connect(self.settings, self.settings.no_node_seconds)
                     self._ray = connection()
-                    self._stay = begin(self._name)
+                    self._stay = begin(self._name, self._sees_dead)
                 self._nodes.begin_anew()
             except Exception as error:
                 failure = SessionError(f"{what}, and Ray cannot be started anew: {error}")
@@ -377,21 +379,6 @@ class Session:
         self._requested = bool(cpus or gpus)
         bundles = [{"GPU": 1}] * gpus
         sdk.request_resources(num_cpus=cpus or None, bundles=bundles or None)
-
-
-def _leave_dead_ray() -> None:
-    """`ray.shutdown` when nobody is there to answer.
-
-    Raises
-    ------
-    TimeoutError
-        It does not come back.
-    """
-    thread = threading.Thread(target=ray.shutdown, name="agentic-ray-leaving", daemon=True)
-    thread.start()
-    thread.join(_END_SECONDS)
-    if thread.is_alive():
-        raise TimeoutError(f"the dead one could not be left within {_END_SECONDS:.0f} s")
 
 
 _session: Session | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 from agentic_ray.runtime import keeper as module
@@ -28,7 +30,7 @@ def until(condition: Callable[[], Any]) -> None:
 def parts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Processes, the newest of which is watched as the raylet."""
     made: list[subprocess.Popen[bytes]] = []
-    monkeypatch.setattr(module, "_parts", lambda: [("raylet", made[-1])])
+    monkeypatch.setattr(module, "_parts", lambda: [module.Part("raylet", made[-1])])
     yield made
     for process in made:
         process.kill()
@@ -70,6 +72,25 @@ def test_a_death_is_told_and_the_next_one_too(
     parts[2].kill()
     time.sleep(0.5)
     assert len(told) == 2
+
+
+def test_a_raylet_is_killed_when_its_agent_dies(
+    parts: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(parts)
+    agent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    both = [module.Part("raylet", parts[0]), module.Part("agent", psutil.Process(agent.pid), True)]
+    monkeypatch.setattr(module, "_parts", lambda: both)
+    told: list[str] = []
+    keeper = Keeper(lambda: True, told.append)
+    keeper.watch()
+    agent.kill()
+    until(lambda: told)
+    assert "agent of the embedded Ray" in told[0]
+    assert parts[0].wait(WAIT_SECONDS) == -signal.SIGKILL
+    agent.wait()
+    assert not keeper.sees_dead, "nothing new was started, so nothing is watched"
+    keeper.close()
 
 
 def test_one_that_ends_by_itself(parts: list[Any]) -> None:
