@@ -15,12 +15,20 @@ import agentic_ray.array as xp
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
 
 
-def test_repr_never_computes() -> None:
-    x = xp.ones((10, 10), chunks=5) + 1
+def test_repr_of_a_large_array_never_computes() -> None:
+    x = xp.ones((1000, 1000), chunks=500) + 1
     assert "not computed" in repr(x)
     assert x._node.value is None
     assert "2×2" in x._repr_html_() or "2 × 2" in x._repr_html_()
     assert x._node.value is None
+
+
+def test_repr_of_a_small_array_shows_its_values_whatever_its_chunks() -> None:
+    assert (
+        repr(xp.ones((2, 2), chunks=1) + 1) == "Array([[2., 2.],\n       [2., 2.]], dtype=float64)"
+    )
+    users = xp.map_blocks(lambda b: b + 1, xp.ones(4, chunks=2), dtype=float)
+    assert "not computed" in repr(users), "it may take any time"
 
 
 def test_small_arrays_never_start_ray() -> None:
