@@ -343,10 +343,10 @@ def test_a_failed_job_leaves_nothing_behind(ray_session: ar.Session) -> None:
         catch(raising(lambda: OwnError(1)), chunk_size=1)
     deadline = time.monotonic() + 60
     loop = ray_session._loop
-    while (loop._runs or loop._values or loop._calls) and time.monotonic() < deadline:
+    while (loop._runs or loop._sender.values or loop._calls) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not loop._runs
-    assert not loop._values
+    assert not loop._sender.values
     assert not loop._calls
 
 

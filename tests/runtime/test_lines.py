@@ -320,7 +320,7 @@ def _in_thread(work: Callable[[], Any]) -> Future[Any]:
 
 def _line(session: ar.Session) -> tuple[Any, Line]:
     """The session's executor and the line to it, once there is one."""
-    known = session._loop._lines._lines
+    known = session._loop._sender.lines._lines
     deadline = time.monotonic() + 30
     while not any(not line.broken for line in list(known.values())):
         assert time.monotonic() < deadline, "no line was opened"
