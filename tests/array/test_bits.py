@@ -66,8 +66,8 @@ def test_how_it_is_computed_changes_no_bit(plain: tuple[Results, Results], way: 
 
 @pytest.fixture
 def busy(ray_session: ar.Session) -> Iterator[None]:
-    """Two loops a core that do nothing useful, beside the session."""
-    count = 2 * (os.cpu_count() or 1)
+    """A loop for each core that does nothing useful, beside the session."""
+    count = os.cpu_count() or 1
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     yield
     for loop in loops:
@@ -76,6 +76,7 @@ def busy(ray_session: ar.Session) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("persisted", [False, True], ids=["as it comes", "persisted"])
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("busy")
 def test_the_session_gives_the_same_bits(
     plain: tuple[Results, Results], ray_session: ar.Session, persisted: bool
