@@ -37,8 +37,8 @@ NO_KERNELS = (
     _words(
         """
     Array __array_api_version__ __array_namespace_info__ bool broadcast_shapes can_cast complex64
-    complex128 config e fft finfo float32 float64 iinfo inf int8 int16 int32 int64 isdtype lib linalg
-    nan newaxis pi random result_type uint8 uint16 uint32 uint64
+    complex128 config e fft finfo float32 float64 iinfo inf int8 int16 int32 int64 isdtype lib
+    linalg nan newaxis pi random result_type uint8 uint16 uint32 uint64
     """
     )
     + portable_numbers.NO_KERNELS
