@@ -170,8 +170,7 @@ def _in_child() -> None:
     for part in (
         core,
         getattr(worker, "gcs_client", None),
-        getattr(state, "_global_state_accessor", None),
-        getattr(node, "_gcs_client", None),
+        getattr(state, "global_state_accessor", None),
         getattr(store, "global_gcs_client", None),
     ):
         _keep_for_ever(part)

@@ -107,6 +107,10 @@ def test_multiprocessing_and_executors(program: Make) -> None:
     assert one.leftovers() == []
 
 
+@pytest.mark.xfail(
+    strict=False,
+    reason="a child of os.fork that ends by sys.exit may crash in destructors of Ray's core then",
+)
 def test_plain_forks_that_end_in_every_way(program: Make) -> None:
     one = program(
         START
