@@ -542,7 +542,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-# What these raise shows the caller's lines, not the package's.
+# Errors of these functions and methods show the caller's lines, not the package's.
 for _names in (globals(), vars(fft), vars(lib.stride_tricks), vars(linalg), vars(random)):
     entries(_names)
 for _kind in (Array, random.Generator):

@@ -399,7 +399,7 @@ class Array:
         return self._step.see(self._base._in_memory())
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
-        if is_as_strided(1):  # it reads beyond what it asks for, by strides that it was told
+        if is_as_strided(1):  # NumPy's function reads memory around the view
             return self._in_memory()
         node = self._node
         value = evaluate.values([node])[0]

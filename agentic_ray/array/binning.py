@@ -81,7 +81,7 @@ def _ends(x: Node) -> NDArray:
 
 
 def _estimated(x: Array, name: str, outer: NDArray) -> int:
-    """How many bins of the estimator's width there are."""
+    """The number of bins of the estimator's width."""
     if not x.size:
         return 1
     width = ESTIMATORS[name](x, (outer[0], outer[1]))
@@ -186,7 +186,7 @@ COUNTS = reduce_op("histogram", _counts_partial, add_partials, unchanged, 32, ca
 
 
 def counts_in(x: Node, edges: Sequence[NDArray]) -> list[NDArray]:
-    """How many elements are in each bin, for several sequences of edges; computed now."""
+    """The number of elements in each bin, for several sequences of edges; computed now."""
     node = reduction(COUNTS, [x], (0,), True, np.dtype(np.int64), (Held(list(edges)),))
     counts: Any = np.asarray(evaluate.table(node))
     return np.split(counts, np.cumsum([len(some) - 1 for some in edges])[:-1])

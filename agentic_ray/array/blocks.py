@@ -306,7 +306,7 @@ class Layout:
     sources: tuple[tuple[int, Shape, Chunks], ...]
 
     def blocks(self) -> Iterator[tuple[Shape, Shape]]:
-        """Of each block of the result, in C order, its position and that in the arguments."""
+        """Positions of each block of the result, in C order: in the result and in the arguments."""
         for index in itertools.product(*map(range, grids.numblocks(self.out))):
             inside = [0] * len(self.grid)
             for axis, at in zip(self.axes, index, strict=True):
@@ -315,7 +315,7 @@ class Layout:
             yield index, tuple(inside)
 
     def shape(self, index: Shape) -> Shape:
-        """Of one block of the result."""
+        """The shape of one block of the result."""
         return tuple([lengths[at] for lengths, at in zip(self.out, index, strict=True)])
 
     def within(self, source: int, inside: Shape) -> Shape:
@@ -332,7 +332,7 @@ class Layout:
     def info(
         self, edges: list[Edges], index: Shape, inside: Shape, dtype: DType | None
     ) -> dict[Any, Any]:
-        """What Dask calls the block's info."""
+        """The dict that ``block_info`` gives to a function, with the keys that Dask uses."""
         found: dict[Any, Any] = {
             place: _located(edges[number], self.within(number, inside))
             for number, (place, _, _) in enumerate(self.sources)
@@ -371,7 +371,7 @@ class Told:
     block_info: bool
 
     def first(self, layout: Layout) -> dict[str, Any]:
-        """Of the first block, before the result's dtype is known."""
+        """The keyword arguments for the first block, before the result's dtype is known."""
         return self.of(layout, layout.edges(), next(layout.blocks()), None)
 
     def of(
@@ -381,7 +381,7 @@ class Told:
         block: tuple[Shape, Shape],
         dtype: DType | None,
     ) -> dict[str, Any]:
-        """Of one block, by the names of the parameters."""
+        """The keyword arguments that tell a function about one block."""
         more: dict[str, Any] = {}
         if self.block_id:
             more["block_id"] = block[0]

@@ -43,7 +43,7 @@ def asarray(
     like: Any = None,
     chunks: Any = None,
 ) -> Array:
-    """An array of what ``a`` holds.
+    """An array with the values of ``a``.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def array(
     like: Any = None,
     chunks: Any = None,
 ) -> Array:
-    """An array of what ``object`` holds, by default as a copy.
+    """An array with the values of ``object``, by default as a copy.
 
     Parameters
     ----------
@@ -222,7 +222,7 @@ def asfortranarray(a: Any, dtype: Any = None, *, like: Any = None) -> Array:
 
 
 def asarray_chkfinite(a: Any, dtype: Any = None, order: str | None = None) -> Array:
-    """`asarray` of what has no NaN and no infinities; the elements are computed now.
+    """As `asarray`; refuses NaN and infinities, so the elements are computed now.
 
     Raises
     ------
