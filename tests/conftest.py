@@ -8,9 +8,18 @@ from collections.abc import Iterator
 import pytest
 
 import agentic_ray as ar
+from agentic_ray.master.workloads import registry
 
 # No test may depend on what the one before it cost; programs that tests start inherit it.
 os.environ.setdefault("AGENTIC_RAY_KEEP_COSTS", "0")
+
+
+@pytest.fixture(autouse=True)
+def _own_workloads() -> Iterator[None]:
+    """Workloads that a test registers are gone after it."""
+    before = registry.snapshot()
+    yield
+    registry.restore(before)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Container
+import weakref
+from collections.abc import Callable, Container
 from typing import Any, Final
 
 import psutil
@@ -116,9 +117,6 @@ def leave_dead_ray() -> None:
     TimeoutError
         It does not come back.
     """
-    worker: Any = ray_worker.global_worker
-    if hasattr(worker, "core_worker"):
-        worker.core_worker = _Leaving(worker.core_worker)
     thread = threading.Thread(target=ray.shutdown, name="agentic-ray-leaving", daemon=True)
     thread.start()
     thread.join(_END_SECONDS)
@@ -126,14 +124,46 @@ def leave_dead_ray() -> None:
         raise TimeoutError(f"the dead one could not be left within {_END_SECONDS:.0f} s")
 
 
+_told: weakref.WeakMethod[Callable[[], None]] | None = None
+
+
+def call_before_leaving(tell: Callable[[], None]) -> None:
+    """Have the method ``tell`` called, in place of an earlier one, when `ray.shutdown` begins.
+
+    Ray's core ends the process if any thread uses it while, or after, it is shut down. So threads
+    that use Ray must be told first, and what they still hold is dropped into a `_Leaving`. (The
+    method taken here is the first that `ray.shutdown` calls; Ray offers no hook.)
+    """
+    global _told
+    _told = weakref.WeakMethod(tell)
+    worker: Any = ray_worker.global_worker
+    if worker.shutdown_rdt_manager is not _before_leaving:
+        worker.shutdown_rdt_manager = _before_leaving
+
+
+def _before_leaving() -> None:
+    worker: Any = ray_worker.global_worker
+    tell = None if _told is None else _told()
+    try:
+        if tell is not None and hasattr(worker, "core_worker"):
+            tell()
+    finally:
+        if hasattr(worker, "core_worker"):
+            worker.core_worker = _Leaving(worker.core_worker)
+        type(worker).shutdown_rdt_manager(worker)
+
+
 class _Leaving:
-    """Stands for Ray's core while that is shut down: the core ends the process if any thread drops
-    an ObjectRef or an actor handle meanwhile, and counts of those mean nothing any more."""
+    """Stands for Ray's core while one thread shuts that down; other threads are refused. The
+    counts of references mean nothing any more."""
 
     def __init__(self, core: Any) -> None:
         self._core = core
+        self._thread = threading.get_ident()
 
     def __getattr__(self, name: str) -> Any:
+        if threading.get_ident() != self._thread:
+            raise SessionError("this process is leaving the Ray cluster: ray.shutdown() was called")
         return getattr(self._core, name)
 
     def remove_object_ref_reference(self, ref: object) -> None:

@@ -225,7 +225,7 @@ class Nodes:
     def close(self, *, connected: bool) -> None:
         """End the watcher and, while Ray is there, the executors."""
         self._stop.set()
-        if self._thread.is_alive():
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(timeout=5)
         self._answers.close()
         if not connected:

@@ -31,7 +31,7 @@ from agentic_ray.runtime.connection import (
     is_forked,
 )
 from agentic_ray.runtime.cost_store import CostStore
-from agentic_ray.runtime.joining import connect, connection, leave_dead_ray
+from agentic_ray.runtime.joining import call_before_leaving, connect, connection, leave_dead_ray
 from agentic_ray.runtime.keeper import Keeper
 from agentic_ray.runtime.loop import Loop
 from agentic_ray.runtime.nodes import Nodes
@@ -124,6 +124,7 @@ class Session:
         self._loop.start()
         self._nodes.start()
         self._keeper.watch()
+        call_before_leaving(self._ray_leaves)
 
     @property
     def closed(self) -> bool:
@@ -131,7 +132,7 @@ class Session:
         own that has died is started anew."""
         if self._closed or is_forked():
             return True
-        return not self._stay.lost and connection() != self._ray
+        return not self._stay.lost and (self._stay.over or connection() != self._ray)
 
     @property
     def name(self) -> str:
@@ -284,7 +285,7 @@ class Session:
         with self._restarting:
             if self._closed:
                 return False
-            if connection() != self._ray:  # it was shut down by somebody else
+            if self.closed:  # it was shut down by somebody else
                 self._ray_left()
                 return False
             old = self._stay
@@ -309,6 +310,12 @@ class Session:
             finally:
                 old.settled.set()
         return True
+
+    def _ray_leaves(self) -> None:
+        """`ray.shutdown` was called, perhaps by ourselves. (In the thread that called it.)"""
+        if not (self._closed or self._stay.lost):
+            self._nodes.close(connected=False)
+            self._ray_left()
 
     def _ray_left(self) -> None:
         """This process has left the cluster, by no doing of ours: nothing will be answered."""

@@ -6,7 +6,7 @@ import operator
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from agentic_ray.errors import (
     UnknownJobError,
     UnknownWorkloadError,
 )
-from agentic_ray.master import JobState, registry
+from agentic_ray.master import JobState
 from agentic_ray.runtime.processes import processes_of, session_name
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -41,9 +41,8 @@ def until(condition: Callable[[], Any], seconds: float = 90) -> Any:
 
 
 @pytest.fixture
-def workloads(tmp_path: Path) -> Iterator[None]:
+def workloads(tmp_path: Path) -> None:
     """Workloads of this test, registered in its process and sent to the actor."""
-    before = registry.snapshot()
 
     def noted(params: Any) -> None:
         (tmp_path / f"ran-{params['name']}-{time.time_ns()}").touch()
@@ -61,9 +60,6 @@ def workloads(tmp_path: Path) -> Iterator[None]:
     @ar.workload("boom")
     def boom(params: Any) -> None:
         raise ValueError("on purpose")
-
-    yield
-    registry.restore(before)
 
 
 def runs(folder: Path, name: str) -> int:

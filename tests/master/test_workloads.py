@@ -220,14 +220,7 @@ def tripled(params: list[int]) -> list[int]:
 """
 
 
-@pytest.fixture
-def restored() -> Any:
-    before = process_registry.snapshot()
-    yield
-    process_registry.restore(before)
-
-
-def test_a_file_is_loaded_under_a_name_of_its_own(tmp_path: Path, restored: None) -> None:
+def test_a_file_is_loaded_under_a_name_of_its_own(tmp_path: Path) -> None:
     file = tmp_path / "json.py"  # a name that must not shadow the standard library's
     file.write_text(FILE)
     (made,) = load_workloads(file)
@@ -237,7 +230,7 @@ def test_a_file_is_loaded_under_a_name_of_its_own(tmp_path: Path, restored: None
     assert "dumps" in dir(sys.modules["json"])
 
 
-def test_functions_of_a_file_are_pickled_by_value(tmp_path: Path, restored: None) -> None:
+def test_functions_of_a_file_are_pickled_by_value(tmp_path: Path) -> None:
     import cloudpickle
 
     file = tmp_path / "mine.py"
@@ -253,7 +246,7 @@ def test_functions_of_a_file_are_pickled_by_value(tmp_path: Path, restored: None
     assert done.stdout == "[6]\n", done.stderr
 
 
-def test_a_package_directory_may_import_its_own_modules(tmp_path: Path, restored: None) -> None:
+def test_a_package_directory_may_import_its_own_modules(tmp_path: Path) -> None:
     package = tmp_path / "my-work"
     package.mkdir()
     (package / "__init__.py").write_text("from . import first\n")

@@ -169,3 +169,35 @@ def test_shutdown_at_odd_moments(program: Make) -> None:
     )
     assert "fine" in one.run(timeout=500)
     assert one.leftovers() == []
+
+
+def test_references_dropped_and_work_done_while_ray_is_shut_down(program: Make) -> None:
+    """Ray's core ends the process if a thread uses it then; our threads and ObjectRefs do not."""
+    one = program(
+        START
+        + """
+    for leave in (ar.shutdown, ray.shutdown):
+        session = ar.init(num_cpus=2)
+        kept = xp.random.default_rng(0).random((800_000,)).persist()
+        refs = [ray.put(i) for i in range(4_000)]
+        def drop():
+            while refs:
+                refs.pop()
+                time.sleep(0.0005)
+        def compute():
+            while True:
+                float((kept + 1).sum())
+        threads, found = in_threads(
+            drop, compute, lambda: ar.map_reduce(nap, [0.003] * 20_000, operator.add)
+        )
+        time.sleep(1.0)
+        leave()
+        join(threads)
+        assert all(isinstance(error, SessionError) for error in found[1:]), found
+        assert found[0] is None and session.closed
+    works()
+    print("fine")
+    """
+    )
+    assert "fine" in one.run(timeout=500)
+    assert one.leftovers() == []
