@@ -1,4 +1,4 @@
-"""``ray job submit --working-dir . -- python examples/….py`` against a local ``ray start --head``.
+"""Jobs sent to, and sessions that join, a local ``ray start --head`` that asks for a token.
 
 The cluster is the test's own: free ports, a temporary directory of its own, and only its own
 processes are ended (never ``ray stop``, which ends those of every cluster on the machine).
@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 class Head:
     dashboard: str
     environment: dict[str, str]
+    gcs: str
+    client: str
 
 
 def free_ports(count: int) -> list[int]:
@@ -90,7 +93,12 @@ def started() -> Iterator[Head | None]:
         ) as process,
     ):
         try:
-            made = Head(f"http://127.0.0.1:{dashboard}", environment)
+            made = Head(
+                f"http://127.0.0.1:{dashboard}",
+                environment,
+                f"127.0.0.1:{port}",
+                f"ray://127.0.0.1:{client}",
+            )
             deadline = time.monotonic() + START_SECONDS
             ready = False
             while not ready and process.poll() is None and time.monotonic() < deadline:
@@ -149,3 +157,108 @@ def test_a_failing_script_is_a_failed_job(head: Head) -> None:
     done = submit(head, "python", "examples/word_count.py", "no-such-file.txt")
     assert done.returncode != 0
     assert "no-such-file.txt does not exist" in done.stdout + done.stderr
+
+
+# --- joining it ------------------------------------------------------------------------------
+
+
+def program(head: Head, source: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
+    """Run ``source`` with the head's environment and these changes; it may not hang."""
+    changed = {**head.environment, **environment}
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source)],
+        env={name: value for name, value in changed.items() if value is not None},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+REFUSED = """
+    import time
+    import ray
+    import agentic_ray as ar
+    from agentic_ray.errors import AgenticRayError
+    began = time.monotonic()
+    try:
+        ar.init({address!r}, **{options!r})
+    except AgenticRayError as error:
+        print(type(error).__name__, error)
+        assert not ray.is_initialized()
+        assert time.monotonic() - began < 30, "it took long"
+    else:
+        raise AssertionError("it was joined")
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "words", "changes"),
+    [
+        ("dashboard", "not the head of a Ray cluster; the port of a head (GCS) is 6379", {}),
+        ("gcs", "asks for another token", {"RAY_AUTH_TOKEN": "f" * 64}),
+        ("gcs", "RAY_AUTH_TOKEN", {"RAY_AUTH_MODE": None, "RAY_AUTH_TOKEN": None}),
+        ("client", "cannot run through Ray Client", {}),
+    ],
+)
+def test_a_wrong_address_or_token_is_one_sentence(
+    head: Head, place: str, words: str, changes: dict[str, str | None]
+) -> None:
+    address = str(getattr(head, place)).removeprefix("http://")
+    done = program(head, REFUSED.format(address=address, options={}), **changes)
+    assert done.returncode == 0, done.stderr
+    assert words in done.stdout
+    assert len(done.stderr.splitlines()) <= 3, done.stderr  # no lines of Ray's core
+
+
+def test_settings_of_an_embedded_ray_are_refused_on_a_cluster(head: Head) -> None:
+    for options in ({"num_cpus": 2}, {"object_store_memory_bytes": 1 << 28}):
+        done = program(head, REFUSED.format(address=head.gcs, options=options))
+        assert done.returncode == 0, done.stderr
+        assert next(iter(options)) in done.stdout
+        assert "share=" in done.stdout
+
+
+def test_a_session_joins_and_keeps_its_settings(head: Head) -> None:
+    done = program(
+        head,
+        f"""
+        import operator
+        import agentic_ray as ar
+        from agentic_ray.errors import SessionError
+        session = ar.init({head.gcs!r}, share=0.5)
+        assert ar.init() is ar.init({head.gcs!r}) is ar.init(share=0.5) is session
+        for options in ({{"share": 1.0}}, {{"policy": "round_robin"}}, {{"poll_seconds": 9.0}}):
+            try:
+                ar.init(**options)
+            except SessionError as error:
+                assert next(iter(options)) in str(error) and "shutdown" in str(error)
+            else:
+                raise AssertionError(options)
+        assert ar.map_reduce(abs, [-1, 2], operator.add) == 3
+        print("fine")
+        """,
+    )
+    assert "fine" in done.stdout, done.stderr
+
+
+def test_work_through_ray_client_says_how_to_do_it(head: Head) -> None:
+    done = program(
+        head,
+        f"""
+        import operator
+        import ray
+        import agentic_ray as ar
+        from agentic_ray.errors import SessionError
+        ray.init({head.client!r}, logging_level="ERROR")
+        for use in (ar.init, ar.cluster, lambda: ar.map_reduce(abs, [1] * 10**5, operator.add)):
+            try:
+                use()
+            except SessionError as error:
+                assert "Ray Client" in str(error) and "ray job submit" in str(error), error
+            else:
+                raise AssertionError("it went through")
+        print("fine")
+        """,
+    )
+    assert "fine" in done.stdout, done.stderr

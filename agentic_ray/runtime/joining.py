@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import socket
+import sys
 import threading
 import time
 import weakref
@@ -14,15 +14,21 @@ from typing import Any, Final
 
 import psutil
 import ray
+from ray._private import services
 from ray._private import worker as ray_worker
 
 from agentic_ray.config import Settings
 from agentic_ray.errors import InvalidArgumentError, SessionError
+from agentic_ray.runtime.head import check_head
 
 _logger = logging.getLogger("agentic_ray")
-_CONNECT_SECONDS: Final = 5.0
 _STARTS: Final = 3
 _END_SECONDS: Final = 60.0
+_NO_RAY_CLIENT: Final = (
+    "a session cannot run through Ray Client; run the program on a node of the cluster, or send it "
+    "with `ray job submit`, or have agentic_ray.start_master() run there and submit jobs to it over "
+    "HTTP (`agentic-ray serve`)"
+)
 _MARKS: Final = ("gcs_server", "raylet", "--gcs-address=")
 """What the command lines of the parts of an embedded Ray have in them."""
 
@@ -51,30 +57,52 @@ def connect(settings: Settings, patience_seconds: float = 0.0) -> bool:
     InvalidArgumentError
         The address is one of Ray Client.
     """
+    _refuse_ray_client()
     if ray.is_initialized():
         return False
-    address = settings.address or os.environ.get("RAY_ADDRESS") or None
-    if address is not None and address.startswith("ray://"):
-        raise InvalidArgumentError(
-            f"{address}: a session cannot run through Ray Client; run the program on a node of "
-            "the cluster, or send it with `ray job submit`"
-        )
-    if address in (None, "local"):
+    address = _address(settings)
+    if address is None:
         _start(settings, time.monotonic() + patience_seconds)
         return True
+    if address.startswith("ray://"):
+        raise InvalidArgumentError(f"{address}: {_NO_RAY_CLIENT}")
     try:
-        _check_reachable(address)
-        if _is_on_this_machine(address):
-            _use_token_of_this_user()
-        ray.init(address=address, logging_level=logging.ERROR)
+        _join(address)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise SessionError(
-            f"no Ray cluster answers at {address!r} ({error}); start one with "
-            "`ray start --head`, or leave the address out to use an embedded Ray. If the cluster "
-            "asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or "
-            "RAY_AUTH_TOKEN_PATH)"
+            f"no Ray cluster can be joined at {address!r}: {error}. Start one with "
+            "`ray start --head`, or leave the address out to use an embedded Ray"
         ) from error
     return False
+
+
+def embeds(settings: Settings) -> bool:
+    """Whether `connect` would start an embedded Ray."""
+    return not ray.is_initialized() and _address(settings) is None
+
+
+def _address(settings: Settings) -> str | None:
+    """The cluster to join; None: an embedded Ray."""
+    address = settings.address or os.environ.get("RAY_ADDRESS") or None
+    return None if address == "local" else address
+
+
+def _join(address: str) -> None:
+    head = services.canonicalize_bootstrap_address(address)
+    if head is None:
+        raise ConnectionError("no cluster runs on this machine")
+    if _is_on_this_machine(head):
+        _use_token_of_this_user()
+    # (Ray asks at this machine's own address where 127.0.0.1 was said; a dashboard is not there.)
+    check_head(head if address == "auto" else address)
+    ray.init(address=head, logging_level=logging.ERROR)
+
+
+def _refuse_ray_client() -> None:
+    """Raise SessionError where this process is a Ray Client: nothing of Ray's core is in it."""
+    client: Any = sys.modules.get("ray.util.client")
+    if client is not None and client.ray.is_connected():
+        raise SessionError(f"ray.init was called with a ray:// address: {_NO_RAY_CLIENT}")
 
 
 def _start(settings: Settings, until: float) -> None:
@@ -205,11 +233,3 @@ def _use_token_of_this_user() -> None:
     except ImportError:
         return  # a Ray from before tokens
     setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-
-
-def _check_reachable(address: str) -> None:
-    """Raise OSError if nothing listens there: Ray itself would try for a minute, then exit."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdigit():
-        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS):
-            pass

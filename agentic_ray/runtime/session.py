@@ -6,10 +6,11 @@ import atexit
 import itertools
 import logging
 import math
+import os
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import ray
 
 from agentic_ray.config import Settings
-from agentic_ray.errors import SessionError
+from agentic_ray.errors import InvalidArgumentError, SessionError
 from agentic_ray.graph.passes import bundle as bundle_pass
 from agentic_ray.graph.passes import cull
 from agentic_ray.graph.task import Task, TaskGraph, capture_codelet
@@ -31,7 +32,13 @@ from agentic_ray.runtime.connection import (
     is_forked,
 )
 from agentic_ray.runtime.cost_store import CostStore
-from agentic_ray.runtime.joining import call_before_leaving, connect, connection, leave_dead_ray
+from agentic_ray.runtime.joining import (
+    call_before_leaving,
+    connect,
+    connection,
+    embeds,
+    leave_dead_ray,
+)
 from agentic_ray.runtime.keeper import Keeper
 from agentic_ray.runtime.loop import Loop
 from agentic_ray.runtime.nodes import Nodes
@@ -64,6 +71,7 @@ class Session:
 
     def __init__(self, settings: Settings, policy: str | Policy) -> None:
         self.settings = settings
+        self.policy = policy
         show_all(settings.full_tracebacks)
         chosen = get_policy(policy)  # a wrong one is refused before Ray is started
         self.model = CostModel()
@@ -398,10 +406,10 @@ def init(
     *,
     num_cpus: int | None = None,
     share: float | None = None,
-    policy: str | Policy = "predictive",
+    policy: str | Policy | None = None,
     **settings: Any,
 ) -> Session:
-    """Join a Ray cluster, or start an embedded Ray; does nothing when that is done.
+    """Join a Ray cluster, or start an embedded Ray; gives the session if that is done.
 
     Parameters
     ----------
@@ -413,27 +421,33 @@ def init(
     share : float, optional
         Fraction of each node's CPUs to take; default: all when we started Ray, else what is
         free.
-    policy : str or Policy
-        Where bundles go.
+    policy : str or Policy, optional
+        Decides which node and device runs a bundle; default: ``"predictive"``.
     **settings
         Further fields of `agentic_ray.config.Settings`.
 
     Raises
     ------
     SessionError
-        The cluster cannot be reached, or this process was forked off one that uses Ray.
+        The cluster cannot be reached, there is a session with other settings, or this process was
+        forked off one that uses Ray.
     InvalidArgumentError
-        A setting is unknown or unusable.
+        A setting is unknown or unusable, or is one of an embedded Ray while a cluster is joined.
     """
     global _session
     check_process()
-    resolved = Settings.resolve(address=address, num_cpus=num_cpus, share=share, **settings)
+    given = {"address": address, "num_cpus": num_cpus, "share": share, **settings}
+    resolved = Settings.resolve(**given)
+    given = {name: value for name, value in given.items() if value is not None}
     with _session_lock:
         if _session is not None and _session.closed:
             _session.close()  # Ray was shut down, or replaced, behind its back
             _session = None
         if _session is None:
-            _session = Session(resolved, policy)
+            _check_embedded_only(given, resolved)
+            _session = Session(resolved, "predictive" if policy is None else policy)
+        else:
+            _check_same(_session, given, policy)
         return _session
 
 
@@ -466,6 +480,29 @@ def shutdown() -> None:
 def cluster() -> ClusterState:
     """The cluster as it is now; prints as a table, renders in Jupyter."""
     return get_session().cluster()
+
+
+def _check_embedded_only(given: Iterable[str], settings: Settings) -> None:
+    """Refuse what only an embedded Ray could honour, where none would be started."""
+    names = [name for name in given if name in ("num_cpus", "object_store_memory_bytes")]
+    if names and not embeds(settings):
+        joined = settings.address or os.environ.get("RAY_ADDRESS") or "ray.init() of this process"
+        raise InvalidArgumentError(
+            f"{' and '.join(names)} can be set for an embedded Ray only, but a cluster is joined "
+            f"({joined}); share= sets which part of its CPUs is used"
+        )
+
+
+def _check_same(session: Session, given: Mapping[str, Any], policy: str | Policy | None) -> None:
+    """Refuse settings that the session that is there does not have."""
+    others = [name for name, value in given.items() if getattr(session.settings, name) != value]
+    if policy is not None and policy != session.policy:
+        others.append("policy")
+    if others:
+        raise SessionError(
+            f"there is a session already, with other values of {', '.join(others)}; call "
+            "agentic_ray.shutdown() first"
+        )
 
 
 def _taken(graph: TaskGraph) -> TaskGraph:

@@ -178,7 +178,7 @@ def test_references_dropped_and_work_done_while_ray_is_shut_down(program: Make) 
         + """
     for leave in (ar.shutdown, ray.shutdown):
         session = ar.init(num_cpus=2)
-        kept = xp.random.default_rng(0).random((800_000,)).persist()
+        kept = xp.random.default_rng(0).random((8_000_000,)).persist()
         refs = [ray.put(i) for i in range(4_000)]
         def drop():
             while refs:

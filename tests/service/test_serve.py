@@ -318,7 +318,7 @@ def refused(*arguments: str) -> str:
 def test_what_keeps_it_from_starting_is_told_at_once(server: Server, tmp_path: Path) -> None:
     assert "AGENTIC_RAY_TOKEN" in refused("--host", "0.0.0.0", "--port", "0")
     assert "in use" in refused("--port", str(server.port))
-    assert "no Ray cluster answers" in refused("--port", "0", "--address", "127.0.0.1:1")
+    assert "no Ray cluster can be joined" in refused("--port", "0", "--address", "127.0.0.1:1")
     file = tmp_path / "broken.py"
     file.write_text("1 / 0")
     assert "ZeroDivisionError" in refused("--port", "0", "--workloads", str(file))
