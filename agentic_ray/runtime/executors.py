@@ -19,6 +19,7 @@ from agentic_ray.runtime.allocator import keep_freed_memory
 from agentic_ray.runtime.calibrate import HostRates, host_rates
 from agentic_ray.runtime.execute import Payload, run_payload, with_printed
 from agentic_ray.runtime.handed import KeptArrays
+from agentic_ray.runtime.joining import refuse_ray_client
 from agentic_ray.runtime.lines import LineEnd
 from agentic_ray.runtime.memory_use import memory_use
 from agentic_ray.runtime.printed import Taken, descriptors, install
@@ -30,6 +31,8 @@ RAY_RETRIES = 1
 """How often Ray re-runs an executor's call whose process died, before the Dispatcher is told."""
 
 _CANCELLED_KEPT_SECONDS = 60.0
+
+refuse_ray_client()  # there the names below would be made for a Ray Client, with other arguments
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 CONTROL_GROUP = {"control": 2}

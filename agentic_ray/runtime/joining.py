@@ -25,9 +25,8 @@ _logger = logging.getLogger("agentic_ray")
 _STARTS: Final = 3
 _END_SECONDS: Final = 60.0
 _NO_RAY_CLIENT: Final = (
-    "a session cannot run through Ray Client; run the program on a node of the cluster, or send it "
-    "with `ray job submit`, or have agentic_ray.start_master() run there and submit jobs to it over "
-    "HTTP (`agentic-ray serve`)"
+    "a session cannot run through Ray Client; run the program on a node of the cluster, send it "
+    "with `ray job submit`, or start `agentic-ray serve` there and submit jobs to it over HTTP"
 )
 _MARKS: Final = ("gcs_server", "raylet", "--gcs-address=")
 """What the command lines of the parts of an embedded Ray have in them."""
@@ -57,7 +56,7 @@ def connect(settings: Settings, patience_seconds: float = 0.0) -> bool:
     InvalidArgumentError
         The address is one of Ray Client.
     """
-    _refuse_ray_client()
+    refuse_ray_client()
     if ray.is_initialized():
         return False
     address = _address(settings)
@@ -98,7 +97,7 @@ def _join(address: str) -> None:
     ray.init(address=head, logging_level=logging.ERROR)
 
 
-def _refuse_ray_client() -> None:
+def refuse_ray_client() -> None:
     """Raise SessionError where this process is a Ray Client: nothing of Ray's core is in it."""
     client: Any = sys.modules.get("ray.util.client")
     if client is not None and client.ray.is_connected():
