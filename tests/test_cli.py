@@ -1,4 +1,4 @@
-"""The command line: help, exit codes, jobs (against a service in-process), run, doctor."""
+"""The command line: help, exit codes, jobs (against a service in-process), run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from typing import Any
 import pytest
 import uvicorn
 
-from agentic_ray.cli import doctor
 from agentic_ray.cli.app import cli, run_cli
 from agentic_ray.cli.simulate import WORKLOAD_NAMES
 from agentic_ray.master import Master, Registry
 from agentic_ray.schedule.workloads import WORKLOADS
 from agentic_ray.service.http import create_app
-from agentic_ray.telemetry import GpuState
 
 COMMANDS = sorted(cli.commands)
 
@@ -257,61 +255,3 @@ def test_nodes_and_an_address_where_nobody_is() -> None:
     (node,) = json.loads(done.stdout)["nodes"]
     assert (node["alive"], node["cpus_total"]) == (True, 1)
     assert node["gpus"] or node["gpus_reason"]
-
-
-# --- doctor ------------------------------------------------------------------------------
-
-GIB = 1 << 30
-
-
-@pytest.mark.parametrize(
-    ("check", "level", "says"),
-    [
-        (doctor.judge_python((3, 10, 1), "Linux"), "fail", "3.11"),
-        (doctor.judge_python((3, 13, 0), "Darwin"), "warn", "Linux"),
-        (doctor.judge_python((3, 11, 0), "Linux"), "ok", ""),
-        (doctor.judge_packages({"ray": "2", "numpy": None}), "fail", "pip install numpy"),
-        (doctor.judge_packages({"ray": "2"}), "ok", ""),
-        (doctor.judge_gpus((), "no NVIDIA driver", None), "ok", "no NVIDIA driver"),
-        (doctor.judge_gpus((GpuState("u", 0, "H100"),), None, None), "warn", "cuda12"),
-        (doctor.judge_gpus((GpuState("u", 0, "H100"),), None, "cupy-cuda12x"), "ok", "H100"),
-        (
-            doctor.judge_gpus((GpuState("u", 0, "A", healthy=False, reason="XID 79"),), None, "c"),
-            "fail",
-            "XID 79",
-        ),
-        (doctor.judge_shared_memory(None, GIB), "fail", "mount"),
-        (doctor.judge_shared_memory(60 << 20, 16 * GIB), "fail", "--shm-size"),
-        (doctor.judge_shared_memory(GIB, 16 * GIB), "warn", "4.8 GiB"),
-        (doctor.judge_shared_memory(8 * GIB, 16 * GIB), "ok", ""),
-        (doctor.judge_scratch(Path("/tmp"), GIB // 4, 100 * GIB), "fail", "RAY_TMPDIR"),
-        (doctor.judge_scratch(Path("/tmp"), 2 * GIB, 100 * GIB), "warn", "95 %"),
-        (doctor.judge_scratch(Path("/tmp"), 20 * GIB, 100 * GIB), "ok", ""),
-        (doctor.judge_cache(Path("/c"), "Permission denied"), "warn", "XDG_CACHE_HOME"),
-        (doctor.judge_cache(Path("/c"), None), "ok", ""),
-        (doctor.judge_files(256), "fail", "ulimit"),
-        (doctor.judge_files(1024), "warn", "ulimit"),
-        (doctor.judge_files(65536), "ok", ""),
-        (doctor.judge_files(-1), "ok", "no limit"),
-    ],
-)
-def test_what_the_doctor_makes_of_what_it_finds(check: doctor.Check, level: str, says: str) -> None:
-    assert check.level == level
-    assert says in f"{check.found} {check.advice}"
-    assert check.level == "ok" or check.advice
-
-
-def test_the_doctor_reads_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
-    code = run_cli(["doctor", "--quick", "--json"])
-    checks = json.loads(capsys.readouterr().out)
-    assert [check["name"] for check in checks][:3] == ["agentic_ray", "python", "packages"]
-    assert code == (1 if any(check["level"] == "fail" for check in checks) else 0)
-    run_cli(["doctor", "--quick"])
-    assert "ok    python" in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_the_doctor_starts_ray_and_gets_an_answer() -> None:
-    done = command("doctor", "--num-cpus", "1", "--json")
-    ray = json.loads(done.stdout)[-1]
-    assert (ray["name"], ray["level"]) == ("ray", "ok"), ray

@@ -7,6 +7,7 @@ processes are ended (never ``ray stop``, which ends those of every cluster on th
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -240,6 +241,28 @@ def test_a_session_joins_and_keeps_its_settings(head: Head) -> None:
         """,
     )
     assert "fine" in done.stdout, done.stderr
+
+
+def test_the_doctor_examines_a_cluster(head: Head) -> None:
+    command = [sys.executable, "-m", "agentic_ray.cli", "doctor", "--json", "--address"]
+    done = [
+        subprocess.run(
+            [*command, address],
+            env=head.environment,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        for address in (head.gcs, "127.0.0.1:1")
+    ]
+    joined, refused = ({check["name"]: check for check in json.loads(d.stdout)} for d in done)
+    assert joined["ray"]["level"] == "ok"
+    assert "1 node" in joined["ray"]["found"]
+    assert refused["ray"]["level"] == "fail"
+    assert done[1].returncode == 1
+    assert "nothing listens there" in refused["ray"]["found"]
+    assert "ray status --address 127.0.0.1:1" in refused["ray"]["advice"]
 
 
 def test_work_through_ray_client_says_how_to_do_it(head: Head) -> None:

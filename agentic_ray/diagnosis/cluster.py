@@ -1,0 +1,121 @@
+"""Joins or starts Ray, has every node read itself, and compares the nodes."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from agentic_ray.diagnosis.findings import Check, judge_clock, judge_versions
+from agentic_ray.diagnosis.machine import COMPARED, check_machine, version
+from agentic_ray.mapreduce import map_reduce
+from agentic_ray.runtime import Session, init, shutdown
+from agentic_ray.runtime.everywhere import Heard, call_everywhere
+from agentic_ray.telemetry import NodeState
+
+_NODE_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class SelfExamination:
+    """What a node found in itself, at ``at`` seconds since the epoch by its clock."""
+
+    at: float
+    versions: dict[str, str | None]
+    checks: tuple[Check, ...]
+
+
+def examine_self() -> SelfExamination:
+    """Runs on a node."""
+    versions = {"python": platform.python_version(), **{name: version(name) for name in COMPARED}}
+    return SelfExamination(time.time(), versions, tuple(check_machine()))
+
+
+def check_cluster(address: str | None, num_cpus: int | None) -> Iterator[Check]:
+    """Findings of a whole cluster: an answer of the session, then of each node."""
+    try:
+        began = time.monotonic()
+        try:
+            session = init(address, num_cpus=num_cpus)
+            yield _try(session, began)
+        except Exception as error:  # whatever it is that keeps Ray from working is the finding
+            yield Check("ray", "fail", f"{type(error).__name__}: {error}", _advice(address))
+            return
+        yield from _nodes(session)
+    finally:
+        shutdown()
+
+
+def _try(session: Session, began: float) -> Check:
+    ready = time.monotonic() - began
+    answer = map_reduce(_square, range(100), _add)
+    took = time.monotonic() - began - ready
+    nodes = len(session.cluster().alive_nodes)
+    found = f"ready in {ready:.1f} s with {nodes} node(s), first answer after {took:.2f} s"
+    if answer != sum(x * x for x in range(100)):
+        return Check("ray", "fail", f"wrong result {answer}", "please report this")
+    return Check("ray", "ok", found)
+
+
+def _advice(address: str | None) -> str:
+    if address is None:
+        return "the reason is in the log under /tmp/ray/session_latest/logs"
+    return (
+        f"run `ray status --address {address}` on the head; its logs are in "
+        "/tmp/ray/session_latest/logs there"
+    )
+
+
+def _nodes(session: Session) -> Iterator[Check]:
+    nodes = {node.node_id: node for node in session.cluster().alive_nodes}
+    if not any(node.cpus_total for node in nodes.values()):
+        yield Check(
+            "nodes",
+            "warn",
+            "no node has a CPU, so work waits for ever",
+            "start workers, or let the autoscaler: look at `ray status`",
+        )
+    heard = call_everywhere(examine_self, list(nodes), _NODE_SECONDS)
+    names = {node_id: _name(node, nodes) for node_id, node in nodes.items()}
+    versions = {}
+    for node_id, answer in heard.items():
+        name = names[node_id]
+        if answer.error:
+            yield Check("node", "fail", answer.error.strip().splitlines()[-1], _SILENT, name)
+            continue
+        found: SelfExamination = answer.value
+        versions[name] = found.versions
+        if len(nodes) > 1:
+            yield from (replace(c, node=name) for c in found.checks if c.level != "ok")
+        clock = _clock(name, answer)
+        if clock is not None:
+            yield clock
+    differing = judge_versions(versions)
+    yield from differing
+    if len(versions) > 1 and not differing:
+        yield Check("versions", "ok", f"the same on {len(versions)} nodes")
+
+
+_SILENT: Final = "is its raylet overloaded? Look at `ray status` and at the node's logs"
+
+
+def _name(node: NodeState, nodes: dict[str, NodeState]) -> str:
+    alike = [other for other in nodes.values() if other.host == node.host]
+    return node.host if len(alike) == 1 else f"{node.host} ({node.node_id[:6]})"
+
+
+def _clock(name: str, answer: Heard) -> Check | None:
+    """The node's clock was read some time between asking and hearing."""
+    middle = (answer.sent_at + answer.received_at) / 2
+    error = (answer.received_at - answer.sent_at) / 2
+    return judge_clock(name, middle - answer.value.at, error)
+
+
+def _square(x: int) -> int:
+    return x * x
+
+
+def _add(a: int, b: int) -> int:
+    return a + b

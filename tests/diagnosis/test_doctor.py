@@ -1,0 +1,157 @@
+"""`agentic-ray doctor`: the judging of what it reads, this machine, leftovers, a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from agentic_ray.cli.app import run_cli
+from agentic_ray.diagnosis import findings, leftovers
+from agentic_ray.runtime import Session
+from agentic_ray.runtime.everywhere import call_everywhere
+from agentic_ray.telemetry import GpuState
+
+GIB = 1 << 30
+ILL = GpuState("u", 0, "A", healthy=False, reason="XID 79")
+
+
+GIB = 1 << 30
+ILL = GpuState("u", 0, "A", healthy=False, reason="XID 79")
+
+
+@pytest.mark.parametrize(
+    ("check", "level", "says"),
+    [
+        (findings.judge_python((3, 10, 1), "Linux"), "fail", "3.11"),
+        (findings.judge_python((3, 13, 0), "Darwin"), "warn", "Linux"),
+        (findings.judge_python((3, 11, 0), "Linux"), "ok", ""),
+        (findings.judge_packages({"ray": "2", "numpy": None}), "fail", "pip install numpy"),
+        (findings.judge_packages({"ray": "2"}), "ok", ""),
+        (findings.judge_gpus((), "no NVIDIA driver", None), "ok", "no NVIDIA driver"),
+        (findings.judge_gpus((GpuState("u", 0, "H100"),), None, None), "warn", "cuda12"),
+        (findings.judge_gpus((GpuState("u", 0, "H100"),), None, "cupy-cuda12x"), "ok", "H100"),
+        (
+            findings.judge_gpus((ILL,), None, "c"),
+            "fail",
+            "XID 79",
+        ),
+        (findings.judge_shared_memory(None, GIB), "fail", "mount"),
+        (findings.judge_shared_memory(60 << 20, 16 * GIB), "fail", "--shm-size"),
+        (findings.judge_shared_memory(GIB, 16 * GIB), "warn", "4.8 GiB"),
+        (findings.judge_shared_memory(8 * GIB, 16 * GIB), "ok", ""),
+        (findings.judge_scratch(Path("/tmp"), GIB // 4, 100 * GIB), "fail", "RAY_TMPDIR"),
+        (findings.judge_scratch(Path("/tmp"), 2 * GIB, 100 * GIB), "warn", "95 %"),
+        (findings.judge_scratch(Path("/tmp"), 20 * GIB, 100 * GIB), "ok", ""),
+        (findings.judge_cache(Path("/c"), "Permission denied"), "warn", "XDG_CACHE_HOME"),
+        (findings.judge_cache(Path("/c"), None), "ok", ""),
+        (findings.judge_files(256), "fail", "ulimit"),
+        (findings.judge_files(1024), "warn", "ulimit"),
+        (findings.judge_files(65536), "ok", ""),
+        (findings.judge_files(-1), "ok", "no limit"),
+        (findings.judge_tokens("token", None), "ok", "token"),
+        (findings.judge_tokens("", Path("/h/auth_token"), 0o644), "warn", "chmod 600"),
+        (findings.judge_leftovers(3, GIB // 2), "ok", ""),
+        (findings.judge_leftovers(3, 2 * GIB), "warn", "--fix"),
+    ],
+)
+def test_what_the_doctor_makes_of_what_it_finds(
+    check: findings.Check, level: str, says: str
+) -> None:
+    assert check.level == level
+    assert says in f"{check.found} {check.advice}"
+    assert check.level == "ok" or check.advice
+
+
+def test_the_doctor_reads_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    code = run_cli(["doctor", "--quick", "--json"])
+    checks = json.loads(capsys.readouterr().out)
+    assert [check["name"] for check in checks][:3] == ["agentic_ray", "python", "packages"]
+    assert code == (1 if any(check["level"] == "fail" for check in checks) else 0)
+    run_cli(["doctor", "--quick"])
+    assert "ok    python" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_doctor_starts_ray_and_gets_an_answer() -> None:
+    program = [sys.executable, "-m", "agentic_ray.cli", "doctor", "--num-cpus", "1", "--json"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    ray = json.loads(done.stdout)[-1]
+    assert (ray["name"], ray["level"]) == ("ray", "ok"), ray
+
+
+def test_clocks_are_judged_by_what_is_certain() -> None:
+    assert findings.judge_clock("n", behind=30.0, error=31.0) is None
+    late, early = findings.judge_clock("n", 40.0, 2.0), findings.judge_clock("n", -40.0, 2.0)
+    assert late is not None
+    assert late.node == "n"
+    assert "38 s or more behind" in late.found
+    assert early is not None
+    assert "ahead" in early.found
+
+
+def test_versions_that_differ_are_named_by_node() -> None:
+    same = {"ray": "2.60.0", "numpy": "2.1"}
+    assert findings.judge_versions({"a": same, "b": same}) == []
+    found = findings.judge_versions(
+        {"a": same, "b": {"ray": "2.59.0", "numpy": None}, "c": dict(same)}
+    )
+    assert {(check.node, check.level) for check in found} == {("b", "warn"), ("b", "fail")}
+    assert any("numpy is missing, most nodes have 2.1" in check.found for check in found)
+
+
+def test_ended_sessions_are_found_and_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    token = tmp_path / "auth_token"
+    token.write_text("secret")
+    token.chmod(0o644)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    made = [tmp_path / "ray" / f"session_2026-01-0{i}_x" for i in range(1, 4)]
+    for folder in made:
+        (folder / "logs").mkdir(parents=True)
+        (folder / "logs" / "a.log").write_bytes(b"x" * 1000)
+    ended, used, fresh = made
+    for folder in (ended, used):
+        os.utime(folder, (time.time() - 7200,) * 2)
+    user = subprocess.Popen([sys.executable, "-c", "input()", used.name], stdin=subprocess.PIPE)
+    try:
+        assert set(leftovers.ended_sessions()) == {ended, fresh}
+        assert leftovers.ended_sessions(older_than_seconds=3600) == [ended]
+        assert leftovers.size_bytes(ended) == 1000
+        assert run_cli(["doctor", "--quick", "--fix"]) in (0, 1)
+        assert str(ended) in capsys.readouterr().out
+        assert [folder.exists() for folder in made] == [False, True, True]
+        assert token.stat().st_mode & 0o777 == 0o600
+    finally:
+        user.communicate(b"\n")
+
+
+def test_every_node_answers_and_errors_have_their_node(ray_session: Session) -> None:
+    (node,) = ray_session.cluster().alive_nodes
+    answer = call_everywhere(own_pid, [node.node_id], 60)[node.node_id]
+    assert answer.value != os.getpid()
+    assert answer.error == ""
+    assert answer.sent_at <= answer.received_at
+    failed = call_everywhere(abs_of_nothing, [node.node_id], 60)[node.node_id]
+    assert "TypeError" in failed.error
+    silent = call_everywhere(sleep_long, [node.node_id], 0.5)[node.node_id]
+    assert silent.error == "no answer within 0.5 s"
+
+
+def own_pid() -> int:
+    return os.getpid()
+
+
+def abs_of_nothing() -> int:
+    return abs(None)  # type: ignore[arg-type]
+
+
+def sleep_long() -> None:
+    time.sleep(60)
