@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import socket
 import threading
 import time
 import weakref
@@ -18,9 +17,16 @@ from ray._private import worker as ray_worker
 
 from agentic_ray.config import Settings
 from agentic_ray.errors import InvalidArgumentError, SessionError
+from agentic_ray.runtime import tokens
+from agentic_ray.runtime.finding import (
+    CHOICE,
+    check_reachable,
+    cluster_of_this_machine,
+    has_node_of,
+    is_on_this_machine,
+)
 
 _logger = logging.getLogger("agentic_ray")
-_CONNECT_SECONDS: Final = 5.0
 _STARTS: Final = 3
 _END_SECONDS: Final = 60.0
 _MARKS: Final = ("gcs_server", "raylet", "--gcs-address=")
@@ -35,37 +41,45 @@ def connection() -> tuple[str, str] | None:
     return context.gcs_address, context.get_job_id()
 
 
-def connect(settings: Settings, patience_seconds: float = 0.0) -> bool:
+def connect(
+    settings: Settings, patience_seconds: float = 0.0, *, start_again: bool = False
+) -> bool:
     """Join or start Ray; True if it was started here.
+
+    Without an address, the cluster that this machine is part of is joined; an embedded Ray is
+    started where there is none.
 
     Parameters
     ----------
     patience_seconds : float
         An embedded Ray that does not come up is started again and again for so long, three
         times at least.
+    start_again : bool
+        An embedded Ray has died, and another is to take its place.
 
     Raises
     ------
     SessionError
         No cluster answers there, or no embedded Ray can be started.
     InvalidArgumentError
-        The address is one of Ray Client.
+        The address is one of Ray Client, or settings are for an embedded Ray where a cluster runs.
     """
     if ray.is_initialized():
         return False
-    address = settings.address or os.environ.get("RAY_ADDRESS") or None
+    tokens.take_back()  # of an embedded Ray that somebody else has shut down
+    address = None if start_again else _address(settings)
     if address is not None and address.startswith("ray://"):
         raise InvalidArgumentError(
             f"{address}: a session cannot run through Ray Client; run the program on a node of "
             "the cluster, or send it with `ray job submit`"
         )
-    if address in (None, "local"):
+    if address is None:
         _start(settings, time.monotonic() + patience_seconds)
         return True
     try:
-        _check_reachable(address)
-        if _is_on_this_machine(address):
-            _use_token_of_this_user()
+        check_reachable(address)
+        if is_on_this_machine(address) or has_node_of(address):
+            tokens.use_that_of_this_user()
         ray.init(address=address, logging_level=logging.ERROR)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise SessionError(
@@ -77,12 +91,40 @@ def connect(settings: Settings, patience_seconds: float = 0.0) -> bool:
     return False
 
 
+def _address(settings: Settings) -> str | None:
+    """The cluster to join; None: an embedded Ray is to be started."""
+    address = settings.address or os.environ.get("RAY_ADDRESS") or None
+    if address == "local":
+        return None
+    if address not in (None, "auto"):
+        return address
+    named = os.environ.get("RAY_ADDRESS") or "auto"
+    if named not in ("auto", "local"):
+        return named
+    found = cluster_of_this_machine()
+    if address == "auto" and found is None:
+        raise SessionError(
+            "address 'auto': this machine is part of no Ray cluster; start one with `ray start "
+            "--head`, or leave the address out to use an embedded Ray"
+        )
+    embedded = (settings.num_cpus, settings.object_store_memory_bytes) != (None, None)
+    if address is None and found is not None and embedded:
+        raise InvalidArgumentError(
+            f"num_cpus and object_store_memory_bytes are those of an embedded Ray, and this "
+            f"machine is part of the Ray cluster {found}. {CHOICE}"
+        )
+    if address is None and found is not None:
+        _logger.info("joining the Ray cluster %s, which this machine is part of", found)
+    return found
+
+
 def _start(settings: Settings, until: float) -> None:
     """Start an embedded Ray. On a busy machine a part of it may be too late for another, which
     then ends; so this is tried again."""
     options: dict[str, Any] = {}
     if settings.object_store_memory_bytes is not None:
         options["object_store_memory"] = settings.object_store_memory_bytes
+    tokens.give_own()
     for number in itertools.count(1):
         before = {child.pid for child in psutil.Process().children()}
         try:
@@ -183,33 +225,3 @@ def _end_parts(before: Container[int]) -> None:
                 child.wait(5)
         except psutil.Error:
             continue  # it has ended by itself
-
-
-def _is_on_this_machine(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
-    if host in ("localhost", ""):
-        return True
-    own = (entry.address for entries in psutil.net_if_addrs().values() for entry in entries)
-    return host in own
-
-
-def _use_token_of_this_user() -> None:
-    """Send this user's Ray token if there is one and no mode was set.
-
-    `ray start --head` asks for the token as soon as the user has one (an embedded Ray makes
-    it), but a driver sends it by itself only to a cluster that it found without an address. To
-    other machines it is sent only if RAY_AUTH_MODE says so.
-    """
-    try:
-        from ray._private.authentication import authentication_token_setup as setup
-    except ImportError:
-        return  # a Ray from before tokens
-    setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-
-
-def _check_reachable(address: str) -> None:
-    """Raise OSError if nothing listens there: Ray itself would try for a minute, then exit."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdigit():
-        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS):
-            pass

@@ -21,6 +21,7 @@ from agentic_ray.errors import SessionError
 from agentic_ray.graph.passes import bundle as bundle_pass
 from agentic_ray.graph.passes import cull
 from agentic_ray.graph.task import Task, TaskGraph, capture_codelet
+from agentic_ray.runtime import tokens
 from agentic_ray.runtime.calibrate import HostCalls, HostRates, host_calls, keep_host_calls
 from agentic_ray.runtime.connection import (
     Stay,
@@ -263,6 +264,7 @@ class Session:
             self._request_resources(0, 0)  # it would stand until somebody else asks
         if self._started_ray and connected:
             ray.shutdown()
+            tokens.take_back()
         self._stay.end()
         self._keeper.close()
 
@@ -295,7 +297,7 @@ class Session:
                 with self._loop.resting() as alone, self._nodes.resting() as node_ids:
                     leave_dead_ray()
                     self._loop.ray_died(node_ids, what, alone=alone)
-                    connect(self.settings, self.settings.no_node_seconds)
+                    connect(self.settings, self.settings.no_node_seconds, start_again=True)
                     self._ray = connection()
                     self._stay = begin(self._name, self._sees_dead)
                 self._nodes.begin_anew()
@@ -406,10 +408,13 @@ def init(
     Parameters
     ----------
     address : str, optional
-        ``"auto"`` or ``host:port`` of a running cluster. Default: ``RAY_ADDRESS`` if set, else
-        an embedded Ray on this machine. A Ray that this process has joined already is used.
+        ``host:port`` of a running cluster, ``"auto"`` (the one that this machine is part of) or
+        ``"local"`` (an embedded Ray). Default: ``RAY_ADDRESS`` if set, else the cluster that
+        this machine is part of, else an embedded Ray. A Ray that this process has joined
+        already is used.
     num_cpus : int, optional
-        CPUs of an embedded Ray; default: all.
+        CPUs of an embedded Ray; default: all. Refused where a cluster would be joined for want
+        of an address.
     share : float, optional
         Fraction of each node's CPUs to take; default: all when we started Ray, else what is
         free.
