@@ -24,19 +24,13 @@ def chosen(file: Path, home: Path, cuda: str | None = None) -> str:
     programs = home / "bin"
     programs.mkdir(exist_ok=True)
     driver = programs / "nvidia-smi"
-    driver.write_text("#!/bin/sh\nexit 9\n" if cuda is None else f"#!/bin/sh\necho '{SMI}'\n")
-    driver.write_text(driver.read_text().format(cuda))
+    says = "exit 9" if cuda is None else f"echo '{SMI.format(cuda)}'"
+    driver.write_text(f"#!/bin/sh\n{says}\n")
     driver.chmod(0o755)
+    environment = {**os.environ, "HOME": str(home), "PATH": f"{programs}:{os.environ['PATH']}"}
     for command in yaml.safe_load(file.read_text())["setup_commands"]:
         if ("/package" in command and "pip" not in command) or "nvidia-smi" in command:
-            environment = {
-                **os.environ,
-                "HOME": str(home),
-                "PATH": f"{programs}:{os.environ['PATH']}",
-            }
-            subprocess.run(
-                ["bash", "-c", command], env=environment, check=True, capture_output=True
-            )
+            subprocess.run(["bash", "-c", command], env=environment, check=True)
     return (home / "agentic-ray" / "package").read_text().strip()
 
 
