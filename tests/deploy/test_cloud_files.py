@@ -66,7 +66,6 @@ def test_setup_is_that_of_machines_on_hand_but_for_the_driver(file: Path) -> Non
     """What tests/deploy/test_ray_up.py runs is what clouds run."""
     own = read(ROOT / "cluster.yaml")
     loaded = read(file)
-    assert loaded["worker_start_ray_commands"] == own["worker_start_ray_commands"]
     assert [x for x in loaded["setup_commands"] if "extra" not in x] == [
         x for x in own["setup_commands"] if "extra" not in x
     ]
