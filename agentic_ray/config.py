@@ -20,8 +20,9 @@ class Settings:
     Parameters
     ----------
     address : str or None
-        A Ray cluster (``"auto"`` or ``host:port``); None: ``RAY_ADDRESS`` if set, else an
-        embedded Ray of our own.
+        A Ray cluster (``host:port``, or ``"auto"``: the one that this machine is part of) or
+        ``"local"``, an embedded Ray of our own; None: ``RAY_ADDRESS`` if set, else the cluster
+        that this machine is part of, else an embedded Ray.
     num_cpus : int or None
         CPUs of an embedded Ray; None: all of the machine.
     object_store_memory_bytes : int or None

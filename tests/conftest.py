@@ -12,6 +12,9 @@ from agentic_ray.master.workloads import registry
 
 # No test may depend on what the one before it cost; programs that tests start inherit it.
 os.environ.setdefault("AGENTIC_RAY_KEEP_COSTS", "0")
+# Nor may it join a cluster that somebody has started on this machine with `ray start`, or that
+# another test has made: Ray's `cluster_utils.Cluster` leaves the same note.
+os.environ.setdefault("RAY_ADDRESS", "local")
 
 
 @pytest.fixture(autouse=True)

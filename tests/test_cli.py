@@ -48,6 +48,7 @@ def test_there_are_the_commands_that_are_real() -> None:
                 "cancel",
                 "jobs",
                 "nodes",
+                "join",
                 "serve",
                 "doctor",
                 "simulate",
@@ -67,7 +68,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
     assert "Usage: agentic-ray" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"run", "serve"}))
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"run", "serve", "join"}))
 def test_commands_that_print_data_can_print_json(name: str) -> None:
     assert "--json" in [option for p in cli.commands[name].params for option in p.opts]
 

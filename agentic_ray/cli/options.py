@@ -24,8 +24,8 @@ def session(command: _F) -> _F:
         click.option(
             "--address",
             metavar="ADDRESS",
-            help="Ray cluster to join: 'auto' or HOST:PORT.  [default: $RAY_ADDRESS, else an "
-            "embedded Ray]",
+            help="Ray cluster to join: HOST:PORT, 'auto' (the one that this machine is part of) "
+            "or 'local' (an embedded Ray).  [default: $RAY_ADDRESS, else as 'auto', else 'local']",
         ),
     ):
         command = option(command)

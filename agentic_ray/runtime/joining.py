@@ -19,6 +19,13 @@ from ray._private import worker as ray_worker
 
 from agentic_ray.config import Settings
 from agentic_ray.errors import InvalidArgumentError, SessionError
+from agentic_ray.runtime import tokens
+from agentic_ray.runtime.finding import (
+    CHOICE,
+    cluster_of_this_machine,
+    has_node_of,
+    is_on_this_machine,
+)
 from agentic_ray.runtime.head import check_head
 
 _logger = logging.getLogger("agentic_ray")
@@ -40,26 +47,35 @@ def connection() -> tuple[str, str] | None:
     return context.gcs_address, context.get_job_id()
 
 
-def connect(settings: Settings, patience_seconds: float = 0.0) -> bool:
+def connect(
+    settings: Settings, patience_seconds: float = 0.0, *, start_again: bool = False
+) -> bool:
     """Join or start Ray; True if it was started here.
+
+    Without an address, the cluster that this machine is part of is joined; an embedded Ray is
+    started where there is none.
 
     Parameters
     ----------
     patience_seconds : float
         An embedded Ray that does not come up is started again and again for so long, three
         times at least.
+    start_again : bool
+        An embedded Ray has died, and another is to take its place.
 
     Raises
     ------
     SessionError
         No cluster answers there, or no embedded Ray can be started.
     InvalidArgumentError
-        The address is one of Ray Client.
+        The address is one of Ray Client, or settings are for an embedded Ray where a cluster runs.
     """
     refuse_ray_client()
     if ray.is_initialized():
+        _refuse_settings_of_embedded(settings, "this process has joined a Ray cluster already")
         return False
-    address = _address(settings)
+    tokens.take_back()  # of an embedded Ray that somebody else has shut down
+    address = None if start_again else _address(settings)
     if address is None:
         _start(settings, time.monotonic() + patience_seconds)
         return True
@@ -75,25 +91,51 @@ def connect(settings: Settings, patience_seconds: float = 0.0) -> bool:
     return False
 
 
-def embeds(settings: Settings) -> bool:
-    """Whether `connect` would start an embedded Ray."""
-    return not ray.is_initialized() and _address(settings) is None
-
-
 def _address(settings: Settings) -> str | None:
-    """The cluster to join; None: an embedded Ray."""
+    """The cluster to join; None: an embedded Ray is to be started."""
+    address = _named_or_found(settings)
+    if address is not None:
+        _refuse_settings_of_embedded(settings, f"the Ray cluster {address} is joined")
+    return address
+
+
+def _named_or_found(settings: Settings) -> str | None:
     address = settings.address or os.environ.get("RAY_ADDRESS") or None
-    return None if address == "local" else address
+    if address == "local":
+        return None
+    if address not in (None, "auto"):
+        return address
+    named = os.environ.get("RAY_ADDRESS") or "auto"
+    if named not in ("auto", "local"):
+        return named
+    found = cluster_of_this_machine()
+    if address == "auto" and found is None:
+        raise SessionError(
+            "address 'auto': this machine is part of no Ray cluster; start one with `ray start "
+            "--head`, or leave the address out to use an embedded Ray"
+        )
+    if address is None and found is not None:
+        _logger.info("joining the Ray cluster %s, which this machine is part of", found)
+    return found
+
+
+def _refuse_settings_of_embedded(settings: Settings, because: str) -> None:
+    """Raise InvalidArgumentError for settings that a cluster which is joined cannot honour."""
+    names = [n for n in ("num_cpus", "object_store_memory_bytes") if getattr(settings, n)]
+    if names:
+        raise InvalidArgumentError(
+            f"{' and '.join(names)} can be set for an embedded Ray only, but {because}; share= "
+            f"sets which part of its CPUs is used. {CHOICE}"
+        )
 
 
 def _join(address: str) -> None:
     head = services.canonicalize_bootstrap_address(address)
     if head is None:
         raise ConnectionError("no cluster runs on this machine")
-    if _is_on_this_machine(head):
-        _use_token_of_this_user()
-    # (Ray asks at this machine's own address where 127.0.0.1 was said; a dashboard is not there.)
-    check_head(head if address == "auto" else address)
+    if is_on_this_machine(head) or has_node_of(head):
+        tokens.use_that_of_this_user()
+    check_head(address)
     ray.init(address=head, logging_level=logging.ERROR)
 
 
@@ -110,6 +152,7 @@ def _start(settings: Settings, until: float) -> None:
     options: dict[str, Any] = {}
     if settings.object_store_memory_bytes is not None:
         options["object_store_memory"] = settings.object_store_memory_bytes
+    tokens.give_own()
     for number in itertools.count(1):
         before = {child.pid for child in psutil.Process().children()}
         try:
@@ -210,25 +253,3 @@ def _end_parts(before: Container[int]) -> None:
                 child.wait(5)
         except psutil.Error:
             continue  # it has ended by itself
-
-
-def _is_on_this_machine(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
-    if host in ("localhost", ""):
-        return True
-    own = (entry.address for entries in psutil.net_if_addrs().values() for entry in entries)
-    return host in own
-
-
-def _use_token_of_this_user() -> None:
-    """Send this user's Ray token if there is one and no mode was set.
-
-    `ray start --head` asks for the token as soon as the user has one (an embedded Ray makes
-    it), but a driver sends it by itself only to a cluster that it found without an address. To
-    other machines it is sent only if RAY_AUTH_MODE says so.
-    """
-    try:
-        from ray._private.authentication import authentication_token_setup as setup
-    except ImportError:
-        return  # a Ray from before tokens
-    setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)

@@ -6,7 +6,6 @@ import atexit
 import itertools
 import logging
 import math
-import os
 import threading
 import time
 import uuid
@@ -18,10 +17,11 @@ from typing import Any
 import ray
 
 from agentic_ray.config import Settings
-from agentic_ray.errors import InvalidArgumentError, SessionError
+from agentic_ray.errors import SessionError
 from agentic_ray.graph.passes import bundle as bundle_pass
 from agentic_ray.graph.passes import cull
 from agentic_ray.graph.task import Task, TaskGraph, capture_codelet
+from agentic_ray.runtime import tokens
 from agentic_ray.runtime.calibrate import HostCalls, HostRates, host_calls, keep_host_calls
 from agentic_ray.runtime.connection import (
     Stay,
@@ -36,7 +36,6 @@ from agentic_ray.runtime.joining import (
     call_before_leaving,
     connect,
     connection,
-    embeds,
     leave_dead_ray,
 )
 from agentic_ray.runtime.keeper import Keeper
@@ -271,6 +270,7 @@ class Session:
             self._request_resources(0, 0)  # it would stand until somebody else asks
         if self._started_ray and connected:
             ray.shutdown()
+            tokens.take_back()
         self._stay.end()
         self._keeper.close()
 
@@ -303,7 +303,7 @@ class Session:
                 with self._loop.resting() as alone, self._nodes.resting() as node_ids:
                     leave_dead_ray()
                     self._loop.ray_died(node_ids, what, alone=alone)
-                    connect(self.settings, self.settings.no_node_seconds)
+                    connect(self.settings, self.settings.no_node_seconds, start_again=True)
                     self._ray = connection()
                     self._stay = begin(self._name, self._sees_dead)
                 self._nodes.begin_anew()
@@ -414,10 +414,13 @@ def init(
     Parameters
     ----------
     address : str, optional
-        ``"auto"`` or ``host:port`` of a running cluster. Default: ``RAY_ADDRESS`` if set, else
-        an embedded Ray on this machine. A Ray that this process has joined already is used.
+        ``host:port`` of a running cluster, ``"auto"`` (the one that this machine is part of) or
+        ``"local"`` (an embedded Ray). Default: ``RAY_ADDRESS`` if set, else the cluster that
+        this machine is part of, else an embedded Ray. A Ray that this process has joined
+        already is used.
     num_cpus : int, optional
-        CPUs of an embedded Ray; default: all.
+        CPUs of an embedded Ray; default: all. Refused where a cluster would be joined for want
+        of an address.
     share : float, optional
         Fraction of each node's CPUs to take; default: all when we started Ray, else what is
         free.
@@ -444,7 +447,6 @@ def init(
             _session.close()  # Ray was shut down, or replaced, behind its back
             _session = None
         if _session is None:
-            _check_embedded_only(given, resolved)
             _session = Session(resolved, "predictive" if policy is None else policy)
         else:
             _check_same(_session, given, policy)
@@ -480,17 +482,6 @@ def shutdown() -> None:
 def cluster() -> ClusterState:
     """The cluster as it is now; prints as a table, renders in Jupyter."""
     return get_session().cluster()
-
-
-def _check_embedded_only(given: Iterable[str], settings: Settings) -> None:
-    """Refuse what only an embedded Ray could honour, where none would be started."""
-    names = [name for name in given if name in ("num_cpus", "object_store_memory_bytes")]
-    if names and not embeds(settings):
-        joined = settings.address or os.environ.get("RAY_ADDRESS") or "ray.init() of this process"
-        raise InvalidArgumentError(
-            f"{' and '.join(names)} can be set for an embedded Ray only, but a cluster is joined "
-            f"({joined}); share= sets which part of its CPUs is used"
-        )
 
 
 def _check_same(session: Session, given: Mapping[str, Any], policy: str | Policy | None) -> None:

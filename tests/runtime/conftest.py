@@ -28,7 +28,8 @@ class Program:
     @property
     def environment(self) -> dict[str, str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
-        return {**inherited, _MARK: self.mark}
+        # "local": see tests/conftest.py
+        return {**inherited, "RAY_ADDRESS": "local", _MARK: self.mark}
 
     def run(self, timeout: float = 120, **environment: str) -> str:
         """Its standard output; it must end well."""
