@@ -69,11 +69,15 @@ def _leaf_of(value: Any) -> Node:
 
 
 def without_arrays(value: Any) -> Any:
-    """Nested sequences with the arrays of this package in them as NumPy's."""
+    """Nested sequences with the arrays of this package in them as NumPy's.
+
+    Tuples stay tuples: in a list of records they are the records.
+    """
     if isinstance(getattr(value, "_node", None), Node):
         return np.asarray(value)
     if isinstance(value, list | tuple):
-        return [without_arrays(element) for element in value]
+        elements = [without_arrays(element) for element in value]
+        return elements if isinstance(value, list) else tuple(elements)
     return value
 
 
