@@ -1,7 +1,8 @@
 """The `Array` that users hold: a handle on an expression, with operators and conversions.
 
-Operators are in `operators`, methods in `methods`, the meaning of an index in `indexing`; here is
-what an array knows of itself, how it becomes a value, and how views share what is assigned.
+Operators are in `operators`, methods in `methods`, what other libraries look for in `interchange`,
+the meaning of an index in `indexing`; here is what an array knows of itself, how it becomes a
+value, and how views share what is assigned.
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ from agentic_ray.array.core.chunks import Chunks, Shape
 from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import SMALL_ELEMENTS, DType, NDArray, Node, data, make
 from agentic_ray.array.core.views import rechunk
+from agentic_ray.array.interchange import (
+    arrow_array,
+    arrow_c_array,
+    dlpack,
+    dlpack_device,
+    to_numpy,
+)
 from agentic_ray.array.meeting import meet_xarray
 from agentic_ray.array.operators import divided, forward, in_place, reflected, refuse_cast, unary
 from agentic_ray.array.viewing import ComplexPart, Permutation, View, unmade
@@ -415,67 +423,14 @@ class Array:
             value.flags.writeable = False
         return value
 
-    def to_numpy(self, dtype: Any = None, copy: bool = False) -> NDArray:
-        """The values as a NumPy array: the name that plotting and table libraries look for."""
-        return self.__array__(dtype, copy=copy or None)
-
-    def __arrow_array__(self, type: Any = None) -> Any:
-        """For ``pyarrow.array(x)``: the values of a vector.
-
-        Raises
-        ------
-        ValueError
-            The array has not one axis.
-        """
-        import pyarrow as pa  # heavy, and needed only here
-
-        if self.ndim != 1:
-            raise ValueError(f"an Arrow array has one axis, not {self.ndim}; convert a column")
-        return pa.array(np.asarray(self), type=type)
-
-    def __arrow_c_array__(self, requested_schema: Any = None) -> tuple[Any, Any]:
-        """For libraries that take Arrow arrays by their C interface, such as polars."""
-        found: tuple[Any, Any] = self.__arrow_array__().__arrow_c_array__(requested_schema)
-        return found
+    to_numpy, __arrow_array__, __arrow_c_array__ = to_numpy, arrow_array, arrow_c_array
+    __dlpack__, __dlpack_device__ = dlpack, dlpack_device
 
     @property
     def __array_namespace__(self) -> Callable[..., types.ModuleType]:
         """``x.__array_namespace__(*, api_version=None)``: the namespace of these arrays."""
         meet_xarray()  # which asks for this before it does anything with an array
         return namespace_of
-
-    def __dlpack__(
-        self,
-        /,
-        *,
-        stream: Any = None,
-        max_version: tuple[int, int] | None = None,
-        dl_device: tuple[Any, int] | None = None,
-        copy: bool | None = None,
-    ) -> Any:
-        """The values as a DLPack capsule, always in host memory.
-
-        Raises
-        ------
-        BufferError
-            The values cannot be exported to that device, or not without a copy.
-        ValueError
-            A stream was given: values in host memory have none.
-        """
-        if stream is not None:
-            raise ValueError("values in host memory have no stream")
-        value = evaluate.values([self._node])[0]
-        # Consumers may write: what other expressions share is copied, unless they forbid it.
-        if (
-            (copy is not False and not (max_version is not None and max_version[0] >= 1))
-            or copy
-            or copy is None
-        ):
-            value = np.array(value)
-        return value.__dlpack__(max_version=max_version, dl_device=dl_device, copy=copy or None)
-
-    def __dlpack_device__(self) -> tuple[Any, int]:
-        return np.empty(0).__dlpack_device__()
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         from agentic_ray.array.protocols import array_ufunc  # it is built on the functions

@@ -32,7 +32,7 @@ from agentic_ray.array.indexing import (
     named,
     parse,
 )
-from agentic_ray.array.viewing import Region
+from agentic_ray.array.viewing import Region, element_of
 
 
 def setitem(array: Array, key: Any, value: Any) -> None:
@@ -50,7 +50,8 @@ def setitem(array: Array, key: Any, value: Any) -> None:
     node = array._node
     if node.dtype.names is not None and are_names(key):
         step = named(node.dtype, key)
-        array._node = step.write(node, fitted(converted(value, node.dtype[key]), node.shape))
+        dtype, inner = element_of(node.dtype[key])
+        array._node = step.write(node, fitted(converted(value, dtype), node.shape + inner))
         return
     mask = key[0] if isinstance(key, tuple) and len(key) == 1 else key
     if getattr(mask, "dtype", None) == np.bool_ and mask.ndim == node.ndim and np.ndim(value) > 1:
@@ -111,12 +112,13 @@ def converted(value: Any, dtype: DType) -> Node:
         return node if node.dtype == dtype else cast(node, dtype)
     if isinstance(value, np.ndarray):
         return build.leaf(np.array(value).astype(dtype) if value.dtype != dtype else value.copy())
-    if isinstance(value, list | tuple) and dtype.names is None:
+    if isinstance(value, list | tuple):
         value = without_arrays(value)
     if hasattr(value, "__array__") and not isinstance(value, np.generic):
         return converted(np.asarray(value), dtype)
-    shape = () if dtype.names is not None and isinstance(value, tuple) else np.shape(value)
-    held = np.empty(shape, dtype)
+    if dtype.names is not None and isinstance(value, list | tuple):
+        return build.leaf(np.array(value, dtype))  # a tuple is one record
+    held = np.empty(np.shape(value), dtype)
     held[...] = value
     return build.leaf(held)
 

@@ -48,7 +48,7 @@ def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> bool:
     pair = _arrays(a1, a2)
     if pair is None or pair[0].shape != pair[1].shape:
         return False
-    same = equal(*pair)
+    same = pair[0] == pair[1]
     if equal_nan and all_may_be_nan(pair):
         same = logical_or(same, logical_and(isnan(pair[0]), isnan(pair[1])))
     return bool(all(same))

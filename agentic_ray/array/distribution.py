@@ -151,7 +151,8 @@ def cov(
     Raises
     ------
     ValueError
-        There are more than two axes, negative weights, or ``ddof`` is no integer.
+        There are more than two axes, negative weights, or ``ddof`` is no integer; or ``y`` has
+        another number of observations.
 
     Examples
     --------
@@ -174,7 +175,13 @@ def cov(
     if node.shape[0] == 0:
         return Array(strict_operand(np.empty((0, 0))))
     if y is not None:
-        node = concatenated([node, _rows(y, "y", rowvar, wanted)], 0)
+        more = _rows(y, "y", rowvar, wanted)
+        if more.shape[1] != node.shape[1]:
+            raise ValueError(
+                f"y has {more.shape[1]} observations, and the first argument has {node.shape[1]}: "
+                "each variable needs a value in every observation"
+            )
+        node = concatenated([node, more], 0)
     if ddof is None:
         ddof = 0 if bias else 1
     frequencies = _weight(fweights, "fweights", node.shape[1])

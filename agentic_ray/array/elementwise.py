@@ -19,7 +19,7 @@ from agentic_ray.array.core.node import Op
 from agentic_ray.array.core.standard import dtype_of
 from agentic_ray.array.operators import FUNCTIONS
 from agentic_ray.array.outputs import NO_VALUE, delivered
-from agentic_ray.array.ufuncs import Named, Part, Ufunc
+from agentic_ray.array.ufuncs import Named, Part, Ufunc, plain_function
 from agentic_ray.array.viewing import ComplexPart
 
 
@@ -321,6 +321,19 @@ def clip(
         return Array(elementwise(_CLIP, [node, operand(a_min), operand(a_max)]))
     loop = {name: kwargs[name] for name in ("dtype", "casting") if name in kwargs}
     return minimum(maximum(x, a_min, **loop), a_max, **kwargs)
+
+
+def _equal_records_kernel(xp: Any, a: Any, b: Any) -> Any:
+    return a == b
+
+
+def _unequal_records_kernel(xp: Any, a: Any, b: Any) -> Any:
+    return a != b
+
+
+# NumPy's ufuncs know no records, its operators do.
+for _name, _kernel in (("equal", _equal_records_kernel), ("not_equal", _unequal_records_kernel)):
+    FUNCTIONS[f"{_name}_records"] = plain_function((Op(f"{_name}_records", "map", _kernel),), 2)
 
 
 def _isclose_kernel(xp: Any, a: Any, b: Any, rtol: Any, atol: Any, equal_nan: bool) -> Any:

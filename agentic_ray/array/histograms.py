@@ -309,7 +309,8 @@ def bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> Array:
     if node.ndim != 1:
         raise ValueError("object too deep for desired array" if node.ndim else "object of too "
                          "small depth for desired array")  # fmt: skip
-    if not np.can_cast(node.dtype, np.int64, "safe") and (node.size or hasattr(x, "dtype")):
+    is_array = hasattr(x, "dtype")  # in lists NumPy cuts numbers off
+    if not np.can_cast(node.dtype, np.int64, "safe") and (is_array or node.dtype.kind not in "f"):
         raise TypeError(
             f"Cannot cast array data from {node.dtype!r} to dtype('int64') according to the rule "
             "'safe'"

@@ -230,13 +230,14 @@ def getitem(array: Array, key: Any) -> Array:
     region = Region(tuple(index.basic), index.new)
     if index.arrays:
         return Array(_taken(region.read(node), index), is_cell=True)
-    if is_element(index, key):
+    if is_element(index, key) and node.dtype.names is None:
         return Array(region.read(node))
     return array._view(region)
 
 
 def is_element(index: Index, key: Any) -> bool:
-    """Whether a basic index names one element, which NumPy gives out as a scalar, not a view."""
+    """Whether a basic index names one element, which NumPy gives out as a scalar, not a view
+    (unless it is a record)."""
     if any(entry[0] != "i" for entry in index.basic):
         return False
     return not (key is Ellipsis or (isinstance(key, tuple) and any(e is Ellipsis for e in key)))

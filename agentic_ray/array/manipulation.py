@@ -440,14 +440,8 @@ def concatenate(
     elif any(not node.ndim for node in nodes):
         raise ValueError("zero-dimensional arrays cannot be concatenated")
     at = normalize_axis_index(axis, nodes[0].ndim)
-    for node in nodes[1:]:
-        if node.ndim != nodes[0].ndim or any(
-            a != at and node.shape[a] != n for a, n in enumerate(nodes[0].shape)
-        ):
-            raise ValueError(
-                f"all the input array dimensions except for the concatenation axis {at} must "
-                "match exactly; shapes " + ", ".join(str(node.shape) for node in nodes)
-            )
+    for place, node in enumerate(nodes):
+        _check_joins(nodes[0].shape, node.shape, place, at)
     natural = np.result_type(*[node.dtype for node in nodes])
     wanted = natural if dtype is None else np.dtype(dtype)
     if dtype is not None or casting != "same_kind":
@@ -459,6 +453,23 @@ def concatenate(
                 )
     result = Array(concatenated([cast(node, wanted) for node in nodes], at))
     return delivered(result, out, casting)
+
+
+def _check_joins(first: Shape, other: Shape, place: int, axis: int) -> None:
+    """Raise ValueError unless array number ``place`` can be joined to the first along ``axis``."""
+    if len(other) != len(first):
+        raise ValueError(
+            "all the input arrays must have the same number of dimensions, but the array at index "
+            f"0 has shape {first} and the array at index {place} has shape {other}; x[None, :] and "
+            "x[:, None] make a row and a column of a vector"
+        )
+    for a, (n, m) in enumerate(zip(first, other, strict=True)):
+        if a != axis and n != m:
+            raise ValueError(
+                "all the input array dimensions except for the concatenation axis must match "
+                f"exactly, but along dimension {a} the array at index 0 has size {n} and the array "
+                f"at index {place} has size {m} (shapes {first} and {other})"
+            )
 
 
 def concat(

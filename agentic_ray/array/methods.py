@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,11 +30,12 @@ from agentic_ray.array import (
 from agentic_ray.array import casting as casting_
 from agentic_ray.array.array_object import Array, check_order, viewed
 from agentic_ray.array.core import build
-from agentic_ray.array.core.node import DType, NDArray, Node, Op
+from agentic_ray.array.core.node import Op
 from agentic_ray.array.flat import FlatView
 from agentic_ray.array.linalg.structure import diagonal, trace
 from agentic_ray.array.linalg.vectors import dot
-from agentic_ray.array.viewing import Permutation
+from agentic_ray.array.viewing import Permutation, Reinterpreted
+from agentic_ray.errors import InvalidTypeError
 
 SAME: dict[str, Callable[..., Any]] = {
     "all": statistics.all,
@@ -232,45 +232,50 @@ def byteswap(self: Array, inplace: bool = False) -> Array:
     return self
 
 
-def _reinterpret_kernel(xp: Any, x: Any, dtype: DType) -> Any:
-    return x.view(dtype)
-
-
-_REINTERPRET = Op("view", "map", _reinterpret_kernel)
-
-
-@dataclass(frozen=True, slots=True)
-class Reinterpreted:
-    """A view of the same bytes as another dtype of the same size."""
-
-    dtype: DType
-
-    def see(self, memory: NDArray) -> NDArray:
-        return memory.view(self.dtype)
-
-    def read(self, whole: Node) -> Node:
-        return build.elementwise(_REINTERPRET, [whole], (self.dtype,))
-
-    def write(self, whole: Node, part: Node) -> Node:
-        return build.elementwise(_REINTERPRET, [part], (whole.dtype,))
-
-
 def view(self: Array, dtype: Any = None, type: Any = None) -> Array:
-    """A view of the same bytes as another dtype of the same size.
+    """A view of the same bytes as another dtype; the last axis becomes longer or shorter where
+    elements have another size.
 
     Raises
     ------
     TypeError
-        The dtype has another size, or a type of array was asked for.
+        A type of array was asked for.
+    ValueError
+        Elements have another size, and there is no last axis, or NumPy would not have it
+        contiguous, or its bytes are no whole number of the new elements.
     """
     if type is not None:
         raise TypeError("view: arrays here have no subclasses; leave type out")
     wanted = build.check_numbers(self.dtype if dtype is None else np.dtype(dtype))
-    if wanted.itemsize != self.itemsize:
-        raise TypeError(
-            f"view: elements of {self.dtype} and of {wanted} differ in size; convert with astype"
-        )
+    if wanted.subdtype is not None:
+        raise InvalidTypeError(f"view: elements of {wanted} are arrays; reshape a view of numbers")
+    self._layout.view(wanted)  # raises what NumPy raises
     return self._view(Reinterpreted(wanted))
+
+
+# --- what is not there -------------------------------------------------------------------
+
+_INSTEAD = {
+    "ctypes": "numpy.asarray(x).ctypes: chunks have no address",
+    "data": "memoryview(numpy.asarray(x)): chunks have no address",
+    "getfield": "x.view(dtype), or a field of records: x['name']",
+    "itemset": "x[i] = value",
+    "newbyteorder": "x.byteswap(): elements are in the machine's order",
+    "setfield": "x.view(dtype)[...] = value, or a field of records: x['name'] = value",
+    "setflags": "x.copy(), which others do not assign to: arrays cannot be made read-only",
+}
+
+
+def missing(self: Array, name: str) -> Any:
+    """Says what to use instead of an attribute of NumPy's arrays that there is none of here.
+
+    Raises
+    ------
+    AttributeError
+        Always.
+    """
+    instead = f"; use instead: {_INSTEAD[name]}" if name in _INSTEAD else ""
+    raise AttributeError(f"'Array' object has no attribute {name!r}{instead}", name=name, obj=self)
 
 
 # --- users' functions --------------------------------------------------------------------
@@ -304,3 +309,4 @@ for method in OWN:
     setattr(Array, method.__name__, method)
 Array.conj = conjugate  # type: ignore[attr-defined]
 Array.flat = property(flat, set_flat)  # type: ignore[attr-defined]
+Array.__getattr__ = missing  # type: ignore[method-assign]

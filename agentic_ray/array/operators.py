@@ -6,6 +6,7 @@ the tables here. That keeps `Array` free of imports of the modules that are buil
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +36,12 @@ def forward(name: str) -> Method:
 
     def method(self: Array, other: Any) -> Any:
         if is_operand(other):
+            if equality is not None and self.dtype.names is not None:
+                return FUNCTIONS[f"{name}_records"](self, other)
             return FUNCTIONS[name](self, other)
         if equality is not None and isinstance(other, _ELEMENTS):
+            if self.dtype.names is not None:
+                operator.eq(np.empty(0, self.dtype), other)  # raises what NumPy raises
             return FUNCTIONS["full_like"](self, equality, dtype=np.bool_)
         if isinstance(other, str | bytes):
             getattr(np, name)(np.empty(1, self.dtype), other)  # raises what NumPy raises

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from agentic_ray.array.array_object import Array
+from agentic_ray.array.linalg.decompositions import numpy_eig, numpy_eigvals
 from agentic_ray.array.mutation import ufunc_at
 from agentic_ray.array.ufuncs import Ufunc
 from agentic_ray.errors import AgenticRayError
@@ -27,6 +28,11 @@ _SPACES = {
     "numpy.fft": "fft",
     "numpy.lib.stride_tricks": "lib.stride_tricks",
 }
+_IN_NUMPYS_DTYPE: dict[Any, Callable[..., Any]] = {
+    np.linalg.eig: numpy_eig,
+    np.linalg.eigvals: numpy_eigvals,
+}
+"""Functions of NumPy whose results have another dtype than those of the same name here."""
 _WRITING = frozenset({"copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask"})
 """Functions that write to their first argument: NumPy's own would write to a copy of the values."""
 
@@ -40,6 +46,8 @@ def _namespace() -> Any:
 @functools.lru_cache(maxsize=1024)
 def _own(func: Any) -> Callable[..., Any] | None:
     """The function here that stands for one of NumPy's."""
+    if func in _IN_NUMPYS_DTYPE:
+        return _IN_NUMPYS_DTYPE[func]
     part = _SPACES.get(getattr(func, "__module__", None) or "")
     if isinstance(func, np.ufunc):
         part = "" if getattr(np, func.__name__, None) is func else None

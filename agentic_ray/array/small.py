@@ -46,7 +46,11 @@ def by_numpy_if_small(function: Function) -> Function:
             if values is not None:
                 count = len(args)
                 options = dict(zip(kwargs, values[count:], strict=True))
-                return _result(own(*values[:count], **options))
+                try:
+                    return _result(own(*values[:count], **options))
+                except ValueError:
+                    function(*args, **kwargs)  # may say more clearly what is wrong
+                    raise
         return function(*args, **kwargs)
 
     return cast(Function, choose)

@@ -183,26 +183,41 @@ def _var_partial(
     total = xp.sum(x, axis=axes, keepdims=True)
     off = x - xp.true_divide(total, count)
     squares = xp.real(off * xp.conj(off)) if wide.kind == "c" else off * off
+    rest = xp.sum(off, axis=axes, keepdims=True)
     spread = xp.sum(squares, axis=axes, keepdims=True)
-    return xp.full(total.shape, count, dtype=spread.dtype), total, spread
+    return xp.full(total.shape, count, dtype=spread.dtype), total, rest, spread
 
 
 def _var_combine(left: Any, right: Any, *, xp: Any) -> Any:
-    """Chan, Golub and LeVeque's update (Stanford CS-79-773, 1979)."""
-    n_left, total_left, m2_left = left
-    n_right, total_right, m2_right = right
-    count = n_left + n_right
+    """Two parts as one: count, sum, and the sums of deviations and of their squares.
+
+    Deviations are taken from the rounded mean of a part, so their sum is not zero. With it squares
+    are moved exactly to the rounded mean of both parts, however large the means are beside the
+    deviations: sum (x-c)^2 = sum (x-b)^2 + 2 (b-c) sum (x-b) + n (b-c)^2. (Updates that take the
+    difference of two means for exact, as Chan, Golub and LeVeque's, lose half of the digits there.)
+    """
+    count, total = left[0] + right[0], left[1] + right[1]
     with np.errstate(invalid="ignore", divide="ignore"):
-        delta = total_right / n_right - total_left / n_left
-        squared = xp.real(delta * xp.conj(delta))
-        spread = m2_left + m2_right + squared * n_left * (n_right / count)
-    return count, total_left + total_right, spread
+        centre = total / count
+        (rest, spread), (more, wider) = [
+            _moved(xp, part, part[1] / part[0] - centre) for part in (left, right)
+        ]
+    return count, total, rest + more, spread + wider
+
+
+def _moved(xp: Any, part: Any, shift: Any) -> tuple[Any, Any]:
+    """The sums of deviations, and of their squares, from a centre that lies lower by ``shift``."""
+    count, _, rest, spread = part
+    both = rest + rest + count * shift
+    if both.dtype.kind == "c":
+        return rest + count * shift, spread + xp.real(xp.conj(shift) * both)
+    return rest + count * shift, spread + shift * both
 
 
 def _var_final(xp: Any, value: Any, count: int, correction: float, wide: DType, root: bool) -> Any:
     if correction >= count:
         warnings.warn("Degrees of freedom <= 0 for slice", RuntimeWarning, stacklevel=2)
-    result = xp.true_divide(value[2], builtins.max(count - correction, 0))
+    result = xp.true_divide(value[3], builtins.max(count - correction, 0))
     return xp.sqrt(result) if root else result
 
 

@@ -114,7 +114,7 @@ class Ufunc(Generic[Result]):
         self.nargs, self.ntypes, self.types = own.nargs, own.ntypes, own.types
         self.identity, self.signature = own.identity, own.signature
         self._ops = tuple(ops)
-        self.plain: Callable[..., Result] = _plain(self._ops, self.nin)
+        self.plain: Callable[..., Result] = plain_function(self._ops, self.nin)
 
     @property
     def __signature__(self) -> inspect.Signature:
@@ -170,6 +170,8 @@ class Ufunc(Generic[Result]):
             if mask is True:
                 node = elementwise(op, nodes)
                 result = Array(node if dtypes is None else cast(node, dtypes[number]))
+                if target is not None:
+                    self._check_output(nodes, number, result.dtype, target.dtype, casting)
             else:
                 result = self._where(op, nodes, mask, target, casting)
             results.append(delivered(result, target, casting, broadcasts=True))
@@ -227,15 +229,34 @@ class Ufunc(Generic[Result]):
         dtype = elementwise(op, nodes).dtype
         base = operand(0)
         if target is not None:
-            if not np.can_cast(dtype, target.dtype, casting):
-                raise TypeError(
-                    f"Cannot cast ufunc {self.__name__!r} output from {dtype!r} to "
-                    f"{target.dtype!r} with casting rule {casting!r}"
-                )
+            self._check_output(nodes, 0, dtype, target.dtype, casting)
             dtype, base = target.dtype, strict_operand(target)
         masked = Op(f"masked_{op.name}", "map", Masked(op.kernel), weight=op.weight + 1)
         masked = _MASKED.setdefault(op.name, masked)
         return Array(elementwise(masked, [*nodes, mask, base], (dtype,)))
+
+    def _check_output(
+        self, nodes: Sequence[Node], number: int, found: DType, wanted: DType, casting: Any
+    ) -> None:
+        """Refuse to convert a result of ``nodes`` to the dtype of ``out`` where NumPy does.
+
+        Raises
+        ------
+        TypeError
+            Of NumPy's own type.
+        """
+        if np.can_cast(found, wanted, casting):
+            return
+        operands = [
+            node.params[2] if node.op is LITERAL else np.empty((0, 0), node.dtype) for node in nodes
+        ]
+        outs: list[Any] = [None] * self.nout
+        outs[number] = np.empty((0, 0), wanted)
+        self.numpy(*operands, out=tuple(outs), casting=casting)  # raises NumPy's own error
+        raise TypeError(
+            f"Cannot cast ufunc {self.__name__!r} output from {found!r} to {wanted!r} with casting "
+            f"rule {casting!r}"
+        )
 
     if TYPE_CHECKING:
         # Methods such as reduce and accumulate: `agentic_ray.array.ufunc_methods`.
@@ -253,7 +274,7 @@ def _kind(node: Node) -> Any:
     return kind if kind in (int, float, complex) else np.dtype(kind)
 
 
-def _plain(ops: tuple[Op, ...], nin: int) -> Callable[..., Any]:
+def plain_function(ops: tuple[Op, ...], nin: int) -> Callable[..., Any]:
     """The function without options: as little as possible between a call and its node."""
     if len(ops) == 1:
         (op,) = ops

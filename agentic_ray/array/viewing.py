@@ -8,14 +8,15 @@ array's node, and that builds the node of the whole after an assignment to the p
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core.assignment import assigned, selected
-from agentic_ray.array.core.build import elementwise
+from agentic_ray.array.core.build import blockwise_op, elementwise
 from agentic_ray.array.core.chunks import Shape
 from agentic_ray.array.core.elements import (
     COMPLEX,
@@ -25,7 +26,7 @@ from agentic_ray.array.core.elements import (
     WITH_FIELD,
     cast,
 )
-from agentic_ray.array.core.node import DType, NDArray, Node
+from agentic_ray.array.core.node import DType, NDArray, Node, Op, make
 from agentic_ray.array.core.views import (
     AxisIndex,
     as_key,
@@ -153,6 +154,16 @@ class ComplexPart:
         return cast(made, whole.dtype)
 
 
+_FIELD_BLOCK = blockwise_op("field", FIELD.kernel)
+_WITH_FIELD_BLOCK = blockwise_op("with_field", WITH_FIELD.kernel)
+"""As in `elements`, for fields whose elements are arrays: these have more axes than the records."""
+
+
+def element_of(dtype: DType) -> tuple[DType, Shape]:
+    """The dtype of the numbers in a field of ``dtype``, and the axes that the field adds."""
+    return (dtype, ()) if dtype.subdtype is None else dtype.subdtype
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """A field of an array of records."""
@@ -164,10 +175,19 @@ class Field:
         return part
 
     def read(self, whole: Node) -> Node:
-        return elementwise(FIELD, [whole], (self.name,))
+        dtype, inner = element_of(whole.dtype[self.name])
+        if not inner:
+            return elementwise(FIELD, [whole], (self.name,))
+        chunks = (*whole.chunks, *grids.single(inner))
+        return make(_FIELD_BLOCK, (whole,), (self.name,), whole.shape + inner, dtype, chunks)
 
     def write(self, whole: Node, part: Node) -> Node:
-        return elementwise(WITH_FIELD, [whole, part], (self.name,))
+        _, inner = element_of(whole.dtype[self.name])
+        if not inner:
+            return elementwise(WITH_FIELD, [whole, part], (self.name,))
+        part = rechunk(part, (*whole.chunks, *grids.single(inner)))
+        chunks, given = whole.chunks, (self.name,)
+        return make(_WITH_FIELD_BLOCK, (whole, part), given, whole.shape, whole.dtype, chunks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +207,48 @@ class Fields:
         for name in self.names:
             whole = Field(name).write(whole, Field(name).read(part))
         return whole
+
+
+def _reinterpret_kernel(xp: Any, x: Any, dtype: DType) -> Any:
+    return x.view(dtype)
+
+
+def _resize_kernel(xp: Any, x: Any, dtype: DType) -> Any:
+    return xp.ascontiguousarray(x).view(dtype)
+
+
+_REINTERPRET = Op("view", "map", _reinterpret_kernel)
+_RESIZE = blockwise_op("view_resized", _resize_kernel)
+
+
+def reinterpreted(node: Node, dtype: DType) -> Node:
+    """The same bytes as elements of ``dtype``, of which a whole number fits in the last axis."""
+    old, new = node.dtype.itemsize, dtype.itemsize
+    if old == new:
+        return elementwise(_REINTERPRET, [node], (dtype,))
+    *others, lengths = node.chunks
+    step = math.lcm(old, new) // old  # so many old elements are a whole number of new ones
+    if any(length % step for length in lengths):
+        lengths = grids.regular(node.shape[-1], -(-max(lengths) // step) * step)
+        node = rechunk(node, (*others, lengths))
+    chunks = (*others, tuple([length * old // new for length in lengths]))
+    return make(_RESIZE, (node,), (dtype,), grids.shape_of(chunks), dtype, chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class Reinterpreted:
+    """A view of the same bytes as another dtype."""
+
+    dtype: DType
+
+    def see(self, memory: NDArray) -> NDArray:
+        return memory.view(self.dtype)
+
+    def read(self, whole: Node) -> Node:
+        return reinterpreted(whole, self.dtype)
+
+    def write(self, whole: Node, part: Node) -> Node:
+        return rechunk(reinterpreted(part, whole.dtype), whole.chunks)
 
 
 @dataclass(frozen=True, slots=True)

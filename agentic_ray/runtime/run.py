@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -192,17 +193,10 @@ class Run:
         JobCancelledError, or the user's own exception
             What ended the run.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
         while self._values is None:
-            # Short waits, so that a main thread notices Ctrl-C at once.
-            remaining = None if deadline is None else deadline - time.monotonic()
-            if not self.wait(0.2 if remaining is None else max(0.0, min(0.2, remaining))):
-                if remaining is not None and remaining <= 0:
-                    raise JobTimeoutError(f"no result of {self.graph_id} after {timeout} seconds")
-                continue
-            if self._error is not None:
-                self._backend.release(self.graph_id)
-                self.raise_error()
+            if not self._settled(deadline):
+                raise JobTimeoutError(f"no result of {self.graph_id} after {timeout} seconds")
             try:
                 values = [self._backend.fetch(self.graph_id, key) for key in self.outputs]
             except ValueGone:
@@ -216,17 +210,25 @@ class Run:
         themselves, large ones where they are, as `Stored`. What was lost meanwhile is waited
         for."""
         while True:
-            while not self.wait(0.2):
-                pass  # short waits, so that a main thread notices Ctrl-C at once
-            if self._error is not None:
-                self._backend.release(self.graph_id)
-                self.raise_error()
+            self._settled(math.inf)
             try:
                 handles = [self._backend.held(self.graph_id, key) for key in self.outputs]
             except ValueGone:
                 continue
             self._backend.release(self.graph_id)
             return handles
+
+    def _settled(self, deadline: float) -> bool:
+        """Wait until the run is over and raise its error; False if it is not over by
+        ``deadline``, a time of `time.monotonic`."""
+        # Short waits, so that a main thread notices Ctrl-C at once.
+        while not self.wait(max(0.0, min(0.2, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                return False
+        if self._error is not None:
+            self._backend.release(self.graph_id)
+            self.raise_error()
+        return True
 
     def placements(self) -> list[PlacementRecord]:
         """Where each finished bundle ran and why."""

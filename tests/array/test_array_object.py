@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -206,3 +207,22 @@ def test_explain_tells_plan_and_cost() -> None:
     assert "slice before elementwise" in text
     assert "tasks, run in this process" in text
     assert "s of one CPU" in text
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: xp.cov(xp.ones(12), xp.ones(5)), "5 observations.* 12"),
+        (lambda: xp.corrcoef(xp.ones(12, chunks=5), xp.ones(5)), "5 observations.* 12"),
+        (lambda: xp.concatenate([xp.ones((6, 4)), xp.ones(4)]), r"index 1 has shape \(4,\).*None"),
+        (lambda: xp.concatenate([xp.ones((6, 4)), xp.ones((6, 2))]), "size 4 .*index 1 has size 2"),
+        (lambda: xp.asarray(["a"]), "table.*factorize"),
+        (lambda: xp.ones(2).astype(str), "table.*factorize"),
+        (lambda: xp.asarray([1, None]), "dtype.*map_reduce"),
+        (lambda: xp.ones(2).data, "asarray"),
+        (lambda: xp.ones(2).setflags(write=False), "copy"),
+    ],
+)
+def test_errors_say_what_to_do(call: Any, said: str) -> None:
+    with pytest.raises((ValueError, TypeError, AttributeError), match=said):
+        call()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -241,3 +242,23 @@ def test_out_is_assigned_and_returned() -> None:
     memory = np.zeros(2)
     assert xp.sum(x, axis=1, out=memory) is memory
     np.testing.assert_array_equal(memory, [3, 7])
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.floats(0, 1e8), st.integers(40, 900), st.sampled_from(["f8", "c16"]))
+def test_spreads_do_not_suffer_from_large_means(mean: float, chunk: int, kind: str) -> None:
+    """As exactly computed as NumPy's over the whole array, in whatever chunks."""
+    values = np.random.default_rng(chunk).normal(mean, 1, (2000, 2))
+    exact = []
+    for column in values.T:
+        numbers = [int(x * 2.0**80) for x in column.tolist()]
+        squares = len(numbers) * sum(n * n for n in numbers) - sum(numbers) ** 2
+        exact.append(float(Fraction(squares, len(numbers) ** 2 * 2**160)))
+    if kind == "c16":  # its variance is that of both parts together
+        values, exact = values[:, :1] + 1j * values[:, 1:], [sum(exact)]
+    x = xp.asarray(values, chunks=(chunk, 1))
+    np.testing.assert_allclose(np.asarray(x.var(0)), exact, rtol=1e-12)
+    np.testing.assert_allclose(np.asarray(x.T.std(1)), np.sqrt(exact), rtol=1e-12)
+    scores = (x - x.mean(0)) / x.std(0)
+    gram = np.asarray(scores.conj().T @ scores)
+    np.testing.assert_allclose(gram.diagonal(), 2000, rtol=1e-12)

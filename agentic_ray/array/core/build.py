@@ -22,6 +22,14 @@ from agentic_ray.array.core.views import rechunk
 from agentic_ray.errors import InvalidTypeError
 
 _SCALARS = (bool, int, float, complex)
+_TEXT_INSTEAD = (
+    "keep text in a pandas, polars or Arrow table, or make numbers of it first "
+    "(numpy.asarray(x).astype(float), pandas.factorize(x))"
+)
+_OBJECTS_INSTEAD = (
+    "say the dtype if they are numbers (numpy.asarray(x, float)); map_reduce goes over Python "
+    "objects"
+)
 
 
 def leaf(array: NDArray, chunks: Any = "auto", device: str = "cpu") -> Node:
@@ -69,11 +77,15 @@ def _leaf_of(value: Any) -> Node:
 
 
 def without_arrays(value: Any) -> Any:
-    """Nested sequences with the arrays of this package in them as NumPy's."""
+    """Nested sequences with the arrays of this package in them as NumPy's.
+
+    Tuples stay tuples: in a list of records they are the records.
+    """
     if isinstance(getattr(value, "_node", None), Node):
         return np.asarray(value)
     if isinstance(value, list | tuple):
-        return [without_arrays(element) for element in value]
+        elements = [without_arrays(element) for element in value]
+        return elements if isinstance(value, list) else tuple(elements)
     return value
 
 
@@ -88,7 +100,8 @@ def check_numbers(dtype: DType, of: Any = None) -> DType:
     if dtype.hasobject or dtype.kind in "OSUT":
         what = "" if of is None else f": a {type(of).__name__} cannot be converted"
         raise InvalidTypeError(
-            f"arrays hold numbers, booleans, dates or records of them, not {dtype}{what}"
+            f"arrays hold numbers, booleans, dates or records of them, not {dtype}{what}; "
+            f"{_OBJECTS_INSTEAD if dtype.hasobject else _TEXT_INSTEAD}"
         )
     return dtype
 

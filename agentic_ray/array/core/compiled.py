@@ -100,8 +100,8 @@ def _kind(block: NDArray, shape: Shape) -> str:
 
 def form_of(program: Any, shape: Shape, inner: set[int]) -> str:
     """What the kernel makes of the values of a chunk: the values themselves (""), the sum of
-    each cache block ("total"), its sums over the first axis ("rows"), or the sums of squares around
-    the mean as well ("spread")."""
+    each cache block ("total"), its sums over the first axis ("rows"), or the sums of deviations
+    from the mean, and of their squares, as well ("spread")."""
     reducing = program.reducing
     if reducing is None or not any(
         isinstance(param, np.dtype) and param == program.dtype for param in reducing.params
@@ -181,14 +181,14 @@ class Compiled:
         (cut, *rest) = contiguous(shape, BLOCK_ELEMENTS)
         tail = tuple([axis[0] for axis in rest])
         columns = math.prod(tail)
-        size = (len(cut), columns) if self._form == "rows" else (len(cut), 2, columns)
+        size = (len(cut), columns) if self._form == "rows" else (len(cut), 3, columns)
         out = np.empty(size, self._dtype)
         self._function(*given, out, cut[0], shape[0], columns)
         if self._form == "rows":
             return out.reshape(-1, 1, *tail)
         counts = np.empty((len(cut), 1, *tail), self._dtype)
         counts[:] = np.array(cut).reshape(-1, *(1,) * len(shape))
-        return counts, *[out[:, i].reshape(counts.shape) for i in (0, 1)]
+        return counts, *[out[:, i].reshape(counts.shape) for i in (0, 1, 2)]
 
     def _given(self, blocks: Any, scalars: Sequence[Any]) -> list[Any]:
         numbers = as_floats(scalars, self._dtype)

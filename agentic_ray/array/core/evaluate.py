@@ -256,7 +256,13 @@ def is_quick(root: Node) -> bool:
 
 
 def runs_locally(roots: Sequence[Node]) -> bool:
-    """Whether computing ``roots`` stays in the caller's process."""
+    """Whether computing ``roots`` stays in the caller's process.
+
+    A function of the user's over several chunks does not, however little data it is given: how
+    long it takes cannot be told from that. A small array is in several chunks only because the
+    user cut it so, and ``map_blocks(simulate, seeds)`` over chunks of one seed is the way to have
+    calls run beside each other; here they would run one after the other.
+    """
     touched = 0
     order = list(topological(roots))
     together = folded(order, roots)

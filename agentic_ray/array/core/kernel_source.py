@@ -264,8 +264,10 @@ def reduce(XS, out, block, rows, columns):
     mean = np.empty(columns, out.dtype)
     for k in range(out.shape[0]):
         sums = out[k, 0]
-        squares = out[k, 1]
+        rests = out[k, 1]
+        squares = out[k, 2]
         sums[:] = 0.0
+        rests[:] = 0.0
         squares[:] = 0.0
         stop = min(rows, (k + 1) * block)
         for i in range(k * block, stop):
@@ -281,6 +283,7 @@ def reduce(XS, out, block, rows, columns):
             for j in range(columns):
                 STEPS
                 off = RESULT - mean[j]
+                rests[j] += off
                 squares[j] += off * off
 """
 

@@ -97,8 +97,8 @@ class Reduction:
         whole chunk at once.
     compiled : str
         What ``partial`` is, where kernels for it can be compiled: ``"sum"``, the plain sum of
-        one operand; ``"spread"``, count, sum and sum of squares around the mean; in the
-        dtype that is among its parameters. ``combine`` is elementwise then.
+        one operand; ``"spread"``, count, sum and the sums of deviations from the mean and of
+        their squares; in the dtype that is among its parameters. ``combine`` is elementwise then.
     also : callable or None
         ``also(node, other)``: another reduction of what ``node`` reduces, made from the same
         partial values with the same bits; None if it cannot be.

@@ -15,6 +15,7 @@ import numpy as np
 
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.conversion import asarray
+from agentic_ray.array.core import evaluate
 from agentic_ray.array.core.build import gufunc, gufunc_op, gufunc_picks, strict_operand
 from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import DType, Node
@@ -346,8 +347,22 @@ def eigvalsh(a: Any, UPLO: str = "L") -> Array:
 
 
 def eig(a: Any) -> EigResult:
-    """Eigenvalues and eigenvectors of each matrix, always complex: NumPy looks at the values and
-    gives real numbers if all are real."""
+    """Eigenvalues and eigenvectors of each matrix, in one task a stack.
+
+    Both are complex, as the array API standard says, so that the dtype is known before the values
+    are. NumPy's own function, ``np.linalg.eig(x)``, gives its own dtypes over these arrays, too:
+    it computes at the call, and real matrices whose eigenvalues are all real have real results.
+
+    Parameters
+    ----------
+    a : array_like
+        (..., n, n)
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        Matrices are not square; or, when computed, there are infinities or NaN in them.
+    """
     node = inexact("eig", a, square=True)
     n, dtype = node.shape[-1], _complex(node.dtype)
     made = gufunc(_EIG, [node], (2,), (n,), dtype, (dtype,))
@@ -356,10 +371,31 @@ def eig(a: Any) -> EigResult:
 
 
 def eigvals(a: Any) -> Array:
-    """Eigenvalues of each matrix, always complex: see `eig`."""
+    """Eigenvalues of each matrix, complex: see `eig`, also for what ``np.linalg.eigvals`` gives."""
     node = inexact("eigvals", a, square=True)
     dtype = _complex(node.dtype)
     return Array(gufunc(_EIGVALS, [node], (2,), node.shape[-1:], dtype, (dtype,)))
+
+
+def numpy_eig(a: Any) -> EigResult:
+    """`eig`, computed now, in NumPy's dtypes: real if the matrices and all eigenvalues are."""
+    found = eig(a)
+    if not _is_real(a, found.eigenvalues):
+        return found
+    return EigResult(found.eigenvalues.real.copy(), found.eigenvectors.real.copy())
+
+
+def numpy_eigvals(a: Any) -> Array:
+    """`eigvals`, computed now, in NumPy's dtype: real if the matrices and all eigenvalues are."""
+    found = eigvals(a)
+    return found.real.copy() if _is_real(a, found) else found
+
+
+def _is_real(a: Any, eigenvalues: Array) -> bool:
+    """Whether the eigenvalues of real matrices have no imaginary part; they are computed."""
+    if strict_operand(a).dtype.kind == "c":
+        return False
+    return not np.any(evaluate.value(eigenvalues._node).imag)
 
 
 def _det_kernel(xp: Any, x: Any) -> Any:

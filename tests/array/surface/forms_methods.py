@@ -1,6 +1,23 @@
 """Methods and attributes of arrays, and functions that find elements, which no other table has."""
 
 FORMS = """
+F.view("u1")
+F.view("f8")
+X.view(complex)
+U.view("u2")
+U.T.view("u2")
+X.view([("p", "f8"), ("q", "f8")])["q"]
+np.zeros((2, 3, 4)).view("f4").shape
+np.zeros((3, 0)).view("f4").shape
+X[:, :3].copy().view(complex)
+X.T.view("f4")
+X[:, ::2].view("f4")
+Z.view("u1")
+R.view("u1").shape
+R.view("u1").reshape(-1, 13)[:, :4].copy().view("i4")
+A = X.view("u4"); A[0] = 0; X
+A = F.view("f8"); A[:] = 1.5; F
+A = V.view("u4"); V[0] = 0; A
 X.ndim
 Z.ndim
 X.size

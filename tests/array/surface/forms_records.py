@@ -37,4 +37,39 @@ np.sort(R.reshape(2, 2), axis=None, order="b")
 np.argsort(R.reshape(2, 2), order="b")
 R.sort(order="b"); R
 R.argsort(order=["a", "b"])
+R[1] = (9, 9.5, True); R
+R[0:2] = [(1, 2.0, True), (3, 4.0, False)]; R
+R[0:2] = (1, 2.5, True); R
+R[R["c"]] = (7, 7.5, False); R
+R[[0, 3]] = [(7, 7.5, True), (8, 8.5, True)]; R
+R[1] = R[2]; R
+R[1] = [1, 2.0, True]; R
+R[1] = (1, 2); R
+R[1] = (V[0], W[1], B[0, 0]); R
+R[0]["a"] = 77; R
+A = R[2]; A["b"] = 5; R
+A = R[2]; R["b"] = 6; A
+[r.__setitem__("a", 1) for r in R]; R
+np.put(R, [0], (3, 3.0, True)); R
+np.full(3, (1, 2.0, True), dtype=R.dtype)
+np.array([(1, 2.0), (3, 4.5)], dtype=[("p", "i4"), ("q", "f8")])
+np.array([(J[0], 2.0)], dtype=[("p", "i4"), ("q", "f8")])
+np.asarray(((1, 2.0), (3, 4.5)), dtype=[("p", "i4"), ("q", "f8")])
+R == R
+R != R[::-1]
+R == R[1]
+R[0] == R[0]
+R == R["a"]
+R == 5
+R == None
+R != "a"
+R < R
+np.array_equal(R, R)
+np.array_equal(R, R[::-1])
+A = np.array([(1, (2.0, 3.0)), (2, (4, 5))], [("p", "i4"), ("q", "f8", (2,))]); A["q"].shape, A["q"]
+A = np.array([(1, (2.0, 3.0)), (2, (4, 5))], [("p", "i4"), ("q", "f8", (2,))]); A["q"][0, 1] = 7; A
+A = np.array([(1, (2.0, 3.0)), (2, (4, 5))], [("p", "i4"), ("q", "f8", (2,))]); A["q"] = [8, 9]; A
+A = np.array([(1, (2.0, 3.0)), (2, (4, 5))], [("p", "i4"), ("q", "f8", (2,))]); A["q"] *= 2; A
+A = np.array([(1, (2.0, 3.0)), (2, (4, 5))], [("p", "i4"), ("q", "f8", (2,))]); A[["q"]]["q"]
+A = np.array([(1, (2.0, 3))], [("p", "i4"), ("q", [("r", "f8"), ("s", "i2")])]); A["q"]["r"]
 """

@@ -74,6 +74,9 @@ np.add(X, Y, out=X); X
 np.add(X, Y, X); X
 np.add(X, Y, out=(X,)); X
 np.add(I, X, out=I)
+np.add(I, X, out=I, where=B)
+np.divmod(X, Y, out=(X, I))
+np.greater(X, Y, out=I); I
 np.add(I, X, out=I, casting="unsafe"); I
 np.add(X, 1, out=F); F
 np.add(X, 1, out=V)
