@@ -172,7 +172,18 @@ def _entry(full: str, value: Any) -> list[str]:
         return [*lines, f"NumPy's own: see `numpy.{value.__name__}`.", ""]
     if isinstance(value, (float, int, str)) or value is None:
         return [*lines, f"The constant `{value!r}`.", ""]
-    return [*lines, *_docstring(value), ""]
+    lines += [*_docstring(value), ""]
+    if "**Examples**" not in lines and _in_numpy(shown):
+        lines += [f"For the rest, and for examples, see `numpy.{shown}`.", ""]
+    return lines
+
+
+def _in_numpy(shown: str) -> bool:
+    """Whether NumPy has an object of this name in the same place."""
+    value: Any = np
+    for part in shown.split("."):
+        value = getattr(value, part, None)
+    return value is not None
 
 
 def _is_numpys(value: Any) -> bool:

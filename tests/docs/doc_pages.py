@@ -1,7 +1,8 @@
 """The pages of the documentation, and how their blocks are run: see `Runner`.
 
-A block is a fence with a language. ``python`` and ``sh`` are run, in the order of the page; ``output``
-is what the block before it must have printed; ``json`` and ``yaml`` must parse. ``text`` is a picture.
+A block is a fence with a language. ``python`` and ``sh`` are run, in the order of the page;
+``output`` is what the block before it must have printed. ``json`` and ``yaml`` must parse;
+``text`` is a picture.
 A block that cannot run here has ``<!-- skip: next "reason" -->`` before it.
 """
 
@@ -36,6 +37,7 @@ from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
 
 ROOT = Path(__file__).parents[2]
 RUN_ELSEWHERE = {
+    "README.zh.md": "its blocks are those of README.md, as another test sees to",
     "docs/clusters.md": "its lines need several machines: the tests of ray up make them",
     "docs/containers.md": "its lines need a container engine or Kubernetes: tests of deploy/",
 }
@@ -47,7 +49,7 @@ _USUAL_PORTS = ("8080", "8265", "6379", "10001")
 _MARK = "AGENTIC_RAY_DOCS_MARK"  # every process that a shell line starts inherits it
 _COPIED = (
     *("agentic_ray", "benchmarks", "docs", "examples", "tests", ".ci"),
-    *("CHANGELOG.md", "LICENSE", "Makefile", "README.md", "README.zh.md", "pyproject.toml"),
+    *("CHANGELOG.md", "LICENSE", "Makefile", "README.md", "pyproject.toml"),
 )
 
 
@@ -278,6 +280,7 @@ def _environment(folder: Path) -> dict[str, str]:
     home.mkdir()
     venv = folder / "installed"
     venv.mkdir()
+    (venv / ".installed").touch()
     (venv / "bin").symlink_to(Path(sys.executable).parent)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "AGENTIC_RAY_"))}
     for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "VIRTUAL_ENV", "PYTHONHOME"):
