@@ -105,10 +105,10 @@ class Runner:
         self._page = page
         self._folder = folder
         self._work = folder / "work"
-        self._work.mkdir()
         if checkout:
-            for name in _COPIED:
-                _copy(ROOT / name, self._work / name)
+            copy_checkout(self._work)
+        else:
+            self._work.mkdir()
         self._shell: Shell | None = None
         self._printed = ""
         self._execute = PythonEvaluator()
@@ -301,11 +301,15 @@ def _environment(folder: Path) -> dict[str, str]:
     }
 
 
-def _copy(source: Path, target: Path) -> None:
-    if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
-    elif source.exists():
-        shutil.copy(source, target)
+def copy_checkout(folder: Path) -> None:
+    """Make ``folder``, with what the repository has and a reader needs."""
+    folder.mkdir()
+    for name in _COPIED:
+        source, target = ROOT / name, folder / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        else:
+            shutil.copy(source, target)
 
 
 def _free_ports(count: int) -> list[str]:
