@@ -62,6 +62,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Page]:
 
 
 def test_no_link_inside_the_site_is_dead(site: dict[Path, Page]) -> None:
+    assert sum(len(page.links) for page in site.values()) > 1000
     dead = []
     for path, page in site.items():
         for link in page.links:
