@@ -44,7 +44,7 @@ RUN_ELSEWHERE = {
 """Pages whose blocks other tests run."""
 LANGUAGES = ("python", "sh", "output", "json", "yaml", "text")
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-_BLOCK_SECONDS = 120
+_BLOCK_SECONDS = 240
 _USUAL_PORTS = ("8080", "8265", "6379", "10001")
 _MARK = "AGENTIC_RAY_DOCS_MARK"  # every process that a shell line starts inherits it
 _COPIED = (

@@ -26,6 +26,7 @@ WITH_BLOCKS = [
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", WITH_BLOCKS)
 def test_the_blocks_of_a_page_run(page: str, tmp_path: Path, ray_session: ar.Session) -> None:
     ran = Runner(page, tmp_path, checkout=page in IN_A_CHECKOUT).run()
