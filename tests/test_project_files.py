@@ -63,7 +63,7 @@ def test_make_help_names_every_public_target() -> None:
     shown = subprocess.run(
         ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True
     ).stdout
-    for target in ("setup", "demo", "test", "lint", "fmt", "bench", "clean"):
+    for target in ("setup", "demo", "test", "lint", "fmt", "docs", "bench", "clean"):
         assert f"make {target} " in shown
 
 

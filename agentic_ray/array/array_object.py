@@ -47,6 +47,17 @@ class Array:
     An array is a handle on an immutable expression; assigning to it gives it another expression.
     A *view* (a basic index, a transpose, ...) has no expression of its own: it reads its part of
     the array it was taken from, and hands on to that array what is assigned to it.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> x = xp.arange(6).reshape(2, 3)
+    >>> y = x * 2  # nothing is computed yet
+    >>> y.shape, y.dtype, y.chunks
+    ((2, 3), dtype('int64'), ((2,), (3,)))
+    >>> y.compute()
+    array([[ 0,  2,  4],
+           [ 6,  8, 10]])
     """
 
     __slots__ = ("__weakref__", "_base", "_is_cell", "_is_fortran", "_own", "_seen", "_step")

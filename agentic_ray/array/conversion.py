@@ -148,7 +148,15 @@ def _is_constant(array: NDArray) -> bool:
 
 
 def from_numpy(array: NDArray, /, *, chunks: Any = "auto", device: str | None = None) -> Array:
-    """An array over ``array``'s memory, without a copy; it must not change afterwards."""
+    """An array over ``array``'s memory, without a copy; it must not change afterwards.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import agentic_ray.array as xp
+    >>> xp.from_numpy(np.arange(6), chunks=3).chunks
+    ((3, 3),)
+    """
     if not isinstance(array, np.ndarray):
         raise InvalidTypeError(f"from_numpy expects a NumPy array, not {type(array).__name__}")
     return asarray(array, copy=False if array.dtype.isnative else None,

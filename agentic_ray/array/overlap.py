@@ -95,6 +95,7 @@ def map_overlap(
 
     Examples
     --------
+    >>> import numpy as np
     >>> import agentic_ray.array as xp
     >>> x = xp.asarray([1.0, 2.0, 4.0, 8.0], chunks=2)
     >>> def differences(b):

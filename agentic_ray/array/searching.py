@@ -285,6 +285,7 @@ def searchsorted(x1: Any, x2: Any, /, side: str = "left", sorter: Any = None) ->
 
     Examples
     --------
+    >>> import agentic_ray.array as xp
     >>> xp.searchsorted([1, 2, 3], [2.5, 0]).compute()
     array([2, 0])
     """
@@ -337,6 +338,7 @@ def digitize(x: Any, bins: Any, right: bool = False) -> Array:
 
     Examples
     --------
+    >>> import agentic_ray.array as xp
     >>> xp.digitize([0.2, 6.4], [0.0, 1.0, 2.5, 10.0]).compute()
     array([1, 3])
     """

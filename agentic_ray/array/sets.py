@@ -144,6 +144,7 @@ def union1d(x1: Any, x2: Any, /) -> Array:
 
     Examples
     --------
+    >>> import agentic_ray.array as xp
     >>> xp.union1d([3, 1], [1, 2]).compute()
     array([1, 2, 3])
     """
@@ -170,6 +171,7 @@ def intersect1d(
 
     Examples
     --------
+    >>> import agentic_ray.array as xp
     >>> xp.intersect1d([1, 3, 4], [3, 1, 1]).compute()
     array([1, 3])
     """

@@ -120,6 +120,7 @@ def sort(
 
     Examples
     --------
+    >>> import agentic_ray.array as xp
     >>> xp.sort([[3, 1], [2, 4]], 0).compute()
     array([[2, 1],
            [3, 4]])
@@ -174,6 +175,7 @@ def sort_complex(x: Any, /) -> Array:
 
     Examples
     --------
+    >>> import agentic_ray.array as xp
     >>> xp.sort_complex([3, 1 - 2j, 1 - 3j]).compute()
     array([1.-3.j, 1.-2.j, 3.+0.j])
     """
@@ -267,6 +269,7 @@ def partition(
 
     Examples
     --------
+    >>> import agentic_ray.array as xp
     >>> int(xp.partition([7, 1, 9, 3], 1)[1])
     3
     """
@@ -334,6 +337,7 @@ def lexsort(keys: Any, axis: int = -1) -> Array:
 
     Examples
     --------
+    >>> import agentic_ray.array as xp
     >>> xp.lexsort(([9, 4, 0, 4], [1, 5, 1, 4])).compute()
     array([2, 0, 3, 1])
     """

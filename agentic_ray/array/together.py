@@ -17,6 +17,14 @@ def compute(*arrays: Array, progress: bool | None = None) -> tuple[np.ndarray[An
     ------
     TypeError
         One of them is not an `agentic_ray.array` array.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> import agentic_ray.array as xp
+    >>> x = xp.arange(4)
+    >>> ar.compute(x.sum(), x * 2)
+    (array(6), array([0, 2, 4, 6]))
     """
     values = evaluate.values(_nodes(arrays), progress=progress)
     return tuple(np.array(value) for value in values)
@@ -29,6 +37,14 @@ def persist(*arrays: Array) -> tuple[Array, ...]:
     ------
     TypeError
         One of them is not an `agentic_ray.array` array.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> import agentic_ray.array as xp
+    >>> (x,) = ar.persist(xp.arange(4) * 2)
+    >>> float(x.sum())
+    12.0
     """
     for array, node in zip(arrays, evaluate.persist(_nodes(arrays)), strict=True):
         array._computed(node)

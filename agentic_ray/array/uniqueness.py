@@ -305,6 +305,7 @@ def unique(
 
     Examples
     --------
+    >>> import agentic_ray.array as xp
     >>> values, counts = xp.unique([3, 1, 3], return_counts=True)
     >>> values.compute(), counts.compute()
     (array([1, 3]), array([1, 2]))

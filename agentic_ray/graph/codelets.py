@@ -87,6 +87,9 @@ def codelet(
     ----------
     function : callable
         ``f(block, ...)``; ``block`` is an array, the result any picklable value.
+
+    Other Parameters
+    ----------------
     name, cost, version, has_effects, chunk_axis, retry_on
         As in `Codelet`; ``retry_on`` may also be one exception type.
 

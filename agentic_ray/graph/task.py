@@ -37,6 +37,12 @@ class Resources:
         GPUs, a fraction when the device can be shared.
     gpu_memory_bytes : int
         Device memory at the peak, 0 when unknown.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> ar.Resources(cpus=2).union(ar.Resources(gpus=0.5))
+    Resources(cpus=2, memory_bytes=0, gpus=0.5, gpu_memory_bytes=0)
     """
 
     cpus: float = 1.0
@@ -66,6 +72,12 @@ class CostHint:
 
     ``items`` counts the logical tasks inside (elements of a chunk); the decomposition rate and
     the cost model's size axis use it.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> ar.CostHint(flops=1e9, items=10) + ar.CostHint(flops=1e9, items=5)
+    CostHint(flops=2000000000.0, read_bytes=0, written_bytes=0, items=15)
     """
 
     flops: float = 0.0
@@ -119,6 +131,15 @@ class Codelet:
     ----------
     C. Augonnet et al., "StarPU: a unified platform for task scheduling on heterogeneous
     multicore architectures", CCPE 23(2), 2011.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> import numpy as np
+    >>> total = ar.Codelet("total", cpu=np.sum)
+    >>> graph = ar.TaskGraph([ar.Task.of(total, [1, 2, 3], key="t")], ["t"])
+    >>> int(ar.get_session().submit(graph).result()[0])
+    6
     """
 
     name: str
@@ -228,7 +249,18 @@ _DEFAULT_COST = CostHint()
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One call of a codelet. Make it with `Task.of`, which finds dependencies and the key."""
+    """One call of a codelet. Make it with `Task.of`, which finds dependencies and the key.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> from agentic_ray.graph import Ref
+    >>> double = ar.Codelet("double", cpu=lambda x: 2 * x)
+    >>> first = ar.Task.of(double, 1, key="first")
+    >>> second = ar.Task.of(double, Ref("first"), key="second")
+    >>> second.dependencies
+    ('first',)
+    """
 
     key: str
     codelet: Codelet
@@ -303,6 +335,16 @@ class TaskGraph:
     ------
     DuplicateKeyError, MissingKeyError, CycleError
         Each names the keys at fault.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> double = ar.Codelet("double", cpu=lambda x: 2 * x)
+    >>> graph = ar.TaskGraph([ar.Task.of(double, 21, key="answer")], outputs=["answer"])
+    >>> graph
+    TaskGraph(1 tasks, 1 outputs)
+    >>> ar.get_session().submit(graph).result()
+    [42]
     """
 
     __slots__ = ("_by_key", "outputs", "tasks")

@@ -26,7 +26,19 @@ def map_reduce_job(
     has_effects: bool = False,
 ) -> MapReduce:
     """`map_reduce` as an object: ``.result()`` or ``await``, then ``.placements()`` and
-    ``.metrics``."""
+    ``.metrics``.
+
+    Parameters and errors are those of `map_reduce`.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> job = ar.map_reduce_job(len, ["a", "bb", "ccc"], lambda a, b: a + b)
+    >>> job.result()
+    6
+    >>> job.metrics.recovery
+    1.0
+    """
     return MapReduce(
         map_fn,
         data,

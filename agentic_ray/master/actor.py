@@ -111,6 +111,15 @@ class RemoteMaster:
 
     Calls that meet the death of its process are made again once Ray has started it anew; a
     repeated submit is known by its idempotency key, and is the same job.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar, tempfile
+    >>> master = ar.start_master("of an example", journal=tempfile.mkdtemp())
+    >>> master.submit("default", {"data": [1, 2]}).result()
+    5
+    >>> master.close()
+    True
     """
 
     def __init__(self, name: str, actor: Any) -> None:
@@ -227,6 +236,16 @@ def start_master(
         The journal cannot be used.
     SessionError
         The actor does not start.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar, tempfile
+    >>> master = ar.start_master("started", journal=tempfile.mkdtemp())
+    >>> job = ar.find_master("started").submit("default", {"data": [1, 2]})
+    >>> master.job(job.id).result()
+    5
+    >>> master.close()
+    True
     """
     if not isinstance(name, str) or not name:
         raise InvalidArgumentError(f"a master needs a name, not {name!r}")
@@ -262,6 +281,15 @@ def find_master(name: str = "master") -> RemoteMaster:
     ------
     SessionError
         There is none in the cluster.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> try:
+    ...     ar.find_master("nobody has started this one")
+    ... except ar.errors.SessionError as error:
+    ...     print(str(error).split(";")[0])
+    no master 'nobody has started this one' in this cluster
     """
     get_session()
     try:

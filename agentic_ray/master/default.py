@@ -45,10 +45,26 @@ def submit(
 
 
 def job(job_id: str) -> Job:
-    """The job with this identifier; UnknownJobError if there is none."""
+    """The job with this identifier; UnknownJobError if there is none.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> known = ar.submit("default", {"data": [1, 2]})
+    >>> ar.job(known.id).result()
+    5
+    """
     return _default().job(job_id)
 
 
 def jobs() -> list[JobRecord]:
-    """The jobs of this process, in the order of submission."""
+    """The jobs of this process, in the order of submission.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> known = ar.submit("default", {"data": [1, 2]})
+    >>> ar.jobs()[-1].id == known.id
+    True
+    """
     return _default().jobs()

@@ -30,6 +30,15 @@ class Job:
     """A submitted job. Made by `Master.submit`; safe to use from any thread.
 
     A handle keeps its job's result, also when the master has forgotten the job.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> job = ar.submit("default", {"data": [1, 2, 3]})
+    >>> job.result(timeout=60)
+    14
+    >>> job.status().value
+    'succeeded'
     """
 
     def __init__(self, owner: Owner, job_id: str) -> None:

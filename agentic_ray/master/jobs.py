@@ -20,7 +20,14 @@ ANONYMOUS: Final = "anonymous"
 
 
 class JobState(StrEnum):
-    """``queued -> running -> succeeded | failed | cancelled``; a queued job may end at once."""
+    """``queued -> running -> succeeded | failed | cancelled``; a queued job may end at once.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> ar.JobState("failed").finished, ar.JobState.RUNNING == "running"
+    (True, True)
+    """
 
     QUEUED = "queued"
     RUNNING = "running"

@@ -39,6 +39,17 @@ def load_workloads(path: str | Path, workloads: Registry = registry) -> tuple[Wo
     WorkloadFileError
         There is no such file, it is not valid Python, it raises on import, or it registers
         nothing. Nothing stays registered then.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar, pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "mine.py"
+    >>> text = "import agentic_ray as ar\\n@ar.workload('add-one')\\ndef f(x: int): return x + 1"
+    >>> _ = file.write_text(text)
+    >>> [workload.name for workload in ar.load_workloads(file)]
+    ['add-one']
+    >>> ar.submit("add-one", 1).result()
+    2
     """
     source = Path(path)
     if source.is_dir():

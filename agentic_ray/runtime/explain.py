@@ -23,6 +23,15 @@ def explain(work: Any) -> str:
     ------
     InvalidTypeError
         It has neither.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> job = ar.map_reduce_job(len, ["a", "bb"])
+    >>> job.result()
+    [1, 2]
+    >>> "predicted s" in ar.explain(job)
+    True
     """
     if callable(getattr(work, "explain", None)):
         return str(work.explain())

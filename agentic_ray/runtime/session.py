@@ -66,7 +66,17 @@ LONGEST_BUNDLE_OVERHEADS = 200.0
 
 
 class Session:
-    """One connection to Ray with the executors, dispatcher and cost model that go with it."""
+    """One connection to Ray with the executors, dispatcher and cost model that go with it.
+
+    `init` and `get_session` give it.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> session = ar.get_session()
+    >>> session.slots >= 1, session.closed
+    (True, False)
+    """
 
     def __init__(self, settings: Settings, policy: str | Policy) -> None:
         self.settings = settings
@@ -436,6 +446,13 @@ def init(
         forked off one that uses Ray.
     InvalidArgumentError
         A setting is unknown or unusable, or is one of an embedded Ray while a cluster is joined.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> session = ar.init()
+    >>> ar.init() is session
+    True
     """
     global _session
     check_process()
@@ -460,6 +477,12 @@ def get_session() -> Session:
     ------
     SessionError
         There can be none: this process was forked off one that uses Ray.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> ar.get_session() is ar.get_session()
+    True
     """
     return current_session() or init()
 
@@ -471,7 +494,14 @@ def current_session() -> Session | None:
 
 
 def shutdown() -> None:
-    """End the session; Ray too, if we started it. Does nothing when there is none."""
+    """End the session; Ray too, if we started it. Does nothing when there is none.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> ar.shutdown()
+    >>> ar.shutdown()
+    """
     global _session
     with _session_lock:
         if _session is not None:
@@ -480,7 +510,14 @@ def shutdown() -> None:
 
 
 def cluster() -> ClusterState:
-    """The cluster as it is now; prints as a table, renders in Jupyter."""
+    """The cluster as it is now; prints as a table, renders in Jupyter.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> len(ar.cluster().alive_nodes) >= 1
+    True
+    """
     return get_session().cluster()
 
 

@@ -47,6 +47,14 @@ def open_source(path: Paths) -> Source:
         A file does not exist, a directory is empty, a pattern matches nothing.
     InvalidArgumentError
         The files are of several kinds.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar, pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "server.log"
+    >>> _ = file.write_text("one\\nthree\\n")
+    >>> ar.map_reduce(len, ar.sources.open_source(file))
+    [3, 5]
     """
     files = find_files(path)
     kinds = {_kind(file): file for file in reversed(files)}

@@ -228,6 +228,14 @@ def csv(
     SourceError
         When the parts are made or read: an empty file, a ragged row, a value that does not fit
         its type, bytes that are not UTF-8, a damaged archive, a file that changed.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar, pathlib, tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "prices.csv"
+    >>> _ = file.write_text("shop,price\\nnorth,3\\nsouth,4\\n")
+    >>> ar.map_reduce(lambda table: sum(table["price"].to_pylist()), ar.sources.csv(file))
+    [7]
     """
     import pyarrow as pa
 

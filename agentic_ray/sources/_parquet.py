@@ -168,6 +168,15 @@ def parquet(path: Paths, *, columns: Sequence[str] | None = None) -> Parquet:
         ``columns`` cannot be used; unknown names when the parts are made.
     SourceError
         When the parts are made or read: a file is damaged, changed, or unlike the first one.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar, pathlib, tempfile
+    >>> import pyarrow as pa, pyarrow.parquet as pq
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "prices.parquet"
+    >>> pq.write_table(pa.table({"price": [3, 4]}), file)
+    >>> ar.map_reduce(lambda table: sum(table["price"].to_pylist()), ar.sources.parquet(file))
+    [7]
     """
     return Parquet(
         tuple(File.of(found) for found in find_files(path, SUFFIXES)),

@@ -209,7 +209,11 @@ def text_lines(
     Examples
     --------
     >>> import agentic_ray as ar
-    >>> paragraphs = ar.sources.text_lines("book.txt", delimiter="\n\n")
+    >>> import pathlib, tempfile
+    >>> book = pathlib.Path(tempfile.mkdtemp()) / "book.txt"
+    >>> _ = book.write_text("one|two|three")
+    >>> ar.map_reduce(len, ar.sources.text_lines(book, delimiter="|"))
+    [3, 3, 5]
     """
     check_part_bytes(part_bytes)
     try:

@@ -37,6 +37,15 @@ class GpuState:
         that the older ``MIG-GPU-<uuid>/<gi>/<ci>`` names are made of.
     ecc_baseline, ecc_new : int or None, int
         ``ecc_uncorrected`` when the device was first seen, and the errors since; any is a fault.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> gpu = ar.GpuState("GPU-1", 0, "A card", memory_total_bytes=2**34, memory_free_bytes=2**33)
+    >>> gpu.memory_free_bytes / gpu.memory_total_bytes
+    0.5
+    >>> gpu.temperature_celsius is None  # it could not be read
+    True
     """
 
     uuid: str
@@ -68,6 +77,13 @@ class NodeState:
 
     ``heartbeat_age_seconds`` is the age of the newest report from a collector on the node,
     ``load`` the one-minute load average divided by the cores.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> node = ar.cluster().nodes[0]
+    >>> 0 <= node.cpus_free <= node.cpus_total
+    True
     """
 
     node_id: str
@@ -88,7 +104,19 @@ class NodeState:
 
 @dataclass(frozen=True, slots=True)
 class ClusterState:
-    """All nodes as they were at ``taken_at`` (seconds since the epoch)."""
+    """All nodes as they were at ``taken_at`` (seconds since the epoch).
+
+    ``print`` shows a table, and a notebook draws one.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> state = ar.cluster()
+    >>> state.node(state.nodes[0].node_id) is state.nodes[0]
+    True
+    >>> sorted(state.to_dict())
+    ['nodes', 'taken_at']
+    """
 
     nodes: tuple[NodeState, ...]
     taken_at: float

@@ -183,6 +183,14 @@ def from_npy(
         another shape or dtype than the first.
     InvalidTypeError
         A file holds objects or texts.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp, os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "x.npy")
+    >>> xp.to_npy(path, xp.arange(4))
+    >>> int(xp.from_npy(path).sum())
+    6
     """
     sources = [_npy_source(place) for place in places_of(path, storage_options)]
     first = sources[0]
@@ -229,6 +237,14 @@ def from_npz(
     ------
     FileNotFoundError, SourceError, InvalidTypeError
         As `from_npy`.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp, os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "x.npz")
+    >>> xp.savez(path, a=xp.arange(4), b=xp.ones(2))
+    >>> {name: array.shape for name, array in xp.from_npz(path).items()}
+    {'a': (4,), 'b': (2,)}
     """
     place = Place.of(path, storage_options)
     stamp = place.stamp()
@@ -308,6 +324,14 @@ def to_npy(path: PathLike, x: Any, /, *, storage_options: Mapping[str, Any] | No
         The directory does not exist.
     OSError
         Writing failed, and what was there before is there still.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp, os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "x.npy")
+    >>> xp.to_npy(path, xp.arange(4))
+    >>> os.path.exists(path)
+    True
     """
     place = Place.of(path, storage_options)
     x = Array(strict_operand(x))

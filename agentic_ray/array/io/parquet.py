@@ -130,6 +130,15 @@ def from_parquet(
         A column does not exist; the message names those that do.
     InvalidTypeError
         A column does not hold numbers, booleans, dates or times.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp, os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "points.parquet")
+    >>> xp.to_parquet(path, xp.asarray([[1.0, 2.0], [3.0, 4.0]]), columns=["x", "y"])
+    >>> xp.from_parquet(path, columns=["y"]).compute()
+    array([[2.],
+           [4.]])
     """
     places = places_of(path, storage_options, suffix=".parquet")
     opened_files = [_opened(place) for place in places]
@@ -295,7 +304,13 @@ def to_parquet(
 
     Examples
     --------
-    >>> xp.to_parquet("points.parquet", points, columns=["x", "y"])  # doctest: +SKIP
+    >>> import agentic_ray.array as xp
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "points.parquet")
+    >>> xp.to_parquet(path, xp.asarray([[1.0, 2.0], [3.0, 4.0]]), columns=["x", "y"])
+    >>> xp.from_parquet(path).compute()
+    array([[1., 2.],
+           [3., 4.]])
     """
     import pyarrow.parquet as pq
 

@@ -103,6 +103,14 @@ def from_zarr(
         There is no such store, or no such array in it.
     SourceError
         (a ValueError) Its metadata cannot be read.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp, os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "x.zarr")
+    >>> xp.to_zarr(path, xp.arange(6), chunks=(3,))
+    >>> xp.from_zarr(path)[2:4].compute()
+    array([2, 3])
     """
     place = Place.of(path, storage_options)
     import zarr
@@ -223,6 +231,15 @@ def to_zarr(
         The shape of ``x`` is not that of the region.
     OSError
         Writing failed, and what was there before is there still (but see ``region``).
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp, os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "x.zarr")
+    >>> xp.to_zarr(path, xp.zeros(4))
+    >>> xp.to_zarr(path, xp.ones(2), region=(slice(1, 3),))
+    >>> xp.from_zarr(path).compute()
+    array([0., 1., 1., 0.])
     """
     if zarr_format not in (2, 3):
         raise InvalidArgumentError(f"zarr_format must be 2 or 3, not {zarr_format!r}")

@@ -298,6 +298,13 @@ def svd_compressed(
     ----------
     N. Halko, P.-G. Martinsson and J. Tropp, "Finding structure with randomness", SIAM Review
     53(2), 2011 (algorithms 4.4 and 5.1).
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> u, s, vh = xp.linalg.svd_compressed(xp.eye(6) * 3, 2)
+    >>> s.shape, vh.shape
+    ((2,), (2, 6))
     """
     node = inexact("svd_compressed", x)
     k, least = operator.index(k), min(node.shape[-2:])

@@ -100,6 +100,13 @@ def solve_triangular(
     References
     ----------
     N. Higham, "Accuracy and Stability of Numerical Algorithms", 2nd ed., SIAM 2002, ch. 8.
+
+    Examples
+    --------
+    >>> import agentic_ray.array as xp
+    >>> a = xp.asarray([[2.0, 0.0], [1.0, 4.0]])
+    >>> xp.linalg.solve_triangular(a, xp.asarray([2.0, 9.0]), lower=True).compute()
+    array([1., 2.])
     """
     matrix, right = matrix_operand("solve_triangular", a, square=True), strict_operand(b)
     vector = right.ndim == 1

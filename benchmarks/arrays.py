@@ -1,6 +1,6 @@
 """Arrays against NumPy in one process and Dask distributed, side by side in one run.
 
-    python benchmarks/array.py [--json] [--runs N] [--case NAME ...] [--scale F] [--no-dask]
+    python benchmarks/arrays.py [--json] [--runs N] [--case NAME ...] [--scale F] [--no-dask]
 
 Each figure is the best of as many runs for every library, once warm (which compiles kernels);
 goals are ratios from the project's issues, printed beside them. Dask has 2 workers of 1 thread
@@ -11,18 +11,12 @@ other's processes beside it on two cores.
 
 from __future__ import annotations
 
-# ruff: noqa: E402
-import sys
-from pathlib import Path
-
-# This file is called as a module of the standard library, which Dask imports.
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).parent]
-
 import argparse
 import gc
 import json
 import math
 import resource
+import sys
 import threading
 import time
 from collections.abc import Callable

@@ -1,0 +1,95 @@
+"""MkDocs calls these functions: they add pages made from the code and from files beside docs/."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+sys.path.insert(0, str(Path(__file__).parent))  # MkDocs loads this file without its folder
+import array_pages
+import code_pages
+
+ROOT = Path(__file__).parents[2]
+BESIDE = {
+    "CHANGELOG.md": "project/changelog.md",
+    "CONTRIBUTING.md": "project/contributing.md",
+    "SECURITY.md": "project/security.md",
+    "benchmarks/RESULTS.md": "project/results.md",
+}
+"""Files of the repository that are pages of the site, and where they are there."""
+NOT_YET = ("clusters.md", "containers.md")
+"""Pages that are left out of the navigation while their file is not there."""
+_LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    present = Path(config.docs_dir)
+    missing = [name for name in NOT_YET if not (present / name).exists()]
+    config.nav = _without(config.nav, missing)
+    _section(config.nav, "Arrays", "Reference").extend(
+        {title: uri} for uri, title in array_pages.titles().items()
+    )
+    _section(config.nav, "Decisions").extend(
+        f"adr/{path.name}" for path in sorted((present / "adr").glob("[0-9]*.md"))
+    )
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    for name, uri in BESIDE.items():
+        files.append(File.generated(config, uri, content=(ROOT / name).read_text()))
+    for uri, content in {**array_pages.pages(), **code_pages.pages()}.items():
+        files.append(File.generated(config, uri, content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Make links that are right in the repository right in the site."""
+    origin = {uri: name for name, uri in BESIDE.items()}
+    here = page.file.src_uri
+    folder = posixpath.dirname(origin.get(here, f"docs/{here}"))
+
+    def relink(found: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(folder, found[1]))
+        inside = BESIDE.get(target, target.removeprefix("docs/"))
+        if here not in origin and target not in BESIDE:
+            return found[1]
+        return posixpath.relpath(inside, posixpath.dirname(here) or ".")
+
+    return _LINK.sub(relink, markdown)
+
+
+def _without(nav: Any, missing: list[str]) -> Any:
+    """The navigation without the entries of these files."""
+    if isinstance(nav, dict):
+        return {title: _without(entry, missing) for title, entry in nav.items()}
+    if isinstance(nav, list):
+        kept = [entry for entry in nav if not (_files_of(entry) & set(missing))]
+        return [_without(entry, missing) for entry in kept]
+    return nav
+
+
+def _files_of(entry: Any) -> set[str]:
+    """The file that one entry names; none for a section."""
+    if isinstance(entry, dict):
+        entry = next(iter(entry.values()))
+    return {entry} if isinstance(entry, str) else set()
+
+
+def _section(nav: Any, *titles: str) -> list[Any]:
+    """The list of entries of the section with the first title, in the section of the second."""
+    *outer, title = reversed(titles)
+    for one in outer:
+        nav = _section(nav, one)
+    for entry in nav:
+        if isinstance(entry, dict) and isinstance(entry.get(title), list):
+            found: list[Any] = entry[title]
+            return found
+    raise LookupError(f"the navigation has no section {title!r}")

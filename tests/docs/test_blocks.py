@@ -1,0 +1,47 @@
+"""Every code block and shell line of README and the pages does what the page says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from doc_pages import LANGUAGES, Runner, blocks, pages, skipped
+
+import agentic_ray as ar
+
+IN_A_CHECKOUT = {"README.md", "CONTRIBUTING.md", "docs/start.md"}
+"""Their reader sits in the folder of the repository."""
+NOT_RUN = {
+    "CONTRIBUTING.md": 3,
+    "docs/gpu.md": 1,
+    "docs/howto/share.md": 1,
+    "docs/tutorials/cluster-job.md": 1,
+    "docs/tutorials/gpus.md": 1,
+}
+"""How many blocks of a page are not run here; the page says why."""
+
+WITH_BLOCKS = [
+    page for page in pages() if any(kind in ("python", "sh") for _, kind, _ in blocks(page))
+]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("page", WITH_BLOCKS)
+def test_the_blocks_of_a_page_run(page: str, tmp_path: Path, ray_session: ar.Session) -> None:
+    ran = Runner(page, tmp_path, checkout=page in IN_A_CHECKOUT).run()
+    assert ran + len(skipped(page)) == len(blocks(page))
+
+
+@pytest.mark.parametrize("page", pages())
+def test_each_block_has_a_language_that_says_whether_it_is_run(page: str) -> None:
+    assert [block for block in blocks(page) if block[1] not in LANGUAGES] == []
+
+
+def test_what_is_not_run_is_counted_and_has_a_reason() -> None:
+    marks = [mark for page in pages() for mark in skipped(page)]
+    for mark in marks:
+        print(f"{mark.page}:{mark.line} is not run: {mark.reason}")
+        assert len(mark.reason.split()) >= 3, mark
+    counts = {page: sum(mark.page == page for mark in marks) for page in pages()}
+    assert {page: count for page, count in counts.items() if count} == NOT_RUN
