@@ -26,7 +26,7 @@ BESIDE = {
 """Files of the repository that are pages of the site, and where they are there."""
 NOT_YET = ("clusters.md", "containers.md")
 """Pages that are left out of the navigation while their file is not there."""
-_LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#|/)([^)\s#]+)")
+_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?![a-z]+:|#|/)([^)\s#]+)(#[^)\s]*)?\)")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -51,17 +51,21 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Make links that are right in the repository right in the site."""
+    """Make links that are right in the repository right in the site.
+
+    A link to a file that has no page, such as `cluster.yaml`, becomes its text.
+    """
     origin = {uri: name for name, uri in BESIDE.items()}
     here = page.file.src_uri
     folder = posixpath.dirname(origin.get(here, f"docs/{here}"))
 
     def relink(found: re.Match[str]) -> str:
-        target = posixpath.normpath(posixpath.join(folder, found[1]))
+        text, link, place = found[1], found[2], found[3] or ""
+        target = posixpath.normpath(posixpath.join(folder, link))
+        if target not in BESIDE and not target.startswith("docs/"):
+            return text if (ROOT / target).exists() else found[0]
         inside = BESIDE.get(target, target.removeprefix("docs/"))
-        if here not in origin and target not in BESIDE:
-            return found[1]
-        return posixpath.relpath(inside, posixpath.dirname(here) or ".")
+        return f"[{text}]({posixpath.relpath(inside, posixpath.dirname(here) or '.')}{place})"
 
     return _LINK.sub(relink, markdown)
 
