@@ -24,20 +24,15 @@ BESIDE = {
     "benchmarks/RESULTS.md": "project/results.md",
 }
 """Files of the repository that are pages of the site, and where they are there."""
-NOT_YET = ("clusters.md", "containers.md")
-"""Pages that are left out of the navigation while their file is not there."""
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?![a-z]+:|#|/)([^)\s#]+)(#[^)\s]*)?\)")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    present = Path(config.docs_dir)
-    missing = [name for name in NOT_YET if not (present / name).exists()]
-    config.nav = _without(config.nav, missing)
     _section(config.nav, "Arrays", "Reference").extend(
         {title: uri} for uri, title in array_pages.titles().items()
     )
     _section(config.nav, "Decisions").extend(
-        f"adr/{path.name}" for path in sorted((present / "adr").glob("[0-9]*.md"))
+        f"adr/{path.name}" for path in sorted((Path(config.docs_dir) / "adr").glob("[0-9]*.md"))
     )
     return config
 
@@ -68,23 +63,6 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"[{text}]({posixpath.relpath(inside, posixpath.dirname(here) or '.')}{place})"
 
     return _LINK.sub(relink, markdown)
-
-
-def _without(nav: Any, missing: list[str]) -> Any:
-    """The navigation without the entries of these files."""
-    if isinstance(nav, dict):
-        return {title: _without(entry, missing) for title, entry in nav.items()}
-    if isinstance(nav, list):
-        kept = [entry for entry in nav if not (_files_of(entry) & set(missing))]
-        return [_without(entry, missing) for entry in kept]
-    return nav
-
-
-def _files_of(entry: Any) -> set[str]:
-    """The file that one entry names; none for a section."""
-    if isinstance(entry, dict):
-        entry = next(iter(entry.values()))
-    return {entry} if isinstance(entry, str) else set()
 
 
 def _section(nav: Any, *titles: str) -> list[Any]:
