@@ -13,6 +13,7 @@ import doctest
 import io
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -313,8 +314,11 @@ def copy_checkout(folder: Path) -> None:
 
 
 def _free_ports(count: int) -> list[str]:
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [str(probe.getsockname()[1]) for probe in probes]
+    """Free ports that neither the kernel nor Ray hands out to others meanwhile."""
+    found: list[str] = []
+    while len(found) < count:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("0.0.0.0", port))
+            found.append(str(port))
+    return found

@@ -18,7 +18,7 @@ export RAY_AUTH_TOKEN=$(python3 -c 'import secrets; print(secrets.token_hex(32))
 ray start --head --num-cpus=2 --port=6379 --ray-client-server-port=10001 \\
   --dashboard-host=127.0.0.1 --dashboard-port=8265
 export RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265
-until ray job list > jobs.log 2>&1; do sleep 0.5; done
+until ray job submit -- true > ready.log 2>&1; do sleep 1; done
 """
 
 
