@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from doc_pages import LANGUAGES, Runner, blocks, pages, skipped
 
-import agentic_ray as ar
-
 IN_A_CHECKOUT = {"README.md", "CONTRIBUTING.md", "docs/start.md"}
 """Their reader sits in the folder of the repository."""
 NOT_RUN = {
@@ -28,7 +26,11 @@ WITH_BLOCKS = [
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", WITH_BLOCKS)
-def test_the_blocks_of_a_page_run(page: str, tmp_path: Path, ray_session: ar.Session) -> None:
+def test_the_blocks_of_a_page_run(
+    page: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if any(kind == "python" for _, kind, _ in blocks(page)):
+        request.getfixturevalue("ray_session")
     ran = Runner(page, tmp_path, checkout=page in IN_A_CHECKOUT).run()
     assert ran + len(skipped(page)) == len(blocks(page))
 
