@@ -219,7 +219,9 @@ def test_a_small_machine_joins_with_what_it_has(cluster: Running) -> None:
     copy(cluster.machines["laptop"].home / ".ray" / "auth_token", edge.home / ".ray" / "auth_token")
     (wheel,) = (cluster.machines["laptop"].home / "project" / "dist").glob("*.whl")
     copy(wheel, edge.home / wheel.name)
-    installed = edge.run(f"~/agentic-ray/venv/bin/pip install --quiet ~/{wheel.name}", 120)
+    installed = edge.run(
+        f"~/agentic-ray/venv/bin/pip install --quiet --no-deps ~/{wheel.name}", 120
+    )
     assert installed.returncode == 0, installed.stdout
     log = edge.home / "join.log"
     options = "--cpus 1 --memory 512MB --label site=edge --resource camera=1"
