@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-PROGRAMS = ("setpriv", "unshare", "nsenter", "ip", "ssh", "ssh-keygen", "sshd", "rsync")
+PROGRAMS = ("setpriv", "unshare", "nsenter", "ps", "ip", "ssh", "ssh-keygen", "sshd", "rsync")
 _SECONDS = 30
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NAMESPACES = ("--net", "--pid", "--mount", "--uts", "--ipc")
@@ -59,7 +59,7 @@ def missing() -> str | None:
         return "making network and process namespaces needs root"
     for program in PROGRAMS:
         if shutil.which(program, path=_PATH) is None:
-            return f"{program} is not installed (Debian: openssh-server, iproute2, rsync)"
+            return f"{program} is not installed (Debian: openssh-server, iproute2, procps, rsync)"
     tried = subprocess.run(
         ["unshare", *_NAMESPACES, "--fork", "--mount-proc", "ip", "link", "add", "type", "bridge"],
         capture_output=True,
@@ -218,10 +218,25 @@ def _booted(base: Path, name: str, *, laptop: bool) -> Iterator[int]:
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"machine {name} does not start: {log.read_text()}")
                 time.sleep(0.05)
-            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
-            yield int(children.split()[0])
+            yield _first_of(process)
         finally:
-            process.send_signal(signal.SIGKILL)
+            # `unshare` ends when the first process and all others of the machine have ended.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(_first_of(process), signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_SECONDS)
+            process.kill()
+
+
+def _first_of(unshare: subprocess.Popen[bytes]) -> int:
+    """The number here of the first process of a machine."""
+    try:
+        children = Path(f"/proc/{unshare.pid}/task/{unshare.pid}/children").read_text().split()
+    except FileNotFoundError:
+        children = []
+    if not children:
+        raise ProcessLookupError
+    return int(children[0])
 
 
 def _hide_tmp(base: Path) -> str:

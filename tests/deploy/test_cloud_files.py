@@ -6,6 +6,7 @@ not asked.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
 from ray.autoscaler.v2.utils import ResourceRequestUtil
+
+from . import header
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "deploy" / "ray-up").glob("*.yaml"))
@@ -69,6 +72,36 @@ def test_setup_is_that_of_machines_on_hand_but_for_the_driver(file: Path) -> Non
     assert [x for x in loaded["setup_commands"] if "extra" not in x] == [
         x for x in own["setup_commands"] if "extra" not in x
     ]
+
+
+@each_file
+def test_the_header_has_the_commands_of_machines_on_hand(file: Path) -> None:
+    """Which tests/deploy/test_ray_up.py runs."""
+    tested = header.commands(ROOT / "cluster.yaml")
+    shown = [
+        line.replace(f"deploy/ray-up/{file.name}", "cluster.yaml")
+        for line in header.commands(file)
+        if "aws ssm" not in line and "/aws/service" not in line
+    ]
+    assert set(shown) <= set(tested)
+    assert {"ray up --yes cluster.yaml", "ray down --yes cluster.yaml"} <= set(shown)
+
+
+def test_the_page_shows_what_the_file_has() -> None:
+    page = (ROOT / "docs" / "clusters.md").read_text()
+    own = (ROOT / "cluster.yaml").read_text()
+    blocks = re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL)
+    assert [language for language, _ in blocks] == ["yaml"]
+    fields = [re.sub(r" +#.*", "", line) for line in own.splitlines()]
+    for line in blocks[0][1].splitlines():
+        assert line in fields
+    table = page[page.index("| command |") : page.index("Each machine gets")]
+    told = [line.split("`")[1] for line in table.splitlines()[2:] if line]
+    tested = header.commands(ROOT / "cluster.yaml")
+    for command in told:
+        words = [word for word in command.split() if not word.isupper()]
+        fixed = [word for word in words if not word.startswith(("'", "FILE"))]
+        assert any(all(word in line for word in fixed) for line in tested), command
 
 
 def launched(

@@ -22,7 +22,7 @@ from subprocess import CompletedProcess
 import pytest
 import yaml
 
-from . import machines, wheelhouse
+from . import header, machines, wheelhouse
 
 ROOT = Path(__file__).parents[2]
 PROJECT = ("agentic_ray", "examples", "cluster.yaml", "pyproject.toml", "README.md", "LICENSE")
@@ -33,13 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
-def header(file: Path) -> list[str]:
-    """The commands in the comment at the top of ``file``, each without what explains it."""
-    top = file.read_text().split("\ncluster_name")[0].splitlines()
-    return [line[4:].split("   #")[0].strip() for line in top if line.startswith("#   ")]
-
-
-COMMANDS = header(ROOT / "cluster.yaml")
+COMMANDS = header.commands(ROOT / "cluster.yaml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +219,9 @@ def test_a_small_machine_joins_with_what_it_has(cluster: Running) -> None:
     copy(cluster.machines["laptop"].home / ".ray" / "auth_token", edge.home / ".ray" / "auth_token")
     (wheel,) = (cluster.machines["laptop"].home / "project" / "dist").glob("*.whl")
     copy(wheel, edge.home / wheel.name)
-    installed = edge.run(f"~/agentic-ray/venv/bin/pip install --quiet ~/{wheel.name}", 120)
+    installed = edge.run(
+        f"~/agentic-ray/venv/bin/pip install --quiet --no-deps ~/{wheel.name}", 120
+    )
     assert installed.returncode == 0, installed.stdout
     log = edge.home / "join.log"
     options = "--cpus 1 --memory 512MB --label site=edge --resource camera=1"
