@@ -483,6 +483,9 @@ class Array:
             value = Array(value._own)
         setitem(self, key, value)
 
+    def __delitem__(self, key: Any) -> None:
+        raise ValueError("cannot delete array elements; delete(x, key) makes an array without them")
+
     # --- operators: see `agentic_ray.array.operators` ------------------------------------
 
     __add__, __radd__, __iadd__ = forward("add"), reflected("add"), in_place("add")

@@ -16,6 +16,7 @@ import numpy as np
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core import evaluate
 from agentic_ray.array.core.build import strict_operand as strict
+from agentic_ray.array.core.build import without_arrays
 from agentic_ray.array.core.chunks import Shape
 from agentic_ray.array.core.node import DType, NDArray, Node, Op, make
 from agentic_ray.array.core.views import AxisIndex, permuted, rechunk, reshaped
@@ -43,8 +44,10 @@ def _parts(key: Any, ndim: int) -> list[Any]:
     entries = list(key) if isinstance(key, tuple) else [key]
     parts: list[Any] = []
     for entry in entries:
-        if isinstance(entry, list):
-            entry = np.asarray(entry, dtype=None if entry else np.intp)
+        if _is_sequence(entry):
+            entry = np.asarray(without_arrays(entry))
+            if not entry.size and entry.dtype.kind == "f":  # an empty list says no dtype
+                entry = entry.astype(np.intp)
         if isinstance(entry, Array) and entry.dtype.kind == "b":
             entry = evaluate.value(entry._node)
         if isinstance(entry, bool | np.bool_) or (
@@ -71,6 +74,15 @@ def _parts(key: Any, ndim: int) -> list[Any]:
     if ellipses and not fill:
         fill = [Ellipsis]  # it stands for no axes, and yet separates arrays on either side of it
     return [*parts[:at], *fill, *parts[at + 1 :]]
+
+
+def _is_sequence(entry: Any) -> bool:
+    """Whether NumPy makes an array of an entry: a list, a tuple in a tuple, a range, a column of a
+    table."""
+    if isinstance(entry, list | tuple | range):
+        return True
+    known = entry is None or isinstance(entry, int | slice | Array | np.ndarray | np.generic)
+    return not known and hasattr(entry, "__array__")
 
 
 def parse(key: Any, shape: Shape) -> Index:

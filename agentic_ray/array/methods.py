@@ -29,7 +29,7 @@ from agentic_ray.array import (
 )
 from agentic_ray.array import casting as casting_
 from agentic_ray.array.array_object import Array, check_order, viewed
-from agentic_ray.array.core import build
+from agentic_ray.array.core import build, evaluate
 from agentic_ray.array.core.node import Op
 from agentic_ray.array.flat import FlatView
 from agentic_ray.array.linalg.structure import diagonal, trace
@@ -266,14 +266,25 @@ _INSTEAD = {
 }
 
 
+_OF_SCALARS = frozenset(
+    name
+    for kind in (np.float64, np.int64, np.bool_, np.complex128)
+    for name in dir(kind)
+    if not name.startswith("_") and not hasattr(np.ndarray, name)
+)
+
+
 def missing(self: Array, name: str) -> Any:
-    """Says what to use instead of an attribute of NumPy's arrays that there is none of here.
+    """An attribute that only NumPy's scalars have, such as ``is_integer``, of a scalar; of others
+    say what to use instead.
 
     Raises
     ------
     AttributeError
-        Always.
+        NumPy has it not either, or there is none of it here.
     """
+    if name in _OF_SCALARS and self._is_scalar and hasattr(self.dtype.type, name):
+        return getattr(evaluate.value(self._node)[()], name)
     instead = f"; use instead: {_INSTEAD[name]}" if name in _INSTEAD else ""
     raise AttributeError(f"'Array' object has no attribute {name!r}{instead}", name=name, obj=self)
 

@@ -30,11 +30,22 @@ def is_operand(value: object) -> bool:
     return isinstance(value, _PLAIN) or hasattr(value, "_node")
 
 
+def repeats(name: str, array: Array, other: object) -> bool:
+    """Whether ``array * other`` repeats a list or tuple, as a scalar of NumPy's does.
+
+    Where the operator is not implemented Python repeats it itself, or says that the scalar is no
+    integer.
+    """
+    return name == "multiply" and isinstance(other, list | tuple) and array._is_scalar
+
+
 def forward(name: str) -> Method:
     """The method for ``array <operator> other``."""
     equality = {"equal": False, "not_equal": True}.get(name)
 
     def method(self: Array, other: Any) -> Any:
+        if repeats(name, self, other):
+            return NotImplemented
         if is_operand(other):
             if equality is not None and self.dtype.names is not None:
                 return FUNCTIONS[f"{name}_records"](self, other)
@@ -54,6 +65,8 @@ def reflected(name: str) -> Method:
     """The method for ``other <operator> array``."""
 
     def method(self: Array, other: Any) -> Any:
+        if repeats(name, self, other):
+            return NotImplemented
         return FUNCTIONS[name](other, self) if is_operand(other) else NotImplemented
 
     return method

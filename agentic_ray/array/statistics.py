@@ -209,7 +209,7 @@ def _moved(xp: Any, part: Any, shift: Any) -> tuple[Any, Any]:
     """The sums of deviations, and of their squares, from a centre that lies lower by ``shift``."""
     count, _, rest, spread = part
     both = rest + rest + count * shift
-    if both.dtype.kind == "c":
+    if standard.dtype_of(both).kind == "c":
         return rest + count * shift, spread + xp.real(xp.conj(shift) * both)
     return rest + count * shift, spread + shift * both
 
@@ -346,6 +346,11 @@ def var(
     ------
     ValueError
         Both ``ddof`` and ``correction`` are given.
+
+    Notes
+    -----
+    The relative error is that of NumPy's, in whatever chunks: a few roundings, and the square of
+    (rounding error of the mean / standard deviation).
 
     Examples
     --------

@@ -113,7 +113,7 @@ _forgetful: list[Callable[[], None]] = []
 _inherited: list[Any] = []
 """What must not be destroyed in a forked process: its destructors would wait for threads that
 are not there, or would end what belongs to the parent. Parts of Ray's core are not destroyed when
-the process ends either (`_keep_for_ever`)."""
+the process ends either (`_keep_for_ever`, `_end_without_destructors`)."""
 
 
 def is_forked() -> bool:
@@ -146,6 +146,21 @@ def _keep_for_ever(part: Any) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(part))
 
 
+def _end_without_destructors() -> None:
+    """Have the process end, when Python is done and calls ``exit``, with its exit code but without
+    the destructors of objects that libraries made before the fork.
+
+    Ray's core has thread pools among these, whose destructors wait for threads that the fork has
+    not taken along, for ever. ``exit`` calls what was registered in reverse order: what this
+    process registers later, then the C library's flush of its streams, then ``_exit``.
+    """
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "on_exit"):  # only the GNU C library has it
+        return
+    for name in ("_exit", "fcloseall"):
+        library.on_exit(ctypes.cast(getattr(library, name), ctypes.c_void_p), None)
+
+
 def _in_child() -> None:
     """Take Ray out of a forked process, so that it can neither hang it nor end the parent's Ray.
 
@@ -170,10 +185,11 @@ def _in_child() -> None:
     for part in (
         core,
         getattr(worker, "gcs_client", None),
-        getattr(state, "global_state_accessor", None),
+        getattr(state, "_global_state_accessor", None),
         getattr(store, "global_gcs_client", None),
     ):
         _keep_for_ever(part)
+    _end_without_destructors()
     if core is not None:
         del worker.core_worker
         worker.set_mode(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -107,10 +108,6 @@ def test_multiprocessing_and_executors(program: Make) -> None:
     assert one.leftovers() == []
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="a child of os.fork that ends by sys.exit may crash in destructors of Ray's core then",
-)
 def test_plain_forks_that_end_in_every_way(program: Make) -> None:
     one = program(
         START
@@ -167,11 +164,52 @@ def test_plain_forks_that_end_in_every_way(program: Make) -> None:
     assert forked(again) == 0
     assert forked(lambda: None) == 0
     works()
+    # with its own exit code, what it wrote, and what it registered to be called at its end
+    for code in range(8):
+        ready, told = os.pipe()
+        pid = os.fork()
+        if not pid:
+            import atexit, ctypes
+            atexit.register(os.write, told, b"python ")
+            ctypes.CDLL(None).printf(b"from C\\n")
+            sys.stdout.write("from Python\\n")
+            sys.exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
+        os.close(told)
+        assert os.read(ready, 100) == b"python "
 """
         + END
     )
-    assert "fine" in one.run(timeout=400)
+    said = one.run(timeout=400)
+    assert "fine" in said
+    assert said.count("from C") == said.count("from Python") == 8
     assert one.leftovers() == []
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "on_exit"), reason="the C library has no on_exit"
+)
+def test_destructors_from_before_a_fork_are_left_out_at_its_end(program: Make) -> None:
+    one = program(
+        """
+        import ctypes, os, sys
+        from agentic_ray.runtime import connection
+        library = ctypes.CDLL(None)
+        pid = os.fork()
+        if not pid:
+            library.on_exit(ctypes.cast(library.abort, ctypes.c_void_p), None)
+            if not os.fork():
+                connection._end_without_destructors()
+                library.printf(b"from C\\n")
+                sys.stdout.write("from Python\\n")
+                sys.exit(7)
+            os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+        print("ended with", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        """
+    )
+    said = one.run()
+    assert "ended with 7" in said
+    assert said.count("from C") == said.count("from Python") == 1
 
 
 def test_a_fork_before_the_session_may_have_its_own(program: Make) -> None:

@@ -1,6 +1,24 @@
 """Functions that rearrange, join, split, repeat and pick elements."""
 
 FORMS = """
+X[(0, 1), (1, 2)]
+X[(0, 1), 2:]
+X[((0, 1),)]
+X[range(2)]
+X[range(0)]
+X[:, range(1, 3)]
+X[(True, False, True, False),]
+X[[J.argmax() % 4, 0]]
+X[__import__("pandas").Series([0, 2])]
+X[__import__("pandas").Series([True, False, False, True])]
+X[[0, 1.5]]
+X[(0.5, 1),]
+X[["0"]]
+X[{0}]
+X[[[0, 1], [1]]]
+X[(0, 1), (1, 2)] = 5; X
+X[range(2)] = 1; X
+X.__delitem__(0)
 np.reshape(X, (6, 4))
 np.reshape(X, -1)
 np.reshape(a=X, shape=(2, -1), order="F")

@@ -1,6 +1,19 @@
 """Methods and attributes of arrays, and functions that find elements, which no other table has."""
 
 FORMS = """
+[0, 1] * J[1]
+J[1] * [0, 1]
+(0, 1) * J[1]
+[0, 1] * J[1:2]
+[0.5] * V[1]
+[2, 3] + J[1]
+[0, 1] * np.asarray(3)
+X[0, 0].is_integer()
+V[0].as_integer_ratio()
+J[1].bit_count()
+J[1].numerator
+X[0].is_integer()
+C[0, 0].is_integer()
 F.view("u1")
 F.view("f8")
 X.view(complex)
