@@ -202,6 +202,18 @@ class JournalFencedError(JournalError):
     """Another master took the journal over; this one may no longer write and has stopped."""
 
 
+class JournalUnavailableError(JournalError):
+    """The database of the journal cannot be reached, or the connection was cut."""
+
+
+class JournalTimeoutError(JournalUnavailableError, TimeoutError):
+    """The database of the journal did not answer in time.
+
+    A submit that raises this is withdrawn: the job is cancelled if it turns out to be written.
+    Submitting again with the same idempotency key is safe.
+    """
+
+
 class ResultCorruptError(AgenticRayError, OSError):
     """A stored result is missing, or is not what was stored (its checksum differs)."""
 

@@ -39,6 +39,7 @@ def to_row(record: JobRecord, *, with_params: bool) -> dict[str, Any]:
     result = dumps(record.result) if inline else None
     row: dict[str, Any] = {
         "id": record.id,
+        "idempotency_key": record.idempotency_key or None,
         "finished": int(record.state.finished),
         "finished_at": record.finished_at,
         "record": text,
@@ -50,7 +51,6 @@ def to_row(record: JobRecord, *, with_params: bool) -> dict[str, Any]:
         row |= {
             "sequence": record.sequence,
             "owner": record.user,
-            "idempotency_key": record.idempotency_key or None,
             "params": params,
             "params_check": checksum(params),
         }

@@ -18,7 +18,6 @@ import pytest
 from agentic_ray.errors import JournalError, JournalFencedError, JournalLockedError
 from agentic_ray.master import JobState, Journal, Master, Registry
 
-pytest.importorskip("sqlalchemy", reason="needs the extra postgres")
 pytest.importorskip("psycopg", reason="needs the extra postgres")
 
 
