@@ -18,6 +18,10 @@ from agentic_ray.errors import JournalLockedError
 from agentic_ray.master.database import CommitUnknownError, Database, Row, Transaction
 
 
+_SLOW_SECONDS = 1.0
+_STILL = 10
+
+
 @dataclass(frozen=True, slots=True)
 class Holder:
     """A process, so that another on the same machine can tell whether it is alive.
@@ -82,14 +86,15 @@ def acquire(
     mine = Holder.here().text()
     seen: Row | None = None
     since = looked = time.monotonic()
+    stood_still = 0
     while True:
         try:
             with database.transaction() as transaction:
                 now = _look(transaction)
                 began, looked = looked, time.monotonic()
-                if looked - began > ttl_seconds / 2:
+                if looked - began > ttl_seconds / 2 + _SLOW_SECONDS and stood_still < _STILL:
                     # A database that stood still has kept the holder from counting, too.
-                    seen, since = None, looked
+                    seen, since, stood_still = None, looked, stood_still + 1
                 seen = seen or now
                 token, _, text = now
                 if text == mine:
