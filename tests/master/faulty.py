@@ -41,14 +41,16 @@ class FaultyDatabase:
     def __init__(self, inner: Database, often: float = 0.0, seed: int = 0) -> None:
         self.inner = inner
         self.often = often
-        self.moving = threading.Event()
+        self.moving, self.writing = threading.Event(), threading.Event()
         self.moving.set()
+        self.writing.set()
         self.seen: Counter[str] = Counter()
         self._random = random.Random(seed)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Transaction]:
         self.moving.wait()
+        self.writing.wait()
         fault: Fault | None = None
         if self._random.random() < self.often:
             fault = self._random.choice(FAULTS)
