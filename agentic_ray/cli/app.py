@@ -15,6 +15,7 @@ from agentic_ray import __version__
 from agentic_ray.cli.doctor import doctor
 from agentic_ray.cli.jobs import cancel, jobs, result, status, submit
 from agentic_ray.cli.join import join
+from agentic_ray.cli.journal import journal
 from agentic_ray.cli.local import demo, nodes
 from agentic_ray.cli.run import run
 from agentic_ray.cli.serve import serve
@@ -31,6 +32,7 @@ def cli() -> None:
 _COMMANDS = (demo, run, submit, status, result, cancel, jobs, nodes, join, simulate, serve, doctor)
 for _command in _COMMANDS:
     cli.add_command(_command)
+cli.add_command(journal)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

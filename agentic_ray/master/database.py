@@ -9,7 +9,7 @@ import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
@@ -41,6 +41,10 @@ class Transaction(Protocol):
         ...
 
 
+Read = Callable[[str, Mapping[str, Any]], list[Row]]
+"""The rows of a statement, with its values."""
+
+
 class Database(Protocol):
     """One writer, any number of readers.
 
@@ -62,6 +66,10 @@ class Database(Protocol):
 
     def read(self, statement: str, values: Mapping[str, Any] | None = None) -> list[Row]:
         """Rows as of now; from any thread."""
+        ...
+
+    def compact(self) -> None:
+        """Give unused space back; it may take long."""
         ...
 
     def close(self) -> None: ...
@@ -139,6 +147,12 @@ class SqliteDatabase:
         with self._read_lock, self._errors():
             return self._reader.execute(statement, values or {}).fetchall()
 
+    def compact(self) -> None:
+        """Give unused space back to the file system."""
+        with self._errors():
+            self._writer.execute("VACUUM")
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         with self._read_lock, self._errors():
             self._reader.close()
@@ -194,6 +208,35 @@ class SqliteDatabase:
             "backup, or get out what can be read with `sqlite3 FILE .recover`; the next start "
             "begins an empty journal"
         )
+
+
+@contextlib.contextmanager
+def sqlite_snapshot(path: Path) -> Iterator[Read]:
+    """A file as it is at one moment, whoever writes to it meanwhile; it is left as it is.
+
+    Raises
+    ------
+    JournalCorruptError
+        It is damaged.
+    JournalError
+        It cannot be read.
+    """
+    try:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro",
+            uri=True,
+            timeout=CALL_SECONDS,
+            isolation_level=None,
+        )
+        with contextlib.closing(connection):
+            connection.execute("BEGIN")
+            found = connection.execute("PRAGMA integrity_check(5)").fetchall()
+            if found != [("ok",)]:
+                raise sqlite3.DatabaseError("; ".join(str(row[0]) for row in found))
+            yield lambda statement, values: connection.execute(statement, values).fetchall()
+    except sqlite3.Error as error:
+        kind = JournalCorruptError if is_damage(error) else JournalError
+        raise kind(f"journal {path}: {_explain(error)}") from error
 
 
 class _SqliteTransaction:

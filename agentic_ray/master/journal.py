@@ -34,7 +34,7 @@ from agentic_ray.master.database import (
     Transaction,
 )
 from agentic_ray.master.jobs import JobRecord
-from agentic_ray.master.jsonvalues import loads
+from agentic_ray.master.jsonvalues import loads_result
 from agentic_ray.master.ledger import Ledger
 from agentic_ray.master.records import COLUMNS, from_row, to_row
 from agentic_ray.master.results import ResultStore, open_results
@@ -155,8 +155,7 @@ class Journal:
         self._on_lost: Callable[[JournalError], None] = _ignore
         self._ended_since_prune = 0
         try:
-            prepare(self._database)
-            token = lease.acquire(self._database, lease_seconds)
+            token = take(self._database, lease_seconds)
         except BaseException:
             self._database.close()
             raise
@@ -248,7 +247,7 @@ class Journal:
             return record
         reference, results = record.result_reference, self._results
         content = self._reads.call(lambda: results.get(reference))
-        return replace(record, result=loads(content))
+        return replace(record, result=loads_result(content))
 
     def known(self, job_id: str) -> JobRecord | None:
         return self._front.known(job_id)
@@ -496,19 +495,40 @@ def _ignore(error: JournalError) -> None:
 
 
 def prepare(database: Database) -> None:
-    """Make the tables, or bring those of an earlier version up to date.
+    """Make the tables where there are none.
 
     Raises
     ------
     JournalError
         A later version wrote them, or the database fails.
     """
+    _twice(database, schema.create)
+
+
+def take(database: Database, lease_seconds: float) -> int:
+    """Take the lease, then bring the tables up to date; the token.
+
+    Raises
+    ------
+    JournalLockedError
+        A master has the journal, and is alive.
+    JournalError
+        The database fails.
+    """
+    prepare(database)
+    token = lease.acquire(database, lease_seconds)
+    _twice(database, schema.upgrade)
+    return token
+
+
+def _twice(database: Database, work: Callable[[Transaction], Any]) -> None:
+    """Once more where the answer was lost: what was done is not done again."""
     try:
         with database.transaction() as transaction:
-            schema.prepare(transaction)
+            work(transaction)
     except CommitUnknownError:
         with database.transaction() as transaction:
-            schema.prepare(transaction)  # does nothing if it was done
+            work(transaction)
 
 
 def _delete(transaction: Transaction, job_ids: Sequence[str]) -> None:

@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from agentic_ray.errors import JournalLockedError
 from agentic_ray.master.database import CommitUnknownError, Database, Row, Transaction
 
-
 _SLOW_SECONDS = 1.0
 _STILL = 10
 

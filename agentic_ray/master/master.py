@@ -36,7 +36,7 @@ from agentic_ray.master.core import Command, MasterCore, Show, Start, Stop, Writ
 from agentic_ray.master.handle import Job
 from agentic_ray.master.jobs import ANONYMOUS, JobRecord, JobState, advance
 from agentic_ray.master.journal import Journal
-from agentic_ray.master.jsonvalues import dumps, to_json
+from agentic_ray.master.jsonvalues import dumps_result, to_json
 from agentic_ray.master.keys import body_digests
 from agentic_ray.master.queue import QueueLimits
 from agentic_ray.master.stages import StageShelf
@@ -615,8 +615,8 @@ class Master:
                 self._entered(record, scope)
                 before = self._key(workload, record)
                 value = workload.function(workload.prepare(record.params))
-            result = to_json(value)
-            text = dumps(result)
+            result = to_json(value, non_finite="keep")
+            text = dumps_result(result)
             if before is not None and before == self._key(workload, record):
                 assert self._cache is not None
                 self._cache.put(before, text)

@@ -18,7 +18,7 @@ from agentic_ray.errors import (
     JournalTimeoutError,
     JournalUnavailableError,
 )
-from agentic_ray.master.database import CALL_SECONDS, CommitUnknownError, Row, Transaction
+from agentic_ray.master.database import CALL_SECONDS, CommitUnknownError, Read, Row, Transaction
 
 SCHEMES: Final = ("postgresql", "postgres", "postgresql+psycopg")
 
@@ -104,6 +104,28 @@ class PostgresDatabase:
             raise AssertionError("the loop ends by a return or a raise")
         finally:
             self._read_lock.release()
+
+    def compact(self) -> None:
+        # No limit of time here: it takes as long as the table is large.
+        try:
+            with self._psycopg.connect(self._url, autocommit=True) as connection:
+                connection.execute("VACUUM jobs")
+        except self._psycopg.Error as error:
+            raise JournalError(f"journal in PostgreSQL: {_first_line(error)}") from error
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Read]:
+        """The database as it is at one moment, whoever writes to it meanwhile."""
+        line = _Line(self._psycopg, self._url, self._call_seconds)
+        try:
+            with self._errors(line), line.limited():
+                connection = line.connection()
+                line.run(connection, "SET idle_in_transaction_session_timeout = 0")
+                line.run(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                transaction = _PostgresTransaction(line, connection)
+                yield transaction.execute
+        finally:
+            line.close()
 
     def close(self) -> None:
         self._writer.close()

@@ -5,7 +5,6 @@ Statements are written in the SQL that SQLite and PostgreSQL share.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from typing import Final
 
@@ -13,7 +12,7 @@ from agentic_ray.errors import JournalError
 from agentic_ray.master.database import Transaction
 
 SCHEMA_VERSION: Final = 2
-"""1: the first. 2: a journal has an identity; numbers in results may be NaN or infinite."""
+"""1: the first. 2: an index by sequence; numbers in results may be NaN or infinite."""
 
 _META: Final = "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)"
 _TABLES: Final = (
@@ -33,13 +32,8 @@ _STEPS: Final[Mapping[int, tuple[str, ...]]] = {
 """Statements that lead from this version to the next."""
 
 
-def prepare(transaction: Transaction) -> int:
-    """Make the tables that are missing, or bring those of an earlier version up to date.
-
-    Returns
-    -------
-    int
-        The version that was found; `SCHEMA_VERSION` where there was none.
+def create(transaction: Transaction) -> int:
+    """Make the tables where there are none; the version of those there are then.
 
     Raises
     ------
@@ -49,12 +43,27 @@ def prepare(transaction: Transaction) -> int:
     transaction.lock_schema()
     transaction.execute(_META)
     found = version(transaction)
+    if found is not None:
+        check(found)
+        return found
+    for statement in (*_TABLES, *(each for step in _STEPS.values() for each in step)):
+        transaction.execute(statement)
+    _set(transaction, "schema", str(SCHEMA_VERSION))
+    return SCHEMA_VERSION
+
+
+def upgrade(transaction: Transaction) -> int:
+    """Bring the tables of an earlier version up to date; for the holder of the lease.
+
+    Returns
+    -------
+    int
+        The version that was found.
+    """
+    transaction.lock_schema()
+    found = version(transaction)
     if found is None:
-        for statement in (*_TABLES, *(each for step in _STEPS.values() for each in step)):
-            transaction.execute(statement)
-        _set(transaction, "schema", str(SCHEMA_VERSION))
-        _set(transaction, "journal", uuid.uuid4().hex)
-        return SCHEMA_VERSION
+        raise JournalError("the journal has no tables")
     check(found)
     for step in range(found, SCHEMA_VERSION):
         for statement in _STEPS[step]:
@@ -63,7 +72,6 @@ def prepare(transaction: Transaction) -> int:
         transaction.change(
             "UPDATE meta SET value = :value WHERE name = 'schema'", {"value": str(SCHEMA_VERSION)}
         )
-        _set(transaction, "journal", uuid.uuid4().hex)
     return found
 
 

@@ -75,6 +75,9 @@ class FaultyDatabase:
             raise JournalUnavailableError("the connection was cut")
         return self.inner.read(statement, values)
 
+    def compact(self) -> None:
+        self.inner.compact()
+
     def close(self) -> None:
         self.inner.close()
 
