@@ -67,6 +67,10 @@ class SessionError(AgenticRayError, RuntimeError):
     """Ray could not be started, reached, or is gone."""
 
 
+class MasterDiffersError(SessionError, ValueError):
+    """A master of this name runs already, with another journal, other workloads or options."""
+
+
 class InternalError(SessionError):
     """A fault of this package; its ``__cause__`` is what was raised. Only the work named fails."""
 
