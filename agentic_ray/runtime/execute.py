@@ -97,13 +97,15 @@ class Output:
 @dataclass(frozen=True, slots=True)
 class Death:
     """How a watched process died: at which task and element, with the exit code that
-    `subprocess` gives, and what is known of the inputs (see `describe`)."""
+    `subprocess` gives, and what is known of the inputs (see `describe`). ``out_of_memory``: the
+    kernel counts a process that it killed for want of memory."""
 
     codelet: str
     chunk: int | None
     element: int | None
     exit_code: int
     inputs: tuple[str, ...]
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
