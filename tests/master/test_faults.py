@@ -22,7 +22,7 @@ from agentic_ray.errors import (
 )
 from agentic_ray.master import JobState, Journal, Master, Registry
 
-from .faulty import FaultyDatabase
+from .faulty import FAULTS, FaultyDatabase
 from .postgres_server import Server
 
 Places = Callable[[], str]
@@ -76,7 +76,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FaultyDatabase]]:
 
 
 def submit_many(
-    master: Master, threads: int, each: int, keyed: bool
+    master: Master, base: int, threads: int, each: int, keyed: bool
 ) -> tuple[dict[str, Any], list[Any]]:
     """Jobs that were accepted, by identifier, and what was refused for good."""
     accepted: dict[str, Any] = {}
@@ -85,7 +85,7 @@ def submit_many(
 
     def submit(thread: int) -> None:
         for i in range(each):
-            number = thread * each + i
+            number = base + thread * each + i
             for attempt in range(100 if keyed else 1):
                 key = f"key{number}" if keyed else None
                 try:
@@ -120,16 +120,22 @@ def test_with_lost_answers_accepted_jobs_run_once_and_refused_ones_never(
         with Master(journal=where, workloads=noted.registry) as master:
             (database,) = databases
             database.often = 0.3
-            accepted, refused = submit_many(master, 16, each, keyed)
+            accepted: dict[str, Any] = {}
+            refused: list[Any] = []
+            rounds = 0
+            # How many submits share a transaction depends on the machine's load.
+            while not (sum(database.seen.values()) > 10 and len(database.seen) == len(FAULTS)):
+                more, bad = submit_many(master, 16 * each * rounds, 16, each, keyed)
+                accepted |= more
+                refused += bad
+                rounds += 1
             results = {job_id: master.job(job_id).result(60) for job_id in accepted}
             database.often = 0.0
         assert results == accepted
-        assert sum(database.seen.values()) > 10
-        assert database.seen["lost, done"]
     assert set(noted.ran) == set(accepted.values())
     assert set(noted.ran.values()) == {1}
     assert not set(refused) & set(noted.ran)
-    assert not refused if keyed else len(accepted) + len(refused) == 16 * each
+    assert not refused if keyed else len(accepted) + len(refused) == 16 * each * rounds
     with Master(journal=where, workloads=noted.registry) as master:
         assert {r.id for r in master.jobs()} == set(accepted)
         assert {r.state for r in master.jobs()} == {JobState.SUCCEEDED}
