@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -26,6 +27,7 @@ from .faulty import FAULTS, FaultyDatabase
 from .postgres_server import Server
 
 Places = Callable[[], str]
+LONG = "AGENTIC_RAY_LONG" in os.environ
 
 
 class Noted:
@@ -260,9 +262,9 @@ def test_a_killed_and_restarted_server_loses_nothing_and_repeats_nothing(
     stop = threading.Event()
 
     def torment() -> None:
-        for round_ in range(6):
+        for round_ in range(70 if LONG else 6):
             time.sleep(0.5)
-            if round_ == 3:
+            if round_ % 7 in (1, 4) if LONG else round_ == 3:
                 postgres.restart()
             else:
                 kill_connections(postgres)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from collections.abc import Callable
@@ -57,11 +58,8 @@ def opened(*where: str) -> Any:
             database.close()
 
 
-@pytest.mark.parametrize("rounds", [25])
-def test_of_masters_that_start_at_one_instant_one_has_the_lease(
-    places: Places, rounds: int
-) -> None:
-    for _ in range(rounds):
+def test_of_masters_that_start_at_one_instant_one_has_the_lease(places: Places) -> None:
+    for _ in range(200 if "AGENTIC_RAY_LONG" in os.environ else 25):
         where = places()
         outcomes: list[int | BaseException] = []
         barrier = threading.Barrier(3)
@@ -230,8 +228,6 @@ def test_a_holder_that_cannot_be_seen_is_not_taken_for_dead(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As under /proc with hidepid, where other users' processes do not show."""
-    import os
-
     alive = lease.Holder.here()
     monkeypatch.setattr(lease, "_started", lambda pid: "")
     assert not alive.surely_dead()
