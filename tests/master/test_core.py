@@ -109,4 +109,4 @@ def test_a_core_that_breaks_a_promise_is_caught(
 ) -> None:
     monkeypatch.setattr("tests.master.core_simulation.MasterCore", broken)
     with pytest.raises(BrokenPromiseError, match=r"seed \d+"):
-        run_many(300)
+        run_many(3000)
