@@ -126,7 +126,10 @@ def test_with_lost_answers_accepted_jobs_run_once_and_refused_ones_never(
             refused: list[Any] = []
             rounds = 0
             # How many submits share a transaction depends on the machine's load.
-            while not (sum(database.seen.values()) > 10 and len(database.seen) == len(FAULTS)):
+            while not (
+                sum(database.seen.values()) > (800 if LONG else 10)
+                and len(database.seen) == len(FAULTS)
+            ):
                 more, bad = submit_many(master, 16 * each * rounds, 16, each, keyed)
                 accepted |= more
                 refused += bad
