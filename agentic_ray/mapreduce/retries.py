@@ -64,7 +64,8 @@ class Retried:
 
     def __call__(self, *arguments: Any, xp: Any = None) -> Any:
         function = loaded(self.function)
-        named = {"xp": xp} if accepts_xp(function) else {}
+        # (None: the function has its array module already.)
+        named = {"xp": xp} if xp is not None and accepts_xp(function) else {}
         fresh = _kept(arguments)
         failures = 0
         while True:
