@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,11 +53,19 @@ _WAITS = 128
 _WAIT_SECONDS = 2.0
 
 
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Workloads as they are sent, and the digest of each."""
+
+    content: bytes
+    digests: Mapping[str, str]
+
+
 class MasterActor:
     """The actor: a `Master` on a journal, opened anew by whoever asks if it could not be."""
 
     def __init__(
-        self, journal: str, workloads: bytes, files: Sequence[str], options: Mapping[str, Any]
+        self, journal: str, workloads: Packed, files: Sequence[str], options: Mapping[str, Any]
     ) -> None:
         self._journal = journal
         self._options = dict(options)
@@ -64,6 +73,7 @@ class MasterActor:
         self._opened: Master | None = None
         self._workloads = Registry()
         self._files: dict[str, str] = {}
+        self._told: Mapping[str, str] = {}
         self._refused: Exception | None = None
         self._release_held_cpus()
         # What is raised is raised again to whoever asks. Here it would end the actor for good,
@@ -78,17 +88,16 @@ class MasterActor:
         except Exception:
             return
 
-    def reload(self, workloads: bytes, files: Sequence[str]) -> Description:
+    def reload(self, workloads: Packed, files: Sequence[str]) -> Description:
         """Take these workloads in place of the earlier ones; nothing changes if that fails."""
         self._load(workloads, files)
         self._refused = None
         return self.describe()
 
     def describe(self) -> Description:
-        loaded = digests(self._workloads.snapshot())
-        return Description(self._journal, self._options, loaded, self._files)
+        return Description(self._journal, self._options, self._told, self._files)
 
-    def _load(self, packed: bytes, files: Sequence[str]) -> None:
+    def _load(self, packed: Packed, files: Sequence[str]) -> None:
         """Files register their workloads in this process's registry; jobs get them from one of
         our own, which changes at one moment."""
         with self._lock:
@@ -98,13 +107,15 @@ class MasterActor:
             try:
                 for path in files:
                     load_workloads(path)
-                new = {**registry.snapshot(), **cloudpickle.loads(packed)}
+                new = {**registry.snapshot(), **cloudpickle.loads(packed.content)}
             except BaseException:
                 registry.restore(before)
                 raise
             registry.restore(new)
             self._workloads.restore(new)
             self._files = found
+            # By whoever sent them: a function that has been sent looks another here.
+            self._told = {**digests(new), **packed.digests}
 
     def pid(self) -> int:
         self._master()
@@ -354,8 +365,7 @@ def start_master(
         where["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id, soft=False)
     files, packed = _paths(workloads), _packed()
     try:
-        own = digests(registry.snapshot())
-        wanted = Description(str(journal), options, own, file_digests(files))
+        wanted = Description(str(journal), options, packed.digests, file_digests(files))
     except OSError as error:
         raise WorkloadFileError(f"workloads: {error}") from error
     made = ray.remote(
@@ -427,13 +437,12 @@ def find_master(name: str = "master") -> RemoteMaster:
         ) from None
 
 
-def _packed() -> bytes:
+def _packed() -> Packed:
     own = {name: made for name, made in registry.snapshot().items() if not made.builtin}
     try:
-        packed: bytes = cloudpickle.dumps(own)
+        return Packed(cloudpickle.dumps(own), digests(own))
     except Exception as error:  # pickle raises whatever the objects' hooks raise
         raise SerializationError(
             f"the workloads {', '.join(sorted(own))} cannot be sent to the master's process: "
             f"{error}; put them in a file and pass workloads=[FILE]"
         ) from error
-    return packed
