@@ -67,6 +67,10 @@ class SessionError(AgenticRayError, RuntimeError):
     """Ray could not be started, reached, or is gone."""
 
 
+class MasterDiffersError(SessionError, ValueError):
+    """A master of this name runs already, with another journal, other workloads or options."""
+
+
 class InternalError(SessionError):
     """A fault of this package; its ``__cause__`` is what was raised. Only the work named fails."""
 
@@ -200,6 +204,18 @@ class JournalLockedError(JournalError):
 
 class JournalFencedError(JournalError):
     """Another master took the journal over; this one may no longer write and has stopped."""
+
+
+class JournalUnavailableError(JournalError):
+    """The database of the journal cannot be reached, or the connection was cut."""
+
+
+class JournalTimeoutError(JournalUnavailableError, TimeoutError):
+    """The database of the journal did not answer in time.
+
+    A submit that raises this is withdrawn: the job is cancelled if it turns out to be written.
+    Submitting again with the same idempotency key is safe.
+    """
 
 
 class ResultCorruptError(AgenticRayError, OSError):

@@ -15,7 +15,9 @@ from agentic_ray import __version__
 from agentic_ray.cli.doctor import doctor
 from agentic_ray.cli.jobs import cancel, jobs, result, status, submit
 from agentic_ray.cli.join import join
+from agentic_ray.cli.journal import journal
 from agentic_ray.cli.local import demo, nodes
+from agentic_ray.cli.masters import master
 from agentic_ray.cli.run import run
 from agentic_ray.cli.serve import serve
 from agentic_ray.cli.simulate import simulate
@@ -31,6 +33,8 @@ def cli() -> None:
 _COMMANDS = (demo, run, submit, status, result, cancel, jobs, nodes, join, simulate, serve, doctor)
 for _command in _COMMANDS:
     cli.add_command(_command)
+for _group in (journal, master):
+    cli.add_command(_group)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -99,11 +99,13 @@ def map_reduce(
     progress : bool, optional
         A progress bar; default: on work over two seconds where a person watches.
     retry_on : exception type or tuple of them
-        What the functions raise of these types is tried again up to ``max_user_retries`` times
-        a bundle (a setting of `init`), with exponential back-off. Anything else is final.
+        What the functions raise of these types is tried again, up to ``max_user_retries`` times
+        an element (a setting of `init`), with exponential back-off. Elements that are done are
+        not run again. Anything else is final.
     has_effects : bool
-        The functions change something outside: no chunk is run in two copies at the same time.
-        (A chunk whose process died is run again all the same.)
+        The functions change something outside: a chunk is never run in two copies at one time.
+        It is still run again after its process has died; an effect that must happen at most
+        once belongs in a workload with ``effects=True``.
 
     Returns
     -------

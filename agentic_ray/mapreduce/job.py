@@ -34,6 +34,7 @@ from agentic_ray.graph import (
 from agentic_ray.graph.task import TAGS
 from agentic_ray.mapreduce.kernels import NOTHING, chunk_codelet, combine_codelet, taken
 from agentic_ray.mapreduce.leaves import Cut, Leaves, leaves_of
+from agentic_ray.mapreduce.retries import Retries
 from agentic_ray.runtime import Run, RunEvent, Session, recorded, writable
 from agentic_ray.runtime.explain import placement_table
 from agentic_ray.runtime.progress import ProgressBar
@@ -116,6 +117,7 @@ class MapReduce:
         session: Session,
     ) -> None:
         retried = (retry_on,) if isinstance(retry_on, type) else tuple(retry_on)
+        retries = Retries(retried, session.settings.max_user_retries)
         _check(map_fn, reduce_fn, chunk_size, tag, priority, initial)
         blocks = isinstance(map_fn, Kernel)
         fixed = None if isinstance(chunk_size, str) else int(chunk_size)
@@ -127,14 +129,14 @@ class MapReduce:
         # What the functions see may change while the waves are under way.
         map_fn, reduce_fn = taken(map_fn), taken(reduce_fn)
         self._map_fn = map_fn
-        self._codelet = chunk_codelet(map_fn, reduce_fn, retry_on=retried, has_effects=has_effects)
+        self._codelet = chunk_codelet(map_fn, reduce_fn, retries=retries, has_effects=has_effects)
         self._combine: Codelet | None = None
         if reduce_fn is not None:
             self._combine = combine_codelet(
                 map_fn,
                 reduce_fn,
                 optional=self._leaves.optional,
-                retry_on=retried,
+                retries=retries,
                 has_effects=has_effects,
             )
         self._reduce_fn = reduce_fn

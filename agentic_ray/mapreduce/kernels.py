@@ -31,6 +31,7 @@ from agentic_ray.graph import (
     loaded,
     name_of,
 )
+from agentic_ray.mapreduce.retries import NO_RETRIES, Retries
 from agentic_ray.mapreduce.tables import Rows
 from agentic_ray.runtime import (
     BundleCancelled,
@@ -58,15 +59,18 @@ class MapChunk:
 
     function: Callable[..., Any]
     reduce: Callable[..., Any] | None
+    retries: Retries = NO_RETRIES
 
     def __call__(self, chunk: int, first: int, pieces: Sequence[Any], *, xp: Any = None) -> Any:
         function, reduce = loaded(self.function), self.reduce
         if accepts_xp(function):
             function = _on_device(function, xp)
+        function = self.retries.around(function)
         if reduce is not None:
             reduce = loaded(reduce)
             if accepts_xp(reduce):
                 reduce = functools.partial(reduce, xp=xp)
+            reduce = self.retries.around(reduce)
         watcher = element_watcher()
         if watcher is not None and not (
             pieces and isinstance(pieces[0], Part) and pieces[0].unit != "block"
@@ -202,7 +206,7 @@ class HalveChunk:
 
     map_fn: Any
     reduce_fn: Any
-    retry_on: tuple[type[BaseException], ...]
+    retries: Retries
     has_effects: bool
 
     def __call__(self, task: Task) -> tuple[Task, ...] | None:
@@ -240,7 +244,7 @@ class HalveChunk:
             self.map_fn,
             self.reduce_fn,
             optional=optional,
-            retry_on=self.retry_on,
+            retries=self.retries,
             has_effects=self.has_effects,
         )
 
@@ -303,23 +307,23 @@ def chunk_codelet(
     map_fn: Any,
     reduce_fn: Any,
     *,
-    retry_on: tuple[type[BaseException], ...] = (),
+    retries: Retries = NO_RETRIES,
     has_effects: bool = False,
 ) -> Codelet:
     """The codelet that maps and folds one chunk."""
     map_fn, reduce_fn = taken(map_fn), taken(reduce_fn)
     cpu, gpu = implementations(map_fn)
     reduce_cpu, reduce_gpu = (None, None) if reduce_fn is None else implementations(reduce_fn)
+    retries = retries.also((*_retried(map_fn), *_retried(reduce_fn)))
     # The name is what the cost model learns under: different functions must not share it.
     names = _short_name(map_fn) + ("" if reduce_fn is None else f"+{_short_name(reduce_fn)}")
     return Codelet(
         content_key(f"map[{names}]", cpu, reduce_cpu)[:-20],
-        None if cpu is None else MapChunk(cpu, reduce_cpu),
-        None if gpu is None else MapChunk(gpu, reduce_gpu or reduce_cpu),
+        None if cpu is None else MapChunk(cpu, reduce_cpu, retries),
+        None if gpu is None else MapChunk(gpu, reduce_gpu or reduce_cpu, retries),
         opaque=not isinstance(map_fn, Codelet),
         has_effects=has_effects or _has_effects(map_fn) or _has_effects(reduce_fn),
-        retry_on=(*retry_on, *_retried(map_fn), *_retried(reduce_fn)),
-        halve=HalveChunk(map_fn, reduce_fn, retry_on, has_effects),
+        halve=HalveChunk(map_fn, reduce_fn, retries, has_effects),
         host_inputs=True,  # a chunk is a small part of the array it is cut from
     )
 
@@ -329,12 +333,15 @@ def combine_codelet(
     reduce_fn: Any,
     *,
     optional: bool,
-    retry_on: tuple[type[BaseException], ...] = (),
+    retries: Retries = NO_RETRIES,
     has_effects: bool = False,
 ) -> Codelet:
     """The codelet that combines two chunks' values, in the lane of the map function."""
     map_fn, reduce_fn = taken(map_fn), taken(reduce_fn)
     cpu, gpu = implementations(reduce_fn)
+    retries = retries.also(_retried(reduce_fn))
+    cpu = None if cpu is None else retries.around(cpu)
+    gpu = None if gpu is None else retries.around(gpu)
     if optional:
         cpu = None if cpu is None else Optional(cpu)
         gpu = None if gpu is None else Optional(gpu)
@@ -345,5 +352,4 @@ def combine_codelet(
         cost=CostHint(items=0),
         opaque=not isinstance(map_fn, Codelet),
         has_effects=has_effects or _has_effects(reduce_fn),
-        retry_on=(*retry_on, *_retried(reduce_fn)),
     )

@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,16 +25,25 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from agentic_ray.errors import InvalidArgumentError, SerializationError, SessionError
+from agentic_ray.errors import (
+    AgenticRayError,
+    InvalidArgumentError,
+    MasterDiffersError,
+    SerializationError,
+    SessionError,
+    WorkloadFileError,
+)
+from agentic_ray.master.described import Description, digests, file_digests
 from agentic_ray.master.handle import Job
 from agentic_ray.master.jobs import JobRecord, without_exception
 from agentic_ray.master.journal import is_url
 from agentic_ray.master.master import Master
 from agentic_ray.master.statistics import Statistics
 from agentic_ray.master.userfiles import load_workloads
-from agentic_ray.master.workloads import DEFAULT, registry
+from agentic_ray.master.workloads import DEFAULT, Registry, registry
 from agentic_ray.runtime import get_session
 from agentic_ray.runtime.nodes import owner_of_groups
+from agentic_ray.schedule.metrics import PlacementRecord
 
 NAMESPACE: Final = "agentic_ray"
 """Ray's name space of masters."""
@@ -43,25 +53,69 @@ _WAITS = 128
 _WAIT_SECONDS = 2.0
 
 
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Workloads as they are sent, and the digest of each."""
+
+    content: bytes
+    digests: Mapping[str, str]
+
+
 class MasterActor:
     """The actor: a `Master` on a journal, opened anew by whoever asks if it could not be."""
 
     def __init__(
-        self, journal: str, workloads: bytes, files: Sequence[str], options: Mapping[str, Any]
+        self, journal: str, workloads: Packed, files: Sequence[str], options: Mapping[str, Any]
     ) -> None:
-        for path in files:
-            load_workloads(path)
-        registry.restore({**registry.snapshot(), **cloudpickle.loads(workloads)})
         self._journal = journal
         self._options = dict(options)
         self._lock = threading.Lock()
         self._opened: Master | None = None
+        self._workloads = Registry()
+        self._files: dict[str, str] = {}
+        self._told: Mapping[str, str] = {}
+        self._refused: Exception | None = None
         self._release_held_cpus()
+        # What is raised is raised again to whoever asks. Here it would end the actor for good,
+        # and hide what it is.
+        try:
+            self._load(workloads, files)
+        except Exception as error:
+            self._refused = error
+            return
         try:
             self._master()
         except Exception:
-            # Raised again to the first who asks. Here it would end the actor for good.
             return
+
+    def reload(self, workloads: Packed, files: Sequence[str]) -> Description:
+        """Take these workloads in place of the earlier ones; nothing changes if that fails."""
+        self._load(workloads, files)
+        self._refused = None
+        return self.describe()
+
+    def describe(self) -> Description:
+        return Description(self._journal, self._options, self._told, self._files)
+
+    def _load(self, packed: Packed, files: Sequence[str]) -> None:
+        """Files register their workloads in this process's registry; jobs get them from one of
+        our own, which changes at one moment."""
+        with self._lock:
+            found = file_digests(files)
+            before = registry.snapshot()
+            registry.restore({name: made for name, made in before.items() if made.builtin})
+            try:
+                for path in files:
+                    load_workloads(path)
+                new = {**registry.snapshot(), **cloudpickle.loads(packed.content)}
+            except BaseException:
+                registry.restore(before)
+                raise
+            registry.restore(new)
+            self._workloads.restore(new)
+            self._files = found
+            # By whoever sent them: a function that has been sent looks another here.
+            self._told = {**digests(new), **packed.digests}
 
     def pid(self) -> int:
         self._master()
@@ -91,8 +145,12 @@ class MasterActor:
 
     def _master(self) -> Master:
         with self._lock:
+            if self._refused is not None:
+                raise self._refused
             if self._opened is None:
-                self._opened = Master(journal=self._journal, **self._options)
+                self._opened = Master(
+                    journal=self._journal, workloads=self._workloads, **self._options
+                )
             return self._opened
 
     def _release_held_cpus(self) -> None:
@@ -104,6 +162,23 @@ class MasterActor:
             if found["state"] != "REMOVED" and found["name"].startswith(f"{owner_of_groups()} "):
                 group_id = PlacementGroupID.from_hex(found["placement_group_id"])
                 remove_placement_group(PlacementGroup(group_id))
+
+
+class RemoteJob(Job):
+    """A job of a master in another process."""
+
+    def placements(self) -> list[PlacementRecord]:
+        """Refused: where bundles ran is known only in the process of the master.
+
+        Raises
+        ------
+        SessionError
+            Always; `Job.metrics` has the figures of a finished job.
+        """
+        raise SessionError(
+            "where the bundles of a job ran is known in its master's process only; "
+            "metrics has the job's figures"
+        )
 
 
 class RemoteMaster:
@@ -138,7 +213,7 @@ class RemoteMaster:
         if not isinstance(workload, str):
             workload = registry.name_of(workload)
         options["idempotency_key"] = idempotency_key or f"call-{uuid.uuid4().hex}"
-        return Job(self, self._call("submit", workload, params, options))
+        return RemoteJob(self, self._call("submit", workload, params, options))
 
     def submit_task(self, task_data: Mapping[str, Any]) -> str:
         """As `Master.submit_task`."""
@@ -156,7 +231,7 @@ class RemoteMaster:
     def job(self, job_id: str) -> Job:
         """As `Master.job`."""
         self.record(job_id)
-        return Job(self, job_id)
+        return RemoteJob(self, job_id)
 
     def jobs(self) -> list[JobRecord]:
         """As `Master.jobs`."""
@@ -188,6 +263,30 @@ class RemoteMaster:
         ray.kill(self._actor, no_restart=True)
         return stopped
 
+    def reload(self, *, workloads: Sequence[str | Path] = ()) -> None:
+        """Roll out changed workloads: from now on jobs that start run these.
+
+        Those that run go on as they began. A job that waits, and whose workload is not there any
+        more or has another version, fails when it is its turn.
+
+        Parameters
+        ----------
+        workloads : sequence of path
+            Files to load there in place of the earlier ones. What this program has registered is
+            sent along.
+
+        Raises
+        ------
+        WorkloadFileError, SerializationError
+            They cannot be loaded or sent; the master goes on with those it has.
+        """
+        self._call("reload", _packed(), _paths(workloads))
+
+    def describe(self) -> Description:
+        """What it runs with: journal, options, workloads."""
+        found: Description = self._call("describe")
+        return found
+
     def pid(self) -> int:
         """The number of its process now."""
         return int(self._call("pid"))
@@ -201,7 +300,11 @@ class RemoteMaster:
         except ray.exceptions.RayTaskError as error:
             raise (error.cause or error) from None  # what the master itself raised
         except ray.exceptions.RayActorError as error:
-            raise SessionError(f"master {self.name!r} is gone: {error}") from error
+            raise SessionError(f"master {self.name!r} is gone: {_in_short(error)}") from error
+        except ray.exceptions.RayError as error:  # its node is lost, or Ray itself
+            raise SessionError(
+                f"master {self.name!r} cannot be reached: {_in_short(error)}"
+            ) from error
 
 
 def start_master(
@@ -211,7 +314,8 @@ def start_master(
     workloads: Sequence[str | Path] = (),
     **options: Any,
 ) -> RemoteMaster:
-    """A `Master` as a detached actor of the Ray cluster; the one of this name if it runs already.
+    """A `Master` as a detached actor of the Ray cluster; the one of this name if it runs already
+    with the same journal, and with the workloads and options that this program has.
 
     It goes on when this program ends, until `RemoteMaster.close`, for as long as the cluster is
     there. When its process dies Ray starts it again, and it goes on from its journal.
@@ -230,6 +334,10 @@ def start_master(
 
     Raises
     ------
+    MasterDiffersError
+        One of this name runs with another journal, or lacks workloads or options of ours.
+    WorkloadFileError
+        A file of workloads cannot be loaded.
     SerializationError
         What this program has registered cannot be sent; put it in a file.
     JournalError
@@ -255,23 +363,52 @@ def start_master(
         journal = Path(journal).expanduser().absolute()
         node_id = ray.get_runtime_context().get_node_id()
         where["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id, soft=False)
-    actor = ray.remote(
+    files, packed = _paths(workloads), _packed()
+    try:
+        wanted = Description(str(journal), options, packed.digests, file_digests(files))
+    except OSError as error:
+        raise WorkloadFileError(f"workloads: {error}") from error
+    made = ray.remote(
         num_cpus=0,
         max_restarts=-1,
         max_task_retries=-1,
         max_concurrency=_CALLS,
         concurrency_groups={"waits": _WAITS},
-    )(MasterActor).options(
-        name=name, namespace=NAMESPACE, lifetime="detached", get_if_exists=True, **where
-    )
-    files = [str(Path(path).expanduser().absolute()) for path in workloads]
-    master = RemoteMaster(name, actor.remote(str(journal), _packed(), files, options))
+    )(MasterActor).options(name=name, namespace=NAMESPACE, lifetime="detached", **where)
+    try:
+        actor = made.remote(str(journal), packed, files, options)
+    except ValueError:
+        return _checked(find_master(name), wanted)  # the name is taken
+    master = RemoteMaster(name, actor)
     try:
         master.pid()
-    except BaseException:
-        ray.kill(master._actor, no_restart=True)
+    except AgenticRayError:
+        # It cannot run. (Where this program is interrupted, others may have found it meanwhile.)
+        ray.kill(actor, no_restart=True)
         raise
     return master
+
+
+def _checked(master: RemoteMaster, wanted: Description) -> RemoteMaster:
+    """The master that is there, if it is what is wanted."""
+    lacks = master.describe().lacks(wanted)
+    if lacks:
+        raise MasterDiffersError(
+            f"master {master.name!r} runs already, with {', '.join(lacks)}; find_master has it as "
+            "it is, its reload() (or `agentic-ray master reload`) rolls out changed workloads, and "
+            "another name starts another master"
+        )
+    master.pid()
+    return master
+
+
+def _paths(workloads: Sequence[str | Path]) -> list[str]:
+    return [str(Path(path).expanduser().absolute()) for path in workloads]
+
+
+def _in_short(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
 
 
 def find_master(name: str = "master") -> RemoteMaster:
@@ -300,13 +437,12 @@ def find_master(name: str = "master") -> RemoteMaster:
         ) from None
 
 
-def _packed() -> bytes:
+def _packed() -> Packed:
     own = {name: made for name, made in registry.snapshot().items() if not made.builtin}
     try:
-        packed: bytes = cloudpickle.dumps(own)
+        return Packed(cloudpickle.dumps(own), digests(own))
     except Exception as error:  # pickle raises whatever the objects' hooks raise
         raise SerializationError(
             f"the workloads {', '.join(sorted(own))} cannot be sent to the master's process: "
             f"{error}; put them in a file and pass workloads=[FILE]"
         ) from error
-    return packed

@@ -19,7 +19,7 @@ from agentic_ray.errors import (
     SerializationError,
 )
 from agentic_ray.graph.keys import content_key
-from agentic_ray.master.jsonvalues import loads
+from agentic_ray.master.jsonvalues import loads_result
 from agentic_ray.master.results import DirectoryResults, MemoryResults, ResultStore
 from agentic_ray.master.workloads import Workload
 
@@ -88,7 +88,7 @@ class ResultCache:
                 return None
             self._entries.move_to_end(key)
         try:
-            return loads(self._results.get(entry[0])), entry[1]
+            return loads_result(self._results.get(entry[0])), entry[1]
         except (ResultCorruptError, InvalidArgumentError):
             with self._lock:
                 self._drop(key)

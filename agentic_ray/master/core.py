@@ -1,7 +1,8 @@
 """The master's decisions: a pure state machine between callers, journal and workloads.
 
 Events come in as method calls and commands go out as data; there is no clock, thread or I/O
-here. `Master` carries the commands out, the simulation in the tests does so in virtual time.
+here. Times are `Moment`s: what is decided goes by the steady clock, what is recorded by the wall
+clock. `Master` carries the commands out, the simulation in the tests does so in virtual time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from agentic_ray.errors import (
     JobCancelledError,
     JobTimeoutError,
 )
+from agentic_ray.master.clock import Moment
 from agentic_ray.master.jobs import JobFailure, JobRecord, JobState, advance, requeued
 from agentic_ray.master.queue import JobQueue, QueueLimits
 
@@ -71,6 +73,8 @@ class _Live:
     record: JobRecord
     phase: _Phase
     has_place: bool = False
+    deadline: float | None = None  # by the steady clock
+    withdrawn: bool = False
 
 
 class MasterCore:
@@ -134,6 +138,11 @@ class MasterCore:
         """Identifiers of the live jobs, in the order in which they came."""
         return list(self._live)
 
+    def seconds_left(self, job_id: str, now: Moment) -> float | None:
+        """Until a live job's deadline; None if it has none."""
+        deadline = self._live[job_id].deadline
+        return None if deadline is None else max(0.0, deadline - now.steady)
+
     def job_of_key(self, user: str, key: str) -> JobRecord | None:
         """The live job that was submitted with this idempotency key."""
         job_id = self._keys.get((user, key))
@@ -141,11 +150,13 @@ class MasterCore:
 
     # --- events ------------------------------------------------------------------------
 
-    def recover(self, records: Iterable[JobRecord], now: float) -> list[Command]:
+    def recover(self, records: Iterable[JobRecord], now: Moment) -> list[Command]:
         """Take over the unfinished jobs of a journal, oldest first.
 
         Those that waited wait again; those that ran are run again, or end: cancelled if that
-        was asked for, failed if their effects forbid a second run.
+        was asked for, failed if their effects forbid a second run. How long they have waited,
+        and how much time is left to them, the wall clock tells, since there is no other from
+        one process to the next; set back, it gives no job more time than it had at first.
         """
         commands: list[Command] = []
         for record in records:
@@ -163,17 +174,21 @@ class MasterCore:
                     commands += self._end(record.id, JobState.FAILED, now, error=error)
                     continue
                 record = requeued(record)
-            self._add(_Live(record, _Phase.WAITING))
-            self._queue.push(record)
+            deadline = None
+            if record.deadline_at is not None:
+                whole = record.deadline_at - record.created_at
+                deadline = now.steady + min(record.deadline_at - now.wall, whole)
+            self._add(_Live(record, _Phase.WAITING, deadline=deadline))
+            self._queue.push(record, now.ago(record.created_at))
             commands.append(Show(record))
         return commands + self._start_next(now)
 
-    def begin(self, now: float) -> list[Command]:
+    def begin(self, now: Moment) -> list[Command]:
         """From now on jobs are started."""
         self._held = False
         return self._start_next(now)
 
-    def submit(self, record: JobRecord) -> list[Command]:
+    def submit(self, record: JobRecord, now: Moment) -> list[Command]:
         """Accept a job, as far as deciding goes; nobody may be told before `written`.
 
         Raises
@@ -183,7 +198,10 @@ class MasterCore:
         """
         pending = self._accepting
         self._queue.check_room(record.user, pending.total(), pending[record.user])
-        self._add(_Live(record, _Phase.ACCEPTING))
+        deadline = None
+        if record.deadline_at is not None:
+            deadline = now.steady + record.deadline_at - record.created_at
+        self._add(_Live(record, _Phase.ACCEPTING, deadline=deadline))
         pending[record.user] += 1
         return [Write(record, first=True)]
 
@@ -193,6 +211,19 @@ class MasterCore:
         self._accepting[record.user] += 1
         return [Write(record, first=True)]
 
+    def withdraw(self, job_id: str) -> None:
+        """Whoever submitted the job was told that the journal does not answer.
+
+        If it is written after all it ends as cancelled, without having run, and its key is free.
+        """
+        live = self._live.get(job_id)
+        if live is not None and live.phase is _Phase.ACCEPTING:
+            live.withdrawn = True
+
+    def reclaim(self, job_id: str) -> None:
+        """The same job was submitted again, by its key, before it was known to be written."""
+        self._live[job_id].withdrawn = False
+
     def refused(self, job_id: str) -> None:
         """The first record of a job could not be written: it never was."""
         live = self._live.get(job_id)
@@ -200,11 +231,17 @@ class MasterCore:
             self._accepted(live)
             self._remove(live)
 
-    def written(self, record: JobRecord, now: float) -> list[Command]:
+    def written(self, record: JobRecord, now: Moment) -> list[Command]:
         """A record is durable."""
         live = self._live.get(record.id)
         if live is None or self._halted:
             return []
+        if live.withdrawn and live.phase is _Phase.ACCEPTING and not record.state.finished:
+            self._accepted(live)
+            self._keys.pop((record.user, record.idempotency_key), None)
+            live.record = replace(record, idempotency_key="")
+            error = JobCancelledError("withdrawn: the journal did not answer its submit in time")
+            return self._end(record.id, JobState.CANCELLED, now, error=error)
         if record.state.finished:
             if live.phase is _Phase.ACCEPTING:
                 self._accepted(live)
@@ -215,7 +252,7 @@ class MasterCore:
         if live.phase is _Phase.ACCEPTING:
             self._accepted(live)
             live.phase = _Phase.WAITING
-            self._queue.push(record)
+            self._queue.push(record, now.steady)
             return [Show(record), *self._start_next(now)]
         if live.phase is _Phase.STARTING and record.state is JobState.RUNNING:
             live.phase = _Phase.RUNNING
@@ -225,7 +262,7 @@ class MasterCore:
     def ended(
         self,
         job_id: str,
-        now: float,
+        now: Moment,
         *,
         result: Any = None,
         result_bytes: int = 0,
@@ -256,7 +293,7 @@ class MasterCore:
             self._remove(live)
         return commands + self._start_next(now)
 
-    def cancel(self, job_id: str, now: float) -> list[Command]:
+    def cancel(self, job_id: str, now: Moment) -> list[Command]:
         """Cancel a live job: at once if it does not run, else when it has stopped."""
         live = self._live[job_id]
         if live.phase in (_Phase.ENDING, _Phase.ENDED, _Phase.ACCEPTING) or self._halted:
@@ -267,7 +304,7 @@ class MasterCore:
         error = JobCancelledError("cancelled while it waited")
         return self._end_unstarted(live, JobState.CANCELLED, now, error)
 
-    def expire(self, job_id: str, text: str, now: float) -> list[Command]:
+    def expire(self, job_id: str, text: str, now: Moment) -> list[Command]:
         """A live job has no more time: it fails at once, wherever it is.
 
         The place of one that runs is free again when its workload has stopped.
@@ -294,20 +331,19 @@ class MasterCore:
 
     # --- inside ------------------------------------------------------------------------
 
-    def _start_next(self, now: float) -> list[Command]:
+    def _start_next(self, now: Moment) -> list[Command]:
         commands: list[Command] = []
         while not (self._halted or self._held) and self._places < self._max_running:
-            job_id = self._queue.pop(now)
+            job_id = self._queue.pop(now.steady)
             if job_id is None:
                 break
             live = self._live[job_id]
-            deadline = live.record.deadline_at
-            if deadline is not None and now >= deadline:
+            if live.deadline is not None and now.steady >= live.deadline:
                 self._queue.stopped(live.record.user)
                 error = JobTimeoutError("its deadline passed while it waited")
                 commands += self._end(job_id, JobState.FAILED, now, error=error)
                 continue
-            live.record = advance(live.record, JobState.RUNNING, now)
+            live.record = advance(live.record, JobState.RUNNING, now.wall)
             live.phase = _Phase.STARTING
             live.has_place = True
             self._places += 1
@@ -315,7 +351,7 @@ class MasterCore:
         return commands
 
     def _end_unstarted(
-        self, live: _Live, state: JobState, now: float, error: Exception
+        self, live: _Live, state: JobState, now: Moment, error: Exception
     ) -> list[Command]:
         if live.phase is _Phase.STARTING:
             self._leave_place(live)
@@ -330,7 +366,7 @@ class MasterCore:
         self,
         job_id: str,
         state: JobState,
-        now: float,
+        now: Moment,
         *,
         error: BaseException | None = None,
         result: Any = None,
@@ -339,7 +375,7 @@ class MasterCore:
         live = self._live[job_id]
         failure = None if error is None else JobFailure.of(error)
         live.record = advance(
-            live.record, state, now, result=result, error=failure, result_bytes=result_bytes
+            live.record, state, now.wall, result=result, error=failure, result_bytes=result_bytes
         )
         live.phase = _Phase.ENDING
         return [Write(live.record)]

@@ -1,6 +1,6 @@
-"""The journal's database: tables, and SQLite in WAL mode behind the `Database` protocol.
+"""The journal's database: the protocol `Database`, and SQLite in WAL mode behind it.
 
-Statements are written in the SQL that SQLite and PostgreSQL share; ``postgres`` has the latter.
+PostgreSQL is in ``postgres``, the tables are in ``schema``.
 """
 
 from __future__ import annotations
@@ -9,27 +9,20 @@ import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
-from agentic_ray.errors import JournalCorruptError, JournalError
+from agentic_ray.errors import JournalCorruptError, JournalError, JournalTimeoutError
 
 Row = tuple[Any, ...]
 
-SCHEMA_VERSION: Final = 1
-TABLES: Final = (
-    "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS lease (id INTEGER PRIMARY KEY, token BIGINT NOT NULL, "
-    "beat BIGINT NOT NULL, holder TEXT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS jobs (id TEXT PRIMARY KEY, sequence BIGINT NOT NULL, "
-    "owner TEXT NOT NULL, idempotency_key TEXT, finished INTEGER NOT NULL, "
-    "finished_at DOUBLE PRECISION, params TEXT NOT NULL, params_check BIGINT NOT NULL, "
-    "record TEXT NOT NULL, result TEXT, record_check BIGINT NOT NULL)",
-    "CREATE INDEX IF NOT EXISTS jobs_of_key ON jobs (owner, idempotency_key) "
-    "WHERE idempotency_key IS NOT NULL",
-    "CREATE INDEX IF NOT EXISTS jobs_by_end ON jobs (finished, finished_at)",
-)
+CALL_SECONDS: Final = 5.0
+"""Longest time that one call of a database may take, unless told otherwise."""
+
+
+class CommitUnknownError(JournalError):
+    """The answer of a COMMIT was lost: the transaction took effect or did not."""
 
 
 class Transaction(Protocol):
@@ -43,16 +36,40 @@ class Transaction(Protocol):
         """How many rows it changed."""
         ...
 
+    def lock_schema(self) -> None:
+        """Nobody else makes or changes tables until this transaction ends."""
+        ...
+
+
+Read = Callable[[str, Mapping[str, Any]], list[Row]]
+"""The rows of a statement, with its values."""
+
 
 class Database(Protocol):
-    """One writer, any number of readers."""
+    """One writer, any number of readers.
+
+    A call raises `JournalError` when it is sure to have had no effect; the database is
+    connected anew by the next call if the connection is gone.
+    """
 
     def transaction(self) -> contextlib.AbstractContextManager[Transaction]:
-        """Commit on leaving, durable then; roll back on an exception. One at a time."""
+        """Commit on leaving, durable then; roll back on an exception. One at a time.
+
+        Raises
+        ------
+        CommitUnknownError
+            On leaving: it may have taken effect.
+        JournalError
+            It has had no effect.
+        """
         ...
 
     def read(self, statement: str, values: Mapping[str, Any] | None = None) -> list[Row]:
         """Rows as of now; from any thread."""
+        ...
+
+    def compact(self) -> None:
+        """Give unused space back; it may take long."""
         ...
 
     def close(self) -> None: ...
@@ -67,6 +84,8 @@ class SqliteDatabase:
     synchronous : {"FULL", "NORMAL"}
         FULL survives a power cut; with NORMAL the last commits may be lost by one, though not
         by a crash of the process.
+    call_seconds : float
+        Longest wait for another process that holds the file's lock.
 
     Raises
     ------
@@ -76,8 +95,14 @@ class SqliteDatabase:
         It cannot be opened or written.
     """
 
-    def __init__(self, path: Path, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> None:
+    def __init__(
+        self,
+        path: Path,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        call_seconds: float = CALL_SECONDS,
+    ) -> None:
         self._path = path
+        self._call_seconds = call_seconds
         self._read_lock = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +114,7 @@ class SqliteDatabase:
         with self._errors():
             self._writer = self._connect()
             try:
-                self._writer.execute("PRAGMA journal_mode=WAL")
+                self._use_wal()
                 self._writer.execute(f"PRAGMA synchronous={synchronous}")
                 self._check()
                 self._reader = self._connect()
@@ -103,15 +128,30 @@ class SqliteDatabase:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield _SqliteTransaction(self._writer)
-                self._writer.execute("COMMIT")
+                self._commit()
             except BaseException:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
 
+    def _commit(self) -> None:
+        try:
+            self._writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            if is_damage(error) or _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL):
+                raise
+            # Its pages may be in the log already, and be found there after a power cut.
+            raise CommitUnknownError(f"journal {self._path}: {_explain(error)}") from error
+
     def read(self, statement: str, values: Mapping[str, Any] | None = None) -> list[Row]:
         with self._read_lock, self._errors():
             return self._reader.execute(statement, values or {}).fetchall()
+
+    def compact(self) -> None:
+        """Give unused space back to the file system."""
+        with self._errors():
+            self._writer.execute("VACUUM")
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         with self._read_lock, self._errors():
@@ -120,8 +160,23 @@ class SqliteDatabase:
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(
-            self._path, timeout=10.0, isolation_level=None, check_same_thread=False
+            self._path,
+            timeout=self._call_seconds,
+            isolation_level=None,
+            check_same_thread=False,
         )
+
+    def _use_wal(self) -> None:
+        deadline = time.monotonic() + self._call_seconds
+        while True:
+            try:
+                self._writer.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                # SQLite does not wait here for another process that does the same.
+                if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)
 
     def _check(self) -> None:
         found = self._writer.execute("PRAGMA quick_check(1)").fetchone()
@@ -135,6 +190,8 @@ class SqliteDatabase:
         except sqlite3.Error as error:
             if is_damage(error):
                 raise self.set_aside(str(error)) from error
+            if _code(error) == sqlite3.SQLITE_BUSY:
+                raise JournalTimeoutError(f"journal {self._path}: {_explain(error)}") from error
             raise JournalError(f"journal {self._path}: {_explain(error)}") from error
 
     def set_aside(self, reason: str) -> JournalCorruptError:
@@ -153,6 +210,35 @@ class SqliteDatabase:
         )
 
 
+@contextlib.contextmanager
+def sqlite_snapshot(path: Path) -> Iterator[Read]:
+    """A file as it is at one moment, whoever writes to it meanwhile; it is left as it is.
+
+    Raises
+    ------
+    JournalCorruptError
+        It is damaged.
+    JournalError
+        It cannot be read.
+    """
+    try:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro",
+            uri=True,
+            timeout=CALL_SECONDS,
+            isolation_level=None,
+        )
+        with contextlib.closing(connection):
+            connection.execute("BEGIN")
+            found = connection.execute("PRAGMA integrity_check(5)").fetchall()
+            if found != [("ok",)]:
+                raise sqlite3.DatabaseError("; ".join(str(row[0]) for row in found))
+            yield lambda statement, values: connection.execute(statement, values).fetchall()
+    except sqlite3.Error as error:
+        kind = JournalCorruptError if is_damage(error) else JournalError
+        raise kind(f"journal {path}: {_explain(error)}") from error
+
+
 class _SqliteTransaction:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -163,13 +249,19 @@ class _SqliteTransaction:
     def change(self, statement: str, values: Mapping[str, Any]) -> int:
         return self._connection.execute(statement, values).rowcount
 
+    def lock_schema(self) -> None:
+        """BEGIN IMMEDIATE has done so."""
+
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether SQLite says that the file is not what it should be."""
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is None:
+    if getattr(error, "sqlite_errorcode", None) is None:
         return type(error) is sqlite3.DatabaseError
-    return (code & 0xFF) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _code(error: sqlite3.Error) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _explain(error: sqlite3.Error) -> str:
@@ -180,7 +272,7 @@ def _explain(error: sqlite3.Error) -> str:
         sqlite3.SQLITE_CANTOPEN: "its directory must exist and be writable",
         sqlite3.SQLITE_BUSY: "another process holds its lock",
     }
-    told = advice.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+    told = advice.get(_code(error))
     return f"{error}; {told}" if told else str(error)
 
 

@@ -66,6 +66,11 @@ class Job:
         self._final = record
 
     @property
+    def settled(self) -> JobRecord | None:
+        """How the job ended, once the handle knows."""
+        return self._final
+
+    @property
     def record(self) -> JobRecord:
         """Everything known of the job now."""
         return self._final or self._owner.record(self.id)

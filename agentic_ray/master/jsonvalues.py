@@ -24,6 +24,9 @@ _PLAIN: Final = frozenset({str, bool, type(None)})
 _NON_FINITE: Final = {math.inf: "Infinity", -math.inf: "-Infinity"}
 
 
+NonFinite = Literal["text", "keep", "refuse"]
+
+
 class _NotJson(Exception):
     """Internal: what is wrong, with the path grown from the inside out while unwinding."""
 
@@ -32,21 +35,19 @@ class _NotJson(Exception):
         self.path: list[str] = []
 
 
-def to_json(
-    value: Any, *, name: str = "result", non_finite: Literal["text", "refuse"] = "text"
-) -> Any:
+def to_json(value: Any, *, name: str = "result", non_finite: NonFinite = "text") -> Any:
     """``value`` as plain JSON types.
 
     Numpy scalars and arrays, tuples, dataclasses and pydantic models are converted; integers
     stay exact. JSON has no NaN and no infinities: they become the strings ``"NaN"``,
-    ``"Infinity"`` and ``"-Infinity"``, or are refused.
+    ``"Infinity"`` and ``"-Infinity"``, stay the numbers they are, or are refused.
 
     Parameters
     ----------
     value : object
     name : str
         What the value is called in an error.
-    non_finite : {"text", "refuse"}
+    non_finite : {"text", "keep", "refuse"}
 
     Raises
     ------
@@ -54,7 +55,7 @@ def to_json(
         Something in it has no JSON form; the message names the place.
     """
     try:
-        return _convert(value, MAX_DEPTH, non_finite == "text")
+        return _convert(value, MAX_DEPTH, non_finite)
     except _NotJson as error:
         place = name + "".join(reversed(error.path))
         raise SerializationError(f"{place} {error.reason}") from None
@@ -63,6 +64,25 @@ def to_json(
 def dumps(value: Any) -> str:
     """The JSON text, ASCII only, of plain JSON types (see `to_json`)."""
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
+
+
+def dumps_result(value: Any) -> str:
+    """As `dumps`, for results as they are kept: with the words NaN, Infinity and -Infinity."""
+    return json.dumps(value, allow_nan=True, separators=(",", ":"))
+
+
+def loads_result(text: bytes | str) -> Any:
+    """What `dumps_result` wrote.
+
+    Raises
+    ------
+    InvalidArgumentError
+        It is something else.
+    """
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InvalidArgumentError(f"not a result as it was kept: {error}") from None
 
 
 def loads(text: bytes | str) -> Any:
@@ -113,34 +133,34 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _convert(value: Any, depth: int, as_text: bool) -> Any:
+def _convert(value: Any, depth: int, non_finite: NonFinite) -> Any:
     kind = type(value)
     if kind in _PLAIN:
         return value
     if kind is int:
         return _integer(value)
     if kind is float:
-        return value if math.isfinite(value) else _special(value, as_text)
+        return value if math.isfinite(value) else _special(value, non_finite)
     if depth == 0:
         raise _NotJson(f"is nested deeper than {MAX_DEPTH} levels, or contains itself")
     if isinstance(value, Mapping):
-        return _object(value, depth, as_text)
+        return _object(value, depth, non_finite)
     if isinstance(value, list | tuple):
-        return _array(value, depth, as_text)
+        return _array(value, depth, non_finite)
     if isinstance(value, np.ndarray | np.generic):
         if value.dtype.kind not in "biufUO":
             raise _NotJson(f"is a numpy {value.dtype} and has no JSON form")
         if isinstance(value, np.longdouble):
             value = np.float64(value)  # its item() is a longdouble again
-        return _convert(value.tolist(), depth, as_text)
+        return _convert(value.tolist(), depth, non_finite)
     if isinstance(value, BaseModel):
-        return _convert(value.model_dump(), depth, as_text)
+        return _convert(value.model_dump(), depth, non_finite)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         named = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return _object(named, depth, as_text)
+        return _object(named, depth, non_finite)
     for base in (str, bool, int, float):  # their subclasses: IntEnum, StrEnum and the like
         if isinstance(value, base):
-            return _convert(base(value), depth, as_text)
+            return _convert(base(value), depth, non_finite)
     raise _NotJson(f"is of type {kind.__name__} and has no JSON form")
 
 
@@ -152,28 +172,30 @@ def _integer(value: int) -> int:
     return value
 
 
-def _special(value: float, as_text: bool) -> str:
+def _special(value: float, non_finite: NonFinite) -> str | float:
+    if non_finite == "keep":
+        return value
     text = _NON_FINITE.get(value, "NaN")
-    if not as_text:
+    if non_finite == "refuse":
         raise _NotJson(f"is {text}, which is not JSON")
     return text
 
 
-def _array(values: list[Any] | tuple[Any, ...], depth: int, as_text: bool) -> list[Any]:
+def _array(values: list[Any] | tuple[Any, ...], depth: int, non_finite: NonFinite) -> list[Any]:
     kinds = set(map(type, values))
     if kinds <= _PLAIN or (kinds == {float} and all(map(math.isfinite, values))):
         return list(values)  # the long plain list, without a call for each element
     result = []
     for i, value in enumerate(values):
         try:
-            result.append(_convert(value, depth - 1, as_text))
+            result.append(_convert(value, depth - 1, non_finite))
         except _NotJson as error:
             error.path.append(f"[{i}]")
             raise
     return result
 
 
-def _object(values: Mapping[Any, Any], depth: int, as_text: bool) -> dict[str, Any]:
+def _object(values: Mapping[Any, Any], depth: int, non_finite: NonFinite) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in values.items():
         if not isinstance(key, str | int | np.integer) or isinstance(key, bool):
@@ -182,7 +204,7 @@ def _object(values: Mapping[Any, Any], depth: int, as_text: bool) -> dict[str, A
         if name in result:
             raise _NotJson(f"has two keys that are {name!r} as JSON names")
         try:
-            result[name] = _convert(value, depth - 1, as_text)
+            result[name] = _convert(value, depth - 1, non_finite)
         except _NotJson as error:
             error.path.append(f".{name}")
             raise

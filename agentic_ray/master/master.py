@@ -7,14 +7,15 @@ in ``workloads``.
 from __future__ import annotations
 
 import contextvars
-import hashlib
 import itertools
 import logging
+import math
 import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -30,11 +31,13 @@ from agentic_ray.errors import (
 from agentic_ray.master.alarms import Alarms
 from agentic_ray.master.cache import cache_key, canonical_text, open_cache
 from agentic_ray.master.checks import check_limit, check_priority, check_seconds, check_text
+from agentic_ray.master.clock import Clock
 from agentic_ray.master.core import Command, MasterCore, Show, Start, Stop, Write
 from agentic_ray.master.handle import Job
 from agentic_ray.master.jobs import ANONYMOUS, JobRecord, JobState, advance
 from agentic_ray.master.journal import Journal
-from agentic_ray.master.jsonvalues import dumps, to_json
+from agentic_ray.master.jsonvalues import dumps_result, to_json
+from agentic_ray.master.keys import body_digests
 from agentic_ray.master.queue import QueueLimits
 from agentic_ray.master.stages import StageShelf
 from agentic_ray.master.statistics import Statistics, Tally
@@ -51,6 +54,7 @@ CACHE_BYTES = 256 << 20
 
 _KEEP_RETRY_SECONDS = 0.5
 _CANCEL_GRACE_SECONDS = 2.0
+_LOOK_SECONDS = 1.0
 
 
 class Master:
@@ -82,6 +86,8 @@ class Master:
         master has stopped then.
     held : bool
         Accept jobs, but start none before `begin`.
+    clock, steady_clock : callable
+        The wall clock, which dates records, and the one that everything is decided by.
 
     Raises
     ------
@@ -112,6 +118,7 @@ class Master:
         on_lost: Callable[[JournalError], None] | None = None,
         held: bool = False,
         clock: Callable[[], float] = time.time,
+        steady_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         for name, value, optional in (
             ("max_running", max_running, False),
@@ -126,7 +133,7 @@ class Master:
         if journal is not None and store is not None:
             raise InvalidArgumentError("give either a journal or a store, not both")
         self._workloads = workloads
-        self._clock = clock
+        self._clock = Clock(clock, steady_clock)
         self._changed = threading.Condition(threading.RLock())
         self._alarms = Alarms()
         limits = QueueLimits(
@@ -135,6 +142,7 @@ class Master:
         self._core = MasterCore(max_running, limits, held=held)
         self._scopes: dict[str, JobScope] = {}
         self._receipts: dict[str, Receipt] = {}
+        self._submitters: Counter[str] = Counter()
         self._handles: weakref.WeakValueDictionary[str, Job] = weakref.WeakValueDictionary()
         self._tally = Tally()
         self._closed = False
@@ -149,12 +157,14 @@ class Master:
             with self._changed:
                 unfinished = self._store.recover(self._stop_on)
                 self._stages = StageShelf(
-                    self._store.stage_results(), {record.id for record in unfinished}
+                    self._store.stage_results(),
+                    {record.id for record in unfinished},
+                    self._store.knows,
                 )
                 self._sequence = itertools.count(self._store.next_sequence())
                 receipts = self._carry_out(self._core.recover(unfinished, self._clock()))
             for receipt in receipts:
-                receipt.wait()
+                receipt.wait(self._store.answer_seconds)
         except BaseException:
             self._store.close()
             raise
@@ -217,6 +227,10 @@ class Master:
             As many jobs wait as may.
         IdempotencyError
             The key was given before with something else.
+        JournalTimeoutError
+            The journal does not answer, so that it is not known whether the job was written.
+            It is withdrawn: if it turns out to be written it ends as cancelled, without having
+            run, as long as this master lives. Submitting again with the same key is safe.
         JournalError
             The job could not be written down, so it was not accepted.
         SessionError
@@ -232,7 +246,7 @@ class Master:
         plain, text = normalise(params)
         found.prepare(plain)
         canonical = canonical_text(plain)
-        now = self._clock()
+        now = self._clock().wall
         record = JobRecord(
             id=uuid.uuid4().hex,
             workload=found.name,
@@ -248,26 +262,37 @@ class Master:
             idempotency_key=idempotency_key or "",
             effects=found.effects,
         )
+        digests: frozenset[str] = frozenset()
         if idempotency_key is not None:
-            options = [found.name, priority, timeout_seconds, deadline_seconds, canonical]
-            digest = hashlib.sha256(dumps(options).encode()).hexdigest()
-            record = replace(record, body_digest=digest)
+            digests = body_digests(
+                found.name, priority, (timeout_seconds, deadline_seconds), canonical
+            )
+            record = replace(record, body_digest=min(digests))
         answer = self._cached(found, canonical) if cache else None
+        old = self._submitted_before(record)
         with self._changed:
             if self._closed or self._broken is not None:
                 raise self._broken or SessionError("the master is closed and takes no more jobs")
-            earlier = self._same_submit(record)
+            earlier = self._same_submit(record, old, digests)
             if earlier is not None:
                 job = self._handle(earlier)
                 pending = self._receipts.get(job.id)
                 receipts = [] if pending is None else [pending]
+                if pending is not None and self._core.is_live(job.id):
+                    self._core.reclaim(job.id)
             else:
                 record = replace(record, sequence=next(self._sequence))
                 job = self._handle(record)
                 job.submitted_here()
                 receipts = self._accept(record, answer)
-        for receipt in receipts:
-            receipt.wait()
+            self._submitters[job.id] += 1
+        try:
+            for receipt in receipts:
+                receipt.wait(self._store.answer_seconds)
+        finally:
+            self._submitter_gone(job.id, receipts)
+        if earlier is not None:
+            self._settle(job)
         return job
 
     def submit_task(self, task_data: Mapping[str, Any]) -> str:
@@ -288,13 +313,18 @@ class Master:
 
     def record(self, job_id: str) -> JobRecord:
         """The job as it is now; UnknownJobError if there is none."""
-        with self._changed:
-            return self._store.get(job_id)
+        return self._store.get(job_id)
 
     def job(self, job_id: str) -> Job:
         """The handle of a job; UnknownJobError if there is none."""
         with self._changed:
-            return self._handles.get(job_id) or self._handle(self._store.get(job_id))
+            found = self._handles.get(job_id)
+        if found is None:
+            record = self._store.get(job_id)
+            with self._changed:
+                found = self._handle(record)
+        self._settle(found)
+        return found
 
     def jobs(self) -> list[JobRecord]:
         """All jobs known, in the order of submission.
@@ -324,12 +354,13 @@ class Master:
         job = self.job(job_id)
         with self._changed:
             self._changed.wait_for(
-                lambda: job.record.state.finished or self._broken is not None, timeout_seconds
+                lambda: job.settled is not None or self._broken is not None, timeout_seconds
             )
-            record = job.record
-            if self._broken is not None and not record.state.finished:
+            if job.settled is not None:
+                return job.settled
+            if self._broken is not None:
                 raise self._broken
-            return record
+        return self._store.get(job_id)
 
     # --- ending ------------------------------------------------------------------------
 
@@ -340,17 +371,19 @@ class Master:
         ------
         UnknownJobError
             There is no such job.
+        JournalTimeoutError
+            The journal does not answer; the job is stopped, and that is written when it does.
         JournalError
             It could not be written down.
         """
         with self._changed:
-            if not self._core.is_live(job_id):
-                self._store.get(job_id)
-                return False
-            commands = self._core.cancel(job_id, self._clock())
+            live = self._core.is_live(job_id)
+            commands = self._core.cancel(job_id, self._clock()) if live else []
             receipts = self._carry_out(commands)
+        if not live:
+            self._store.get(job_id)
         for receipt in receipts:
-            receipt.wait()
+            receipt.wait(self._store.answer_seconds)
         return bool(commands)
 
     def close(self, drain: bool = True, timeout_seconds: float | None = None) -> bool:
@@ -363,7 +396,7 @@ class Master:
             ``timeout_seconds``: with a journal it stays there for the next master, running
             workloads being told to stop; without one it is cancelled.
         timeout_seconds : float, optional
-            Longest wait for that.
+            Longest wait for that. A journal that does not answer ends it earlier.
 
         Returns
         -------
@@ -373,9 +406,7 @@ class Master:
         with self._changed:
             self._closed = True
             if drain:
-                self._changed.wait_for(
-                    lambda: self._core.idle or self._broken is not None, timeout_seconds
-                )
+                self._drain(timeout_seconds)
             if self._store.durable:
                 if not self._core.idle and self._broken is None:
                     self._broken = SessionError(
@@ -391,7 +422,17 @@ class Master:
         # Without the lock: the journal's last writes still report here.
         self._store.close()
         self._alarms.close()
+        self._stages.close(_CANCEL_GRACE_SECONDS)
         return stopped
+
+    def _drain(self, timeout_seconds: float | None) -> None:
+        """Wait for the jobs to end, as long as the journal answers. Called with the lock held."""
+        until = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while not (self._core.idle or self._broken is not None or self._store.stalled):
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            self._changed.wait(min(left, _LOOK_SECONDS))
 
     def __enter__(self) -> Master:
         return self
@@ -418,7 +459,7 @@ class Master:
     def _accept(self, record: JobRecord, answer: tuple[Any, int] | None) -> list[Receipt]:
         """A new job, with its result if that is known. Called with the lock held."""
         if answer is None:
-            receipts = self._carry_out(self._core.submit(record))
+            receipts = self._carry_out(self._core.submit(record, self._clock()))
         else:
             now = record.created_at
             running = advance(replace(record, cached=True), JobState.RUNNING, now)
@@ -429,27 +470,63 @@ class Master:
         self._tally.submitted()
         return receipts
 
-    def _same_submit(self, record: JobRecord) -> JobRecord | None:
-        """The job that was submitted with the same idempotency key. Called with the lock held."""
+    def _submitted_before(self, record: JobRecord) -> JobRecord | None:
+        """The job of the same idempotency key, if it has to be looked up in the journal."""
+        key, user = record.idempotency_key, record.user
+        if not key:
+            return None
+        with self._changed:
+            at_hand = self._core.job_of_key(user, key) or self._store.known_key(user, key)
+        return at_hand or self._store.find(user, key)
+
+    def _same_submit(
+        self, record: JobRecord, old: JobRecord | None, digests: Collection[str]
+    ) -> JobRecord | None:
+        """The job that was submitted with the same idempotency key. Called with the lock held.
+
+        ``old`` is the one that was found without the lock, a moment before.
+        """
         key = record.idempotency_key
         if not key:
             return None
         user = record.user
-        earlier = self._core.job_of_key(user, key) or self._store.find(user, key)
-        if earlier is not None and earlier.body_digest != record.body_digest:
+        if old is not None:
+            # One that was withdrawn meanwhile has given its key back.
+            old = self._core.live_record(old.id) or self._store.known(old.id) or old
+            old = old if old.idempotency_key == key else None
+        earlier = self._core.job_of_key(user, key) or self._store.known_key(user, key) or old
+        if earlier is not None and earlier.body_digest not in digests:
             raise IdempotencyError(
                 f"idempotency key {key!r} was used for job {earlier.id}, which is another one "
                 "(workload, params, priority, timeout or deadline differ); use a new key"
             )
         return earlier
 
+    def _submitter_gone(self, job_id: str, receipts: Iterable[Receipt]) -> None:
+        """A submit returns or raises; the last one that had no answer takes its job with it."""
+        with self._changed:
+            self._submitters[job_id] -= 1
+            if self._submitters[job_id]:
+                return
+            del self._submitters[job_id]
+            if not all(receipt.settled for receipt in receipts):
+                self._core.withdraw(job_id)
+
     def _handle(self, record: JobRecord) -> Job:
         found = self._handles.get(record.id)
         if found is None:
             found = self._handles[record.id] = Job(self, record.id)
-            if record.state.finished and not self._core.is_live(record.id):
-                found.settle(self._store.get(record.id))
         return found
+
+    def _settle(self, job: Job) -> None:
+        """Let the handle of a job that has ended keep how. Called without the lock."""
+        if job.settled is None:
+            with self._changed:
+                if self._core.is_live(job.id):
+                    return
+            record = self._store.get(job.id)
+            if record.state.finished:
+                job.settle(record)
 
     def _carry_out(self, commands: Iterable[Command]) -> list[Receipt]:
         """Do what the core decided; receipts of what is written. Called with the lock held."""
@@ -492,8 +569,9 @@ class Master:
         self._store.put(record)
         if record.state is JobState.QUEUED and record.deadline_at is not None:
             text = "its deadline passed before it had finished"
-            left = max(0.0, record.deadline_at - self._clock())
-            self._alarms.set(left, lambda: self._expire(record.id, text))
+            left = self._core.seconds_left(record.id, self._clock())
+            if left is not None:
+                self._alarms.set(left, lambda: self._expire(record.id, text))
         if not record.state.finished:
             return
         if record.error is not None and record.state is JobState.FAILED:
@@ -537,8 +615,8 @@ class Master:
                 self._entered(record, scope)
                 before = self._key(workload, record)
                 value = workload.function(workload.prepare(record.params))
-            result = to_json(value)
-            text = dumps(result)
+            result = to_json(value, non_finite="keep")
+            text = dumps_result(result)
             if before is not None and before == self._key(workload, record):
                 assert self._cache is not None
                 self._cache.put(before, text)
@@ -592,7 +670,7 @@ class Master:
                     return None
 
     def _measure(self, record: JobRecord, scope: JobScope | None) -> Mapping[str, Any] | None:
-        seconds = self._clock() - (record.started_at or 0.0)
+        seconds = self._clock().wall - (record.started_at or 0.0)
         metrics = None if scope is None else scope.metrics(max(seconds, 0.0))
         if metrics is None:
             return None

@@ -1,6 +1,6 @@
 """Which job is next: strict priority with ageing, then fair share between users. Pure, no locks.
 
-Time comes in with the calls; a clock that goes back cannot change an order already given.
+Time comes in with the calls, from a clock that does not go back.
 """
 
 from __future__ import annotations
@@ -107,19 +107,22 @@ class JobQueue:
                 retry_after(of_user),
             )
 
-    def push(self, record: JobRecord) -> None:
-        """Add a job. ``record.sequence`` orders jobs of equal priority."""
-        self._now = max(self._now, record.created_at)
+    def push(self, record: JobRecord, entered: float) -> None:
+        """Add a job that has waited since ``entered``, on the clock of `pop`.
+
+        ``record.sequence`` orders jobs of equal priority.
+        """
+        self._now = max(self._now, entered)
         if len(self._users) > _USERS_KEPT:
             self._forget_idle()  # names come from outside: they must not pile up
         user = self._users.setdefault(record.user, _User())
         if not user.waiting:
             user.served = max(user.served, self._virtual)
-        aged = self._now / self._limits.ageing_seconds
+        aged = entered / self._limits.ageing_seconds
         heapq.heappush(user.heap, (aged - record.priority, record.sequence, record.id))
         user.waiting.add(record.id)
         self._owner[record.id] = record.user
-        self._entered[record.id] = (self._now, record.priority, record.sequence)
+        self._entered[record.id] = (entered, record.priority, record.sequence)
 
     def pop(self, now: float | None = None) -> str | None:
         """Take out the job that is next, as of ``now`` in seconds; None if none may run."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.master.database import Row
 from agentic_ray.master.jobs import JobFailure, JobRecord, JobState
-from agentic_ray.master.jsonvalues import dumps, loads, to_json
+from agentic_ray.master.jsonvalues import dumps, dumps_result, loads, loads_result, to_json
 
 COLUMNS: Final = "params, params_check, record, result, record_check"
 """What `from_row` reads."""
@@ -36,9 +36,10 @@ def to_row(record: JobRecord, *, with_params: bool) -> dict[str, Any]:
         kept["error"] = [record.error.type, record.error.message, record.error.traceback]
     text = dumps(kept)
     inline = record.state is JobState.SUCCEEDED and record.result_reference is None
-    result = dumps(record.result) if inline else None
+    result = dumps_result(record.result) if inline else None
     row: dict[str, Any] = {
         "id": record.id,
+        "idempotency_key": record.idempotency_key or None,
         "finished": int(record.state.finished),
         "finished_at": record.finished_at,
         "record": text,
@@ -50,7 +51,6 @@ def to_row(record: JobRecord, *, with_params: bool) -> dict[str, Any]:
         row |= {
             "sequence": record.sequence,
             "owner": record.user,
-            "idempotency_key": record.idempotency_key or None,
             "params": params,
             "params_check": checksum(params),
         }
@@ -78,6 +78,6 @@ def from_row(row: Row) -> JobRecord:
         **known,
         state=state,
         params=loads(params),
-        result=None if result is None else loads(result),
+        result=None if result is None else loads_result(result),
         error=None if error is None else JobFailure(*error),
     )

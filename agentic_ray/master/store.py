@@ -1,15 +1,17 @@
 """Where the master keeps its records: the `JobStore` protocol, and the one in memory.
 
-A store is called under the master's lock and needs none of its own for that.
+A store is called under the master's lock and needs none of its own for that, and must answer
+at once there. `get`, `find` and `keep_result`, which may have to wait for a disk or a server,
+are called without the lock.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
-from agentic_ray.errors import JournalError, UnknownJobError
+from agentic_ray.errors import JournalError, JournalTimeoutError, UnknownJobError
 from agentic_ray.master.jobs import JobRecord
 from agentic_ray.master.results import ResultStore
 
@@ -29,9 +31,21 @@ class Receipt:
         self._error = error
         self._done.set()
 
-    def wait(self) -> None:
-        """Return when it is; raise what kept it from being."""
-        self._done.wait()
+    @property
+    def settled(self) -> bool:
+        """Whether that is known."""
+        return self._done.is_set()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Return when it is; raise what kept it from being.
+
+        Raises
+        ------
+        JournalTimeoutError
+            Neither is known after so many seconds.
+        """
+        if not self._done.wait(seconds):
+            raise JournalTimeoutError(f"the journal has not answered for {seconds:g} seconds")
         if self._error is not None:
             raise self._error
 
@@ -46,6 +60,16 @@ class JobStore(Protocol):
     @property
     def durable(self) -> bool:
         """Whether unfinished jobs outlive this process."""
+        ...
+
+    @property
+    def answer_seconds(self) -> float | None:
+        """How long to wait for a write before the caller is told that there is no answer."""
+        ...
+
+    @property
+    def stalled(self) -> bool:
+        """Whether a write has waited for longer than that."""
         ...
 
     def recover(self, lost: Callable[[JournalError], None]) -> list[JobRecord]:
@@ -79,12 +103,24 @@ class JobStore(Protocol):
         """Show this record instead of the job's earlier one."""
         ...
 
+    def known(self, job_id: str) -> JobRecord | None:
+        """The newest record of the job if it is at hand; a result stored apart is left out."""
+        ...
+
+    def known_key(self, user: str, key: str) -> JobRecord | None:
+        """The job that this user submitted with this idempotency key, if it is at hand."""
+        ...
+
     def get(self, job_id: str) -> JobRecord:
         """The newest record of the job with its result; UnknownJobError if there is none."""
         ...
 
     def find(self, user: str, key: str) -> JobRecord | None:
         """The job that this user submitted with this idempotency key."""
+        ...
+
+    def knows(self, job_ids: Collection[str]) -> set[str]:
+        """Those of these that are jobs of this store."""
         ...
 
     def records(self) -> Iterator[JobRecord]:
@@ -109,6 +145,8 @@ class MemoryStore:
     """
 
     durable = False
+    answer_seconds: float | None = None
+    stalled = False
 
     def __init__(self, *, max_finished: int = 1000, max_finished_bytes: int = 256 << 20) -> None:
         self._max_finished = max_finished
@@ -155,9 +193,18 @@ class MemoryStore:
                 f"(the last {self._max_finished} finished jobs are kept)"
             ) from None
 
-    def find(self, user: str, key: str) -> JobRecord | None:
+    def known(self, job_id: str) -> JobRecord | None:
+        return self._records.get(job_id)
+
+    def known_key(self, user: str, key: str) -> JobRecord | None:
         job_id = self._keys.get((user, key))
-        return None if job_id is None else self._records[job_id]
+        return None if job_id is None else self._records.get(job_id)
+
+    def find(self, user: str, key: str) -> JobRecord | None:
+        return self.known_key(user, key)
+
+    def knows(self, job_ids: Collection[str]) -> set[str]:
+        return {job_id for job_id in job_ids if job_id in self._records}
 
     def records(self) -> Iterator[JobRecord]:
         return iter(tuple(self._records.values()))

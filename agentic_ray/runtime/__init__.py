@@ -1,6 +1,6 @@
 """Doing: sessions on Ray, executors, and the loop that carries the Dispatcher's commands out."""
 
-from agentic_ray.runtime.execute import Inline, check_cancelled, element_watcher
+from agentic_ray.runtime.execute import Inline, check_cancelled, element_watcher, note
 from agentic_ray.runtime.explain import explain, placement_table
 from agentic_ray.runtime.failures import BundleCancelled, ElementFailure
 from agentic_ray.runtime.run import Run, RunEvent
@@ -43,6 +43,7 @@ __all__ = [
     "init",
     "is_object_ref",
     "job_scope",
+    "note",
     "pack",
     "placement_table",
     "put",

@@ -97,13 +97,15 @@ class Output:
 @dataclass(frozen=True, slots=True)
 class Death:
     """How a watched process died: at which task and element, with the exit code that
-    `subprocess` gives, and what is known of the inputs (see `describe`)."""
+    `subprocess` gives, and what is known of the inputs (see `describe`). ``out_of_memory``: the
+    kernel counts a process that it killed for want of memory."""
 
     codelet: str
     chunk: int | None
     element: int | None
     exit_code: int
     inputs: tuple[str, ...]
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,8 @@ class Report:
         return all(output.inline is not None for output in self.outputs)
 
 
+_MOST_NOTES = 1000
+
 _codelets: Recent[str, tuple[Codelet, int]] = Recent(256, 1 << 30, lambda entry: entry[1])
 """By token, with the bytes of their pickles: they hold what their functions see."""
 _current = threading.local()
@@ -167,9 +171,16 @@ def describe(value: Any) -> str:
     return type(value).__name__
 
 
+def note(kind: str, text: str) -> None:
+    """Tell in the events of the run what happens in the bundle that this thread runs."""
+    notes: list[tuple[str, str]] | None = getattr(_current, "notes", None)
+    if notes is not None and len(notes) < _MOST_NOTES:
+        notes.append((kind, text))
+
+
 class cancellable:
-    """Inside, `check_cancelled` in this thread asks ``is_cancelled``, and `element_watcher`
-    gives ``on_element``.
+    """Inside, `check_cancelled` in this thread asks ``is_cancelled``, `element_watcher` gives
+    ``on_element``, and `note` adds to ``notes``.
 
     (No generator: contextlib writes to exceptions that pass, which frozen ones refuse.)
     """
@@ -178,16 +189,19 @@ class cancellable:
         self,
         is_cancelled: Callable[[], bool] | None,
         on_element: Callable[[int | None, Any], None] | None = None,
+        notes: list[tuple[str, str]] | None = None,
     ) -> None:
         self._is_cancelled = is_cancelled
         self._on_element = on_element
+        self._notes = notes
 
     def __enter__(self) -> None:
         _current.is_cancelled = self._is_cancelled
         _current.on_element = self._on_element
+        _current.notes = self._notes
 
     def __exit__(self, *exception: object) -> None:
-        _current.is_cancelled = _current.on_element = None
+        _current.is_cancelled = _current.on_element = _current.notes = None
 
 
 def load_codelet(token: str, source: Any) -> Codelet:
@@ -257,12 +271,18 @@ def _run_steps(
     started = time.perf_counter()
     task_seconds: list[float] = []
     codelet_name = "?"
+    notes: list[tuple[str, str]] = []
 
     def report(**rest: Any) -> tuple[Any, ...]:
         seconds = time.perf_counter() - started
         nothing = (None,) * len(payload.outputs)
         return (
-            Report(node_id, pid, seconds, tuple(task_seconds), (), ray_attempt=ray_attempt, **rest),
+            Report(
+                *(node_id, pid, seconds, tuple(task_seconds), ()),
+                ray_attempt=ray_attempt,
+                notes=tuple(notes),
+                **rest,
+            ),
             *nothing,
         )
 
@@ -270,7 +290,7 @@ def _run_steps(
         values: dict[str, Any] = dict(zip(payload.inputs, inputs, strict=True))
         values.update((key, inline.load()) for key, inline in payload.inline.items())
         steps: tuple[Step, ...] = cloudpickle.loads(payload.steps)
-        with cancellable(is_cancelled, on_element):
+        with cancellable(is_cancelled, on_element, notes):
             for step in steps:
                 check_cancelled()
                 codelet = load_codelet(step.codelet, payload.codelets[step.codelet])
@@ -296,6 +316,7 @@ def _run_steps(
         tuple(outputs),
         ray_attempt=ray_attempt,
         waited_seconds=waited_seconds,
+        notes=tuple(notes),
     )
     return (done, *large)
 

@@ -20,7 +20,7 @@ from typing import Any
 import ray
 from ray import cloudpickle
 
-from agentic_ray.errors import PoisonTaskError
+from agentic_ray.errors import OutOfHostMemoryError, PoisonTaskError
 from agentic_ray.runtime.execute import (
     Death,
     Payload,
@@ -30,6 +30,7 @@ from agentic_ray.runtime.execute import (
     with_printed,
 )
 from agentic_ray.runtime.printed import Taken, take_files
+from agentic_ray.telemetry.host import oom_kills
 
 _POLL_SECONDS = 0.2
 _PROGRAM = "from agentic_ray.runtime.watch import child_main; child_main()"
@@ -42,6 +43,7 @@ def run_watched(payload: Payload, inputs: Sequence[Any], *, node_id: str) -> tup
         for token, source in payload.codelets.items()
     }
     payload = replace(payload, codelets=fetched)
+    killed_before = oom_kills()
     here, there = Pipe()
     taken = Taken()
     with (
@@ -60,6 +62,11 @@ def run_watched(payload: Payload, inputs: Sequence[Any], *, node_id: str) -> tup
         try:
             here.send_bytes(cloudpickle.dumps((payload, tuple(inputs), node_id)))
             report, *large = _listen(here, child, len(payload.outputs), node_id)
+            if report.death is not None and report.death.exit_code == -signal.SIGKILL:
+                killed = oom_kills()
+                if killed is not None and killed_before is not None and killed > killed_before:
+                    death = replace(report.death, out_of_memory=True)
+                    report = replace(report, death=death)
         finally:
             child.kill()
         take_files(taken, {"stdout": stdout, "stderr": stderr})
@@ -95,7 +102,7 @@ def _listen(
     return (report, *(None,) * outputs)
 
 
-def poison_error(death: Death) -> PoisonTaskError:
+def poison_error(death: Death) -> PoisonTaskError | OutOfHostMemoryError:
     """What the caller is told of a bundle that dies under watch too."""
     name = signal.Signals(-death.exit_code).name if death.exit_code < 0 else None
     how = f"was killed by {name}" if name else f"ended with exit code {death.exit_code}"
@@ -103,6 +110,13 @@ def poison_error(death: Death) -> PoisonTaskError:
     if death.element is not None:
         where += f", element {death.element} of the input"
     shapes = ", ".join(death.inputs) or "none"
+    if death.out_of_memory:
+        return OutOfHostMemoryError(
+            f"{death.codelet!r}{where} needs more memory than there is: the kernel killed each "
+            "process that it ran in, the last one, which was watched, as it ran out of memory "
+            "(oom_kill of its control group; in a container its memory limit). Make its pieces "
+            f"smaller, or the limit larger. Its inputs: {shapes}"
+        )
     return PoisonTaskError(
         f"{death.codelet!r}{where} ends every process that it runs in; the last one, which was "
         f"watched, {how}. Its inputs: {shapes}",

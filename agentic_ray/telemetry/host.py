@@ -178,6 +178,36 @@ def read_cgroup(root: Path, membership: str) -> CgroupLimits:
     )
 
 
+def oom_kills(root: Path = CGROUP_ROOT, membership: str | None = None) -> int | None:
+    """How many processes the kernel has killed for want of memory in this process's control
+    group and below, so far; None where that is not counted.
+
+    Parameters
+    ----------
+    root, membership
+        As for `read_cgroup`.
+    """
+    if membership is None:
+        membership = _read(CGROUP_MEMBERSHIP) or ""
+    for line in membership.splitlines():
+        parts = line.split(":", 2)
+        if len(parts) != 3:
+            continue
+        _, controllers, path = parts
+        if not controllers:
+            mount, file = _unified(root), "memory.events"
+        elif "memory" in controllers.split(","):
+            mount, file = _mount(root, "memory", controllers), "memory.oom_control"
+        else:
+            continue
+        for group in _groups(mount, path):
+            for counted in (_read(group / file) or "").splitlines():
+                name, _, count = counted.partition(" ")
+                if name == "oom_kill" and count.strip().isdecimal():
+                    return int(count)
+    return None
+
+
 def _groups(mount: Path, path: str) -> Iterator[Path]:
     """The folders of ``path`` below ``mount``, innermost first, those that exist."""
     names = [name for name in path.split("/") if name]

@@ -77,6 +77,7 @@ _PCIE_LEVELS: Final = {
 }
 
 _RETRY_DOUBLINGS: Final = 4
+_IMPOSSIBLE_BYTES: Final = 1 << 56
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +303,9 @@ class NvmlProbe:
             try:
                 card = self._call("nvmlDeviceGetHandleByIndex", index)
                 uuid = self._call("nvmlDeviceGetUUID", card)
+                if uuid in cards:
+                    closed[index] = f"another GPU of this machine has its UUID, {uuid}, too"
+                    continue
                 found = self._compute_devices(card, uuid, index)
             except (_UnavailableError, _DeviceGoneError) as error:
                 closed[index] = str(error)
@@ -424,9 +428,9 @@ class NvmlProbe:
         xids = self._log.xids(card_uuid, state.gpu_instance_id, state.compute_instance_id)
         return replace(
             state,
-            memory_total_bytes=None if memory is None else int(memory.total),
-            memory_free_bytes=None if memory is None else int(memory.free),
-            memory_used_bytes=None if memory is None else int(memory.used),
+            memory_total_bytes=None if memory is None else _bytes(memory.total),
+            memory_free_bytes=None if memory is None else _bytes(memory.free),
+            memory_used_bytes=None if memory is None else _bytes(memory.used),
             utilization=None if rates is None else rates.gpu / 100.0,
             process_count=slow.process_count,
             temperature_celsius=slow.temperature_celsius,
@@ -536,6 +540,8 @@ class NvmlProbe:
             raise _UnavailableError(sentence) from error
         except nvml.NVMLLibraryMismatchError as error:  # this driver does not have it
             raise _UnavailableError(str(error)) from error
+        except UnicodeDecodeError as error:
+            raise _UnavailableError(f"{function} answers what is not UTF-8 text") from error
 
     def _ask(self, function: str, *arguments: Any) -> Any | None:
         """The same, with None for a figure that this card or driver does not give."""
@@ -550,6 +556,12 @@ class NvmlProbe:
             if answer is not None:
                 return answer
         return None
+
+
+def _bytes(size: Any) -> int | None:
+    """A size; None for one that no GPU has: drivers answer -1, or less than nothing, unsigned."""
+    size = int(size)
+    return size if 0 <= size < _IMPOSSIBLE_BYTES else None
 
 
 def throttle_names(bits: int) -> tuple[str, ...]:

@@ -200,7 +200,8 @@ def _gpu_cell(gpu: GpuState) -> str:
     used = "?" if gpu.utilization is None else f"{gpu.utilization:.0%}"
     free, total = format_bytes(gpu.memory_free_bytes), format_bytes(gpu.memory_total_bytes)
     health = "" if gpu.healthy else f" UNHEALTHY: {gpu.reason}"
-    return f"{gpu.index}: {gpu.name} {free}/{total} free, {used} busy{health}"
+    place = f"{gpu.index}" if gpu.mig_parent is None else f"{gpu.index}.{gpu.mig_index}"
+    return f"{place}: {gpu.name} {free}/{total} free, {used} busy{health}"
 
 
 def _reasons(state: ClusterState) -> list[str]:

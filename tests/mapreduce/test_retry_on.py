@@ -40,7 +40,6 @@ def test_what_was_asked_for_is_tried_again(tmp_path: Path, retry_on: Any) -> Non
     )
     assert job.result() == sum(range(20))
     assert len(list(tmp_path.iterdir())) == 3
-    assert job.metrics.recovery == 1.0
     assert [event.kind for event in job.events()].count("failed: user") == 2
 
 
@@ -51,6 +50,48 @@ def test_the_budget_of_the_user_is_spent_then_the_own_exception_is_raised(tmp_pa
         )
     assert len(list(tmp_path.iterdir())) == 4, "once, and max_user_retries times again"
     assert raised.value.element_index == 7  # type: ignore[attr-defined]
+
+
+def test_retries_count_for_each_element_and_what_is_done_is_not_run_again(tmp_path: Path) -> None:
+    """A thousand elements of which one in twenty calls fails."""
+
+    def work(x: int) -> int:
+        calls = tmp_path / str(x)
+        with calls.open("a") as file:
+            file.write("x")
+        number = calls.stat().st_size
+        if (x * 7919 + number * 104_729) % 20 == 0:
+            raise Busy
+        with (tmp_path / f"done{x}").open("a") as file:
+            file.write("x")
+        return x
+
+    job = ar.map_reduce_job(work, range(1000), operator.add, retry_on=Busy)
+    assert job.result() == sum(range(1000))
+    assert {path.stat().st_size for path in tmp_path.glob("done*")} == {1}
+    again = [p for p in tmp_path.iterdir() if p.name.isdecimal() and p.stat().st_size > 1]
+    assert len(again) > 20
+
+
+def test_a_call_that_is_made_again_has_its_element_as_it_was(tmp_path: Path) -> None:
+    def work(x: list[int]) -> int:
+        x.append(1)
+        if not (tmp_path / str(x[0])).exists():
+            (tmp_path / str(x[0])).touch()
+            raise Busy
+        return len(x)
+
+    assert ar.map_reduce(work, [[i] for i in range(10)], retry_on=Busy) == [2] * 10
+
+
+def test_a_reduction_is_made_again_too(tmp_path: Path) -> None:
+    def add(left: int, right: int) -> int:
+        if not (tmp_path / "once").exists():
+            (tmp_path / "once").touch()
+            raise Busy
+        return left + right
+
+    assert ar.map_reduce(abs, range(100), add, chunk_size=10, retry_on=Busy) == 4950
 
 
 def test_other_exceptions_stay_final(tmp_path: Path) -> None:

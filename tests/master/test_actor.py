@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+from click.testing import CliRunner
 from ray.util.placement_group import placement_group_table
 
 import agentic_ray as ar
+from agentic_ray.cli.app import cli
 from agentic_ray.errors import (
     InvalidArgumentError,
     InvalidParametersError,
     JobCancelledError,
     JobTimeoutError,
     JournalLockedError,
+    MasterDiffersError,
     SessionError,
     TaskError,
     UnknownJobError,
     UnknownWorkloadError,
+    WorkloadFileError,
 )
 from agentic_ray.master import JobState
 from agentic_ray.runtime.processes import processes_of, session_name
@@ -101,8 +107,10 @@ def test_a_killed_master_is_started_anew_and_goes_on(tmp_path: Path, workloads: 
         # what the killed process held of Ray's CPUs is held no more
         actor_id = ray.get_actor("phoenix", "agentic_ray")._actor_id.hex()
         until(lambda: not [g for g in placement_group_table().values() if held_by(g, actor_id)])
-        # the same name is the same master
-        assert ar.start_master("phoenix", journal=tmp_path / "other").pid() == master.pid()
+        # the same name is the same master, or is told not to be
+        assert ar.start_master("phoenix", journal=tmp_path / "journal").pid() == master.pid()
+        with pytest.raises(MasterDiffersError, match=r"another journal.*reload"):
+            ar.start_master("phoenix", journal=tmp_path / "other")
     finally:
         master.close(drain=False)
     with pytest.raises(SessionError, match="no master 'phoenix'"):
@@ -138,5 +146,58 @@ def test_errors_have_their_types(tmp_path: Path, workloads: None) -> None:
         assert master.statistics().finished[JobState.CANCELLED] == 1
         with pytest.raises(JournalLockedError, match="another master"):
             ar.start_master("two", journal=tmp_path / "journal")
+    finally:
+        master.close(drain=False)
+
+
+@pytest.mark.slow
+def test_changed_workloads_are_rolled_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ar.workload("answer", cache=False)(lambda params: [1.0, math.nan])
+    file = tmp_path / "more.py"
+    file.write_text(
+        "import agentic_ray as ar\n@ar.workload('more')\ndef more(params): return 'old'\n"
+    )
+    with pytest.raises(WorkloadFileError, match=r"nope\.py"):
+        ar.start_master("reloaded", journal=tmp_path / "journal", workloads=["/nope.py"])
+    with pytest.raises(SessionError, match="no master 'reloaded'"):
+        until(lambda: ar.find_master("reloaded") is None)
+    start: Any = partial(
+        ar.start_master, "reloaded", journal=tmp_path / "journal", workloads=[file]
+    )
+    master = start()
+    try:
+        job = master.submit("answer", None)
+        assert job.result(60)[0] == 1.0
+        assert math.isnan(job.result(60)[1])
+        with pytest.raises(SessionError, match="where the bundles"):
+            job.placements()
+        assert master.submit("more", None).result(60) == "old"
+        pid = master.pid()
+        assert start().pid() == pid
+
+        ar.workload("answer", replace=True, cache=False)(lambda params: "new")
+        with pytest.raises(MasterDiffersError, match="another workload answer"):
+            start()
+        file.write_text(file.read_text().replace("old", "newer"))
+        with pytest.raises(MasterDiffersError, match=r"another file .*more\.py"):
+            start()
+        with pytest.raises(WorkloadFileError):
+            master.reload(workloads=["/nope.py"])
+        assert master.submit("answer", {"still": 1}).result(60)[0] == 1.0
+        master.reload(workloads=[file])
+        assert master.submit("answer", None).result(60) == "new"
+        assert master.submit("more", None).result(60) == "newer"
+
+        # A second program is interrupted while it looks for the master: it lives on.
+        def interrupted(self: Any) -> int:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ar.RemoteMaster, "pid", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                start()
+        assert master.pid() == start().pid() == pid
+        shown = CliRunner().invoke(cli, ["master", "--help"])
+        assert all(word in shown.output for word in ("start", "reload", "status", "stop"))
     finally:
         master.close(drain=False)

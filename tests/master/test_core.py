@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agentic_ray.master.clock import Moment
 from agentic_ray.master.core import Command, MasterCore, Start
 from agentic_ray.master.jobs import JobRecord, JobState, requeued
 
@@ -26,6 +27,9 @@ def test_random_schedules_of_submits_crashes_and_cancels_keep_every_promise() ->
         seen["accepted"] += len(world.accepted)
         seen["again"] += sum(count > 1 for count in world.starts.values())
         seen["cancelled"] += len(world.cancelled)
+        seen["withdrawn"] += len(world.withdrawn)
+        seen["lost answers"] += world.lost_answers
+        seen["takeovers"] += world.takeovers
         for record in world.journal.values():
             seen[record.state.value] += 1
             if record.error is not None:
@@ -33,6 +37,7 @@ def test_random_schedules_of_submits_crashes_and_cancels_keep_every_promise() ->
     # Each thing that may happen did, or the schedules would prove little.
     for kind in (
         *("crashes", "accepted", "again", "cancelled", "succeeded", "failed"),
+        *("withdrawn", "lost answers", "takeovers"),
         *("InterruptedJobError", "JobTimeoutError", "JobCancelledError", "ValueError"),
     ):
         assert seen[kind] > SCHEDULES / 100, (kind, seen)
@@ -52,24 +57,37 @@ def run_many(schedules: int) -> None:
 
 
 class StartsBeforeItIsWritten(MasterCore):
-    def _start_next(self, now: float) -> list[Command]:
+    def _start_next(self, now: Moment) -> list[Command]:
         commands = super()._start_next(now)
         return commands + [Start(c.record) for c in commands if hasattr(c, "first")]
 
 
 class RunsEffectsAgain(MasterCore):
-    def recover(self, records: Any, now: float) -> list[Command]:
+    def recover(self, records: Any, now: Moment) -> list[Command]:
         return super().recover([_without_effects(r) for r in records], now)
 
 
 class ForgetsTheQueue(MasterCore):
-    def recover(self, records: Any, now: float) -> list[Command]:
+    def recover(self, records: Any, now: Moment) -> list[Command]:
         return super().recover([r for r in records if r.state is not JobState.QUEUED], now)
 
 
 class ForgetsCancels(MasterCore):
-    def recover(self, records: Any, now: float) -> list[Command]:
+    def recover(self, records: Any, now: Moment) -> list[Command]:
         return super().recover([replace(r, cancel_requested=False) for r in records], now)
+
+
+class RunsWhatWasRefused(MasterCore):
+    def withdraw(self, job_id: str) -> None:
+        """Forget that nobody waits for it."""
+
+
+class GoesByTheWallClock(MasterCore):
+    def submit(self, record: JobRecord, now: Moment) -> list[Command]:
+        return super().submit(record, Moment(now.wall, now.wall))
+
+    def _start_next(self, now: Moment) -> list[Command]:
+        return super()._start_next(Moment(now.wall, now.wall))
 
 
 def _without_effects(record: JobRecord) -> JobRecord:
@@ -80,11 +98,15 @@ def _without_effects(record: JobRecord) -> JobRecord:
 
 
 @pytest.mark.parametrize(
-    "broken", [StartsBeforeItIsWritten, RunsEffectsAgain, ForgetsTheQueue, ForgetsCancels]
+    "broken",
+    [
+        *(StartsBeforeItIsWritten, RunsEffectsAgain, ForgetsTheQueue, ForgetsCancels),
+        *(RunsWhatWasRefused, GoesByTheWallClock),
+    ],
 )
 def test_a_core_that_breaks_a_promise_is_caught(
     broken: type[MasterCore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.master.core_simulation.MasterCore", broken)
     with pytest.raises(BrokenPromiseError, match=r"seed \d+"):
-        run_many(300)
+        run_many(3000)

@@ -141,7 +141,7 @@ class QueueMachine(RuleBasedStateMachine):
     def push(self, priority: int) -> None:
         made = record(f"j{self.count}", priority=priority, sequence=self.count)
         self.count += 1
-        self.queue.push(made)
+        self.queue.push(made, 0.0)
         self.model.append(made)
 
     @rule()

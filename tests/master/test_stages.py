@@ -29,7 +29,7 @@ from agentic_ray.runtime import Stages, job_scope, recorded, stages
 
 @pytest.fixture
 def shelf() -> StageShelf:
-    return StageShelf(MemoryResults(), set())
+    return StageShelf(MemoryResults(), set(), set)
 
 
 def again(shelf: StageShelf, work: Callable[[], Any], job_id: str = "job") -> Any:
@@ -138,14 +138,14 @@ def test_graphs_are_told_apart_by_order_and_checked_by_content(
 
 
 def test_a_damaged_record_is_made_again(tmp_path: Path) -> None:
-    shelf = StageShelf(DirectoryResults(tmp_path), set())
+    shelf = StageShelf(DirectoryResults(tmp_path), set(), set)
     assert again(shelf, lambda: ar.stage("a", lambda: [1.5])) == [1.5]
     (file,) = tmp_path.iterdir()
     file.write_bytes(b"something else")
-    later = StageShelf(DirectoryResults(tmp_path), {"job"})
+    later = StageShelf(DirectoryResults(tmp_path), {"job"}, set)
     assert again(later, lambda: ar.stage("a", lambda: [2.5])) == [2.5]
     # and those of jobs that are over go away
-    StageShelf(DirectoryResults(tmp_path), {"another"})
+    StageShelf(DirectoryResults(tmp_path), {"another"}, set).close(30)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -154,7 +154,7 @@ def test_a_stage_that_cannot_be_kept_is_no_harm(caplog: pytest.LogCaptureFixture
         def put(self, name: str, content: bytes) -> str:
             raise JournalError("no space left on device")
 
-    shelf = StageShelf(Full(), set())
+    shelf = StageShelf(Full(), set(), set)
     for value in (1, 2):
         assert again(shelf, lambda value=value: ar.stage("a", lambda: value)) == value
     assert "a finished stage is not kept: no space left" in caplog.text

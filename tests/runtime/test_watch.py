@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from ray import cloudpickle
 
+from agentic_ray.errors import OutOfHostMemoryError, PoisonTaskError
 from agentic_ray.graph.task import Codelet, Ref
 from agentic_ray.mapreduce.kernels import chunk_codelet
 from agentic_ray.runtime.execute import Payload, Report, Step, describe
@@ -65,11 +67,25 @@ def test_a_death_is_told_with_its_task_and_signal(end: Any, code: int, name: str
     report, value = watched(*tasks, inputs={"x": np.zeros((3, 4))})
     assert value is None
     error = poison_error(report.death)
+    assert isinstance(error, PoisonTaskError)
     assert (error.task, error.exit_code, error.exit_signal) == ("die", code, name)
     assert error.inputs == ("ndarray of float64 (3, 4)",)
     assert (error.chunk_index, error.element_index) == (None, None)
     assert "'die'" in str(error)
     assert (name or f"code {code}") in str(error)
+
+
+@pytest.mark.parametrize(("counts", "memory"), [((4, 5), True), ((4, 4), False), ((None,), False)])
+def test_a_process_that_the_kernel_killed_for_want_of_memory_is_no_poison(
+    monkeypatch: pytest.MonkeyPatch, counts: tuple[int | None, ...], memory: bool
+) -> None:
+    told = itertools.chain(counts, itertools.repeat(counts[-1]))
+    monkeypatch.setattr("agentic_ray.runtime.watch.oom_kills", lambda: next(told))
+    kill = dying(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    error = poison_error(watched(("a", kill, [np.zeros(3)]), inputs={})[0].death)
+    assert isinstance(error, OutOfHostMemoryError if memory else PoisonTaskError)
+    assert ("needs more memory than there is" in str(error)) is memory
+    assert "float64 (3,)" in str(error)
 
 
 def chunk(map_fn: Any, reduce_fn: Any = None) -> Any:

@@ -45,7 +45,8 @@ class Standin:
         for name, value in changes.items():
             self.set(name.replace("__", "."), value)
         partial = self._file.with_suffix(".partial")
-        partial.write_text("".join(f"{key}={value}\n" for key, value in self.state.items()))
+        lines = "".join(f"{key}={value}\n" for key, value in self.state.items())
+        partial.write_text(lines, errors="surrogateescape")
         partial.replace(self._file)  # a reader sees the old state or the new one
 
     def set(self, key: str, value: object) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agentic_ray.telemetry.host import CgroupLimits, probe_host, read_cgroup
+from agentic_ray.telemetry.host import CgroupLimits, oom_kills, probe_host, read_cgroup
 
 GIB = 2**30
 UNLIMITED_V1 = 9223372036854771712
@@ -59,6 +59,23 @@ def test_v2_nested_groups_the_tightest_wins(tmp_path: Path) -> None:
     )
     limits = read_cgroup(tmp_path, "0::/a/b/c")
     assert limits == CgroupLimits(2.0, 2 * GIB, GIB // 2, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("files", "membership", "found"),
+    [
+        ({"cgroup.controllers": "", "a/memory.events": "oom 9\noom_kill 3\n"}, "0::/a/b\n", 3),
+        ({"cgroup.controllers": "", "memory.events": "oom_kill 0\n"}, "0::/\n", 0),
+        ({"memory/a/memory.oom_control": "under_oom 0\noom_kill 7\n"}, "5:memory:/a\n", 7),
+        ({"cgroup.controllers": "", "a/memory.events": "high 1\n"}, "0::/a\n", None),
+        ({}, "", None),
+    ],
+)
+def test_how_many_processes_the_kernel_killed_for_want_of_memory(
+    tmp_path: Path, files: dict[str, str], membership: str, found: int | None
+) -> None:
+    tree(tmp_path, files)
+    assert oom_kills(tmp_path, membership) == found
 
 
 def test_v2_without_limits(tmp_path: Path) -> None:

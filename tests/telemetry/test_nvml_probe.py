@@ -86,6 +86,27 @@ def test_a_query_that_fails_is_none_and_the_rest_stays(standin: Any, code: int) 
     assert second["power_watts"] is not None
 
 
+def test_sizes_that_no_gpu_has_are_unknown(standin: Any) -> None:
+    standin.write(gpu__0__used=2**64 - 4096, gpu__0__free=2**64 - 1)
+    first = standin.read()["gpus"][0]
+    assert (first["memory_used_bytes"], first["memory_free_bytes"]) == (None, None)
+    assert first["memory_total_bytes"] == 80 * GIB
+
+
+def test_a_second_gpu_of_one_uuid_is_told_and_left_out(standin: Any) -> None:
+    standin.write(gpu__1__uuid=UUID_0)
+    reading = standin.read()
+    assert [gpu["index"] for gpu in reading["gpus"]] == [0]
+    assert "GPU 1: another GPU of this machine has its UUID" in reading["reason"]
+
+
+def test_text_that_is_no_text_is_told(standin: Any) -> None:
+    standin.write(gpu__0__name="NVIDIA \udcff", gpu__1__uuid="GPU-\udcff\udcfe")
+    reading = standin.read()
+    assert [(gpu["index"], gpu["name"]) for gpu in reading["gpus"]] == [(0, "NVIDIA GPU")]
+    assert reading["reason"] == "GPU 1: nvmlDeviceGetUUID answers what is not UTF-8 text"
+
+
 def test_a_card_that_supports_nothing(standin: Any) -> None:
     names = ("total", "free", "used", "util", "processes", "temp", "power", "ecc", "throttle")
     for name in (*names, "mig", "bus"):

@@ -1,0 +1,129 @@
+"""``agentic-ray master``: start, reload, look at and stop masters that run on a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from agentic_ray.cli import options
+
+if TYPE_CHECKING:
+    from agentic_ray.master.actor import RemoteMaster
+
+_name = click.argument("name", default="master")
+_address = click.option(
+    "--address",
+    default="auto",
+    show_default=True,
+    metavar="ADDRESS",
+    help="The Ray cluster: 'auto' or HOST:PORT.",
+)
+_files = click.option(
+    "--workloads",
+    "files",
+    multiple=True,
+    type=click.Path(),
+    metavar="FILE",
+    help="Python file or package directory that registers workloads; may be repeated.",
+)
+
+
+@click.group()
+def master() -> None:
+    """Masters that run on a Ray cluster, found by their NAME, and outlive the command."""
+
+
+@master.command()
+@_name
+@click.option("--journal", required=True, metavar="PATH|URL", help="Where its jobs are kept.")
+@_files
+@click.option("--max-running", type=click.IntRange(min=1))
+@_address
+def start(
+    name: str, journal: str, files: tuple[str, ...], max_running: int | None, address: str
+) -> None:
+    """Start a master, or find that it runs already with the same journal and workloads."""
+    from agentic_ray.master.actor import start_master
+
+    further = {} if max_running is None else {"max_running": max_running}
+    with _cluster(address):
+        made = start_master(name, journal=journal, workloads=files, **further)
+        click.echo(f"master {name} runs, process {made.pid()}")
+
+
+@master.command()
+@_name
+@_files
+@_address
+def reload(name: str, files: tuple[str, ...], address: str) -> None:
+    """Let a master run these workloads from now on; jobs that run go on as they began."""
+    with _found(name, address) as found:
+        found.reload(workloads=files)
+        click.echo(f"master {name} has {', '.join(found.describe().workloads) or 'no'} workloads")
+
+
+@master.command()
+@_name
+@_address
+@options.as_json
+def status(name: str, address: str, as_json: bool) -> None:
+    """What a master runs with, and how its jobs stand."""
+    with _found(name, address) as found:
+        told, counts, pid = found.describe(), found.statistics(), found.pid()
+    shown = {
+        "name": name,
+        "pid": pid,
+        "journal": told.journal,
+        "workloads": sorted(told.workloads),
+        "queued": counts.queued,
+        "running": counts.running,
+        "finished": {state.value: count for state, count in counts.finished.items()},
+    }
+    if as_json:
+        options.print_json(shown)
+        return
+    for key, value in shown.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{count} {state}" for state, count in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(value)
+        click.echo(f"{key}: {value}")
+
+
+@master.command()
+@_name
+@click.option(
+    "--drain-seconds",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="How long jobs may go on; what is left stays in the journal.",
+)
+@_address
+def stop(name: str, drain_seconds: float, address: str) -> None:
+    """End a master, for everybody. Its jobs stay in its journal."""
+    with _found(name, address) as found:
+        found.close(timeout_seconds=drain_seconds)
+        click.echo(f"master {name} has stopped")
+
+
+@contextmanager
+def _cluster(address: str) -> Iterator[None]:
+    import agentic_ray as ar
+
+    ar.init(address)
+    try:
+        yield
+    finally:
+        ar.shutdown()
+
+
+@contextmanager
+def _found(name: str, address: str) -> Iterator[RemoteMaster]:
+    from agentic_ray.master.actor import find_master
+
+    with _cluster(address):
+        yield find_master(name)
