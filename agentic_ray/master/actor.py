@@ -28,6 +28,7 @@ from agentic_ray.errors import InvalidArgumentError, SerializationError, Session
 from agentic_ray.master.handle import Job
 from agentic_ray.master.jobs import JobRecord, without_exception
 from agentic_ray.master.journal import is_url
+from agentic_ray.master.logs import LogLine
 from agentic_ray.master.master import Master
 from agentic_ray.master.statistics import Statistics
 from agentic_ray.master.userfiles import load_workloads
@@ -80,6 +81,9 @@ class MasterActor:
     def cancel(self, job_id: str) -> bool:
         return self._master().cancel(job_id)
 
+    def logs(self, job_id: str, first: int) -> list[LogLine]:
+        return self._master().logs(job_id, first)
+
     def jobs(self) -> list[JobRecord]:
         return [without_exception(record) for record in self._master().jobs()]
 
@@ -92,7 +96,8 @@ class MasterActor:
     def _master(self) -> Master:
         with self._lock:
             if self._opened is None:
-                self._opened = Master(journal=self._journal, **self._options)
+                options = {"runners": 2, **self._options}
+                self._opened = Master(journal=self._journal, **options)
             return self._opened
 
     def _release_held_cpus(self) -> None:
@@ -157,6 +162,11 @@ class RemoteMaster:
         """As `Master.job`."""
         self.record(job_id)
         return Job(self, job_id)
+
+    def logs(self, job_id: str, first: int = 0) -> list[LogLine]:
+        """As `Master.logs`."""
+        found: list[LogLine] = self._call("logs", job_id, first)
+        return found
 
     def jobs(self) -> list[JobRecord]:
         """As `Master.jobs`."""
@@ -226,7 +236,8 @@ def start_master(
     workloads : sequence of path
         Files to load there, see `load_workloads`. What this program has registered is sent along.
     **options
-        Further arguments of `Master`.
+        Further arguments of `Master`. Functions run in processes of their own unless
+        ``runners=0`` is given.
 
     Raises
     ------

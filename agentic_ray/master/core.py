@@ -16,6 +16,7 @@ from agentic_ray.errors import (
     InterruptedJobError,
     JobCancelledError,
     JobTimeoutError,
+    PoisonJobError,
 )
 from agentic_ray.master.jobs import JobFailure, JobRecord, JobState, advance, requeued
 from agentic_ray.master.queue import JobQueue, QueueLimits
@@ -54,6 +55,8 @@ class Stop:
     job_id: str
 
 
+MAX_ATTEMPTS = 3
+
 Command = Write | Show | Start | Stop
 
 
@@ -62,6 +65,7 @@ class _Phase(Enum):
     WAITING = auto()  # in the queue
     STARTING = auto()  # that it runs is being written
     RUNNING = auto()
+    RETURNING = auto()  # that it waits again, since its process died, is being written
     ENDING = auto()  # how it ended is being written
     ENDED = auto()  # that is written, but its workload has not stopped
 
@@ -87,9 +91,19 @@ class MasterCore:
     limits : QueueLimits
     held : bool
         Start nothing before `begin`.
+    max_attempts : int
+        Processes of its own that a job may end before it is taken to be the cause.
     """
 
-    def __init__(self, max_running: int, limits: QueueLimits, *, held: bool = False) -> None:
+    def __init__(
+        self,
+        max_running: int,
+        limits: QueueLimits,
+        *,
+        held: bool = False,
+        max_attempts: int = MAX_ATTEMPTS,
+    ) -> None:
+        self._max_attempts = max_attempts
         self._max_running = max_running
         self._held = held
         self._queue = JobQueue(limits)
@@ -220,6 +234,10 @@ class MasterCore:
         if live.phase is _Phase.STARTING and record.state is JobState.RUNNING:
             live.phase = _Phase.RUNNING
             return [Show(live.record), Start(live.record)]
+        if live.phase is _Phase.RETURNING and record.state is JobState.QUEUED:
+            live.phase = _Phase.WAITING
+            self._queue.push(live.record)
+            return [Show(live.record), *self._start_next(now)]
         return []
 
     def ended(
@@ -230,7 +248,7 @@ class MasterCore:
         result: Any = None,
         result_bytes: int = 0,
         result_reference: str | None = None,
-        error: BaseException | None = None,
+        error: BaseException | JobFailure | None = None,
         metrics: Mapping[str, Any] | None = None,
     ) -> list[Command]:
         """A workload has returned, or raised ``error``. Its place is free."""
@@ -256,6 +274,36 @@ class MasterCore:
             self._remove(live)
         return commands + self._start_next(now)
 
+    def died(self, job_id: str, how: str, now: float) -> list[Command]:
+        """The process that ran the workload has died. Its place is free.
+
+        The job is run again, unless its effects forbid that, or it has done so too often: then
+        it is taken to be the cause.
+        """
+        live = self._live.get(job_id)
+        if live is None:
+            return []
+        ended = live.phase is not _Phase.RUNNING or self._halted
+        if ended or live.record.cancel_requested:
+            return self.ended(job_id, now, error=JobCancelledError(how))
+        self._leave_place(live)
+        live.record = record = replace(live.record, deaths=live.record.deaths + 1)
+        if record.effects:
+            error: Exception = InterruptedJobError(
+                f"{how} while the job ran; its workload has effects, so it is not run again: "
+                "check what it did and submit it anew if need be"
+            )
+        elif record.deaths >= self._max_attempts:
+            error = PoisonJobError(f"{how}; the job has ended {record.deaths} processes now")
+        else:
+            live.record = requeued(record)
+            live.phase = _Phase.RETURNING
+            return [Write(live.record), *self._start_next(now)]
+        return [
+            *self._end(job_id, JobState.FAILED, now, error=error),
+            *self._start_next(now),
+        ]
+
     def cancel(self, job_id: str, now: float) -> list[Command]:
         """Cancel a live job: at once if it does not run, else when it has stopped."""
         live = self._live[job_id]
@@ -267,12 +315,21 @@ class MasterCore:
         error = JobCancelledError("cancelled while it waited")
         return self._end_unstarted(live, JobState.CANCELLED, now, error)
 
-    def expire(self, job_id: str, text: str, now: float) -> list[Command]:
+    def expire(
+        self, job_id: str, text: str, now: float, attempt: int | None = None
+    ) -> list[Command]:
         """A live job has no more time: it fails at once, wherever it is.
 
-        The place of one that runs is free again when its workload has stopped.
+        The place of one that runs is free again when its workload has stopped. The time of one
+        ``attempt`` means nothing to the next.
         """
         live = self._live.get(job_id)
+        if (
+            live is not None
+            and attempt is not None
+            and (live.phase is not _Phase.RUNNING or live.record.attempts != attempt)
+        ):
+            return []
         if live is None or live.phase in (_Phase.ENDING, _Phase.ENDED) or self._halted:
             return []
         error = JobTimeoutError(text)
@@ -332,12 +389,12 @@ class MasterCore:
         state: JobState,
         now: float,
         *,
-        error: BaseException | None = None,
+        error: BaseException | JobFailure | None = None,
         result: Any = None,
         result_bytes: int = 0,
     ) -> list[Command]:
         live = self._live[job_id]
-        failure = None if error is None else JobFailure.of(error)
+        failure = JobFailure.of(error) if isinstance(error, BaseException) else error
         live.record = advance(
             live.record, state, now, result=result, error=failure, result_bytes=result_bytes
         )
