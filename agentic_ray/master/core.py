@@ -110,6 +110,7 @@ class MasterCore:
         self._live: dict[str, _Live] = {}
         self._places = 0
         self._accepting: Counter[str] = Counter()
+        self._accepting_bytes = 0
         self._keys: dict[tuple[str, str], str] = {}
         self._halted = False
 
@@ -187,6 +188,10 @@ class MasterCore:
         self._held = False
         return self._start_next(now)
 
+    def hold(self) -> None:
+        """From now on, until `begin`, none is."""
+        self._held = True
+
     def submit(self, record: JobRecord) -> list[Command]:
         """Accept a job, as far as deciding goes; nobody may be told before `written`.
 
@@ -196,15 +201,23 @@ class MasterCore:
             As many jobs wait as may.
         """
         pending = self._accepting
-        self._queue.check_room(record.user, pending.total(), pending[record.user])
+        self._queue.check_room(
+            record.user,
+            pending.total(),
+            pending[record.user],
+            size_bytes=record.size_bytes,
+            pending_bytes=self._accepting_bytes,
+        )
         self._add(_Live(record, _Phase.ACCEPTING))
         pending[record.user] += 1
+        self._accepting_bytes += record.size_bytes
         return [Write(record, first=True)]
 
     def answer(self, record: JobRecord) -> list[Command]:
         """Accept a job whose result is there already, from an equal one."""
         self._add(_Live(record, _Phase.ACCEPTING))
         self._accepting[record.user] += 1
+        self._accepting_bytes += record.size_bytes
         return [Write(record, first=True)]
 
     def refused(self, job_id: str) -> None:
@@ -409,6 +422,7 @@ class MasterCore:
 
     def _accepted(self, live: _Live) -> None:
         self._accepting[live.record.user] -= 1
+        self._accepting_bytes -= live.record.size_bytes
         if not self._accepting[live.record.user]:
             del self._accepting[live.record.user]
 

@@ -43,11 +43,11 @@ from agentic_ray.master.core import (
 from agentic_ray.master.handle import Job, UnderWay
 from agentic_ray.master.jobs import ANONYMOUS, JobFailure, JobRecord, JobState, advance
 from agentic_ray.master.journal import Journal
-from agentic_ray.master.jsonvalues import dumps
+from agentic_ray.master.jsonvalues import JsonText, dumps, json_value
 from agentic_ray.master.logs import LogLine, LogShelf
 from agentic_ray.master.outcome import Died, Done
 from agentic_ray.master.own_session import OwnSession
-from agentic_ray.master.queue import QueueLimits
+from agentic_ray.master.queue import QUEUED_BYTES, QueueLimits
 from agentic_ray.master.runners.pool import RunnerPool
 from agentic_ray.master.running import InRunners, InThreads, Workplace
 from agentic_ray.master.stages import StageShelf
@@ -74,6 +74,8 @@ class Master:
         session. A workload that waits for another job holds its place meanwhile.
     max_queued : int
         Jobs that may wait; more are refused.
+    max_queued_bytes : int
+        JSON text of the parameters of jobs that wait; more is refused.
     max_queued_per_user, max_running_per_user : int, optional
         The same of one user.
     ageing_seconds : float
@@ -126,6 +128,7 @@ class Master:
         *,
         max_running: int = 8,
         max_queued: int = 10_000,
+        max_queued_bytes: int = QUEUED_BYTES,
         max_queued_per_user: int | None = None,
         max_running_per_user: int | None = None,
         ageing_seconds: float = 60.0,
@@ -144,6 +147,7 @@ class Master:
         for name, value, optional in (
             ("max_running", max_running, False),
             ("max_queued", max_queued, False),
+            ("max_queued_bytes", max_queued_bytes, False),
             ("max_queued_per_user", max_queued_per_user, True),
             ("max_running_per_user", max_running_per_user, True),
             ("max_attempts", max_attempts, False),
@@ -161,7 +165,11 @@ class Master:
         self._changed = threading.Condition(threading.RLock())
         self._alarms = Alarms()
         limits = QueueLimits(
-            max_queued, max_queued_per_user, max_running_per_user, float(ageing_seconds)
+            max_queued,
+            max_queued_per_user,
+            max_running_per_user,
+            float(ageing_seconds),
+            max_queued_bytes,
         )
         self._core = MasterCore(max_running, limits, held=held, max_attempts=max_attempts)
         self._under_way: dict[str, UnderWay] = {}
@@ -202,6 +210,11 @@ class Master:
         """Start jobs, after having been ``held``."""
         with self._changed:
             self._carry_out(self._core.begin(self._clock()))
+
+    def hold(self) -> None:
+        """Start no more jobs until `begin`; those that run go on."""
+        with self._changed:
+            self._core.hold()
 
     @property
     def held(self) -> bool:
@@ -279,7 +292,7 @@ class Master:
             id=uuid.uuid4().hex,
             workload=found.name,
             version=found.version,
-            params=plain,
+            params=JsonText(text),
             priority=priority,
             sequence=0,
             created_at=now,
@@ -644,7 +657,7 @@ class Master:
         before; None: it is not kept."""
         if self._cache is None:
             return None
-        return cache_key(workload, canonical_text(record.params))
+        return cache_key(workload, canonical_text(json_value(record.params)))
 
     def _remember(self, before: str | None, after: str | None, text: str) -> None:
         """Keep a result for equal jobs, if its key was the same before it was computed."""

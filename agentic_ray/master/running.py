@@ -17,7 +17,7 @@ from agentic_ray.errors import SerializationError
 from agentic_ray.graph import capture
 from agentic_ray.master.handle import UnderWay
 from agentic_ray.master.jobs import JobEvent, JobFailure, JobRecord
-from agentic_ray.master.jsonvalues import dumps, to_json
+from agentic_ray.master.jsonvalues import dumps, json_text, json_value, to_json
 from agentic_ray.master.logs import LogShelf
 from agentic_ray.master.outcome import Died, Done
 from agentic_ray.master.stages import JobStages
@@ -93,7 +93,7 @@ class InThreads:
             try:
                 scope.stages = None if stages is None else Stages(stages, scope.log)
                 entered(_InScope(scope))
-                value = workload.function(workload.prepare(record.params))
+                value = workload.function(workload.prepare(json_value(record.params)))
                 result = to_json(value)
                 text = dumps(result)
             except BaseException as error:  # the thread is this job's alone: so is what ends it
@@ -150,7 +150,7 @@ class InRunners:
                 job_id=record.id,
                 workload=workload.name,
                 priority=record.priority,
-                params=dumps(record.params).encode("ascii"),
+                params=json_text(record.params).encode("ascii"),
                 code=code,
                 token="" if code is None else hashlib.sha256(code).hexdigest(),
                 file=None if file is None else str(file.path),

@@ -322,3 +322,15 @@ def test_logs_and_deaths_outlive_the_master(registry: Registry, tmp_path: Path) 
         assert master.record(poison.id).deaths == 3
         with pytest.raises(TaskError, match=r"PoisonJobError: .*exit code 3"):
             master.job(poison.id).result(0)
+
+
+def test_small_values_wait_as_their_text(registry: Registry) -> None:
+    body = [[] for _ in range(1_000_000)]
+    with Master(workloads=registry, runners=1, held=True) as master:
+        job = master.submit("echo", {"empty": body})
+        del body
+        kept = job.record.params
+        assert sys.getsizeof(kept) < 1000
+        assert len(kept.text) == len('{"empty":[]}') + 3 * 1_000_000 - 1
+        master.begin()
+        assert len(job.result(60)["empty"]) == 1_000_000
