@@ -20,9 +20,9 @@ import struct
 import sys
 from typing import Final
 
-DESCRIPTORS: Final = 4
-"""Of each runner, sent along with the wish for one: its line to the master, where its two streams
-go, and where this process writes its number and, later, how it ended."""
+_FOUR: Final = struct.Struct("4i")
+"""Descriptors of each runner, sent along with the wish for one: its line to the master, where its
+two streams go, and where this process writes its number and, later, how it ended."""
 
 _IMPORTED: Final = ("agentic_ray.array", "agentic_ray.mapreduce", "agentic_ray.runtime.lent")
 """What runners use, so that it is there in each from the beginning."""
@@ -56,8 +56,8 @@ def main(descriptor: int) -> None:
         _bury(ends)
         if requests.fileno() not in ready:
             continue
-        message, given, _, _ = socket.recv_fds(requests, 1, DESCRIPTORS)
-        if not message:
+        given = _given(requests)
+        if given is None:
             return
         line, out, err, told = given
         pid = os.fork()
@@ -76,7 +76,17 @@ def main(descriptor: int) -> None:
 
 def ask(requests: socket.socket, descriptors: list[int]) -> None:
     """For the master: have a runner forked with these descriptors."""
-    socket.send_fds(requests, [_REQUEST], descriptors)
+    # (`socket.send_fds` imports the module `array`, in whose place a user may have another)
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, _FOUR.pack(*descriptors))
+    requests.sendmsg([_REQUEST], [rights])
+
+
+def _given(requests: socket.socket) -> tuple[int, ...] | None:
+    """The descriptors of the next request; None when the master has closed the socket."""
+    message, rights, _, _ = requests.recvmsg(1, socket.CMSG_LEN(_FOUR.size))
+    if not message or not rights:
+        return None
+    return _FOUR.unpack(rights[0][2][: _FOUR.size])
 
 
 def _bury(ends: dict[int, int]) -> None:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Collection
+from pathlib import Path
 from typing import Final
 
 import psutil
@@ -34,6 +35,13 @@ _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 def clean_environment(secrets: Collection[str] = SECRETS) -> dict[str, str]:
     """This process's environment without what jobs must not see."""
     return {name: value for name, value in os.environ.items() if name not in secrets}
+
+
+def _environment() -> dict[str, str]:
+    """Of the nursery, which finds this package where this process has found it."""
+    found = clean_environment()
+    paths = [found.get("PYTHONPATH", ""), str(Path(__file__).resolve().parents[3])]
+    return found | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 class RunnerProcess:
@@ -177,7 +185,7 @@ class Nursery:
                 [sys.executable, "-m", __package__, str(its.fileno())],
                 pass_fds=[its.fileno()],
                 stdin=subprocess.DEVNULL,
-                env={**clean_environment(), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env=_environment(),
                 start_new_session=True,
             )
         except OSError:
