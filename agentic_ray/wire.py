@@ -7,11 +7,13 @@ a value into byte strings and back, arrays without a copy of their own.
 from __future__ import annotations
 
 import json
+import math
 import pickle
+import select
 import socket
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import cloudpickle
@@ -128,6 +130,16 @@ class Wire:
                 return None
             at += got
         return data
+
+
+def readable(descriptors: Iterable[int], seconds: float | None) -> set[int]:
+    """Those of which something can be read, or that have ended, within so many seconds (None: as
+    long as it takes). Of any number, where `select.select` takes those below 1024."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    milliseconds = None if seconds is None else math.ceil(1000 * max(seconds, 0.0))
+    return {descriptor for descriptor, _ in poll.poll(milliseconds)}
 
 
 def packed(value: Any) -> list[Bytes]:

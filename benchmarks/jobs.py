@@ -1,4 +1,4 @@
-"""Small jobs through `Master.submit`, in threads of the master's process and in runners, in one run.
+"""Small jobs through `Master.submit`, in threads of the master and in runners, in one run.
 
     python benchmarks/jobs.py [--json] [--jobs N] [--no-cluster]
 

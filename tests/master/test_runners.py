@@ -98,6 +98,12 @@ def talk(params: Any) -> None:
     print("no end", end="")
 
 
+def leave_a_child(params: Any) -> None:
+    if os.fork() == 0:
+        time.sleep(600)
+    os._exit(4)
+
+
 def environment(params: str) -> str | None:
     return os.environ.get(params)
 
@@ -115,7 +121,7 @@ def registry() -> Registry:
     made = Registry()
     for function in (
         *(echo, pid, leave, segv, sleep, stuck, own, bad, long_message, talk),
-        *(environment, litter),
+        *(environment, litter, leave_a_child),
     ):
         made.register(function.__name__, function, cache=False)
     made.register("leak", leak, cache=False, memory_bytes=100 << 20)
@@ -145,7 +151,10 @@ def test_what_it_raises_is_of_the_callers_own_class(master: Master) -> None:
     assert "in own" in job.record.error.traceback
 
 
-@pytest.mark.parametrize(("name", "how"), [("leave", "exit code 3"), ("segv", "SIGSEGV")])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [("leave", "exit code 3"), ("segv", "SIGSEGV"), ("leave_a_child", "exit code 4")],
+)
 def test_a_job_that_ends_its_process_is_poison_after_three(
     master: Master, name: str, how: str
 ) -> None:

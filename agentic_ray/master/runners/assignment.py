@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import select
 import signal
 import sys
 import threading
@@ -26,7 +25,7 @@ from agentic_ray.master.outcome import Died, Done
 from agentic_ray.master.runners.process import RunnerProcess
 from agentic_ray.schedule.metrics import Metrics, PlacementRecord
 from agentic_ray.shown import cut_text
-from agentic_ray.wire import Bytes, Frame, WireError
+from agentic_ray.wire import Bytes, Frame, WireError, readable
 
 GRACE_SECONDS: Final = 1.0
 """A job that is told to stop has so long to do so; then its process is killed."""
@@ -151,8 +150,8 @@ class Assignment:
                     runner.kill()
                     return self._died()
                 timeout = left if timeout is None else min(left, timeout)
-            watched = [line, *streams, *([] if told else [self._wake_read])]
-            ready = select.select(watched, [], [], timeout)[0]
+            watched = [line, runner.told, *streams, *([] if told else [self._wake_read])]
+            ready = readable(watched, timeout)
             if self._wake_read in ready:
                 told = True
                 with contextlib.suppress(OSError):
@@ -174,6 +173,8 @@ class Assignment:
                 done = self._receive()
                 if done is not None:
                     return done
+            elif runner.told in ready:  # it has ended; its line is held by a process that it forked
+                return self._died()
 
     def _send(self, order: Order) -> None:
         runner = self._runner
@@ -266,7 +267,7 @@ class Assignment:
         """Keep all that has been printed by now."""
         for name, number in self._runner.streams.items():
             for _ in range(1 << 10):  # another process of the job's may go on to print for ever
-                if not select.select([number], [], [], 0)[0] or not self._read(name, number):
+                if not readable([number], 0) or not self._read(name, number):
                     break
 
     def _died(self) -> Died:

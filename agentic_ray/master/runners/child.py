@@ -12,7 +12,6 @@ import hashlib
 import logging
 import os
 import queue
-import select
 import signal
 import socket
 import sys
@@ -34,7 +33,7 @@ from agentic_ray.runtime import JobScope, Stages, job_scope
 from agentic_ray.runtime.carried import take
 from agentic_ray.runtime.lent import borrow
 from agentic_ray.tracebacks import text_of
-from agentic_ray.wire import Bytes, Frame, Wire
+from agentic_ray.wire import Bytes, Frame, Wire, readable
 
 _TELL_SECONDS: Final = 0.5
 _MOST_EVENTS: Final = 2_000
@@ -162,7 +161,7 @@ class _Runner:
     def _listen(self) -> None:
         try:
             while True:
-                if not select.select([self._wire], [], [], _TELL_SECONDS)[0]:
+                if not readable([self._wire.fileno()], _TELL_SECONDS):
                     self._tell()
                     continue
                 frame = self._wire.receive()

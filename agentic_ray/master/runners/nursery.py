@@ -13,12 +13,13 @@ import contextlib
 import ctypes
 import importlib
 import os
-import select
 import signal
 import socket
 import struct
 import sys
 from typing import Final
+
+from agentic_ray.wire import readable
 
 _FOUR: Final = struct.Struct("4i")
 """Descriptors of each runner, sent along with the wish for one: its line to the master, where its
@@ -49,7 +50,7 @@ def main(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's to deal with
     ends: dict[int, int] = {}  # where to write how each runner ended
     while True:
-        ready = select.select([requests.fileno(), asked], [], [])[0]
+        ready = readable([requests.fileno(), asked], None)
         if asked in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(asked, 4096)

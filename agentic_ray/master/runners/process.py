@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -19,7 +18,7 @@ import psutil
 
 from agentic_ray.errors import SessionError
 from agentic_ray.master.runners.nursery import NUMBER, ask
-from agentic_ray.wire import Wire
+from agentic_ray.wire import Wire, readable
 
 SECRETS: Final = frozenset({"AGENTIC_RAY_TOKEN", "PGPASSWORD", "RAY_AUTH_TOKEN"})
 """Variables of the environment that are the service's, and no business of jobs."""
@@ -29,6 +28,7 @@ MOST_ANSWER_BYTES: Final = 1 << 31
 
 _START_SECONDS: Final = 60.0
 _END_SECONDS: Final = 5.0
+_WITHIN_SECONDS: Final = 60.0
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -55,7 +55,8 @@ class RunnerProcess:
         self.knows_path = False
         self.jobs = 0
         self.idle_since = time.monotonic()
-        self._told = told
+        self.told = told
+        """Can be read from once the process has ended."""
         for descriptor in (out, err, told):
             os.set_blocking(descriptor, False)
         pid = self._read_number(_START_SECONDS)
@@ -83,7 +84,7 @@ class RunnerProcess:
     @property
     def is_fit(self) -> bool:
         """Whether nothing is known against giving it a job: it is there, and has nothing to say."""
-        return not select.select([self.wire.fileno(), self._told], [], [], 0)[0]
+        return not readable([self.wire.fileno(), self.told], 0)
 
     def kill(self) -> None:
         """End it at once, and all that it has started and that is still of its group."""
@@ -98,14 +99,14 @@ class RunnerProcess:
     def close(self) -> None:
         """Let it go: it ends by itself when its line does."""
         self.wire.close()
-        for descriptor in (*self.streams.values(), self._told):
+        for descriptor in (*self.streams.values(), self.told):
             with contextlib.suppress(OSError):
                 os.close(descriptor)
 
     def _read_number(self, seconds: float) -> int | None:
-        if not select.select([self._told], [], [], seconds)[0]:
+        if not readable([self.told], seconds):
             return None
-        data = os.read(self._told, NUMBER.size)
+        data = os.read(self.told, NUMBER.size)
         return NUMBER.unpack(data)[0] if len(data) == NUMBER.size else None
 
 
@@ -170,6 +171,8 @@ class Nursery:
             its.close()
             for descriptor in (out_write, err_write, told_write):
                 os.close(descriptor)
+        # (Only within a frame: a process that is stopped there must not hold up its job's thread.)
+        mine.settimeout(_WITHIN_SECONDS)
         return RunnerProcess(Wire(mine, MOST_ANSWER_BYTES), out_read, err_read, told_read)
 
     def _start(self) -> socket.socket:
