@@ -26,7 +26,6 @@ from agentic_ray.errors import (
     JobMemoryError,
     JournalError,
     SessionError,
-    UnknownWorkloadError,
 )
 from agentic_ray.master.alarms import Alarms
 from agentic_ray.master.cache import cache_key, canonical_text, open_cache
@@ -41,15 +40,15 @@ from agentic_ray.master.core import (
     Write,
 )
 from agentic_ray.master.handle import Job, UnderWay
-from agentic_ray.master.jobs import ANONYMOUS, JobFailure, JobRecord, JobState, advance
+from agentic_ray.master.jobs import ANONYMOUS, JobRecord, JobState, advance
 from agentic_ray.master.journal import Journal
-from agentic_ray.master.jsonvalues import JsonText, dumps, json_value
+from agentic_ray.master.jsonvalues import JsonText, dumps
 from agentic_ray.master.logs import LogLine, LogShelf
-from agentic_ray.master.outcome import Died, Done
+from agentic_ray.master.outcome import Died
 from agentic_ray.master.own_session import OwnSession
 from agentic_ray.master.queue import QUEUED_BYTES, QueueLimits
 from agentic_ray.master.runners.pool import RunnerPool
-from agentic_ray.master.running import InRunners, InThreads, Workplace
+from agentic_ray.master.running import InRunners, InThreads, Workplace, run_job
 from agentic_ray.master.stages import StageShelf
 from agentic_ray.master.statistics import Statistics, Tally
 from agentic_ray.master.store import JobStore, MemoryStore, Receipt
@@ -590,23 +589,14 @@ class Master:
 
     def _run(self, record: JobRecord) -> None:
         """One job, in its own thread."""
-        ended: Done | Died
-        try:
-            workload = self._workloads.get(record.workload)
-            if workload.version != record.version:
-                raise UnknownWorkloadError(
-                    f"the job is for version {record.version} of workload {record.workload!r}, "
-                    f"which is now at version {workload.version}"
-                )
-            before = self._key(workload, record)
-            kept = None if record.effects else self._stages.of(record.id)
-            ended = self._workplace.run(
-                record, workload, kept, lambda under_way: self._entered(record, under_way)
-            )
-            if isinstance(ended, Done) and ended.failure is None:
-                self._remember(before, self._key(workload, record), ended.text)
-        except BaseException as error:  # the thread is this job's alone: so is what ends it
-            ended = Done(failure=JobFailure.of(error))
+        ended = run_job(
+            record,
+            self._workloads,
+            self._workplace,
+            self._stages,
+            self._cache,
+            lambda under_way: self._entered(record, under_way),
+        )
         if isinstance(ended, Died):
             self._died(record, ended)
             return
@@ -651,18 +641,6 @@ class Master:
             handle = self._handles.get(record.id)
             if handle is not None:
                 handle.enter(under_way)
-
-    def _key(self, workload: Workload, record: JobRecord) -> str | None:
-        """Under which a result is kept, as long as the function sees the same after it has run as
-        before; None: it is not kept."""
-        if self._cache is None:
-            return None
-        return cache_key(workload, canonical_text(json_value(record.params)))
-
-    def _remember(self, before: str | None, after: str | None, text: str) -> None:
-        """Keep a result for equal jobs, if its key was the same before it was computed."""
-        if self._cache is not None and before is not None and before == after:
-            self._cache.put(before, text)
 
     def _keep(self, record: JobRecord, text: str) -> str | None:
         """Store a large result; on a full disk, try until there is room or the master ends."""

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Protocol
 
 import cloudpickle
 
-from agentic_ray.errors import SerializationError
+from agentic_ray.errors import SerializationError, UnknownWorkloadError
 from agentic_ray.graph import capture
+from agentic_ray.master.cache import ResultCache, cache_key, canonical_text
 from agentic_ray.master.handle import UnderWay
 from agentic_ray.master.jobs import JobEvent, JobFailure, JobRecord
 from agentic_ray.master.jsonvalues import dumps, json_text, json_value, to_json
 from agentic_ray.master.logs import LogShelf
 from agentic_ray.master.outcome import Died, Done
-from agentic_ray.master.stages import JobStages
+from agentic_ray.master.stages import JobStages, StageShelf
 from agentic_ray.master.userfiles import file_of
-from agentic_ray.master.workloads import Workload
+from agentic_ray.master.workloads import Registry, Workload
 
 if TYPE_CHECKING:
     from agentic_ray.master.runners.pool import RunnerPool
@@ -173,6 +174,41 @@ class InRunners:
 
     def close(self) -> None:
         self._pool.close()
+
+
+def run_job(
+    record: JobRecord,
+    workloads: Registry,
+    workplace: Workplace,
+    stages: StageShelf,
+    cache: ResultCache | None,
+    entered: Entered,
+) -> Done | Died:
+    """Run a job to its end, in this thread, and keep its result for equal ones. Never raises."""
+
+    def key(workload: Workload) -> str | None:
+        if cache is None:
+            return None
+        return cache_key(workload, canonical_text(json_value(record.params)))
+
+    try:
+        workload = workloads.get(record.workload)
+        if workload.version != record.version:
+            raise UnknownWorkloadError(
+                f"the job is for version {record.version} of workload {record.workload!r}, "
+                f"which is now at version {workload.version}"
+            )
+        before = key(workload)
+        kept = None if record.effects else stages.of(record.id)
+        ended = workplace.run(record, workload, kept, entered)
+        # (Kept only if the function sees the same after it has run as before.)
+        if not isinstance(ended, Done) or ended.failure is not None:
+            return ended
+        if cache is not None and before is not None and before == key(workload):
+            cache.put(before, ended.text)
+    except BaseException as error:  # the thread is this job's alone: so is what ends it
+        return Done(failure=JobFailure.of(error))
+    return ended
 
 
 def _code(workload: Workload) -> bytes:
