@@ -162,6 +162,8 @@ def test_a_job_that_ends_its_process_is_poison_after_three(
     with pytest.raises(PoisonJobError, match=how):
         job.result(60)
     assert (job.record.attempts, job.record.deaths) == (3, 3)
+    crashes = [line for line in job.logs() if "Segmentation fault" in line.text]
+    assert len(crashes) == (3 if name == "segv" else 0)
     assert master.submit("echo", 1).result(60) == 1
 
 
@@ -286,27 +288,26 @@ def test_a_files_workloads_are_loaded_in_the_runner(tmp_path: Path) -> None:
         master.submit("where", 5).result(60)
 
 
-def test_forty_jobs_of_which_half_are_bad(registry: Registry) -> None:
+def test_forty_jobs_of_which_half_are_bad(master: Master) -> None:
     plan = ["leave", "sleep", "leak", "bad", *["echo"] * 4] * 5
-    with Master(workloads=registry, runners=2, max_running=4) as master:
-        jobs = [
-            master.submit(name, i, timeout_seconds=0.4 if name == "sleep" else None)
-            for i, name in enumerate(plan)
-        ]
-        expected = {
-            "leave": PoisonJobError,
-            "sleep": JobTimeoutError,
-            "leak": JobMemoryError,
-            "bad": Bad,
-        }
-        for i, (name, job) in enumerate(zip(plan, jobs, strict=True)):
-            if name == "echo":
-                assert job.result(120) == i
-            else:
-                with pytest.raises(expected[name]):
-                    job.result(120)
-        until(lambda: master.statistics().running == 0)
-        assert master.submit("echo", "after").result(60) == "after"
+    jobs = [
+        master.submit(name, i, timeout_seconds=0.4 if name == "sleep" else None)
+        for i, name in enumerate(plan)
+    ]
+    expected = {
+        "leave": PoisonJobError,
+        "sleep": JobTimeoutError,
+        "leak": JobMemoryError,
+        "bad": Bad,
+    }
+    for i, (name, job) in enumerate(zip(plan, jobs, strict=True)):
+        if name == "echo":
+            assert job.result(120) == i
+        else:
+            with pytest.raises(expected[name]):
+                job.result(120)
+    until(lambda: master.statistics().running == 0)
+    assert master.submit("echo", "after").result(60) == "after"
 
 
 def test_the_nursery_is_started_anew(registry: Registry) -> None:

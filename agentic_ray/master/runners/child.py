@@ -7,6 +7,7 @@ look into: the result as JSON text, the error as texts.
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import gc
 import hashlib
 import logging
@@ -24,7 +25,7 @@ from typing import Any, Final, NoReturn
 
 import cloudpickle
 
-from agentic_ray.errors import JobCancelledError, UnknownWorkloadError
+from agentic_ray.errors import JobCancelledError, SerializationError, UnknownWorkloadError
 from agentic_ray.master.jobs import JobFailure
 from agentic_ray.master.jsonvalues import dumps, loads, to_json
 from agentic_ray.master.userfiles import load_workloads
@@ -34,6 +35,9 @@ from agentic_ray.runtime.carried import take
 from agentic_ray.runtime.lent import borrow
 from agentic_ray.tracebacks import text_of
 from agentic_ray.wire import Bytes, Frame, Wire, readable
+
+MOST_RESULT_BYTES: Final = 256 << 20
+"""Of JSON text. All jobs share the process that keeps it."""
 
 _TELL_SECONDS: Final = 0.5
 _MOST_EVENTS: Final = 2_000
@@ -72,6 +76,7 @@ class _Runner:
         logging.basicConfig(
             level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
         )
+        faulthandler.enable()  # where it crashed is then in what the job has printed
         signal.signal(signal.SIGTERM, self._interrupt)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         gc.freeze()  # what was there before the fork need not be looked through, nor copied
@@ -101,7 +106,13 @@ class _Runner:
                 workload = self._workload(head, order.parts)
                 value = workload.function(workload.prepare(loads(bytes(order.parts[0]))))
                 self._running = False
-            parts = [dumps(to_json(value)).encode("ascii")]
+            text = dumps(to_json(value))
+            if len(text) > MOST_RESULT_BYTES:
+                raise SerializationError(
+                    f"the result is {len(text):,} bytes of JSON, where {MOST_RESULT_BYTES:,} are "
+                    "taken: write it to a file or an object store and return where it is"
+                )
+            parts = [text.encode("ascii")]
             head_out["ok"] = True
         except BaseException as error:  # also SystemExit and the like: they end the job alone
             self._running = False

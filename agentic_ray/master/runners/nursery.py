@@ -31,6 +31,8 @@ _IMPORTED: Final = ("agentic_ray.array", "agentic_ray.mapreduce", "agentic_ray.r
 NUMBER: Final = struct.Struct("!i")
 _PR_SET_PDEATHSIG: Final = 1
 _REQUEST: Final = b"r"
+_KILLED_FIRST: Final = "500"
+"""What a runner adds to its score for the kernel's killer: it goes before the master does."""
 
 
 def main(descriptor: int) -> None:
@@ -114,6 +116,8 @@ def _become_runner(out: int, err: int) -> None:
     os.setsid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(_KILLED_FIRST)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (out, 1), (err, 2)):
         os.dup2(source, target)
