@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -24,6 +25,7 @@ from agentic_ray.runtime.lending import Lender
 from agentic_ray.runtime.session import Session, get_session, init, shutdown
 
 _LOOK_SECONDS: Final = 1.0
+_AWAY_LOOKS: Final = 3
 _SESSION_ENDED: Final = 3
 
 
@@ -51,24 +53,34 @@ def _say(**what: str) -> None:
 
 
 def _watch(session: Session) -> None:
-    """End this process once its session is of no use any more: another takes its place."""
+    """End this process once its session is of no use any more: another takes its place.
+
+    Tells when the head of a cluster that was joined does not answer, and when it does again.
+    """
     joined = connection()
-    cluster_id = _cluster_id(joined[0]) if joined is not None else None
+    # (An embedded Ray is started anew by the session itself, at another address.)
+    cluster_id = None if joined is None or session.started_ray else _cluster_id(joined[0])
+    away = 0
     while not session.closed:
         time.sleep(_LOOK_SECONDS)
-        # (An embedded Ray is started anew by the session itself, at another address.)
-        if cluster_id is None or connection() != joined or joined is None:
+        if cluster_id is None or joined is None:
             continue
         found = _cluster_id(joined[0])
         if found is not None and found != cluster_id:
             print("the cluster's head was replaced by another", file=sys.stderr, flush=True)
             break
+        before, away = away, 0 if found is not None else away + 1
+        if away == _AWAY_LOOKS or (before >= _AWAY_LOOKS and not away):
+            _say(head="away" if away else "there")
     os._exit(_SESSION_ENDED)
 
 
 def _cluster_id(address: str) -> str | None:
     """Which cluster answers there; None if none does."""
+    host, _, port = address.rpartition(":")
     try:
+        # (Ray's own client would wait for it for most of a minute.)
+        socket.create_connection((host, int(port)), _LOOK_SECONDS).close()
         return str(ray._raylet.GcsClient(address=address).cluster_id.hex())
     except Exception:  # Ray raises many types for a head that is away
         return None

@@ -152,6 +152,11 @@ class Session:
         return not self._stay.lost and (self._stay.over or connection() != self._ray)
 
     @property
+    def started_ray(self) -> bool:
+        """Whether its Ray is an embedded one, which it has started."""
+        return self._started_ray
+
+    @property
     def name(self) -> str:
         return self._name
 

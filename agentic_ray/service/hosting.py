@@ -137,7 +137,7 @@ class SessionHost:
         if "ready" not in said:
             process.wait()
             raise SessionError(said.get("failed", "the process with the session has ended"))
-        threading.Thread(target=_forward, args=(process,), daemon=True).start()
+        threading.Thread(target=self._hear, args=(process,), daemon=True).start()
 
     def _watch(self) -> None:
         pause = _FIRST_PAUSE
@@ -164,14 +164,24 @@ class SessionHost:
                 self._become("ok")
                 break
 
+    def _hear(self, process: subprocess.Popen[bytes]) -> None:
+        """What the process says of the head; what else it prints goes where our output goes."""
+        assert process.stdout is not None
+        for line in process.stdout:
+            try:
+                head = json.loads(line)["head"]
+            except (ValueError, KeyError, TypeError):
+                sys.stdout.buffer.write(line)
+                sys.stdout.flush()
+                continue
+            if head == "away":
+                self.reason = "the head of the Ray cluster does not answer"
+                _logger.warning("%s; jobs wait", self.reason)
+                self._become("degraded")
+            elif process.poll() is None:
+                self.reason = ""
+                self._become("ok")
+
     def _become(self, state: State) -> None:
         self.state = state
         self._changed(state)
-
-
-def _forward(process: subprocess.Popen[bytes]) -> None:
-    """What the process prints goes where this one's output goes."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        sys.stdout.buffer.write(line)
-        sys.stdout.flush()

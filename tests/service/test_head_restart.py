@@ -11,11 +11,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from agentic_ray import Client
@@ -62,19 +63,30 @@ def head(port: int, environment: dict[str, str]) -> Iterator[None]:
         [
             *(RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={port}"),
             *(f"--temp-dir={environment['HOME']}", "--object-store-memory=200000000"),
-            *("--include-dashboard=false", "--disable-usage-stats", "--ray-client-server-port=0"),
+            *("--include-dashboard=false", "--disable-usage-stats"),
+            *("--dashboard-agent-listen-port=0", f"--ray-client-server-port={free_port()}"),
         ],
         env=environment,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     try:
-        until(lambda: answers(port))
+        until(lambda: answers(port) or process.poll() is not None)
+        assert process.poll() is None, "the head did not start"
         yield
     finally:
-        process.terminate()
+        below = psutil.Process(process.pid).children(recursive=True)
+        for one in (process, *below):  # as when its machine is gone
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
         process.wait(60)
+        psutil.wait_procs(below, timeout=30)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def answers(port: int) -> bool:
@@ -87,9 +99,7 @@ def answers(port: int) -> bool:
 def test_jobs_outlive_the_head_of_their_cluster(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     (tmp_path / "mine.py").write_text(WORKLOADS)
     with head(port, environment):
         server = subprocess.Popen(
@@ -118,6 +128,7 @@ def test_jobs_outlive_the_head_of_their_cluster(
             server.kill()
             raise
     try:
+        until(lambda: health() == "degraded")
         jobs += [client.submit(64 + i, workload="spread") for i in range(4)]
         time.sleep(AWAY_SECONDS)
         with head(port, environment):
