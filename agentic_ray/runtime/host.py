@@ -39,6 +39,8 @@ def main(path: str, settings: dict[str, Any]) -> int:
     except (AgenticRayError, OSError) as error:
         _say(failed=str(error))
         return 1
+    # (After Ray, which has set its own. A service manager may send it to all processes at once.)
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
     threading.Thread(target=_watch, args=(session,), name="watch", daemon=True).start()
     _say(ready=session.name)
     while sys.stdin.buffer.read(1 << 16):

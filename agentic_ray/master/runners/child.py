@@ -39,6 +39,7 @@ from agentic_ray.wire import Bytes, Frame, Wire, readable
 MOST_RESULT_BYTES: Final = 256 << 20
 """Of JSON text. All jobs share the process that keeps it."""
 
+_STOP: Final = signal.SIGUSR2
 _TELL_SECONDS: Final = 0.5
 _MOST_EVENTS: Final = 2_000
 _MOST_CARRIED_BYTES: Final = 1 << 20
@@ -77,7 +78,8 @@ class _Runner:
             level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
         )
         faulthandler.enable()  # where it crashed is then in what the job has printed
-        signal.signal(signal.SIGTERM, self._interrupt)
+        # (SIGTERM keeps its meaning, also for processes that a job forks off.)
+        signal.signal(_STOP, self._interrupt)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         gc.freeze()  # what was there before the fork need not be looked through, nor copied
         borrow(lambda: self._session_path)
@@ -194,7 +196,7 @@ class _Runner:
             threading.Thread(target=scope.cancel, daemon=True).start()
         main_thread = threading.main_thread().ident
         if main_thread is not None:
-            signal.pthread_kill(main_thread, signal.SIGTERM)
+            signal.pthread_kill(main_thread, _STOP)
 
     def _tell(self) -> None:
         """How far the job is, if that has changed."""

@@ -49,7 +49,10 @@ def main(descriptor: int) -> None:
         os.set_blocking(end, False)
     signal.set_wakeup_fd(woken)
     signal.signal(signal.SIGCHLD, _nothing)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's to deal with
+    # Ctrl-C, and what a service manager sends to all processes at once, are the master's to deal
+    # with: jobs may go on for a while.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _nothing)
     ends: dict[int, int] = {}  # where to write how each runner ended
     while True:
         ready = readable([requests.fileno(), asked], None)
@@ -66,7 +69,8 @@ def main(descriptor: int) -> None:
         pid = os.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for number in (signal.SIGCHLD, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
             for end in (requests.detach(), asked, woken, told, *ends.values()):
                 os.close(end)
             _become_runner(out, err)
@@ -125,4 +129,4 @@ def _become_runner(out: int, err: int) -> None:
 
 
 def _nothing(number: int, frame: object) -> None:
-    """A child has ended; that the handler is there wakes the loop."""
+    """That a handler is there wakes the loop, which looks what has ended."""
