@@ -226,6 +226,14 @@ class InterruptedJobError(AgenticRayError, RuntimeError):
     """The master died while the job ran, and the job's effects forbid to run it again."""
 
 
+class PoisonJobError(AgenticRayError, RuntimeError):
+    """A job ended every process that it ran in; the message says how, and how often."""
+
+
+class JobMemoryError(AgenticRayError, MemoryError):
+    """A job took more memory than it may."""
+
+
 class InvalidParametersError(AgenticRayError, ValueError, TypeError):
     """A workload refused its parameters."""
 

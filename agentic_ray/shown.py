@@ -8,6 +8,8 @@ from typing import Final
 
 from agentic_ray.tracebacks import text_of
 
+KEPT_CHARACTERS: Final = 64 << 10
+"""Of the text of an error so much is kept, wherever it is kept or sent."""
 _SHOWN_CHARACTERS: Final = 100
 
 
@@ -20,6 +22,14 @@ def cut_line(text: str) -> str:
     """``text`` in one short line."""
     text = " ".join(text[: 10 * _SHOWN_CHARACTERS].split())
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+
+
+def cut_text(text: str, most: int = KEPT_CHARACTERS) -> str:
+    """``text``, or its beginning and its end with a note between them of how much is left out."""
+    if len(text) <= most:
+        return text
+    half = (most - 100) // 2
+    return f"{text[:half]}\n[... {len(text) - 2 * half:,} characters left out ...]\n{text[-half:]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,8 +71,8 @@ def text_of(error: BaseException) -> str:
     """``str(error)``, also where the user's ``__str__`` raises."""
     try:
         return str(error)
-    except Exception as raised:
-        return f"(its text cannot be made: {raised!r})"
+    except BaseException as raised:  # it is called to tell of an error, and raises none
+        return f"(its text cannot be made: its __str__ raises {type(raised).__name__})"
 
 
 def set_member(error: BaseException, name: str, value: Any) -> None:

@@ -45,6 +45,7 @@ def test_there_are_the_commands_that_are_real() -> None:
                 "submit",
                 "status",
                 "result",
+                "logs",
                 "cancel",
                 "jobs",
                 "nodes",

@@ -13,7 +13,7 @@ import click
 
 from agentic_ray import __version__
 from agentic_ray.cli.doctor import doctor
-from agentic_ray.cli.jobs import cancel, jobs, result, status, submit
+from agentic_ray.cli.jobs import cancel, jobs, logs, result, status, submit
 from agentic_ray.cli.join import join
 from agentic_ray.cli.journal import journal
 from agentic_ray.cli.local import demo, nodes
@@ -30,7 +30,21 @@ def cli() -> None:
     """A GPU-aware compute framework on Ray."""
 
 
-_COMMANDS = (demo, run, submit, status, result, cancel, jobs, nodes, join, simulate, serve, doctor)
+_COMMANDS = (
+    demo,
+    run,
+    submit,
+    status,
+    result,
+    logs,
+    cancel,
+    jobs,
+    nodes,
+    join,
+    simulate,
+    serve,
+    doctor,
+)
 for _command in _COMMANDS:
     cli.add_command(_command)
 for _group in (journal, master):

@@ -1,8 +1,9 @@
-"""Commands that talk to a running service: submit, status, result, cancel, jobs."""
+"""Commands that talk to a running service: submit, status, result, logs, cancel, jobs."""
 
 from __future__ import annotations
 
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from agentic_ray.cli import options
 
 if TYPE_CHECKING:
     from agentic_ray.service import Client
+
+_FOLLOW_SECONDS = 0.3
 
 
 def _client(url: str, token: str | None) -> Client:
@@ -131,6 +134,31 @@ def cancel(task_id: str, url: str, token: str | None, as_json: bool) -> None:
         click.echo("it runs and has been told to stop")
     else:
         click.echo(found["state"])
+
+
+@click.command()
+@click.argument("task_id", metavar="ID")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job has finished.")
+@options.server
+@options.as_json
+def logs(task_id: str, follow: bool, url: str, token: str | None, as_json: bool) -> None:
+    """Print what a job has printed, each line with its time, node and job."""
+    first = 0
+    with _client(url, token) as client:
+        while True:
+            lines, following, finished = client.logs(task_id, first)
+            for line in lines:
+                if as_json:
+                    options.print_json(line)
+                    continue
+                text = f"{_moment(line['time'])} {line['node']} {task_id[:8]} {line['text']}"
+                click.echo(text, err=line["stream"] == "stderr")
+            if following > first:
+                first = following
+                continue  # there may be more
+            if finished or not follow:
+                return
+            time.sleep(_FOLLOW_SECONDS)
 
 
 @click.command()

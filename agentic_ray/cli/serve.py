@@ -33,6 +33,13 @@ from agentic_ray.cli import options
 @click.option("--max-running", default=8, show_default=True, type=click.IntRange(min=1))
 @click.option("--max-queued", default=10_000, show_default=True, type=click.IntRange(min=1))
 @click.option(
+    "--max-queued-bytes",
+    default=512 << 20,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Parameters, as JSON text, of jobs that wait; more is refused.",
+)
+@click.option(
     "--drain-seconds",
     default=10.0,
     show_default=True,
@@ -57,6 +64,26 @@ from agentic_ray.cli import options
 )
 @click.option("--max-queued-per-user", type=click.IntRange(min=1))
 @click.option("--max-running-per-user", type=click.IntRange(min=1))
+@click.option(
+    "--runners",
+    default=2,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Processes for jobs that are kept ready; as many as --max-running are started on demand.",
+)
+@click.option(
+    "--memory-bytes",
+    type=click.IntRange(min=1),
+    help="By so much the process of a job may grow whose workload says nothing else; then it is "
+    "killed and the job fails.",
+)
+@click.option(
+    "--max-attempts",
+    default=3,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="A job that has ended so many processes is not run again.",
+)
 @options.session
 @click.pass_context
 def serve(
@@ -67,11 +94,15 @@ def serve(
     files: tuple[str, ...],
     max_running: int,
     max_queued: int,
+    max_queued_bytes: int,
     drain_seconds: float,
     journal: str,
     cache_bytes: int,
     max_queued_per_user: int | None,
     max_running_per_user: int | None,
+    runners: int,
+    memory_bytes: int | None,
+    max_attempts: int,
     address: str | None,
     num_cpus: int | None,
 ) -> None:
@@ -94,10 +125,14 @@ def serve(
         num_cpus=num_cpus,
         max_running=max_running,
         max_queued=max_queued,
+        max_queued_bytes=max_queued_bytes,
         drain_seconds=drain_seconds,
         journal=None if journal == "none" else journal,
         cache_bytes=cache_bytes,
         max_queued_per_user=max_queued_per_user,
         max_running_per_user=max_running_per_user,
+        runners=runners,
+        memory_bytes=memory_bytes,
+        max_attempts=max_attempts,
     )
     context.exit(serve_until_signal(settings, lambda line: click.echo(line)))

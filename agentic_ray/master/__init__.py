@@ -7,6 +7,7 @@ from agentic_ray.master.default import job, jobs, submit
 from agentic_ray.master.handle import Job
 from agentic_ray.master.jobs import JobEvent, JobFailure, JobRecord, JobState
 from agentic_ray.master.journal import Journal
+from agentic_ray.master.logs import LogLine
 from agentic_ray.master.master import Master
 from agentic_ray.master.statistics import Statistics
 from agentic_ray.master.store import JobStore, MemoryStore
@@ -21,6 +22,7 @@ __all__ = [
     "JobState",
     "JobStore",
     "Journal",
+    "LogLine",
     "Master",
     "MemoryStore",
     "Registry",

@@ -37,6 +37,7 @@ from agentic_ray.master.described import Description, digests, file_digests
 from agentic_ray.master.handle import Job
 from agentic_ray.master.jobs import JobRecord, without_exception
 from agentic_ray.master.journal import is_url
+from agentic_ray.master.logs import LogLine
 from agentic_ray.master.master import Master
 from agentic_ray.master.statistics import Statistics
 from agentic_ray.master.userfiles import load_workloads
@@ -134,6 +135,9 @@ class MasterActor:
     def cancel(self, job_id: str) -> bool:
         return self._master().cancel(job_id)
 
+    def logs(self, job_id: str, first: int) -> list[LogLine]:
+        return self._master().logs(job_id, first)
+
     def jobs(self) -> list[JobRecord]:
         return [without_exception(record) for record in self._master().jobs()]
 
@@ -148,9 +152,8 @@ class MasterActor:
             if self._refused is not None:
                 raise self._refused
             if self._opened is None:
-                self._opened = Master(
-                    journal=self._journal, workloads=self._workloads, **self._options
-                )
+                options = {"runners": 2, **self._options}
+                self._opened = Master(journal=self._journal, workloads=self._workloads, **options)
             return self._opened
 
     def _release_held_cpus(self) -> None:
@@ -232,6 +235,11 @@ class RemoteMaster:
         """As `Master.job`."""
         self.record(job_id)
         return RemoteJob(self, job_id)
+
+    def logs(self, job_id: str, first: int = 0) -> list[LogLine]:
+        """As `Master.logs`."""
+        found: list[LogLine] = self._call("logs", job_id, first)
+        return found
 
     def jobs(self) -> list[JobRecord]:
         """As `Master.jobs`."""
@@ -330,7 +338,8 @@ def start_master(
     workloads : sequence of path
         Files to load there, see `load_workloads`. What this program has registered is sent along.
     **options
-        Further arguments of `Master`.
+        Further arguments of `Master`. Functions run in processes of their own unless
+        ``runners=0`` is given.
 
     Raises
     ------

@@ -17,6 +17,7 @@ from agentic_ray.errors import (
     InterruptedJobError,
     JobCancelledError,
     JobTimeoutError,
+    PoisonJobError,
 )
 from agentic_ray.master.clock import Moment
 from agentic_ray.master.jobs import JobFailure, JobRecord, JobState, advance, requeued
@@ -56,6 +57,8 @@ class Stop:
     job_id: str
 
 
+MAX_ATTEMPTS = 3
+
 Command = Write | Show | Start | Stop
 
 
@@ -64,6 +67,7 @@ class _Phase(Enum):
     WAITING = auto()  # in the queue
     STARTING = auto()  # that it runs is being written
     RUNNING = auto()
+    RETURNING = auto()  # that it waits again, since its process died, is being written
     ENDING = auto()  # how it ended is being written
     ENDED = auto()  # that is written, but its workload has not stopped
 
@@ -91,15 +95,26 @@ class MasterCore:
     limits : QueueLimits
     held : bool
         Start nothing before `begin`.
+    max_attempts : int
+        Processes of its own that a job may end before it is taken to be the cause.
     """
 
-    def __init__(self, max_running: int, limits: QueueLimits, *, held: bool = False) -> None:
+    def __init__(
+        self,
+        max_running: int,
+        limits: QueueLimits,
+        *,
+        held: bool = False,
+        max_attempts: int = MAX_ATTEMPTS,
+    ) -> None:
+        self._max_attempts = max_attempts
         self._max_running = max_running
         self._held = held
         self._queue = JobQueue(limits)
         self._live: dict[str, _Live] = {}
         self._places = 0
         self._accepting: Counter[str] = Counter()
+        self._accepting_bytes = 0
         self._keys: dict[tuple[str, str], str] = {}
         self._halted = False
 
@@ -188,6 +203,10 @@ class MasterCore:
         self._held = False
         return self._start_next(now)
 
+    def hold(self) -> None:
+        """From now on, until `begin`, none is."""
+        self._held = True
+
     def submit(self, record: JobRecord, now: Moment) -> list[Command]:
         """Accept a job, as far as deciding goes; nobody may be told before `written`.
 
@@ -197,18 +216,26 @@ class MasterCore:
             As many jobs wait as may.
         """
         pending = self._accepting
-        self._queue.check_room(record.user, pending.total(), pending[record.user])
+        self._queue.check_room(
+            record.user,
+            pending.total(),
+            pending[record.user],
+            size_bytes=record.size_bytes,
+            pending_bytes=self._accepting_bytes,
+        )
         deadline = None
         if record.deadline_at is not None:
             deadline = now.steady + record.deadline_at - record.created_at
         self._add(_Live(record, _Phase.ACCEPTING, deadline=deadline))
         pending[record.user] += 1
+        self._accepting_bytes += record.size_bytes
         return [Write(record, first=True)]
 
     def answer(self, record: JobRecord) -> list[Command]:
         """Accept a job whose result is there already, from an equal one."""
         self._add(_Live(record, _Phase.ACCEPTING))
         self._accepting[record.user] += 1
+        self._accepting_bytes += record.size_bytes
         return [Write(record, first=True)]
 
     def withdraw(self, job_id: str) -> None:
@@ -257,6 +284,10 @@ class MasterCore:
         if live.phase is _Phase.STARTING and record.state is JobState.RUNNING:
             live.phase = _Phase.RUNNING
             return [Show(live.record), Start(live.record)]
+        if live.phase is _Phase.RETURNING and record.state is JobState.QUEUED:
+            live.phase = _Phase.WAITING
+            self._queue.push(live.record, now.ago(live.record.created_at))
+            return [Show(live.record), *self._start_next(now)]
         return []
 
     def ended(
@@ -267,7 +298,7 @@ class MasterCore:
         result: Any = None,
         result_bytes: int = 0,
         result_reference: str | None = None,
-        error: BaseException | None = None,
+        error: BaseException | JobFailure | None = None,
         metrics: Mapping[str, Any] | None = None,
     ) -> list[Command]:
         """A workload has returned, or raised ``error``. Its place is free."""
@@ -293,6 +324,36 @@ class MasterCore:
             self._remove(live)
         return commands + self._start_next(now)
 
+    def died(self, job_id: str, how: str, now: Moment) -> list[Command]:
+        """The process that ran the workload has died. Its place is free.
+
+        The job is run again, unless its effects forbid that, or it has done so too often: then
+        it is taken to be the cause.
+        """
+        live = self._live.get(job_id)
+        if live is None:
+            return []
+        ended = live.phase is not _Phase.RUNNING or self._halted
+        if ended or live.record.cancel_requested:
+            return self.ended(job_id, now, error=JobCancelledError(how))
+        self._leave_place(live)
+        live.record = record = replace(live.record, deaths=live.record.deaths + 1)
+        if record.effects:
+            error: Exception = InterruptedJobError(
+                f"{how} while the job ran; its workload has effects, so it is not run again: "
+                "check what it did and submit it anew if need be"
+            )
+        elif record.deaths >= self._max_attempts:
+            error = PoisonJobError(f"{how}; the job has ended {record.deaths} processes now")
+        else:
+            live.record = requeued(record)
+            live.phase = _Phase.RETURNING
+            return [Write(live.record), *self._start_next(now)]
+        return [
+            *self._end(job_id, JobState.FAILED, now, error=error),
+            *self._start_next(now),
+        ]
+
     def cancel(self, job_id: str, now: Moment) -> list[Command]:
         """Cancel a live job: at once if it does not run, else when it has stopped."""
         live = self._live[job_id]
@@ -304,12 +365,21 @@ class MasterCore:
         error = JobCancelledError("cancelled while it waited")
         return self._end_unstarted(live, JobState.CANCELLED, now, error)
 
-    def expire(self, job_id: str, text: str, now: Moment) -> list[Command]:
+    def expire(
+        self, job_id: str, text: str, now: Moment, attempt: int | None = None
+    ) -> list[Command]:
         """A live job has no more time: it fails at once, wherever it is.
 
-        The place of one that runs is free again when its workload has stopped.
+        The place of one that runs is free again when its workload has stopped. The time of one
+        ``attempt`` means nothing to the next.
         """
         live = self._live.get(job_id)
+        if (
+            live is not None
+            and attempt is not None
+            and (live.phase is not _Phase.RUNNING or live.record.attempts != attempt)
+        ):
+            return []
         if live is None or live.phase in (_Phase.ENDING, _Phase.ENDED) or self._halted:
             return []
         error = JobTimeoutError(text)
@@ -368,12 +438,12 @@ class MasterCore:
         state: JobState,
         now: Moment,
         *,
-        error: BaseException | None = None,
+        error: BaseException | JobFailure | None = None,
         result: Any = None,
         result_bytes: int = 0,
     ) -> list[Command]:
         live = self._live[job_id]
-        failure = None if error is None else JobFailure.of(error)
+        failure = JobFailure.of(error) if isinstance(error, BaseException) else error
         live.record = advance(
             live.record, state, now.wall, result=result, error=failure, result_bytes=result_bytes
         )
@@ -388,6 +458,7 @@ class MasterCore:
 
     def _accepted(self, live: _Live) -> None:
         self._accepting[live.record.user] -= 1
+        self._accepting_bytes -= live.record.size_bytes
         if not self._accepting[live.record.user]:
             del self._accepting[live.record.user]
 

@@ -33,7 +33,9 @@ def submit(
 ) -> Job:
     """Run a workload as a job in this process; returns at once. See `Master.submit`.
 
-    Jobs that have not finished when the program ends are cancelled: wait for their results.
+    Jobs that have not finished when the program ends are cancelled: wait for their results. Their
+    functions run in threads, and see the objects of this process; ``Master(runners=2)`` runs them
+    in processes of their own.
 
     Examples
     --------

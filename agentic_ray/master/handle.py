@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from agentic_ray.awaiting import in_thread
 from agentic_ray.errors import AgenticRayError, JobTimeoutError
 from agentic_ray.master.jobs import JobEvent, JobRecord, JobState, lifecycle, raise_failure
+from agentic_ray.master.logs import LogLine
 from agentic_ray.shown import Shown, one_line
 from agentic_ray.tracebacks import entry
 
 if TYPE_CHECKING:
-    from agentic_ray.runtime import JobScope
     from agentic_ray.schedule.metrics import PlacementRecord
 
 
@@ -24,6 +24,17 @@ class Owner(Protocol):
     def record(self, job_id: str) -> JobRecord: ...
     def wait(self, job_id: str, timeout_seconds: float | None = None) -> JobRecord: ...
     def cancel(self, job_id: str) -> bool: ...
+    def logs(self, job_id: str, first: int = 0) -> list[LogLine]: ...
+
+
+class UnderWay(Protocol):
+    """A job that runs: it can be told to stop, and asked how far it is."""
+
+    @property
+    def items_done(self) -> int: ...
+    def cancel(self) -> None: ...
+    def events(self) -> list[JobEvent]: ...
+    def placements(self) -> list[PlacementRecord]: ...
 
 
 class Job:
@@ -45,7 +56,7 @@ class Job:
         self.id = job_id
         self._owner = owner
         self._final: JobRecord | None = None
-        self._scope: JobScope | None = None
+        self._under_way: UnderWay | None = None
         self.cell = contextvars.Context()
 
     def submitted_here(self) -> None:
@@ -57,9 +68,9 @@ class Job:
             if variable.name == "parent_header":
                 self.cell.run(variable.set, value)
 
-    def enter(self, scope: JobScope) -> None:
-        """For the master: the job runs, and puts its work on the cluster in this scope."""
-        self._scope = scope
+    def enter(self, under_way: UnderWay) -> None:
+        """For the master: the job runs, and this tells of its work on the cluster."""
+        self._under_way = under_way
 
     def settle(self, record: JobRecord) -> None:
         """For the master: this is how the job ended."""
@@ -107,7 +118,9 @@ class Job:
         """Cancel the job; False if it has finished already.
 
         A queued job never runs. A running one is told to stop, and is cancelled once it has:
-        its work on the cluster stops, code of its own runs to its next use of the cluster.
+        its work on the cluster stops. Code of its own is interrupted (JobCancelledError) and
+        killed if it goes on for a second; in a thread of this process (``Master(runners=0)``) it
+        runs to its next use of the cluster.
         """
         return self._final is None and self._owner.cancel(self.id)
 
@@ -117,16 +130,24 @@ class Job:
         Of the latter only what happened while this handle, or one like it, was held.
         """
         events = lifecycle(self.record)
-        if self._scope is not None:
-            events += [
-                JobEvent(event.time, event.kind, event.text, event.bundle, event.node_id)
-                for event in self._scope.events()
-            ]
+        if self._under_way is not None:
+            events += self._under_way.events()
         return sorted(events, key=lambda event: event.time)
+
+    def logs(self, first: int = 0) -> list[LogLine]:
+        """What the job has printed so far, to both streams, from line number ``first`` on; see
+        `Master.logs`.
+
+        Raises
+        ------
+        UnknownJobError
+            The master has forgotten the job.
+        """
+        return self._owner.logs(self.id, first)
 
     def placements(self) -> list[PlacementRecord]:
         """Where each finished bundle of the job ran and why; as `events`, of a held job only."""
-        return [] if self._scope is None else self._scope.placements()
+        return [] if self._under_way is None else self._under_way.placements()
 
     @property
     def metrics(self) -> Mapping[str, Any] | None:
@@ -154,7 +175,7 @@ class Job:
             f"Job {self.id} {record.workload}",
             state,
             "" if record.error is None else record.error.line,
-            done=0 if self._scope is None else self._scope.items_done,
+            done=0 if self._under_way is None else self._under_way.items_done,
             seconds=(record.finished_at or time.time()) - begun,
         )
 

@@ -5,6 +5,7 @@ Pure data and pure functions. The handle a caller holds is `handle.Job`.
 
 from __future__ import annotations
 
+import pickle
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from agentic_ray.errors import InvalidArgumentError, JobCancelledError, TaskError
-from agentic_ray.shown import cut_line
+from agentic_ray.shown import cut_line, cut_text
 from agentic_ray.tracebacks import text_of
 
 ANONYMOUS: Final = "anonymous"
@@ -54,19 +55,21 @@ _STEPS: Final[Mapping[JobState, frozenset[JobState]]] = {
 class JobFailure:
     """Why a job has no result.
 
-    ``exception`` is the object itself, only in the process in which it was raised; what is
-    stored and sent are the type's name and the message. ``traceback`` is for the user's own
-    eyes and never sent over HTTP.
+    ``exception`` is the object itself, only in the process in which it was raised, and
+    ``carried`` what it can be made of again there, if the job ran in a process of its own. What is
+    stored and sent are the type's name and the message, both cut to 64 KiB. ``traceback`` is for
+    the user's own eyes and never sent over HTTP.
     """
 
     type: str
     message: str
     traceback: str = ""
     exception: BaseException | None = field(default=None, compare=False, repr=False)
+    carried: bytes | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, error: BaseException) -> JobFailure:
-        shown = "".join(traceback.format_exception(error))
+        shown = cut_text(_traceback_of(error))
         link: BaseException | None = error
         seen: set[int] = set()
         while link is not None and id(link) not in seen:
@@ -74,7 +77,7 @@ class JobFailure:
             traceback.clear_frames(link.__traceback__)
             seen.add(id(link))
             link = link.__cause__ or link.__context__
-        return cls(type(error).__name__, text_of(error), shown, error)
+        return cls(type(error).__name__, cut_text(text_of(error)), shown, error)
 
     @property
     def line(self) -> str:
@@ -124,6 +127,8 @@ class JobRecord:
         How often the job was started.
     result_reference : str or None
         Where the result is stored if it is not with the record.
+    deaths : int
+        How often the process that ran the job died.
     """
 
     id: str
@@ -150,6 +155,7 @@ class JobRecord:
     cached: bool = False
     attempts: int = 0
     result_reference: str | None = None
+    deaths: int = 0
 
     def __repr__(self) -> str:
         """In one line, without params and result, which may be large."""
@@ -227,13 +233,20 @@ def advance(
 
 def without_exception(record: JobRecord) -> JobRecord:
     """The record as another process may have it: what was raised stays in its own."""
-    if record.error is None or record.error.exception is None:
+    if record.error is None or (record.error.exception is None and not record.error.carried):
         return record
-    return replace(record, error=replace(record.error, exception=None))
+    return replace(record, error=replace(record.error, exception=None, carried=None))
+
+
+def _traceback_of(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except BaseException as raised:  # from hooks of the user's exception
+        return f"{type(error).__name__} (its traceback cannot be made: {type(raised).__name__})"
 
 
 def requeued(record: JobRecord) -> JobRecord:
-    """The record of a job that ran when its master died, to be run again."""
+    """The record of a job that ran when its master, or its process, died, to be run again."""
     return replace(record, state=JobState.QUEUED, started_at=None)
 
 
@@ -265,6 +278,11 @@ def raise_failure(record: JobRecord) -> None:
         return
     if record.error.exception is not None:
         raise record.error.exception
+    if record.error.carried is not None:
+        # imported here: what asks for the state of a job needs no Ray
+        from agentic_ray.runtime.carried import make
+
+        raise make(pickle.loads(record.error.carried))
     text = f"{record.error.type}: {record.error.message}"
     if record.state is JobState.CANCELLED:
         raise JobCancelledError(text)

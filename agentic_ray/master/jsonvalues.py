@@ -35,6 +35,44 @@ class _NotJson(Exception):
         self.path: list[str] = []
 
 
+class JsonText:
+    """JSON kept as its text, and made of it when it is needed: many small values take twenty times
+    the memory of their text. Equal to what it is made of."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text.encode("ascii")
+
+    @property
+    def text(self) -> str:
+        return self._text.decode("ascii")
+
+    def load(self) -> Any:
+        """The value."""
+        return json.loads(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, JsonText):
+            return self._text == other._text
+        return bool(self.load() == other)
+
+    __hash__ = None  # type: ignore[assignment]  # as of the lists and dicts it stands for
+
+    def __repr__(self) -> str:
+        return f"<JSON of {len(self._text):,} bytes>"
+
+
+def json_text(value: Any) -> str:
+    """The JSON text of plain JSON types, or of a `JsonText`."""
+    return value.text if isinstance(value, JsonText) else dumps(value)
+
+
+def json_value(value: Any) -> Any:
+    """Plain JSON types, also of a `JsonText`."""
+    return value.load() if isinstance(value, JsonText) else value
+
+
 def to_json(value: Any, *, name: str = "result", non_finite: NonFinite = "text") -> Any:
     """``value`` as plain JSON types.
 

@@ -16,36 +16,46 @@ import uuid
 import weakref
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agentic_ray.errors import (
     IdempotencyError,
     InvalidArgumentError,
+    JobMemoryError,
     JournalError,
     SessionError,
-    UnknownWorkloadError,
 )
 from agentic_ray.master.alarms import Alarms
 from agentic_ray.master.cache import cache_key, canonical_text, open_cache
 from agentic_ray.master.checks import check_limit, check_priority, check_seconds, check_text
 from agentic_ray.master.clock import Clock
-from agentic_ray.master.core import Command, MasterCore, Show, Start, Stop, Write
-from agentic_ray.master.handle import Job
+from agentic_ray.master.core import (
+    MAX_ATTEMPTS,
+    Command,
+    MasterCore,
+    Show,
+    Start,
+    Stop,
+    Write,
+)
+from agentic_ray.master.handle import Job, UnderWay
 from agentic_ray.master.jobs import ANONYMOUS, JobRecord, JobState, advance
 from agentic_ray.master.journal import Journal
-from agentic_ray.master.jsonvalues import dumps_result, to_json
+from agentic_ray.master.jsonvalues import JsonText
 from agentic_ray.master.keys import body_digests
-from agentic_ray.master.queue import QueueLimits
+from agentic_ray.master.logs import LogLine, LogShelf
+from agentic_ray.master.outcome import Died
+from agentic_ray.master.own_session import OwnSession
+from agentic_ray.master.queue import QUEUED_BYTES, QueueLimits
+from agentic_ray.master.runners.pool import RunnerPool
+from agentic_ray.master.running import InRunners, InThreads, Workplace, run_job
 from agentic_ray.master.stages import StageShelf
 from agentic_ray.master.statistics import Statistics, Tally
 from agentic_ray.master.store import JobStore, MemoryStore, Receipt
 from agentic_ray.master.workloads import DEFAULT, Registry, Workload, normalise, registry
-
-if TYPE_CHECKING:
-    from agentic_ray.runtime import JobScope
 
 _logger = logging.getLogger("agentic_ray")
 
@@ -67,6 +77,8 @@ class Master:
         session. A workload that waits for another job holds its place meanwhile.
     max_queued : int
         Jobs that may wait; more are refused.
+    max_queued_bytes : int
+        JSON text of the parameters of jobs that wait; more is refused.
     max_queued_per_user, max_running_per_user : int, optional
         The same of one user.
     ageing_seconds : float
@@ -86,6 +98,19 @@ class Master:
         master has stopped then.
     held : bool
         Accept jobs, but start none before `begin`.
+    runners : int
+        Run each job's function in a process of its own, and keep so many of them ready when there
+        is nothing to do. A job that crashes, hangs past its time-out, takes too much memory or is
+        cancelled then harms nobody else. 0: functions run in threads of this process, whose
+        objects they see, and which ends with a job that crashes.
+    max_attempts : int
+        With ``runners``: a job whose process died is run again, unless its workload has effects,
+        until it has ended so many processes; then it fails with PoisonJobError.
+    memory_bytes : int, optional
+        With ``runners``: by so much the process of a job may grow; see `workload`.
+    session : callable, optional
+        With ``runners``: gives the path at which a session is lent to them (`lending.Lender`).
+        Default: this process's session is.
     clock, steady_clock : callable
         The wall clock, which dates records, and the one that everything is decided by.
 
@@ -108,6 +133,7 @@ class Master:
         *,
         max_running: int = 8,
         max_queued: int = 10_000,
+        max_queued_bytes: int = QUEUED_BYTES,
         max_queued_per_user: int | None = None,
         max_running_per_user: int | None = None,
         ageing_seconds: float = 60.0,
@@ -117,14 +143,22 @@ class Master:
         cache_bytes: int = CACHE_BYTES,
         on_lost: Callable[[JournalError], None] | None = None,
         held: bool = False,
+        runners: int = 0,
+        max_attempts: int = MAX_ATTEMPTS,
+        memory_bytes: int | None = None,
+        session: Callable[[], str] | None = None,
         clock: Callable[[], float] = time.time,
         steady_clock: Callable[[], float] = time.monotonic,
     ) -> None:
         for name, value, optional in (
             ("max_running", max_running, False),
             ("max_queued", max_queued, False),
+            ("max_queued_bytes", max_queued_bytes, False),
             ("max_queued_per_user", max_queued_per_user, True),
             ("max_running_per_user", max_running_per_user, True),
+            ("max_attempts", max_attempts, False),
+            ("memory_bytes", memory_bytes, True),
+            ("runners", runners or None, True),
         ):
             if not (optional and value is None):
                 check_limit(name, value)
@@ -137,10 +171,14 @@ class Master:
         self._changed = threading.Condition(threading.RLock())
         self._alarms = Alarms()
         limits = QueueLimits(
-            max_queued, max_queued_per_user, max_running_per_user, float(ageing_seconds)
+            max_queued,
+            max_queued_per_user,
+            max_running_per_user,
+            float(ageing_seconds),
+            max_queued_bytes,
         )
-        self._core = MasterCore(max_running, limits, held=held)
-        self._scopes: dict[str, JobScope] = {}
+        self._core = MasterCore(max_running, limits, held=held, max_attempts=max_attempts)
+        self._under_way: dict[str, UnderWay] = {}
         self._receipts: dict[str, Receipt] = {}
         self._submitters: Counter[str] = Counter()
         self._handles: weakref.WeakValueDictionary[str, Job] = weakref.WeakValueDictionary()
@@ -153,6 +191,13 @@ class Master:
         self._store: JobStore = MemoryStore() if store is None else store
         beside = self._store.path if isinstance(self._store, Journal) else None
         self._cache = open_cache(cache_bytes, beside)
+        self._logs = LogShelf(None if beside is None else Path(f"{beside}.logs"))
+        self._lender: OwnSession | None = None
+        self._workplace: Workplace = InThreads()
+        if runners:
+            if session is None:
+                session = self._lender = OwnSession()
+            self._workplace = InRunners(RunnerPool(runners), self._logs, session, memory_bytes)
         try:
             with self._changed:
                 unfinished = self._store.recover(self._stop_on)
@@ -166,6 +211,7 @@ class Master:
             for receipt in receipts:
                 receipt.wait(self._store.answer_seconds)
         except BaseException:
+            self._workplace.close()
             self._store.close()
             raise
 
@@ -173,6 +219,11 @@ class Master:
         """Start jobs, after having been ``held``."""
         with self._changed:
             self._carry_out(self._core.begin(self._clock()))
+
+    def hold(self) -> None:
+        """Start no more jobs until `begin`; those that run go on."""
+        with self._changed:
+            self._core.hold()
 
     @property
     def held(self) -> bool:
@@ -223,6 +274,8 @@ class Master:
             The parameters do not fit its schema, or are not JSON.
         InvalidTypeError, InvalidArgumentError
             Another argument cannot be used.
+        SerializationError
+            The workload cannot be sent to a process of its own.
         QueueFullError
             As many jobs wait as may.
         IdempotencyError
@@ -237,6 +290,7 @@ class Master:
             The master is closed.
         """
         found = self._find(workload)
+        self._workplace.check(found)
         check_priority(priority)
         check_seconds("timeout_seconds", timeout_seconds)
         check_seconds("deadline_seconds", deadline_seconds)
@@ -251,7 +305,7 @@ class Master:
             id=uuid.uuid4().hex,
             workload=found.name,
             version=found.version,
-            params=plain,
+            params=JsonText(text),
             priority=priority,
             sequence=0,
             created_at=now,
@@ -334,6 +388,20 @@ class Master:
         """
         with self._changed:
             return sorted(self._store.records(), key=lambda record: record.sequence)
+
+    def logs(self, job_id: str, first: int = 0) -> list[LogLine]:
+        """What the job has printed so far, from line number ``first`` on: the newest MiB of it.
+
+        Of jobs that run in threads of this process (``runners=0``) there is nothing: what they
+        print goes where this process's output goes.
+
+        Raises
+        ------
+        UnknownJobError
+            There is no such job.
+        """
+        self.record(job_id)
+        return self._logs.lines(job_id, first)
 
     def statistics(self) -> Statistics:
         """Counts for monitoring."""
@@ -421,6 +489,9 @@ class Master:
             stopped = self._changed.wait_for(lambda: self._core.idle, _CANCEL_GRACE_SECONDS)
         # Without the lock: the journal's last writes still report here.
         self._store.close()
+        self._workplace.close()
+        if self._lender is not None:
+            self._lender.close()
         self._alarms.close()
         self._stages.close(_CANCEL_GRACE_SECONDS)
         return stopped
@@ -540,9 +611,9 @@ class Master:
                 case Start(record):
                     self._start(record)
                 case Stop(job_id):
-                    scope = self._scopes.get(job_id)
-                    if scope is not None:
-                        scope.cancel()
+                    under_way = self._under_way.get(job_id)
+                    if under_way is not None:
+                        under_way.cancel()
         self._changed.notify_all()
         return receipts
 
@@ -586,74 +657,68 @@ class Master:
     def _start(self, record: JobRecord) -> None:
         if record.timeout_seconds is not None:
             text = f"it ran longer than its {record.timeout_seconds:g} seconds"
-            self._alarms.set(record.timeout_seconds, lambda: self._expire(record.id, text))
+            attempt = record.attempts
+            self._alarms.set(record.timeout_seconds, lambda: self._expire(record.id, text, attempt))
         handle = self._handles.get(record.id)
-        cell = contextvars.Context() if handle is None else handle.cell
+        cell = contextvars.Context() if handle is None else handle.cell.copy()
         threading.Thread(
             target=cell.run, args=(self._run, record), name=f"job-{record.id[:8]}", daemon=True
         ).start()
 
     def _run(self, record: JobRecord) -> None:
         """One job, in its own thread."""
-        result: Any = None
-        text = ""
-        error: BaseException | None = None
-        scope: JobScope | None = None
-        try:
-            workload = self._workloads.get(record.workload)
-            if workload.version != record.version:
-                raise UnknownWorkloadError(
-                    f"the job is for version {record.version} of workload {record.workload!r}, "
-                    f"which is now at version {workload.version}"
-                )
-            # imported when first run: importing the master must not start to load Ray
-            from agentic_ray.runtime import Stages, job_scope
-
-            with job_scope(record.id, priority=record.priority) as scope:
-                kept = None if record.effects else self._stages.of(record.id)
-                scope.stages = None if kept is None else Stages(kept, scope.log)
-                self._entered(record, scope)
-                before = self._key(workload, record)
-                value = workload.function(workload.prepare(record.params))
-            result = to_json(value, non_finite="keep")
-            text = dumps_result(result)
-            if before is not None and before == self._key(workload, record):
-                assert self._cache is not None
-                self._cache.put(before, text)
-        except BaseException as raised:  # the thread is this job's alone: so is what ends it
-            error = raised
-        reference = None if error is not None else self._keep(record, text)
+        ended = run_job(
+            record,
+            self._workloads,
+            self._workplace,
+            self._stages,
+            self._cache,
+            lambda under_way: self._entered(record, under_way),
+        )
+        if isinstance(ended, Died):
+            self._died(record, ended)
+            return
+        reference = None if ended.failure is not None else self._keep(record, ended.text)
         with self._changed:
-            self._scopes.pop(record.id, None)
+            self._under_way.pop(record.id, None)
+            if ended.metrics is not None:
+                self._tally.measured(ended.metrics)
             self._carry_out(
                 self._core.ended(
                     record.id,
                     self._clock(),
-                    result=result,
-                    result_bytes=len(text),
+                    result=ended.result,
+                    result_bytes=len(ended.text),
                     result_reference=reference,
-                    error=error,
-                    metrics=self._measure(record, scope),
+                    error=ended.failure,
+                    metrics=ended.metrics,
                 )
             )
 
-    def _entered(self, record: JobRecord, scope: JobScope) -> None:
-        """From now on the job can be cancelled through its scope; it may have been before."""
+    def _died(self, record: JobRecord, died: Died) -> None:
+        """The process of a job has ended before the job had."""
         with self._changed:
-            self._scopes[record.id] = scope
+            self._under_way.pop(record.id, None)
+            if died.of_memory:
+                error = JobMemoryError(died.how)
+                commands = self._core.ended(record.id, self._clock(), error=error)
+            else:
+                commands = self._core.died(record.id, died.how, self._clock())
+                again = self._core.live_record(record.id)
+                if again is not None and again.state is JobState.QUEUED:
+                    _logger.warning("job %s is run again: %s", record.id, died.how)
+            self._carry_out(commands)
+
+    def _entered(self, record: JobRecord, under_way: UnderWay) -> None:
+        """From now on the job can be told to stop; that may have been wished before."""
+        with self._changed:
+            self._under_way[record.id] = under_way
             now = self._core.live_record(record.id) or record
             if now.cancel_requested or now.state.finished or self._broken is not None:
-                scope.cancel()
+                under_way.cancel()
             handle = self._handles.get(record.id)
             if handle is not None:
-                handle.enter(scope)
-
-    def _key(self, workload: Workload, record: JobRecord) -> str | None:
-        """Under which a result is kept, as long as the function sees the same after it has run as
-        before; None: it is not kept."""
-        if self._cache is None:
-            return None
-        return cache_key(workload, canonical_text(record.params))
+                handle.enter(under_way)
 
     def _keep(self, record: JobRecord, text: str) -> str | None:
         """Store a large result; on a full disk, try until there is room or the master ends."""
@@ -669,18 +734,9 @@ class Master:
                 if self._changed.wait_for(lambda: self._broken is not None, _KEEP_RETRY_SECONDS):
                     return None
 
-    def _measure(self, record: JobRecord, scope: JobScope | None) -> Mapping[str, Any] | None:
-        seconds = self._clock().wall - (record.started_at or 0.0)
-        metrics = None if scope is None else scope.metrics(max(seconds, 0.0))
-        if metrics is None:
-            return None
-        figures = asdict(metrics)
-        self._tally.measured(figures)
-        return figures
-
-    def _expire(self, job_id: str, text: str) -> None:
+    def _expire(self, job_id: str, text: str, attempt: int | None = None) -> None:
         with self._changed:
-            self._carry_out(self._core.expire(job_id, text, self._clock()))
+            self._carry_out(self._core.expire(job_id, text, self._clock(), attempt))
 
     def _stop_on(self, error: JournalError) -> None:
         """The journal can be written no more: stop, and leave the jobs as it has them."""

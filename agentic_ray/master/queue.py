@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from agentic_ray.errors import QueueFullError
 from agentic_ray.master.jobs import JobRecord
 
+QUEUED_BYTES = 512 << 20
+
 _PER_JOB_SECONDS = 0.05
 _LONGEST_RETRY_SECONDS = 60.0
 _USERS_KEPT = 1000
@@ -30,12 +32,15 @@ class QueueLimits:
     ageing_seconds : float
         A job that has waited so long counts as one priority higher, and so on: no job waits
         for ever behind a stream of more important ones. `math.inf` turns it off.
+    max_queued_bytes : int
+        JSON text of the parameters of all jobs that wait.
     """
 
     max_queued: int = 10_000
     max_queued_per_user: int | None = None
     max_running_per_user: int | None = None
     ageing_seconds: float = 60.0
+    max_queued_bytes: int = QUEUED_BYTES
 
 
 @dataclass(slots=True)
@@ -70,6 +75,8 @@ class JobQueue:
         self._users: dict[str, _User] = {}
         self._owner: dict[str, str] = {}
         self._entered: dict[str, tuple[float, int, int]] = {}
+        self._sizes: dict[str, int] = {}
+        self._bytes = 0
         self._now = -math.inf
         self._virtual = 0
 
@@ -79,13 +86,23 @@ class JobQueue:
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._owner
 
-    def check_room(self, user: str, pending: int = 0, pending_of_user: int = 0) -> None:
+    def check_room(
+        self,
+        user: str,
+        pending: int = 0,
+        pending_of_user: int = 0,
+        *,
+        size_bytes: int = 0,
+        pending_bytes: int = 0,
+    ) -> None:
         """Refuse what would not fit.
 
         Parameters
         ----------
         pending, pending_of_user : int
             Jobs accepted that are not in the queue yet: of all, and of this user.
+        size_bytes, pending_bytes : int
+            Of the job itself, and of those that are accepted.
 
         Raises
         ------
@@ -96,6 +113,13 @@ class JobQueue:
         if waiting >= self._limits.max_queued:
             raise QueueFullError(
                 f"the queue is full: {waiting} jobs wait; try again later", retry_after(waiting)
+            )
+        held = self._bytes + pending_bytes
+        if held + size_bytes > self._limits.max_queued_bytes:
+            raise QueueFullError(
+                f"the queue is full: {held:,} bytes of parameters wait and {size_bytes:,} more "
+                f"would come, where {self._limits.max_queued_bytes:,} may; try again later",
+                retry_after(waiting),
             )
         limit = self._limits.max_queued_per_user
         known = self._users.get(user)
@@ -123,6 +147,8 @@ class JobQueue:
         user.waiting.add(record.id)
         self._owner[record.id] = record.user
         self._entered[record.id] = (entered, record.priority, record.sequence)
+        self._sizes[record.id] = record.size_bytes
+        self._bytes += record.size_bytes
 
     def pop(self, now: float | None = None) -> str | None:
         """Take out the job that is next, as of ``now`` in seconds; None if none may run."""
@@ -177,6 +203,7 @@ class JobQueue:
     def _take(self, user: _User, job_id: str) -> None:
         user.waiting.remove(job_id)
         del self._owner[job_id], self._entered[job_id]
+        self._bytes -= self._sizes.pop(job_id)
 
     def _forget_idle(self) -> None:
         for name in [name for name, user in self._users.items() if not user.active]:

@@ -9,7 +9,15 @@ from typing import Any, Final
 from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.master.database import Row
 from agentic_ray.master.jobs import JobFailure, JobRecord, JobState
-from agentic_ray.master.jsonvalues import dumps, dumps_result, loads, loads_result, to_json
+from agentic_ray.master.jsonvalues import (
+    JsonText,
+    dumps,
+    dumps_result,
+    json_text,
+    loads,
+    loads_result,
+    to_json,
+)
 
 COLUMNS: Final = "params, params_check, record, result, record_check"
 """What `from_row` reads."""
@@ -47,7 +55,7 @@ def to_row(record: JobRecord, *, with_params: bool) -> dict[str, Any]:
         "record_check": checksum(text, result or ""),
     }
     if with_params:
-        params = dumps(record.params)
+        params = json_text(record.params)
         row |= {
             "sequence": record.sequence,
             "owner": record.user,
@@ -77,7 +85,7 @@ def from_row(row: Row) -> JobRecord:
     return JobRecord(
         **known,
         state=state,
-        params=loads(params),
+        params=JsonText(params),
         result=None if result is None else loads_result(result),
         error=None if error is None else JobFailure(*error),
     )

@@ -10,11 +10,30 @@ import importlib.util
 import re
 import sys
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from agentic_ray.errors import AgenticRayError, WorkloadFileError
 from agentic_ray.master.workloads import Registry, Workload, registry
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedFile:
+    """A file of workloads, and the SHA-256 of what it held when it was loaded."""
+
+    path: Path
+    digest: str
+
+
+_loaded: dict[str, LoadedFile] = {}
+
+
+def file_of(function: Any) -> LoadedFile | None:
+    """The file that this process has loaded a workload's function from; None if it is of none."""
+    module = str(getattr(function, "__module__", "") or "")
+    return _loaded.get(module.partition(".")[0])
 
 
 def load_workloads(path: str | Path, workloads: Registry = registry) -> tuple[Workload, ...]:
@@ -59,6 +78,7 @@ def load_workloads(path: str | Path, workloads: Registry = registry) -> tuple[Wo
     source = source.resolve()
     name = _module_name(source)
     before = workloads.snapshot()
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
     try:
         _import(source, name, path)
         added = tuple(
@@ -75,6 +95,7 @@ def load_workloads(path: str | Path, workloads: Registry = registry) -> tuple[Wo
             del sys.modules[loaded]
         raise
     _pickle_by_value(sys.modules[name])
+    _loaded[name] = LoadedFile(source, digest)
     return added
 
 

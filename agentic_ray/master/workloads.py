@@ -30,6 +30,7 @@ from agentic_ray.errors import (
     SerializationError,
     UnknownWorkloadError,
 )
+from agentic_ray.master.checks import check_limit
 from agentic_ray.master.jsonvalues import dumps, to_json
 
 DEFAULT: Final = "default"
@@ -47,7 +48,7 @@ class Workload:
 
     With ``effects`` it is never run a second time for one job; without ``cache`` equal jobs are
     computed each time. ``schema`` tells what ``check`` does, for the key of a result: a function,
-    or the text of a schema.
+    or the text of a schema. By ``memory_bytes`` the process of a job may grow.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Workload:
     effects: bool = False
     cache: bool = True
     schema: Any = ""
+    memory_bytes: int | None = None
 
     def prepare(self, params: Any) -> Any:
         """The argument of the function, made of plain JSON ``params`` by the schema.
@@ -95,6 +97,7 @@ class Registry:
         builtin: bool = False,
         effects: bool = False,
         cache: bool = True,
+        memory_bytes: int | None = None,
     ) -> Workload:
         """Add a workload; the arguments are those of `workload`.
 
@@ -108,8 +111,10 @@ class Registry:
         if not isinstance(name, str) or not name or name != name.strip():
             raise InvalidArgumentError(f"a workload needs a name, not {name!r}")
         _check_signature(name, function)
+        if memory_bytes is not None:
+            check_limit("memory_bytes", memory_bytes)
         check, told = _checker(name, function, schema)
-        made = Workload(name, function, version, check, builtin, effects, cache, told)
+        made = Workload(name, function, version, check, builtin, effects, cache, told, memory_bytes)
         with self._lock:
             known = self._workloads.get(name)
             if known is not None and not (replace or known.builtin):
@@ -315,6 +320,7 @@ def workload(
     replace: bool = False,
     effects: bool = False,
     cache: bool = True,
+    memory_bytes: int | None = None,
 ) -> Callable[[_F], _F]:
     """Make a function of JSON parameters a workload that the master and HTTP can run.
 
@@ -339,6 +345,11 @@ def workload(
         An equal job (same name, version, code and parameters) may be answered with the earlier
         result. Turn it off where the result depends on more than that: a file's content, the
         time, chance without a seed. Workloads with effects are never answered so.
+    memory_bytes : int, optional
+        By so much the process of a job may grow; one that grows further is killed and fails with
+        JobMemoryError. Only where jobs have processes of their own (``Master(runners=...)``,
+        ``agentic-ray serve``), and not counting processes that they start. Default: as the master
+        was told.
 
     Examples
     --------
@@ -357,6 +368,7 @@ def workload(
             replace=replace,
             effects=effects,
             cache=cache,
+            memory_bytes=memory_bytes,
         )
         return function
 

@@ -82,7 +82,7 @@ class Carried:
 def _shown(value: Any) -> str:
     try:
         return repr(value)
-    except Exception as raised:
+    except BaseException as raised:
         return f"<a {type(value).__name__} whose repr raises {type(raised).__name__}>"
 
 

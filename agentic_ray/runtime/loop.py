@@ -187,6 +187,10 @@ class Loop:
         except Exception as error:  # Ray wraps what a value's own hooks raise, pickle does not
             raise SerializationError(f"a result cannot be unpickled here: {error}") from error
 
+    def peek(self, graph_id: str, key: str) -> Any:
+        """What is held of a finished graph's output, as it is; None if it is lost."""
+        return self._sender.values.get((graph_id, key))
+
     def held(self, graph_id: str, key: str) -> Any:
         """The value of a finished graph's output if it is small, else `Stored`; ValueGone if it
         must be made again."""

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from agentic_ray.errors import JobTimeoutError
 from agentic_ray.graph.task import Bundle
+from agentic_ray.runtime.execute import Inline
 from agentic_ray.runtime.explain import placement_table
 from agentic_ray.runtime.printed import Piece, write_out
 from agentic_ray.schedule.metrics import Metrics, PlacementRecord, summarise
@@ -24,6 +25,7 @@ _logger = logging.getLogger("agentic_ray")
 class Backend(Protocol):
     """What a run needs of the session's loop."""
 
+    def peek(self, graph_id: str, key: str) -> Any: ...
     def fetch(self, graph_id: str, key: str) -> Any: ...
     def held(self, graph_id: str, key: str) -> Any: ...
     def request_cancel(self, graph_id: str) -> None: ...
@@ -39,6 +41,20 @@ class RunEvent:
     bundle: str
     node_id: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tidings:
+    """What is new of a run, for the process that it was submitted from."""
+
+    records: tuple[PlacementRecord, ...]
+    events: tuple[RunEvent, ...]
+    printed: tuple[tuple[Piece, ...], ...]
+    failed: frozenset[str]
+    recovered: frozenset[str]
+    note: str
+    records_seen: int
+    events_seen: int
 
 
 class ValueGone(Exception):
@@ -126,6 +142,54 @@ class Run:
     def reopen(self) -> None:
         """A finished output was lost and is being made again."""
         self._over.clear()
+
+    # --- for a process that has borrowed the session -----------------------------------
+
+    def tidings(self, records_seen: int, events_seen: int) -> Tidings:
+        """What is new since so many records and events; what was printed is given once."""
+        records, events = self.records[records_seen:], self.history[events_seen:]
+        printed = []
+        while self._printed:
+            printed.append(self._printed.popleft())
+        return Tidings(
+            tuple(records),
+            tuple(events),
+            tuple(printed),
+            frozenset(self.failed_bundles),
+            frozenset(self.recovered_bundles),
+            self.note,
+            records_seen + len(records),
+            events_seen + len(events),
+        )
+
+    def hear_of(self, tidings: Tidings) -> None:
+        """The same at the other end."""
+        self.history += tidings.events
+        self._printed.extend(tidings.printed)
+        self.failed_bundles |= tidings.failed
+        self.recovered_bundles |= tidings.recovered
+        self.note = tidings.note
+        self.records += tidings.records
+        self.items_done += sum(record.items for record in tidings.records)
+        if tidings.records:
+            self._call(self._listeners)
+
+    def peek(self, key: str) -> Any:
+        """A finished output as it is held: `Inline`, where it is stored, or None if it is lost."""
+        return self._backend.peek(self.graph_id, key)
+
+    def fetch(self, key: str) -> Any:
+        """The value of a finished output; ValueGone if it is being made again."""
+        return self._backend.fetch(self.graph_id, key)
+
+    def held(self, key: str) -> Any:
+        """The same as an argument of other tasks."""
+        return self._backend.held(self.graph_id, key)
+
+    def small_values(self) -> dict[str, Inline]:
+        """The finished outputs that are small, as they travel."""
+        found = {key: self.peek(key) for key in self.outputs}
+        return {key: value for key, value in found.items() if isinstance(value, Inline)}
 
     # --- for the caller ----------------------------------------------------------------
 

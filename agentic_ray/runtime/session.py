@@ -9,7 +9,7 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from statistics import median
 from typing import Any
@@ -152,6 +152,11 @@ class Session:
         return not self._stay.lost and (self._stay.over or connection() != self._ray)
 
     @property
+    def started_ray(self) -> bool:
+        """Whether its Ray is an embedded one, which it has started."""
+        return self._started_ray
+
+    @property
     def name(self) -> str:
         return self._name
 
@@ -213,7 +218,7 @@ class Session:
         if scope is not None:
             scope.check()
             priority += scope.priority
-        graph = _taken(cull(graph))
+        graph = taken(cull(graph))
         predicted = {task.key: self._seconds(task) for task in graph}
         for codelet in {id(task.codelet): task.codelet for task in graph}.values():
             self._codelets.source(codelet)  # an unpicklable function fails here, in the caller
@@ -459,6 +464,10 @@ def init(
     given = {"address": address, "num_cpus": num_cpus, "share": share, **settings}
     resolved = Settings.resolve(**given)
     given = {name: value for name, value in given.items() if value is not None}
+    if _lent is not None:
+        session = _lent()
+        _check_same(session, given, policy)
+        return session
     with _session_lock:
         if _session is not None and _session.closed:
             _session.close()  # Ray was shut down, or replaced, behind its back
@@ -468,6 +477,16 @@ def init(
         else:
             _check_same(_session, given, policy)
         return _session
+
+
+_lent: Callable[[], Session] | None = None
+
+
+def lend_to_this_process(lent: Callable[[], Any]) -> None:
+    """Have this process use a session of another one, which meets what is asked of a `Session`;
+    see `lent`. It is asked for when it is first used."""
+    global _lent
+    _lent = lent
 
 
 def get_session() -> Session:
@@ -489,6 +508,8 @@ def get_session() -> Session:
 
 def current_session() -> Session | None:
     """The session if there is one; starts nothing."""
+    if _lent is not None:
+        return _lent()
     session = _session
     return None if session is None or session.closed else session
 
@@ -533,7 +554,7 @@ def _check_same(session: Session, given: Mapping[str, Any], policy: str | Policy
         )
 
 
-def _taken(graph: TaskGraph) -> TaskGraph:
+def taken(graph: TaskGraph) -> TaskGraph:
     """``graph`` with the user's functions as they are now: some may be sent much later."""
     known = {id(task.codelet): task.codelet for task in graph}
     taken = {name: capture_codelet(codelet) for name, codelet in known.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -66,6 +67,16 @@ class Stored:
         )
 
 
+_put_elsewhere: Callable[[Any], Stored] | None = None
+
+
+def hold_elsewhere(put: Callable[[Any], Stored]) -> None:
+    """From now on large values are kept by another process, which has lent its session: ``put``
+    gives one to it. Their refs know how to get them back."""
+    global _put_elsewhere
+    _put_elsewhere = put
+
+
 def is_object_ref(value: Any) -> bool:
     """Whether ``value`` is a Ray ObjectRef."""
     return isinstance(value, ray.ObjectRef)
@@ -79,6 +90,9 @@ def stored(ref: Any) -> tuple[Stored, Any]:
     SessionError
         It is of a cluster that this process has left.
     """
+    if _put_elsewhere is not None:
+        value = ray.get(ref)  # of a cluster that this process has joined by itself
+        return _put_elsewhere(value), value
     await_ray()
     try:
         # (`ray.get` waits for ever for some that it does not know)
@@ -100,7 +114,7 @@ def fetch(held: Stored) -> Any:
         The value was lost, and its session does not keep what it was made from.
     """
     held.check()
-    return get(held.ref)
+    return get(held.ref) if is_object_ref(held.ref) else held.ref.get()
 
 
 def of_other_cluster(ref: object) -> SessionError:
@@ -202,6 +216,8 @@ def pack(value: Any) -> Inline | Stored:
     inline, size = pack_value(value)
     if inline is not None:
         return inline
+    if _put_elsewhere is not None:
+        return _put_elsewhere(value)
     await_ray()
     try:
         ref = ray.put(value)

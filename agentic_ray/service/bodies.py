@@ -25,6 +25,7 @@ from agentic_ray.errors import (
 from agentic_ray.master.jobs import ANONYMOUS
 from agentic_ray.master.jsonvalues import dumps, loads, to_json
 from agentic_ray.master.workloads import DEFAULT
+from agentic_ray.shown import cut_text
 
 STATUS_OF: Final[Mapping[type[Exception], int]] = {
     IdempotencyError: 409,
@@ -67,7 +68,7 @@ def too_large(limit_bytes: int) -> RequestError:
 
 def error_body(kind: str, message: str) -> dict[str, Any]:
     """The body of every answer that is an error."""
-    return {"error": {"type": kind, "message": message}}
+    return {"error": {"type": kind, "message": cut_text(message)}}
 
 
 class SubmitBody(BaseModel):

@@ -186,6 +186,26 @@ class Client:
         """
         return self._ask("POST", f"/cancel/{quote(task_id, safe='')}")
 
+    def logs(self, task_id: str, first: int = 0) -> tuple[list[dict[str, Any]], int, bool]:
+        """What a job has printed, from line number ``first`` on, at most 1000 lines at once.
+
+        Returns
+        -------
+        lines : list of dict
+            Each with ``number``, ``time``, ``job``, ``node``, ``stream`` and ``text``.
+        next : int
+            What to give as ``first`` the next time.
+        finished : bool
+            No more lines will come.
+
+        Raises
+        ------
+        UnknownJobError, ServiceError
+        """
+        path = f"/logs/{quote(task_id, safe='')}"
+        answer = self._ask("GET", path, params={"first": str(first)})
+        return answer["lines"], int(answer["next"]), bool(answer["finished"])
+
     def jobs(self, *, state: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
         """The newest jobs, newest first, without their results.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Annotated, Any, Final
 
 from fastapi import FastAPI, Query, Request
@@ -41,6 +42,7 @@ _JOURNAL_RETRY_SECONDS: Final = 5
 _BODY_SECONDS: Final = 60.0
 _LISTED: Final = 100
 _LISTED_MOST: Final = 1000
+_LINES_MOST: Final = 1000
 
 
 def create_app(
@@ -49,6 +51,7 @@ def create_app(
     token: str | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
     cluster: Callable[[], ClusterState] | None = None,
+    health: Callable[[], tuple[str, str]] | None = None,
 ) -> FastAPI:
     """The ASGI application.
 
@@ -63,6 +66,9 @@ def create_app(
         Larger bodies are refused with 413.
     cluster : callable, optional
         Gives the state shown by ``GET /cluster``; default: that of the session.
+    health : callable, optional
+        Gives ``starting``, ``ok``, ``degraded`` or ``draining``, and why, for ``GET /healthz`` and
+        ``GET /readyz``; default: as the master says.
     """
     app = FastAPI(
         title="agentic_ray", docs_url=None, redoc_url=None, redirect_slashes=False, version="1"
@@ -100,6 +106,15 @@ def create_app(
         shown = [record.to_dict(with_result=False) for record in known[::-1][:limit]]
         return JsonResponse(plain({"jobs": shown, "total": len(known)}))
 
+    @app.get("/logs/{task_id}")
+    def logs(task_id: str, first: Annotated[int, Query(ge=0)] = 0) -> Response:
+        lines = master.logs(task_id, first)[:_LINES_MOST]
+        finished = master.record(task_id).state.finished
+        following = lines[-1].number + 1 if lines else first
+        shown = [asdict(line) for line in lines]
+        whole = finished and len(lines) < _LINES_MOST
+        return JsonResponse(plain({"lines": shown, "next": following, "finished": whole}))
+
     @app.post("/cancel/{task_id}")
     def cancel(task_id: str) -> Response:
         master.cancel(task_id)
@@ -107,12 +122,21 @@ def create_app(
 
     @app.get("/healthz")
     def healthz() -> Response:
-        # Starting is no reason to be restarted: jobs are accepted.
-        return JsonResponse({"status": "starting" if master.held else "ok"})
+        # Neither starting nor being without Ray is a reason to be restarted: jobs are accepted.
+        return JsonResponse(_health())
+
+    @app.get("/readyz")
+    def readyz() -> Response:
+        found = _health()
+        return JsonResponse(found, 200 if found["status"] == "ok" else 503)
+
+    def _health() -> dict[str, str]:
+        status, reason = ("starting" if master.held else "ok", "") if health is None else health()
+        return {"status": status} | ({"reason": reason} if reason else {})
 
     @app.get("/cluster")
     def cluster_state() -> Response:
-        if master.held:
+        if master.held and (health is None or health()[0] == "starting"):
             raise RequestError(503, "Ray is starting; jobs are accepted", "Starting")
         return JsonResponse(plain((cluster or _session_cluster)().to_dict()))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
 import socket
@@ -18,9 +17,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agentic_ray.errors import SessionError
 from agentic_ray.master import JobStore, Journal, Master, load_workloads
+from agentic_ray.master.core import MAX_ATTEMPTS
 from agentic_ray.master.master import CACHE_BYTES
+from agentic_ray.master.queue import QUEUED_BYTES
 from agentic_ray.service.bodies import error_body
 from agentic_ray.service.guard import is_loopback
+from agentic_ray.service.hosting import SessionHost, State
 from agentic_ray.service.http import MAX_BODY_BYTES, create_app
 
 
@@ -43,7 +45,7 @@ class ServerSettings:
         or are cancelled where there is none.
     journal : str or None
         As for `Master`.
-    cache_bytes : int
+    cache_bytes, runners, memory_bytes, max_attempts : int
         As for `Master`.
     """
 
@@ -55,12 +57,16 @@ class ServerSettings:
     num_cpus: int | None = None
     max_running: int = 8
     max_queued: int = 10_000
+    max_queued_bytes: int = QUEUED_BYTES
     max_body_bytes: int = MAX_BODY_BYTES
     drain_seconds: float = 10.0
     max_queued_per_user: int | None = None
     max_running_per_user: int | None = None
     journal: str | None = None
     cache_bytes: int = CACHE_BYTES
+    runners: int = 2
+    memory_bytes: int | None = None
+    max_attempts: int = MAX_ATTEMPTS
 
 
 def check_exposure(host: str, token: str | None) -> None:
@@ -138,69 +144,73 @@ def _serve_jobs(
         for server in servers:
             server.should_exit = True
 
+    def session_changed(state: State) -> None:
+        master.begin() if state == "ok" else master.hold()
+
+    host = SessionHost(
+        {"address": settings.address, "num_cpus": settings.num_cpus}, session_changed
+    )
     master = Master(
         max_running=settings.max_running,
         max_queued=settings.max_queued,
+        max_queued_bytes=settings.max_queued_bytes,
         max_queued_per_user=settings.max_queued_per_user,
         max_running_per_user=settings.max_running_per_user,
         store=store,
         cache_bytes=settings.cache_bytes,
         on_lost=stop,
         held=True,
+        runners=settings.runners,
+        memory_bytes=settings.memory_bytes,
+        max_attempts=settings.max_attempts,
+        session=lambda: host.path,
     )
+
+    def start_host() -> None:
+        try:
+            host.start()
+        except BaseException as error:  # raised in the main thread, which waits for the server
+            if not closing.is_set():
+                stop(error)
 
     def serving() -> None:
         started()
-        ray.start()  # not before: loading it takes a second in which nothing else moves
+        ray.start()  # not before: what it starts takes the processors for seconds
 
-    server = _Server(settings, master, serving)
-    ray = threading.Thread(
-        target=_start_ray, args=(settings, master, server, stop), name="start Ray"
-    )
+    closing = threading.Event()
+    server = _Server(settings, master, host, serving)
+    ray = threading.Thread(target=start_host, name="start Ray")
     servers.append(server)
     try:
         if not failures:
             server.run(sockets=[listener])
     finally:
+        closing.set()
         master.close(drain=False)
+        host.close()
         if ray.ident is not None:
             ray.join()
-            from agentic_ray import runtime
-
-            runtime.shutdown()
     if failures:
         raise failures[0]
     return 130 if server.stopped_by == signal.SIGINT else 0
-
-
-def _start_ray(
-    settings: ServerSettings,
-    master: Master,
-    server: _Server,
-    failed: Callable[[BaseException], None],
-) -> None:
-    """Start or join Ray, then run jobs."""
-    try:
-        from agentic_ray import runtime
-
-        runtime.init(settings.address, num_cpus=settings.num_cpus, progress=False)
-    except BaseException as error:  # raised in the main thread, which waits for the server
-        failed(error)
-    else:
-        server.take_signals_back()
-        master.begin()
 
 
 class _Server(uvicorn.Server):
     """Uvicorn that drains the master before it stops to answer."""
 
     def __init__(
-        self, settings: ServerSettings, master: Master, started: Callable[[], None]
+        self,
+        settings: ServerSettings,
+        master: Master,
+        host: SessionHost,
+        started: Callable[[], None],
     ) -> None:
         app = create_app(
             master,
             token=settings.token,
             max_body_bytes=settings.max_body_bytes,
+            cluster=host.cluster,
+            health=lambda: ("draining" if self.stopped_by else host.state, host.reason),
         )
         super().__init__(
             uvicorn.Config(
@@ -221,15 +231,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._loop = asyncio.get_running_loop()
         self._on_started()
-
-    def take_signals_back(self) -> None:
-        """Be the one who is told of signals again, which Ray's libraries have taken."""
-        try:
-            self._loop.call_soon_threadsafe(_set_handlers_again)
-        except RuntimeError:
-            return  # the loop has ended, and with it what a signal could end
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.stopped_by is not None:
@@ -242,12 +244,6 @@ class _Server(uvicorn.Server):
     def _drain(self) -> None:
         self._master.close(drain=True, timeout_seconds=self._drain_seconds)
         self.should_exit = True
-
-
-def _set_handlers_again() -> None:
-    """In the main thread: tell the kernel what Python still holds for the handlers."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.getsignal(number))
 
 
 class _JsonH11(H11Protocol):

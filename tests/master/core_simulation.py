@@ -88,6 +88,7 @@ class World:
             (self.commit, 5),
             (self.notify, 6),
             (self.end, 4),
+            (self.die, 1),
             (self.cancel, 1),
             (self.expire, 1),
             (self.refuse, 1),
@@ -231,6 +232,14 @@ class World:
         self.running.remove(job_id)
         error = ValueError("no") if self.random.random() < 0.2 else None
         self.carry_out(self.core.ended(job_id, self.now, result=1, error=error))
+
+    def die(self) -> None:
+        """The process that runs a job ends."""
+        if not self.running:
+            return
+        job_id = self.random.choice(sorted(self.running))
+        self.running.remove(job_id)
+        self.carry_out(self.core.died(job_id, "its process died", self.now))
 
     def cancel(self) -> None:
         known = [job_id for job_id in self.accepted if self.core.is_live(job_id)]

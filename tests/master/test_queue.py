@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -161,3 +162,18 @@ def test_names_of_users_do_not_pile_up() -> None:
 
 def test_the_hint_when_to_try_again_is_bounded() -> None:
     assert [retry_after(n) for n in (0, 100, 10**6)] == [1.0, 5.0, 60.0]
+
+
+def test_the_queue_is_bounded_in_bytes_too() -> None:
+    queue = JobQueue(QueueLimits(max_queued_bytes=100))
+    queue.push(replace(record(1), size_bytes=60))
+    queue.check_room("ada", size_bytes=40)
+    with pytest.raises(QueueFullError, match="60 bytes of parameters wait"):
+        queue.check_room("ada", size_bytes=41)
+    with pytest.raises(QueueFullError):
+        queue.check_room("ada", size_bytes=40, pending_bytes=1)
+    queue.pop()
+    queue.check_room("ada", size_bytes=100)
+    queue.push(replace(record(2), size_bytes=100))
+    queue.remove("j2")
+    queue.check_room("ada", size_bytes=100)

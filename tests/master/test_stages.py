@@ -238,11 +238,10 @@ def train(params: int) -> float:
 
 SERVER = """
 import sys
-import agentic_ray.runtime as runtime
 from agentic_ray.cli import main
+from agentic_ray.service import hosting
 
-runtime.init = lambda *arguments, **options: None
-runtime.shutdown = lambda: None
+hosting.SessionHost.start = lambda self: self._become("ok")
 main(sys.argv[1:])
 """
 
