@@ -166,7 +166,7 @@ def test_the_hint_when_to_try_again_is_bounded() -> None:
 
 def test_the_queue_is_bounded_in_bytes_too() -> None:
     queue = JobQueue(QueueLimits(max_queued_bytes=100))
-    queue.push(replace(record(1), size_bytes=60))
+    push(queue, replace(record(1), size_bytes=60))
     queue.check_room("ada", size_bytes=40)
     with pytest.raises(QueueFullError, match="60 bytes of parameters wait"):
         queue.check_room("ada", size_bytes=41)
@@ -174,6 +174,6 @@ def test_the_queue_is_bounded_in_bytes_too() -> None:
         queue.check_room("ada", size_bytes=40, pending_bytes=1)
     queue.pop()
     queue.check_room("ada", size_bytes=100)
-    queue.push(replace(record(2), size_bytes=100))
+    push(queue, replace(record(2), size_bytes=100))
     queue.remove("j2")
     queue.check_room("ada", size_bytes=100)
