@@ -12,7 +12,6 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from test_portable_kernels import Data
 import agentic_ray.array as xp
 from agentic_ray import blas
 from agentic_ray.array.core import evaluate, node
-from agentic_ray.array.together import compute as compute_together
 from agentic_ray.graph import Task, replace_refs
 
 linalg, fft = xp.linalg, xp.fft
@@ -187,64 +185,19 @@ def parts(result: Any) -> list[bytes]:
     return [f"{array.dtype}{array.shape}".encode(), array.tobytes()]
 
 
-Compute = Callable[[dict[str, Callable[[], Any]]], dict[str, list[bytes]]]
-"""Gives the bytes of the results of expressions, by their names."""
-
-
-def one_by_one(expressions: dict[str, Callable[[], Any]]) -> dict[str, list[bytes]]:
-    return {name: parts(make()) for name, make in expressions.items()}
-
-
-def together(expressions: dict[str, Callable[[], Any]]) -> dict[str, list[bytes]]:
-    """All values that are asked for at the end are computed as one graph."""
-    results = {name: make() for name, make in expressions.items()}
-    arrays = list(_arrays(list(results.values())))
-    values = dict(zip(map(id, arrays), compute_together(*arrays), strict=True))
-    return {name: parts(_replaced(result, values)) for name, result in results.items()}
-
-
-def in_threads(expressions: dict[str, Callable[[], Any]]) -> dict[str, list[bytes]]:
-    """Several at a time: most of the time each waits for the session."""
-
-    def run(make: Callable[[], Any]) -> list[bytes]:
-        with np.errstate(all="ignore"):  # holds in one thread alone
-            return parts(make())
-
-    with ThreadPoolExecutor(6) as pool:
-        return dict(zip(expressions, pool.map(run, expressions.values()), strict=True))
-
-
-def _arrays(result: Any) -> Iterator[xp.Array]:
-    if isinstance(result, xp.Array):
-        yield result
-    elif isinstance(result, list | tuple | dict):
-        for element in result.values() if isinstance(result, dict) else result:
-            yield from _arrays(element)
-
-
-def _replaced(result: Any, values: dict[int, Any]) -> Any:
-    if isinstance(result, xp.Array):
-        return values[id(result)]
-    if isinstance(result, dict):
-        result = list(result.values())
-    if isinstance(result, list | tuple):
-        return [_replaced(element, values) for element in result]
-    return result
-
-
 def small_results(
-    make: Callable[[Path], Any] = Data, *, here: bool = True, compute: Compute = one_by_one
+    make: Callable[[Path], Any] = Data, *, here: bool = True
 ) -> dict[str, list[bytes]]:
     """Of each expression over all public names its bytes, computed in this process or by the
     session."""
-    expressions: dict[str, Callable[[], Any]] = {}
+    found: dict[str, list[bytes]] = {}
     with tempfile.TemporaryDirectory() as folder, _computed(here):
         for name, cases in SMALL_CASES.items():
             for at, case in enumerate(cases):
                 own = Path(folder) / f"{name}.{at}"
                 own.mkdir()
-                expressions[f"{name} {at}"] = lambda case=case, own=own: case(make(own))
-        return compute(expressions)
+                found[f"{name} {at}"] = parts(case(make(own)))
+    return found
 
 
 def large_results(
@@ -252,16 +205,14 @@ def large_results(
     dtypes: Sequence[str] = tuple(LARGE_DTYPES),
     *,
     here: bool = True,
-    compute: Compute = one_by_one,
 ) -> dict[str, list[bytes]]:
     """Of each expression over the larger operands its bytes."""
-    expressions: dict[str, Callable[[], Any]] = {
-        f"{name}, {dtype}": lambda case=case, dtype=dtype: case(make(dtype))
-        for dtype in dtypes
-        for name, case in LARGE_DTYPES[dtype].items()
-    }
     with _computed(here):
-        return compute(expressions)
+        return {
+            f"{name}, {dtype}": parts(case(make(dtype)))
+            for dtype in dtypes
+            for name, case in LARGE_DTYPES[dtype].items()
+        }
 
 
 @contextmanager

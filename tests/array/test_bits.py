@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +82,12 @@ def test_the_session_gives_the_same_bits(
     plain: tuple[Results, Results], ray_session: ar.Session, persisted: bool
 ) -> None:
     cloudpickle.register_pickle_by_value(test_portable_kernels)  # executors cannot import it
-    if persisted:
-        with bits.each_array(bits.persist):
-            there = bits.large_results(dtypes=("f4", "c16"), here=False, compute=bits.in_threads)
-    else:
-        there = bits.large_results(dtypes=("f8",), here=False, compute=bits.together)
+    chosen = ("f4", "c16") if persisted else ("f8",)
+    with bits.each_array(bits.persist) if persisted else nullcontext():
+        there = bits.large_results(dtypes=chosen, here=False)
     assert not bits.different({name: plain[1][name] for name in there}, there)
     if not persisted:
-        small = bits.small_results(here=False, compute=bits.together)
-        assert not bits.different(plain[0], small)
+        assert not bits.different(plain[0], bits.small_results(here=False))
 
 
 @pytest.mark.parametrize("kernels", ["Haswell", "Zen", "SkylakeX"])
