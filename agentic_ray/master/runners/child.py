@@ -64,7 +64,7 @@ class _Runner:
         self._orders: queue.Queue[Frame] = queue.Queue()
         self._answers: queue.Queue[Frame] = queue.Queue()
         self._code: dict[str, Workload] = {}
-        self._files: dict[str, dict[str, Workload]] = {}
+        self._files: dict[str, tuple[str, dict[str, Workload]]] = {}
         self._session_path = ""
         self._scope: JobScope | None = None
         self._running = False
@@ -148,15 +148,20 @@ class _Runner:
         """What the master means: from the user's file, or from the code that it has sent."""
         if head["file"] is not None:
             path = head["file"]
-            if path not in self._files:
+            digest, known = self._files.get(path, ("", {}))
+            if digest != head["digest"]:
                 digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
                 if digest != head["digest"]:
                     raise UnknownWorkloadError(
-                        f"{path} has changed since the master loaded it; restart the master"
+                        f"{path} has changed since the master loaded it; reload the master, or "
+                        "restart it"
                     )
-                made = load_workloads(path)
-                self._files[path] = {workload.name: workload for workload in made}
-            return self._files[path][head["workload"]]
+                # The master was reloaded: what this process has of the file is of before.
+                rest = {n: made for n, made in registry.snapshot().items() if n not in known}
+                registry.restore(rest)
+                known = {workload.name: workload for workload in load_workloads(path)}
+                self._files[path] = digest, known
+            return known[head["workload"]]
         token = head["token"]
         if token == "":
             return registry.get(head["workload"])
