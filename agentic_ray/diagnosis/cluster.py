@@ -20,7 +20,7 @@ _NODE_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class SelfExamination:
-    """What a node found in itself, at ``at`` seconds since the epoch by its clock."""
+    """The findings of a node about itself, at ``at`` seconds since the epoch by its clock."""
 
     at: float
     versions: dict[str, str | None]

@@ -18,18 +18,18 @@ _SKEW_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding.
+    """A finding about a machine or a cluster.
 
     Attributes
     ----------
     name : str
-        What was looked at.
+        Subject that was looked at, such as "python".
     level : {"ok", "warn", "fail"}
         "fail": something will not work; "warn": something may not.
     found : str
-        What was read.
+        Values that were read.
     advice : str
-        What to do, unless all is well.
+        Remedy; empty if all is well.
     node : str
         The node of a cluster that it is about; empty: this machine, or the cluster as a whole.
     """
@@ -159,7 +159,7 @@ def judge_clock(node: str, behind: float, error: float) -> Check | None:
 
 
 def judge_versions(by_node: Mapping[str, Mapping[str, str | None]]) -> list[Check]:
-    """One finding a package whose versions differ, or that a node lacks."""
+    """A finding for each node whose version of a package is not that of most nodes."""
     checks = []
     for name in sorted({name for versions in by_node.values() for name in versions}):
         counted = Counter(versions.get(name) for versions in by_node.values())

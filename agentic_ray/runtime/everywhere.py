@@ -13,14 +13,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What one node answered.
+    """The answer of a node.
 
     Attributes
     ----------
     value : object
-        What the function returned there; None if it did not.
+        Return value of the function there; None if it returned none.
     error : str
-        Why there is no value; empty if there is one.
+        Reason why there is no value; empty if there is one.
     sent_at, received_at : float
         When it was asked and when its answer was there, in seconds since the epoch by the clock of
         this process.
