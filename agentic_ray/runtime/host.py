@@ -27,11 +27,14 @@ from agentic_ray.runtime.session import Session, get_session, init, shutdown
 _LOOK_SECONDS: Final = 1.0
 _AWAY_LOOKS: Final = 3
 _SESSION_ENDED: Final = 3
+_ORPHANED: Final = 4
 
 
 def main(path: str, settings: dict[str, Any]) -> int:
     """Have a session and lend it at ``path`` until nobody needs it; the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to deal with
+    ready, orphaned = threading.Event(), threading.Event()
+    threading.Thread(target=_await_parent, args=(ready, orphaned), daemon=True).start()
     address = settings.pop("address", None)
     try:
         session = init(address, progress=False, **settings)
@@ -41,20 +44,30 @@ def main(path: str, settings: dict[str, Any]) -> int:
         return 1
     # (After Ray, which has set its own. A service manager may send it to all processes at once.)
     signal.signal(signal.SIGTERM, lambda number, frame: None)
-    threading.Thread(target=_watch, args=(session,), name="watch", daemon=True).start()
+    threading.Thread(target=_watch, args=(session, orphaned), name="watch", daemon=True).start()
+    ready.set()
     _say(ready=session.name)
-    while sys.stdin.buffer.read(1 << 16):
-        pass  # nothing is said there; it ends with the parent
+    orphaned.wait()
     lender.close()
     shutdown()
     return 0
+
+
+def _await_parent(ready: threading.Event, orphaned: threading.Event) -> None:
+    """Standard input ends with the parent. A start of Ray, which may take minutes, ends at once:
+    the kernel ends Ray's processes along with the one that started them."""
+    while os.read(sys.stdin.fileno(), 1 << 16):
+        pass  # nothing is said there
+    orphaned.set()
+    if not ready.is_set():
+        os._exit(_ORPHANED)
 
 
 def _say(**what: str) -> None:
     print(json.dumps(what), flush=True)
 
 
-def _watch(session: Session) -> None:
+def _watch(session: Session, orphaned: threading.Event) -> None:
     """End this process once its session is of no use any more: another takes its place.
 
     Tells when the head of a cluster that was joined does not answer, and when it does again.
@@ -74,7 +87,8 @@ def _watch(session: Session) -> None:
         before, away = away, 0 if found is not None else away + 1
         if away == _AWAY_LOOKS or (before >= _AWAY_LOOKS and not away):
             _say(head="away" if away else "there")
-    os._exit(_SESSION_ENDED)
+    if not orphaned.is_set():  # (else it is being shut down)
+        os._exit(_SESSION_ENDED)
 
 
 def _cluster_id(address: str) -> str | None:
