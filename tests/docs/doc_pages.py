@@ -221,7 +221,13 @@ class Shell:
             self._bash = subprocess.Popen(
                 ["bash", "--noprofile", "--norc"],
                 cwd=work,
-                env={**_environment(folder), _MARK: self._mark, "RAY_TMPDIR": self._scratch},
+                env={
+                    **_environment(folder),
+                    _MARK: self._mark,
+                    "RAY_TMPDIR": self._scratch,
+                    # Where commands look that are told of no port.
+                    "AGENTIC_RAY_URL": f"http://127.0.0.1:{self._ports['8080']}",
+                },
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,

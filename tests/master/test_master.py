@@ -376,7 +376,7 @@ def default_master(ray_session: ar.Session) -> Iterator[Master]:
         ([7], 49),
         ([10**200, 1], 10**400 + 1),
         ([0.5, 1], 1.25),
-        ([1e200], "Infinity"),
+        ([1e200], float("inf")),
     ],
 )
 def test_the_default_workload_sums_squares(
