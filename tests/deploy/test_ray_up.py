@@ -28,7 +28,12 @@ ROOT = Path(__file__).parents[2]
 PROJECT = ("agentic_ray", "examples", "cluster.yaml", "pyproject.toml", "README.md", "LICENSE")
 SECONDS = 400
 NODES = ["head", "worker1", "worker2"]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    # Five machines on one: the tests that would run beside it would run out of time.
+    pytest.mark.skipif("AGENTIC_RAY_LONG" not in os.environ, reason="set AGENTIC_RAY_LONG=1"),
+]
 
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
@@ -234,7 +239,8 @@ def test_a_small_machine_joins_with_what_it_has(cluster: Running) -> None:
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.5)
     shown = head.run("agentic-ray nodes --json", 120)
-    nodes = json.loads(shown.stdout[shown.stdout.index("{") :])["nodes"]
+    # (Ray may print lines of its own before and after.)
+    nodes = json.JSONDecoder().raw_decode(shown.stdout[shown.stdout.index("{") :])[0]["nodes"]
     (node,) = [node for node in nodes if node["labels"].get("site") == "edge"]
     assert node["cpus_total"] == 1
     assert node["memory_total_bytes"] == 358_400_000
