@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import uvicorn
 
@@ -53,6 +54,8 @@ def test_there_are_the_commands_that_are_real() -> None:
                 "serve",
                 "doctor",
                 "simulate",
+                "journal",
+                "master",
             ]
         )
         == COMMANDS
@@ -69,9 +72,20 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
     assert "Usage: agentic-ray" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {"run", "serve", "join"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(COMMANDS) - {"run", "serve", "join", "journal", "master"})
+)
 def test_commands_that_print_data_can_print_json(name: str) -> None:
     assert "--json" in [option for p in cli.commands[name].params for option in p.opts]
+
+
+@pytest.mark.parametrize("group", ["journal", "master"])
+def test_every_command_of_a_group_has_help(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = cli.commands[group]
+    assert isinstance(commands, click.Group)
+    for name in commands.commands:
+        assert run_cli([group, name, "--help"]) == 0
+        assert f"Usage: agentic-ray {group} {name}" in capsys.readouterr().out
 
 
 def test_help_loads_nothing_large() -> None:
