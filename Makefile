@@ -74,7 +74,7 @@ bench: $(VENV)/.installed-bench
 chaos: $(VENV)/.installed
 	$(BIN)/python tests/chaos/drill.py --jobs $(JOBS) --seed $(SEED) --kinds $(KINDS) --check
 	AGENTIC_RAY_LONG=1 $(BIN)/python -m pytest tests/chaos/test_partition.py \
-		tests/deploy/test_gcs_redis.py tests/deploy/test_image.py tests/deploy/test_ray_up.py
+		tests/deploy tests/docs/test_blocks.py tests/docs/test_headers.py
 
 soak: $(VENV)/.installed
 	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import doctest
 import inspect
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -11,15 +13,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import uvicorn
 
 import agentic_ray as ar
 import agentic_ray.array as xp
 from agentic_ray import sources, testing
 from agentic_ray.array.ufuncs import Ufunc
+from agentic_ray.service.http import create_app
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-RUN_ALONE = {"shutdown": "it would end the session that the tests share"}
-"""Examples of the facade that are run with a stand-in for the session."""
+RUN_ALONE = {
+    "Client": "it needs a service",
+    "shutdown": "it would end the session that the tests share",
+}
+"""Examples of the facade that have a test of their own."""
 DATA_ONLY = {"Part", "Unit", "Source", "TextLines", "Csv", "Parquet", "Kill"}
 """What functions give, and nobody makes: their functions have the example."""
 
@@ -85,6 +92,24 @@ def test_an_example_of_the_facade(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run(inspect.getdoc(getattr(ar, name)) or "", f"agentic_ray.{name}")
+
+
+@pytest.mark.slow
+def test_the_example_of_client(ray_session: ar.Session) -> None:
+    with ar.Master() as master:
+        server = uvicorn.Server(uvicorn.Config(create_app(master), port=0, log_level="error"))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            while not server.started:
+                time.sleep(0.01)
+            url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+            docstring = inspect.getdoc(ar.Client) or ""
+            assert "Client()" in docstring
+            run(docstring.replace("Client()", f"Client({url!r})"), "agentic_ray.Client")
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def test_the_example_of_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
