@@ -9,6 +9,7 @@ import pytest
 
 import agentic_ray as ar
 from agentic_ray.master.workloads import registry
+from agentic_ray.runtime.session import current_session
 
 # No test may depend on what the one before it cost; programs that tests start inherit it.
 os.environ.setdefault("AGENTIC_RAY_KEEP_COSTS", "0")
@@ -37,4 +38,7 @@ def ray_session(_one_session: None) -> ar.Session:
 
     A test that kills things restores what it killed, or uses a Ray of its own in a subprocess.
     """
+    session = current_session()
+    if session is not None and session.settings.num_cpus != 2:
+        ar.shutdown()  # a test without this fixture started one by itself
     return ar.init(num_cpus=2)
