@@ -253,7 +253,7 @@ def view(self: Array, dtype: Any = None, type: Any = None) -> Array:
     return self._view(Reinterpreted(wanted))
 
 
-# --- what is not there -------------------------------------------------------------------
+# --- NumPy attributes that are missing here ----------------------------------------------
 
 _INSTEAD = {
     "ctypes": "numpy.asarray(x).ctypes: chunks have no address",

@@ -49,7 +49,7 @@ def by_numpy_if_small(function: Function) -> Function:
                 try:
                     return _result(own(*values[:count], **options))
                 except ValueError:
-                    function(*args, **kwargs)  # may say more clearly what is wrong
+                    function(*args, **kwargs)  # ours for chunks may raise a clearer error
                     raise
         return function(*args, **kwargs)
 

@@ -1,4 +1,4 @@
-"""The command ``join``: this machine becomes a node of a Ray cluster, with what it can bear."""
+"""The command ``join``: make this machine a node of a Ray cluster, within limits that fit it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import click
 from agentic_ray.errors import InvalidArgumentError, SessionError
 
 _STORE_SHARE: Final = 0.3
-"""Of a node's memory for its object store, as Ray itself has it."""
+"""Share of a node's memory that its object store gets; Ray's own default is the same."""
 _LEAST_STORE_BYTES: Final = 80_000_000
 """Ray refuses less than 75 MiB."""
 _LEAST_BYTES: Final = 200_000_000
@@ -23,7 +23,7 @@ _LEAST_BYTES: Final = 200_000_000
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a machine offers to a cluster; None: Ray looks at what there is.
+    """CPUs, GPUs and memory that a machine offers to a cluster; None: Ray counts them itself.
 
     Raises
     ------
@@ -45,7 +45,7 @@ class Offer:
             )
 
     def arguments(self) -> list[str]:
-        """Those of `ray start`."""
+        """The arguments of `ray start` that make this offer."""
         made: list[str] = []
         if self.cpus is not None:
             made.append(f"--num-cpus={self.cpus}")

@@ -21,14 +21,6 @@ _address = click.option(
     metavar="ADDRESS",
     help="The Ray cluster: 'auto' or HOST:PORT.",
 )
-_files = click.option(
-    "--workloads",
-    "files",
-    multiple=True,
-    type=click.Path(),
-    metavar="FILE",
-    help="Python file or package directory that registers workloads; may be repeated.",
-)
 
 
 @click.group()
@@ -39,7 +31,7 @@ def master() -> None:
 @master.command()
 @_name
 @click.option("--journal", required=True, metavar="PATH|URL", help="Where its jobs are kept.")
-@_files
+@options.workload_files
 @click.option("--max-running", type=click.IntRange(min=1))
 @_address
 def start(
@@ -56,7 +48,7 @@ def start(
 
 @master.command()
 @_name
-@_files
+@options.workload_files
 @_address
 def reload(name: str, files: tuple[str, ...], address: str) -> None:
     """Let a master run these workloads from now on; jobs that run go on as they began."""
@@ -70,7 +62,7 @@ def reload(name: str, files: tuple[str, ...], address: str) -> None:
 @_address
 @options.as_json
 def status(name: str, address: str, as_json: bool) -> None:
-    """What a master runs with, and how its jobs stand."""
+    """Show the journal and workloads of a master, and how many of its jobs wait and run."""
     with _found(name, address) as found:
         told, counts, pid = found.describe(), found.statistics(), found.pid()
     shown = {

@@ -12,6 +12,15 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
+workload_files = click.option(
+    "--workloads",
+    "files",
+    multiple=True,
+    type=click.Path(),
+    metavar="FILE",
+    help="Python file or package directory that registers workloads; may be repeated.",
+)
+
 
 def session(command: _F) -> _F:
     """Where a command's session runs."""

@@ -22,14 +22,7 @@ from agentic_ray.cli import options
     help="Token that requests must carry; needed for a --host that other machines reach. Better "
     "given as $AGENTIC_RAY_TOKEN: arguments can be seen by other users.",
 )
-@click.option(
-    "--workloads",
-    "files",
-    multiple=True,
-    type=click.Path(),
-    metavar="FILE",
-    help="Python file or package directory that registers workloads; may be repeated.",
-)
+@options.workload_files
 @click.option("--max-running", default=8, show_default=True, type=click.IntRange(min=1))
 @click.option("--max-queued", default=10_000, show_default=True, type=click.IntRange(min=1))
 @click.option(

@@ -1,4 +1,4 @@
-"""Judges what was read of a machine or a cluster. Pure functions, so that each is tested."""
+"""Judges values read from a machine or a cluster. Each function is pure, and has its tests."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def exposed_token() -> Path | None:
 
 
 def repair() -> Iterator[str]:
-    """Do what is safe about the findings; says what was done."""
+    """Mend the findings that can be mended safely; yields a sentence for each thing mended."""
     exposed = exposed_token()
     if exposed is not None:
         exposed.chmod(0o600)

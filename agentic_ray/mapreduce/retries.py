@@ -1,4 +1,4 @@
-"""`Retried`: a function that is called again when it raises what it was asked to survive.
+"""`Retried` calls a user's function again when it raises an error listed in ``retry_on``.
 
 It is called again in place, for the one element that failed: elements that are done, in its
 chunk and elsewhere, are not run again.
@@ -26,7 +26,7 @@ _IMMUTABLE: Final = frozenset({int, float, complex, bool, str, bytes, type(None)
 
 @dataclass(frozen=True)
 class Retries:
-    """What a function may raise, and how often, before that is final.
+    """The errors after which a function is called again, and how often.
 
     Parameters
     ----------
