@@ -223,7 +223,7 @@ class ResultCorruptError(AgenticRayError, OSError):
 
 
 class InterruptedJobError(AgenticRayError, RuntimeError):
-    """The master died while the job ran, and the job's effects forbid to run it again."""
+    """A process died while it ran a job or a task whose effects forbid to run it again."""
 
 
 class PoisonJobError(AgenticRayError, RuntimeError):

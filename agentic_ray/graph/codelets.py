@@ -27,6 +27,7 @@ class Kernel:
         cost: CostHint | None = None,
         version: str = "",
         has_effects: bool = False,
+        speculative: bool = True,
         chunk_axis: int | None = None,
         retry_on: type[BaseException] | tuple[type[BaseException], ...] = (),
     ) -> None:
@@ -37,6 +38,7 @@ class Kernel:
         self._cost = cost
         self._version = version
         self._has_effects = has_effects
+        self._speculative = speculative
         self._chunk_axis = chunk_axis
         self._retry_on = (retry_on,) if isinstance(retry_on, type) else tuple(retry_on)
 
@@ -49,6 +51,7 @@ class Kernel:
             cost=self._cost,
             version=self._version,
             has_effects=self._has_effects,
+            speculative=self._speculative,
             chunk_axis=self._chunk_axis,
             retry_on=self._retry_on,
         )
@@ -90,7 +93,7 @@ def codelet(
 
     Other Parameters
     ----------------
-    name, cost, version, has_effects, chunk_axis, retry_on
+    name, cost, version, has_effects, speculative, chunk_axis, retry_on
         As in `Codelet`; ``retry_on`` may also be one exception type.
 
     Examples

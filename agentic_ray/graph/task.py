@@ -113,7 +113,11 @@ class Codelet:
     opaque : bool
         Arbitrary Python that may hold the GIL, leak or crash: runs in the process lane.
     has_effects : bool
-        Never run twice at the same time (no speculation).
+        It changes something outside, at most once: no second copy is started, and it is not run
+        again where it may have begun. Its graph fails with InterruptedJobError instead. What it
+        raises of ``retry_on`` is tried again all the same.
+    speculative : bool
+        False: a slow task gets no second copy beside it. It is run again after a failure.
     chunk_axis : int or None
         Axis of the first argument along which the work may be split and the results
         concatenated again.
@@ -149,6 +153,7 @@ class Codelet:
     version: str = ""
     opaque: bool = False
     has_effects: bool = False
+    speculative: bool = True
     chunk_axis: int | None = None
     host_inputs: bool = False
     retry_on: tuple[type[BaseException], ...] = ()
@@ -174,7 +179,13 @@ class Codelet:
         """Digest of all that its values depend on, made once: very many tasks share a codelet."""
         if not self._content:
             what = (self.name, self.version, self.cpu, self.gpu, self.cost)
-            how = (self.opaque, self.has_effects, self.chunk_axis, self.host_inputs)
+            how = (
+                self.opaque,
+                self.has_effects,
+                self.speculative,
+                self.chunk_axis,
+                self.host_inputs,
+            )
             object.__setattr__(self, "_content", content_key("codelet", what, how))
         return self._content
 
@@ -503,6 +514,11 @@ class Bundle:
     @property
     def has_effects(self) -> bool:
         return any(task.codelet.has_effects for task in self.tasks)
+
+    @property
+    def speculative(self) -> bool:
+        """Whether a second copy may run beside it."""
+        return all(t.codelet.speculative and not t.codelet.has_effects for t in self.tasks)
 
     @property
     def retry_on(self) -> tuple[type[BaseException], ...]:

@@ -103,9 +103,9 @@ def map_reduce(
         an element (a setting of `init`), with exponential back-off. Elements that are done are
         not run again. Anything else is final.
     has_effects : bool
-        The functions change something outside: a chunk is never run in two copies at one time.
-        It is still run again after its process has died; an effect that must happen at most
-        once belongs in a workload with ``effects=True``.
+        The functions change something outside, at most once: no chunk gets a second copy, and
+        none is run again where it may have begun. Elements that ``retry_on`` names are tried
+        again all the same.
 
     Returns
     -------
@@ -115,6 +115,8 @@ def map_reduce(
     ------
     EmptyInputError
         Nothing to reduce and no ``initial``.
+    InterruptedJobError
+        A process or a node died while it ran a chunk of functions that have effects.
     SerializationError
         A function, an element or a result cannot be pickled.
     InvalidTypeError, InvalidArgumentError

@@ -109,6 +109,8 @@ def send_by_ray(
     else:
         token = token_of(command.bundle_id, command.attempt)
         run = executor.run.options(num_returns=returns)
+        if command.bundle.has_effects:
+            run = executor.run.options(num_returns=returns, max_task_retries=0)
         held = frozenset(payload.held)
         handed = [ref for name, ref in inputs.items() if name not in held]
         refs = run.remote(token, payload, *handed)

@@ -427,7 +427,7 @@ class Loop:
                 run.log(*retry_note(command))
             self._await(command, future)
             return None
-        return BundleFailed(now, command.bundle_id, command.attempt, cause, reason)
+        return BundleFailed(now, command.bundle_id, command.attempt, cause, reason, begun=False)
 
     def _await(self, command: Start, future: Any) -> None:
         bundle_id, attempt = command.bundle_id, command.attempt
@@ -440,7 +440,9 @@ class Loop:
             future = self._sender.send_again(call, after_death=after_death)
         except ray_errors.RayError as error:
             now = time.monotonic()
-            return BundleFailed(now, command.bundle_id, command.attempt, "node_lost", error)
+            return BundleFailed(
+                now, command.bundle_id, command.attempt, "node_lost", error, begun=after_death
+            )
         self._calls[command.bundle_id, command.attempt] = call
         self._await(command, future)
         return None
@@ -478,8 +480,9 @@ class Loop:
         error = answer.future.exception()
         if error is not None:
             broken = isinstance(error, LineBrokenError)
-            if broken and not self.dispatcher.expects(answer.bundle_id, answer.attempt):
-                error = ray_errors.RayActorError()  # nobody waits for it any more
+            awaited = self.dispatcher.expects(answer.bundle_id, answer.attempt)
+            if broken and (call.bundle.has_effects or not awaited):
+                error = ray_errors.RayActorError()  # it is not to run a second time
             elif broken or names_what_is_not_kept(call, error):
                 refused = self._send_again(call, after_death=broken)
                 if refused is not None:

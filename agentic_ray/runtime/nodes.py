@@ -314,9 +314,9 @@ class Nodes:
             time.sleep(0.02)
 
     def _add(self, state: NodeState) -> None:
-        wanted = int(state.cpus_total * (self._share or 1.0))
-        if wanted < 1 and self._share is None and state.cpus_total < 1:
+        if state.cpus_total < 1:
             return  # a node without CPUs (a head set to 0) takes no work
+        wanted = int(state.cpus_total * (self._share or 1.0))
         gpus = NodeGpus(
             state.node_id,
             state.host,

@@ -15,6 +15,7 @@ from operator import itemgetter
 from agentic_ray.errors import (
     ExecutorLostError,
     JobCancelledError,
+    LostDataError,
     PoisonTaskError,
 )
 from agentic_ray.graph.task import Bundle
@@ -57,7 +58,7 @@ from agentic_ray.schedule.records import (
     codelet_names,
     urgency,
 )
-from agentic_ray.schedule.refusal import refusal, too_large
+from agentic_ray.schedule.refusal import interrupted, refusal, too_large
 from agentic_ray.schedule.scarcity import is_held_by_others
 from agentic_ray.schedule.speculation import SpeculationRules
 from agentic_ray.schedule.view import Executor
@@ -351,6 +352,11 @@ class Dispatcher(Waiting):
         if attempt.cancelled:
             self._retry(record, event.error)  # whatever it says; its values may be needed anew
             return
+        if event.begun and event.cause not in ("user", "input_lost"):
+            record.begun = True
+            if record.bundle.has_effects:
+                self._retry(record, event.error)
+                return
         if event.cause == "memory" and "cpu" in record.lane[0]:
             self._send_to_cpu(record, f"its GPU had too little memory: {event.error}")
         final = False
@@ -381,7 +387,8 @@ class Dispatcher(Waiting):
         """
         if record.done or record.graph.over or (record.running and not final):
             return
-        if self._is_spare(record):
+        lost_with_effects = record.begun and record.bundle.has_effects
+        if self._is_spare(record) or (lost_with_effects and record.graph.finished):
             if record.running:
                 return
             record.done = True
@@ -391,6 +398,8 @@ class Dispatcher(Waiting):
             return
         if record.graph.finished:
             return
+        if lost_with_effects:
+            error, final = interrupted(record.bundle, error), True
         if final:
             self._fail_graph(record.graph, error, record.bundle)
             return
@@ -484,6 +493,7 @@ class Dispatcher(Waiting):
         executor.healthy = False
         for key, attempt in sorted(self._attempts_on(executor).items(), key=itemgetter(0)):
             attempt.record.losses += not attempt.cancelled
+            attempt.record.begun = True
             self._cancel(key, attempt)
             self._end_attempt(*key)
             self._retry(attempt.record, ExecutorLostError(reason))
@@ -492,6 +502,7 @@ class Dispatcher(Waiting):
         """Values are gone: make again what is still needed, recursively up the graph."""
         gone: list[str] = []
         seen: set[str] = set()
+        once: Bundle | None = None
         pending = [] if graph.over else list(keys)
         while pending:
             key = pending.pop()
@@ -508,6 +519,9 @@ class Dispatcher(Waiting):
                     consumer.missing += 1
             if not graph.uses.get(key):
                 continue
+            if (producer.done or producer.begun) and producer.bundle.has_effects:
+                once = producer.bundle
+                continue
             if producer.done:
                 producer.done = False
                 producer.again = True
@@ -517,6 +531,9 @@ class Dispatcher(Waiting):
             self._offer(producer)
         if gone:
             self._commands.append(Recompute(graph.graph_id, tuple(gone)))
+        if once is not None and not graph.finished:
+            lost = LostDataError("a value that it made is lost")
+            self._fail_graph(graph, interrupted(once, lost), once)
 
     def _released(self, event: GraphReleased) -> None:
         graph = self._graphs.pop(event.graph_id, None)

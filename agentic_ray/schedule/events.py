@@ -126,7 +126,8 @@ class MemoryUse:
 
 @dataclass(frozen=True, slots=True)
 class BundleFailed:
-    """``memory``: with "pressure", who held the node's memory; None where that is not known."""
+    """``memory``: with "pressure", who held the node's memory; None where that is not known.
+    ``begun`` False: it surely had not begun, since it could not be sent."""
 
     time: float
     bundle_id: int
@@ -134,6 +135,7 @@ class BundleFailed:
     cause: Cause
     error: BaseException
     memory: MemoryUse | None = None
+    begun: bool = True
 
 
 @dataclass(frozen=True, slots=True)

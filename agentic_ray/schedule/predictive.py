@@ -191,11 +191,13 @@ class _Round:
         if best is None or best[0] < math.inf:
             return best
         # Too large for every device: it runs alone on the one that does it best.
-        option = options[0]
-        finish = option.available + option.own
-        row = int(finish.argmin())
-        end = finish.item(row)
-        return (end, option, row) if end < math.inf else None
+        for option in options:
+            finish = option.available + option.own
+            row = int(finish.argmin())
+            end = finish.item(row)
+            if end < math.inf:
+                return end, option, row
+        return None
 
     def _arrivals(self, bundle: Bundle) -> tuple[float, dict[str, float]]:
         """When all inputs can be at a node, and the nodes where that is otherwise.

@@ -81,7 +81,8 @@ class Record:
     """A bundle's state. Ready when nothing is missing and it is neither done nor running.
 
     ``missing`` counts the inputs that are not in the graph's values, also after they were
-    released. ``again``: it was done and is to be done again because values were lost.
+    released. ``again``: it was done and is to be done again because values were lost. ``begun``: an
+    attempt that may have done a part of the work was lost.
     ``crashed``: it died with its process; ``watched``: under watch too, which told what there is
     to tell. ``starved_at``: when it was first killed because other programs held its node's
     memory, and ``starved_by`` whom the last time. ``queued``: it is among the ready, the planned
@@ -99,6 +100,7 @@ class Record:
     order: float = 0.0
     done: bool = False
     again: bool = False
+    begun: bool = False
     queued: bool = False
     plan: tuple[object, ...] | None = None
     plan_seconds: float = 0.0

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from agentic_ray.errors import (
     ImpossibleResourcesError,
+    InterruptedJobError,
     NoNodeError,
     NoSuitableDeviceError,
     OutOfHostMemoryError,
@@ -93,6 +94,17 @@ def starved(record: Record, seconds: float, use: MemoryUse, error: BaseException
         f"{codelet_names(record.bundle)} was killed for want of memory that other programs hold, "
         f"and was tried again for {seconds:.0f} s (setting memory_wait_seconds) while they held "
         f"it: {who_holds(use)}. End them, or use another machine. Last: {error}"
+    )
+    raised.__cause__ = error
+    return raised
+
+
+def interrupted(bundle: Bundle, error: BaseException) -> InterruptedJobError:
+    """The error for a bundle with effects that may have begun and was lost."""
+    raised = InterruptedJobError(
+        f"{codelet_names(bundle)} has effects (has_effects=True) and was lost after it may have "
+        f"begun, so it is not run again: look up whether its effect happened. Bundle "
+        f"{bundle.key}: {error}"
     )
     raised.__cause__ = error
     return raised

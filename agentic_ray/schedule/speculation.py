@@ -206,6 +206,6 @@ def _may_have_copy(record: Record) -> bool:
         and not record.missing
         and not graph.over
         and not graph.finished
-        and not record.bundle.has_effects
+        and record.bundle.speculative
         and any(graph.uses.get(k) and k not in graph.values for k in record.bundle.outputs)
     )

@@ -337,6 +337,7 @@ def test_unhashable_callables_have_keys_by_content() -> None:
         {"cost": CostHint(flops=1)},
         {"opaque": True},
         {"has_effects": True},
+        {"speculative": False},
         {"chunk_axis": 0},
         {"host_inputs": True},
     ],

@@ -45,6 +45,11 @@ def test_no_node_is_left(program: Make) -> None:
         thread.join(200)
         assert found == [3], found
         assert ar.map_reduce(abs, [-1, 2], operator.add) == 3
+        # a share counts the CPUs of nodes that have some
+        ar.shutdown()
+        session = ar.init(share=1.0)
+        assert ar.map_reduce(abs, [-1, 2], operator.add) == 3
+        assert session.slots == 1, session.slots
         ar.shutdown()
         ray.shutdown()
         cluster.shutdown()

@@ -18,6 +18,7 @@ from typing import Any
 from agentic_ray.errors import (
     ExecutorLostError,
     ImpossibleResourcesError,
+    InterruptedJobError,
     JobCancelledError,
     NoNodeError,
     NoSuitableDeviceError,
@@ -156,6 +157,7 @@ class _Part:
     running: int = 0
     live: int = 0
     cpu_only: bool = False
+    begun: bool = False
 
 
 @dataclass(slots=True)
@@ -179,6 +181,8 @@ class _Job:
 
     def wanted(self, part: _Part) -> bool:
         """Whether ``part`` is still to be run, or to be run again."""
+        if part.bundle.has_effects and (part.begun or part.completed):
+            return False
         if not part.completed or part.live:
             return True
         return any(key not in self.values and self.demanded(key) for key in part.bundle.outputs)
@@ -470,14 +474,20 @@ class Simulation:
             attempt = self.attempts.pop(key)
             attempt.end()
             attempt.part.losses += not attempt.cancelled
+            attempt.part.begun = True
             self._note_spent(attempt)
 
     def _is_spent(self, part: _Part) -> bool:
+        if self._is_interrupted(part):
+            return True
         if part.too_large > self.retry.max_too_large:
             return True
         if part.failures > self.retry.max_failures:
             return not self._is_to_be_watched(part)
         return part.losses > self.retry.max_losses
+
+    def _is_interrupted(self, part: _Part) -> bool:
+        return part.begun and part.bundle.has_effects
 
     def _is_to_be_watched(self, part: _Part) -> bool:
         watchable = part.crashed and not part.watched and "cpu" in part.bundle.kinds()
@@ -553,7 +563,8 @@ class Simulation:
 
     def _note_spent(self, attempt: _Attempt) -> None:
         part = attempt.part
-        wanted = attempt.job.state == "open" and not part.running and attempt.job.wanted(part)
+        needed = attempt.job.wanted(part) or self._is_interrupted(part)
+        wanted = attempt.job.state == "open" and not part.running and needed
         if wanted and not attempt.cancelled and self._is_spent(attempt.part):
             self._doomed.append(attempt.job)
 
@@ -610,6 +621,10 @@ class Simulation:
         if isinstance(event, ev.BundleFailed):
             if attempt.cancelled:
                 return
+            attempt.part.begun |= event.begun and event.cause not in ("user", "input_lost")
+            if self._is_interrupted(attempt.part):
+                self._note_spent(attempt)
+                return
             if event.cause == "pressure" or event.memory is not None:
                 self._note_pressure(attempt, event.memory)
             elif attempt.process == "watched" and event.cause in ("crash", "user"):
@@ -648,6 +663,8 @@ class Simulation:
             self._check(not part.running, "started while an attempt of it runs")
         missing = [key for key in offered.inputs if key not in job.values]
         self._check(not missing, f"started without its inputs {missing}")
+        again = part.begun or part.completed
+        self._check(not (again and part.bundle.has_effects), "has effects and is run again")
         self._check(job.wanted(part), "started again although nothing of it is needed")
         node = self.nodes.get(place[0])
         device = node.devices.get(place[1]) if node else None
@@ -683,7 +700,7 @@ class Simulation:
         self._check(len(others) == 1, f"a copy beside {len(others)} attempts")
         self._check(others[0].awaited, "a copy of what nobody waits for")
         self._check(others[0].place != place, "a copy on the same device")
-        self._check(not part.bundle.has_effects, "two copies of what has effects")
+        self._check(part.bundle.speculative, "two copies of what must not have them")
         age = self.now - others[0].sent
         self._check(age >= self.speculation.floor_seconds, f"a copy after {age} s")
         self._check(self.speculation.enabled, "a copy although there are to be none")
@@ -805,7 +822,12 @@ class Simulation:
         job.state = "failed"
         key = command.bundle.key if command.bundle else None
         part = next((p for p in job.parts if p.bundle.key == key), None)
-        if isinstance(error, ExecutorLostError):
+        if isinstance(error, InterruptedJobError):
+            assert part is not None
+            lost = part.completed and any(key not in job.values for key in part.bundle.outputs)
+            self._check(part.bundle.has_effects, "interrupted, and yet without effects")
+            self._check(lost or part.begun, "interrupted before it had begun")
+        elif isinstance(error, ExecutorLostError):
             spent = part is not None and self._is_spent(part)
             self._check(spent, f"gave up with budget left: {error}")
             if part is not None and part.losses <= self.retry.max_losses:

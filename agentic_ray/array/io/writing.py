@@ -76,7 +76,7 @@ def _write_whole(xp: Any, *arguments: Any) -> Any:
 def _lower_write(node: Node, lowering: Any) -> list[Any]:
     (target,) = node.params
     # Never twice at the same time: an old writer must not meet the renamed file.
-    code = Codelet("array.write", Call(_write_block, (target,)), has_effects=True)
+    code = Codelet("array.write", Call(_write_block, (target,)), speculative=False)
     rows = list(zip(*[lowering.blocks(source) for source in node.inputs], strict=True))
     size = sum(source.nbytes for source in node.inputs) // max(len(rows), 1) + 1
     cost = CostHint(read_bytes=size, written_bytes=size)
