@@ -58,6 +58,8 @@ class Settings:
     gpu_device : str
         ``package.module:Class`` through which executors use their GPU, importable on the GPU
         nodes; it meets `agentic_ray.runtime.devices.Device`.
+    record : str or None
+        Folder in which each session writes a recording of its own, for ``agentic-ray replay``.
     full_tracebacks : bool
         Whether exceptions show the frames of this package too, and those of its executors.
     """
@@ -78,6 +80,7 @@ class Settings:
     no_node_seconds: float = 300.0
     memory_wait_seconds: float = 300.0
     gpu_device: str = "agentic_ray.runtime.devices:CupyDevice"
+    record: str | None = None
     full_tracebacks: bool = False
 
     def __post_init__(self) -> None:

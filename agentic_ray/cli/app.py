@@ -18,6 +18,7 @@ from agentic_ray.cli.join import join
 from agentic_ray.cli.journal import journal
 from agentic_ray.cli.local import demo, nodes
 from agentic_ray.cli.masters import master
+from agentic_ray.cli.replay import replay
 from agentic_ray.cli.run import run
 from agentic_ray.cli.serve import serve
 from agentic_ray.cli.simulate import simulate
@@ -41,6 +42,7 @@ _COMMANDS = (
     jobs,
     nodes,
     join,
+    replay,
     simulate,
     serve,
     doctor,

@@ -254,8 +254,9 @@ def _is_named_tuple(value: Any) -> bool:
     return isinstance(value, tuple) and hasattr(type(value), "_make")
 
 
-_DEFAULT_RESOURCES = Resources()
-_DEFAULT_COST = CostHint()
+DEFAULT_RESOURCES = Resources()
+DEFAULT_COST = CostHint()
+"""Of tasks that say nothing of theirs: one object each, so that such tasks are seen to be alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,8 +280,8 @@ class Task:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     dependencies: tuple[str, ...] = ()
     tag: Tag = "any"
-    resources: Resources = _DEFAULT_RESOURCES
-    cost: CostHint = _DEFAULT_COST
+    resources: Resources = DEFAULT_RESOURCES
+    cost: CostHint = DEFAULT_COST
     priority: int = 0
 
     def __post_init__(self) -> None:
@@ -312,8 +313,8 @@ class Task:
             kwargs,
             dependencies,
             tag,
-            resources or _DEFAULT_RESOURCES,
-            cost or codelet.cost or _DEFAULT_COST,
+            resources or DEFAULT_RESOURCES,
+            cost or codelet.cost or DEFAULT_COST,
             priority,
         )
 

@@ -5,7 +5,6 @@ One thread owns the Dispatcher; everything else talks to it through its inbox.
 
 from __future__ import annotations
 
-import functools
 import heapq
 import logging
 import math
@@ -13,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Container, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,39 +26,29 @@ from agentic_ray.errors import (
     LostDataError,
     SerializationError,
     SessionError,
-    TaskError,
 )
 from agentic_ray.graph.task import Bundle
+from agentic_ray.runtime.answering import Answering
 from agentic_ray.runtime.calls import (
     Answer,
     Call,
-    look_at,
-    names_what_is_not_kept,
-    record_in,
     retry_note,
-    tells_overhead,
     token_of,
 )
-from agentic_ray.runtime.execute import Inline, Report
+from agentic_ray.runtime.execute import Inline
 from agentic_ray.runtime.failures import (
     INPUT_LOST,
     SYSTEM,
     internal_error,
 )
-from agentic_ray.runtime.inquest import ask, is_short
-from agentic_ray.runtime.lines import LineBrokenError
 from agentic_ray.runtime.notices import Notices
-from agentic_ray.runtime.payloads import Resident
+from agentic_ray.runtime.recordings import Recording
 from agentic_ray.runtime.run import Run, ValueGone
 from agentic_ray.runtime.sending import Sender
-from agentic_ray.runtime.transfers import timed
 from agentic_ray.runtime.values import CodeletTable, Stored, get
-from agentic_ray.runtime.verdicts import judge
-from agentic_ray.runtime.watch import poison_error
 from agentic_ray.schedule.dispatcher import Dispatcher
 from agentic_ray.schedule.events import (
     BundleFailed,
-    BundleFinished,
     Cancel,
     CancelRequested,
     Cause,
@@ -69,7 +59,6 @@ from agentic_ray.schedule.events import (
     GpuLost,
     GraphReleased,
     GraphSubmitted,
-    MemoryUse,
     NodeLost,
     Quarantine,
     Recompute,
@@ -78,10 +67,9 @@ from agentic_ray.schedule.events import (
     Split,
     Start,
     Tick,
-    ValueInfo,
     ValueLost,
 )
-from agentic_ray.schedule.scarcity import is_held_by_others, who_holds
+from agentic_ray.schedule.recording import Recorder
 from agentic_ray.tracebacks import text_of
 
 _logger = logging.getLogger("agentic_ray")
@@ -137,14 +125,16 @@ class Loop:
         self._inbox: queue.SimpleQueue[Event | Answer | Callable[[], None] | None] = (
             queue.SimpleQueue()
         )
-        self._runs: dict[str, Run] = {}
-        self._calls: dict[tuple[int, int], Call] = {}
-        self._sender = Sender(
+        self.runs: dict[str, Run] = {}
+        self.calls: dict[tuple[int, int], Call] = {}
+        self.sender = Sender(
             codelets, executor, self._inbox.put, lambda *key: self.dispatcher.value_info(*key)
         )
         self._cancels: list[tuple[float, int, int]] = []  # heap: when due, bundle, attempt
-        self._lost_at = -math.inf
+        self.lost_at = -math.inf
         self._notices = Notices()
+        self._answering = Answering(self)
+        self._recorder: Recorder | None = None
         self._working = threading.Lock()
         self._ended: SessionError | None = None
         self._thread = threading.Thread(target=self._main, name="agentic-ray-loop", daemon=True)
@@ -161,8 +151,8 @@ class Loop:
         event = GraphSubmitted(time.monotonic(), run.graph_id, bundles, run.outputs, priority)
 
         def begin() -> None:
-            self._runs[run.graph_id] = run
-            self._handle(event)
+            self.runs[run.graph_id] = run
+            self.handle(event)
 
         if self._ended is not None:
             raise self._ended
@@ -174,7 +164,7 @@ class Loop:
         """The value of a finished graph's output; ValueGone if it must be made again."""
         if self._ended is not None:
             raise self._ended
-        held = self._sender.values.get((graph_id, key))
+        held = self.sender.values.get((graph_id, key))
         try:
             if held is None:
                 raise ValueGone
@@ -189,21 +179,21 @@ class Loop:
 
     def peek(self, graph_id: str, key: str) -> Any:
         """What is held of a finished graph's output, as it is; None if it is lost."""
-        return self._sender.values.get((graph_id, key))
+        return self.sender.values.get((graph_id, key))
 
     def held(self, graph_id: str, key: str) -> Any:
         """The value of a finished graph's output if it is small, else `Stored`; ValueGone if it
         must be made again."""
         if self._ended is not None:
             raise self._ended
-        value = self._sender.values.get((graph_id, key))
+        value = self.sender.values.get((graph_id, key))
         if value is None:
             self._make_again(graph_id, key, ValueGone())
             raise ValueGone
         return value.load() if isinstance(value, Inline) else Stored(value, 0)
 
     def _make_again(self, graph_id: str, key: str, error: BaseException) -> None:
-        run = self._runs.get(graph_id)
+        run = self.runs.get(graph_id)
         if run is None:
             raise JobCancelledError(f"the values of {graph_id} were given up") from error
         _logger.warning("value %s is lost (%s); it is computed again", key, text_of(error))
@@ -212,7 +202,7 @@ class Loop:
 
         def lose() -> None:
             if self.dispatcher.knows(graph_id):
-                self._handle(ValueLost(time.monotonic(), graph_id, key))
+                self.handle(ValueLost(time.monotonic(), graph_id, key))
             else:
                 run.settle(LostDataError(f"value {key} is lost, and so is how it was made"))
 
@@ -226,14 +216,43 @@ class Loop:
     def release(self, graph_id: str) -> None:
         self._inbox.put(GraphReleased(time.monotonic(), graph_id))
 
+    def later(self, work: Callable[[], None]) -> None:
+        """Have the loop's thread do something, after what it was told before."""
+        self._inbox.put(work)
+
+    def record(self, recording: Recording, about: dict[str, str]) -> Future[None]:
+        """Write all events and decisions from now on, of a new Dispatcher.
+
+        The future raises SessionError if work is under way or values of it are still held: how
+        they were made would be unknown to the recording.
+        """
+        began: Future[None] = Future()
+
+        def begin() -> None:
+            if self.runs:
+                held = f"{len(self.runs)} graphs are under way or their results are still held"
+                began.set_exception(SessionError(f"no recording can begin: {held}"))
+                return
+            self._take_new_dispatcher()
+            self._recorder = Recorder(recording.write, self.dispatcher, about)
+            self._announce()
+            began.set_result(None)
+
+        self._inbox.put(begin)
+        return began
+
+    def stop_recording(self) -> None:
+        """Write nothing more."""
+        self._recorder = None
+
     def has_calls(self, graph_ids: Container[str]) -> bool:
         """Whether a call of one of these graphs is under way."""
-        return any(call.graph_id in graph_ids for call in list(self._calls.values()))
+        return any(call.graph_id in graph_ids for call in list(self.calls.values()))
 
     def close(self, why: SessionError) -> None:
         """Fail what is unfinished with ``why`` and end the thread."""
         self._end(why)
-        self._sender.lines.close()
+        self.sender.lines.close()
         self._inbox.put(None)
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(timeout=5)
@@ -253,14 +272,14 @@ class Loop:
     def ray_died(self, node_ids: Iterable[str], reason: str, *, alone: bool) -> None:
         """Ray and all its nodes are gone: what was there is to be done again, on the nodes that
         are announced from now on. To be called while the loop is resting."""
-        self._calls.clear()
+        self.calls.clear()
         self._cancels.clear()
-        self._sender.begin_anew()
-        for run in list(self._runs.values()):
+        self.sender.begin_anew()
+        for run in list(self.runs.values()):
             run.log("Ray died", text=reason)
         for node_id in node_ids:
             lost = NodeLost(time.monotonic(), node_id, reason)
-            self._handle(lost) if alone else self._inbox.put(lost)
+            self.handle(lost) if alone else self._inbox.put(lost)
 
     # --- the loop's own thread ---------------------------------------------------------
 
@@ -274,7 +293,7 @@ class Loop:
                 except queue.Empty:
                     next_tick = time.monotonic() + _TICK_SECONDS
                     item = Tick(time.monotonic())
-                    self._notices.tell(self.dispatcher.obstacle, list(self._runs.values()))
+                    self._notices.tell(self.dispatcher.obstacle, list(self.runs.values()))
                 if item is None:
                     break
                 with self._working:
@@ -286,7 +305,7 @@ class Loop:
         finally:
             self._end(why)
             self._abandon(self._ended or why)
-            self._calls.clear()
+            self.calls.clear()
 
     def _next(self, next_tick: float) -> float:
         """Seconds until something is to be done although nothing is heard."""
@@ -309,9 +328,9 @@ class Loop:
                 _, bundle_id, attempt = heapq.heappop(self._cancels)
                 self._carry_out_safely(Cancel(bundle_id, attempt))
             if isinstance(item, Answer):
-                self._answered_safely(item)
+                self._answering.take(item)
             elif not callable(item):
-                self._handle(item)
+                self.handle(item)
         except Exception as error:  # an event is lost, so trust nothing
             self._renew(error, f"{type(item).__name__} was dealt with")
             return
@@ -326,7 +345,7 @@ class Loop:
             self._ended = why
 
     def _abandon(self, error: BaseException) -> None:
-        for run in list(self._runs.values()):
+        for run in list(self.runs.values()):
             if not run.done:
                 run.settle(error)
 
@@ -335,20 +354,29 @@ class Loop:
         failure = internal_error(doing, error)
         _logger.error("%s", failure, exc_info=error)
         self._abandon(failure)
-        first_id = self.dispatcher.next_bundle_id
-        self.dispatcher = self._new_dispatcher()
-        self.dispatcher.next_bundle_id = first_id  # late answers are to fit no new bundle
-        for key in list(self._calls):
+        self._take_new_dispatcher()
+        if self._recorder is not None:
+            self._recorder.renewed(self.dispatcher)
+        for key in list(self.calls):
             self._carry_out_safely(Cancel(*key))
         self._announce()
 
-    def _handle(self, event: Event) -> None:
-        pending = [self._sender.restored(event) if isinstance(event, GpuLost) else event]
+    def _take_new_dispatcher(self) -> None:
+        first_id = self.dispatcher.next_bundle_id
+        self.dispatcher = self._new_dispatcher()
+        self.dispatcher.next_bundle_id = first_id  # late answers are to fit no new bundle
+
+    def _decide(self, event: Event) -> list[Command]:
+        recorder = self._recorder
+        return (self.dispatcher if recorder is None else recorder).handle(event)
+
+    def handle(self, event: Event) -> None:
+        pending = [self.sender.restored(event) if isinstance(event, GpuLost) else event]
         if isinstance(event, NodeLost | ValueLost):
-            self._lost_at = event.time
+            self.lost_at = event.time
         while pending:
             try:
-                commands = self.dispatcher.handle(pending.pop(0))
+                commands = self._decide(pending.pop(0))
             except Exception as error:
                 self._renew(error, f"{type(event).__name__} was handled")
                 break
@@ -357,8 +385,8 @@ class Loop:
                 if answer is not None:
                     pending.append(answer)
         if isinstance(event, GraphReleased):
-            self._runs.pop(event.graph_id, None)
-            self._sender.forget_graph(event.graph_id)
+            self.runs.pop(event.graph_id, None)
+            self.sender.forget_graph(event.graph_id)
 
     def _carry_out_safely(self, command: Command) -> Event | None:
         """Carry a command out; if that raises, its graph fails, and the event says so."""
@@ -366,7 +394,7 @@ class Loop:
             return self._carry_out(command)
         except Exception as error:
             graph_id = self._graph_of(command)
-            name, run = type(command).__name__, self._runs.get(graph_id)
+            name, run = type(command).__name__, self.runs.get(graph_id)
             _logger.warning("%s cannot be carried out", name, exc_info=error)
             if run is None or run.done:
                 return None
@@ -375,7 +403,7 @@ class Loop:
 
     def _graph_of(self, command: Command) -> str:
         if isinstance(command, Cancel):
-            call = self._calls.get((command.bundle_id, command.attempt))
+            call = self.calls.get((command.bundle_id, command.attempt))
             return "" if call is None else call.graph_id
         return getattr(command, "graph_id", "")
 
@@ -385,19 +413,19 @@ class Loop:
         if isinstance(command, Cancel):
             self._cancel(command.bundle_id, command.attempt)
         elif isinstance(command, Release | Recompute):
-            self._sender.forget([(command.graph_id, key) for key in command.keys])
-            if isinstance(command, Recompute) and (run := self._runs.get(command.graph_id)):
+            self.sender.forget([(command.graph_id, key) for key in command.keys])
+            if isinstance(command, Recompute) and (run := self.runs.get(command.graph_id)):
                 run.log("recompute", text=f"{len(command.keys)} lost values are computed again")
         elif isinstance(command, Split):
-            if run := self._runs.get(command.graph_id):
+            if run := self.runs.get(command.graph_id):
                 run.bundles_total += 1
                 run.log("split", command.second.key, text="its node ran out of memory: two bundles")
         elif isinstance(command, FinishGraph):
-            if run := self._runs.get(command.graph_id):
+            if run := self.runs.get(command.graph_id):
                 run.log("finished")
                 run.settle(None)
         elif isinstance(command, FailGraph):
-            if run := self._runs.get(command.graph_id):
+            if run := self.runs.get(command.graph_id):
                 at_fault = command.bundle.key if command.bundle else ""
                 run.log("failed", at_fault, text=text_of(command.error))
                 run.settle(command.error)
@@ -410,11 +438,11 @@ class Loop:
     def _start(self, command: Start) -> Event | None:
         """Send a bundle to its executor; the event of a refusal if it cannot be sent."""
         now = time.monotonic()
-        run = self._runs.get(command.graph_id)
+        run = self.runs.get(command.graph_id)
         cause: Cause = "user"
         reason: BaseException
         try:
-            call, future = self._sender.send(command, run, now, alone=not self._calls)
+            call, future = self.sender.send(command, run, now, alone=not self.calls)
         except (ExecutorLostError, ray_errors.RayError) as error:
             cause, reason = "node_lost", error  # it had no part in it; the loss is told next
         except (AgenticRayError, TypeError) as error:
@@ -422,7 +450,7 @@ class Loop:
         except Exception as error:  # of any kind: it must end this graph, and no other
             reason = internal_error(f"bundle {command.bundle.key} was sent", error)
         else:
-            self._calls[command.bundle_id, command.attempt] = call
+            self.calls[command.bundle_id, command.attempt] = call
             if command.attempt and run is not None:
                 run.log(*retry_note(command))
             self._await(command, future)
@@ -433,22 +461,22 @@ class Loop:
         bundle_id, attempt = command.bundle_id, command.attempt
         future.add_done_callback(lambda done: self._inbox.put(Answer(bundle_id, attempt, done)))
 
-    def _send_again(self, call: Call, *, after_death: bool) -> BundleFailed | None:
+    def send_again(self, call: Call, *, after_death: bool) -> BundleFailed | None:
         """Send a call through Ray and with all its inputs."""
         command = call.command
         try:
-            future = self._sender.send_again(call, after_death=after_death)
+            future = self.sender.send_again(call, after_death=after_death)
         except ray_errors.RayError as error:
             now = time.monotonic()
             return BundleFailed(
                 now, command.bundle_id, command.attempt, "node_lost", error, begun=after_death
             )
-        self._calls[command.bundle_id, command.attempt] = call
+        self.calls[command.bundle_id, command.attempt] = call
         self._await(command, future)
         return None
 
     def _cancel(self, bundle_id: int, attempt: int) -> None:
-        call = self._calls.get((bundle_id, attempt))
+        call = self.calls.get((bundle_id, attempt))
         if call is None or call.here:
             return
         if call.executor is not None:
@@ -460,149 +488,11 @@ class Loop:
         else:
             ray.cancel(call.refs[0], force=True)
 
-    # --- answers -----------------------------------------------------------------------
+    def call_took(self, seconds: float) -> None:
+        """Tell the cost model what a call took by itself, beside the events."""
+        self.dispatcher.model.observe_call(seconds)
+        if self._recorder is not None:
+            self._recorder.call_took(seconds)
 
-    def _answered_safely(self, answer: Answer) -> None:
-        """Deal with an answer; if that raises, its graph fails."""
-        call = self._calls.pop((answer.bundle_id, answer.attempt), None)
-        if call is None:
-            return  # of a Ray that has died
-        try:
-            self._answered(answer, call)
-        except Exception as error:
-            failure = internal_error(f"the answer of {call.bundle.key} was read", error)
-            _logger.error("%s", failure, exc_info=error)
-            ids = (answer.bundle_id, answer.attempt)
-            self._handle(BundleFailed(time.monotonic(), *ids, "user", failure))
-
-    def _answered(self, answer: Answer, call: Call) -> None:
-        now = time.monotonic()
-        error = answer.future.exception()
-        if error is not None:
-            broken = isinstance(error, LineBrokenError)
-            awaited = self.dispatcher.expects(answer.bundle_id, answer.attempt)
-            if broken and (call.bundle.has_effects or not awaited):
-                error = ray_errors.RayActorError()  # it is not to run a second time
-            elif broken or names_what_is_not_kept(call, error):
-                refused = self._send_again(call, after_death=broken)
-                if refused is not None:
-                    self._handle(refused)
-                return
-            look_at(call)
-            verdict = judge(call, error, self._sender.values)
-            cause, shown = verdict.cause, verdict.error
-            for key in verdict.lost:
-                self._handle(ValueLost(now, call.graph_id, key))
-            if call.executor is not None and isinstance(shown, ray_errors.RayActorError):
-                self._sender.handed.lost(call.executor)
-            self._failed(answer, call, cause, shown)
-            dead = cause == "crash" and isinstance(shown, ray_errors.RayActorError)
-            if dead and call.placement.device != "cpu":
-                self._executor_died(call, "the process of its executor died")
-            elif isinstance(error, _FOR_GOOD) and cause != "input_lost":
-                self._executor_died(call, "its executor died, and Ray does not start it anew")
-            return
-        report: Report = answer.future.result()
-        if report.kept:
-            self._sender.handed.keeps(call.executor, report.kept)
-        if run := self._runs.get(call.graph_id):
-            for kind, text in report.notes:
-                run.log(kind, call.bundle.key, report.node_id, text)
-            if self.dispatcher.expects(answer.bundle_id, answer.attempt):
-                finished = report.error is None and report.death is None
-                run.hear(call.bundle.key, report.printed, finished=finished)
-        if report.device_lost is not None:
-            lost = ExecutorLostError(f"{call.placement.device} is lost: {report.device_lost}")
-            self._failed(answer, call, "system", lost)
-            self._executor_died(call, report.device_lost)
-        elif report.death is not None:
-            self._failed(answer, call, "crash", poison_error(report.death))
-        elif report.missing:
-            for key in report.missing:
-                held = self._sender.values.get((call.graph_id, key))
-                if isinstance(held, Resident) and held.executor is call.executor:
-                    self._handle(ValueLost(now, call.graph_id, key))
-            gone = SessionError(f"{len(report.missing)} values kept on a GPU are gone")
-            self._failed(answer, call, "input_lost", gone)
-        elif report.cancelled:
-            self._failed(answer, call, "system", TaskError("cancelled"))
-        elif report.error is not None:
-            cause = "memory" if report.out_of_memory and call.placement.device != "cpu" else "user"
-            self._failed(answer, call, cause, report.error.rebuild())
-        else:
-            self._finished(answer, call, report, now)
-
-    def _finished(self, answer: Answer, call: Call, report: Report, now: float) -> None:
-        infos: list[ValueInfo] = []
-        wanted = self.dispatcher.expects(answer.bundle_id, answer.attempt)
-        for output, ref in zip(report.outputs, call.refs[1:], strict=True):
-            node_id = report.node_id if output.inline is None else None
-            device = call.placement.device if output.on_device else None
-            held = ref if output.inline is None else output.inline
-            if device is not None:
-                held = Resident(report.node_id, device, call.executor)
-            if wanted:
-                self._sender.values[call.graph_id, output.key] = held
-            elif call.executor is not None and device is not None:
-                call.executor.drop.remote(((call.graph_id, output.key),))
-            infos.append(ValueInfo(output.key, output.size_bytes, node_id, device))
-        if call.payload is not None:
-            self._sender.lines.learn(call.payload, report)
-        model = self.dispatcher.model
-        overhead = model.call_overhead_seconds
-        if call.alone and not self._calls and tells_overhead(call, report):
-            model.observe_call(now - call.started - report.seconds - report.waited_seconds)
-        # while values are made again, Ray's own way too, a call waits for that
-        quiet = call.started > self._lost_at + _SETTLING_SECONDS
-        run = self._runs.get(call.graph_id)
-        if wanted and run is not None:
-            record_in(run, call, report, now)
-        self._handle(
-            BundleFinished(
-                now,
-                answer.bundle_id,
-                answer.attempt,
-                report.seconds,
-                () if call.here else report.task_seconds,  # that device did not do it
-                tuple(infos),
-                timed(call.moved, report, now - call.started, overhead) if quiet else (),
-            )
-        )
-
-    def _failed(self, answer: Answer, call: Call, cause: Cause, error: BaseException) -> None:
-        """Report a failure; where memory may have been short, with who held it."""
-        node_id = call.placement.node_id
-        short = cause == "crash" and is_short(self.dispatcher.view.state, node_id)
-        if (cause == "pressure" or short) and not call.here:
-            here = node_id == self._sender.node_of_caller()
-            report = functools.partial(self._report_failure, answer, call, cause, error)
-            try:
-                executor = self._sender.executor(node_id, "cpu")
-                later = self._inbox.put
-                ask(executor, error, here=here, told=lambda use: later(lambda: report(use)))
-            except (ExecutorLostError, ray_errors.RayError):
-                report(None)
-            return
-        self._report_failure(answer, call, cause, error, None)
-
-    def _report_failure(
-        self,
-        answer: Answer,
-        call: Call,
-        cause: Cause,
-        error: BaseException,
-        use: MemoryUse | None,
-    ) -> None:
-        run = self._runs.get(call.graph_id)
-        if run is not None and self.dispatcher.expects(answer.bundle_id, answer.attempt):
-            key, node_id = call.bundle.key, call.placement.node_id
-            run.log(f"failed: {cause}", key, node_id, text_of(error))
-            if use is not None and is_held_by_others(use):
-                run.log("waits for memory", key, node_id, who_holds(use))
-            if cause != "user" or isinstance(error, call.bundle.retry_on):
-                run.failed_bundles.add(key)
-        ids = (answer.bundle_id, answer.attempt)
-        self._handle(BundleFailed(time.monotonic(), *ids, cause, error, use))
-
-    def _executor_died(self, call: Call, reason: str) -> None:
+    def executor_died(self, call: Call, reason: str) -> None:
         self._on_executor_died(call.placement.node_id, call.placement.device, call.executor, reason)

@@ -6,6 +6,7 @@ import atexit
 import itertools
 import logging
 import math
+import os
 import threading
 import time
 import uuid
@@ -41,6 +42,7 @@ from agentic_ray.runtime.joining import (
 from agentic_ray.runtime.keeper import Keeper
 from agentic_ray.runtime.loop import Loop
 from agentic_ray.runtime.nodes import Nodes
+from agentic_ray.runtime.recordings import Recording, Recordings
 from agentic_ray.runtime.run import Run
 from agentic_ray.runtime.scope import current_scope
 from agentic_ray.runtime.values import CodeletTable
@@ -82,7 +84,9 @@ class Session:
         self.settings = settings
         self.policy = policy
         show_all(settings.full_tracebacks)
+        self._name = uuid.uuid4().hex[:8]
         chosen = get_policy(policy)  # a wrong one is refused before Ray is started
+        recording = None if settings.record is None else Recording.of(settings.record, self._name)
         self.model = CostModel()
         self._costs = CostStore() if settings.keep_costs else None
         if self._costs is not None:
@@ -92,7 +96,6 @@ class Session:
         self._keeper = Keeper(lambda: connect(settings), self._ray_died)
         self._started_ray = self._keeper.started
         self._ray = connection()
-        self._name = uuid.uuid4().hex[:8]
         self._stay = begin(self._name, self._sees_dead)
         share = settings.share
         if share is None and self._started_ray:
@@ -138,6 +141,9 @@ class Session:
             is_connected=lambda: not self.closed,
             on_gone=self._ray_left,
         )
+        self._recordings = Recordings(self._loop.record, self._loop.stop_recording, self._name)
+        if recording is not None:
+            self._recordings.begin(recording, wait=False)
         self._loop.start()
         self._nodes.start()
         self._keeper.watch()
@@ -276,6 +282,7 @@ class Session:
         # (An embedded Ray ends with all that is on it; a dead one would not answer.)
         self._nodes.close(connected=connected and not self._started_ray)
         self._loop.close(SessionError("the session was shut down"))
+        self._recordings.close()
         if self._costs is not None and self.model.error_report().observations:
             self._costs.save(self.model)
             measured = self.model.measured_call_seconds
@@ -288,6 +295,35 @@ class Session:
             tokens.take_back()
         self._stay.end()
         self._keeper.close()
+
+    def record(self, path: str | os.PathLike[str]) -> Recording:
+        """Write down what the scheduler is told and what it decides, from now on.
+
+        ``agentic-ray replay`` feeds a recording to the very same scheduler again, shows its
+        decisions and compares policies. It holds names and costs of tasks and the text of errors,
+        no data and no code. (The setting ``record`` records whole sessions.)
+
+        Parameters
+        ----------
+        path : str or path
+            A file; an old one is replaced. Only its owner may read it.
+
+        Raises
+        ------
+        SessionError
+            Work is under way, its results are still held, or the session records already.
+        InvalidArgumentError
+            The file cannot be written.
+
+        Examples
+        --------
+        >>> import agentic_ray as ar
+        >>> session = ar.get_session()
+        >>> with session.record("run.jsonl"):  # doctest: +SKIP
+        ...     ar.map_reduce(abs, [-1, 2, 3])
+        [1, 2, 3]
+        """
+        return self._recordings.begin(Recording(path), wait=True)
 
     def drain(self, runs: Iterable[Run], timeout_seconds: float) -> bool:
         """Wait until no call of these runs is under way; False if the time was too short."""
@@ -368,7 +404,8 @@ class Session:
 
     def _calibrated(self, rates: HostRates) -> None:
         """A node was measured: predict what was never observed for a typical node."""
-        with self._lock:
+
+        def learn() -> None:  # between two events, as a recording has it
             self._rates.append(rates)
             self.model.calibration = replace(
                 self.model.calibration,
@@ -376,6 +413,8 @@ class Session:
                 cpu_bytes_per_second=median(r.bytes_per_second for r in self._rates),
                 store_bytes_per_second=median(r.store_bytes_per_second for r in self._rates),
             )
+
+        self._loop.later(learn)
 
     def _hold(self, graph_id: str, on_gpus: bool) -> None:
         """Have the devices that a graph may run on."""

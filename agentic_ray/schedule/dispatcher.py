@@ -114,6 +114,10 @@ class Dispatcher(Waiting):
         known = self._attempts.get((bundle_id, attempt))
         return known is not None and not known.record.done and not known.record.graph.over
 
+    def attempt(self, bundle_id: int, attempt: int) -> Attempt | None:
+        """An attempt that has not ended; None if there is none of these numbers."""
+        return self._attempts.get((bundle_id, attempt))
+
     def knows(self, graph_id: str) -> bool:
         """Whether a graph was submitted here and not released."""
         return graph_id in self._graphs

@@ -1,7 +1,8 @@
-"""A simulated run as a drawing: one row a device, one bar a task, in SVG. Text in, text out."""
+"""A run as a drawing: one row a device, one bar a task, in SVG. Text in, text out."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from agentic_ray.schedule.simulate import SimulationResult, Span
@@ -24,18 +25,34 @@ def gantt_svg(result: SimulationResult) -> str:
     str
         A complete SVG document; a bar's tooltip names task, device and times in seconds.
     """
+    title = (
+        f"{result.workload}, {result.policy}: {result.makespan_seconds:.4g} s, "
+        f"lower bound {result.lower_bound_seconds:.4g} s"
+    )
+    return timeline_svg(title, result.timeline)
+
+
+def timeline_svg(title: str, timeline: Sequence[Span]) -> str:
+    """Draw bars over time, from the first that was sent; one row a device.
+
+    Returns
+    -------
+    str
+        As of `gantt_svg`.
+    """
     rows: dict[tuple[str, str], list[Span]] = {}
-    for span in result.timeline:
+    for span in timeline:
         rows.setdefault((span.node_id, span.device), []).append(span)
-    codelets = list(dict.fromkeys(span.codelet for span in result.timeline))
+    codelets = list(dict.fromkeys(span.codelet for span in timeline))
     colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(codelets)}
     height = _TOP + _ROW * len(rows) + 30
-    scale = _WIDTH / result.makespan_seconds if result.makespan_seconds else 0.0
+    begin = min((span.sent_seconds for span in timeline), default=0.0)
+    length = max((span.finish_seconds for span in timeline), default=0.0) - begin
+    scale = _WIDTH / length if length else 0.0
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_LEFT + _WIDTH + 20}" height="{height}" '
         'font-family="sans-serif" font-size="10">',
-        f'<text x="4" y="14" font-size="13">{escape(result.workload)}, {escape(result.policy)}: '
-        f"{result.makespan_seconds:.4g} s, lower bound {result.lower_bound_seconds:.4g} s</text>",
+        f'<text x="4" y="14" font-size="13">{escape(title)}</text>',
     ]
     for i, name in enumerate(codelets):
         x = _LEFT + 110 * i
@@ -45,12 +62,13 @@ def gantt_svg(result: SimulationResult) -> str:
         y = _TOP + _ROW * i
         label = f"{node_id} {'cpu' if device == 'cpu' else 'gpu'}"
         parts.append(f'<text x="4" y="{y + 10}">{escape(label[:22])}</text>')
-        bars = spans if len(result.timeline) <= _MOST_BARS else _joined(spans, 1 / scale)
+        bars = spans if len(timeline) <= _MOST_BARS or not scale else _joined(spans, 1 / scale)
         for span in bars:
-            left = _LEFT + span.start_seconds * scale
+            left = _LEFT + (span.start_seconds - begin) * scale
             width = max((span.finish_seconds - span.start_seconds) * scale, 0.2)
             tip = (
-                f"{span.task} on {device}: {span.start_seconds:.4g} to {span.finish_seconds:.4g} s"
+                f"{span.task} on {device}: {span.start_seconds - begin:.4g} to "
+                f"{span.finish_seconds - begin:.4g} s"
             )
             parts.append(
                 f'<rect x="{left:.2f}" y="{y}" width="{width:.2f}" height="{_ROW - 3}" '
@@ -58,7 +76,7 @@ def gantt_svg(result: SimulationResult) -> str:
             )
     y = _TOP + _ROW * len(rows) + 14
     for i in range(11):
-        seconds = result.makespan_seconds * i / 10
+        seconds = length * i / 10
         parts.append(f'<text x="{_LEFT + _WIDTH * i / 10:.0f}" y="{y}">{seconds:.3g} s</text>')
     return "\n".join([*parts, "</svg>", ""])
 

@@ -340,14 +340,14 @@ def test_a_generator_that_raises_midway_raises_here() -> None:
 
 def test_a_failed_job_leaves_nothing_behind(ray_session: ar.Session) -> None:
     loop = ray_session._loop
-    before = set(loop._runs)  # other tests may keep runs
+    before = set(loop.runs)  # other tests may keep runs
     for _ in range(3):
         catch(raising(lambda: OwnError(1)), chunk_size=1)
 
     def left() -> list[str]:
         graphs = [graph_id for graph_id, _ in list(loop._sender.values)]
         graphs += [call.graph_id for call in list(loop._calls.values())]
-        return [one for one in (*graphs, *list(loop._runs)) if one not in before]
+        return [one for one in (*graphs, *list(loop.runs)) if one not in before]
 
     deadline = time.monotonic() + 60
     while left() and time.monotonic() < deadline:

@@ -172,7 +172,7 @@ def _sums(x: xp.Array) -> list[float]:
 
 def _executor(session: ar.Session) -> tuple[Any, Any]:
     """What the caller knows of its one executor, and the executor."""
-    (pair,) = [(at, found) for found, at in session._loop._sender.handed._at.items() if at.kept]
+    (pair,) = [(at, found) for found, at in session._loop.sender.handed._at.items() if at.kept]
     return pair
 
 

@@ -300,7 +300,7 @@ def slow_sum(block: Any) -> float:
 
 def _until_on_line(session: ar.Session) -> None:
     deadline = time.monotonic() + 30
-    while not any(call.on_line for call in list(session._loop._calls.values())):
+    while not any(call.on_line for call in list(session._loop.calls.values())):
         assert time.monotonic() < deadline, "the job did not take the line"
         time.sleep(0.001)
 
@@ -320,7 +320,7 @@ def _in_thread(work: Callable[[], Any]) -> Future[Any]:
 
 def _line(session: ar.Session) -> tuple[Any, Line]:
     """The session's executor and the line to it, once there is one."""
-    known = session._loop._sender.lines._lines
+    known = session._loop.sender.lines._lines
     deadline = time.monotonic() + 30
     while not any(not line.broken for line in list(known.values())):
         assert time.monotonic() < deadline, "no line was opened"
@@ -379,6 +379,6 @@ def test_a_job_on_the_line_is_cancelled(ray_session: ar.Session) -> None:
     with pytest.raises(JobCancelledError):
         result.result(30)
     deadline = time.monotonic() + 30
-    while ray_session._loop._calls:
+    while ray_session._loop.calls:
         assert time.monotonic() < deadline, "calls went on"
         time.sleep(0.05)

@@ -50,7 +50,7 @@ def internal(run: Any) -> InternalError:
 
 
 def test_sending_one_graph_raises(ray_session: ar.Session, monkeypatch: Any) -> None:
-    sender = ray_session._loop._sender
+    sender = ray_session._loop.sender
     send = sender.send
 
     def only_the_bad(command: Any, *rest: Any, **options: Any) -> Any:
@@ -69,7 +69,7 @@ def test_devices_that_go_before_a_bundle_is_sent_cost_it_little(
     ray_session: ar.Session, monkeypatch: Any
 ) -> None:
     """It had no part in that, however often it meets one."""
-    sender = ray_session._loop._sender
+    sender = ray_session._loop.sender
     send, refused = sender.send, []
 
     def gone_at_first(command: Any, *rest: Any, **options: Any) -> Any:
@@ -144,7 +144,7 @@ def test_the_dispatcher_itself_raises(
     loop = ray_session._loop
     broken = loop.dispatcher
     under_way = ray_session.submit(slow_graph(2.0))
-    while not loop._calls:
+    while not loop.calls:
         time.sleep(0.01)
     monkeypatch.setattr(broken, method, boom)
     bad = ray_session.submit(slow_graph(0.0))
@@ -159,7 +159,7 @@ def test_asking_the_dispatcher_for_its_next_wakeup_raises(
 ) -> None:
     loop = ray_session._loop
     under_way = ray_session.submit(slow_graph(3.0))
-    while not loop._calls:
+    while not loop.calls:
         time.sleep(0.01)
     monkeypatch.setattr(type(loop.dispatcher), "next_wakeup_seconds", property(boom), raising=True)
     internal(under_way)
@@ -200,7 +200,7 @@ def test_objects_of_another_cluster_are_refused_by_name(ray_session: ar.Session)
 
 def test_many_threads_while_graphs_go_wrong(ray_session: ar.Session, monkeypatch: Any) -> None:
     """Each of many callers hears of its own graph."""
-    sender = ray_session._loop._sender
+    sender = ray_session._loop.sender
     send = sender.send
 
     def sometimes(command: Any, *rest: Any, **options: Any) -> Any:

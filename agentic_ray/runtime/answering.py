@@ -1,0 +1,227 @@
+"""Reads what comes back of a bundle: a report, or why there is none, becomes events.
+
+Used by the loop's thread alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from ray import exceptions as ray_errors
+
+from agentic_ray.errors import ExecutorLostError, SessionError, TaskError
+from agentic_ray.runtime.calls import (
+    Answer,
+    Call,
+    look_at,
+    names_what_is_not_kept,
+    record_in,
+    tells_overhead,
+)
+from agentic_ray.runtime.execute import Report
+from agentic_ray.runtime.failures import internal_error
+from agentic_ray.runtime.inquest import ask, is_short
+from agentic_ray.runtime.lines import LineBrokenError
+from agentic_ray.runtime.payloads import Resident
+from agentic_ray.runtime.run import Run
+from agentic_ray.runtime.sending import Sender
+from agentic_ray.runtime.transfers import timed
+from agentic_ray.runtime.verdicts import judge
+from agentic_ray.runtime.watch import poison_error
+from agentic_ray.schedule.dispatcher import Dispatcher
+from agentic_ray.schedule.events import (
+    BundleFailed,
+    BundleFinished,
+    Cause,
+    Event,
+    MemoryUse,
+    ValueInfo,
+    ValueLost,
+)
+from agentic_ray.schedule.scarcity import is_held_by_others, who_holds
+from agentic_ray.tracebacks import text_of
+
+_logger = logging.getLogger("agentic_ray")
+_FOR_GOOD = (ray_errors.ActorDiedError, ray_errors.ActorUnschedulableError)
+_SETTLING_SECONDS = 10.0
+
+
+class Dealings(Protocol):
+    """Answers need this of the loop."""
+
+    dispatcher: Dispatcher
+    sender: Sender
+    calls: dict[tuple[int, int], Call]
+    lost_at: float
+
+    @property
+    def runs(self) -> Mapping[str, Run]: ...
+
+    def handle(self, event: Event) -> None:
+        """Have the Dispatcher handle an event, and carry out what it commands."""
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Do something in the loop's thread, after what it was told before."""
+
+    def send_again(self, call: Call, *, after_death: bool) -> BundleFailed | None:
+        """Send a call through Ray and with all its inputs."""
+
+    def call_took(self, seconds: float) -> None:
+        """Tell the cost model what a call took by itself."""
+
+    def executor_died(self, call: Call, reason: str) -> None:
+        """The executor of a call is dead for good, or has lost its device."""
+
+
+class Answering:
+    """Deals with the answers of calls."""
+
+    def __init__(self, dealings: Dealings) -> None:
+        self._deal = dealings
+
+    def take(self, answer: Answer) -> None:
+        """Deal with an answer; if that raises, its graph fails."""
+        call = self._deal.calls.pop((answer.bundle_id, answer.attempt), None)
+        if call is None:
+            return  # of a Ray that has died
+        try:
+            self._answered(answer, call)
+        except Exception as error:
+            failure = internal_error(f"the answer of {call.bundle.key} was read", error)
+            _logger.error("%s", failure, exc_info=error)
+            ids = (answer.bundle_id, answer.attempt)
+            self._deal.handle(BundleFailed(time.monotonic(), *ids, "user", failure))
+
+    def _answered(self, answer: Answer, call: Call) -> None:
+        now = time.monotonic()
+        error = answer.future.exception()
+        if error is not None:
+            broken = isinstance(error, LineBrokenError)
+            awaited = self._deal.dispatcher.expects(answer.bundle_id, answer.attempt)
+            if broken and (call.bundle.has_effects or not awaited):
+                error = ray_errors.RayActorError()  # it is not to run a second time
+            elif broken or names_what_is_not_kept(call, error):
+                refused = self._deal.send_again(call, after_death=broken)
+                if refused is not None:
+                    self._deal.handle(refused)
+                return
+            look_at(call)
+            verdict = judge(call, error, self._deal.sender.values)
+            cause, shown = verdict.cause, verdict.error
+            for key in verdict.lost:
+                self._deal.handle(ValueLost(now, call.graph_id, key))
+            if call.executor is not None and isinstance(shown, ray_errors.RayActorError):
+                self._deal.sender.handed.lost(call.executor)
+            self._failed(answer, call, cause, shown)
+            dead = cause == "crash" and isinstance(shown, ray_errors.RayActorError)
+            if dead and call.placement.device != "cpu":
+                self._deal.executor_died(call, "the process of its executor died")
+            elif isinstance(error, _FOR_GOOD) and cause != "input_lost":
+                self._deal.executor_died(call, "its executor died, and Ray does not start it anew")
+            return
+        report: Report = answer.future.result()
+        if report.kept:
+            self._deal.sender.handed.keeps(call.executor, report.kept)
+        if run := self._deal.runs.get(call.graph_id):
+            for kind, text in report.notes:
+                run.log(kind, call.bundle.key, report.node_id, text)
+            if self._deal.dispatcher.expects(answer.bundle_id, answer.attempt):
+                finished = report.error is None and report.death is None
+                run.hear(call.bundle.key, report.printed, finished=finished)
+        if report.device_lost is not None:
+            lost = ExecutorLostError(f"{call.placement.device} is lost: {report.device_lost}")
+            self._failed(answer, call, "system", lost)
+            self._deal.executor_died(call, report.device_lost)
+        elif report.death is not None:
+            self._failed(answer, call, "crash", poison_error(report.death))
+        elif report.missing:
+            for key in report.missing:
+                held = self._deal.sender.values.get((call.graph_id, key))
+                if isinstance(held, Resident) and held.executor is call.executor:
+                    self._deal.handle(ValueLost(now, call.graph_id, key))
+            gone = SessionError(f"{len(report.missing)} values kept on a GPU are gone")
+            self._failed(answer, call, "input_lost", gone)
+        elif report.cancelled:
+            self._failed(answer, call, "system", TaskError("cancelled"))
+        elif report.error is not None:
+            cause = "memory" if report.out_of_memory and call.placement.device != "cpu" else "user"
+            self._failed(answer, call, cause, report.error.rebuild())
+        else:
+            self._finished(answer, call, report, now)
+
+    def _finished(self, answer: Answer, call: Call, report: Report, now: float) -> None:
+        infos: list[ValueInfo] = []
+        wanted = self._deal.dispatcher.expects(answer.bundle_id, answer.attempt)
+        for output, ref in zip(report.outputs, call.refs[1:], strict=True):
+            node_id = report.node_id if output.inline is None else None
+            device = call.placement.device if output.on_device else None
+            held = ref if output.inline is None else output.inline
+            if device is not None:
+                held = Resident(report.node_id, device, call.executor)
+            if wanted:
+                self._deal.sender.values[call.graph_id, output.key] = held
+            elif call.executor is not None and device is not None:
+                call.executor.drop.remote(((call.graph_id, output.key),))
+            infos.append(ValueInfo(output.key, output.size_bytes, node_id, device))
+        if call.payload is not None:
+            self._deal.sender.lines.learn(call.payload, report)
+        model = self._deal.dispatcher.model
+        overhead = model.call_overhead_seconds
+        if call.alone and not self._deal.calls and tells_overhead(call, report):
+            seconds = now - call.started - report.seconds - report.waited_seconds
+            self._deal.call_took(seconds)
+        # while values are made again, Ray's own way too, a call waits for that
+        quiet = call.started > self._deal.lost_at + _SETTLING_SECONDS
+        run = self._deal.runs.get(call.graph_id)
+        if wanted and run is not None:
+            record_in(run, call, report, now)
+        self._deal.handle(
+            BundleFinished(
+                now,
+                answer.bundle_id,
+                answer.attempt,
+                report.seconds,
+                () if call.here else report.task_seconds,  # that device did not do it
+                tuple(infos),
+                timed(call.moved, report, now - call.started, overhead) if quiet else (),
+            )
+        )
+
+    def _failed(self, answer: Answer, call: Call, cause: Cause, error: BaseException) -> None:
+        """Report a failure; where memory may have been short, with who held it."""
+        node_id = call.placement.node_id
+        short = cause == "crash" and is_short(self._deal.dispatcher.view.state, node_id)
+        if (cause == "pressure" or short) and not call.here:
+            here = node_id == self._deal.sender.node_of_caller()
+            report = functools.partial(self._report_failure, answer, call, cause, error)
+            try:
+                executor = self._deal.sender.executor(node_id, "cpu")
+                later = self._deal.later
+                ask(executor, error, here=here, told=lambda use: later(lambda: report(use)))
+            except (ExecutorLostError, ray_errors.RayError):
+                report(None)
+            return
+        self._report_failure(answer, call, cause, error, None)
+
+    def _report_failure(
+        self,
+        answer: Answer,
+        call: Call,
+        cause: Cause,
+        error: BaseException,
+        use: MemoryUse | None,
+    ) -> None:
+        run = self._deal.runs.get(call.graph_id)
+        if run is not None and self._deal.dispatcher.expects(answer.bundle_id, answer.attempt):
+            key, node_id = call.bundle.key, call.placement.node_id
+            run.log(f"failed: {cause}", key, node_id, text_of(error))
+            if use is not None and is_held_by_others(use):
+                run.log("waits for memory", key, node_id, who_holds(use))
+            if cause != "user" or isinstance(error, call.bundle.retry_on):
+                run.failed_bundles.add(key)
+        ids = (answer.bundle_id, answer.attempt)
+        self._deal.handle(BundleFailed(time.monotonic(), *ids, cause, error, use))

@@ -1,0 +1,170 @@
+"""The file that a session's events and decisions are recorded in."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
+
+import ray
+
+from agentic_ray.errors import InvalidArgumentError, SessionError
+from agentic_ray.schedule.recording import ENDED
+
+_logger = logging.getLogger("agentic_ray")
+MOST_BYTES = 2**30
+"""A recording ends when its file would become larger than this."""
+_BEGIN_SECONDS = 60.0
+
+
+class Recording:
+    """A recording under way; use it in a ``with`` block, or close it.
+
+    Attributes
+    ----------
+    path : Path
+        Its file, which only its owner may read: it names tasks and quotes errors.
+    why_ended : str
+        "" while it goes on.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], most_bytes: int = MOST_BYTES) -> None:
+        self.path = Path(path)
+        self.why_ended = ""
+        self._most_bytes = most_bytes
+        self._size = 0
+        self._stop: Callable[[], None] | None = None
+        try:
+            descriptor = _opened_for_its_owner(self.path)
+            self._file: TextIO = os.fdopen(descriptor, "w", buffering=1, encoding="utf-8")
+        except OSError as error:
+            raise InvalidArgumentError(f"{path} cannot be recorded in: {error}") from error
+
+    @classmethod
+    def of(cls, folder: str | os.PathLike[str], session: str) -> Recording:
+        """A file of its own for a session, in a folder that is there."""
+        return cls(Path(folder) / f"{time.strftime('%Y%m%d-%H%M%S')}-{session}.jsonl")
+
+    def stops_by(self, stop: Callable[[], None]) -> None:
+        """Have this called when the recording ends: it is to end the writing."""
+        self._stop = stop
+
+    def write(self, text: str) -> None:
+        """Write a line, unless the recording has ended. Work goes on whatever happens here."""
+        if self.why_ended:
+            return
+        self._size += len(text)
+        if self._size > self._most_bytes:
+            self.end(f"its file has reached {self._most_bytes} bytes")
+            return
+        try:
+            self._file.write(text)
+        except (OSError, ValueError) as error:
+            self.end(f"it cannot be written: {error}")
+
+    def end(self, why: str) -> None:
+        """Write nothing more."""
+        if self.why_ended:
+            return
+        self.why_ended = why
+        if self._stop is not None:
+            self._stop()
+        if why != "closed":
+            _logger.warning("the recording %s has ended: %s", self.path, why)
+        try:
+            self._file.write(ENDED)
+            self._file.close()
+        except (OSError, ValueError) as error:
+            _logger.warning("the end of %s cannot be written: %s", self.path, error)
+
+    def close(self) -> None:
+        """End the recording."""
+        self.end("closed")
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<recording {self.path}, {self.why_ended or 'under way'}>"
+
+
+class Recordings:
+    """The recordings of a session, one at a time.
+
+    Parameters
+    ----------
+    record : callable
+        Has the loop write to a recording; gives a future of when it has begun.
+    stop : callable
+        Has the loop write nothing more.
+    session : str
+        Its name.
+    """
+
+    def __init__(
+        self,
+        record: Callable[[Recording, dict[str, str]], Future[None]],
+        stop: Callable[[], None],
+        session: str,
+    ) -> None:
+        self._record = record
+        self._stop = stop
+        self._session = session
+        self._present: Recording | None = None
+
+    def begin(self, recording: Recording, *, wait: bool) -> Recording:
+        """Begin to write; without ``wait`` it is done before the session does anything else.
+
+        Raises
+        ------
+        SessionError
+            The session records already, or values of earlier work are still held.
+        """
+        if self._present is not None and not self._present.why_ended:
+            recording.end("closed")
+            raise SessionError(f"the session records already: {self._present!r}")
+        about = {
+            "session": self._session,
+            "host": socket.gethostname(),
+            "python": platform.python_version(),
+            "ray": ray.__version__,
+            "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+        recording.stops_by(self._stop)
+        began = self._record(recording, about)
+        if wait:
+            try:
+                began.result(_BEGIN_SECONDS)
+            except BaseException:
+                recording.end("closed")
+                raise
+        self._present = recording
+        return recording
+
+    def close(self) -> None:
+        """End the recording that is under way, if there is one."""
+        if self._present is not None:
+            self._present.close()
+
+
+def _opened_for_its_owner(path: Path) -> int:
+    """Open a file that nobody else may read, and not one that somebody's link leads to."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor

@@ -1,0 +1,370 @@
+"""Reads recordings: feeds what a Dispatcher was told to another one and compares the decisions.
+
+Also turns the graphs of a recording into workloads for the simulator, so that policies can be
+compared on what really ran.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentic_ray.errors import InvalidArgumentError, PoisonTaskError
+from agentic_ray.graph.task import (
+    DEFAULT_COST,
+    DEFAULT_RESOURCES,
+    Bundle,
+    Codelet,
+    CostHint,
+    Resources,
+    Task,
+    TaskGraph,
+)
+from agentic_ray.schedule import events as ev
+from agentic_ray.schedule.contract import Policy
+from agentic_ray.schedule.dispatcher import Dispatcher
+from agentic_ray.schedule.plain import Json
+from agentic_ray.schedule.policies import get_policy
+from agentic_ray.schedule.recording import (
+    CODELET_FIELDS,
+    FORMAT,
+    MOST_TEXT,
+    PLAIN,
+    RecordedError,
+    RecordedRetry,
+    told,
+)
+from agentic_ray.schedule.simulate import SimCluster, SimNode, Span
+from agentic_ray.schedule.workloads import FLOPS_PER_SECOND, Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One event of a recording, with the commands of both Dispatchers.
+
+    ``raised`` is what an event was recorded or seen to raise, "" if nothing.
+    """
+
+    number: int
+    event: ev.Event
+    recorded: tuple[Json, ...]
+    replayed: tuple[Json, ...]
+    recorded_raised: str = ""
+    replayed_raised: str = ""
+
+    @property
+    def same(self) -> bool:
+        """Whether both decided alike."""
+        # (As text, where not-a-number is equal to itself.)
+        agree = json.dumps(self.recorded) == json.dumps(self.replayed)
+        return agree and self.recorded_raised == self.replayed_raised
+
+
+@dataclass(slots=True)
+class Replay:
+    """A recording that is being read; iterate over it once.
+
+    Parameters
+    ----------
+    lines : iterable of str
+        Of the recording. A last line that was cut off is ignored.
+    policy : Policy, optional
+        Decides instead of the recorded one. Events that do not fit its decisions are taken for
+        late reports, so only the first difference means something then.
+
+    Raises
+    ------
+    InvalidArgumentError
+        It is no recording, one of another version, or its policy is not known here.
+
+    Examples
+    --------
+    >>> from agentic_ray.schedule.replaying import Replay
+    >>> Replay(["{}"])
+    Traceback (most recent call last):
+    agentic_ray.errors.InvalidArgumentError: this is no recording of a session
+    """
+
+    lines: Iterable[str]
+    policy: Policy | None = None
+    about: dict[str, str] = field(default_factory=dict, init=False)
+    policy_name: str = field(default="", init=False)
+    _rows: Iterator[dict[str, Json]] = field(init=False, repr=False)
+    _dispatcher: Dispatcher = field(init=False, repr=False)
+    _codelets: dict[int, Codelet] = field(default_factory=dict, init=False, repr=False)
+    _parts: dict[int, Resources | CostHint] = field(default_factory=dict, init=False, repr=False)
+    _halves: dict[str, tuple[Task, ...]] = field(default_factory=dict, init=False, repr=False)
+    _header: dict[str, Json] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._rows = _rows(self.lines)
+        self._header = next(self._rows, {})
+        found = self._header.get("format")
+        if found is None:
+            raise InvalidArgumentError("this is no recording of a session")
+        if found != FORMAT:
+            raise InvalidArgumentError(
+                f"a recording in format {found!r:.20}; this version reads {FORMAT}"
+            )
+        with _reading("the first line"):
+            self.about = dict(self._header["about"])
+            self.policy_name = str(self._header["policy"])
+            self._begin(PLAIN.decode(self._header["model"]), self._header["next_bundle_id"])
+
+    def _begin(self, model: Any, next_bundle_id: int) -> None:
+        self._dispatcher = Dispatcher(
+            self.policy or get_policy(self.policy_name),
+            model,
+            PLAIN.decode(self._header["retry"]),
+            speculation=PLAIN.decode(self._header["speculation"]),
+            report_seconds=self._header["report_seconds"],
+        )
+        self._dispatcher.next_bundle_id = next_bundle_id
+
+    def __iter__(self) -> Iterator[Step]:
+        events = 0
+        for number, row in enumerate(self._rows, 2):
+            if "event" in row:
+                events += 1
+                with _reading(f"line {number}"):
+                    event = self._event(row["event"])
+                    self._note_halves(row.get("splits", ()))
+                    recorded = tuple(row.get("commands", ()))
+                yield self._step(events, event, recorded, row.get("raised", ""))
+                continue
+            with _reading(f"line {number}"):
+                self._beside(row)
+
+    def _beside(self, row: dict[str, Json]) -> None:
+        """Take in a line that is no event."""
+        model = self._dispatcher.model
+        if "codelet" in row:
+            self._codelets[row["codelet"]] = self._codelet(row)
+        elif "calibration" in row:
+            model.calibration = PLAIN.decode(row["calibration"])
+        elif "call_seconds" in row:
+            model.observe_call(row["call_seconds"])
+        elif "next_bundle_id" in row:
+            self._begin(model, row["next_bundle_id"])
+        elif "ended" not in row:
+            raise ValueError(f"it says {list(row)!r:.100}")
+
+    def _note_halves(self, splits: Iterable[Json]) -> None:
+        """Remember into which tasks those were cut that the recorded Dispatcher cut."""
+        for first, second in splits:
+            self._parts = {0: DEFAULT_RESOURCES, 1: DEFAULT_COST}
+            tasks = (*self._bundle(first).tasks, *self._bundle(second).tasks)
+            self._halves[tasks[-1].key] = tasks
+
+    def _step(self, number: int, event: ev.Event, recorded: tuple[Json, ...], raised: str) -> Step:
+        replayed_raised = ""
+        try:
+            replayed = tuple([told(command) for command in self._dispatcher.handle(event)])
+        except Exception as error:  # as the recorded one may have raised too
+            replayed, replayed_raised = (), f"{type(error).__name__}: {error}"[:MOST_TEXT]
+        return Step(number, event, recorded, replayed, raised, replayed_raised)
+
+    def _event(self, data: Json) -> ev.Event:
+        kind = data.get("@")
+        if kind == "GraphSubmitted":
+            self._parts = {0: DEFAULT_RESOURCES, 1: DEFAULT_COST}
+            return ev.GraphSubmitted(
+                data["time"],
+                data["graph_id"],
+                tuple([self._bundle(one) for one in data["bundles"]]),
+                tuple(data["outputs"]),
+                data["priority"],
+            )
+        if kind == "BundleFailed":
+            return ev.BundleFailed(
+                data["time"],
+                data["bundle_id"],
+                data["attempt"],
+                data["cause"],
+                _error(data["kind"], data["error"], data["text"]),
+                PLAIN.decode(data["memory"]),
+                data["begun"],
+            )
+        event: ev.Event = PLAIN.decode(data)
+        return event
+
+    def _bundle(self, data: Json) -> Bundle:
+        key, tasks, inputs, outputs = data
+        return Bundle(key, tuple(map(self._task, tasks)), tuple(inputs), tuple(outputs))
+
+    def _task(self, data: Json) -> Task:
+        key, codelet, dependencies, tag, resources, cost, priority = data
+        return Task(
+            key,
+            self._codelets[codelet],
+            (),
+            {},
+            tuple(dependencies),
+            tag,
+            self._part(resources, Resources),
+            self._part(cost, CostHint),
+            priority,
+        )
+
+    def _part(self, data: Json, cls: type[Any]) -> Any:
+        if isinstance(data, int):
+            return self._parts[data]
+        number, fields = data
+        made = self._parts[number] = cls(**fields)
+        return made
+
+    def _codelet(self, row: dict[str, Json]) -> Codelet:
+        return Codelet(
+            cpu=_recorded if row["cpu"] else None,
+            gpu=_recorded if row["gpu"] else None,
+            retry_on=(RecordedRetry,) if row["again"] else (),
+            halve=lambda task: self._halves.get(task.key),
+            **{name: row[name] for name in CODELET_FIELDS},
+        )
+
+
+@contextmanager
+def _reading(where: str) -> Iterator[None]:
+    """Says where, if what is read is not as recordings are."""
+    try:
+        yield
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"{where} of the recording: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise InvalidArgumentError(
+            f"{where} is not of a recording: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _error(kind: str, name: str, text: str) -> Exception:
+    if kind == "poison":
+        return PoisonTaskError(text)
+    return RecordedRetry(name, text) if kind == "again" else RecordedError(name, text)
+
+
+def _recorded(*_: Any) -> None:
+    """Stands for the implementations of recorded codelets."""
+
+
+def _rows(lines: Iterable[str]) -> Iterator[dict[str, Json]]:
+    """The lines as JSON objects; the last may be cut off, if what wrote it was killed."""
+    waiting: ValueError | None = None
+    for number, line in enumerate(lines, 1):
+        if waiting is not None:
+            raise InvalidArgumentError(f"line {number - 1} is not JSON: {waiting}") from waiting
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            waiting = error
+            continue
+        if not isinstance(row, dict):
+            raise InvalidArgumentError("this is no recording of a session")
+        yield row
+
+
+# --- what ran, for pictures and for the simulator ------------------------------------------
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a recording tells of its graphs: when each began and ended, and all that ran.
+
+    Feed it every step; ``spans`` and ``graphs`` may be read at any time.
+    """
+
+    spans: list[Span] = field(default_factory=list)
+    graphs: dict[str, RecordedGraph] = field(default_factory=dict)
+    nodes: dict[str, SimNode] = field(default_factory=dict)
+    _sent: dict[tuple[int, int], tuple[str, str, float]] = field(default_factory=dict)
+
+    def add(self, step: Step) -> None:
+        """Take in one step."""
+        event = step.event
+        if isinstance(event, ev.GraphSubmitted):
+            self.graphs[event.graph_id] = RecordedGraph(event)
+        elif isinstance(event, ev.NodeUp):
+            cpus = sum(d.slots for d in event.devices if d.kind == "cpu")
+            gpus = sum(d.kind == "gpu" for d in event.devices)
+            self.nodes[event.node.node_id] = SimNode(event.node.node_id, 1.0, max(cpus, 1), gpus)
+        elif isinstance(event, ev.BundleFinished):
+            self._finished(event)
+        elif isinstance(event, ev.BundleFailed):
+            self._sent.pop((event.bundle_id, event.attempt), None)
+        for command in step.recorded:
+            graph = self.graphs.get(command[1])
+            if command[0] == "Start":
+                self._sent[command[2], command[3]] = (command[5], command[6], event.time)
+                if graph is not None:
+                    graph.running[command[2]] = command[4]
+            elif command[0] in ("FinishGraph", "FailGraph") and graph is not None:
+                graph.ended(event.time, failed=command[0] == "FailGraph")
+
+    def _finished(self, event: ev.BundleFinished) -> None:
+        place = self._sent.pop((event.bundle_id, event.attempt), None)
+        if place is None:
+            return
+        node_id, device, sent = place
+        for graph in self.graphs.values():
+            key = graph.running.pop(event.bundle_id, None)
+            bundle = None if key is None else graph.bundles.get(key)
+            if key is None or bundle is None:
+                continue
+            name = bundle.tasks[-1].codelet.name
+            began = max(sent, event.time - event.seconds)
+            self.spans.append(Span(key, name, node_id, device, sent, began, event.time))
+            size = sum(value.size_bytes for value in event.values)
+            graph.ran[key] = (event.seconds, device, size)
+            return
+
+
+@dataclass(slots=True)
+class RecordedGraph:
+    """A graph of a recording. ``ran``: seconds, device and bytes made, of each bundle that
+    ended."""
+
+    submitted: ev.GraphSubmitted
+    finished_seconds: float | None = None
+    failed: bool = False
+    bundles: dict[str, Bundle] = field(init=False)
+    running: dict[int, str] = field(default_factory=dict)
+    ran: dict[str, tuple[float, str, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.bundles = {bundle.key: bundle for bundle in self.submitted.bundles}
+
+    def ended(self, time: float, *, failed: bool) -> None:
+        """Note that it has finished or failed; what is made again later changes nothing."""
+        if self.finished_seconds is None:
+            self.finished_seconds = time - self.submitted.time
+            self.failed = failed
+
+    def workload(self) -> Workload | None:
+        """The graph for the simulator, a task a bundle, each with the seconds that it took where
+        it ran. None if not all of it ran."""
+        if self.ran.keys() != self.bundles.keys():
+            return None
+        makers = {value: one.key for one in self.bundles.values() for value in one.outputs}
+        tasks = []
+        for key, bundle in self.bundles.items():
+            seconds, device, size = self.ran[key]
+            name = bundle.tasks[-1].codelet.name
+            on_cpu = device == "cpu"
+            code = Codelet(name, _recorded if on_cpu else None, None if on_cpu else _recorded)
+            cost = CostHint(flops=max(seconds, 1e-9) * FLOPS_PER_SECOND, written_bytes=size)
+            inputs = tuple(dict.fromkeys(makers[value] for value in bundle.inputs))
+            tasks.append(Task(key, code, (), {}, inputs, cost=cost))
+        outputs = [one.key for one in self.bundles.values() if set(one.outputs) & set(self.outputs)]
+        return Workload(self.submitted.graph_id, TaskGraph(tasks, outputs))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Keys of the values that the caller asked for."""
+        return self.submitted.outputs
+
+
+def cluster_of(summary: Summary) -> SimCluster:
+    """The nodes of a recording, for the simulator: all there from the beginning, of one speed."""
+    return SimCluster(tuple(summary.nodes.values()), gpu_speed=1.0)

@@ -1,0 +1,114 @@
+"""A session records itself; its recording is replayed, event by event, also after faults."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import agentic_ray as ar
+import agentic_ray.array as xp
+from agentic_ray.cli.app import cli
+from agentic_ray.errors import InvalidArgumentError, SessionError
+from agentic_ray.runtime.recordings import Recording
+from agentic_ray.schedule.replaying import Replay
+
+
+def _steps(path: Path) -> int:
+    with path.open(encoding="utf-8") as lines:
+        count = 0
+        for step in Replay(lines):
+            assert step.same, step
+            count += 1
+    return count
+
+
+def test_a_session_with_faults_is_replayed(ray_session: ar.Session, tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+
+    def fragile(x: int) -> int:
+        mark = tmp_path / f"died-{x}"
+        if x % 10 == 3 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x
+
+    with ray_session.record(path) as recording:
+        assert ar.map_reduce(fragile, range(40), lambda a, b: a + b) == sum(range(40))
+        x = xp.random.default_rng(0).random((400_000,), chunks=50_000)
+        assert 0 < float(xp.sort(x)[200_000]) < 1
+        with pytest.raises(ZeroDivisionError):
+            ar.map_reduce(lambda x: 1 // x, range(3))
+        with pytest.raises(SessionError, match="records already"):
+            ray_session.record(tmp_path / "other.jsonl")
+    assert repr(recording) == f"<recording {path}, closed>"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    size = path.stat().st_size
+    ar.map_reduce(abs, range(10))
+    assert path.stat().st_size == size
+    assert _steps(path) > 20
+    done = CliRunner().invoke(cli, ["replay", str(path), "--policy", "load_balance", "--json"])
+    told = json.loads(done.output)
+    assert done.exit_code == 0, done.output
+    assert told["differing_events"] == 0
+    assert told["compared"]
+    assert all(
+        seconds > 0 for row in told["compared"] for seconds in row["simulated_seconds"].values()
+    )
+    drawing = tmp_path / "run.svg"
+    done = CliRunner().invoke(cli, ["replay", str(path), "--decisions", "--gantt", str(drawing)])
+    assert "decides the same" in done.output
+    assert "start bundle" in done.output
+    assert "<svg" in drawing.read_text()
+
+
+def test_nothing_is_recorded_while_results_are_held(
+    ray_session: ar.Session, tmp_path: Path
+) -> None:
+    graph = ar.TaskGraph([ar.Task.of(ar.Codelet("one", cpu=lambda: 1), key="t")], ["t"])
+    run = ray_session.submit(graph)
+    assert run.wait(60)
+    path = tmp_path / "run.jsonl"
+    with pytest.raises(SessionError, match="still held"):
+        ray_session.record(path)
+    assert run.result() == [1]
+    with ray_session.record(path):
+        assert ray_session.submit(graph).result() == [1]
+    assert _steps(path) > 1
+
+
+def test_a_recording_ends_where_it_may_not_grow_and_work_goes_on(
+    ray_session: ar.Session, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.jsonl"
+    recording = Recording(path, most_bytes=20_000)
+    ray_session._recordings.begin(recording, wait=True)
+    for _ in range(20):
+        assert ar.map_reduce(abs, range(8)) == list(range(8))
+    assert "20000 bytes" in recording.why_ended
+    assert path.stat().st_size <= 20_000 + 100
+    assert _steps(path) > 1
+
+
+def test_a_file_that_cannot_be_written_is_refused(ray_session: ar.Session, tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="cannot be recorded in"):
+        ray_session.record(tmp_path / "nowhere" / "run.jsonl")
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / "link").symlink_to(victim)
+    with pytest.raises(InvalidArgumentError, match="cannot be recorded in"):
+        ray_session.record(tmp_path / "link")
+    assert victim.read_text() == "mine"
+
+
+def test_a_replay_of_something_else_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "other.jsonl"
+    path.write_text("hello\n")
+    from agentic_ray.cli.app import run_cli
+
+    assert run_cli(["replay", str(path)]) != 0
