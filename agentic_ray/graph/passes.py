@@ -170,6 +170,7 @@ def _alike(first: Task, task: Task) -> bool:
         first.codelet.opaque == task.codelet.opaque
         and first.priority == task.priority
         and first.tag == task.tag
+        and first.resources.where == task.resources.where
         and first.kinds() == task.kinds()
     )
 

@@ -5,9 +5,10 @@ Pure data. How keys are hashed is in ``keys``, how graphs are rewritten in ``pas
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, TypeAlias
 
 from agentic_ray.errors import (
     CycleError,
@@ -21,6 +22,8 @@ from agentic_ray.graph.keys import content_key
 
 Tag = Literal["cpu", "gpu", "any"]
 TAGS: tuple[Tag, ...] = ("cpu", "gpu", "any")
+Where: TypeAlias = tuple[tuple[tuple[str, Any], ...], ...]
+"""What a node must have: pairs of labels, and of custom resources; () if any node will do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,32 +40,73 @@ class Resources:
         GPUs, a fraction when the device can be shared.
     gpu_memory_bytes : int
         Device memory at the peak, 0 when unknown.
+    custom : mapping of str to float
+        Ray's custom resources of a node that are taken meanwhile, such as ``{"licence": 1}``.
+    labels : mapping of str to str
+        Labels that the node must have, such as ``{"site": "edge"}``.
 
     Examples
     --------
     >>> import agentic_ray as ar
     >>> ar.Resources(cpus=2).union(ar.Resources(gpus=0.5))
-    Resources(cpus=2, memory_bytes=0, gpus=0.5, gpu_memory_bytes=0)
+    Resources(cpus=2, gpus=0.5)
+    >>> ar.Resources(labels={"site": "edge"})
+    Resources(labels={'site': 'edge'})
     """
 
     cpus: float = 1.0
     memory_bytes: int = 0
     gpus: float = 0.0
     gpu_memory_bytes: int = 0
+    custom: Mapping[str, float] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    where: Where = field(default=(), init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("cpus", "memory_bytes", "gpus", "gpu_memory_bytes"):
             value = getattr(self, name)
             if not value >= 0:  # also refuses NaN
                 raise InvalidArgumentError(f"Resources.{name} must be >= 0, not {value!r}")
+        if not (self.custom or self.labels):
+            return
+        for name, amount in self.custom.items():
+            number = isinstance(amount, int | float) and 0 < amount < math.inf
+            if not (isinstance(name, str) and name and number):
+                raise InvalidArgumentError(f"Resources.custom cannot hold {name!r}: {amount!r}")
+            if name in ("CPU", "GPU", "memory", "object_store_memory"):
+                raise InvalidArgumentError(f"{name} is not a custom resource; see Resources")
+        for key, label in self.labels.items():
+            if not (isinstance(key, str) and key and isinstance(label, str)):
+                raise InvalidArgumentError(f"Resources.labels cannot hold {key!r}: {label!r}")
+        wanted = (tuple(sorted(self.labels.items())), tuple(sorted(self.custom.items())))
+        object.__setattr__(self, "where", wanted)
+
+    def __hash__(self) -> int:
+        return hash((self.cpus, self.memory_bytes, self.gpus, self.gpu_memory_bytes, self.where))
+
+    def __repr__(self) -> str:
+        default = Resources()
+        named = (entry.name for entry in fields(self) if entry.repr)
+        changed = [name for name in named if getattr(self, name) != getattr(default, name)]
+        return f"Resources({', '.join(f'{name}={getattr(self, name)!r}' for name in changed)})"
 
     def union(self, other: Resources) -> Resources:
-        """The least resources in which either of the two can run, one after the other."""
+        """The least resources in which either of the two can run, one after the other.
+
+        Raises
+        ------
+        InvalidArgumentError
+            They ask for other nodes.
+        """
+        if self.where != other.where:
+            raise InvalidArgumentError(f"{self} and {other} are of other nodes")
         return Resources(
             max(self.cpus, other.cpus),
             max(self.memory_bytes, other.memory_bytes),
             max(self.gpus, other.gpus),
             max(self.gpu_memory_bytes, other.gpu_memory_bytes),
+            self.custom,
+            self.labels,
         )
 
 
@@ -528,6 +572,7 @@ class Bundle:
 
     @property
     def resources(self) -> Resources:
+        """The least in which each of the tasks can run."""
         result = self.tasks[0].resources
         for task in self.tasks[1:]:
             if task.resources is not result:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from agentic_ray.graph import Tag
+from agentic_ray.graph import Resources, Tag
 from agentic_ray.mapreduce.job import MISSING, MapReduce
 from agentic_ray.runtime import get_session
 from agentic_ray.tracebacks import entry
@@ -24,6 +24,7 @@ def map_reduce_job(
     progress: bool | None = None,
     retry_on: type[BaseException] | tuple[type[BaseException], ...] = (),
     has_effects: bool = False,
+    resources: Resources | None = None,
 ) -> MapReduce:
     """`map_reduce` as an object: ``.result()`` or ``await``, then ``.placements()`` and
     ``.metrics``.
@@ -50,6 +51,7 @@ def map_reduce_job(
         progress=progress,
         retry_on=retry_on,
         has_effects=has_effects,
+        resources=resources,
         session=get_session(),
     )
 
@@ -67,6 +69,7 @@ def map_reduce(
     progress: bool | None = None,
     retry_on: type[BaseException] | tuple[type[BaseException], ...] = (),
     has_effects: bool = False,
+    resources: Resources | None = None,
 ) -> Any:
     """Apply ``map_fn`` to every element of ``data`` and reduce the results in a fixed tree.
 
@@ -106,6 +109,9 @@ def map_reduce(
         The functions change something outside, at most once: no chunk gets a second copy, and
         none is run again where it may have begun. Elements that ``retry_on`` names are tried
         again all the same.
+    resources : Resources, optional
+        What each chunk takes while ``map_fn`` runs, and which nodes may run it: CPUs, memory,
+        labels, custom resources of Ray. Reducing runs anywhere.
 
     Returns
     -------
@@ -143,4 +149,5 @@ def map_reduce(
         progress=progress,
         retry_on=retry_on,
         has_effects=has_effects,
+        resources=resources,
     ).result()

@@ -7,7 +7,7 @@ import operator
 import threading
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Final, SupportsIndex
 
@@ -114,11 +114,14 @@ class MapReduce:
         progress: bool | None,
         retry_on: type[BaseException] | tuple[type[BaseException], ...],
         has_effects: bool,
+        resources: Resources | None,
         session: Session,
     ) -> None:
         retried = (retry_on,) if isinstance(retry_on, type) else tuple(retry_on)
         retries = Retries(retried, session.settings.max_user_retries)
         _check(map_fn, reduce_fn, chunk_size, tag, priority, initial)
+        if resources is not None and not isinstance(resources, Resources):
+            raise InvalidTypeError(f"resources must be ar.Resources, not {resources!r}")
         blocks = isinstance(map_fn, Kernel)
         fixed = None if isinstance(chunk_size, str) else int(chunk_size)
         self._leaves: Leaves = leaves_of(
@@ -142,6 +145,7 @@ class MapReduce:
         self._reduce_fn = reduce_fn
         self._initial = initial
         self._tag: Tag = tag
+        self._wanted = resources
         self._priority = priority
         self._progress = progress
         self._session = session
@@ -471,10 +475,12 @@ class MapReduce:
         )
 
     def _resources(self) -> Resources | None:
-        """On a GPU one leaf at a time is copied there, however many the chunk has."""
-        if self._codelet.gpu is None or not self._leaves.bytes_per_leaf:
-            return None
-        return Resources(gpu_memory_bytes=int(INPUT_FACTOR * self._leaves.bytes_per_leaf))
+        """What the caller asked for. On a GPU one leaf at a time is copied there, however many
+        the chunk has."""
+        leaf_bytes, wanted = self._leaves.bytes_per_leaf, self._wanted
+        if self._codelet.gpu is None or not leaf_bytes or (wanted and wanted.gpu_memory_bytes):
+            return wanted
+        return replace(wanted or Resources(), gpu_memory_bytes=int(INPUT_FACTOR * leaf_bytes))
 
     def _tree(
         self, start: int, spans: list[Span], keys: list[str], *, final: bool

@@ -100,10 +100,13 @@ def send_by_ray(
     returns = 1 + len(command.bundle.outputs)
     if executor is None:
         lane = watched_lane if command.process == "watched" else process_lane
+        resources = command.bundle.resources
         refs = lane.options(
             num_returns=returns,
+            resources=dict(resources.custom),
             scheduling_strategy=NodeAffinitySchedulingStrategy(
-                command.placement.node_id, soft=True
+                command.placement.node_id,
+                soft=not resources.where,  # else on a node that has what it asks for, or not at all
             ),
         ).remote(payload, *inputs.values())
     else:

@@ -58,7 +58,7 @@ def fits_here(bundle: Bundle, placement: Placement, inputs: Collection[Any]) -> 
         return False
     if not all(isinstance(value, Inline) and value.plain for value in inputs):
         return False
-    if sum(len(inline.data) for inline in inputs) > MOST_BYTES:
+    if bundle.resources.where or sum(len(inline.data) for inline in inputs) > MOST_BYTES:
         return False
     return all(
         not task.codelet.opaque

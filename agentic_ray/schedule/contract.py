@@ -68,6 +68,11 @@ def check_placements(
                 f"policy {name!r} placed {key!r} on a {executor.kind}, it runs "
                 f"on {' or '.join(record.lane[0])} only"
             )
+        if not executor.suits(record.lane[2]):
+            raise PolicyError(
+                f"policy {name!r} placed {key!r} on node {executor.node_id!r}, which has not what "
+                f"the bundle asks for: {record.resources}"
+            )
         records.append(record)
         places.append(executor)
     return records, places

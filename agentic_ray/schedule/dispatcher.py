@@ -165,7 +165,7 @@ class Dispatcher(Waiting):
         self._schedule()
         if event.time >= self._look_at:
             self._speculate()
-        if self._stranded or len(self.view.pools) < _KINDS:
+        if self._stranded or self._asks_for_nodes or len(self.view.pools) < _KINDS:
             self._give_up_stranded()
         if self._waits or not self.view.executors:
             self._give_up_waiting()
@@ -452,6 +452,7 @@ class Dispatcher(Waiting):
                 self._executor_count += 1
                 executor.silent = self._scarcity.holds(node_id)
                 self.view.add(executor)
+            executor.labels, executor.custom = event.node.labels, event.node.custom
             executor.slots = devices.slots
             if devices.device == "cpu":
                 executor.slots = self._pressure.allowed(node_id, devices.slots)

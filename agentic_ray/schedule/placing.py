@@ -56,6 +56,7 @@ class Placer:
         self.view = ClusterView()
         self._attempts: dict[tuple[int, int], Attempt] = {}
         self._ready: dict[Lane, ReadyQueue] = {}
+        self._asks_for_nodes = False  # whether some work ever asked for certain nodes
         self._plans_ahead: bool = getattr(policy, "plans_ahead", False)
         self._looks_ahead: bool = getattr(policy, "looks_ahead", False)
         self._order: Callable[[int, float, float], float] = getattr(policy, "order", _strict_order)
@@ -101,6 +102,7 @@ class Placer:
         queue = self._ready.get(lane)
         if queue is None:
             queue = self._ready[lane] = ReadyQueue()
+            self._asks_for_nodes = self._asks_for_nodes or bool(lane[2])
         return queue
 
     def _withdraw(self, graph: Graph) -> None:
@@ -128,13 +130,13 @@ class Placer:
     def _request_resources(self) -> None:
         """Tell the adapter what waiting work could use, when that has changed."""
         cpus = gpus = 0
-        for (kinds, _), heap in self._ready.items():
+        for (kinds, _, _), heap in self._ready.items():
             if kinds == ("gpu",):
                 gpus += len(heap)
             else:
                 cpus += len(heap)
         waiting = gpus
-        if any(kinds == ("gpu",) for kinds, _ in self._ready):
+        if any(kinds == ("gpu",) for kinds, _, _ in self._ready):
             for executor in self._planning:
                 gpus += sum(record.lane[0] == ("gpu",) for record in executor.planned)
         cpus += self._planned - (gpus - waiting)
@@ -182,8 +184,9 @@ class Placer:
         """The most urgent ready bundles that some executor has room for, by key, most urgent
         first."""
         window: dict[str, Record] = {}
-        for (kinds, opaque), queue in self._ready.items():
-            queue.fill(window, min(self.view.room(kinds, opaque), MAX_WINDOW) if queue else 0)
+        for (kinds, opaque, where), queue in self._ready.items():
+            room = self.view.room(kinds, opaque, where) if queue else 0
+            queue.fill(window, min(room, MAX_WINDOW))
         ordered = sorted(window.values(), key=urgency)
         return {record.bundle.key: record for record in ordered}
 
@@ -192,11 +195,16 @@ class Placer:
         there are more urgent ones than the planned."""
         queues: list[ReadyQueue] = []
         pools = self.view.pools
-        for (kinds, _), queue in self._ready.items():
+        for (kinds, _, where), queue in self._ready.items():
             if not queue:
                 continue
             head = queue.head
             urgent = head is not None and head[0] < self._planned_until
+            if where:
+                suiting = self.view.suiting(kinds, where)
+                if any(e in e.pool.hungry or (urgent and not e.silent) for e in suiting):
+                    queues.append(queue)
+                continue
             for kind in kinds:
                 if kind in pools and (pools[kind].hungry or (urgent and pools[kind].usable)):
                     queues.append(queue)
@@ -336,7 +344,10 @@ class Placer:
             moved = self._start_all(placements, records, places)
         if self._attempts or moved:
             return None
-        if not any(self.view.room(self.view.kinds_for(b), b.opaque) for b in bundles):
+        if not any(
+            self.view.room(self.view.kinds_for(r.bundle), r.bundle.opaque, r.lane[2])
+            for r in window.values()
+        ):
             return None  # what they would rather have is there and gets nothing new for now
         return PolicyError(
             f"policy {self.policy.name!r} places none of {len(window)} ready bundles where there "
@@ -365,7 +376,9 @@ class Placer:
             for record in graph.sequence
             if not (record.done or record.running) and (record.missing or record in offered)
         ][:most]
-        picky = any(r.resources.cpus > 1 or r.resources.memory_bytes for r in left)
+        picky = any(
+            r.resources.cpus > 1 or r.resources.memory_bytes or r.resources.where for r in left
+        )
         if picky or not any(record.missing for record in left):
             return None
         for record in left:
@@ -479,6 +492,9 @@ class Placer:
         """Start a bundle if its executor, which takes ``room`` more, takes it now; else count that
         among the ``full``: nothing less urgent overtakes what waits for room."""
         opaque = record.lane[1]
+        if not executor.has_left(record.lane[2]):
+            full.add(executor)
+            return False
         if executor.kind == "gpu":
             room = executor.room(opaque) if opaque else room
             return self._start_on_gpu(record, placement, executor, room, full)
@@ -513,9 +529,13 @@ class Placer:
         answer = admit(
             need,
             wanted,
-            (gpu for gpu in self.view.pools["gpu"].executors if gpu not in full),
+            (
+                gpu
+                for gpu in self.view.pools["gpu"].executors
+                if gpu not in full and gpu.has_left(record.lane[2])
+            ),
             split=can_split(bundle),
-            cpu="cpu" in record.lane[0] and "cpu" in self.view.pools,
+            cpu="cpu" in record.lane[0] and self.view.has(("cpu",), record.lane[2]),
         )
         chosen = answer.executor
         if answer.to_cpu:
@@ -535,7 +555,7 @@ class Placer:
 
     def _send_to_cpu(self, record: Record, why: str) -> None:
         record.bundle = record.bundle.on_cpu()
-        record.lane = (record.bundle.kinds(), record.lane[1])
+        record.lane = (record.bundle.kinds(), *record.lane[1:])
         record.note = f"not on a GPU: {why}"
 
     def _start(

@@ -11,6 +11,7 @@ from agentic_ray.graph.task import Bundle
 from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.placement import Placement
 from agentic_ray.schedule.predictive import Predictive
+from agentic_ray.schedule.records import Lane
 
 if TYPE_CHECKING:
     from agentic_ray.schedule.cost_model import CostModel
@@ -30,15 +31,16 @@ class LoadBalance:
     ) -> Sequence[Placement]:
         placements: list[Placement] = []
         added: dict[Executor, int] = {}
-        heaps: dict[tuple[tuple[str, ...], bool], list[tuple[float, int, Executor]]] = {}
+        heaps: dict[Lane, list[tuple[float, int, Executor]]] = {}
         for bundle in ready:
-            kinds = cluster.kinds_for(bundle)
-            lane = (kinds, bundle.opaque)
+            kinds, where = cluster.kinds_for(bundle), bundle.resources.where
+            lane = (kinds, bundle.opaque, where)
             heap = heaps.get(lane)
             if heap is None:
                 heap = heaps[lane] = [
                     (executor.load, executor.order, executor)
                     for executor in cluster.with_room(kinds)
+                    if executor.suits(where)
                 ]
                 heapq.heapify(heap)
             executor = self._take(heap, bundle, cluster, added)

@@ -157,7 +157,8 @@ class _Round:
                     pool.slowness * expected,
                     expected,
                     known=seconds is not None,
-                    picky=kind == "cpu" and (need.cpus > 1 or need.memory_bytes > 0),
+                    picky=bool(need.where)
+                    or (kind == "cpu" and (need.cpus > 1 or need.memory_bytes > 0)),
                     reason=_reason(kind, bundle, known=seconds is not None, alone=len(found) == 1),
                 )
             )
@@ -191,8 +192,12 @@ class _Round:
         if best is None or best[0] < math.inf:
             return best
         # Too large for every device: it runs alone on the one that does it best.
+        where = bundle.resources.where
         for option in options:
             finish = option.available + option.own
+            if where:
+                suits = [executor.suits(where) for executor in option.pool.executors]
+                finish = np.where(suits, finish, np.inf)
             row = int(finish.argmin())
             end = finish.item(row)
             if end < math.inf:
@@ -303,10 +308,14 @@ class _Front:
 
 
 def _suits(option: _Option, row: int, bundle: Bundle) -> bool:
-    """Whether the bundle fits on a CPU device when it is alone there. (What does not fit on a GPU
-    is moved, split or refused by admission.)"""
+    """Whether the bundle's node has what it asks for and, on a CPU, the bundle fits when it is
+    alone there. (What does not fit on a GPU is moved, split or refused by admission.)"""
     executor = option.pool.executors[row]
     need = bundle.tasks[0].resources if len(bundle.tasks) == 1 else bundle.resources
+    if need.where and not executor.suits(need.where):
+        return False
+    if executor.kind != "cpu":
+        return True
     if need.cpus > max(executor.slots, 1):
         return False
     return executor.memory_bytes is None or need.memory_bytes <= executor.memory_bytes

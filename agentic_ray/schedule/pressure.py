@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agentic_ray.graph.task import Bundle
 
@@ -82,7 +82,10 @@ def halves(bundle: Bundle) -> tuple[Bundle, Bundle] | None:
     tasks = bundle.tasks
     if len(tasks) == 1:
         halve = tasks[0].codelet.halve
+        whole = tasks[0].resources
         tasks = (halve(tasks[0]) if halve is not None else None) or tasks
+        if whole.where:  # smaller steps run where the whole was to run
+            tasks = tuple([replace(task, resources=whole) for task in tasks])
     middle = len(tasks) // 2
     if not middle:
         return None

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import NamedTuple
 
-from agentic_ray.graph.task import Bundle, Resources
+from agentic_ray.graph.task import Bundle, Resources, Where
 from agentic_ray.schedule.events import Location, MemoryUse, Process, ValueInfo
 from agentic_ray.schedule.view import Executor
 
-Lane = tuple[tuple[str, ...], bool]
-"""Device kinds, best first, and whether it is opaque: what decides where a bundle may go."""
+Lane = tuple[tuple[str, ...], bool, Where]
+"""Device kinds, best first, whether it is opaque, and what its node must have: what decides where
+a bundle may go."""
 
 
 _MOST_LOCATIONS = 4096
@@ -266,8 +267,9 @@ def all_traits(
     for bundle, rank in zip(bundles, ranks, strict=True):
         tasks = bundle.tasks
         if len(tasks) > 1:
-            lane = (bundle.kinds(), bundle.opaque)
-            found.append(Traits(lane, bundle.resources, order(bundle.priority, rank)))
+            resources = bundle.resources
+            lane = (bundle.kinds(), bundle.opaque, resources.where)
+            found.append(Traits(lane, resources, order(bundle.priority, rank)))
             continue
         task = tasks[0]
         key = (id(task.codelet), id(task.resources), task.tag, task.priority, rank)
@@ -275,7 +277,8 @@ def all_traits(
         if traits is None:
             kind = key[:3]
             if kind not in lanes:
-                lanes[kind] = ((bundle.kinds(), bundle.opaque), task.resources)
+                lane = (bundle.kinds(), bundle.opaque, task.resources.where)
+                lanes[kind] = (lane, task.resources)
             traits = alike[key] = Traits(*lanes[kind], order(task.priority, rank))
         found.append(traits)
     return found

@@ -41,7 +41,11 @@ class Recovery(Speculator):
         elif attempt.executor.kind != "cpu":
             record.losses += 1
         if attempt.executor.kind == "cpu":
-            record.lane = (record.lane[0], True)  # from now on in a process of its own
+            record.lane = (
+                record.lane[0],
+                True,
+                record.lane[2],
+            )  # from now on in a process of its own
 
     def _pressed(self, attempt: Attempt, use: MemoryUse | None) -> Record:
         """Its node ran out of memory: run less at once there, and this in smaller bundles. If
@@ -109,7 +113,7 @@ class Recovery(Speculator):
         graph.sequence.clear()  # it is planned as a whole no more
         for half in (first, record):
             half.resources = half.bundle.resources
-            half.lane = (half.bundle.kinds(), half.lane[1])
+            half.lane = (half.bundle.kinds(), *half.lane[1:])
             half.missing = 0
             for key in half.bundle.inputs:
                 graph.uses[key] = graph.uses.get(key, 0) + 1

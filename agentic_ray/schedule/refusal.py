@@ -67,6 +67,14 @@ def no_device(bundle: Bundle, view: ClusterView) -> NoSuitableDeviceError:
     """The error for a bundle that no device here can run; it says what there is."""
     wanted = " or ".join(bundle.kinds()) or "no device at all (its tag excludes every version)"
     executors = view.executors.values()
+    resources = bundle.resources
+    if resources.where and view.has(bundle.kinds()):
+        there = sorted({f"{key}={label}" for e in executors for key, label in e.labels.items()})
+        custom = sorted({f"{n}: {amount:g}" for e in executors for n, amount in e.custom.items()})
+        return NoSuitableDeviceError(
+            f"{codelet_names(bundle)} asks for {resources}, and no node has that. Labels of nodes: "
+            f"{', '.join(there) or 'none'}; custom resources: {', '.join(custom) or 'none'}"
+        )
     cpus = sum(e.slots for e in executors if e.kind == "cpu")
     gpus = sum(1 for e in executors if e.kind == "gpu")
     nodes = len({e.node_id for e in executors})

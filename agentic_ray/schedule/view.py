@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from agentic_ray.graph.task import Bundle, Resources
+from agentic_ray.graph.task import Bundle, Resources, Where
 from agentic_ray.schedule.ahead import Upcoming
 from agentic_ray.schedule.events import Location
 from agentic_ray.telemetry.state import ClusterState, NodeState
@@ -32,6 +32,9 @@ SHORT_SECONDS = 0.02
 longer than one of them. Only to devices of several slots, which share what waits."""
 SHORT_AHEAD_PER_SLOT = 3
 
+_ROUNDING = 1e-9
+"""Custom resources may be fractions; sums of them are off by less."""
+
 LONG_SECONDS = 0.3
 """Nothing is sent ahead behind bundles predicted to take longer: a round trip is nothing to them,
 and what has not been sent can still go elsewhere."""
@@ -49,7 +52,9 @@ class Executor:
     has stopped reporting, or whose memory others hold, and gets nothing new. ``settled``: how many
     more bundles that end with a codelet tell the cost model nothing new if they come as predicted.
     ``place`` is its node and device; ``pool``, which the view sets, those of its kind; ``counted``
-    what that counts of it: room, room for opaque bundles, slots.
+    what that counts of it: room, room for opaque bundles, slots. ``labels`` and ``custom`` are
+    those of its node; ``custom_in_use``, which the executors of a node share, counts what our
+    bundles have of the latter.
     """
 
     node_id: str
@@ -73,6 +78,9 @@ class Executor:
     planned_seconds: float = 0.0
     settled: dict[str, int] = field(default_factory=dict)
     counted: tuple[int, int, int] = (0, 0, 0)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    custom: Mapping[str, float] = field(default_factory=dict)
+    custom_in_use: dict[str, float] = field(default_factory=dict)
     place: tuple[str, str] = field(init=False)
     pool: Pool = field(init=False)
 
@@ -108,6 +116,8 @@ class Executor:
         """
         if not self.healthy or self.silent or self.slots < 1:
             return False
+        if resources.where and not self.has_left(resources.where):
+            return False
         if not self.in_flight and self.kind == "cpu":
             return True
         width, memory_bytes = self._share(resources)
@@ -119,6 +129,25 @@ class Executor:
             return False
         after = self.memory_in_flight_bytes + memory_bytes
         return self.memory_bytes is None or after <= self.memory_bytes
+
+    def suits(self, where: Where) -> bool:
+        """Whether its node has the labels, and ever so much of the custom resources."""
+        if not where:
+            return True
+        labels, custom = where
+        return all(self.labels.get(key) == label for key, label in labels) and all(
+            amount <= self.custom.get(name, 0.0) for name, amount in custom
+        )
+
+    def has_left(self, where: Where) -> bool:
+        """Whether its node has the labels, and so much of the custom resources left."""
+        return not where or (
+            self.suits(where)
+            and all(
+                self.custom_in_use.get(name, 0.0) + amount <= self.custom[name] + _ROUNDING
+                for name, amount in where[1]
+            )
+        )
 
     def _share(self, resources: Resources) -> tuple[int, int]:
         """Slots and bytes of memory that a bundle with these resources takes here."""
@@ -133,6 +162,9 @@ class Executor:
         self.memory_in_flight_bytes += sign * memory_bytes
         if width > 1:
             self.wide += sign * width
+        for name, amount in resources.custom.items():
+            left = self.custom_in_use.get(name, 0.0) + sign * amount
+            self.custom_in_use[name] = left if left > _ROUNDING else 0.0
 
     @property
     def load(self) -> float:
@@ -146,7 +178,12 @@ class Executor:
 
     def sent(self, now: float, seconds: float, resources: Resources) -> None:
         """Count a bundle that was sent; predict anew when a slot is free, given its seconds."""
-        if resources.cpus > 1 or resources.memory_bytes or resources.gpu_memory_bytes:
+        if (
+            resources.cpus > 1
+            or resources.memory_bytes
+            or resources.gpu_memory_bytes
+            or resources.where
+        ):
             self._count(resources, 1)
         else:
             self.in_flight += 1
@@ -160,7 +197,12 @@ class Executor:
     def ended(self, now: float, seconds: float, resources: Resources) -> None:
         """Count a bundle predicted as ``seconds`` that has ended; predict anew when a slot is
         free."""
-        if resources.cpus > 1 or resources.memory_bytes or resources.gpu_memory_bytes:
+        if (
+            resources.cpus > 1
+            or resources.memory_bytes
+            or resources.gpu_memory_bytes
+            or resources.where
+        ):
             self._count(resources, -1)
         else:
             self.in_flight -= 1
@@ -324,21 +366,31 @@ class ClusterView:
             for executor in self.pools[kind].open
         ]
 
-    def room(self, kinds: Iterable[str], opaque: bool) -> int:
+    def room(self, kinds: Iterable[str], opaque: bool, where: Where = ()) -> int:
         """How many more bundles the executors of these kinds take together."""
+        if where:
+            return sum(executor.room(opaque) for executor in self.suiting(kinds, where))
         return sum(self.pools[kind].room(opaque) for kind in kinds if kind in self.pools)
+
+    def suiting(self, kinds: Iterable[str], where: Where) -> list[Executor]:
+        """Executors of these kinds on nodes that have what is asked for."""
+        return [executor for executor in self.of_kinds(kinds) if executor.suits(where)]
 
     def hungry(self, kinds: Iterable[str]) -> bool:
         """Whether an executor of these kinds has room and nothing is planned for it."""
         return any(self.pools[kind].hungry for kind in kinds if kind in self.pools)
 
-    def has(self, kinds: Collection[str]) -> bool:
-        """Whether there is a device of one of these kinds, or is to be one again."""
+    def has(self, kinds: Collection[str], where: Where = ()) -> bool:
+        """Whether there is such a device of one of these kinds, or is to be one again."""
+        if where:
+            return bool(self.suiting(kinds, where))
         if self.pools.keys().isdisjoint(kinds):
             return bool(self.awaited_gpus) and "gpu" in kinds
         return True
 
     def add(self, executor: Executor) -> None:
+        for neighbour in self.rows.get(executor.node_id, ()):
+            executor.custom_in_use = neighbour.custom_in_use  # they share their node's
         self.executors[executor.node_id, executor.device] = executor
         self.pools.setdefault(executor.kind, Pool()).add(executor)
         self.rows.setdefault(executor.node_id, []).append(executor)
@@ -367,7 +419,9 @@ class ClusterView:
         where there is no GPU for it."""
         kinds = bundle.kinds()
         if len(kinds) > 1 and "gpu" in self.pools and bundle.tag == "gpu":
-            return ("gpu",)
+            where = bundle.resources.where
+            if not where or self.suiting(("gpu",), where):
+                return ("gpu",)
         return kinds
 
     def node(self, node_id: str) -> NodeState | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from agentic_ray.graph.task import Where
 from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.records import Graph, Record, RetryRules
@@ -23,7 +24,7 @@ class Waiting(Recovery):
     ) -> None:
         super().__init__(policy, model, speculation, retry)
         self._graphs: dict[str, Graph] = {}
-        self._stranded: dict[tuple[str, ...], float] = {}
+        self._stranded: dict[tuple[tuple[str, ...], Where], float] = {}
         self._nodeless_since: float | None = None
         self._starving: dict[Record, BaseException] = {}
 
@@ -99,12 +100,12 @@ class Waiting(Recovery):
     def _give_up_stranded(self) -> None:
         """Fail what has waited too long for a kind of device that is not there."""
         kinds_here = self.view.pools
-        waiting: dict[tuple[str, ...], float] = {}
-        for (kinds, _), queue in self._ready.items():
-            if queue and kinds_here and not self.view.has(kinds):
-                since = self._stranded.get(kinds, self.view.now_seconds)
+        waiting: dict[tuple[tuple[str, ...], Where], float] = {}
+        for (kinds, _, where), queue in self._ready.items():
+            if queue and kinds_here and not self.view.has(kinds, where):
+                since = self._stranded.get((kinds, where), self.view.now_seconds)
                 if self.view.now_seconds < since + self.retry.patience_seconds:
-                    waiting[kinds] = since
+                    waiting[kinds, where] = since
                     continue
                 while (record := queue.take({})) is not None:
                     record.queued = False

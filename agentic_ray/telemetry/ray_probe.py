@@ -104,7 +104,16 @@ def _node(row: Mapping[str, Any], free: Mapping[str, float]) -> NodeState:
             if gpus
             else "no report from this node yet"
         ),
+        custom={name: amount for name, amount in total.items() if not _is_rays_own(name)},
     )
+
+
+def _is_rays_own(name: str) -> bool:
+    """Whether Ray gives a node this resource by itself, and not whoever started it."""
+    if name in ("CPU", "GPU", "memory", "object_store_memory"):
+        return True
+    # The node's address, the type of an accelerator, and what placement groups make.
+    return name.startswith(("node:", "accelerator_type:", "bundle_group_")) or "_group_" in name
 
 
 def _bytes(amount: float | None) -> int | None:

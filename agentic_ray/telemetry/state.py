@@ -73,7 +73,8 @@ class GpuState:
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """One Ray node. ``gpus_reason`` says why ``gpus`` is empty when it is.
+    """One Ray node. ``gpus_reason`` says why ``gpus`` is empty when it is; ``custom`` are its
+    custom resources in Ray, how much of each it has.
 
     ``heartbeat_age_seconds`` is the age of the newest report from a collector on the node,
     ``load`` the one-minute load average divided by the cores.
@@ -100,6 +101,7 @@ class NodeState:
     alive: bool = True
     heartbeat_age_seconds: float | None = None
     gpus_reason: str | None = None
+    custom: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -345,8 +345,8 @@ def test_a_failed_job_leaves_nothing_behind(ray_session: ar.Session) -> None:
         catch(raising(lambda: OwnError(1)), chunk_size=1)
 
     def left() -> list[str]:
-        graphs = [graph_id for graph_id, _ in list(loop._sender.values)]
-        graphs += [call.graph_id for call in list(loop._calls.values())]
+        graphs = [graph_id for graph_id, _ in list(loop.sender.values)]
+        graphs += [call.graph_id for call in list(loop.calls.values())]
         return [one for one in (*graphs, *list(loop.runs)) if one not in before]
 
     deadline = time.monotonic() + 60

@@ -83,7 +83,7 @@ def test_devices_that_go_before_a_bundle_is_sent_cost_it_little(
 
 
 def test_reading_an_answer_raises(ray_session: ar.Session, monkeypatch: Any) -> None:
-    loop = ray_session._loop
+    loop = ray_session._loop._answering
     finished = loop._finished
 
     def only_the_bad(answer: Any, call: Any, *rest: Any) -> Any:

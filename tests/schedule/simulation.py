@@ -11,6 +11,7 @@ import heapq
 import math
 import random
 import sys
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -90,7 +91,8 @@ class RandomPolicy:
     ) -> Sequence[Placement]:
         placements = []
         for offered in ready:
-            executors = [e for e in cluster.of_kinds(offered.kinds()) if not e.silent]
+            suiting = cluster.suiting(offered.kinds(), offered.resources.where)
+            executors = [e for e in suiting if not e.silent]
             admitting = [e for e in executors if e.admits(offered.resources, offered.opaque)]
             if executors and self._rng.random() < 0.3:
                 placements.append(self._placed(offered, self._rng.choice(executors)))
@@ -213,6 +215,20 @@ class _Attempt:
         self.part.live -= self.awaited
 
 
+def _traits_of(node_id: str) -> tuple[dict[str, str], dict[str, float]]:
+    """Labels and custom resources of a node of this name."""
+    number = zlib.crc32(node_id.encode())
+    return {"site": "ab"[number % 2]}, ({"licence": 1.5} if number % 3 else {})
+
+
+def _suits(node_id: str, bundle: Bundle) -> bool:
+    labels, custom = _traits_of(node_id)
+    wanted = bundle.resources
+    return all(labels.get(k) == v for k, v in wanted.labels.items()) and all(
+        amount <= custom.get(name, 0.0) for name, amount in wanted.custom.items()
+    )
+
+
 class Simulation:
     """One seeded run; ``log`` is every event and command in order."""
 
@@ -245,6 +261,7 @@ class Simulation:
         self.poison_rate = rng.choice((0.0, 0.0, 0.05))
         self.gpu_rate = rng.choice((0.0, 0.5))
         self.plain = rng.random() < 0.4  # nothing needs memory or several CPUs
+        self.where_rate = 0.0 if self.plain else rng.choice((0.0, 0.0, 0.3))
         if self.plain:  # and costs are known beforehand, so that graphs are planned as a whole
             for codelet in (_CPU, _BOTH, _GPU, _OPAQUE):
                 for kind in ("cpu", "gpu"):
@@ -316,6 +333,10 @@ class Simulation:
                 cpus=1 if small else rng.choice((0.5, 1, 1, 1.5, 2, 3)),
                 memory_bytes=0 if self.plain else rng.choice((0, 0, 40, 70)),
                 gpu_memory_bytes=rng.choice((0, 0, 60)),
+                custom={"licence": rng.choice((0.7, 1.0))}
+                if rng.random() < self.where_rate
+                else {},
+                labels={"site": rng.choice("ab")} if rng.random() < self.where_rate else {},
             )
             tasks.append(
                 Task.of(
@@ -467,7 +488,11 @@ class Simulation:
 
     def _state(self, node: _Node) -> NodeState:
         cpus = float(node.devices["cpu"].slots.slots)
-        return NodeState(node.node_id, node.node_id, cpus, cpus, 1000, self.rng.choice((0, 1000)))
+        free = self.rng.choice((0, 1000))
+        labels, custom = _traits_of(node.node_id)
+        return NodeState(
+            node.node_id, node.node_id, cpus, cpus, 1000, free, labels=labels, custom=custom
+        )
 
     def _drop_device(self, node: _Node, name: str) -> None:
         for key in node.devices.pop(name).attempts:
@@ -672,6 +697,14 @@ class Simulation:
             self._fail(f"started on {place}, which is not there")
         kinds = ("cpu",) if part.cpu_only else offered.kinds()
         self._check(device.slots.kind in kinds, f"started on a {device.slots.kind}, not {kinds}")
+        self._check(_suits(node.node_id, offered), "started on a node that does not suit")
+        licences = sum(
+            self.attempts[key].part.bundle.resources.custom.get("licence", 0.0)
+            for held in node.devices.values()
+            for key in held.attempts
+        )
+        licences += offered.resources.custom.get("licence", 0.0)
+        self._check(licences <= 1.5 + 1e-6, f"{licences} licences in use on one node")
         self._check_rested(node.node_id)
         self._check_room(place, device, offered, _memory_bytes(device, command))
         key = (command.bundle_id, command.attempt)
@@ -854,7 +887,12 @@ class Simulation:
         elif isinstance(error, JobCancelledError):
             self._check(job.cancel_asked, "cancelled although nobody asked")
         elif isinstance(error, NoSuitableDeviceError):
-            kinds = {d.slots.kind for n in self.nodes.values() for d in n.devices.values()}
+            kinds = {
+                d.slots.kind
+                for n in self.nodes.values()
+                for d in n.devices.values()
+                if part is None or _suits(n.node_id, part.bundle)
+            }
             here = part is not None and kinds.intersection(part.bundle.kinds())
             self._check(not here, "no suitable device although there is one")
         elif isinstance(error, PolicyError):
