@@ -52,7 +52,7 @@ def explain(array: Any) -> str:
     if trace:
         lines.append("optimised expression:")
         lines += [_listed(n) for n in topological([better]) if n.op.kind != "literal"]
-    where = "in this process" if evaluate.runs_locally([better]) else "by the session"
+    where = evaluate.prospect([better])
     tasks, blocks = evaluate.plan([root])
     outputs = dict.fromkeys(block.key for block in blocks[0] if isinstance(block, Ref))
     need = memory.predict(TaskGraph(tasks, outputs))
