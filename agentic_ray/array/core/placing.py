@@ -168,7 +168,7 @@ def _fits(tasks: Sequence[Task], outputs: Sequence[str], threads: int) -> bool:
         return True
     need = memory.predict(TaskGraph(tasks, outputs))
     most = need.live_bytes + threads * need.task_bytes
-    return most <= MEMORY_SHARE * psutil.virtual_memory().available
+    return bool(most <= MEMORY_SHARE * psutil.virtual_memory().available)
 
 
 def threads_for(tasks: Sequence[Task]) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from agentic_ray.array.core import compiled, device_kernels
+from agentic_ray.array.core import compiled, device_kernels, windows
 from agentic_ray.array.core.chunks import Shape, block_slices, contiguous
 from agentic_ray.array.core.node import BLOCK_ELEMENTS, Held, Reduction
 from agentic_ray.array.core.order import in_c_order
@@ -130,9 +130,11 @@ class Program:
     reducing: Reducing | None = None
 
     def __call__(self, *arguments: Any, xp: Any) -> Any:
-        inputs = self._inputs(arguments)
+        inputs = self._inputs(arguments, xp)
         blocks, scalars = inputs.blocks, inputs.scalars
         shape = self._shape(blocks)
+        if not self.steps and self.reducing is None:
+            return as_array(xp, windows.in_one(blocks[0], xp))
         size = 1
         for length in shape:
             size *= length
@@ -141,7 +143,7 @@ class Program:
             if made is not None:
                 return self._finish(xp, made, inputs)
         if size <= BLOCK_ELEMENTS or xp is not np or self._at_once == 0:
-            registers = self._run(xp, blocks, inputs)
+            registers = self._run(xp, [windows.in_one(block, xp) for block in blocks], inputs)
             if self.reducing is None:
                 return as_array(xp, registers[-1])
             return self._finish(xp, self._partial(xp, registers, inputs), inputs)
@@ -172,12 +174,12 @@ class Program:
     def rows(self, arguments: Sequence[Any], xp: Any) -> tuple[Shape, Callable[[int, int], Any]]:
         """The shape of the program's value, and what makes rows ``start`` to ``stop`` of it, in C
         order."""
-        inputs = self._inputs(arguments)
+        inputs = self._inputs(arguments, xp)
         blocks = inputs.blocks
         shape = self._shape(blocks)
         if not self.steps:
             (whole,) = blocks
-            return shape, lambda start, stop: whole[start:stop]
+            return shape, lambda start, stop: in_c_order(whole[start:stop])
         rest = tuple(slice(0, length) for length in shape[1:])
 
         def made(start: int, stop: int) -> Any:
@@ -200,10 +202,16 @@ class Program:
 
         return shape, filled_by_kernel
 
-    def _inputs(self, arguments: Sequence[Any]) -> Inputs:
+    def _inputs(self, arguments: Sequence[Any], xp: Any) -> Inputs:
         first = len(self.located)
         last = first + self.scalars
-        return Inputs(arguments[:first], arguments[first:last], arguments[last:])
+        blocks = [
+            windows.opened(argument) if type(argument) is list else argument
+            for argument in arguments[:first]
+        ]
+        if xp is not np:
+            blocks = [windows.in_one(block, xp) for block in blocks]
+        return Inputs(blocks, arguments[first:last], arguments[last:])
 
     @property
     def _at_once(self) -> int:
@@ -251,7 +259,7 @@ class Program:
                 starts = tuple(a + p.start for a, p in zip(block[0], part, strict=True))
                 result.append((starts, tuple(p.stop - p.start for p in part)))
             else:
-                result.append(block[part])
+                result.append(in_c_order(block[part]))
         return result
 
     def _run(self, xp: Any, blocks: Sequence[Any], inputs: Inputs) -> list[Any]:
@@ -418,6 +426,9 @@ class Call:
         if self.given:
             values, given = values[: -self.given], values[-self.given :]
             params = filled(params, given)
+        values = tuple(
+            [windows.whole(value, xp) if type(value) is list else value for value in values]
+        )
         with one_thread:
             result = self.kernel(xp, *values, *params)
         return in_c_order(result) if isinstance(result, tuple) else as_array(xp, result)

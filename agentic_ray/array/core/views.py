@@ -7,14 +7,16 @@ one whole block of the operand no task is made at all.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from agentic_ray.array.core import chunks as grids
+from agentic_ray.array.core import windows
 from agentic_ray.array.core.chunks import Chunks, Shape
 from agentic_ray.array.core.node import Node, Op, make
+from agentic_ray.array.core.windows import Window
 
 AxisIndex = tuple[Any, ...]
 """One axis of a basic index: ``("i", position)`` or ``("s", start, count, step)``."""
@@ -451,3 +453,23 @@ def _lower_reshape(node: Node, lowering: Any) -> list[Any]:
 
 
 RESHAPE = Op("reshape", "tasks", _reshape_kernel, _lower_reshape)
+
+
+# --- as readings -------------------------------------------------------------------------
+
+
+def window_of(node: Node) -> Window | None:
+    """What a move that can be read through shows of its operand; None for other operations."""
+    found = _WINDOWS.get(node.op)
+    if found is None or not node.size or (node.op is RECHUNK and node.params):
+        return None
+    return found(node.inputs[0].shape, node)
+
+
+_WINDOWS: dict[Op, Callable[[Shape, Node], Window]] = {
+    RECHUNK: lambda shape, node: windows.broadcast(shape, shape),
+    SLICE: lambda shape, node: windows.indexed(node.params[0]),
+    PERMUTE: lambda shape, node: windows.permuted(shape, node.params[0]),
+    EXPAND: lambda shape, node: windows.expanded(shape, node.params[0]),
+    SQUEEZE: lambda shape, node: windows.squeezed(shape, node.params[0]),
+}
