@@ -255,6 +255,30 @@ def contiguous(shape: Shape, limit: int) -> Chunks:
     return (*ones, cut, *single(shape[axis:]))
 
 
+def is_run(part: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether a part of these lengths of an array is one run of its elements in C order."""
+    axis = len(shape)
+    while axis and part[axis - 1] == shape[axis - 1]:
+        axis -= 1
+    return all(length == 1 for length in part[: max(axis - 1, 0)])
+
+
+def for_reduction(shape: Shape, axes: Sequence[int], limit: int, width: int) -> Chunks:
+    """Parts of at most ``limit`` elements in which a block is reduced over ``axes``.
+
+    They follow each other in C order, unless a single position of the axes that are reduced has
+    more than ``limit`` elements, as an image of a stack: then they are ``width`` elements wide and
+    as long as fits, or nothing would be added up within a part.
+    """
+    behind = max(axes, default=-1) + 1
+    if math.prod(shape[behind:]) <= limit or not axes:
+        return contiguous(shape, limit)
+    first = min(axes)
+    ones = tuple([regular(length, 1) for length in shape[:first]])
+    reduced = contiguous(shape[first:behind], max(1, limit // width))
+    return (*ones, *reduced, *contiguous(shape[behind:], width))
+
+
 def is_contiguous(chunks: Chunks) -> bool:
     """Whether the blocks in order are consecutive runs of the elements in C order."""
     state = 0  # 0: axes of ones; 1: past the axis that is cut

@@ -27,7 +27,7 @@ from agentic_ray.array.core.program import (
     finish,
     lifted,
 )
-from agentic_ray.array.core.views import window_of
+from agentic_ray.array.core.views import flat_readings, reads_flat, window_of
 from agentic_ray.array.core.windows import Reading, Window
 from agentic_ray.errors import PlanTooLargeError
 from agentic_ray.graph import Codelet, CostHint, Ref, Resources, Tag, Task, tree_reduce
@@ -97,6 +97,7 @@ class Lowering:
         self._blocks: dict[Node, list[Any]] = {}
         self._inlined: set[Node] = set()
         self._windows: dict[Node, Window] = {}
+        self._flat: set[Node] = set()
         self._looked_at: dict[Node, Window | None] = {}
         self.folded: set[Node] = set()
         self._sharing: Counter[tuple[Any, ...]] = Counter()
@@ -124,6 +125,7 @@ class Lowering:
             if (
                 node.op.kind not in ("literal", "create", "data")
                 and node not in self._inlined
+                and node not in self._flat
                 and node not in self.folded
             ):
                 self.blocks(node)
@@ -140,6 +142,8 @@ class Lowering:
     def readings(self, node: Node) -> list[Any]:
         """As `blocks`, for operations that are `Op.reads_views`: a block of a move is a list of a
         `windows.Cut` and the blocks that it cuts, which `Call` opens."""
+        if node in self._flat:
+            return flat_readings(node, self.blocks(node.inputs[0]))
         if node not in self._inlined or node not in self._windows:
             return self.blocks(node)
         window, source = self._seen_through(node)
@@ -381,6 +385,12 @@ class Lowering:
                 self._windows[node] = window
                 own = MOVE_WEIGHT
             else:
+                if (
+                    node not in roots
+                    and reads_flat(node, MOST_PIECES)
+                    and all(self._takes_flat(user, node) for user in users[node])
+                ):
+                    self._flat.add(node)
                 continue
             own += sum(weight[source] for source in node.inputs if source in self._inlined)
             weight[node] = own
@@ -409,6 +419,14 @@ class Lowering:
         if op.takes_along is not None:
             return op.takes_along(user, node)
         return self._cheap_window(user) is not None
+
+    def _takes_flat(self, user: Node, node: Node) -> bool:
+        """Whether tasks of ``user`` can take the blocks of a reshape as runs of other blocks."""
+        if user.op.reads_views:
+            return True
+        operand = user if user.op.kind == "map" else user.inputs[0]
+        fits = operand.shape == node.shape and operand.chunks == node.chunks
+        return user.op.kind in ("map", "reduce") and fits
 
     def _cheap_window(self, node: Node) -> Window | None:
         """What a move shows, if blocks of it are made of few pieces of its operand's."""
@@ -564,7 +582,7 @@ class Lowering:
 
     def _column(self, node: Node, grid: Node, located: bool) -> list[Any]:
         """For each block of ``grid`` the block of ``node`` that broadcasts to it."""
-        values = _locations(node) if located else self.blocks(node)
+        values = _locations(node) if located else self.readings(node)
         counts, wanted = numblocks(node.chunks), numblocks(grid.chunks)
         if counts == wanted:
             return values

@@ -12,14 +12,20 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from agentic_ray.array.core import compiled, device_kernels, windows
-from agentic_ray.array.core.chunks import Shape, block_slices, contiguous
+from agentic_ray.array.core.chunks import (
+    Shape,
+    block_slices,
+    contiguous,
+    for_reduction,
+    is_run,
+)
 from agentic_ray.array.core.node import BLOCK_ELEMENTS, Held, Reduction
 from agentic_ray.array.core.order import in_c_order
 from agentic_ray.array.core.standard import Spelled
@@ -37,6 +43,14 @@ class Given:
 
     at: int
 
+
+WIDTH_ELEMENTS = 8192
+"""Of parts of blocks of which a single row has more than `BLOCK_ELEMENTS`."""
+EXACT = {
+    "add", "subtract", "multiply", "divide", "true_divide", "negative", "positive", "absolute",
+    "square", "sqrt",
+}  # fmt: skip
+"""Operations on real numbers that IEEE 754 rounds exactly: no loop of NumPy's gives other bits."""
 
 _NUMBERS = (int, float, complex, np.generic)
 _BESIDE_NUMBERS = (bool, str, slice, type(None))
@@ -259,8 +273,23 @@ class Program:
                 starts = tuple(a + p.start for a, p in zip(block[0], part, strict=True))
                 result.append((starts, tuple(p.stop - p.start for p in part)))
             else:
-                result.append(in_c_order(block[part]))
+                found = block[part]
+                if not found.flags.c_contiguous and not (
+                    self._is_exact(len(result)) and _lies_forward(found)
+                ):
+                    found = found.copy(order="C")
+                result.append(found)
         return result
+
+    def _is_exact(self, register: int) -> bool:
+        """Whether what is made of a register has the same bits however its elements lie."""
+        if self.reducing is not None and register in self.reducing.registers:
+            return False
+        return all(
+            getattr(step.kernel, "name", "") in EXACT
+            for step in self.steps
+            if register in step.registers
+        )
 
     def _run(self, xp: Any, blocks: Sequence[Any], inputs: Inputs) -> list[Any]:
         """All registers, for ``blocks`` that may be parts of those of ``inputs``."""
@@ -289,7 +318,7 @@ class Program:
         if kernel is not None and kernel.reduces:
             stacked = kernel.partials(blocks, inputs.scalars, shape)
             return compiled.fold_stacked(combine, stacked)
-        grid = contiguous(shape, self._at_once)
+        grid = for_reduction(shape, reducing.axes, self._at_once, WIDTH_ELEMENTS)
         cuts: list[list[slice]] = []
         for lengths in grid:
             ends = list(itertools.accumulate(lengths))
@@ -306,13 +335,10 @@ class Program:
             if fill is None:
                 registers = self._run(np, self._cut(blocks, region, shape), inputs)
                 return self._partial(np, registers, inputs)
-            size, low = 1, 0
-            for length, part in zip(shape, region, strict=True):
-                low = low * length + part.start
-                size *= part.stop - part.start
-            values = scratch[:size]
-            fill(values, low, low + size)
-            values = values.reshape([part.stop - part.start for part in region])
+            lengths = [part.stop - part.start for part in region]
+            values = scratch[: math.prod(lengths)].reshape(lengths)
+            for run, low in _runs(values, region, shape):
+                fill(run, low, low + run.size)
             params = filled(reducing.params, inputs.given)
             return reducing.steps.partial(np, values, reducing.axes, *params)
 
@@ -344,10 +370,33 @@ class Program:
         return finish(xp, value, reducing.steps, reducing.axes, reducing.keepdims, count, *params)
 
 
+def _runs(values: Any, region: Sequence[slice], shape: Shape) -> Iterator[tuple[Any, int]]:
+    """The runs of elements of a region, in C order: each run's part of ``values``, and where it
+    begins in a block of this shape."""
+    lengths = values.shape
+    inner = 0
+    while not is_run(lengths[inner:], shape[inner:]):
+        inner += 1
+    for at in itertools.product(*[range(length) for length in lengths[:inner]]):
+        low = 0
+        starts = [part.start for part in region]
+        for axis, (length, start) in enumerate(zip(shape, starts, strict=True)):
+            low = low * length + start + (at[axis] if axis < inner else 0)
+        yield values[at].reshape(-1), low
+
+
 def _allocate(value: Any, shape: Shape) -> Any:
     if isinstance(value, tuple):
         return tuple(_allocate(part, shape) for part in value)
     return np.empty(shape, value.dtype)
+
+
+def _lies_forward(part: Any) -> bool:
+    """Whether results of NumPy's functions of real numbers that lie so are in C order."""
+    if part.dtype.kind == "c":
+        return False
+    strides = [step for step, length in zip(part.strides, part.shape, strict=True) if length > 1]
+    return all(step > 0 for step in strides) and strides == sorted(strides, reverse=True)
 
 
 def _store(result: Any, value: Any, region: tuple[slice, ...]) -> None:

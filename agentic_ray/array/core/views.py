@@ -16,7 +16,7 @@ from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core import windows
 from agentic_ray.array.core.chunks import Chunks, Shape
 from agentic_ray.array.core.node import Node, Op, make
-from agentic_ray.array.core.windows import Window
+from agentic_ray.array.core.windows import FlatCut, Window
 
 AxisIndex = tuple[Any, ...]
 """One axis of a basic index: ``("i", position)`` or ``("s", start, count, step)``."""
@@ -439,6 +439,29 @@ def _joined(xp: Any, blocks: Sequence[Any], spans: Sequence[tuple[int, int]], sh
         xp.reshape(block, -1)[low:high] for block, (low, high) in zip(blocks, spans, strict=True)
     ]
     return xp.reshape(parts[0] if len(parts) == 1 else xp.concatenate(parts), shape)
+
+
+def reads_flat(node: Node, most_pieces: int) -> bool:
+    """Whether a reshape's blocks are runs of few blocks of its operand: tasks can read these."""
+    if node.op is not RESHAPE or not node.size:
+        return False
+    (source,) = node.inputs
+    pieces = grids.overlaps(_flat_lengths(source.chunks), _flat_lengths(node.chunks))
+    return sum(map(len, pieces)) <= most_pieces * node.blocks
+
+
+def flat_readings(node: Node, values: Sequence[Any]) -> list[Any]:
+    """What tasks are given for each block of a reshape: a `FlatCut` and the blocks that it cuts, of
+    the operand's blocks ``values``."""
+    (source,) = node.inputs
+    pieces = grids.overlaps(_flat_lengths(source.chunks), _flat_lengths(node.chunks))
+    return [
+        [
+            FlatCut(tuple([(low, high) for _, low, high in axis]), shape),
+            *[values[i] for i, _, _ in axis],
+        ]
+        for axis, shape in zip(pieces, itertools.product(*node.chunks), strict=True)
+    ]
 
 
 def _lower_reshape(node: Node, lowering: Any) -> list[Any]:

@@ -289,16 +289,38 @@ class Cut:
             yield tuple([own[place] if place >= 0 else slice(0, 1) for place in self.order])
 
 
+@dataclass(frozen=True, slots=True)
+class FlatCut:
+    """How a block of a reshaped array is made of runs of other blocks' elements, in C order.
+
+    Parameters
+    ----------
+    spans : tuple of (start, stop)
+        The run of each block, in the order in which they are given.
+    shape : tuple of int
+        Of the block.
+    """
+
+    spans: tuple[tuple[int, int], ...]
+    shape: Shape
+
+
 def is_reading(argument: Any) -> bool:
-    """Whether a task's argument is a `Cut` with its blocks."""
-    return type(argument) is list and bool(argument) and type(argument[0]) is Cut
+    """Whether a task's argument is a `Cut` or a `FlatCut` with its blocks."""
+    return type(argument) is list and bool(argument) and type(argument[0]) in (Cut, FlatCut)
 
 
 def opened(argument: Any) -> Any:
-    """A task's argument as an array, which may be a view in any order, or as `Pieces`."""
+    """A task's argument as an array, which may be a view in any order, or as `Pieces` or
+    `FlatPieces`."""
     if not is_reading(argument):
         return argument
     cut, *blocks = argument
+    if type(cut) is FlatCut:
+        if len(blocks) > 1:
+            return FlatPieces(cut, blocks)
+        ((low, high),) = cut.spans
+        return blocks[0].reshape(-1)[low:high].reshape(cut.shape)
     if len(blocks) > 1:
         return Pieces(cut, blocks)
     part = cut.part(0, blocks[0])
@@ -309,7 +331,7 @@ def opened(argument: Any) -> Any:
 
 def in_one(block: Any, xp: Any) -> Any:
     """What `opened` gives as an array in C order."""
-    return block.whole(xp) if type(block) is Pieces else in_c_order(block)
+    return block.whole(xp) if type(block) in (Pieces, FlatPieces) else in_c_order(block)
 
 
 def whole(argument: Any, xp: Any) -> Any:
@@ -364,3 +386,50 @@ class Pieces:
         for region, part in zip(self._regions, self._parts, strict=True):
             out[region] = part
         return out
+
+
+class FlatPieces:
+    """A block whose elements, in C order, are runs of several others, of which parts are taken."""
+
+    __slots__ = ("_ends", "_runs", "_whole", "dtype", "ndim", "shape", "size")
+
+    def __init__(self, cut: FlatCut, blocks: Sequence[Any]) -> None:
+        self._runs = [
+            block.reshape(-1)[low:high]
+            for block, (low, high) in zip(blocks, cut.spans, strict=True)
+        ]
+        self._ends = list(itertools.accumulate(high - low for low, high in cut.spans))
+        self._whole: Any = None
+        self.shape = cut.shape
+        self.size = math.prod(self.shape)
+        self.ndim = len(self.shape)
+        self.dtype = blocks[0].dtype
+
+    def __getitem__(self, region: Any) -> Any:
+        """A part of the block as an array; ``region`` is one slice, or one for each axis."""
+        given = region if type(region) is tuple else (region,)
+        given = (*given, *[slice(None)] * (self.ndim - len(given)))
+        wanted = [entry.indices(n)[:2] for entry, n in zip(given, self.shape, strict=True)]
+        shape = [high - low for low, high in wanted]
+        if not grids.is_run(shape, self.shape):
+            if self._whole is None:
+                self._whole = self.whole(np)
+            return self._whole[given]
+        first = 0
+        for (low, _), length in zip(wanted, self.shape, strict=True):
+            first = first * length + low
+        return self._run(first, first + math.prod(shape)).reshape(shape)
+
+    def _run(self, first: int, last: int) -> Any:
+        parts: list[Any] = []
+        begin = 0
+        for run, end in zip(self._runs, self._ends, strict=True):
+            low, high = max(first, begin), min(last, end)
+            if low < high:
+                parts.append(run[low - begin : high - begin])
+            begin = end
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def whole(self, xp: Any) -> Any:
+        """All of the block as one array."""
+        return xp.concatenate(self._runs).reshape(self.shape)
