@@ -65,8 +65,8 @@ def test_chains_of_moves_have_the_bits_of_tasks_for_each_move(data: st.DataObjec
     with mock.patch.object(nodes, "SMALL_ELEMENTS", -1):
         read = _computed(result)
         with (
-            mock.patch.object(lower, "window_of", lambda node: None),
-            mock.patch.object(lower, "reads_flat", lambda node, most: False),
+            mock.patch.object(lower, "window_of", return_value=None),
+            mock.patch.object(lower, "reads_flat", return_value=False),
         ):
             by_tasks = _computed(result)
     assert read.tobytes() == by_tasks.tobytes()

@@ -46,6 +46,8 @@ class Given:
 
 WIDTH_ELEMENTS = 8192
 """Of parts of blocks of which a single row has more than `BLOCK_ELEMENTS`."""
+ROWS_AT_ONCE = 16
+"""So many cache blocks are taken at a time where their rows are only added up."""
 EXACT = {
     "add", "subtract", "multiply", "divide", "true_divide", "negative", "positive", "absolute",
     "square", "sqrt",
@@ -318,7 +320,10 @@ class Program:
         if kernel is not None and kernel.reduces:
             stacked = kernel.partials(blocks, inputs.scalars, shape)
             return compiled.fold_stacked(combine, stacked)
-        grid = for_reduction(shape, reducing.axes, self._at_once, WIDTH_ELEMENTS)
+        at_once = self._at_once
+        if kernel is None and self._adds_rows_alone(reducing, blocks, shape):
+            at_once *= ROWS_AT_ONCE
+        grid = for_reduction(shape, reducing.axes, at_once, WIDTH_ELEMENTS)
         cuts: list[list[slice]] = []
         for lengths in grid:
             ends = list(itertools.accumulate(lengths))
@@ -361,6 +366,20 @@ class Program:
                 result = _allocate(value, whole)
             _store(result, value, outer)
         return result
+
+    def _adds_rows_alone(self, reducing: Reducing, blocks: Sequence[Any], shape: Shape) -> bool:
+        """Whether nothing is made that should stay in the cache, and rows that each fit in a cache
+        block are added up, each by itself: then it makes no difference how many at a time."""
+        ndim, axes = len(shape), reducing.axes
+        return (
+            not self.steps
+            and reducing.steps.compiled == "sum"
+            and blocks[0].shape == shape
+            and any(isinstance(p, np.dtype) and p == blocks[0].dtype for p in reducing.params)
+            and 0 < len(axes) < ndim
+            and axes == tuple(range(ndim - len(axes), ndim))
+            and math.prod(shape[axes[0] :]) <= BLOCK_ELEMENTS
+        )
 
     def _finish(self, xp: Any, value: Any, inputs: Inputs) -> Any:
         reducing = self.reducing
