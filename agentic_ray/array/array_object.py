@@ -313,11 +313,17 @@ class Array:
         wanted = grids.normalize(chunks, node.shape, node.dtype)
         return Array(rechunk(node, grids.balanced(wanted) if balance else wanted), is_cell=True)
 
-    def explain(self) -> str:
-        """The plan before and after optimisation, with predicted costs, as text."""
+    def explain(self, *, steps: bool = False) -> str:
+        """The plan before and after optimisation, with predicted costs, as text.
+
+        Parameters
+        ----------
+        steps : bool
+            Also what each kind of task is given and does.
+        """
         from agentic_ray.array.display import explain  # display imports the rewriting rules
 
-        return explain(self)
+        return explain(self, steps=steps)
 
     def to_device(self, device: str, /, *, stream: Any = None) -> Array:
         """The same values, further work on which is meant for ``device``.

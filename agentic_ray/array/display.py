@@ -13,6 +13,7 @@ from agentic_ray.array.core import evaluate, memory
 from agentic_ray.array.core.node import Node, topological
 from agentic_ray.array.core.rewrite import Applied
 from agentic_ray.array.core.rules import optimize
+from agentic_ray.array.steps import task_lines
 from agentic_ray.graph import Ref, TaskGraph
 from agentic_ray.schedule.cost_model import CostModel
 
@@ -38,8 +39,9 @@ def _listed(node: Node) -> str:
     )
 
 
-def explain(array: Any) -> str:
-    """The plan of ``array`` before and after optimisation, and its tasks with predicted costs."""
+def explain(array: Any, *, steps: bool = False) -> str:
+    """The plan of ``array`` before and after optimisation, and its tasks with predicted costs; with
+    ``steps`` also what each kind of task does."""
     root: Node = array._node
     if root.value is not None or root.op.kind in ("data", "stored"):
         return f"nothing to compute: {_listed(root).strip()}"
@@ -52,7 +54,7 @@ def explain(array: Any) -> str:
     if trace:
         lines.append("optimised expression:")
         lines += [_listed(n) for n in topological([better]) if n.op.kind != "literal"]
-    where = "in this process" if evaluate.runs_locally([better]) else "by the session"
+    where = evaluate.prospect([better])
     tasks, blocks = evaluate.plan([root])
     outputs = dict.fromkeys(block.key for block in blocks[0] if isinstance(block, Ref))
     need = memory.predict(TaskGraph(tasks, outputs))
@@ -66,7 +68,10 @@ def explain(array: Any) -> str:
         f"written, up to {human_bytes(need.live_bytes)} held at a time and "
         f"{human_bytes(need.task_bytes)} in one task, about {sum(known):.2g} s of one CPU:"
     )
-    lines += [f"  {count} × {name}" for name, count in counts.most_common()]
+    if steps:
+        lines += [f"  {line}" for line in task_lines(tasks)]
+    else:
+        lines += [f"  {count} × {name}" for name, count in counts.most_common()]
     return "\n".join(lines)
 
 

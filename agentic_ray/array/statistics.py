@@ -28,6 +28,7 @@ from agentic_ray.array.reducing import (
     mean_dtypes,
     reduce_op,
     spread_dtypes,
+    sum_in,
     summed,
     unchanged,
 )
@@ -130,7 +131,7 @@ def prod(
 
 
 def _mean_partial(xp: Any, x: Any, axes: tuple[int, ...], dtype: DType, wide: DType) -> Any:
-    return xp.sum(x, axis=axes, dtype=None if wide.kind == "m" else wide, keepdims=True)
+    return sum_in(xp, x, axes, wide)
 
 
 def _mean_final(xp: Any, value: Any, count: int, dtype: DType, wide: DType) -> Any:

@@ -5,6 +5,7 @@ Pure functions from graph to graph or bundles; costs come in as a function.
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 from collections.abc import Callable, Iterable
@@ -50,12 +51,13 @@ def bundle(
     the next one makes up for: so work of n targets becomes n bundles that are as even as its tasks
     allow.
 
-    Bundles are contiguous runs of the graph's depth-first topological order, hence acyclic
-    among themselves, and a reduction's combine step follows its inputs into their bundle. A
-    task joins the open bundle only if that makes the bundle wait for nothing new and if both
-    share a lane (opaque or not) and a device kind. A value that lets more than one bundle's
-    work begin is sent on at once, and where everything later waits for one task, the work on
-    either side of it is shared out by itself.
+    Bundles are filled in the graph's depth-first topological order, and a reduction's combine step
+    follows its inputs into their bundle. A task joins the open bundle only if that makes the
+    bundle wait for nothing new and if both share a lane (opaque or not) and a device kind. Tasks
+    that take values of several bundles, as a stencil's at the borders, do not end a bundle that
+    waits for none: they are gathered beside it, those that wait for the same bundles in one. A
+    value that lets more than one bundle's work begin is sent on at once, and where everything
+    later waits for one task, the work on either side of it is shared out by itself.
 
     Parameters
     ----------
@@ -80,53 +82,159 @@ def bundle(
     for task in graph:
         for key in task.dependencies:
             users.setdefault(key, []).append(task)
-    groups: list[list[Task]] = []
-    inside: set[str] = set()
-    waits_for: set[str] = set()
+    groups = _Groups()
     sent_on: dict[str, bool] = {}
-    work = carried = 0.0
+    carried = 0.0
+    last: _Group | None = None
 
-    def is_sent_on(key: str, target: float) -> bool:
+    def is_sent_on(key: str, target: float, group: _Group) -> bool:
         """Whether more waits for a value of the open bundle, and for no other, than fits one;
         asked when the first of these comes."""
         if key not in sent_on:
             begin = 0.0
             for user in users[key]:
-                if all(other in inside or other in waits_for for other in user.dependencies):
+                if all(other in group.keys or other in group.waits_for
+                       for other in user.dependencies):  # fmt: skip
                     begin += predicted[user.key]
             sent_on[key] = begin > target
         return sent_on[key]
 
     for task in graph:
         target = targets[phase[task.key]]
-        outside = [key for key in task.dependencies if key not in inside]
-        goes_on = bool(groups) and phase[groups[-1][0].key] == phase[task.key]
-        left = target + carried - work
         own = predicted[task.key]
-        fits = own / 2 <= left and work + own <= target * MOST_OVER
-        joins = (
-            goes_on
-            and fits
-            and len(groups[-1]) < max_tasks
-            and _alike(groups[-1][0], task)
-            and (all(key in waits_for for key in outside) if task.dependencies else not waits_for)
-            and not any(
-                len(users[key]) > 1 and is_sent_on(key, target)
-                for key in task.dependencies
-                if key in inside
+        joins = goes_on = fits = False
+        left = 0.0
+        if last is not None:
+            outside = [key for key in task.dependencies if key not in last.keys]
+            goes_on = last.phase == phase[task.key]
+            left = target + carried - last.work
+            fits = own / 2 <= left and last.work + own <= target * MOST_OVER
+            joins = (
+                goes_on
+                and fits
+                and len(last.tasks) < max_tasks
+                and _alike(last.tasks[0], task)
+                and (
+                    all(key in last.waits_for for key in outside)
+                    if task.dependencies
+                    else not last.waits_for
+                )
+                and not any(
+                    len(users[key]) > 1 and is_sent_on(key, target, last)
+                    for key in task.dependencies
+                    if key in last.keys
+                )
             )
-        )
-        if not joins:
-            groups.append([])
-            inside = set()
-            waits_for = set(task.dependencies)
-            sent_on.clear()
-            carried = max(min(left, target / 2), -target / 2) if goes_on and not fits else 0.0
-            work = 0.0
-        groups[-1].append(task)
-        inside.add(task.key)
-        work += predicted[task.key]
-    return _close(graph, groups)
+        if last is not None and joins:
+            groups.add(last, task, own)
+            continue
+        beside = None
+        if last is not None and goes_on and fits and not last.waits_for:
+            beside = groups.beside(task, phase[task.key], own, target, max_tasks)
+        if beside is not None:
+            groups.add(beside, task, own)
+            continue
+        last = groups.open(task, phase[task.key], own)
+        sent_on.clear()
+        carried = max(min(left, target / 2), -target / 2) if goes_on and not fits else 0.0
+    return _close(graph, groups.in_order())
+
+
+class _Group:
+    """Tasks that are to be one bundle.
+
+    Attributes
+    ----------
+    level : int
+        Higher than that of every group whose values it takes; so there are no circles.
+    waits_for : set of str
+        Values of other groups that its first task needs.
+    awaited : set of int
+        Numbers of the groups whose values it takes.
+    """
+
+    __slots__ = ("awaited", "keys", "level", "number", "phase", "tasks", "waits_for", "work")
+
+    def __init__(self, number: int, phase: int, level: int) -> None:
+        self.number = number
+        self.phase = phase
+        self.level = level
+        self.tasks: list[Task] = []
+        self.keys: set[str] = set()
+        self.waits_for: set[str] = set()
+        self.awaited: set[int] = set()
+        self.work = 0.0
+
+
+class _Groups:
+    """All groups. While one is being filled, tasks that would have to wait for other groups than
+    it does are put in groups beside it: it need not end because of them."""
+
+    def __init__(self) -> None:
+        self._all: list[_Group] = []
+        self._home: dict[str, _Group] = {}
+        self._beside: dict[tuple[int, int], _Group] = {}
+
+    def _awaited(self, task: Task) -> list[_Group]:
+        return [self._home[key] for key in task.dependencies]
+
+    def open(self, task: Task, phase: int, own: float) -> _Group:
+        """A new group that begins with ``task``."""
+        level = 1 + max((group.level for group in self._awaited(task)), default=-1)
+        group = _Group(len(self._all), phase, level)
+        group.waits_for = set(task.dependencies)
+        self._all.append(group)
+        self.add(group, task, own)
+        return group
+
+    def add(self, group: _Group, task: Task, own: float) -> None:
+        group.awaited.update(g.number for g in self._awaited(task) if g is not group)
+        group.tasks.append(task)
+        group.keys.add(task.key)
+        group.work += own
+        self._home[task.key] = group
+
+    def beside(
+        self, task: Task, phase: int, own: float, target: float, max_tasks: int
+    ) -> _Group | None:
+        """The group beside the open one for a task that takes values of several groups: one that
+        waits for these anyway, or a new one. None if it does not."""
+        awaited = self._awaited(task)
+        numbers = {group.number for group in awaited}
+        if len(numbers) < 2 or own > target:
+            return None
+        level = 1 + max(group.level for group in awaited)
+        found = self._beside.get((phase, level))
+        if (
+            found is None
+            or found.work + own > target
+            or len(found.tasks) >= max_tasks
+            or not numbers <= found.awaited
+            or not _alike(found.tasks[0], task)
+        ):
+            found = self._beside[phase, level] = _Group(len(self._all), phase, level)
+            found.waits_for = set(task.dependencies)
+            found.awaited = numbers
+            self._all.append(found)
+        return found
+
+    def in_order(self) -> list[list[Task]]:
+        """The groups, each after those whose values it takes, else as they were opened."""
+        users: dict[int, list[int]] = {}
+        left = [len(group.awaited) for group in self._all]
+        for group in self._all:
+            for number in group.awaited:
+                users.setdefault(number, []).append(group.number)
+        ready = [number for number, count in enumerate(left) if not count]
+        result: list[list[Task]] = []
+        while ready:
+            number = heapq.heappop(ready)
+            result.append(self._all[number].tasks)
+            for user in users.get(number, ()):
+                left[user] -= 1
+                if not left[user]:
+                    heapq.heappush(ready, user)
+        return result
 
 
 def _phases(

@@ -221,6 +221,7 @@ def _computed(here: bool) -> Iterator[None]:
         warnings.catch_warnings(),
         np.errstate(all="ignore"),
         mock.patch.object(evaluate, "runs_locally", return_value=here),
+        xp.config(seconds_here=0.0),
     ):
         warnings.simplefilter("ignore")
         yield
@@ -267,7 +268,7 @@ def _sent(value: Any) -> Any:
     return pickle.loads(pickle.dumps(value, 5))
 
 
-def _run_here(tasks: Sequence[Task], outputs: Sequence[str]) -> dict[str, Any]:
+def _run_here(tasks: Sequence[Task], outputs: Sequence[str], stored: Any = None) -> dict[str, Any]:
     """`evaluate.run_here`, but what a task makes is sent to each of its users by itself."""
     made: dict[str, Any] = {}
     for task in tasks:

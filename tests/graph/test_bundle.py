@@ -33,8 +33,27 @@ def keys_of(bundles: Sequence[Bundle]) -> list[list[str]]:
 
 @given(graphs(), targets, limits)
 def test_every_task_is_in_exactly_one_bundle(graph: TaskGraph, target: float, limit: int) -> None:
-    keys = itertools.chain.from_iterable(keys_of(bundled(graph, target, limit)))
-    assert list(keys) == [task.key for task in graph]
+    place = {task.key: i for i, task in enumerate(graph)}
+    bundles = keys_of(bundled(graph, target, limit))
+    assert sorted(itertools.chain.from_iterable(bundles), key=place.__getitem__) == list(place)
+    for keys in bundles:
+        assert keys == sorted(keys, key=place.__getitem__)
+
+
+def test_a_stencil_has_few_more_bundles_than_targets() -> None:
+    code = Codelet("f", lambda *values: sum(values))
+    chunks = [Task.of(code, i, key=f"x{i}") for i in range(200)]
+    steps = [
+        Task.of(code, *[Ref(f"x{j}") for j in (i - 1, i, i + 1) if 0 <= j < 200], key=f"y{i}")
+        for i in range(200)
+    ]
+    graph = TaskGraph([*chunks, *steps], [task.key for task in steps])
+    bundles = bundled(graph, 40.0)
+    assert len(bundles) <= 2 * 400 / 40
+    made: set[str] = set()
+    for one in bundles:
+        assert made.issuperset(one.inputs)
+        made.update(one.outputs)
 
 
 @given(graphs(), targets, limits)
@@ -84,8 +103,11 @@ def test_lanes_and_device_kinds_are_never_mixed(graph: TaskGraph, target: float)
 
 @given(graphs(), targets)
 def test_a_bundle_waits_for_no_more_than_its_first_task(graph: TaskGraph, target: float) -> None:
-    for one in bundled(graph, target):
-        assert set(one.inputs) <= set(one.tasks[0].dependencies)
+    bundles = bundled(graph, target)
+    home = {task.key: one.key for one in bundles for task in one.tasks}
+    for one in bundles:
+        awaited = {home[key] for key in one.inputs}
+        assert awaited <= {home[key] for key in one.tasks[0].dependencies}
 
 
 # --- it does group -----------------------------------------------------------------------

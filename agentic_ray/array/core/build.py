@@ -379,14 +379,16 @@ PICK = Op("pick", "pick", pick_kernel)
 
 def blockwise_op(name: str, kernel: Callable[..., Any], weight: float = 1.0) -> Op:
     """An operation for `along` and `whole`: block i of the result from block i of each operand."""
-    return Op(name, "tasks", kernel, _lower_rows, weight)
+    return Op(name, "tasks", kernel, _lower_rows, weight, reads_views=True)
 
 
 def gufunc_op(
     name: str, kernel: Callable[..., Any], weight: float = 1.0, *, of_user: bool = False
 ) -> Op:
     """An operation for `gufunc`."""
-    return Op(name, "tasks", Looped(kernel), _lower_loops, weight, of_user=of_user)
+    return Op(
+        name, "tasks", Looped(kernel), _lower_loops, weight, of_user=of_user, reads_views=True
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,7 +411,7 @@ class Looped:
 
 
 def _lower_rows(node: Node, lowering: Any) -> list[Any]:
-    rows = zip(*[lowering.blocks(source) for source in node.inputs], strict=True)
+    rows = zip(*[lowering.readings(source) for source in node.inputs], strict=True)
     work = lowering.work(node)
     return list(lowering.call(node, node.op.kernel, rows, params=node.params, flops=work))
 
@@ -420,7 +422,7 @@ def _lower_loops(node: Node, lowering: Any) -> list[Any]:
     columns = []
     for source, core in zip(node.inputs, cores, strict=True):
         counts = grids.numblocks(source.chunks)[: source.ndim - core]
-        values = lowering.blocks(source)
+        values = lowering.readings(source)
         columns.append([values[i] for i in grids.blocks_under(counts, wanted)])
     rows = zip(*columns, strict=True)
     work = lowering.work(node)

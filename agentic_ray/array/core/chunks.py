@@ -12,7 +12,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -39,11 +39,15 @@ class ChunkRules:
     whole_matrix_bytes : int
         A matrix of several chunks of at most this size is brought to one task where that saves
         operations: the spectrum of one by blocks takes many times as many.
+    seconds_here : float
+        What is predicted to take no longer than this, and no longer than on the executors, is
+        computed in threads of the caller's process, if its data is there; 0: never.
     """
 
     chunk_bytes: int | None = None
     chunk_elements: int | None = None
     whole_matrix_bytes: int = 512 << 20
+    seconds_here: float = 1.0
 
     def __post_init__(self) -> None:
         if any(wanted is not None and wanted < 1 for wanted in (self.chunk_bytes,
@@ -51,6 +55,8 @@ class ChunkRules:
             raise InvalidArgumentError("a chunk has at least one byte and one element")
         if self.whole_matrix_bytes < 0:
             raise InvalidArgumentError("whole_matrix_bytes must not be negative")
+        if not self.seconds_here >= 0:
+            raise InvalidArgumentError("seconds_here must not be negative")
 
     @property
     def is_free(self) -> bool:
@@ -75,10 +81,10 @@ _rules: contextvars.ContextVar[ChunkRules | None] = contextvars.ContextVar(
 
 def _from_environment() -> ChunkRules:
     """Defaults with ``AGENTIC_RAY_ARRAY_CHUNK_BYTES`` and its like applied."""
-    found = {
-        name: int(text)
-        for name in ("chunk_bytes", "chunk_elements", "whole_matrix_bytes")
-        if (text := os.environ.get(f"AGENTIC_RAY_ARRAY_{name.upper()}", ""))
+    found: dict[str, Any] = {
+        entry.name: (float if entry.name == "seconds_here" else int)(text)
+        for entry in fields(ChunkRules)
+        if (text := os.environ.get(f"AGENTIC_RAY_ARRAY_{entry.name.upper()}", ""))
     }
     return ChunkRules(**found)
 
@@ -97,12 +103,16 @@ def config(
     chunk_bytes: int | None = None,
     chunk_elements: int | None = None,
     whole_matrix_bytes: int | None = None,
+    seconds_here: float | None = None,
 ) -> Iterator[ChunkRules]:
-    """Size ``"auto"`` chunks differently inside the ``with`` block, or gather other matrices.
+    """Size ``"auto"`` chunks differently inside the ``with`` block, gather other matrices, or
+    compute more or less in the caller's process.
 
     Parameters
     ----------
     chunk_bytes, chunk_elements, whole_matrix_bytes : int, optional
+        As in `ChunkRules`.
+    seconds_here : float, optional
         As in `ChunkRules`.
 
     Examples
@@ -116,6 +126,7 @@ def config(
         "chunk_bytes": chunk_bytes,
         "chunk_elements": chunk_elements,
         "whole_matrix_bytes": whole_matrix_bytes,
+        "seconds_here": seconds_here,
     }
     chosen = replace(rules(), **{name: size for name, size in given.items() if size is not None})
     token = _rules.set(chosen)
@@ -242,6 +253,30 @@ def contiguous(shape: Shape, limit: int) -> Chunks:
     cut = regular(shape[axis - 1], max(1, limit // max(tail, 1)))
     ones = tuple(regular(length, 1) for length in shape[: axis - 1])
     return (*ones, cut, *single(shape[axis:]))
+
+
+def is_run(part: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether a part of these lengths of an array is one run of its elements in C order."""
+    axis = len(shape)
+    while axis and part[axis - 1] == shape[axis - 1]:
+        axis -= 1
+    return all(length == 1 for length in part[: max(axis - 1, 0)])
+
+
+def for_reduction(shape: Shape, axes: Sequence[int], limit: int, width: int) -> Chunks:
+    """Parts of at most ``limit`` elements in which a block is reduced over ``axes``.
+
+    They follow each other in C order, unless a single position of the axes that are reduced has
+    more than ``limit`` elements, as an image of a stack: then they are ``width`` elements wide and
+    as long as fits, or nothing would be added up within a part.
+    """
+    behind = max(axes, default=-1) + 1
+    if math.prod(shape[behind:]) <= limit or not axes:
+        return contiguous(shape, limit)
+    first = min(axes)
+    ones = tuple([regular(length, 1) for length in shape[:first]])
+    reduced = contiguous(shape[first:behind], max(1, limit // width))
+    return (*ones, *reduced, *contiguous(shape[behind:], width))
 
 
 def is_contiguous(chunks: Chunks) -> bool:

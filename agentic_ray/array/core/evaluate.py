@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import tempfile
 import weakref
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import psutil
 
-from agentic_ray.array.core import memory
+from agentic_ray.array.core import memory, placing, threads
 from agentic_ray.array.core import node as nodes
 from agentic_ray.array.core.assignment import (
     ASSIGN,
@@ -34,7 +34,7 @@ from agentic_ray.array.core.rules import optimize
 from agentic_ray.array.core.views import PERMUTE, permuted
 from agentic_ray.blas import computing, one_thread
 from agentic_ray.errors import BlockResultError, LostDataError, SerializationError
-from agentic_ray.graph import Ref, Task, TaskGraph, replace_refs
+from agentic_ray.graph import Ref, Task, TaskGraph
 
 LOCAL_BYTES = 32 << 20
 """Expressions that touch no more than this are computed in the caller's process: it takes a
@@ -338,39 +338,112 @@ def _computed(roots: Sequence[Node], *, handles: bool, progress: bool | None) ->
     local = runs_locally(roots)
     if not local:
         _check_least(roots)
-    lowering = Lowering(_keep if local else _put)
-    blocks = lowering.run(roots)
-    keys = list(
-        dict.fromkeys(b.key for row in blocks for b in row if type(b) is Ref)
-    )  # fmt: skip
-    if local:
-        made = run_here(lowering.tasks, keys)
-    elif keys:
-        from agentic_ray.runtime import Run, get_session, recorded
-        from agentic_ray.runtime.progress import ProgressBar
-
-        session = get_session()
-
-        def finish() -> Run:
-            graph = TaskGraph(lowering.tasks, keys)
-            _check_plan(graph, session)
-            run = session.submit(graph)
-            with ProgressBar("array", run.items_total, progress, session.settings) as bar:
-                while not run.wait(0.1):
-                    bar.update(run.items_done, note=run.note)
-            return run
-
-        if handles:
-            run = finish()
-            run.raise_error()
-            kept = run.handles()
-        else:
-            kept = recorded("array", lambda: content(asked), lambda: finish().result())
-        made = dict(zip(keys, kept, strict=True))
+    planned = _Plan(roots, local=local)
+    if not local and not handles:
+        local = planned.prospect(roots).here
+    if not planned.keys:
+        made: dict[str, Any] = {}
+    elif local:
+        made = run_here(planned.tasks, planned.keys, planned.stored_here())
     else:
-        made = {}
-    result = [[made[b.key] if type(b) is Ref else b for b in row] for row in blocks]
+        planned.send()
+        made = _by_session(planned, asked, handles=handles, progress=progress)
+    result = [
+        [made[b.key] if type(b) is Ref else b for b in row]
+        for row in (planned.blocks if local else planned.sent_blocks())
+    ]
     return result if handles else [_fetched(row) for row in result]
+
+
+class _Plan:
+    """The tasks of some expressions, and the blocks of each.
+
+    Blocks of the caller's arrays are among the tasks' arguments as they are in memory, until
+    `send` puts them in the object store.
+    """
+
+    def __init__(self, roots: Sequence[Node], *, local: bool) -> None:
+        self._raw: dict[Node, Sequence[Any]] = {}
+        lowering = Lowering(_keep if local else self._noted)
+        self.blocks = lowering.run(roots)
+        self.tasks = lowering.tasks
+        self.keys = list(dict.fromkeys(b.key for row in self.blocks for b in row if type(b) is Ref))
+        self._stored = [
+            block
+            for node in topological(roots)
+            if node.op is STORED and node.value is None
+            for block in node.params[0].value
+            if not isinstance(block, np.ndarray)
+        ]
+        self._there: dict[int, Any] = {}
+
+    def _noted(self, node: Node, blocks: Sequence[Any]) -> list[Any]:
+        self._raw[node] = blocks
+        return list(blocks)
+
+    def prospect(self, roots: Sequence[Node]) -> placing.Prospect:
+        """Where it is to run. Functions of the user's never run in threads of this process."""
+        if LOCAL_BYTES < 0 or any(node.op.of_user for node in topological(roots)):
+            return placing.Prospect(False)
+        unsent = sum(node.nbytes for node in self._raw if node not in _placed)
+        return placing.prospect(self.tasks, self.keys, stored=self._stored, put_bytes=unsent)
+
+    def stored_here(self) -> dict[int, Any]:
+        """What is in the object store, mapped into this process, by the ``id`` of its handle."""
+        if not self._stored:
+            return {}
+        from agentic_ray.runtime import fetch
+
+        return {id(block): fetch(block) for block in self._stored}
+
+    def send(self) -> None:
+        """Put blocks of the caller's arrays in the object store, for the tasks that need them."""
+        for node, blocks in self._raw.items():
+            for block, there in zip(blocks, _put(node, blocks), strict=True):
+                self._there[id(block)] = there
+        if self._there:
+            self.tasks = [
+                replace(task, args=threads.with_stored(task.args, self._there))
+                for task in self.tasks
+            ]
+
+    def sent_blocks(self) -> list[list[Any]]:
+        """The blocks of each expression as the session knows them."""
+        return [threads.with_stored(row, self._there) for row in self.blocks]
+
+
+def _by_session(
+    planned: _Plan, asked: Sequence[Node], *, handles: bool, progress: bool | None
+) -> dict[str, Any]:
+    """What executors make of a plan: values, or with ``handles`` what tasks can be given."""
+    from agentic_ray.runtime import Run, get_session, recorded
+    from agentic_ray.runtime.progress import ProgressBar
+
+    session = get_session()
+
+    def finish() -> Run:
+        graph = TaskGraph(planned.tasks, planned.keys)
+        _check_plan(graph, session)
+        run = session.submit(graph)
+        with ProgressBar("array", run.items_total, progress, session.settings) as bar:
+            while not run.wait(0.1):
+                bar.update(run.items_done, note=run.note)
+        return run
+
+    if handles:
+        run = finish()
+        run.raise_error()
+        kept = run.handles()
+    else:
+        kept = recorded("array", lambda: content(asked), lambda: finish().result())
+    return dict(zip(planned.keys, kept, strict=True))
+
+
+def prospect(roots: Sequence[Node]) -> placing.Prospect:
+    """Where the values of ``roots``, which are optimised, would be computed."""
+    if runs_locally(roots):
+        return placing.Prospect(True, why="it touches little data")
+    return _Plan(roots, local=False).prospect(roots)
 
 
 def content(roots: Sequence[Node]) -> list[Any]:
@@ -402,21 +475,13 @@ def _fetched(blocks: list[Any]) -> list[Any]:
     return [fetch(block) if isinstance(block, Stored) else block for block in blocks]
 
 
-def run_here(tasks: Sequence[Task], outputs: Sequence[str]) -> dict[str, Any]:
-    """Run tasks, listed in a valid order, in this thread; values are dropped after last use."""
-    left = Counter(key for task in tasks for key in task.dependencies)
-    left.update(outputs)
-    made: dict[str, Any] = {}
-    for task in tasks:
-        args = replace_refs(task.args, made.__getitem__) if task.dependencies else task.args
-        function: Any = task.codelet.cpu
-        with computing:
-            made[task.key] = function(*args, **task.kwargs, xp=np)
-        for key in task.dependencies:
-            left[key] -= 1
-            if not left[key]:
-                del made[key]
-    return made
+def run_here(
+    tasks: Sequence[Task], outputs: Sequence[str], stored: Mapping[int, Any] | None = None
+) -> dict[str, Any]:
+    """Run tasks, listed in a valid order, in this process; values are dropped after last use."""
+    ran = threads.run(tasks, outputs, placing.threads_for(tasks), stored)
+    placing.learnt.observe(tasks, ran)
+    return ran.values
 
 
 def _assemble(root: Node, blocks: Sequence[Any]) -> NDArray:

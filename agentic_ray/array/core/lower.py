@@ -6,6 +6,7 @@ Decides nothing about where tasks run; it only lists them in a valid order.
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from agentic_ray.array.core import windows
 from agentic_ray.array.core.assignment import folded
-from agentic_ray.array.core.chunks import block_slices, blocks_under, numblocks, offsets
+from agentic_ray.array.core.chunks import Chunks, block_slices, blocks_under, numblocks, offsets
 from agentic_ray.array.core.node import Node, exact, topological
 from agentic_ray.array.core.program import (
     Call,
@@ -25,6 +27,8 @@ from agentic_ray.array.core.program import (
     finish,
     lifted,
 )
+from agentic_ray.array.core.views import flat_readings, reads_flat, window_of
+from agentic_ray.array.core.windows import Reading, Window
 from agentic_ray.errors import PlanTooLargeError
 from agentic_ray.graph import Codelet, CostHint, Ref, Resources, Tag, Task, tree_reduce
 
@@ -33,6 +37,14 @@ RECOMPUTE_WEIGHT = 16.0
 written to memory once: writing a new element costs about as much as 16 additions."""
 PROGRAM_WEIGHT = 256.0
 """Longer chains are cut, so that programs stay small."""
+MOVE_WEIGHT = 1.0
+"""Of reading an element through a window, beside reading it."""
+MOST_PIECES = 4
+"""A move whose blocks consist of more pieces, in the mean, is made by tasks of its own."""
+MOST_TAKEN = 4
+"""So is one whose tasks would be given so many times its operand together."""
+SMALL_READING_BYTES = 1 << 20
+"""Blocks of no more bytes may be given to any number of tasks that read a part of them."""
 
 ADDITION_FLOPS = 16.0
 """An elementwise addition in cache takes as long as so many operations of a matrix product, in
@@ -84,6 +96,9 @@ class Lowering:
         self._place = place
         self._blocks: dict[Node, list[Any]] = {}
         self._inlined: set[Node] = set()
+        self._windows: dict[Node, Window] = {}
+        self._flat: set[Node] = set()
+        self._looked_at: dict[Node, Window | None] = {}
         self.folded: set[Node] = set()
         self._sharing: Counter[tuple[Any, ...]] = Counter()
         self._combined: dict[tuple[Any, ...], list[str]] = {}
@@ -110,6 +125,7 @@ class Lowering:
             if (
                 node.op.kind not in ("literal", "create", "data")
                 and node not in self._inlined
+                and node not in self._flat
                 and node not in self.folded
             ):
                 self.blocks(node)
@@ -122,6 +138,26 @@ class Lowering:
             found = self._blocks[node] = self._lower(node)
             self._check_size(node)
         return found
+
+    def readings(self, node: Node) -> list[Any]:
+        """As `blocks`, for operations that are `Op.reads_views`: a block of a move is a list of a
+        `windows.Cut` and the blocks that it cuts, which `Call` opens."""
+        if node in self._flat:
+            return flat_readings(node, self.blocks(node.inputs[0]))
+        if node not in self._inlined or node not in self._windows:
+            return self.blocks(node)
+        window, source = self._seen_through(node)
+        return self._read(source, window, node.chunks)
+
+    def _seen_through(self, node: Node) -> tuple[Window, Node]:
+        """What a move shows, and of which array that is made by itself."""
+        window, (source,) = self._windows[node], node.inputs
+        while source in self._inlined and source in self._windows:
+            window, (source,) = window.on(self._windows[source]), source.inputs
+        return window, source
+
+    def _read(self, source: Node, window: Window, cut: Chunks) -> list[Any]:
+        return Reading(window, source.chunks, cut).arguments(self.blocks(source))
 
     def _check_size(self, node: Node) -> None:
         if len(self.tasks) > MOST_TASKS:
@@ -138,7 +174,8 @@ class Lowering:
         resources: Resources | None = None,
         device: str = "cpu",
     ) -> Ref:
-        """Add one task; Refs directly among ``args`` or in a list there are its dependencies."""
+        """Add one task; Refs directly among ``args``, in a list there, or in a reading in such a
+        list, are its dependencies."""
         dependencies: dict[str, None] = {}
         for arg in args:
             if type(arg) is Ref:
@@ -147,6 +184,8 @@ class Lowering:
                 for element in arg:
                     if type(element) is Ref:
                         dependencies[element.key] = None
+                    elif type(element) is list:  # a reading
+                        dependencies.update((e.key, None) for e in element if type(e) is Ref)
         self._edges += len(dependencies)
         self.tasks.append(
             Task(
@@ -235,6 +274,8 @@ class Lowering:
             return self._cut(node, node.value)
         if kind == "data":
             return self._cut(node, node.params[0].value)
+        if node in self._windows and node.inputs[0] in self._inlined:
+            return self._lower_map(node)
         if kind == "stored":
             return list(node.params[0].value)
         if kind == "tasks":
@@ -326,7 +367,8 @@ class Lowering:
         return MadeInside(taken, [self.blocks(node)], node.nbytes, 0.0)
 
     def _choose_inlined(self, order: Sequence[Node], roots: set[Node]) -> None:
-        """Which elementwise operations become part of their users' programs."""
+        """Which elementwise operations become part of their users' programs, and which moves are
+        only ways to read."""
         users: dict[Node, list[Node]] = {node: [] for node in order}
         for node in order:
             if node.value is None:
@@ -334,25 +376,89 @@ class Lowering:
                     users[source].append(node)
         weight: dict[Node, float] = {}
         for node in order:
-            if node.op.kind != "map" or node.value is not None:
-                weight[node] = 0.0
+            weight[node] = 0.0
+            if node.value is not None:
                 continue
-            own = node.op.weight + sum(
-                weight[source] for source in node.inputs if source in self._inlined
-            )
+            if node.op.kind == "map":
+                own = node.op.weight
+            elif (window := self._cheap_window(node)) is not None:
+                self._windows[node] = window
+                own = MOVE_WEIGHT
+            else:
+                if (
+                    node not in roots
+                    and reads_flat(node, MOST_PIECES)
+                    and all(self._takes_flat(user, node) for user in users[node])
+                ):
+                    self._flat.add(node)
+                continue
+            own += sum(weight[source] for source in node.inputs if source in self._inlined)
             weight[node] = own
             if (
                 node not in roots
                 and own <= PROGRAM_WEIGHT
                 and (len(users[node]) == 1 or own <= RECOMPUTE_WEIGHT)
-                and all(_absorbs(user, node) for user in users[node])
+                and all(self._absorbs(user, node) for user in users[node])
             ):
                 self._inlined.add(node)
+
+    def _absorbs(self, user: Node, node: Node) -> bool:
+        """Whether tasks of ``user`` can make the blocks of ``node`` themselves."""
+        op, is_move = user.op, node in self._windows
+        if is_move and node.inputs[0] not in self._inlined and op.reads_views:
+            return True
+        if op.kind == "map":
+            if user.shape == node.shape and (is_move or user.chunks == node.chunks):
+                return True
+            return is_move and self._is_read_often(node)
+        if op.kind == "reduce":
+            operand = user.inputs[0]
+            if operand.shape == node.shape and (is_move or operand.chunks == node.chunks):
+                return True
+            return is_move and self._is_read_often(node)
+        if op.takes_along is not None:
+            return op.takes_along(user, node)
+        return self._cheap_window(user) is not None
+
+    def _takes_flat(self, user: Node, node: Node) -> bool:
+        """Whether tasks of ``user`` can take the blocks of a reshape as runs of other blocks."""
+        if user.op.reads_views:
+            return True
+        operand = user if user.op.kind == "map" else user.inputs[0]
+        fits = operand.shape == node.shape and operand.chunks == node.chunks
+        return user.op.kind in ("map", "reduce") and fits
+
+    def _cheap_window(self, node: Node) -> Window | None:
+        """What a move shows, if blocks of it are made of few pieces of its operand's."""
+        if node in self._looked_at:
+            return self._looked_at[node]
+        found = window_of(node)
+        if found is not None:
+            (source,) = node.inputs
+            most = max(MOST_TAKEN * source.nbytes, SMALL_READING_BYTES)
+            reading = Reading(found, source.chunks, node.chunks)
+            if not reading.is_cheap(MOST_PIECES * node.blocks, most, source.dtype.itemsize):
+                found = None
+        self._looked_at[node] = found
+        return found
+
+    def _is_read_often(self, node: Node) -> bool:
+        """Whether each task of a user that broadcasts a move may read through it: nothing is
+        computed for that, and what it is given is not much more than what it takes."""
+        (source,) = node.inputs
+        while source in self._inlined and source in self._windows:
+            (source,) = source.inputs
+        largest = math.prod([max(lengths) for lengths in source.chunks])
+        return source not in self._inlined and (
+            source.size <= 2 * node.size or largest * source.dtype.itemsize <= SMALL_READING_BYTES
+        )
 
     def _fuse(
         self, outputs: Sequence[Node], grid: Node, reducing: Reducing | None
     ) -> tuple[Program, list[list[Any]], int, float]:
         """The program that computes ``outputs`` per block of ``grid``, and its arguments.
+
+        A node may be in it several times, seen through several windows.
 
         Returns
         -------
@@ -363,59 +469,72 @@ class Lowering:
         flops : float
             What its steps take, as flops of a matrix product.
         """
-        inside: list[Node] = []
-        seen: set[Node] = set()
-        stack = [(node, False) for node in reversed(outputs)]
-        leaves: dict[Node, None] = {}
+        inside: list[_Seen] = []
+        operands: dict[_Seen, tuple[_Seen, ...]] = {}
+        same: dict[_Seen, _Seen] = {}  # a move, and what it is through its window
+        stack: list[tuple[_Seen, bool]] = [((node, None), False) for node in reversed(outputs)]
+        leaves: dict[_Seen, None] = {}
         while stack:
-            node, ready = stack.pop()
+            seen, ready = stack.pop()
             if ready:
-                inside.append(node)
+                inside.append(seen)
                 continue
-            if node in seen:
+            if seen in operands or seen in same or seen in leaves:
                 continue
-            seen.add(node)
+            node, window = seen
             if node.op.kind == "literal":
                 continue
+            taken_along = node in self._inlined or (reducing is None and node in outputs)
             if node.value is not None:
-                leaves[node] = None
-            elif node.op.kind == "create":
-                leaves[node] = None
-                inside.append(node)
-            elif node.op.kind == "map" and (
-                node in self._inlined or (reducing is None and node in outputs)
-            ):
-                stack.append((node, True))
-                stack.extend((source, False) for source in reversed(node.inputs))
+                leaves[seen] = None
+            elif node.op.kind == "create" and window is None:
+                leaves[seen] = None
+                operands[seen] = (seen,)
+                inside.append(seen)
+            elif node in self._windows and taken_along:
+                below = self._below(node, window, grid)
+                same[seen] = below
+                stack.append((below, False))
+            elif node.op.kind == "map" and taken_along:
+                operands[seen] = tuple([(source, _at(source, node, window))
+                                        for source in node.inputs])  # fmt: skip
+                stack.append((seen, True))
+                stack.extend((source, False) for source in reversed(operands[seen]))
             else:
-                leaves[node] = None
-        register = {node: i for i, node in enumerate(leaves)}
-        reads = [(node,) if node.op.kind == "create" else node.inputs for node in inside]
+                leaves[seen] = None
+        register = {seen: i for i, seen in enumerate(leaves)}
+        wanted: list[_Seen] = [(node, None) for node in outputs]
+        reads = [operands[seen] for seen in inside]
         # Each use of a scalar is one of its own: whether two have the same value changes nothing.
         scalars = [
             source.params[2]
-            for operands in (*reads, outputs)
-            for source in operands
+            for read in (*reads, wanted)
+            for source, _ in read
             if source.op.kind == "literal"
         ]
         next_scalar = itertools.count(len(leaves))
 
-        def registers_of(operands: Sequence[Node]) -> tuple[int, ...]:
-            return tuple(
-                [
-                    next(next_scalar) if source.op.kind == "literal" else register[source]
-                    for source in operands
-                ]
-            )
+        def registers_of(read: Sequence[_Seen]) -> tuple[int, ...]:
+            found: list[int] = []
+            for seen in read:
+                while seen in same:
+                    seen = same[seen]
+                is_scalar = seen[0].op.kind == "literal"
+                found.append(next(next_scalar) if is_scalar else register[seen])
+            return tuple(found)
 
         steps: list[Step] = []
         given: list[Any] = []
-        for node, operands in zip(inside, reads, strict=True):
-            steps.append(Step(node.op.kernel, registers_of(operands), lifted(node.params, given)))
-            register[node] = len(leaves) + len(scalars) + len(steps) - 1
-        located = tuple(node.op.kind == "create" and node.value is None for node in leaves)
+        for seen, read in zip(inside, reads, strict=True):
+            node = seen[0]
+            steps.append(Step(node.op.kernel, registers_of(read), lifted(node.params, given)))
+            register[seen] = len(leaves) + len(scalars) + len(steps) - 1
+        located = tuple(
+            node.op.kind == "create" and node.value is None and window is None
+            for node, window in leaves
+        )
         if reducing is not None:
-            registers = registers_of(outputs)
+            registers = registers_of(wanted)
             (count,) = lifted((reducing.count,), given)
             # Tuples stay: which axes are meant decides what can be compiled.
             params = tuple(
@@ -431,19 +550,39 @@ class Lowering:
         )
         columns = [
             self._column(node, grid, is_location)
-            for node, is_location in zip(leaves, located, strict=True)
+            if window is None
+            else self._read(node, window, grid.chunks)
+            for (node, window), is_location in zip(leaves, located, strict=True)
         ]
         columns += [[number] * grid.blocks for number in (*scalars, *given)]
-        read = sum(
-            node.nbytes for node, is_location in zip(leaves, located, strict=True)
-            if not is_location
-        )  # fmt: skip
-        flops = ADDITION_FLOPS * sum(node.op.weight * node.size for node in inside)
-        return program, columns, read, flops
+        read_nodes = {node for (node, _), is_location in zip(leaves, located, strict=True)
+                      if not is_location}  # fmt: skip
+        most = grid.size * grid.dtype.itemsize
+        seen_whole = {node for node, window in leaves if window is None}
+        read_bytes = sum(
+            node.nbytes if node in seen_whole else min(node.nbytes, most) for node in read_nodes
+        )
+        flops = ADDITION_FLOPS * sum(
+            node.op.weight * (node.size if window is None else math.prod(window.shape))
+            for node, window in inside
+        )
+        flops += ADDITION_FLOPS * MOVE_WEIGHT * grid.size * sum(w is not None for _, w in leaves)
+        return program, columns, read_bytes, flops
+
+    def _below(self, node: Node, window: Window | None, grid: Node) -> _Seen:
+        """What a move shows through a window: its operand through another one."""
+        own, (source,) = self._windows[node], node.inputs
+        if window is None:
+            if node.shape != grid.shape:
+                own = windows.broadcast(node.shape, grid.shape).on(own)
+        else:
+            own = window.on(own)
+        unmoved = source.shape == grid.shape and source.chunks == grid.chunks
+        return source, None if unmoved and own == windows.broadcast(grid.shape, grid.shape) else own
 
     def _column(self, node: Node, grid: Node, located: bool) -> list[Any]:
         """For each block of ``grid`` the block of ``node`` that broadcasts to it."""
-        values = _locations(node) if located else self.blocks(node)
+        values = _locations(node) if located else self.readings(node)
         counts, wanted = numblocks(node.chunks), numblocks(grid.chunks)
         if counts == wanted:
             return values
@@ -452,14 +591,17 @@ class Lowering:
         return [values[i] for i in blocks_under(counts, wanted)]
 
 
-def _absorbs(user: Node, node: Node) -> bool:
-    """Whether ``user``'s program can compute ``node`` block by block."""
-    if user.op.kind == "map":
-        return user.shape == node.shape and user.chunks == node.chunks
-    if user.op.kind == "reduce":
-        operand = user.inputs[0]
-        return operand.shape == node.shape and operand.chunks == node.chunks
-    return user.op.takes_along is not None and user.op.takes_along(user, node)
+_Seen = tuple[Node, Window | None]
+"""An array, as it is cut or broadcast to the blocks of a program's grid, or through a window."""
+
+
+def _at(source: Node, node: Node, window: Window | None) -> Window | None:
+    """The window through which an operand is seen, if ``node`` is seen through ``window``."""
+    if window is None or source.op.kind == "literal":
+        return None
+    if source.shape == node.shape:
+        return window
+    return window.on(windows.broadcast(source.shape, node.shape))
 
 
 def _partials(node: Node) -> tuple[Any, ...]:

@@ -64,6 +64,9 @@ class Op:
         blocks of ``operand``, an elementwise chain, themselves (by `Lowering.made_inside`).
     holds_inputs : bool
         All of its first operand has to be there at one time before the first block can be made.
+    reads_views : bool
+        For kind ``tasks``: its tasks take blocks by `Lowering.readings`, so moves below it need no
+        tasks of their own.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Op:
     of_user: bool = False
     takes_along: Callable[[Node, Node], bool] | None = None
     holds_inputs: bool = False
+    reads_views: bool = False
 
     def __repr__(self) -> str:
         return f"<Op {self.name}>"

@@ -12,14 +12,20 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from agentic_ray.array.core import compiled, device_kernels
-from agentic_ray.array.core.chunks import Shape, block_slices, contiguous
+from agentic_ray.array.core import compiled, device_kernels, windows
+from agentic_ray.array.core.chunks import (
+    Shape,
+    block_slices,
+    contiguous,
+    for_reduction,
+    is_run,
+)
 from agentic_ray.array.core.node import BLOCK_ELEMENTS, Held, Reduction
 from agentic_ray.array.core.order import in_c_order
 from agentic_ray.array.core.standard import Spelled
@@ -37,6 +43,16 @@ class Given:
 
     at: int
 
+
+WIDTH_ELEMENTS = 8192
+"""Of parts of blocks of which a single row has more than `BLOCK_ELEMENTS`."""
+ROWS_AT_ONCE = 16
+"""So many cache blocks are taken at a time where their rows are only added up."""
+EXACT = {
+    "add", "subtract", "multiply", "divide", "true_divide", "negative", "positive", "absolute",
+    "square", "sqrt",
+}  # fmt: skip
+"""Operations on real numbers that IEEE 754 rounds exactly: no loop of NumPy's gives other bits."""
 
 _NUMBERS = (int, float, complex, np.generic)
 _BESIDE_NUMBERS = (bool, str, slice, type(None))
@@ -130,9 +146,11 @@ class Program:
     reducing: Reducing | None = None
 
     def __call__(self, *arguments: Any, xp: Any) -> Any:
-        inputs = self._inputs(arguments)
+        inputs = self._inputs(arguments, xp)
         blocks, scalars = inputs.blocks, inputs.scalars
         shape = self._shape(blocks)
+        if not self.steps and self.reducing is None:
+            return as_array(xp, windows.in_one(blocks[0], xp))
         size = 1
         for length in shape:
             size *= length
@@ -141,7 +159,7 @@ class Program:
             if made is not None:
                 return self._finish(xp, made, inputs)
         if size <= BLOCK_ELEMENTS or xp is not np or self._at_once == 0:
-            registers = self._run(xp, blocks, inputs)
+            registers = self._run(xp, [windows.in_one(block, xp) for block in blocks], inputs)
             if self.reducing is None:
                 return as_array(xp, registers[-1])
             return self._finish(xp, self._partial(xp, registers, inputs), inputs)
@@ -172,12 +190,12 @@ class Program:
     def rows(self, arguments: Sequence[Any], xp: Any) -> tuple[Shape, Callable[[int, int], Any]]:
         """The shape of the program's value, and what makes rows ``start`` to ``stop`` of it, in C
         order."""
-        inputs = self._inputs(arguments)
+        inputs = self._inputs(arguments, xp)
         blocks = inputs.blocks
         shape = self._shape(blocks)
         if not self.steps:
             (whole,) = blocks
-            return shape, lambda start, stop: whole[start:stop]
+            return shape, lambda start, stop: in_c_order(whole[start:stop])
         rest = tuple(slice(0, length) for length in shape[1:])
 
         def made(start: int, stop: int) -> Any:
@@ -200,10 +218,16 @@ class Program:
 
         return shape, filled_by_kernel
 
-    def _inputs(self, arguments: Sequence[Any]) -> Inputs:
+    def _inputs(self, arguments: Sequence[Any], xp: Any) -> Inputs:
         first = len(self.located)
         last = first + self.scalars
-        return Inputs(arguments[:first], arguments[first:last], arguments[last:])
+        blocks = [
+            windows.opened(argument) if type(argument) is list else argument
+            for argument in arguments[:first]
+        ]
+        if xp is not np:
+            blocks = [windows.in_one(block, xp) for block in blocks]
+        return Inputs(blocks, arguments[first:last], arguments[last:])
 
     @property
     def _at_once(self) -> int:
@@ -251,8 +275,23 @@ class Program:
                 starts = tuple(a + p.start for a, p in zip(block[0], part, strict=True))
                 result.append((starts, tuple(p.stop - p.start for p in part)))
             else:
-                result.append(block[part])
+                found = block[part]
+                if not found.flags.c_contiguous and not (
+                    self._is_exact(len(result)) and _lies_forward(found)
+                ):
+                    found = found.copy(order="C")
+                result.append(found)
         return result
+
+    def _is_exact(self, register: int) -> bool:
+        """Whether what is made of a register has the same bits however its elements lie."""
+        if self.reducing is not None and register in self.reducing.registers:
+            return False
+        return all(
+            getattr(step.kernel, "name", "") in EXACT
+            for step in self.steps
+            if register in step.registers
+        )
 
     def _run(self, xp: Any, blocks: Sequence[Any], inputs: Inputs) -> list[Any]:
         """All registers, for ``blocks`` that may be parts of those of ``inputs``."""
@@ -281,7 +320,10 @@ class Program:
         if kernel is not None and kernel.reduces:
             stacked = kernel.partials(blocks, inputs.scalars, shape)
             return compiled.fold_stacked(combine, stacked)
-        grid = contiguous(shape, self._at_once)
+        at_once = self._at_once
+        if kernel is None and self._adds_rows_alone(reducing, blocks, shape):
+            at_once *= ROWS_AT_ONCE
+        grid = for_reduction(shape, reducing.axes, at_once, WIDTH_ELEMENTS)
         cuts: list[list[slice]] = []
         for lengths in grid:
             ends = list(itertools.accumulate(lengths))
@@ -298,13 +340,10 @@ class Program:
             if fill is None:
                 registers = self._run(np, self._cut(blocks, region, shape), inputs)
                 return self._partial(np, registers, inputs)
-            size, low = 1, 0
-            for length, part in zip(shape, region, strict=True):
-                low = low * length + part.start
-                size *= part.stop - part.start
-            values = scratch[:size]
-            fill(values, low, low + size)
-            values = values.reshape([part.stop - part.start for part in region])
+            lengths = [part.stop - part.start for part in region]
+            values = scratch[: math.prod(lengths)].reshape(lengths)
+            for run, low in _runs(values, region, shape):
+                fill(run, low, low + run.size)
             params = filled(reducing.params, inputs.given)
             return reducing.steps.partial(np, values, reducing.axes, *params)
 
@@ -328,6 +367,20 @@ class Program:
             _store(result, value, outer)
         return result
 
+    def _adds_rows_alone(self, reducing: Reducing, blocks: Sequence[Any], shape: Shape) -> bool:
+        """Whether nothing is made that should stay in the cache, and rows that each fit in a cache
+        block are added up, each by itself: then it makes no difference how many at a time."""
+        ndim, axes = len(shape), reducing.axes
+        return (
+            not self.steps
+            and reducing.steps.compiled == "sum"
+            and blocks[0].shape == shape
+            and any(isinstance(p, np.dtype) and p == blocks[0].dtype for p in reducing.params)
+            and 0 < len(axes) < ndim
+            and axes == tuple(range(ndim - len(axes), ndim))
+            and math.prod(shape[axes[0] :]) <= BLOCK_ELEMENTS
+        )
+
     def _finish(self, xp: Any, value: Any, inputs: Inputs) -> Any:
         reducing = self.reducing
         if reducing is None or reducing.count is None:
@@ -336,10 +389,33 @@ class Program:
         return finish(xp, value, reducing.steps, reducing.axes, reducing.keepdims, count, *params)
 
 
+def _runs(values: Any, region: Sequence[slice], shape: Shape) -> Iterator[tuple[Any, int]]:
+    """The runs of elements of a region, in C order: each run's part of ``values``, and where it
+    begins in a block of this shape."""
+    lengths = values.shape
+    inner = 0
+    while not is_run(lengths[inner:], shape[inner:]):
+        inner += 1
+    for at in itertools.product(*[range(length) for length in lengths[:inner]]):
+        low = 0
+        starts = [part.start for part in region]
+        for axis, (length, start) in enumerate(zip(shape, starts, strict=True)):
+            low = low * length + start + (at[axis] if axis < inner else 0)
+        yield values[at].reshape(-1), low
+
+
 def _allocate(value: Any, shape: Shape) -> Any:
     if isinstance(value, tuple):
         return tuple(_allocate(part, shape) for part in value)
     return np.empty(shape, value.dtype)
+
+
+def _lies_forward(part: Any) -> bool:
+    """Whether results of NumPy's functions of real numbers that lie so are in C order."""
+    if part.dtype.kind == "c":
+        return False
+    strides = [step for step, length in zip(part.strides, part.shape, strict=True) if length > 1]
+    return all(step > 0 for step in strides) and strides == sorted(strides, reverse=True)
 
 
 def _store(result: Any, value: Any, region: tuple[slice, ...]) -> None:
@@ -418,6 +494,9 @@ class Call:
         if self.given:
             values, given = values[: -self.given], values[-self.given :]
             params = filled(params, given)
+        values = tuple(
+            [windows.whole(value, xp) if type(value) is list else value for value in values]
+        )
         with one_thread:
             result = self.kernel(xp, *values, *params)
         return in_c_order(result) if isinstance(result, tuple) else as_array(xp, result)

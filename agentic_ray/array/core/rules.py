@@ -119,6 +119,50 @@ def rechunk_of_same(node: Node) -> Node | None:
     return None
 
 
+@rule("cut before elementwise", "rechunk")
+def rechunk_of_map(node: Node) -> Node | None:
+    """Cut what is in the caller's memory, which is free, rather than what is computed of it."""
+    (source,) = node.inputs
+    if source.op.kind != "map" or source.value is not None or _is_step(node):
+        return None
+    if not _is_cut_freely(source):
+        return None
+    inputs = [
+        operand
+        if operand.op.kind == "literal" or operand.shape != source.shape
+        else rechunk(operand, node.chunks)
+        for operand in source.inputs
+    ]
+    return make(
+        source.op, tuple(inputs), source.params, node.shape, node.dtype, node.chunks, node.device
+    )
+
+
+MOST_OPERATIONS = 64
+"""So many operations are looked through for what they are computed of."""
+
+
+def _is_cut_freely(node: Node) -> bool:
+    """Whether elementwise operations have large operands only in the caller's memory."""
+    stack, seen = [node], 0
+    while stack:
+        current = stack.pop()
+        seen += 1
+        if seen > MOST_OPERATIONS:
+            return False
+        for operand in current.inputs:
+            if operand.op.kind == "literal":
+                continue
+            if operand.shape != node.shape:
+                if operand.blocks > 1:
+                    return False
+            elif operand.op.kind == "map" and operand.value is None:
+                stack.append(operand)
+            elif operand.op.kind not in ("data", "create") or operand.value is not None:
+                return False
+    return True
+
+
 def _is_step(node: Node) -> bool:
     """Whether a rechunk is one step of a plan of two."""
     return bool(node.params)

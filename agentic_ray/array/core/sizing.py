@@ -110,3 +110,8 @@ def _of_host() -> Surroundings:
     host = probe_host()
     slots = max(1, int(host.cpus))
     return Surroundings(slots, host.memory_total_bytes // slots)
+
+
+def slots_of_host() -> int:
+    """CPUs of this machine that this process may use."""
+    return _of_host().slots

@@ -7,14 +7,16 @@ one whole block of the operand no task is made at all.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from agentic_ray.array.core import chunks as grids
+from agentic_ray.array.core import windows
 from agentic_ray.array.core.chunks import Chunks, Shape
 from agentic_ray.array.core.node import Node, Op, make
+from agentic_ray.array.core.windows import FlatCut, Window
 
 AxisIndex = tuple[Any, ...]
 """One axis of a basic index: ``("i", position)`` or ``("s", start, count, step)``."""
@@ -439,6 +441,29 @@ def _joined(xp: Any, blocks: Sequence[Any], spans: Sequence[tuple[int, int]], sh
     return xp.reshape(parts[0] if len(parts) == 1 else xp.concatenate(parts), shape)
 
 
+def reads_flat(node: Node, most_pieces: int) -> bool:
+    """Whether a reshape's blocks are runs of few blocks of its operand: tasks can read these."""
+    if node.op is not RESHAPE or not node.size:
+        return False
+    (source,) = node.inputs
+    pieces = grids.overlaps(_flat_lengths(source.chunks), _flat_lengths(node.chunks))
+    return sum(map(len, pieces)) <= most_pieces * node.blocks
+
+
+def flat_readings(node: Node, values: Sequence[Any]) -> list[Any]:
+    """What tasks are given for each block of a reshape: a `FlatCut` and the blocks that it cuts, of
+    the operand's blocks ``values``."""
+    (source,) = node.inputs
+    pieces = grids.overlaps(_flat_lengths(source.chunks), _flat_lengths(node.chunks))
+    return [
+        [
+            FlatCut(tuple([(low, high) for _, low, high in axis]), shape),
+            *[values[i] for i, _, _ in axis],
+        ]
+        for axis, shape in zip(pieces, itertools.product(*node.chunks), strict=True)
+    ]
+
+
 def _lower_reshape(node: Node, lowering: Any) -> list[Any]:
     (source,) = node.inputs
     values = lowering.blocks(source)
@@ -451,3 +476,23 @@ def _lower_reshape(node: Node, lowering: Any) -> list[Any]:
 
 
 RESHAPE = Op("reshape", "tasks", _reshape_kernel, _lower_reshape)
+
+
+# --- as readings -------------------------------------------------------------------------
+
+
+def window_of(node: Node) -> Window | None:
+    """What a move that can be read through shows of its operand; None for other operations."""
+    found = _WINDOWS.get(node.op)
+    if found is None or not node.size or (node.op is RECHUNK and node.params):
+        return None
+    return found(node.inputs[0].shape, node)
+
+
+_WINDOWS: dict[Op, Callable[[Shape, Node], Window]] = {
+    RECHUNK: lambda shape, node: windows.broadcast(shape, shape),
+    SLICE: lambda shape, node: windows.indexed(node.params[0]),
+    PERMUTE: lambda shape, node: windows.permuted(shape, node.params[0]),
+    EXPAND: lambda shape, node: windows.expanded(shape, node.params[0]),
+    SQUEEZE: lambda shape, node: windows.squeezed(shape, node.params[0]),
+}

@@ -89,7 +89,7 @@ def _lower_matmul(node: Node, lowering: Any) -> list[Any]:
     inner, inner_b = len(a.chunks[-1]), len(b.chunks[-2])
     rows_a = grids.blocks_under(grids.numblocks(a.chunks)[:-2], grid[:loop])
     rows_b = grids.blocks_under(grids.numblocks(b.chunks)[:-2], grid[:loop])
-    left, right = lowering.blocks(a), lowering.blocks(b)
+    left, right = lowering.readings(a), lowering.readings(b)
     columns_of_b = len(b.chunks[-1])
     pairs: list[tuple[list[Any], list[Any]]] = []
     for at, (i, j) in itertools.product(
@@ -126,7 +126,7 @@ def _lower_matmul(node: Node, lowering: Any) -> list[Any]:
     return result
 
 
-MATMUL = Op("matmul", "tasks", _matmul_kernel, _lower_matmul, weight=32)
+MATMUL = Op("matmul", "tasks", _matmul_kernel, _lower_matmul, weight=32, reads_views=True)
 
 
 def matmul(x1: Any, x2: Any, /) -> Array:

@@ -1,0 +1,179 @@
+"""Where an expression's tasks run: in threads of the caller's process, or on the executors.
+
+Work is predicted either way from what its tasks were seen to take, and by the cost model's rates
+before that. Which of the two it is changes no bit: the tasks are the same.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from agentic_ray.array.core import memory, sizing
+from agentic_ray.array.core.chunks import rules
+from agentic_ray.array.core.threads import Ran
+from agentic_ray.graph import CostHint, Task, TaskGraph
+from agentic_ray.schedule.cost_model import CostModel
+
+STARTING_SECONDS = 4.0
+"""What it takes to start a session where there is none."""
+TASK_SECONDS = 3e-5
+"""What a task takes beside its work, in a thread of this process."""
+MEMORY_SHARE = 0.25
+"""Of the memory that is free here, plans take no more than this in this process."""
+SURELY_FITS_BYTES = 64 << 20
+"""What writes no more than this is not checked for memory."""
+WORTH_SECONDS = 2e-3
+"""Shorter work is done in one thread: starting another takes a tenth of a millisecond."""
+MOST_TASKS = 20_000
+"""Plans of more are for executors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What is predicted of a plan.
+
+    Parameters
+    ----------
+    here : bool
+        Whether it runs in this process.
+    threads : int
+        In how many threads, if so.
+    here_seconds, there_seconds : float or None
+        Predicted for this process and for the executors; None: not looked at.
+    why : str
+        For people.
+    """
+
+    here: bool
+    threads: int = 1
+    here_seconds: float | None = None
+    there_seconds: float | None = None
+    why: str = ""
+
+    def __str__(self) -> str:
+        threads = f" in {self.threads} threads" if self.threads > 1 else ""
+        where = f"in this process{threads}" if self.here else "by the session"
+        seconds = ", ".join(
+            f"{known:.2g} s {place}"
+            for known, place in (
+                (self.here_seconds, "here"),
+                (self.there_seconds, "on the executors"),
+            )
+            if known is not None
+        )
+        told = "; ".join(
+            part for part in (self.why, f"predicted: {seconds}" * bool(seconds)) if part
+        )
+        return f"{where} ({told})" if told else where
+
+
+class Learnt:
+    """What tasks were seen to take in this process. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self.model = CostModel()
+        self._lock = threading.Lock()
+
+    def seconds(self, tasks: Sequence[Task]) -> float:
+        """Predicted for all of them, one after the other."""
+        hints: dict[tuple[int, int], tuple[Task, int]] = {}
+        for task in tasks:  # very many tasks share a codelet and a cost
+            key = (id(task.codelet), id(task.cost))
+            found = hints.get(key)
+            hints[key] = (task, 1 if found is None else found[1] + 1)
+        total = 0.0
+        with self._lock:
+            for task, count in hints.values():
+                total += count * (self.model.task_seconds(task, "cpu") or 0.0)
+        return total + TASK_SECONDS * len(tasks)
+
+    def observe(self, tasks: Sequence[Task], ran: Ran) -> None:
+        """Remember what tasks took: for each kind of them the mean, as a task of mean size."""
+        groups: dict[str, list[Task]] = {}
+        for task in tasks:
+            groups.setdefault(task.codelet.name, []).append(task)
+        with self._lock:
+            for group in groups.values():
+                known = [ran.seconds[task.key] for task in group if task.key in ran.seconds]
+                if known:
+                    cost = sum((task.cost for task in group), CostHint(items=0))
+                    size = _size(cost) / len(group)
+                    self.model.observe_size(
+                        group[0].codelet.name, "cpu", size, max(sum(known) / len(known), 1e-9)
+                    )
+
+
+def _size(cost: CostHint) -> float:
+    return float(cost.flops or cost.read_bytes + cost.written_bytes or cost.items or 1)
+
+
+learnt = Learnt()
+"""Of this process."""
+
+
+def prospect(
+    tasks: Sequence[Task], outputs: Sequence[str], *, stored: Sequence[Any], put_bytes: int
+) -> Prospect:
+    """Where a plan is to run that is too large to be computed here without further thought.
+
+    Parameters
+    ----------
+    outputs : sequence of str
+        Keys of the results.
+    stored : sequence of Stored
+        What it needs from the object store.
+    put_bytes : int
+        What executors would have to be sent from this process first.
+    """
+    limit = rules().seconds_here
+    if limit <= 0:
+        return Prospect(False, why="work in this process is switched off")
+    if len(tasks) > MOST_TASKS:
+        return Prospect(False, why="many tasks")
+    if any(task.tag == "gpu" or task.codelet.opaque for task in tasks):
+        return Prospect(False)
+    session = _session()
+    if session is not None:
+        about = session.prospect(tasks, put_bytes, stored)
+        if about is None:
+            return Prospect(False, why="its data, or GPUs, are elsewhere")
+        there, slots = about
+    elif stored:
+        return Prospect(False)
+    else:
+        there, slots = STARTING_SECONDS, sizing.slots_of_host()
+    threads = max(1, min(sizing.slots_of_host(), slots))
+    here = learnt.seconds(tasks) / min(threads, max(len(tasks), 1))
+    if not (here <= limit and here <= there):
+        return Prospect(False, threads, here, there)
+    if not _fits(tasks, outputs, threads):
+        return Prospect(False, threads, here, there, "it needs much of this process's memory")
+    return Prospect(True, threads, here, there)
+
+
+def _session() -> Any:
+    """The session if there is one; starts nothing."""
+    runtime = sys.modules.get("agentic_ray.runtime.session")
+    return None if runtime is None else runtime.current_session()
+
+
+def _fits(tasks: Sequence[Task], outputs: Sequence[str], threads: int) -> bool:
+    if sum(task.cost.written_bytes for task in tasks) <= SURELY_FITS_BYTES:
+        return True
+    need = memory.predict(TaskGraph(tasks, outputs))
+    most = need.live_bytes + threads * need.task_bytes
+    return bool(most <= MEMORY_SHARE * psutil.virtual_memory().available)
+
+
+def threads_for(tasks: Sequence[Task]) -> int:
+    """In how many threads of this process to run tasks that stay here anyway."""
+    if len(tasks) < 2:
+        return 1
+    threads = min(sizing.slots_of_host(), len(tasks))
+    return threads if threads > 1 and learnt.seconds(tasks) > WORTH_SECONDS else 1

@@ -1,0 +1,169 @@
+"""Tasks in threads of the caller's process: quickest where the work is short and the data is here.
+
+The tasks are those that executors would run, with one thread of BLAS, so the bits are the same.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import heapq
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from agentic_ray.array.core.order import in_c_order
+from agentic_ray.blas import computing
+from agentic_ray.graph import Task, TaskGraph, replace_refs
+
+
+@dataclass(slots=True)
+class Ran:
+    """What came of some tasks: the wanted values by key, and the seconds that each task took."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def run(
+    tasks: Sequence[Task],
+    outputs: Sequence[str],
+    threads: int,
+    stored: Mapping[int, Any] | None = None,
+) -> Ran:
+    """Run tasks, listed in a valid order, in ``threads`` threads, of which the caller's is one.
+
+    A value is dropped after its last use. With one thread tasks run in the order in which they
+    are listed, with several depth first, so that a chunk goes through its chain while it is in
+    the cache.
+
+    Parameters
+    ----------
+    stored : mapping, optional
+        What stands for arguments that are in the object store, by their ``id``.
+
+    Raises
+    ------
+    Exception
+        What a task raised; of several that of the first in the order of the tasks.
+    """
+    if threads > 1 and len(tasks) > 1:
+        tasks = TaskGraph(tasks, outputs).tasks
+    work = _Work(tasks, outputs, stored or {})
+    others = [
+        threading.Thread(
+            target=contextvars.copy_context().run,
+            args=(work.go_on,),
+            name="agentic-ray-array",
+            daemon=True,
+        )
+        for _ in range(min(threads, len(tasks)) - 1)
+    ]
+    for other in others:
+        other.start()
+    try:
+        work.go_on()
+    finally:
+        work.stop()
+        for other in others:
+            other.join()
+    work.raise_error()
+    return Ran(work.made, work.seconds)
+
+
+class _Work:
+    """Tasks that are shared out among threads."""
+
+    def __init__(
+        self, tasks: Sequence[Task], outputs: Sequence[str], stored: Mapping[int, Any]
+    ) -> None:
+        self.made: dict[str, Any] = {}
+        self.seconds: dict[str, float] = {}
+        self._tasks = tasks
+        self._stored = stored
+        self._uses = Counter(key for task in tasks for key in task.dependencies)
+        self._uses.update(outputs)
+        self._users: dict[str, list[int]] = {}
+        self._waits_for: list[int] = []
+        self._ready: list[int] = []  # heap: the first in the order of the tasks goes first
+        for i, task in enumerate(tasks):
+            self._waits_for.append(len(task.dependencies))
+            if not task.dependencies:
+                self._ready.append(i)
+            for key in task.dependencies:
+                self._users.setdefault(key, []).append(i)
+        self._left = len(tasks)
+        self._errors: list[tuple[int, BaseException]] = []
+        self._changed = threading.Condition(threading.Lock())
+
+    def go_on(self) -> None:
+        """Run tasks until none is left, or one has failed."""
+        while (at := self._next()) is not None:
+            task = self._tasks[at]
+            began = time.perf_counter()
+            try:
+                value = self._value(task)
+            except BaseException as error:  # it is raised again in the caller's thread
+                with self._changed:
+                    self._errors.append((at, error))
+                    self._left = 0
+                    self._changed.notify_all()
+                return
+            self._finished(task, value, time.perf_counter() - began)
+
+    def stop(self) -> None:
+        """Begin no other task."""
+        with self._changed:
+            self._left = 0
+            self._changed.notify_all()
+
+    def raise_error(self) -> None:
+        if self._errors:
+            _, error = min(self._errors, key=lambda entry: entry[0])
+            raise error
+
+    def _next(self) -> int | None:
+        with self._changed:
+            while self._left and not self._ready:
+                self._changed.wait()
+            return heapq.heappop(self._ready) if self._left else None
+
+    def _value(self, task: Task) -> Any:
+        args = replace_refs(task.args, self.made.__getitem__) if task.dependencies else task.args
+        if self._stored:
+            args = with_stored(args, self._stored)
+        function: Any = task.codelet.cpu
+        with computing:
+            return function(*in_c_order(args), **task.kwargs, xp=np)
+
+    def _finished(self, task: Task, value: Any, seconds: float) -> None:
+        with self._changed:
+            self.made[task.key] = value
+            self.seconds[task.key] = seconds
+            self._left = max(self._left - 1, 0)
+            for key in task.dependencies:
+                self._uses[key] -= 1
+                if not self._uses[key]:
+                    del self.made[key]
+            begun = 0
+            for user in self._users.get(task.key, ()):
+                self._waits_for[user] -= 1
+                if not self._waits_for[user]:
+                    heapq.heappush(self._ready, user)
+                    begun += 1
+            if begun > 1:
+                self._changed.notify(begun - 1)
+            if not self._left:
+                self._changed.notify_all()
+
+
+def with_stored(value: Any, stored: Mapping[int, Any]) -> Any:
+    """``value`` with what has another in its place, by its ``id``; lists and tuples are rebuilt."""
+    if type(value) in (list, tuple):
+        return type(value)([with_stored(part, stored) for part in value])
+    found = stored.get(id(value))
+    return value if found is None else found
