@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -88,6 +88,43 @@ class OfArray:
         return (str(self.array.dtype), self.array.chunks)
 
 
+class Taken(NamedTuple):
+    """Some rows of a chunk; a tuple, so that the chunk may be one that another task makes."""
+
+    chunk: Any
+    positions: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """Some rows of each chunk of a source."""
+
+    source: Any
+    positions: tuple[Any, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.source.nbytes)
+
+    @property
+    def is_here(self) -> bool:
+        return bool(self.source.is_here)
+
+    def arguments(self, local: bool) -> tuple[list[Task], list[Any]]:
+        """Tasks that make chunks, and for each chunk what tasks are given."""
+        tasks, chunks = self.source.arguments(local)
+        pairs = zip(chunks, self.positions, strict=True)
+        if local:
+            return tasks, [Taken(chunk, at) for chunk, at in pairs]
+        from agentic_ray.runtime import put
+
+        return tasks, [Taken(chunk, put(at)) for chunk, at in pairs]
+
+    def content(self) -> Any:
+        """What tells these from other data, without reading them."""
+        return self.source.content(), self.positions
+
+
 # --- rows -----------------------------------------------------------------------------------
 
 
@@ -116,7 +153,7 @@ class Rows:
     array([20., 22.])
     """
 
-    source: Given | OfArray
+    source: Given | OfArray | Chosen
     lengths: tuple[int, ...]
     sample: Any
     steps: tuple[Step, ...] = ()
@@ -150,9 +187,14 @@ class Rows:
     def __len__(self) -> int:
         return sum(self.lengths)
 
-    def __getitem__(self, names: str | Sequence[str]) -> Rows:
-        """One column, or some, of a table."""
+    def __getitem__(self, names: Any) -> Rows:
+        """One column, or some, of a table by their names; or rows, by a slice, positions or a mask
+        in the caller's memory."""
+        if isinstance(names, slice | np.ndarray):
+            return self.take(np.arange(len(self))[names])
         wanted = (names,) if isinstance(names, str) else tuple(names)
+        if wanted and all(isinstance(at, int | np.integer) for at in wanted):
+            return self.take(np.asarray(wanted))
         unknown = [name for name in wanted if name not in (self.columns or ())]
         if unknown:
             raise InvalidArgumentError(
@@ -184,16 +226,49 @@ class Rows:
         """The same rows after one more step."""
         return replace(self, steps=(*self.steps, step), sample=step(self.sample))
 
+    def take(self, positions: Any) -> Rows:
+        """Some of the rows, in the order of the chunks; chunks that none is taken of are left out.
+
+        Parameters
+        ----------
+        positions : array of int
+            Sorted; that of scikit-learn's splitters are.
+
+        Raises
+        ------
+        InvalidArgumentError
+            They are not sorted: rows would have to move between chunks.
+        """
+        positions = np.asarray(positions)
+        if len(positions) and (np.diff(positions) < 0).any():
+            raise InvalidArgumentError(
+                "rows can be taken in their order only; sort the positions (numpy.sort)"
+            )
+        edges = np.cumsum([0, *self.lengths])
+        cuts = np.searchsorted(positions, edges)
+        kept = [i for i in range(len(self.lengths)) if cuts[i] < cuts[i + 1]] or [0]
+        own = [positions[cuts[i] : cuts[i + 1]] - edges[i] for i in kept]
+        part = self.take_chunks(kept)
+        chosen = Chosen(part.source, tuple(own))
+        return replace(part, source=chosen, lengths=tuple(map(len, own)))
+
     def take_chunks(self, which: Sequence[int]) -> Rows:
         """Only some of the chunks, in this order."""
+        if list(which) == list(range(len(self.lengths))):
+            return self
+        source: Given | OfArray | Chosen
         if isinstance(self.source, OfArray):
             edges = np.cumsum([0, *self.lengths])
             parts = [self.source.array[edges[i] : edges[i + 1]] for i in which]
             array = parts[0] if len(parts) == 1 else xp.concatenate(parts)
-            return replace(rows(array), sample=self.sample, steps=self.steps)
-        chunks = tuple([self.source.chunks[i] for i in which])
-        share = len(which) / max(len(self.lengths), 1)
-        source = Given(chunks, int(self.source.nbytes * share), self.source.is_here)
+            source = OfArray(array.rechunk((tuple(map(len, parts)), *array.chunks[1:])))
+        elif isinstance(self.source, Chosen):
+            inner = Rows(self.source.source, self.lengths, self.sample).take_chunks(which)
+            source = Chosen(inner.source, tuple([self.source.positions[i] for i in which]))
+        else:
+            share = len(which) / max(len(self.lengths), 1)
+            chunks = tuple([self.source.chunks[i] for i in which])
+            source = Given(chunks, int(self.source.nbytes * share), self.source.is_here)
         return replace(self, source=source, lengths=tuple([self.lengths[i] for i in which]))
 
     def compute(self) -> Any:
@@ -230,6 +305,11 @@ class Rows:
                 chunks=(self.lengths, *((n,) for n in shape)),
                 drop_axis=list(range(base.ndim - more, base.ndim)) or None,
                 new_axis=list(range(base.ndim, len(shape) + 1)) or None,
+            )
+        if isinstance(self.source, Chosen) or self.is_here:
+            return xp.asarray(
+                np.asarray(self.compute(), dtype=dtype),
+                chunks=(self.lengths, *((n,) for n in shape)),
             )
         chunks = (self.lengths, *((n,) for n in shape))
         call = functools.partial(_numbered, self.then(AsMatrix(np.dtype(dtype))))
@@ -284,6 +364,11 @@ def loaded(chunk: Any, steps: Sequence[Step]) -> Any:
     SourceError
         A file is damaged; the message names it and the row groups.
     """
+    if isinstance(chunk, Taken):
+        whole = loaded(chunk.chunk, ())
+        return loaded(
+            whole.iloc[chunk.positions] if hasattr(whole, "iloc") else whole[chunk.positions], steps
+        )
     if isinstance(chunk, Part):
         label = chunk.label
         try:

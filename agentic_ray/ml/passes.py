@@ -392,6 +392,67 @@ class Passes:
             )
             return fold(combine, values)
 
+    def chain(self, kernel: Callable[..., Any], state: Any, *params: Any) -> Any:
+        """``state = kernel(x, y, weight, state, *params)`` over the chunks, one after the other.
+
+        For what cannot be added up; only one task runs at a time.
+        """
+        return self._logged(kernel, (state, params), lambda: self._chain(kernel, state, params))
+
+    def _chain(self, kernel: Callable[..., Any], state: Any, params: tuple[Any, ...]) -> Any:
+        code = _codelet(kernel, InTurn)
+        if self.is_here:
+            function: Any = code.cpu
+            for given, steps, check, _ in _local(self.columns, self.check, ()):
+                state = function(given, steps, check, (state, *params))
+        else:
+            (state,) = _submitted(lambda: _chained(self, code, state, params))
+        self.check = replace(self.check, finite=False)
+        return state
+
+    def each(self, kernel: Callable[..., Any], *params: Any, numbered: Sequence[Any]) -> list[Any]:
+        """``kernel(x, y, weight, *params)`` of each chunk, not combined, brought here.
+
+        What it gives may be any object; a checkpoint does not keep it.
+        """
+        code = _codelet(kernel, InTurn)
+        if self.is_here:
+            calls = _local(self.columns, self.check, params)
+            function: Any = code.cpu
+            return [
+                function(given, steps, check, (*own, number))
+                for (given, steps, check, own), number in zip(calls, numbered, strict=True)
+            ]
+
+        def make() -> tuple[list[Task], list[str]]:
+            tasks, keys = _graph(self.columns, code, self.check, params)
+            return _with_numbers(tasks, keys, numbered), keys
+
+        return _submitted(make)
+
+
+class InTurn(ChunkCall):
+    """A kernel that never runs on a GPU, whatever its parameters are called."""
+
+    __slots__ = ()
+
+
+def _chained(
+    run: Passes, code: Codelet, state: Any, params: tuple[Any, ...]
+) -> tuple[list[Task], list[str]]:
+    """Each task is given what the one before it made."""
+    tasks, keys = _graph(run.columns, code, run.check, params)
+    before: dict[str, Any] = dict(zip(keys, [state, *map(Ref, keys[:-1])], strict=True))
+    linked = []
+    for task in tasks:
+        if task.key in before:
+            held = before[task.key]
+            more = (held.key,) if type(held) is Ref else ()
+            args = (*task.args[:-1], (held, *task.args[-1]))
+            task = replace(task, args=args, dependencies=(*task.dependencies, *more))
+        linked.append(task)
+    return linked, keys[-1:]
+
 
 def _with_numbers(tasks: list[Task], keys: list[str], numbered: Sequence[Any]) -> list[Task]:
     own = dict(zip(keys, numbered, strict=True))

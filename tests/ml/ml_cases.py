@@ -10,12 +10,12 @@ import numpy as np
 from agentic_ray import ml
 
 RNG = np.random.default_rng(7)
-N, P = 700, 6
-X = RNG.standard_normal((N, P)) * [1, 2, 0.5, 1, 3, 1] + [0, 5, -3, 0, 1, 2]
+N, P = 400, 6
+X = RNG.standard_normal((N, P)) * [1, 2, 0.5, 1, 1.5, 1] + [0, 1, -1, 0, 1, 0]
 Y = X @ RNG.standard_normal(P) + RNG.standard_normal(N)
 TWO = np.where(Y + RNG.standard_normal(N) > Y.mean(), "yes", "no")
 THREE = np.digitize(Y + RNG.standard_normal(N), np.quantile(Y, [0.3, 0.6]))
-COUNTS = RNG.poisson(np.exp(np.clip(Y / 8, -2, 2)))
+COUNTS = RNG.poisson(np.exp(np.clip(Y / 4, -2, 2)))
 W = RNG.random(N) + 0.1
 
 
@@ -31,7 +31,8 @@ class Case:
     x: Any = None
 
     def __str__(self) -> str:
-        return repr(self.estimator)
+        shown = " ".join(repr(self.estimator).split())
+        return shown if len(shown) < 90 else f"{shown[:90]}..."
 
     def fit(self, data: Any, weight: Any = None) -> Any:
         from sklearn.base import clone
@@ -86,4 +87,80 @@ CASES = [
     Case(
         ml.KMeans(4, init=X[:4], n_init=1), None, ("cluster_centers_", "inertia_", "labels_"), 1e-9
     ),
+    Case(ml.RidgeCV(alphas=[0.1, 1.0, 30.0]), Y, (*COEF, "alpha_", "best_score_")),
+    Case(
+        ml.RidgeCV(alphas=[0.1, 1.0, 30.0], cv=4),
+        Y,
+        (*COEF, "alpha_", "best_score_"),
+        weights=False,
+    ),
+    Case(ml.LassoCV(cv=4, alphas=12, tol=1e-9), Y, (*COEF, "alpha_", "mse_path_"), weights=False),
+    Case(
+        ml.ElasticNetCV(cv=4, alphas=7, l1_ratio=[0.3, 0.9], tol=1e-9),
+        Y,
+        (*COEF, "alpha_", "mse_path_", "l1_ratio_"),
+        weights=False,
+    ),
+    Case(
+        ml.MultiTaskLasso(alpha=0.1, tol=1e-10),
+        np.column_stack([Y, X[:, 0] - Y]),
+        COEF,
+        weights=False,
+    ),
+    Case(ml.PoissonRegressor(tol=1e-9, max_iter=2000), COUNTS, COEF),
+    Case(ml.PoissonRegressor(solver="newton-cholesky", tol=1e-9), COUNTS, COEF),
+    Case(ml.GammaRegressor(tol=1e-9, max_iter=2000), COUNTS + 0.5, COEF),
+    Case(ml.TweedieRegressor(power=1.5, tol=1e-9, max_iter=2000), COUNTS, COEF),
+    Case(ml.LinearSVC(tol=1e-10, max_iter=100_000, dual=False), TWO, COEF, 1e-5),
+    Case(ml.LinearSVC(tol=1e-10, max_iter=100_000, dual=False, C=0.1), THREE, COEF, 1e-5),
+    Case(
+        ml.LinearSVR(
+            loss="squared_epsilon_insensitive", epsilon=0.1, tol=1e-10, max_iter=100_000, dual=False
+        ),
+        Y,
+        COEF,
+        1e-5,
+    ),
+    Case(ml.MultinomialNB(), THREE, ("feature_log_prob_", "class_log_prior_"), x=np.abs(X)),
+    Case(ml.BernoulliNB(binarize=0.5), THREE, ("feature_log_prob_", "class_log_prior_")),
+    Case(
+        ml.FactorAnalysis(2, svd_method="lapack", tol=1e-8),
+        None,
+        ("noise_variance_", "mean_", "loglike_"),
+        1e-5,
+        weights=False,
+    ),
+    Case(
+        ml.GaussianMixture(
+            2,
+            means_init=X[:2],
+            weights_init=[0.5, 0.5],
+            precisions_init=np.array([np.eye(P)] * 2),
+            max_iter=20,
+            tol=0,
+        ),
+        None,
+        ("means_", "covariances_", "weights_", "lower_bound_"),
+        weights=False,
+    ),
+    Case(ml.RobustScaler(), None, ("center_", "scale_"), 1e-12, weights=False),
+    Case(
+        ml.RobustScaler(quantile_range=(5, 90), unit_variance=True),
+        None,
+        ("center_", "scale_"),
+        1e-12,
+        weights=False,
+    ),
+    Case(ml.PowerTransformer(), None, ("lambdas_",), 1e-5, weights=False),
+    Case(
+        ml.PowerTransformer(method="box-cox"),
+        None,
+        ("lambdas_",),
+        1e-5,
+        weights=False,
+        x=np.abs(X) + 0.1,
+    ),
+    Case(ml.VarianceThreshold(0.5), None, ("variances_",), weights=False),
+    Case(ml.SelectKBest(k=2), THREE, ("scores_", "pvalues_"), weights=False),
+    Case(ml.TfidfTransformer(), None, ("idf_",), weights=False, x=np.maximum(X, 0)),
 ]

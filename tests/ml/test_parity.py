@@ -40,20 +40,20 @@ def test_in_one_chunk_and_in_several(case: Case, weighted: bool) -> None:
     weight = W if weighted else None
     wanted = theirs(case, weight)
     same(case, case.fit(data, weight), wanted)
-    chunked = xp.asarray(data, chunks=(150, 4))
+    chunked = xp.asarray(data, chunks=(90, 4))
     same(case, case.fit(chunked, weight), wanted)
     if weighted:
         same(case, case.fit(chunked, xp.asarray(W, chunks=33)), wanted)
 
 
-@pytest.mark.parametrize("case", CASES[::3], ids=str)
+@pytest.mark.parametrize("case", CASES[::4], ids=str)
 def test_the_cluster_gives_the_same_bits(
     case: Case, ray_session: ar.Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chunked = xp.asarray(X, chunks=(150, 4))
+    chunked = xp.asarray(X, chunks=(90, 4))
     here = case.fit(chunked)
     monkeypatch.setattr(evaluate, "LOCAL_BYTES", 0)
-    for data in (chunked, xp.asarray(X, chunks=(150, 6)).persist()):
+    for data in (chunked, xp.asarray(X, chunks=(90, 6)).persist()):
         there = case.fit(data)
         for name in case.names:
             np.testing.assert_array_equal(
@@ -65,7 +65,7 @@ def test_predictions_of_chunks_are_scikit_learns(
     ray_session: ar.Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluate, "LOCAL_BYTES", 0)
-    chunked = xp.asarray(X, chunks=(150, 4))
+    chunked = xp.asarray(X, chunks=(90, 4))
     for case in CASES:
         model = case.fit(X)
         for name in ("predict", "predict_proba", "transform"):

@@ -239,3 +239,47 @@ class TruncatedSVD(Distributed, sk.TruncatedSVD):
         with np.errstate(invalid="ignore", divide="ignore"):
             self.explained_variance_ratio_ = (variances / total).astype(kind)
         return self
+
+
+class FactorAnalysis(Distributed, sk.FactorAnalysis):
+    """Factor analysis over rows in chunks; parameters as `sklearn.decomposition`'s.
+
+    One pass makes the covariance matrix, which is all that the model depends on.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agentic_ray import ml
+    >>> X = np.random.default_rng(0).standard_normal((50, 3))
+    >>> ml.FactorAnalysis(2).fit(X).components_.shape
+    (2, 3)
+    """
+
+    def fit(self, X: Any, y: Any = None, *, checkpoint: Any = None) -> Any:
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : array-like, Array or Rows of shape (n_samples, n_features)
+        y : ignored
+        checkpoint : path or URL of a folder, optional
+            Keeps what was gone through.
+
+        Returns
+        -------
+        self
+        """
+        run = begin(self, X, checkpoint=checkpoint)
+        weight, mean, spread, _ = run.run(scatter, combine=merged_scatter)
+        values, vectors = scipy.linalg.eigh(spread / weight)
+        root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T * np.sqrt(run.p)
+        # Each row and its opposite: their mean is 0, their covariance that of all rows.
+        options = self.get_params(deep=False)
+        options["tol"] = self.tol * 2 * run.p / run.n  # of a sum over so many rows
+        twin = self._sklearn_class(**options).fit(np.vstack([root, -root]))
+        for name, value in vars(twin).items():
+            if name.endswith("_") and name not in ("n_features_in_", "feature_names_in_"):
+                setattr(self, name, value)
+        self.mean_ = mean
+        self.loglike_ = [value * run.n / (2 * run.p) for value in twin.loglike_]
+        return self

@@ -162,3 +162,37 @@ class Lasso(ElasticNet, sk.Lasso):
     >>> ml.Lasso(alpha=0.1).fit(X, [0.0, 1.0, 2.0, 3.0]).coef_.round(2)
     array([0.92, 0.  ])
     """
+
+
+class MultiTaskElasticNet(ElasticNet, sk.MultiTaskElasticNet):
+    """The elastic net of several targets that have their columns in common.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agentic_ray import ml
+    >>> X = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0], [3.0, 0.0]])
+    >>> ml.MultiTaskElasticNet(alpha=0.1).fit(X, X[:, :1] * [[1.0, 2.0]]).coef_.shape
+    (2, 2)
+    """
+
+    precompute = False
+
+    def fit(  # type: ignore[override]  # scikit-learn's takes no weights either
+        self, X: Any, y: Any, *, checkpoint: Any = None
+    ) -> Any:
+        """Fit the model; as `ElasticNet.fit`, without weights."""
+        return self._fit(X, y, None, checkpoint)
+
+
+class MultiTaskLasso(MultiTaskElasticNet, sk.MultiTaskLasso):
+    """The lasso of several targets that have their columns in common.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agentic_ray import ml
+    >>> X = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0], [3.0, 0.0]])
+    >>> ml.MultiTaskLasso(alpha=0.1).fit(X, X[:, :1] * [[1.0, 2.0]]).coef_.shape
+    (2, 2)
+    """
