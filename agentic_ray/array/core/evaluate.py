@@ -243,6 +243,12 @@ def plan(roots: Sequence[Node], *, local: bool = True) -> tuple[list[Task], list
     return lowering.tasks, blocks
 
 
+def for_tasks(roots: Sequence[Node], *, local: bool) -> tuple[list[Task], list[list[Any]]]:
+    """As `plan`, for graphs of other packages; what was lost is computed again before."""
+    _see_to_stored(roots)
+    return plan(roots, local=local)
+
+
 def is_quick(root: Node) -> bool:
     """Whether the value of ``root`` is here after milliseconds."""
     touched = 0

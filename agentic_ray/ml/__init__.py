@@ -1,0 +1,78 @@
+"""scikit-learn's estimators over data in chunks, on all cores and nodes.
+
+Each estimator is scikit-learn's of the same name with another way to fit: over the chunks of an
+`agentic_ray.array` array, of files or of tables, where they are. Small data are gone through in
+the caller's process.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_PLACES = {
+    "data": ("Rows", "rows"),
+    "progress": ("Iteration", "watching"),
+    "metrics": ("metrics",),
+    "bayes": ("BernoulliNB", "GaussianNB", "MultinomialNB"),
+    "cluster.kmeans": ("KMeans",),
+    "compose": ("ColumnTransformer",),
+    "decomposition.components": ("PCA", "FactorAnalysis", "TruncatedSVD"),
+    "ensemble": (
+        "ExtraTreesClassifier",
+        "ExtraTreesRegressor",
+        "IsolationForest",
+        "RandomForestClassifier",
+        "RandomForestRegressor",
+    ),
+    "incremental": ("IncrementalPCA", "MiniBatchKMeans", "SGDClassifier", "SGDRegressor"),
+    "linear.folds": ("ElasticNetCV", "LassoCV", "RidgeCV"),
+    "linear.generalised": ("GammaRegressor", "PoissonRegressor", "TweedieRegressor"),
+    "linear.logistic": ("LogisticRegression",),
+    "linear.squares": (
+        "ElasticNet",
+        "Lasso",
+        "LinearRegression",
+        "MultiTaskElasticNet",
+        "MultiTaskLasso",
+        "Ridge",
+    ),
+    "linear.vectors": ("LinearSVC", "LinearSVR"),
+    "mixture": ("GaussianMixture",),
+    "neighbors": ("KNeighborsClassifier", "KNeighborsRegressor", "NearestNeighbors"),
+    "preprocessing.ranks": (
+        "KBinsDiscretizer",
+        "PowerTransformer",
+        "QuantileTransformer",
+        "RobustScaler",
+    ),
+    "preprocessing.scalers": ("MaxAbsScaler", "MinMaxScaler", "StandardScaler"),
+    "preprocessing.tables": (
+        "Binarizer",
+        "LabelEncoder",
+        "Normalizer",
+        "OneHotEncoder",
+        "OrdinalEncoder",
+        "PolynomialFeatures",
+        "SimpleImputer",
+    ),
+    "selection": ("SelectKBest", "SelectPercentile", "VarianceThreshold"),
+    "text": ("FeatureHasher", "HashingVectorizer", "TfidfTransformer"),
+}
+_HOME = {name: module for module, names in _PLACES.items() for name in names}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: Any = importlib.import_module(f"{__name__}.{_HOME[name]}")
+    if name != _HOME[name]:
+        value = getattr(value, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,177 @@
+"""What k-means asks of each chunk: nearest centres, sums of clusters, and rows to start from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from agentic_ray.ml.passes import row_blocks
+
+
+def nearest(block: Any, centres: Any, squares: Any, *, xp: Any = np) -> Any:
+    """The nearest centre of each row, and the squared distance less the row's own square."""
+    scores = block @ centres.T
+    scores *= -2.0
+    scores += squares
+    labels = scores.argmin(axis=1)
+    return labels, scores
+
+
+def assign(x: Any, y: Any, w: Any, centres: Any, shift: Any, *, xp: Any = np) -> Any:
+    """One half of Lloyd's iteration: for each centre the sum and the weight of the rows that are
+    nearest to it, and the inertia (from expanded squares).
+
+    ``centres`` are relative to ``shift``, which is near the mean of all rows.
+    """
+    count, p = centres.shape
+    sums, weights, inertia = xp.zeros((count, p)), xp.zeros(count), 0.0
+    squares = (centres * centres).sum(axis=1)
+    for rows in row_blocks(x, 1 << 17):
+        block = _shifted(x[rows], shift, xp)
+        labels, scores = nearest(block, centres, squares, xp=xp)
+        own = None if w is None else w[rows]
+        best = scores[xp.arange(len(labels)), labels]
+        norms = _norms(block)
+        distances = xp.maximum(best + norms, 0.0)
+        inertia = inertia + (distances.sum() if own is None else (distances * own).sum())
+        weights += xp.bincount(labels, own, count)
+        sums += _sums(block, labels, own, count, xp)
+    return sums, weights, float(inertia)
+
+
+def _shifted(block: Any, shift: Any, xp: Any) -> Any:
+    if sp.issparse(block):
+        return block
+    return block.astype(xp.float64, copy=False) - shift
+
+
+def _norms(block: Any) -> Any:
+    if sp.issparse(block):
+        return np.asarray(block.multiply(block).sum(axis=1)).ravel()
+    return np.einsum("ij,ij->i", block, block) if type(block) is np.ndarray else (block**2).sum(1)
+
+
+def _sums(block: Any, labels: Any, own: Any, count: int, xp: Any) -> Any:
+    """The (weighted) sum of the rows of each label."""
+    n = len(labels)
+    if xp is not np:
+        chosen = xp.zeros((n, count))
+        chosen[xp.arange(n), labels] = 1.0 if own is None else own
+        return chosen.T @ block
+    data = np.ones(n) if own is None else own
+    chosen = sp.csc_array((data, labels.astype(np.int32), np.arange(n + 1)), shape=(count, n))
+    found = chosen @ block
+    return found.toarray() if sp.issparse(found) else found
+
+
+def exact_inertia(x: Any, y: Any, w: Any, centres: Any, shift: Any) -> Any:
+    """The sum of squared distances to the nearest centre, from differences, and how many rows
+    each centre has."""
+    total, counts = 0.0, np.zeros(len(centres))
+    squares = (centres * centres).sum(axis=1)
+    for rows in row_blocks(x, 1 << 17):
+        block = _shifted(x[rows], shift, np)
+        labels, scores = nearest(block, centres, squares)
+        if sp.issparse(block):
+            distances = np.maximum(scores[np.arange(len(labels)), labels] + _norms(block), 0.0)
+        else:
+            apart = block - centres[labels]
+            distances = np.einsum("ij,ij->i", apart, apart)
+        total += float(distances.sum() if w is None else distances @ w[rows])
+        counts += np.bincount(labels, minlength=len(centres))
+    return total, counts
+
+
+def farthest(x: Any, y: Any, w: Any, centres: Any, shift: Any, count: int) -> Any:
+    """The ``count`` rows that are farthest from their centre: distance, row, weight, centre."""
+    found = None
+    squares = (centres * centres).sum(axis=1)
+    for rows in row_blocks(x, 1 << 17):
+        block = _shifted(x[rows], shift, np)
+        labels, scores = nearest(block, centres, squares)
+        distances = scores[np.arange(len(labels)), labels] + _norms(block)
+        at = np.argsort(-distances, kind="stable")[:count]
+        dense = block[at].toarray() if sp.issparse(block) else block[at]
+        own = np.ones(len(at)) if w is None else w[rows][at]
+        part = (distances[at], dense, own, labels[at])
+        found = part if found is None else merged_farthest(found, part)
+    return found
+
+
+def merged_farthest(left: Any, right: Any) -> Any:
+    """Of two lots of rows together as many as one of them has at most; first come, first kept."""
+    count = max(len(left[0]), len(right[0]))
+    both = [np.concatenate([a, b]) for a, b in zip(left, right, strict=True)]
+    order = np.argsort(-both[0], kind="stable")[:count]
+    return tuple([part[order] for part in both])
+
+
+# --- where to start --------------------------------------------------------------------------
+
+
+def generator(seed: Any) -> Any:
+    """The random numbers of one chunk in one round."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
+
+
+def draw_rows(x: Any, y: Any, w: Any, count: int, seed: Any) -> Any:
+    """``count`` rows with the largest random keys: of all chunks together a sample without
+    replacement, by weight (P. S. Efraimidis, P. G. Spirakis, 2006)."""
+    n = x.shape[0]
+    keys = np.log(generator(seed).random(n))
+    if w is not None:
+        with np.errstate(divide="ignore"):
+            keys = np.where(w > 0, keys / np.where(w > 0, w, 1.0), -np.inf)
+    at = np.argsort(-keys, kind="stable")[:count]
+    block = x[at].toarray() if sp.issparse(x) else np.asarray(x[at], dtype=np.float64)
+    return keys[at], block
+
+
+def merged_draw(left: Any, right: Any) -> Any:
+    """Those of both with the largest keys."""
+    count = max(len(left[0]), len(right[0]))
+    keys = np.concatenate([left[0], right[0]])
+    order = np.argsort(-keys, kind="stable")[:count]
+    return keys[order], np.concatenate([left[1], right[1]])[order]
+
+
+def _distances(x: Any, centres: Any) -> Any:
+    squares = (centres * centres).sum(axis=1)
+    parts = []
+    for rows in row_blocks(x, 1 << 17):
+        block = x[rows]
+        labels, scores = nearest(block, centres, squares)
+        best = scores[np.arange(len(labels)), labels]
+        parts.append(np.maximum(best + _norms(block), 0.0))
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def cost(x: Any, y: Any, w: Any, centres: Any) -> Any:
+    """The sum of squared distances to the nearest of ``centres``."""
+    distances = _distances(x, centres)
+    return float(distances.sum() if w is None else distances @ w)
+
+
+def oversample(x: Any, y: Any, w: Any, centres: Any, factor: float, seed: Any) -> Any:
+    """Rows taken with a probability of ``factor`` times their squared distance."""
+    distances = _distances(x, centres)
+    chance = distances * factor if w is None else distances * w * factor
+    at = np.flatnonzero(generator(seed).random(x.shape[0]) < chance)
+    return x[at].toarray() if sp.issparse(x) else np.asarray(x[at], dtype=np.float64)
+
+
+def below(upper: Any, lower: Any) -> Any:
+    """Two matrices below each other."""
+    return np.concatenate([upper, lower])
+
+
+def cluster_weights(x: Any, y: Any, w: Any, centres: Any) -> Any:
+    """The weight of the rows that are nearest to each of ``centres``."""
+    total = np.zeros(len(centres))
+    squares = (centres * centres).sum(axis=1)
+    for rows in row_blocks(x, 1 << 17):
+        labels, _ = nearest(x[rows], centres, squares)
+        total += np.bincount(labels, None if w is None else w[rows], len(centres))
+    return total

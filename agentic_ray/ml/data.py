@@ -1,0 +1,665 @@
+"""Data as rows in chunks: each chunk is read, and gone through, where it is used."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import scipy.sparse as sp
+
+import agentic_ray.array as xp
+from agentic_ray import sources
+from agentic_ray.array import Array
+from agentic_ray.array.core import evaluate
+from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SourceError
+from agentic_ray.graph import Ref, Task
+from agentic_ray.sources import Part, Source
+
+Step: TypeAlias = Callable[[Any], Any]
+"""Makes a chunk of another, row by row."""
+CHUNK_BYTES = 32 << 20
+"""Tables and sparse matrices in the caller's memory are cut in chunks of about this size."""
+
+
+# --- where chunks come from -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Chunks that tasks can be given as they are: in memory, in the object store, or a `Part`,
+    which a task reads."""
+
+    chunks: tuple[Any, ...]
+    nbytes: int
+    is_here: bool
+    _placed: list[Any] = field(default_factory=list, init=False, repr=False)
+
+    def arguments(self, local: bool) -> tuple[list[Task], list[Any]]:
+        """Tasks that make chunks, and for each chunk what tasks are given: what is in the
+        caller's memory is put in the object store, once."""
+        if local or all(isinstance(chunk, Part) for chunk in self.chunks):
+            return [], list(self.chunks)
+        from agentic_ray.runtime import Stored, get_session, put
+
+        stay = get_session().stay
+        if not self._placed or self._placed[0] is not stay:  # a store ends with its stay
+            kept = (Part, Stored)
+            self._placed[:] = [stay, [c if isinstance(c, kept) else put(c) for c in self.chunks]]
+        return [], list(self._placed[1])
+
+    def content(self) -> Any:
+        """What tells these from other data, without reading them."""
+        parts = [c for c in self.chunks if isinstance(c, Part)]
+        return [(part.label, part.bytes, part.items) for part in parts]
+
+
+@dataclass(frozen=True, eq=False)
+class OfArray:
+    """The chunks of an `Array`, which are computed anew for each pass unless it is persisted."""
+
+    array: Array
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.array.nbytes)
+
+    @property
+    def is_here(self) -> bool:
+        return evaluate.runs_locally([self.array._node])
+
+    def arguments(self, local: bool) -> tuple[list[Task], list[Any]]:
+        """Tasks that make chunks, and for each chunk what tasks are given."""
+        tasks, blocks = evaluate.for_tasks([self.array._node], local=local)
+        if local:
+            keys = [block.key for block in blocks[0] if type(block) is Ref]
+            made = evaluate.run_here(tasks, keys)
+            return [], [made[b.key] if type(b) is Ref else b for b in blocks[0]]
+        return tasks, blocks[0]
+
+    def content(self) -> Any:
+        """What tells these from other data, without reading them."""
+        return (str(self.array.dtype), self.array.chunks)
+
+
+class Taken(NamedTuple):
+    """Some rows of a chunk; a tuple, so that the chunk may be one that another task makes."""
+
+    chunk: Any
+    positions: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """Some rows of each chunk of a source."""
+
+    source: Any
+    positions: tuple[Any, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.source.nbytes)
+
+    @property
+    def is_here(self) -> bool:
+        return bool(self.source.is_here)
+
+    def arguments(self, local: bool) -> tuple[list[Task], list[Any]]:
+        """Tasks that make chunks, and for each chunk what tasks are given."""
+        tasks, chunks = self.source.arguments(local)
+        pairs = zip(chunks, self.positions, strict=True)
+        if local:
+            return tasks, [Taken(chunk, at) for chunk, at in pairs]
+        from agentic_ray.runtime import put
+
+        return tasks, [Taken(chunk, put(at)) for chunk, at in pairs]
+
+    def content(self) -> Any:
+        """What tells these from other data, without reading them."""
+        return self.source.content(), self.positions
+
+
+# --- rows -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A table or matrix in chunks of rows; made by `rows`.
+
+    Nothing is read until a value is needed. A fit goes through the chunks where they are, and
+    never puts them together.
+
+    Attributes
+    ----------
+    lengths : tuple of int
+        Rows of each chunk.
+    columns : tuple of str or None
+        Names, where there are names.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agentic_ray import ml
+    >>> data = ml.rows(np.arange(12.0).reshape(6, 2), chunk_rows=4)
+    >>> data.shape, data.lengths
+    ((6, 2), (4, 2))
+    >>> data.map(lambda block: block * 2).compute()[-1]
+    array([20., 22.])
+    """
+
+    source: Given | OfArray | Chosen
+    lengths: tuple[int, ...]
+    sample: Any
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As NumPy's."""
+        return (sum(self.lengths), *np.shape(self.sample)[1:])
+
+    @property
+    def ndim(self) -> int:
+        """2 for tables and matrices, 1 for a column."""
+        return len(np.shape(self.sample))
+
+    @property
+    def dtype(self) -> Any:
+        """The type of a matrix's elements; None for a table, whose columns have their own."""
+        return getattr(self.sample, "dtype", None)
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """Names of the columns of a table."""
+        found = getattr(self.sample, "columns", None)
+        return None if found is None else tuple(found)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it is small and in this process."""
+        return self.source.is_here and self.source.nbytes <= evaluate.LOCAL_BYTES
+
+    def __len__(self) -> int:
+        return sum(self.lengths)
+
+    def __getitem__(self, names: Any) -> Rows:
+        """One column, or some, of a table by their names; or rows, by a slice, positions or a mask
+        in the caller's memory."""
+        if isinstance(names, slice | np.ndarray):
+            return self.take(np.arange(len(self))[names])
+        wanted = (names,) if isinstance(names, str) else tuple(names)
+        if wanted and all(isinstance(at, int | np.integer) for at in wanted):
+            return self.take(np.asarray(wanted))
+        unknown = [name for name in wanted if name not in (self.columns or ())]
+        if unknown:
+            raise InvalidArgumentError(
+                f"there is no column {', '.join(map(repr, unknown))}; there are "
+                f"{', '.join(self.columns or ()) or 'no names'}"
+            )
+        step = Columns(wanted, isinstance(names, str))
+        narrow = self._read_only(wanted)
+        return narrow.then(step)
+
+    def drop(self, columns: str | Sequence[str]) -> Rows:
+        """All columns of a table but these."""
+        gone = (columns,) if isinstance(columns, str) else tuple(columns)
+        self[gone]  # an unknown name is an error
+        return self[[name for name in self.columns or () if name not in gone]]
+
+    def map(self, function: Callable[[Any], Any]) -> Rows:
+        """``function`` of each chunk, which keeps its rows.
+
+        Parameters
+        ----------
+        function : callable
+            Of a matrix or table of some rows, to one of as many. It is called when a chunk is
+            used, and once now, on one row.
+        """
+        return self.then(function)
+
+    def then(self, step: Step) -> Rows:
+        """The same rows after one more step."""
+        return replace(self, steps=(*self.steps, step), sample=step(self.sample))
+
+    def take(self, positions: Any) -> Rows:
+        """Some of the rows, in the order of the chunks; chunks that none is taken of are left out.
+
+        Parameters
+        ----------
+        positions : array of int
+            Sorted; that of scikit-learn's splitters are.
+
+        Raises
+        ------
+        InvalidArgumentError
+            They are not sorted: rows would have to move between chunks.
+        """
+        positions = np.asarray(positions)
+        if len(positions) and (np.diff(positions) < 0).any():
+            raise InvalidArgumentError(
+                "rows can be taken in their order only; sort the positions (numpy.sort)"
+            )
+        edges = np.cumsum([0, *self.lengths])
+        cuts = np.searchsorted(positions, edges)
+        kept = [i for i in range(len(self.lengths)) if cuts[i] < cuts[i + 1]] or [0]
+        own = [positions[cuts[i] : cuts[i + 1]] - edges[i] for i in kept]
+        part = self.take_chunks(kept)
+        chosen = Chosen(part.source, tuple(own))
+        return replace(part, source=chosen, lengths=tuple(map(len, own)))
+
+    def take_chunks(self, which: Sequence[int]) -> Rows:
+        """Only some of the chunks, in this order."""
+        if list(which) == list(range(len(self.lengths))):
+            return self
+        source: Given | OfArray | Chosen
+        if isinstance(self.source, OfArray):
+            edges = np.cumsum([0, *self.lengths])
+            parts = [self.source.array[edges[i] : edges[i + 1]] for i in which]
+            array = parts[0] if len(parts) == 1 else xp.concatenate(parts)
+            source = OfArray(array.rechunk((tuple(map(len, parts)), *array.chunks[1:])))
+        elif isinstance(self.source, Chosen):
+            inner = Rows(self.source.source, self.lengths, self.sample).take_chunks(which)
+            source = Chosen(inner.source, tuple([self.source.positions[i] for i in which]))
+        else:
+            share = len(which) / max(len(self.lengths), 1)
+            chunks = tuple([self.source.chunks[i] for i in which])
+            source = Given(chunks, int(self.source.nbytes * share), self.source.is_here)
+        return replace(self, source=source, lengths=tuple([self.lengths[i] for i in which]))
+
+    def compute(self) -> Any:
+        """All rows together, here: a NumPy array, a CSR matrix or a pandas DataFrame."""
+        from agentic_ray.ml.passes import each_chunk
+
+        return joined(each_chunk([self], first))
+
+    def array(self, dtype: Any = np.float64) -> Array:
+        """The same values as an `agentic_ray.array` array, chunk by chunk.
+
+        Raises
+        ------
+        InvalidTypeError
+            The chunks are sparse.
+        """
+        if sp.issparse(self.sample):
+            raise InvalidTypeError(
+                "sparse chunks have no dense array; use .map(lambda b: b.toarray())"
+            )
+        shape = np.shape(self.sample)[1:]
+        if isinstance(self.source, OfArray):
+            if not self.steps:
+                return self.source.array
+            if self.is_here:  # here scikit-learn's functions need no cluster
+                value = np.asarray(self.compute(), dtype=dtype)
+                return xp.asarray(value, chunks=(self.lengths, *((n,) for n in shape)))
+            base = self.source.array
+            more = max(0, base.ndim - 1 - len(shape))
+            return xp.map_blocks(
+                Chain((*self.steps, AsMatrix(np.dtype(dtype)))),
+                base,
+                dtype=dtype,
+                chunks=(self.lengths, *((n,) for n in shape)),
+                drop_axis=list(range(base.ndim - more, base.ndim)) or None,
+                new_axis=list(range(base.ndim, len(shape) + 1)) or None,
+            )
+        if isinstance(self.source, Chosen) or self.is_here:
+            return xp.asarray(
+                np.asarray(self.compute(), dtype=dtype),
+                chunks=(self.lengths, *((n,) for n in shape)),
+            )
+        chunks = (self.lengths, *((n,) for n in shape))
+        call = functools.partial(_numbered, self.then(AsMatrix(np.dtype(dtype))))
+        return xp.map_blocks(call, chunks=chunks, dtype=dtype)
+
+    def _read_only(self, names: tuple[str, ...]) -> Rows:
+        """The same where files need be read for these columns alone."""
+        if self.steps or not isinstance(self.source, Given):
+            return self
+        chunks = self.source.chunks
+        reads = [c.read if isinstance(c, Part) else None for c in chunks]
+        if not all(hasattr(read, "columns") for read in reads):
+            return self
+        narrow = tuple([replace(c, read=replace(c.read, columns=names)) for c in chunks])
+        share = len(names) / max(len(self.columns or ()), 1)
+        source = Given(narrow, int(self.source.nbytes * share), self.source.is_here)
+        return replace(self, source=source, sample=self.sample[list(names)])
+
+    def __repr__(self) -> str:
+        return f"<Rows of shape {self.shape} in {len(self.lengths)} chunks>"
+
+
+def _numbered(data: Rows, block_id: tuple[int, ...]) -> Any:
+    assert isinstance(data.source, Given)
+    return loaded(data.source.chunks[block_id[0]], data.steps)
+
+
+def first(chunk: Any) -> Any:
+    """A chunk as it is."""
+    return chunk
+
+
+def joined(chunks: Sequence[Any]) -> Any:
+    """Chunks of one kind below each other."""
+    head = chunks[0]
+    if len(chunks) == 1:
+        return head
+    if sp.issparse(head):
+        return sp.vstack(chunks, format="csr")
+    if hasattr(head, "iloc"):
+        import pandas as pd
+
+        return pd.concat(chunks, ignore_index=True)
+    return np.concatenate(chunks)
+
+
+def loaded(chunk: Any, steps: Sequence[Step]) -> Any:
+    """A chunk as a pass sees it: read if it is a part of a file, then each step.
+
+    Raises
+    ------
+    SourceError
+        A file is damaged; the message names it and the row groups.
+    """
+    if isinstance(chunk, Taken):
+        whole = loaded(chunk.chunk, ())
+        return loaded(
+            whole.iloc[chunk.positions] if hasattr(whole, "iloc") else whole[chunk.positions], steps
+        )
+    if isinstance(chunk, Part):
+        label = chunk.label
+        try:
+            chunk = as_frame(chunk.load())
+        except (SourceError, FileNotFoundError):
+            raise
+        except (ValueError, OSError) as error:
+            raise SourceError(f"{label} cannot be read: {error}") from error
+    for step in steps:
+        chunk = step(chunk)
+    return chunk
+
+
+def as_frame(table: Any) -> Any:
+    """A pandas DataFrame of any table; anything else as it is."""
+    if hasattr(table, "to_pandas") and not hasattr(table, "iloc"):
+        return table.to_pandas()
+    if isinstance(table, list):  # lines of text
+        return np.array(table, dtype=object)
+    return table
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Some steps as one."""
+
+    steps: tuple[Step, ...]
+
+    def __call__(self, block: Any) -> Any:
+        return loaded(block, self.steps)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A step that takes columns of a table; ``single`` gives the one column's values."""
+
+    names: tuple[str, ...]
+    single: bool = False
+
+    def __call__(self, frame: Any) -> Any:
+        return frame[self.names[0]].to_numpy() if self.single else frame[list(self.names)]
+
+
+@dataclass(frozen=True)
+class AsMatrix:
+    """A step that makes a NumPy array of one dtype of a table or matrix."""
+
+    dtype: Any
+
+    def __call__(self, block: Any) -> Any:
+        return np.ascontiguousarray(block, dtype=self.dtype)
+
+
+# --- making rows ----------------------------------------------------------------------------
+
+
+def rows(
+    data: Any,
+    *,
+    columns: Sequence[str] | None = None,
+    chunk_rows: int | None = None,
+    on_error: str = "raise",
+) -> Rows:
+    """Rows in chunks of anything that has rows.
+
+    Parameters
+    ----------
+    data : Array, array, table, sparse matrix, Ray Dataset, Source, path or pattern
+        A pandas, polars or Arrow table; a scipy.sparse matrix; a NumPy array; an
+        `agentic_ray.array` array; a Ray Dataset (its blocks are used where they are); what
+        `agentic_ray.sources` opens; a path of files, also with ``*``: ``.parquet``, ``.csv``,
+        ``.npy``, ``.zarr``, or lines of text; a list of texts.
+    columns : sequence of str, optional
+        Of a table, these alone.
+    chunk_rows : int, optional
+        Rows of a chunk, for what is in memory and for arrays; by default 32 MB, or the array's
+        own chunks. Files are read by row groups.
+    on_error : {"raise", "skip"}
+        A part of a file that cannot be read is an error, which names it, or is left out.
+        ``skipped`` of the result says how many were; each is read once for that.
+
+    Returns
+    -------
+    Rows
+
+    Raises
+    ------
+    InvalidTypeError, InvalidArgumentError
+        It has no rows, or an argument cannot be used.
+    FileNotFoundError, SourceError
+        There is no such file, or it is damaged.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from agentic_ray import ml
+    >>> table = ml.rows(pd.DataFrame({"a": [1, 2, 3], "b": [0.5, 0.25, 0.0]}))
+    >>> table.columns, len(table)
+    (('a', 'b'), 3)
+    >>> table["b"].compute()
+    array([0.5 , 0.25, 0.  ])
+    """
+    if on_error not in ("raise", "skip"):
+        raise InvalidArgumentError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+    if chunk_rows is not None and (isinstance(chunk_rows, bool) or int(chunk_rows) < 1):
+        raise InvalidArgumentError(f"chunk_rows must be at least 1, not {chunk_rows!r}")
+    made = _rows(data, chunk_rows, on_error)
+    return made if columns is None else made[list(columns)]
+
+
+def _rows(data: Any, chunk_rows: int | None, on_error: str) -> Rows:
+    if isinstance(data, Rows):
+        return data
+    if isinstance(data, Array):
+        return of_array(data, chunk_rows)
+    if isinstance(data, str | Path):
+        return _of_files(str(data), chunk_rows, on_error)
+    if isinstance(data, Source):
+        return _of_parts(data.parts(), on_error)
+    if hasattr(data, "to_arrow_refs"):
+        return _of_dataset(data)
+    if isinstance(data, list | tuple):
+        data = np.array(data, dtype=object) if _is_text(data) else np.asarray(data)
+    data = as_frame(data)
+    if sp.issparse(data):
+        data = data.tocsr()
+        nbytes = data.data.nbytes + data.indices.nbytes + data.indptr.nbytes
+    elif hasattr(data, "iloc"):
+        data = data.to_frame() if data.ndim == 1 else data
+        nbytes = int(data.memory_usage(deep=True).sum())
+    elif isinstance(data, np.ndarray) and data.ndim >= 1:
+        if not data.dtype.hasobject:
+            return of_array(xp.asarray(data), chunk_rows)
+        nbytes = sum(len(str(value)) for value in data.ravel()) + data.nbytes
+    else:
+        raise InvalidTypeError(f"a {type(data).__name__} has no rows to be gone through")
+    return cut(data, nbytes, chunk_rows)
+
+
+def _is_text(values: Sequence[Any]) -> bool:
+    return bool(values) and isinstance(values[0], str)
+
+
+def of_array(array: Array, chunk_rows: int | None = None) -> Rows:
+    """The rows of an array: its chunks along the first axis, all columns in one."""
+    if not array.ndim:
+        raise InvalidTypeError("an array of no axis has no rows")
+    wanted: Any = array.chunks[0] if chunk_rows is None else _equal(len(array), chunk_rows)
+    grid = (wanted, *((n,) for n in array.shape[1:]))
+    if array.chunks != grid:
+        array = array.rechunk(grid)
+    sample = np.ones((min(len(array), 1), *array.shape[1:]), array.dtype)
+    return Rows(OfArray(array), tuple(wanted), sample)
+
+
+def _equal(total: int, each: int) -> tuple[int, ...]:
+    full, rest = divmod(total, each)
+    return (each,) * full + ((rest,) if rest or not total else ())
+
+
+def cut(data: Any, nbytes: int, chunk_rows: int | None = None) -> Rows:
+    """What is in memory and is no array of numbers: cut in chunks of rows."""
+    total = int(data.shape[0])
+    each = chunk_rows or max(1, min(total, total * CHUNK_BYTES // max(nbytes, 1)))
+    lengths = _equal(total, each)
+    edges = np.cumsum([0, *lengths])
+    take = data.iloc if hasattr(data, "iloc") else data
+    chunks = tuple([take[a:b] for a, b in itertools.pairwise(edges)])
+    small = nbytes <= evaluate.LOCAL_BYTES
+    return Rows(Given(chunks, nbytes, small), lengths, take[: min(total, 1)])
+
+
+def _of_files(path: str, chunk_rows: int | None, on_error: str) -> Rows:
+    suffix = os.path.splitext(path.rstrip("/"))[1].lower()
+    if suffix == ".zarr":
+        return of_array(xp.from_zarr(path), chunk_rows)
+    if suffix == ".npy":
+        found = sorted(glob.glob(path)) if any(c in path for c in "*?[") else [path]
+        if not found:
+            raise FileNotFoundError(f"no file matches {path}")
+        arrays = [xp.from_npy(name) for name in found]
+        return of_array(arrays[0] if len(arrays) == 1 else xp.concatenate(arrays), chunk_rows)
+    return _of_parts(sources.open_source(path).parts(), on_error)
+
+
+def _of_parts(parts: Sequence[Part], on_error: str) -> Rows:
+    """Parts of files. Their rows must be known: where a format does not say them they are
+    counted, which reads the files once."""
+    from agentic_ray.ml.passes import each_chunk
+
+    nbytes = sum(part.bytes for part in parts)
+    small = nbytes <= evaluate.LOCAL_BYTES
+    source = Given(tuple(parts), nbytes, small)
+    known = [part.items for part in parts]
+    if on_error == "skip" or any(n is None for n in known):
+        blank = Rows(source, (0,) * len(parts), None)
+        known = each_chunk([blank], _counting if on_error == "skip" else _length)
+        kept = [i for i, n in enumerate(known) if n is not None]
+        _tell_skipped([parts[i].label for i, n in enumerate(known) if n is None])
+        if not kept:
+            raise SourceError("no part of the files can be read")
+        parts, known = [parts[i] for i in kept], [known[i] for i in kept]
+        source = Given(tuple(parts), nbytes, small)
+    lengths = tuple([int(n) for n in known if n is not None])
+    return Rows(source, lengths, _first_row(parts))
+
+
+def _tell_skipped(labels: Sequence[str]) -> None:
+    if labels:
+        import warnings
+
+        shown = ", ".join(labels[:5])
+        warnings.warn(
+            f"{len(labels)} parts of files cannot be read and are left out: {shown}", stacklevel=4
+        )
+
+
+def _length(chunk: Any) -> int:
+    return len(chunk)
+
+
+def _counting(chunk: Any) -> int | None:
+    return None if isinstance(chunk, Unreadable) else len(chunk)
+
+
+_counting.may_fail = True  # type: ignore[attr-defined]  # it is given `Unreadable` in place of an error
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands for a chunk that cannot be read."""
+
+    reason: str
+
+
+def _first_row(parts: Sequence[Part]) -> Any:
+    """One row of the first part that has any."""
+    part = next((p for p in parts if p.items != 0), parts[0])
+    peek = getattr(part.read, "peek", None)
+    frame = as_frame(part.load() if peek is None else peek())
+    return frame[:1] if not hasattr(frame, "iloc") else frame.iloc[:1]
+
+
+def _of_dataset(dataset: Any) -> Rows:
+    """A Ray Dataset by its blocks, as Arrow tables in the object store."""
+    from agentic_ray.runtime import get_session, stored
+
+    get_session()
+    held = [stored(ref) for ref in dataset.to_arrow_refs()]
+    tables = [(one, table) for one, table in held if table.num_rows] or held[:1]
+    source = Given(tuple([one for one, _ in tables]), sum(t.nbytes for _, t in tables), False)
+    lengths = tuple([table.num_rows for _, table in tables])
+    raw = Rows(source, lengths, tables[0][1].slice(0, 1))
+    return raw.then(as_frame)
+
+
+def aligned(data: Any, lengths: tuple[int, ...], what: str) -> Rows:
+    """``data`` (targets or weights) cut as rows of these lengths.
+
+    Raises
+    ------
+    ValueError
+        It has another number of rows, with scikit-learn's message.
+    """
+    made = data if isinstance(data, Rows) else _rows(data, None, "raise")
+    if len(made) != sum(lengths):
+        raise ValueError(
+            "Found input variables with inconsistent numbers of samples: "
+            f"{[sum(lengths), len(made)]}"
+        )
+    if made.lengths == lengths:
+        return made
+    if isinstance(made.source, OfArray) and not made.steps:
+        array = made.source.array
+        return of_array(array.rechunk((lengths, *array.chunks[1:])))
+    if isinstance(made.source, Given) and len(made.lengths) == 1 and not made.steps:
+        edges = np.cumsum([0, *lengths])
+        (whole,) = made.source.chunks
+        take = whole.iloc if hasattr(whole, "iloc") else whole
+        chunks = tuple([take[a:b] for a, b in itertools.pairwise(edges)])
+        source = Given(chunks, made.source.nbytes, made.source.is_here)
+        return replace(made, source=source, lengths=lengths)
+    raise InvalidArgumentError(
+        f"{what} is cut in chunks of {made.lengths[:3]}… rows, X in chunks of {lengths[:3]}…: "
+        "take both from one table, or give one of them as an array"
+    )
+
+
+def offsets(lengths: Sequence[int]) -> Iterator[int]:
+    """Where each chunk begins."""
+    at = 0
+    for length in lengths:
+        yield at
+        at += length

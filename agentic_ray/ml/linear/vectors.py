@@ -1,0 +1,179 @@
+"""Linear support vector machines over rows in chunks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import sklearn.svm as sk
+
+from agentic_ray.errors import InvalidArgumentError
+from agentic_ray.ml.base import Distributed, begin, encode_labels
+from agentic_ray.ml.linear.logistic import Problem, balanced
+from agentic_ray.ml.linear.losses import label_weights
+from agentic_ray.ml.passes import Passes
+
+
+class _Penalised(Problem):
+    """A problem whose intercept is penalised like a coefficient of a constant column, as
+    LIBLINEAR's is."""
+
+    scaling = 1.0
+
+    def value(self, point: Any) -> tuple[float, Any]:
+        value, gradient = super().value(point)
+        if self._intercept:
+            value += 0.5 * self.l2 * (point[-1] / self.scaling) ** 2
+            gradient[-1] += self.l2 * point[-1] / self.scaling**2
+        return value, gradient
+
+    def curved(self, point: Any) -> tuple[float, Any, Any]:
+        value, gradient, hessian = super().curved(point)
+        if self._intercept:
+            value += 0.5 * self.l2 * (point[-1] / self.scaling) ** 2
+            gradient[-1] += self.l2 * point[-1] / self.scaling**2
+            hessian[-1, -1] += self.l2 / self.scaling**2
+        return value, gradient, hessian
+
+
+def _solved(
+    self: Any, run: Passes, loss: str, options: Any, total: float, class_weight: Any
+) -> tuple[Any, float, int]:
+    problem = _Penalised(run, 2, self.fit_intercept, class_weight, total, loss, options)
+    problem.scaling = float(self.intercept_scaling)
+    problem.l2 = 1.0 / (self.C * total)
+    # LIBLINEAR's tolerance is relative to the gradient where it starts.
+    _, first = problem.value(np.zeros(problem.size))
+    tol = min(self.tol, 1e-4) * 1e-3 * float(np.abs(first).max(initial=1e-300))
+    point, iterations = problem.solve("newton", tol, self.max_iter)
+    coef, intercept = problem.parts(point)
+    return coef, intercept, iterations
+
+
+class LinearSVC(Distributed, sk.LinearSVC):
+    """A linear support vector classifier with the squared hinge loss and the l2 penalty.
+
+    Newton's method over rows in chunks finds the minimum that LIBLINEAR has; several classes are
+    one against the rest. ``loss="hinge"``, ``penalty="l1"`` and ``multi_class="crammer_singer"``
+    are refused.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agentic_ray import ml
+    >>> X = np.array([[0.0], [1.0], [3.0], [4.0]])
+    >>> ml.LinearSVC().fit(X, [0, 0, 1, 1]).predict([[0.5], [3.5]])
+    array([0, 1])
+    """
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, checkpoint: Any = None) -> Any:
+        """Fit the model; some passes over the rows for each iteration and class.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix, Array or Rows of shape (n_samples, n_features)
+        y : array-like, Array or Rows of shape (n_samples,)
+        sample_weight : array-like, Array or Rows of shape (n_samples,), optional
+        checkpoint : path or URL of a folder, optional
+            Keeps what was gone through; a fit that is begun again goes on there.
+
+        Returns
+        -------
+        self
+        """
+        run = begin(
+            self, X, y, sample_weight, checkpoint=checkpoint, accept_sparse=True, target="labels"
+        )
+        if self.loss != "squared_hinge" or self.penalty != "l2" or self.multi_class != "ovr":
+            raise InvalidArgumentError(
+                "only loss='squared_hinge' with penalty='l2' and multi_class='ovr' is taken here; "
+                f"given are {self.loss!r}, {self.penalty!r} and {self.multi_class!r}"
+            )
+        self.classes_ = encode_labels(run)
+        count = len(self.classes_)
+        if count < 2:
+            raise ValueError(
+                "This solver needs samples of at least 2 classes in the data, but the data "
+                f"contains only one class: {self.classes_[0]!r}"
+            )
+        weights, class_weight = balanced(
+            self.class_weight, self.classes_, run.run(label_weights, count)
+        )
+        codes = run.y
+        assert codes is not None
+        total = float(weights.sum())
+        found = []
+        for label in range(1, 2) if count == 2 else range(count):
+            run.y = replace(codes, steps=(*codes.steps, Against(label)))
+            own = None
+            if class_weight is not None and count == 2:
+                own = class_weight
+            elif class_weight is not None:
+                own = np.array([1.0, class_weight[label]])
+                weights_here = run.run(label_weights, 2) * own
+                total = float(weights_here.sum())
+            found.append(_solved(self, run, "squared_hinge", None, total, own))
+        self.coef_ = np.array([coef for coef, _, _ in found])
+        self.intercept_ = (
+            np.array([intercept for _, intercept, _ in found]) if self.fit_intercept else 0.0
+        )
+        self.n_iter_ = max(iterations for _, _, iterations in found)
+        return self
+
+
+class Against:
+    """A step: 1 for rows of one class, 0 for all others."""
+
+    def __init__(self, label: int) -> None:
+        self._label = label
+
+    def __call__(self, codes: Any) -> Any:
+        return (codes == self._label).astype(np.float64)
+
+
+class LinearSVR(Distributed, sk.LinearSVR):
+    """Linear support vector regression with the squared epsilon-insensitive loss.
+
+    ``loss="epsilon_insensitive"``, which has corners, is refused.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agentic_ray import ml
+    >>> X = np.array([[0.0], [1.0], [2.0]])
+    >>> model = ml.LinearSVR(loss="squared_epsilon_insensitive", C=1e6).fit(X, [0.0, 1.0, 2.0])
+    >>> float(model.coef_[0].round(3))
+    1.0
+    """
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, checkpoint: Any = None) -> Any:
+        """Fit the model; some passes over the rows for each iteration.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix, Array or Rows of shape (n_samples, n_features)
+        y : array-like, Array or Rows of shape (n_samples,)
+        sample_weight : array-like, Array or Rows of shape (n_samples,), optional
+        checkpoint : path or URL of a folder, optional
+            Keeps what was gone through; a fit that is begun again goes on there.
+
+        Returns
+        -------
+        self
+        """
+        if self.loss != "squared_epsilon_insensitive":
+            raise InvalidArgumentError(
+                "only loss='squared_epsilon_insensitive' is taken here; given is "
+                f"{self.loss!r}, which has corners"
+            )
+        run = begin(
+            self, X, y, sample_weight, checkpoint=checkpoint, accept_sparse=True, target="numeric"
+        )
+        total = float(run.n)
+        coef, intercept, self.n_iter_ = _solved(
+            self, run, "squared_epsilon", float(self.epsilon), total, None
+        )
+        self.coef_ = coef
+        self.intercept_ = np.atleast_1d(intercept) if self.fit_intercept else 0.0
+        return self

@@ -1,0 +1,254 @@
+"""Nearest neighbours among rows in chunks: exact, block by block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import sklearn.neighbors as sk
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from agentic_ray.errors import InvalidArgumentError
+from agentic_ray.ml.base import Distributed, begin, encode_labels, is_distributed
+from agentic_ray.ml.data import offsets, rows
+from agentic_ray.ml.passes import Passes, each_chunk
+
+
+def nearest_rows(
+    x: Any, y: Any, w: Any, queries: Any, count: int, options: Any, start: int
+) -> Any:  # fmt: skip
+    """Of each query the nearest rows of a chunk: distances, positions, and targets."""
+    few = min(count, x.shape[0])
+    if not few:
+        empty = np.zeros((queries.shape[0], 0))
+        return empty, empty.astype(np.int64), None if y is None else y[:0][empty.astype(np.int64)]
+    finder = sk.NearestNeighbors(n_neighbors=few, algorithm="brute", **options).fit(x)
+    distances, positions = finder.kneighbors(queries)
+    return distances, positions + start, None if y is None else y[positions]
+
+
+def merged_nearest(left: Any, right: Any) -> Any:
+    """The nearest of both; of equal ones those that come first."""
+    count = max(left[0].shape[1], right[0].shape[1])
+    both: list[Any] = [
+        None if a is None else np.concatenate([a, b], axis=1)
+        for a, b in zip(left, right, strict=True)
+    ]
+    order = np.argsort(both[0], axis=1, kind="stable")[:, :count]
+    at = np.arange(len(order))[:, None]
+    return tuple([None if part is None else part[at, order] for part in both])
+
+
+class _Neighbours(Distributed):
+    """Rows to be searched. Data in memory are scikit-learn's own to search.
+
+    Attributes
+    ----------
+    _target : str or None
+    """
+
+    _target: str | None = None
+    _run: Passes | None = None
+
+    def fit(self: Any, X: Any, y: Any = None) -> Any:
+        """Remember the rows; persist an `Array` first, or it is computed for each search.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix, Array or Rows of shape (n_samples, n_features)
+        y : array-like, Array or Rows, where the estimator predicts
+
+        Returns
+        -------
+        self
+        """
+        self.__dict__.pop("_run", None)
+        if not is_distributed(X):
+            if self._target is None:
+                return self._sklearn_class.fit(self, X, y)
+            return self._sklearn_class.fit(self, X, y)
+        if self.algorithm not in ("auto", "brute"):
+            raise InvalidArgumentError(
+                f"algorithm={self.algorithm!r} is not taken for data in chunks; use 'brute'"
+            )
+        run = begin(self, X, y, target=self._target, accept_sparse=True, multi_output=False)
+        if self._target == "labels":
+            self.classes_ = encode_labels(run)
+            self.outputs_2d_ = False
+        self.n_samples_fit_ = run.n
+        self.effective_metric_ = self.metric
+        self._run = run
+        return self
+
+    def kneighbors(
+        self: Any, X: Any = None, n_neighbors: int | None = None, return_distance: bool = True
+    ) -> Any:
+        """The nearest rows of each of ``X``: distances and positions; one pass for each chunk of
+        ``X``.
+
+        Parameters
+        ----------
+        X : array-like, Array or Rows of shape (n_queries, n_features)
+        n_neighbors : int, optional
+        return_distance : bool
+        """
+        if self._run is None:
+            if is_distributed(X):
+                parts = each_chunk([rows(X)], searched, self.to_sklearn(), n_neighbors)
+                found = tuple([np.concatenate(part) for part in zip(*parts, strict=True)])
+                return found if return_distance else found[1]
+            return self._sklearn_class.kneighbors(self, X, n_neighbors, return_distance)
+        check_is_fitted(self)
+        if X is None:
+            raise InvalidArgumentError("give the rows to search for: X=None is not taken here")
+        found = self._search(X, self.n_neighbors if n_neighbors is None else n_neighbors)
+        return (found[0], found[1]) if return_distance else found[1]
+
+    def _search(self: Any, X: Any, count: int) -> Any:
+        if count > self.n_samples_fit_:
+            raise ValueError(
+                f"Expected n_neighbors <= n_samples_fit, but n_neighbors = {count}, n_samples_fit ="
+                f" {self.n_samples_fit_}, n_samples = {len(X)}"
+            )
+        if is_distributed(X):
+            data = rows(X)
+            queries = [data.take_chunks([i]).compute() for i in range(len(data.lengths))]
+        else:
+            queries = [validate_data(self, X, reset=False, accept_sparse="csr", order="C")]
+        options = {
+            "metric": self.metric,
+            "p": self.p,
+            "metric_params": self.metric_params,
+        }
+        starts = list(offsets(self._run.x.lengths))
+        found = [
+            self._run.run(
+                nearest_rows, block, count, options, combine=merged_nearest, numbered=starts
+            )
+            for block in queries
+        ]
+        return tuple(
+            [None if part[0] is None else np.concatenate(part) for part in zip(*found, strict=True)]
+        )
+
+    def __getstate__(self) -> Any:
+        if self._run is not None:
+            raise InvalidArgumentError(
+                f"a {type(self).__name__} of data in chunks cannot be pickled: it has no copy of "
+                "them. Pickle its parameters (clone) and fit it where the data are"
+            )
+        return super().__getstate__()
+
+    def to_sklearn(self) -> Any:
+        """The same estimator as scikit-learn's own class; of data in chunks with all of them.
+
+        Raises
+        ------
+        MemoryError
+            They do not fit in this process.
+        """
+        if self._run is None:
+            return super().to_sklearn()
+        own: Any = self
+        data = own._run.x.compute()
+        twin = own._sklearn_class(**own.get_params(deep=False))
+        if own._target is None:
+            return twin.fit(data)
+        targets = own._run.y.compute()
+        if own._target == "labels":
+            targets = own.classes_[targets.astype(np.int64)]
+        return twin.fit(data, targets)
+
+
+def searched(chunk: Any, model: Any, count: int | None) -> Any:
+    """The nearest rows of those of a chunk."""
+    return model.kneighbors(chunk, count)
+
+
+class NearestNeighbors(_Neighbours, sk.NearestNeighbors):
+    """A search for the nearest of rows in chunks: exact, block by block.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agentic_ray import ml
+    >>> import agentic_ray.array as xp
+    >>> model = ml.NearestNeighbors(n_neighbors=1).fit(xp.asarray([[0.0], [5.0], [9.0]]))
+    >>> model.kneighbors([[6.0]], return_distance=False)
+    array([[1]])
+    """
+
+
+class _Predicting(_Neighbours):
+    def _weights_of(self: Any, distances: Any) -> Any:
+        if self.weights == "uniform":
+            return np.ones_like(distances)
+        if self.weights == "distance":
+            with np.errstate(divide="ignore"):
+                found = 1.0 / distances
+            same = np.isinf(found)
+            some = same.any(axis=1)
+            found[some] = same[some]
+            return found
+        return self.weights(distances)
+
+
+class KNeighborsClassifier(_Predicting, sk.KNeighborsClassifier):
+    """Labels by the nearest of rows in chunks.
+
+    Examples
+    --------
+    >>> from agentic_ray import ml
+    >>> import agentic_ray.array as xp
+    >>> model = ml.KNeighborsClassifier(1).fit(xp.asarray([[0.0], [5.0]]), ["a", "b"])
+    >>> model.predict([[1.0], [4.0]])
+    array(['a', 'b'], dtype='<U1')
+    """
+
+    _target = "labels"
+
+    def predict(self, X: Any) -> Any:
+        """The label of each row of ``X``."""
+        if self._run is None:
+            return sk.KNeighborsClassifier.predict(self, _here(X))
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+    def predict_proba(self, X: Any) -> Any:
+        """The share of each class among the neighbours of each row."""
+        if self._run is None:
+            return sk.KNeighborsClassifier.predict_proba(self, _here(X))
+        distances, _, codes = self._search(X, self.n_neighbors)
+        weights = self._weights_of(distances)
+        found = np.zeros((len(distances), len(self.classes_)))
+        for label in range(found.shape[1]):
+            found[:, label] = (weights * (codes == label)).sum(axis=1)
+        total = found.sum(axis=1, keepdims=True)
+        return found / np.where(total > 0, total, 1.0)
+
+
+class KNeighborsRegressor(_Predicting, sk.KNeighborsRegressor):
+    """Numbers by the nearest of rows in chunks.
+
+    Examples
+    --------
+    >>> from agentic_ray import ml
+    >>> import agentic_ray.array as xp
+    >>> model = ml.KNeighborsRegressor(1).fit(xp.asarray([[0.0], [5.0]]), [1.0, 2.0])
+    >>> model.predict([[1.0], [4.0]])
+    array([1., 2.])
+    """
+
+    _target = "numeric"
+
+    def predict(self, X: Any) -> Any:
+        """The number of each row of ``X``."""
+        if self._run is None:
+            return sk.KNeighborsRegressor.predict(self, _here(X))
+        distances, _, values = self._search(X, self.n_neighbors)
+        weights = self._weights_of(distances)
+        return (weights * values).sum(axis=1) / weights.sum(axis=1)
+
+
+def _here(X: Any) -> Any:
+    """Queries in memory."""
+    return rows(X).compute() if is_distributed(X) else X

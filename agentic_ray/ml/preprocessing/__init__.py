@@ -1,0 +1,1 @@
+"""Features made ready for models."""
