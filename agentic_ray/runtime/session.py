@@ -246,7 +246,7 @@ class Session:
         self._remember(run)
         self._loop.submit(run, bundles, priority)
         if scope is not None:
-            scope.add(run)
+            scope.add(run, graph)
         return run
 
     def bundle_seconds(self, total_seconds: float) -> float:
