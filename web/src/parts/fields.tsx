@@ -95,7 +95,7 @@ export function Problem(props: { text: string | null }) {
 /** Wide content that scrolls sideways, also by keyboard. */
 export function Wide(props: { label: string; children: ComponentChildren; class?: string }) {
   return (
-    <div class={`wide ${props.class ?? ""}`} role="region" aria-label={props.label} tabIndex={0}>
+    <div class={`wide ${props.class ?? ""}`} role="group" aria-label={props.label} tabIndex={0}>
       {props.children}
     </div>
   );

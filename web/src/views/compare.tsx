@@ -85,7 +85,9 @@ function Two(props: { a: string; b: string }) {
         {[a, b].map((run, number) => (
           <section key={number} class="card" aria-label={number ? words.compare.second : words.compare.first}>
             <h2>
-              <a href={jobLink(run.job.task_id)}>{run.job.workload}</a> <code class="id">{run.job.task_id.slice(0, 8)}</code>
+              <a href={jobLink(run.job.task_id)}>
+                        {run.job.workload} <code class="id">{run.job.task_id.slice(0, 8)}</code>
+                      </a>
             </h2>
             {run.trace.placements.start.length ? (
               <Gantt placements={run.trace.placements} until={until} />
@@ -213,7 +215,7 @@ function Params(props: { a: JobDetail; b: JobDetail }) {
 function Marked(props: { text: string; other: string; label: string }) {
   const known = new Set(props.other.split("\n"));
   return (
-    <pre class="card json" tabIndex={0} role="region" aria-label={props.label}>
+    <pre class="card json" tabIndex={0} role="group" aria-label={props.label}>
       {props.text.split("\n").map((line, number) => (known.has(line) ? `${line}\n` : <mark key={number}>{`${line}\n`}</mark>))}
     </pre>
   );

@@ -407,7 +407,7 @@ function Json(props: { text: string | undefined; size: number; label: string }) 
   if (props.text === undefined) return <p class="hint">{words.data.tooLarge(bytes(props.size))}</p>;
   return (
     <>
-      <pre class="json" tabIndex={0} role="region" aria-label={props.label}>
+      <pre class="json" tabIndex={0} role="group" aria-label={props.label}>
         {props.text}
       </pre>
       <Copy text={props.text} />

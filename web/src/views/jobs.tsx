@@ -206,7 +206,9 @@ function Line(props: { row: Row; chosen: boolean; toggle: (id: string) => void }
         <input type="checkbox" checked={chosen} aria-label={words.jobs.choose(short)} onChange={() => props.toggle(row.task_id)} />
       </td>
       <td>
-        <a href={jobLink(row.task_id)}>{row.workload}</a> <code class="id">{short}</code>
+        <a href={jobLink(row.task_id)}>
+                        {row.workload} <code class="id">{short}</code>
+                      </a>
       </td>
       <td>
         <Badge state={row.state} row={row} />

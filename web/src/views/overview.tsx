@@ -101,7 +101,9 @@ function Recent(props: { found: JobPage }) {
                 {found.jobs.map((row) => (
                   <tr key={row.task_id}>
                     <td>
-                      <a href={jobLink(row.task_id)}>{row.workload}</a> <code class="id">{row.task_id.slice(0, 8)}</code>
+                      <a href={jobLink(row.task_id)}>
+                        {row.workload} <code class="id">{row.task_id.slice(0, 8)}</code>
+                      </a>
                     </td>
                     <td>
                       <Badge state={row.state} row={row} />

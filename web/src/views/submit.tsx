@@ -118,7 +118,7 @@ function Form(props: { workload: Workload; params: string | undefined; old: JobD
       {!hasForm(workload.schema) && <p class="hint">{words.submit.noSchema}</p>}
       {hasForm(workload.schema) && !exact && <p class="hint">{words.submit.inexact}</p>}
       {formed && (
-        <div class="chips" role="group" aria-label={words.submit.params}>
+        <div class="chips" role="group" aria-label={words.submit.how}>
           {[false, true].map((json) => (
             <button key={String(json)} type="button" class="chip" aria-pressed={asJson === json} onClick={() => asJson !== json && show(json)}>
               {json ? words.submit.json : words.submit.form}

@@ -205,6 +205,7 @@ export const en = {
   submit: {
     title: "Submit a job",
     workload: "Workload",
+    how: "How to give the parameters",
     form: "Form",
     json: "JSON",
     params: "Parameters as JSON",

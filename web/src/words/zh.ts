@@ -192,6 +192,7 @@ export const zh: Words = {
   submit: {
     title: "提交作业",
     workload: "工作负载",
+    how: "参数的填写方式",
     form: "表单",
     json: "JSON",
     params: "JSON 参数",
