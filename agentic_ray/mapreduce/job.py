@@ -38,6 +38,7 @@ from agentic_ray.mapreduce.retries import Retries
 from agentic_ray.runtime import Run, RunEvent, Session, recorded, writable
 from agentic_ray.runtime.explain import placement_table
 from agentic_ray.runtime.progress import ProgressBar
+from agentic_ray.runtime.scope import current_scope
 from agentic_ray.runtime.session import BUNDLES_PER_SLOT
 from agentic_ray.schedule.admission import INPUT_FACTOR
 from agentic_ray.schedule.metrics import Metrics, PlacementRecord, summarise
@@ -190,6 +191,9 @@ class MapReduce:
         self._started = time.monotonic()
         try:
             total = self._leaves.count if self._leaves.bytes_per_leaf == 0 else None
+            scope = current_scope()
+            if scope is not None and total is not None:
+                scope.expect(total)
             with ProgressBar("map_reduce", total, self._progress, self._session.settings) as bar:
                 value = recorded("map_reduce", self._content, lambda: self._run_all(deadline, bar))
                 return _Outcome(writable(value))

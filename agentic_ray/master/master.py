@@ -42,7 +42,7 @@ from agentic_ray.master.core import (
     Write,
 )
 from agentic_ray.master.handle import Job, UnderWay
-from agentic_ray.master.jobs import ANONYMOUS, JobRecord, JobState, advance
+from agentic_ray.master.jobs import ANONYMOUS, JobEvent, JobRecord, JobState, advance
 from agentic_ray.master.journal import Journal
 from agentic_ray.master.jsonvalues import JsonText
 from agentic_ray.master.keys import body_digests
@@ -55,6 +55,7 @@ from agentic_ray.master.running import InRunners, InThreads, Workplace, run_job
 from agentic_ray.master.stages import StageShelf
 from agentic_ray.master.statistics import Statistics, Tally
 from agentic_ray.master.store import JobStore, MemoryStore, Receipt
+from agentic_ray.master.traces import Trace, TraceShelf
 from agentic_ray.master.workloads import DEFAULT, Registry, Workload, normalise, registry
 
 _logger = logging.getLogger("agentic_ray")
@@ -192,6 +193,8 @@ class Master:
         beside = self._store.path if isinstance(self._store, Journal) else None
         self._cache = open_cache(cache_bytes, beside)
         self._logs = LogShelf(None if beside is None else Path(f"{beside}.logs"))
+        self._traces = TraceShelf(None if beside is None else Path(f"{beside}.traces"))
+        self._watchers: list[Callable[[JobRecord], None]] = []
         self._lender: OwnSession | None = None
         self._workplace: Workplace = InThreads()
         if runners:
@@ -402,6 +405,43 @@ class Master:
         """
         self.record(job_id)
         return self._logs.lines(job_id, first)
+
+    @property
+    def workloads(self) -> Registry:
+        """The workloads that jobs are found in."""
+        return self._workloads
+
+    def watch(self, watcher: Callable[[JobRecord], None]) -> None:
+        """Have ``watcher`` told of each step of each job, in order, once others can see it.
+
+        It is called with the master's lock held, so it must return at once, raise nothing and ask
+        the master nothing.
+        """
+        with self._changed:
+            self._watchers.append(watcher)
+
+    def progress(self) -> dict[str, tuple[int, int]]:
+        """Of each job that runs: logical tasks done, and asked for so far."""
+        with self._changed:
+            running = dict(self._under_way)
+        return {job_id: (one.items_done, one.items_total) for job_id, one in running.items()}
+
+    def trace(self, job_id: str) -> Trace:
+        """What the job's work on the cluster was: its graphs, events, and placements with reasons.
+
+        Of the last jobs only; an empty one of others, and of those that used no cluster.
+
+        Raises
+        ------
+        UnknownJobError
+            There is no such job.
+        """
+        self.record(job_id)
+        with self._changed:
+            running = self._under_way.get(job_id)
+        if running is not None:
+            return Trace.of(running, self._traces.before(job_id))
+        return self._traces.get(job_id)
 
     def statistics(self) -> Statistics:
         """Counts for monitoring."""
@@ -638,6 +678,8 @@ class Master:
 
     def _show(self, record: JobRecord) -> None:
         self._store.put(record)
+        for watcher in self._watchers:
+            watcher(record)
         if record.state is JobState.QUEUED and record.deadline_at is not None:
             text = "its deadline passed before it had finished"
             left = self._core.seconds_left(record.id, self._clock())
@@ -650,6 +692,7 @@ class Master:
             _logger.warning("job %s (%s) failed:\n%s", record.id, record.workload, shown)
         self._tally.finished(record.state)
         self._stages.drop(record.id)
+        self._traces.ended(record.id)
         handle = self._handles.get(record.id)
         if handle is not None:
             handle.settle(record)
@@ -679,6 +722,7 @@ class Master:
             self._died(record, ended)
             return
         reference = None if ended.failure is not None else self._keep(record, ended.text)
+        self._keep_trace(record.id)
         with self._changed:
             self._under_way.pop(record.id, None)
             if ended.metrics is not None:
@@ -698,7 +742,7 @@ class Master:
     def _died(self, record: JobRecord, died: Died) -> None:
         """The process of a job has ended before the job had."""
         with self._changed:
-            self._under_way.pop(record.id, None)
+            under_way = self._under_way.pop(record.id, None)
             if died.of_memory:
                 error = JobMemoryError(died.how)
                 commands = self._core.ended(record.id, self._clock(), error=error)
@@ -707,7 +751,19 @@ class Master:
                 again = self._core.live_record(record.id)
                 if again is not None and again.state is JobState.QUEUED:
                     _logger.warning("job %s is run again: %s", record.id, died.how)
+                    if under_way is not None:
+                        event = JobEvent(self._clock().wall, "run again", died.how)
+                        self._traces.again(record.id, under_way, event)
+                        under_way = None
+            if under_way is not None:
+                self._traces.keep(record.id, under_way)
             self._carry_out(commands)
+
+    def _keep_trace(self, job_id: str) -> None:
+        with self._changed:
+            under_way = self._under_way.get(job_id)
+        if under_way is not None:
+            self._traces.keep(job_id, under_way)
 
     def _entered(self, record: JobRecord, under_way: UnderWay) -> None:
         """From now on the job can be told to stop; that may have been wished before."""

@@ -9,7 +9,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cloudpickle
 
@@ -63,6 +63,10 @@ class _InScope:
     def items_done(self) -> int:
         return self._scope.items_done
 
+    @property
+    def items_total(self) -> int:
+        return self._scope.items_total
+
     def cancel(self) -> None:
         self._scope.cancel()
 
@@ -74,6 +78,9 @@ class _InScope:
 
     def placements(self) -> list[PlacementRecord]:
         return self._scope.placements()
+
+    def graphs(self) -> list[dict[str, Any]]:
+        return [asdict(shape) for shape in self._scope.shapes()]
 
 
 class InThreads:

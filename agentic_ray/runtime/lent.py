@@ -198,7 +198,7 @@ class LentSession:
                 self._sent.pop(number, None)
             raise
         if scope is not None:
-            scope.add(run)
+            scope.add(run, graph)
         return run
 
     # --- the backend of its runs -------------------------------------------------------

@@ -6,15 +6,31 @@ import contextlib
 import contextvars
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agentic_ray.errors import JobCancelledError
+from agentic_ray.graph.shape import GraphShape, shape_of
+from agentic_ray.graph.task import TaskGraph
 from agentic_ray.runtime.run import Run, RunEvent
 from agentic_ray.schedule.metrics import Metrics, PlacementRecord, summarise
 
 if TYPE_CHECKING:
     from agentic_ray.runtime.stages import Stages
+
+
+_MOST_SHAPES = 100
+"""Graphs of one job whose shapes are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Records of one run of a job from number ``first`` on; what was there from there on goes."""
+
+    run: int
+    first: int
+    records: tuple[PlacementRecord, ...]
 
 
 class JobScope:
@@ -40,7 +56,11 @@ class JobScope:
         self.stages: Stages | None = None
         self._lock = threading.Lock()
         self._live: dict[int, Run] = {}
-        self._records: list[PlacementRecord] = []
+        self._numbers: dict[int, int] = {}
+        self._folded: dict[int, list[PlacementRecord]] = {}
+        self._shapes: list[GraphShape] = []
+        self._items = 0
+        self._expected = 0
         self._events: list[RunEvent] = []
         self._slots: dict[tuple[str, str], int] = {}
         self._asked = 0
@@ -53,16 +73,28 @@ class JobScope:
         if self._cancelled:
             raise JobCancelledError(f"job {self.job_id} was cancelled")
 
-    def add(self, run: Run) -> None:
-        """For the session: this run is the job's."""
+    def add(self, run: Run, graph: TaskGraph) -> None:
+        """For the session: this run, of this graph, is the job's."""
+        shape = shape_of(graph) if len(self._shapes) < _MOST_SHAPES else None
         with self._lock:
             self._live[id(run)] = run
+            self._numbers[id(run)] = len(self._folded)
+            self._folded[len(self._folded)] = []
+            self._items += run.items_total
+            if shape is not None:
+                self._shapes.append(shape)
             self._slots |= run.slots
             self._asked += run.asked
             cancelled = self._cancelled
         run.on_done(lambda: self._fold(run))
         if cancelled:
             run.cancel()
+
+    def expect(self, items: int) -> None:
+        """So many logical tasks will be asked for, in runs that are submitted one after the
+        other."""
+        with self._lock:
+            self._expected += items
 
     def cancel(self) -> None:
         """Stop the job's runs, and those still to come."""
@@ -80,7 +112,7 @@ class JobScope:
     def placements(self) -> list[PlacementRecord]:
         """Where each finished bundle ran and why."""
         with self._lock:
-            return [*self._records, *(r for run in self._live.values() for r in run.placements())]
+            return [record for records in self._by_run().values() for record in records]
 
     def events(self) -> list[RunEvent]:
         """What happened to the runs, in order."""
@@ -88,12 +120,35 @@ class JobScope:
             events = [*self._events, *(e for run in self._live.values() for e in run.events())]
         return sorted(events, key=lambda event: event.time)
 
+    def fresh(self, seen: Mapping[int, int]) -> list[Fresh]:
+        """Records of which it is not known yet: of each run those beyond the number ``seen``, or
+        all where a run has begun anew with fewer."""
+        with self._lock:
+            by_run = self._by_run()
+        found = []
+        for number, records in by_run.items():
+            before = seen.get(number, 0)
+            first = before if before <= len(records) else 0
+            if first != before or len(records) > first:
+                found.append(Fresh(number, first, tuple(records[first:])))
+        return found
+
+    def shapes(self, seen: int = 0) -> list[GraphShape]:
+        """The graphs of the job in small, from number ``seen`` on; the first hundred."""
+        with self._lock:
+            return self._shapes[seen:]
+
     @property
     def items_done(self) -> int:
         """Logical tasks that have finished."""
         with self._lock:
-            folded = sum(record.items for record in self._records)
+            folded = sum(record.items for records in self._folded.values() for record in records)
             return folded + sum(run.items_done for run in self._live.values())
+
+    @property
+    def items_total(self) -> int:
+        """Logical tasks of all runs so far, or those that are expected if they are more."""
+        return max(self._items, self._expected)
 
     def metrics(self, makespan_seconds: float) -> Metrics | None:
         """The job's figures over ``makespan_seconds``; None if it put nothing on the cluster."""
@@ -111,11 +166,15 @@ class JobScope:
                 recovered=self._recovered + sum(len(run.recovered_bundles) for run in live),
             )
 
+    def _by_run(self) -> dict[int, list[PlacementRecord]]:
+        live = {self._numbers[known]: run.placements() for known, run in self._live.items()}
+        return self._folded | live
+
     def _fold(self, run: Run) -> None:
         with self._lock:
             if self._live.pop(id(run), None) is None:
                 return
-            self._records += run.placements()
+            self._folded[self._numbers.pop(id(run))] = run.placements()
             self._events += run.events()
             self._failed += len(run.failed_bundles)
             self._recovered += len(run.recovered_bundles)

@@ -252,7 +252,7 @@ class Session:
         self._remember(run)
         self._loop.submit(run, bundles, priority)
         if scope is not None:
-            scope.add(run)
+            scope.add(run, graph)
         return run
 
     def prospect(

@@ -18,8 +18,10 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
-"""Answered without a token, for the probes of an orchestrator."""
+OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/"})
+"""Answered without a token, for the probes of an orchestrator; and the page, which asks for one."""
+OPEN_FOLDER: Final = "/page/"
+"""The files of the page, which are the same for everybody."""
 
 
 def is_loopback(host: str) -> bool:
@@ -102,6 +104,6 @@ class Guard:
         headers = scope["headers"]
         if self._token is None:
             check_host(headers)
-        elif scope["path"] not in OPEN_PATHS:
+        elif scope["path"] not in OPEN_PATHS and not scope["path"].startswith(OPEN_FOLDER):
             check_token(headers, self._token)
         check_length(headers, self._max_body_bytes)

@@ -35,6 +35,7 @@ from agentic_ray.service.bodies import (
     too_large,
 )
 from agentic_ray.service.guard import Guard
+from agentic_ray.service.page import Page, add_page
 from agentic_ray.telemetry import ClusterState
 
 MAX_BODY_BYTES: Final = 16 << 20
@@ -134,11 +135,14 @@ def create_app(
         status, reason = ("starting" if master.held else "ok", "") if health is None else health()
         return {"status": status} | ({"reason": reason} if reason else {})
 
-    @app.get("/cluster")
-    def cluster_state() -> Response:
+    def cluster_now() -> ClusterState:
         if master.held and (health is None or health()[0] == "starting"):
             raise RequestError(503, "Ray is starting; jobs are accepted", "Starting")
-        return JsonResponse(plain((cluster or _session_cluster)().to_dict()))
+        return (cluster or _session_cluster)()
+
+    @app.get("/cluster")
+    def cluster_state() -> Response:
+        return JsonResponse(plain(cluster_now().to_dict()))
 
     @app.get("/metrics")
     def metrics() -> Response:
@@ -147,6 +151,8 @@ def create_app(
             headers={"Content-Type": exposition.CONTENT_TYPE},
         )
 
+    app.state.page = Page(master, cluster_now)
+    add_page(app, app.state.page)
     return app
 
 

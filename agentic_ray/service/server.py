@@ -226,6 +226,7 @@ class _Server(uvicorn.Server):
         )
         self.stopped_by: int | None = None
         self._master = master
+        self._page = app.state.page
         self._drain_seconds = settings.drain_seconds
         self._on_started = started
 
@@ -243,6 +244,7 @@ class _Server(uvicorn.Server):
 
     def _drain(self) -> None:
         self._master.close(drain=True, timeout_seconds=self._drain_seconds)
+        self._page.close()
         self.should_exit = True
 
 

@@ -230,6 +230,9 @@ def _overlay(node: NodeState, report: NodeReport, now: float) -> NodeState:
         memory_total_bytes=_smaller(node.memory_total_bytes, host.memory_total_bytes),
         memory_free_bytes=_smaller(node.memory_free_bytes, host.memory_free_bytes),
         load=host.load,
+        cpu_fraction=host.cpu_fraction,
+        host_memory_total_bytes=host.memory_total_bytes,
+        host_memory_free_bytes=host.memory_free_bytes,
     )
 
 

@@ -77,7 +77,10 @@ class NodeState:
     custom resources in Ray, how much of each it has.
 
     ``heartbeat_age_seconds`` is the age of the newest report from a collector on the node,
-    ``load`` the one-minute load average divided by the cores.
+    ``load`` the one-minute load average divided by the cores, ``cpu_fraction`` the busy fraction
+    0..1 of the processors over the last second. ``memory_total_bytes`` and ``memory_free_bytes``
+    are what Ray may still promise, ``host_memory_total_bytes`` and ``host_memory_free_bytes`` what
+    the host has, whoever uses it.
 
     Examples
     --------
@@ -102,6 +105,9 @@ class NodeState:
     heartbeat_age_seconds: float | None = None
     gpus_reason: str | None = None
     custom: Mapping[str, float] = field(default_factory=dict)
+    cpu_fraction: float | None = None
+    host_memory_total_bytes: int | None = None
+    host_memory_free_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

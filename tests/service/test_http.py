@@ -168,7 +168,7 @@ def test_a_body_over_the_limit_is_refused_whether_announced_or_not(client: TestC
         ("POST", "/cancel/unknown", 404),
         ("GET", "/status/%00%ff", 404),
         ("GET", "/status/../jobs/x", 404),
-        ("GET", "/", 404),
+        ("POST", "/", 405),
         ("GET", "/status", 404),
         ("GET", "/jobs/", 404),
         ("GET", "/docs", 404),

@@ -92,8 +92,10 @@ class Assignment:
         self._lock = threading.Lock()
         self._over = False
         self._items = 0
+        self._total = 0
         self._events: list[JobEvent] = []
-        self._placements: list[PlacementRecord] = []
+        self._placements: dict[int, list[PlacementRecord]] = {}
+        self._graphs: list[dict[str, Any]] = []
         self.fit = False
         """Whether the runner can be given another job, once this one is over."""
 
@@ -104,13 +106,22 @@ class Assignment:
         """Logical tasks that have finished."""
         return self._items
 
+    @property
+    def items_total(self) -> int:
+        """Logical tasks that it has asked for so far."""
+        return self._total
+
     def events(self) -> list[JobEvent]:
         """What happened to its work on the cluster; known at its end."""
         return list(self._events)
 
     def placements(self) -> list[PlacementRecord]:
-        """Where its bundles ran; known at its end."""
-        return list(self._placements)
+        """Where its bundles ran, as it told a moment ago."""
+        return [record for records in list(self._placements.values()) for record in records]
+
+    def graphs(self) -> list[dict[str, Any]]:
+        """The shapes of its graphs."""
+        return list(self._graphs)
 
     def cancel(self) -> None:
         """Tell the job to stop; it is killed if it has not, a moment later."""
@@ -218,7 +229,7 @@ class Assignment:
         head, parts = frame
         op = head["op"]
         if op == "told":
-            self._items = _count(head["items"])
+            self._hear(head)
         elif op == "stage_get":
             kept = None if self._stages is None else self._stages.get(_text(head["name"]))
             self._answer([] if kept is None else [kept])
@@ -228,9 +239,8 @@ class Assignment:
             self._answer([])
         elif op == "ended":
             self._read_all()
-            self._items = _count(head.get("items", 0))
+            self._hear(head)
             self._events = [_event(entry) for entry in head.get("events", [])]
-            self._placements = [_placement(entry) for entry in head.get("placements", [])]
             self.fit = head["clean"] is True and self._stopping is None
             metrics = _metrics(head.get("metrics"))
             if head["ok"] is True:
@@ -247,6 +257,17 @@ class Assignment:
         else:
             raise InvalidArgumentError(f"an unknown message {str(op)[:40]!r}")
         return None
+
+    def _hear(self, head: Mapping[str, Any]) -> None:
+        """How far it is: its graphs, and where its bundles ran, are told once."""
+        self._items = _count(head.get("items", 0))
+        self._total = _count(head.get("total", 0))
+        for run, first, rows in head.get("fresh", []):
+            known = self._placements.setdefault(_count(run), [])
+            if _count(first) > len(known):
+                raise InvalidArgumentError("placements with a gap")
+            known[first:] = [_placement(row) for row in rows]
+        self._graphs += [_graph(entry) for entry in head.get("graphs", [])]
 
     def _answer(self, parts: Sequence[Bytes]) -> None:
         with contextlib.suppress(OSError):  # its end is noticed at the next look
@@ -317,7 +338,7 @@ def _event(entry: Any) -> JobEvent:
 
 
 def _placement(entry: Any) -> PlacementRecord:
-    record = PlacementRecord(**entry)
+    record = PlacementRecord(*entry)
     for field in fields(record):
         value = getattr(record, field.name)
         if field.name in ("bundle", "node_id", "device", "reason"):
@@ -325,6 +346,22 @@ def _placement(entry: Any) -> PlacementRecord:
         elif field.name != "retried" and value is not None:
             _number(value)
     return record
+
+
+def _graph(entry: Any) -> dict[str, Any]:
+    for name in ("tasks", "items"):
+        _count(entry[name])
+    stages, links = entry["stages"], entry["links"]
+    for stage in stages:
+        _text(stage["name"])
+        for name in ("depth", "tasks", "items"):
+            _count(stage[name])
+    for link in links:
+        if max(_count(link["source"]), _count(link["target"])) >= len(stages):
+            raise InvalidArgumentError("a link to no stage")
+        _count(link["count"])
+    _text(entry["left_out"])
+    return dict(entry)
 
 
 def _metrics(entry: Any) -> Mapping[str, Any] | None:

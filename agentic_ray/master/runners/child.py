@@ -19,7 +19,8 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -33,6 +34,7 @@ from agentic_ray.master.workloads import Workload, registry
 from agentic_ray.runtime import JobScope, Stages, job_scope
 from agentic_ray.runtime.carried import take
 from agentic_ray.runtime.lent import borrow
+from agentic_ray.schedule.metrics import PlacementRecord
 from agentic_ray.tracebacks import text_of
 from agentic_ray.wire import Bytes, Frame, Wire, readable
 
@@ -40,6 +42,7 @@ MOST_RESULT_BYTES: Final = 256 << 20
 """Of JSON text. All jobs share the process that keeps it."""
 
 _STOP: Final = signal.SIGUSR2
+_ROW: Final = attrgetter(*(field.name for field in fields(PlacementRecord)))
 _TELL_SECONDS: Final = 0.5
 _MOST_EVENTS: Final = 2_000
 _MOST_CARRIED_BYTES: Final = 1 << 20
@@ -68,7 +71,10 @@ class _Runner:
         self._session_path = ""
         self._scope: JobScope | None = None
         self._running = False
-        self._told_items = 0
+        self._told = (0, 0)
+        self._seen: dict[int, int] = {}
+        self._graphs = 0
+        self._telling = threading.Lock()
 
     def work(self) -> None:
         """Take orders, in the main thread, which alone can be interrupted."""
@@ -103,7 +109,8 @@ class _Runner:
             with job_scope(head["job"], priority=head["priority"]) as scope:
                 if head["stages"]:
                     scope.stages = Stages(_MastersStages(self), scope.log)
-                self._scope, self._told_items = scope, 0
+                self._told, self._seen, self._graphs = (0, 0), {}, 0
+                self._scope = scope
                 self._running = True
                 workload = self._workload(head, order.parts)
                 value = workload.function(workload.prepare(loads(bytes(order.parts[0]))))
@@ -137,12 +144,13 @@ class _Runner:
                     [e.time, e.kind, e.bundle, e.node_id, e.text]
                     for e in scope.events()[-_MOST_EVENTS:]
                 ],
-                "placements": [asdict(record) for record in scope.placements()[-_MOST_EVENTS:]],
-                "items": scope.items_done,
             }
         _flush()
         head_out["clean"] = before.restored()
-        self._wire.send(head_out, parts)
+        with self._telling:
+            if scope is not None:
+                head_out |= self._news(scope)
+            self._wire.send(head_out, parts)
 
     def _workload(self, head: Mapping[str, Any], parts: list[bytearray]) -> Workload:
         """What the master means: from the user's file, or from the code that it has sent."""
@@ -205,10 +213,25 @@ class _Runner:
 
     def _tell(self) -> None:
         """How far the job is, if that has changed."""
-        scope = self._scope
-        if scope is not None and scope.items_done != self._told_items:
-            self._told_items = scope.items_done
-            self._wire.send({"op": "told", "items": self._told_items})
+        with self._telling:
+            scope = self._scope
+            if scope is not None and (scope.items_done, scope.items_total) != self._told:
+                self._told = (scope.items_done, scope.items_total)
+                self._wire.send({"op": "told", **self._news(scope)})
+
+    def _news(self, scope: JobScope) -> dict[str, Any]:
+        """What the master was not told yet of a job's work on the cluster."""
+        fresh = scope.fresh(self._seen)
+        for news in fresh:
+            self._seen[news.run] = news.first + len(news.records)
+        shapes = scope.shapes(self._graphs)
+        self._graphs += len(shapes)
+        return {
+            "items": scope.items_done,
+            "total": scope.items_total,
+            "fresh": [[news.run, news.first, list(map(_ROW, news.records))] for news in fresh],
+            "graphs": [asdict(shape) for shape in shapes],
+        }
 
     def ask(self, head: dict[str, Any], parts: list[Bytes]) -> Frame:
         """Ask the master for something that its job's thread answers in order."""
