@@ -154,7 +154,7 @@ class LentSession:
     def close(self) -> None:
         """Nothing: the session is the lender's, and this process ends with its job."""
 
-    def prospect(self, tasks: Any, put_bytes: int, stored: Any) -> None:
+    def prospect(self, tasks: Any, put_bytes: int) -> None:
         """As of `Session`: what a job computes is left to the executors."""
 
     def submit(

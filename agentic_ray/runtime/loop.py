@@ -190,10 +190,7 @@ class Loop:
         if value is None:
             self._make_again(graph_id, key, ValueGone())
             raise ValueGone
-        if isinstance(value, Inline):
-            return value.load()
-        place = self.dispatcher.value_info(graph_id, key)
-        return Stored(value, 0) if place is None else Stored(value, place.size_bytes, place.node_id)
+        return value.load() if isinstance(value, Inline) else Stored(value, 0)
 
     def _make_again(self, graph_id: str, key: str, error: BaseException) -> None:
         run = self.runs.get(graph_id)

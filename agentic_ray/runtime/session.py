@@ -45,7 +45,7 @@ from agentic_ray.runtime.nodes import Nodes
 from agentic_ray.runtime.recordings import Recording, Recordings
 from agentic_ray.runtime.run import Run
 from agentic_ray.runtime.scope import current_scope
-from agentic_ray.runtime.values import CodeletTable, Stored
+from agentic_ray.runtime.values import CodeletTable
 from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CALL_BOUNDS_SECONDS, CostModel
 from agentic_ray.schedule.dispatcher import Dispatcher, RetryRules, SpeculationRules
@@ -255,29 +255,24 @@ class Session:
             scope.add(run, graph)
         return run
 
-    def prospect(
-        self, tasks: Sequence[Task], put_bytes: int, stored: Sequence[Stored]
-    ) -> tuple[float, int] | None:
-        """What executors would take for tasks, and how many slots they have on the caller's node.
+    def prospect(self, tasks: Sequence[Task], put_bytes: int) -> tuple[float, int] | None:
+        """What executors would take for tasks, and how many of them run at once.
 
-        None if the tasks are better left to them whatever they take: for this process to do them
-        is no part of what a job may do, there are GPUs, or not all of ``stored`` is on this node.
+        None if the tasks are to be left to executors whatever these take: what a job computes is
+        to outlive this process, and GPUs may be much quicker.
 
         Parameters
         ----------
         put_bytes : int
             What would have to be put in the object store first.
         """
-        slots = self._nodes.slots_by_device()
-        if current_scope() is not None or any(device != "cpu" for _, device in slots):
-            return None
-        own = ray.get_runtime_context().get_node_id()
-        if any(block.node_id != own for block in stored):
+        devices = self._nodes.slots_by_device()
+        if current_scope() is not None or any(device != "cpu" for _, device in devices):
             return None
         work = sum(max(self._seconds(task), 0.0) for task in tasks)
         there = work / self.slots + 2 * self.model.call_overhead_seconds
         there += put_bytes / self.model.calibration.store_bytes_per_second
-        return there, slots.get((own, "cpu"), 0)
+        return there, self.slots
 
     def bundle_seconds(self, total_seconds: float) -> float:
         """Predicted work to put in one bundle, of ``total_seconds`` that can go on side by side.

@@ -167,7 +167,8 @@ def _persisted(seed: int) -> xp.Array:
 
 def _sums(x: xp.Array) -> list[float]:
     """From four graphs, which are handed the same chunks."""
-    return [float((x * factor).sum()) for factor in (1.5, 2.0, 2.5, 3.0)]
+    with xp.config(seconds_here=0):
+        return [float((x * factor).sum()) for factor in (1.5, 2.0, 2.5, 3.0)]
 
 
 def _executor(session: ar.Session) -> tuple[Any, Any]:

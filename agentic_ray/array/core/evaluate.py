@@ -350,7 +350,7 @@ def _computed(roots: Sequence[Node], *, handles: bool, progress: bool | None) ->
     if not planned.keys:
         made: dict[str, Any] = {}
     elif local:
-        made = run_here(planned.tasks, planned.keys, planned.stored_here())
+        made = run_here(planned.tasks, planned.keys)
     else:
         planned.send()
         made = _by_session(planned, asked, handles=handles, progress=progress)
@@ -374,13 +374,6 @@ class _Plan:
         self.blocks = lowering.run(roots)
         self.tasks = lowering.tasks
         self.keys = list(dict.fromkeys(b.key for row in self.blocks for b in row if type(b) is Ref))
-        self._stored = [
-            block
-            for node in topological(roots)
-            if node.op is STORED and node.value is None
-            for block in node.params[0].value
-            if not isinstance(block, np.ndarray)
-        ]
         self._there: dict[int, Any] = {}
 
     def _noted(self, node: Node, blocks: Sequence[Any]) -> list[Any]:
@@ -388,19 +381,21 @@ class _Plan:
         return list(blocks)
 
     def prospect(self, roots: Sequence[Node]) -> placing.Prospect:
-        """Where it is to run. Functions of the user's never run in threads of this process."""
-        if LOCAL_BYTES < 0 or any(node.op.of_user for node in topological(roots)):
+        """Where it is to run.
+
+        Functions of the user's never run in threads of this process, and what is in the object
+        store is for executors: a Ray that dies, or is left by another thread, may end a process
+        that is reading from it.
+        """
+        for node in topological(roots):
+            if node.op.of_user:
+                return placing.Prospect(False, why="it calls functions of yours")
+            if node.op is STORED and not is_here(node.params[0].value):
+                return placing.Prospect(False, why="its data is in the object store")
+        if LOCAL_BYTES < 0:
             return placing.Prospect(False)
         unsent = sum(node.nbytes for node in self._raw if node not in _placed)
-        return placing.prospect(self.tasks, self.keys, stored=self._stored, put_bytes=unsent)
-
-    def stored_here(self) -> dict[int, Any]:
-        """What is in the object store, mapped into this process, by the ``id`` of its handle."""
-        if not self._stored:
-            return {}
-        from agentic_ray.runtime import fetch
-
-        return {id(block): fetch(block) for block in self._stored}
+        return placing.prospect(self.tasks, self.keys, put_bytes=unsent)
 
     def send(self) -> None:
         """Put blocks of the caller's arrays in the object store, for the tasks that need them."""
@@ -409,13 +404,20 @@ class _Plan:
                 self._there[id(block)] = there
         if self._there:
             self.tasks = [
-                replace(task, args=threads.with_stored(task.args, self._there))
-                for task in self.tasks
+                replace(task, args=_with_stored(task.args, self._there)) for task in self.tasks
             ]
 
     def sent_blocks(self) -> list[list[Any]]:
         """The blocks of each expression as the session knows them."""
-        return [threads.with_stored(row, self._there) for row in self.blocks]
+        return [_with_stored(row, self._there) for row in self.blocks]
+
+
+def _with_stored(value: Any, stored: Mapping[int, Any]) -> Any:
+    """``value`` with what has another in its place, by its ``id``; lists and tuples are rebuilt."""
+    if type(value) in (list, tuple):
+        return type(value)([_with_stored(part, stored) for part in value])
+    found = stored.get(id(value))
+    return value if found is None else found
 
 
 def _by_session(
@@ -481,11 +483,9 @@ def _fetched(blocks: list[Any]) -> list[Any]:
     return [fetch(block) if isinstance(block, Stored) else block for block in blocks]
 
 
-def run_here(
-    tasks: Sequence[Task], outputs: Sequence[str], stored: Mapping[int, Any] | None = None
-) -> dict[str, Any]:
+def run_here(tasks: Sequence[Task], outputs: Sequence[str]) -> dict[str, Any]:
     """Run tasks, listed in a valid order, in this process; values are dropped after last use."""
-    ran = threads.run(tasks, outputs, placing.threads_for(tasks), stored)
+    ran = threads.run(tasks, outputs, placing.threads_for(tasks))
     placing.learnt.observe(tasks, ran)
     return ran.values
 

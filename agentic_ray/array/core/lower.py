@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from agentic_ray.array.core import windows
 from agentic_ray.array.core.assignment import folded
 from agentic_ray.array.core.chunks import Chunks, block_slices, blocks_under, numblocks, offsets
+from agentic_ray.array.core.fusing import Seen, walk
 from agentic_ray.array.core.node import Node, exact, topological
 from agentic_ray.array.core.program import (
     Call,
@@ -469,42 +469,16 @@ class Lowering:
         flops : float
             What its steps take, as flops of a matrix product.
         """
-        inside: list[_Seen] = []
-        operands: dict[_Seen, tuple[_Seen, ...]] = {}
-        same: dict[_Seen, _Seen] = {}  # a move, and what it is through its window
-        stack: list[tuple[_Seen, bool]] = [((node, None), False) for node in reversed(outputs)]
-        leaves: dict[_Seen, None] = {}
-        while stack:
-            seen, ready = stack.pop()
-            if ready:
-                inside.append(seen)
-                continue
-            if seen in operands or seen in same or seen in leaves:
-                continue
-            node, window = seen
-            if node.op.kind == "literal":
-                continue
-            taken_along = node in self._inlined or (reducing is None and node in outputs)
-            if node.value is not None:
-                leaves[seen] = None
-            elif node.op.kind == "create" and window is None:
-                leaves[seen] = None
-                operands[seen] = (seen,)
-                inside.append(seen)
-            elif node in self._windows and taken_along:
-                below = self._below(node, window, grid)
-                same[seen] = below
-                stack.append((below, False))
-            elif node.op.kind == "map" and taken_along:
-                operands[seen] = tuple([(source, _at(source, node, window))
-                                        for source in node.inputs])  # fmt: skip
-                stack.append((seen, True))
-                stack.extend((source, False) for source in reversed(operands[seen]))
-            else:
-                leaves[seen] = None
+        inlined = self._inlined
+
+        def is_inside(node: Node) -> bool:
+            return node in inlined or (reducing is None and node in outputs)
+
+        walked = walk(outputs, grid, is_inside, self._windows)
+        leaves, inside, same = walked.leaves, walked.inside, walked.same
         register = {seen: i for i, seen in enumerate(leaves)}
-        wanted: list[_Seen] = [(node, None) for node in outputs]
-        reads = [operands[seen] for seen in inside]
+        wanted: list[Seen] = [(node, None) for node in outputs]
+        reads = [walked.operands[seen] for seen in inside]
         # Each use of a scalar is one of its own: whether two have the same value changes nothing.
         scalars = [
             source.params[2]
@@ -514,7 +488,7 @@ class Lowering:
         ]
         next_scalar = itertools.count(len(leaves))
 
-        def registers_of(read: Sequence[_Seen]) -> tuple[int, ...]:
+        def registers_of(read: Sequence[Seen]) -> tuple[int, ...]:
             found: list[int] = []
             for seen in read:
                 while seen in same:
@@ -569,17 +543,6 @@ class Lowering:
         flops += ADDITION_FLOPS * MOVE_WEIGHT * grid.size * sum(w is not None for _, w in leaves)
         return program, columns, read_bytes, flops
 
-    def _below(self, node: Node, window: Window | None, grid: Node) -> _Seen:
-        """What a move shows through a window: its operand through another one."""
-        own, (source,) = self._windows[node], node.inputs
-        if window is None:
-            if node.shape != grid.shape:
-                own = windows.broadcast(node.shape, grid.shape).on(own)
-        else:
-            own = window.on(own)
-        unmoved = source.shape == grid.shape and source.chunks == grid.chunks
-        return source, None if unmoved and own == windows.broadcast(grid.shape, grid.shape) else own
-
     def _column(self, node: Node, grid: Node, located: bool) -> list[Any]:
         """For each block of ``grid`` the block of ``node`` that broadcasts to it."""
         values = _locations(node) if located else self.readings(node)
@@ -589,19 +552,6 @@ class Lowering:
         if len(values) == 1:
             return values * grid.blocks
         return [values[i] for i in blocks_under(counts, wanted)]
-
-
-_Seen = tuple[Node, Window | None]
-"""An array, as it is cut or broadcast to the blocks of a program's grid, or through a window."""
-
-
-def _at(source: Node, node: Node, window: Window | None) -> Window | None:
-    """The window through which an operand is seen, if ``node`` is seen through ``window``."""
-    if window is None or source.op.kind == "literal":
-        return None
-    if source.shape == node.shape:
-        return window
-    return window.on(windows.broadcast(source.shape, node.shape))
 
 
 def _partials(node: Node) -> tuple[Any, ...]:

@@ -117,17 +117,13 @@ learnt = Learnt()
 """Of this process."""
 
 
-def prospect(
-    tasks: Sequence[Task], outputs: Sequence[str], *, stored: Sequence[Any], put_bytes: int
-) -> Prospect:
+def prospect(tasks: Sequence[Task], outputs: Sequence[str], *, put_bytes: int) -> Prospect:
     """Where a plan is to run that is too large to be computed here without further thought.
 
     Parameters
     ----------
     outputs : sequence of str
         Keys of the results.
-    stored : sequence of Stored
-        What it needs from the object store.
     put_bytes : int
         What executors would have to be sent from this process first.
     """
@@ -140,11 +136,11 @@ def prospect(
         return Prospect(False)
     session = _session()
     if session is not None:
-        about = session.prospect(tasks, put_bytes, stored)
+        about = session.prospect(tasks, put_bytes)
         if about is None:
-            return Prospect(False, why="its data, or GPUs, are elsewhere")
+            return Prospect(False, why="it is part of a job, or there are GPUs")
         there, slots = about
-    elif stored:
+    elif _is_forked():
         return Prospect(False)
     else:
         there, slots = STARTING_SECONDS, sizing.slots_of_host()
@@ -161,6 +157,12 @@ def _session() -> Any:
     """The session if there is one; starts nothing."""
     runtime = sys.modules.get("agentic_ray.runtime.session")
     return None if runtime is None else runtime.current_session()
+
+
+def _is_forked() -> bool:
+    """Whether this process was forked off one with a session."""
+    runtime = sys.modules.get("agentic_ray.runtime.connection")
+    return runtime is not None and runtime.is_forked()
 
 
 def _fits(tasks: Sequence[Task], outputs: Sequence[str], threads: int) -> bool:

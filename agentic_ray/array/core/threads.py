@@ -10,7 +10,7 @@ import heapq
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,18 +33,12 @@ def run(
     tasks: Sequence[Task],
     outputs: Sequence[str],
     threads: int,
-    stored: Mapping[int, Any] | None = None,
 ) -> Ran:
     """Run tasks, listed in a valid order, in ``threads`` threads, of which the caller's is one.
 
     A value is dropped after its last use. With one thread tasks run in the order in which they
     are listed, with several depth first, so that a chunk goes through its chain while it is in
     the cache.
-
-    Parameters
-    ----------
-    stored : mapping, optional
-        What stands for arguments that are in the object store, by their ``id``.
 
     Raises
     ------
@@ -53,7 +47,7 @@ def run(
     """
     if threads > 1 and len(tasks) > 1:
         tasks = TaskGraph(tasks, outputs).tasks
-    work = _Work(tasks, outputs, stored or {})
+    work = _Work(tasks, outputs)
     others = [
         threading.Thread(
             target=contextvars.copy_context().run,
@@ -78,13 +72,10 @@ def run(
 class _Work:
     """Tasks that are shared out among threads."""
 
-    def __init__(
-        self, tasks: Sequence[Task], outputs: Sequence[str], stored: Mapping[int, Any]
-    ) -> None:
+    def __init__(self, tasks: Sequence[Task], outputs: Sequence[str]) -> None:
         self.made: dict[str, Any] = {}
         self.seconds: dict[str, float] = {}
         self._tasks = tasks
-        self._stored = stored
         self._uses = Counter(key for task in tasks for key in task.dependencies)
         self._uses.update(outputs)
         self._users: dict[str, list[int]] = {}
@@ -134,8 +125,6 @@ class _Work:
 
     def _value(self, task: Task) -> Any:
         args = replace_refs(task.args, self.made.__getitem__) if task.dependencies else task.args
-        if self._stored:
-            args = with_stored(args, self._stored)
         function: Any = task.codelet.cpu
         with computing:
             return function(*in_c_order(args), **task.kwargs, xp=np)
@@ -159,11 +148,3 @@ class _Work:
                 self._changed.notify(begun - 1)
             if not self._left:
                 self._changed.notify_all()
-
-
-def with_stored(value: Any, stored: Mapping[int, Any]) -> Any:
-    """``value`` with what has another in its place, by its ``id``; lists and tuples are rebuilt."""
-    if type(value) in (list, tuple):
-        return type(value)([with_stored(part, stored) for part in value])
-    found = stored.get(id(value))
-    return value if found is None else found
