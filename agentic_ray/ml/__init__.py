@@ -56,6 +56,13 @@ _PLACES = {
         "PolynomialFeatures",
         "SimpleImputer",
     ),
+    "search": (
+        "GridSearchCV",
+        "HalvingGridSearchCV",
+        "RandomizedSearchCV",
+        "parallel",
+        "train_test_split",
+    ),
     "selection": ("SelectKBest", "SelectPercentile", "VarianceThreshold"),
     "text": ("FeatureHasher", "HashingVectorizer", "TfidfTransformer"),
 }

@@ -190,6 +190,8 @@ class Rows:
     def __getitem__(self, names: Any) -> Rows:
         """One column, or some, of a table by their names; or rows, by a slice, positions or a mask
         in the caller's memory."""
+        if isinstance(names, tuple) and len(names) == 2 and names[1] is Ellipsis:
+            names = names[0] if isinstance(names[0], slice) else np.asarray(names[0])
         if isinstance(names, slice | np.ndarray):
             return self.take(np.arange(len(self))[names])
         wanted = (names,) if isinstance(names, str) else tuple(names)
@@ -500,7 +502,7 @@ def _rows(data: Any, chunk_rows: int | None, on_error: str) -> Rows:
         data = data.to_frame() if data.ndim == 1 else data
         nbytes = int(data.memory_usage(deep=True).sum())
     elif isinstance(data, np.ndarray) and data.ndim >= 1:
-        if not data.dtype.hasobject:
+        if data.dtype.kind in "biufc":
             return of_array(xp.asarray(data), chunk_rows)
         nbytes = sum(len(str(value)) for value in data.ravel()) + data.nbytes
     else:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import sklearn.ensemble as sk
+from sklearn.base import is_classifier
 
 from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.ml.base import Distributed, begin, encode_labels, is_distributed, seed_of
@@ -57,7 +58,7 @@ class _Forest(Distributed):
                 "oob_score and warm_start are not taken for data in chunks: a tree does not know "
                 "the rows of other chunks"
             )
-        classifier = hasattr(self, "class_weight")
+        classifier = is_classifier(self)
         run = begin(
             self, X, y, sample_weight, target="labels" if classifier else "numeric",
             allow_nan=True, multi_output=not classifier,

@@ -13,6 +13,7 @@ import numpy as np
 import sklearn.cluster as clusters
 import sklearn.decomposition as decomposition
 import sklearn.linear_model as linear
+from sklearn.base import is_classifier
 from sklearn.utils import gen_batches
 
 from agentic_ray.errors import InvalidArgumentError
@@ -79,7 +80,7 @@ class _Descent(Distributed):
             raise InvalidArgumentError(
                 "coef_init, intercept_init and early_stopping are not taken for data in chunks"
             )
-        classifier = hasattr(self, "class_weight")
+        classifier = is_classifier(self)
         run = begin(
             self, X, y, sample_weight, accept_sparse=True,
             target="labels" if classifier else "numeric",

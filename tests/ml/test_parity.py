@@ -50,11 +50,12 @@ def test_in_one_chunk_and_in_several(case: Case, weighted: bool) -> None:
 def test_the_cluster_gives_the_same_bits(
     case: Case, ray_session: ar.Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chunked = xp.asarray(X, chunks=(90, 4))
+    data = X if case.x is None else case.x
+    chunked = xp.asarray(data, chunks=(90, 4))
     here = case.fit(chunked)
     monkeypatch.setattr(evaluate, "LOCAL_BYTES", 0)
-    for data in (chunked, xp.asarray(X, chunks=(90, 6)).persist()):
-        there = case.fit(data)
+    for again in (chunked, xp.asarray(data, chunks=(90, 6)).persist()):
+        there = case.fit(again)
         for name in case.names:
             np.testing.assert_array_equal(
                 np.asarray(getattr(there, name)), np.asarray(getattr(here, name))
@@ -66,8 +67,8 @@ def test_predictions_of_chunks_are_scikit_learns(
 ) -> None:
     monkeypatch.setattr(evaluate, "LOCAL_BYTES", 0)
     chunked = xp.asarray(X, chunks=(90, 4))
-    for case in CASES:
-        model = case.fit(X)
+    for case in CASES[::3]:
+        model = case.fit(X if case.x is None else case.x)
         for name in ("predict", "predict_proba", "transform"):
             if hasattr(model, name):
                 found = getattr(model, name)(chunked)
