@@ -123,7 +123,7 @@ web-check: web/node_modules/.installed
 	diff -r build/web agentic_ray/service/page/static
 
 screenshots: $(VENV)/.installed
-	$(BIN)/python docs/pictures/take.py
+	$(BIN)/python web/take_pictures.py
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

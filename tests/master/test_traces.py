@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import agentic_ray as ar
@@ -54,6 +54,7 @@ class UnderWay:
 
 
 @given(st.lists(RECORDS, max_size=20))
+@settings(deadline=None)
 def test_columns_say_what_records_say(records: list[PlacementRecord]) -> None:
     found = columns(records)
     for number, record in enumerate(records):

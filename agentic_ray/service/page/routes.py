@@ -20,13 +20,13 @@ from agentic_ray.master.jsonvalues import dumps_result, json_text
 from agentic_ray.service.bodies import JsonResponse, RequestError, plain
 from agentic_ray.service.page.feed import KINDS, EventFeed, Kind
 from agentic_ray.service.page.files import INDEX, load_files
-from agentic_ray.service.page.shown import MOST_ROWS, Filter, Sees, listing, row
+from agentic_ray.service.page.shown import MOST_ROWS, Filter, Sees, Snapshot, listing, row
 from agentic_ray.service.page.telemetry import SAMPLE_SECONDS, Samples
 from agentic_ray.telemetry import ClusterState
 
 MOST_FOLLOWERS: Final = 1_000
 _PROGRESS_SECONDS: Final = 0.5
-_REST: Final = 5  # a list is used for so many times as long as it takes to make it
+_REST: Final = 5  # a snapshot is used for so many times as long as it takes to make it
 _SHOWN_BYTES: Final = 256 << 10
 _SHORT: Final = 100
 _STREAM_HEADERS: Final = {
@@ -71,8 +71,8 @@ class Page:
         self.feed = EventFeed()
         self.samples = Samples(cluster)
         self._looking: asyncio.Task[None] | None = None
-        self._newest: list[JobRecord] = []
-        self._listed_at = ("", 0.0)
+        self._snapshot = Snapshot([], "")
+        self._due = 0.0
         self._listing = threading.Lock()
         master.watch(self.feed.publish)
 
@@ -80,18 +80,16 @@ class Page:
         """End all streams: the server stops."""
         self.feed.close()
 
-    def newest_first(self) -> tuple[list[JobRecord], str]:
-        """All jobs, and up to which event they are known. The same list for all who ask within a
-        moment: making it takes a while."""
+    def jobs(self) -> Snapshot:
+        """All jobs. The same snapshot for all who ask within a moment: making it takes a while."""
         with self._listing:
-            position, due = self._listed_at
             began = time.monotonic()
-            if position != self.feed.position and began >= due:
+            if self._snapshot.position != self.feed.position and began >= self._due:
                 position = self.feed.position
-                self._newest = self.master.jobs()[::-1]
+                self._snapshot = Snapshot(self.master.jobs()[::-1], position)
                 now = time.monotonic()
-                self._listed_at = (position, now + _REST * (now - began))
-            return self._newest, position
+                self._due = now + _REST * (now - began)
+            return self._snapshot
 
     def record(self, request: Request, job_id: str) -> JobRecord:
         """A job that whoever asks may see.
@@ -194,10 +192,8 @@ def _add_views(app: FastAPI, page: Page) -> None:
             states = frozenset(JobState(name) for name in state.split(",") if name)
         except ValueError as error:
             raise RequestError(422, f"state: {error}") from None
-        newest_first, position = page.newest_first()
         wanted = Filter(states, workload, user, text.strip())
-        found = listing(newest_first, wanted, page.sees(request), offset, limit)
-        return JsonResponse(plain({**found, "position": position}))
+        return JsonResponse(plain(listing(page.jobs(), wanted, page.sees(request), offset, limit)))
 
     @app.get("/view/jobs/{task_id}", include_in_schema=False)
     def job(request: Request, task_id: str) -> Response:

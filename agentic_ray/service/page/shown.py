@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from agentic_ray.master import JobRecord, JobState
@@ -45,15 +46,12 @@ class Filter:
     user: str = ""
     text: str = ""
 
-    def lets(self, record: JobRecord) -> bool:
-        """Whether a job is wanted, its state aside."""
-        if self.workload and record.workload != self.workload:
-            return False
-        if self.user and record.user != self.user:
-            return False
-        return not self.text or self._has_text(record)
+    def lets(self, user: str, workload: str) -> bool:
+        """Whether jobs of this user and workload are wanted, their states and texts aside."""
+        return self.workload in ("", workload) and self.user in ("", user)
 
-    def _has_text(self, record: JobRecord) -> bool:
+    def has_text(self, record: JobRecord) -> bool:
+        """Whether a job has the wanted text."""
         wanted = self.text.casefold()
         texts = [record.id, record.workload, record.user]
         if record.error is not None:
@@ -61,28 +59,58 @@ class Filter:
         return any(wanted in text.casefold() for text in texts)
 
 
-def listing(
-    newest_first: Iterable[JobRecord], wanted: Filter, sees: Sees, offset: int, limit: int
-) -> dict[str, Any]:
+class Snapshot:
+    """All jobs at one moment, newest first, and how many there are of each kind.
+
+    Parameters
+    ----------
+    records : list of JobRecord
+    position : str
+        The number of the last event that they are after.
+    """
+
+    def __init__(self, records: list[JobRecord], position: str) -> None:
+        self.records = records
+        self.position = position
+        self.groups = Counter((record.user, record.workload, record.state) for record in records)
+
+
+def listing(jobs: Snapshot, wanted: Filter, sees: Sees, offset: int, limit: int) -> dict[str, Any]:
     """One page of the jobs that somebody may see and wants.
+
+    All jobs are gone through only where a text is looked for: a page is asked for often.
 
     Returns
     -------
     dict
         ``jobs``, the rows; ``total``, how many there are on all pages; ``counts`` by state of those
-        that the rest of the filter lets through; ``workloads`` and ``users`` to choose from.
+        that the rest of the filter lets through; ``workloads`` and ``users`` to choose from; and
+        ``position``, of the snapshot.
     """
-    visible = [record for record in newest_first if sees(record.user)]
-    found = [record for record in visible if wanted.lets(record)]
-    counts = Counter(record.state for record in found)
+    visible = {group: many for group, many in jobs.groups.items() if sees(group[0])}
+    pairs = {group[:2] for group in visible if wanted.lets(*group[:2])}
+    found: Iterator[JobRecord] = (
+        record for record in jobs.records if (record.user, record.workload) in pairs
+    )
+    counts: Counter[JobState] = Counter()
+    if wanted.text:
+        with_text = [record for record in found if wanted.has_text(record)]
+        counts.update(record.state for record in with_text)
+        found = iter(with_text)
+    else:
+        for (user, workload, state), many in visible.items():
+            if (user, workload) in pairs:
+                counts[state] += many
+    chosen = wanted.states or frozenset(JobState)
     if wanted.states:
-        found = [record for record in found if record.state in wanted.states]
+        found = (record for record in found if record.state in chosen)
     return {
-        "jobs": [row(record) for record in found[offset : offset + limit]],
-        "total": len(found),
+        "jobs": [row(record) for record in islice(found, offset, offset + limit)],
+        "total": sum(counts[state] for state in chosen),
         "counts": {state.value: counts[state] for state in JobState},
-        "workloads": _names(record.workload for record in visible),
-        "users": _names(record.user for record in visible),
+        "workloads": _names(workload for _, workload, _ in visible),
+        "users": _names(user for user, _, _ in visible),
+        "position": jobs.position,
     }
 
 

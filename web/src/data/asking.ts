@@ -1,6 +1,6 @@
 // Asking the service for something that a component shows, again when there is news.
 
-import { useCallback, useEffect, useRef, useState } from "preact/hooks";
+import { useCallback, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { ApiError } from "./api";
 
 export interface Asked<T> {
@@ -25,7 +25,8 @@ export function useAsked<T>(key: string, ask: (signal: AbortSignal) => Promise<T
   });
   const running = useRef<{ end: AbortController; due: number; timer: number; wanted: boolean; busy: boolean } | null>(null);
 
-  useEffect(() => {
+  // (Before the frame is painted: what is asked for is there a frame earlier.)
+  useLayoutEffect(() => {
     const mine = { end: new AbortController(), due: 0, timer: 0, wanted: false, busy: false };
     running.current = mine;
     void go(mine);

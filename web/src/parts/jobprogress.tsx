@@ -21,8 +21,10 @@ export function JobProgress(props: { row: Row; long?: boolean }) {
   const known = live.progress.get(row.task_id);
   if (!running) {
     if (row.cached) return <span class="hint">{words.jobs.cached}</span>;
-    if (row.error !== null && !props.long) return <span class="why">{row.error.type}</span>;
-    return null;
+    if (props.long) return null;
+    if (row.state === "failed" && row.error !== null) return <span class="why">{row.error.type}</span>;
+    const ran = row.started_at === null || row.finished_at === null ? null : row.finished_at - row.started_at;
+    return ran === null ? null : <span class="hint cramped">{seconds(ran)}</span>;
   }
   if (known === undefined || known[1] === 0) return <span class="hint">{seconds(Math.max(0, now - (row.started_at ?? now)))}</span>;
   const [done, total] = known;

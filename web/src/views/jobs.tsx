@@ -169,7 +169,7 @@ function Table(props: { rows: Row[]; chosen: string[]; toggle: (id: string) => v
               <th scope="col" class="number spare">
                 {words.jobs.waited}
               </th>
-              <th scope="col" class="number">
+              <th scope="col" class="number roomy">
                 {words.jobs.ran}
               </th>
               <th scope="col" class="number spare">
@@ -218,7 +218,7 @@ function Line(props: { row: Row; chosen: boolean; toggle: (id: string) => void }
       </td>
       <td class="number roomy">{clock(row.created_at, words.locale)}</td>
       <td class="number spare">{seconds(Math.max(0, waited))}</td>
-      <td class="number">{seconds(ran)}</td>
+      <td class="number roomy">{seconds(ran)}</td>
       <td class="number spare">
         {row.metrics === null ? "–" : `${row.metrics.efficiency.toFixed(2)} / ${row.metrics.imbalance.toFixed(2)}`}
       </td>

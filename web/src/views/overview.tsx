@@ -302,7 +302,7 @@ function Nodes(props: { nodes: Node[] }) {
             </thead>
             <tbody>
               {props.nodes.map((node) => (
-                <tr key={node.node_id} class={node.alive ? "" : "gone"}>
+                <tr key={node.node_id}>
                   <td>
                     {node.host} <code class="id">{node.node_id.slice(0, 8)}</code>{" "}
                     {!node.alive && <span class="badge failed">{words.overview.gone}</span>}
