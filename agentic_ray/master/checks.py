@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
@@ -10,7 +9,11 @@ from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
 PRIORITY_LIMIT = 1_000_000
 """Priorities are between minus this and this."""
 
-_KEY_LENGTH = 255
+KEY_LENGTH = 255
+"""Characters that the name of a user and an idempotency key may have."""
+
+LONGEST_SECONDS = 1e9
+"""Longest time-out and deadline: 30 years. More is taken for a mistake."""
 
 
 def check_limit(name: str, value: Any) -> None:
@@ -35,15 +38,17 @@ def check_seconds(name: str, seconds: Any) -> None:
         return
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise InvalidTypeError(f"{name} must be a number, not {seconds!r}")
-    if not 0 < seconds <= threading.TIMEOUT_MAX:
-        raise InvalidArgumentError(f"{name} must be > 0, not {seconds}")
+    if not 0 < seconds <= LONGEST_SECONDS:
+        raise InvalidArgumentError(
+            f"{name} must be > 0 and at most {LONGEST_SECONDS:.0f}, not {str(seconds)[:40]}"
+        )
 
 
 def check_text(name: str, text: Any) -> None:
     """Printable text of a usable length."""
     if not isinstance(text, str):
         raise InvalidTypeError(f"{name} must be text, not {text!r}")
-    if not 0 < len(text) <= _KEY_LENGTH or not text.isprintable():
+    if not 0 < len(text) <= KEY_LENGTH or not text.isprintable():
         raise InvalidArgumentError(
-            f"{name} must be 1 to {_KEY_LENGTH} printable characters, not {text[:40]!r}"
+            f"{name} must be 1 to {KEY_LENGTH} printable characters, not {text[:40]!r}"
         )

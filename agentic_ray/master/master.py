@@ -29,7 +29,7 @@ from agentic_ray.errors import (
     SessionError,
 )
 from agentic_ray.master.alarms import Alarms
-from agentic_ray.master.cache import cache_key, canonical_text, open_cache
+from agentic_ray.master.cache import cache_key, open_cache
 from agentic_ray.master.checks import check_limit, check_priority, check_seconds, check_text
 from agentic_ray.master.clock import Clock
 from agentic_ray.master.core import (
@@ -44,7 +44,7 @@ from agentic_ray.master.core import (
 from agentic_ray.master.handle import Job, UnderWay
 from agentic_ray.master.jobs import ANONYMOUS, JobRecord, JobState, advance
 from agentic_ray.master.journal import Journal
-from agentic_ray.master.jsonvalues import JsonText
+from agentic_ray.master.jsonvalues import JsonText, digest_of
 from agentic_ray.master.keys import body_digests
 from agentic_ray.master.logs import LogLine, LogShelf
 from agentic_ray.master.outcome import Died
@@ -55,7 +55,7 @@ from agentic_ray.master.running import InRunners, InThreads, Workplace, run_job
 from agentic_ray.master.stages import StageShelf
 from agentic_ray.master.statistics import Statistics, Tally
 from agentic_ray.master.store import JobStore, MemoryStore, Receipt
-from agentic_ray.master.workloads import DEFAULT, Registry, Workload, normalise, registry
+from agentic_ray.master.workloads import DEFAULT, Parameters, Registry, Workload, registry
 
 _logger = logging.getLogger("agentic_ray")
 
@@ -250,7 +250,7 @@ class Master:
         ----------
         workload : str or function
             A registered workload, by name or itself.
-        params : JSON-able
+        params : JSON-able or Parameters
             Its parameters; checked here.
         priority : int
             Higher runs first.
@@ -297,20 +297,20 @@ class Master:
         check_text("user", user)
         if idempotency_key is not None:
             check_text("idempotency_key", idempotency_key)
-        plain, text = normalise(params)
-        found.prepare(plain)
-        canonical = canonical_text(plain)
+        read = params if isinstance(params, Parameters) else Parameters.of(params)
+        found.prepare_text(read.text)
+        digest = digest_of(read.canonical)
         now = self._clock().wall
         record = JobRecord(
             id=uuid.uuid4().hex,
             workload=found.name,
             version=found.version,
-            params=JsonText(text),
+            params=JsonText(read.text, digest),
             priority=priority,
             sequence=0,
             created_at=now,
             timeout_seconds=timeout_seconds,
-            size_bytes=len(text),
+            size_bytes=len(read.text),
             user=user,
             deadline_at=None if deadline_seconds is None else now + deadline_seconds,
             idempotency_key=idempotency_key or "",
@@ -319,10 +319,10 @@ class Master:
         digests: frozenset[str] = frozenset()
         if idempotency_key is not None:
             digests = body_digests(
-                found.name, priority, (timeout_seconds, deadline_seconds), canonical
+                found.name, priority, (timeout_seconds, deadline_seconds), read.canonical
             )
             record = replace(record, body_digest=min(digests))
-        answer = self._cached(found, canonical) if cache else None
+        answer = self._cached(found, user, digest) if cache else None
         old = self._submitted_before(record)
         with self._changed:
             if self._closed or self._broken is not None:
@@ -523,8 +523,8 @@ class Master:
             workload = self._workloads.name_of(workload)
         return self._workloads.get(workload)
 
-    def _cached(self, workload: Workload, canonical_params: str) -> tuple[Any, int] | None:
-        key = None if self._cache is None else cache_key(workload, canonical_params)
+    def _cached(self, workload: Workload, user: str, digest: str) -> tuple[Any, int] | None:
+        key = None if self._cache is None else cache_key(workload, user, digest)
         return None if key is None or self._cache is None else self._cache.get(key)
 
     def _accept(self, record: JobRecord, answer: tuple[Any, int] | None) -> list[Receipt]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from fastapi.responses import Response
@@ -22,9 +24,10 @@ from agentic_ray.errors import (
     UnknownJobError,
     UnknownWorkloadError,
 )
+from agentic_ray.master.checks import KEY_LENGTH, LONGEST_SECONDS, PRIORITY_LIMIT
 from agentic_ray.master.jobs import ANONYMOUS
-from agentic_ray.master.jsonvalues import dumps, loads, to_json
-from agentic_ray.master.workloads import DEFAULT
+from agentic_ray.master.jsonvalues import cut_name, dumps, loads, to_json
+from agentic_ray.master.workloads import DEFAULT, Parameters
 from agentic_ray.shown import cut_text
 
 STATUS_OF: Final[Mapping[type[Exception], int]] = {
@@ -41,6 +44,9 @@ STATUS_OF: Final[Mapping[type[Exception], int]] = {
     SessionError: 503,
 }
 """HTTP status of each error that a request may end with."""
+
+
+_SHOWN: Final = 10
 
 
 class JsonResponse(Response):
@@ -79,33 +85,23 @@ class SubmitBody(BaseModel):
     data: Any = None
     workload: str = DEFAULT
     params: Any = None
-    priority: int = 0
-    timeout_seconds: float | None = Field(default=None, gt=0)
-    deadline_seconds: float | None = Field(default=None, gt=0)
-    user: str | None = None
-    idempotency_key: str | None = None
+    priority: int = Field(default=0, ge=-PRIORITY_LIMIT, le=PRIORITY_LIMIT)
+    timeout_seconds: float | None = Field(default=None, gt=0, le=LONGEST_SECONDS)
+    deadline_seconds: float | None = Field(default=None, gt=0, le=LONGEST_SECONDS)
+    user: str | None = Field(default=None, min_length=1, max_length=KEY_LENGTH)
+    idempotency_key: str | None = Field(default=None, min_length=1, max_length=KEY_LENGTH)
     cache: bool = True
 
-    def job_params(self) -> Any:
-        """The parameters of the job.
 
-        Raises
-        ------
-        RequestError
-            Neither or both of ``data`` and ``params`` are given, or ``data`` with a workload.
-        """
-        given = self.model_fields_set
-        if "data" in given:
-            if "params" in given or "workload" in given:
-                raise RequestError(
-                    422,
-                    "give either data (for the default workload) or workload and params, not both",
-                )
-            return {"data": self.data}
-        if "params" not in given:
-            missing = "params" if "workload" in given else "data, or workload and params"
-            raise RequestError(422, f"the body lacks {missing}")
-        return self.params
+_FIELDS: Final = tuple(SubmitBody.model_fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A body of ``POST /submit`` that was read: its parameters, and the other fields."""
+
+    parameters: Parameters
+    body: SubmitBody
 
 
 def idempotency_key(header: str | None, body: str | None) -> str | None:
@@ -128,7 +124,7 @@ def default_user(token: str | None) -> str:
     return f"token-{hashlib.sha256(token.encode()).hexdigest()[:12]}"
 
 
-def read_submit(body: bytes) -> SubmitBody:
+def read_submission(body: bytes) -> Submission:
     """Parse and check the body of ``POST /submit``.
 
     Raises
@@ -142,14 +138,42 @@ def read_submit(body: bytes) -> SubmitBody:
         raise RequestError(400, str(error), "InvalidJson") from None
     if not isinstance(content, dict):
         raise RequestError(422, f"the body must be a JSON object, not {_json_name(content)}")
+    unknown = content.keys() - SubmitBody.model_fields.keys()
+    if unknown:
+        named = ", ".join(cut_name(name) for name in islice(content, _SHOWN) if name in unknown)
+        count = f"{len(unknown):,} fields that it cannot have: " if len(unknown) > 1 else ""
+        raise RequestError(
+            422, f"{count}{named or '...'}: not a field; there are {', '.join(_FIELDS)}"
+        )
+    params = _params_of(content)
     try:
-        return SubmitBody.model_validate(content)
+        # (Not the parameters: they are anything, and may be large.)
+        rest = {name: value for name, value in content.items() if name not in ("data", "params")}
+        checked = SubmitBody.model_validate(rest)
     except ValidationError as error:
         described = [
             f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}"
             for entry in error.errors(include_url=False, include_input=False)
         ]
-        raise RequestError(422, "; ".join(described[:10])) from None
+        raise RequestError(422, "; ".join(described[:_SHOWN])) from None
+    try:
+        return Submission(Parameters.of(params), checked)
+    except InvalidParametersError as error:
+        raise RequestError(422, str(error), "InvalidParametersError") from None
+
+
+def _params_of(content: Mapping[str, Any]) -> Any:
+    if "data" in content:
+        if "params" in content or "workload" in content:
+            raise RequestError(
+                422,
+                "give either data (for the default workload) or workload and params, not both",
+            )
+        return {"data": content["data"]}
+    if "params" not in content:
+        missing = "params" if "workload" in content else "data, or workload and params"
+        raise RequestError(422, f"the body lacks {missing}")
+    return content["params"]
 
 
 def is_json(content_type: str | None) -> bool:

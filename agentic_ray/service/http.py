@@ -31,10 +31,10 @@ from agentic_ray.service.bodies import (
     idempotency_key,
     is_json,
     plain,
-    read_submit,
     too_large,
 )
 from agentic_ray.service.guard import Guard
+from agentic_ray.service.reading import Reader
 from agentic_ray.telemetry import ClusterState
 
 MAX_BODY_BYTES: Final = 16 << 20
@@ -76,6 +76,8 @@ def create_app(
     app.add_middleware(Guard, token=token, max_body_bytes=max_body_bytes)
     _add_error_handlers(app)
     user = default_user(token)
+    reader = Reader()
+    app.state.reader = reader
     body_schema = SubmitBody.model_json_schema()
 
     @app.post(
@@ -90,7 +92,7 @@ def create_app(
             raise RequestError(415, "send the body as Content-Type: application/json", "NotJson")
         raw = await _read_body(request, max_body_bytes)
         key = request.headers.get("idempotency-key")
-        answer = await run_in_threadpool(_submit, master, raw, key, user)
+        answer = await run_in_threadpool(_submit, master, reader, raw, key, user)
         return JsonResponse(answer, 202, {"Location": f"/status/{answer['task_id']}"})
 
     @app.get("/status/{task_id}")
@@ -156,12 +158,15 @@ def _session_cluster() -> ClusterState:
     return cluster()
 
 
-def _submit(master: Master, raw: bytes, key: str | None, user: str) -> dict[str, Any]:
+def _submit(
+    master: Master, reader: Reader, raw: bytes, key: str | None, user: str
+) -> dict[str, Any]:
     """Parse, check and submit: in a thread, for a large body and the journal take their time."""
-    body = read_submit(raw)
+    submission = reader.read(raw)
+    body = submission.body
     job = master.submit(
         body.workload,
-        body.job_params(),
+        submission.parameters,
         priority=body.priority,
         timeout_seconds=body.timeout_seconds,
         deadline_seconds=body.deadline_seconds,
