@@ -19,7 +19,7 @@ from agentic_ray.errors import (
 )
 from agentic_ray.graph.keys import content_key
 from agentic_ray.master.jsonvalues import loads_result
-from agentic_ray.master.results import DirectoryResults, MemoryResults, ResultStore
+from agentic_ray.master.results import DirectoryResults, MemoryResults, ResultStore, SignedResults
 from agentic_ray.master.workloads import Workload
 
 
@@ -42,13 +42,17 @@ def cache_key(workload: Workload, user: str, params_digest: str) -> str | None:
         return None  # it holds what cannot be looked into, so it may not be the same next time
 
 
-def open_cache(max_bytes: int, beside: Path | None) -> ResultCache | None:
-    """A cache of so many bytes, kept on disk ``beside`` a journal's file if there is one."""
+def open_cache(max_bytes: int, beside: Path | None, key: bytes = b"") -> ResultCache | None:
+    """A cache of so many bytes, kept on disk ``beside`` a journal's file if there is one.
+
+    ``key`` is the journal's: what was not written with it answers no job.
+    """
     if max_bytes <= 0:
         return None
     if beside is None:
         return ResultCache(max_bytes)
-    return ResultCache(max_bytes, DirectoryResults(f"{beside}.cache", sync=False))
+    kept = DirectoryResults(f"{beside}.cache", sync=False)
+    return ResultCache(max_bytes, SignedResults(kept, key))
 
 
 class ResultCache:

@@ -12,6 +12,9 @@ PRIORITY_LIMIT = 1_000_000
 KEY_LENGTH = 255
 """Characters that the name of a user and an idempotency key may have."""
 
+MOST_TAGS = 20
+TAG_LENGTH = 64
+
 LONGEST_SECONDS = 1e9
 """Longest time-out and deadline: 30 years. More is taken for a mistake."""
 
@@ -52,3 +55,19 @@ def check_text(name: str, text: Any) -> None:
         raise InvalidArgumentError(
             f"{name} must be 1 to {KEY_LENGTH} printable characters, not {text[:40]!r}"
         )
+
+
+def check_tags(tags: Any) -> tuple[str, ...]:
+    """Different short texts, not too many, in their order."""
+    if isinstance(tags, str) or not isinstance(tags, list | tuple):
+        raise InvalidTypeError(f"tags must be a list of texts, not {type(tags).__name__}")
+    if len(tags) > MOST_TAGS:
+        raise InvalidArgumentError(f"at most {MOST_TAGS} tags, not {len(tags)}")
+    for tag in tags:
+        if not isinstance(tag, str):
+            raise InvalidTypeError(f"a tag must be text, not {type(tag).__name__}")
+        if not 0 < len(tag) <= TAG_LENGTH or not tag.isprintable():
+            raise InvalidArgumentError(
+                f"a tag must be 1 to {TAG_LENGTH} printable characters, not {tag[:40]!r}"
+            )
+    return tuple(dict.fromkeys(tags))

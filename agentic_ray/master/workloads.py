@@ -65,6 +65,19 @@ class Workload:
     memory_bytes: int | None = None
     check_text: Callable[[str], Any] | None = None
 
+    @property
+    def description(self) -> str:
+        """The first paragraph of what its function says of itself."""
+        text = inspect.getdoc(self.function) or ""
+        return " ".join(text.partition("\n\n")[0].split())[:1000]
+
+    @property
+    def json_schema(self) -> Any:
+        """The JSON schema of its parameters; None if nothing is known of them."""
+        if self.check_text is None or not isinstance(self.schema, str) or not self.schema:
+            return None
+        return json.loads(self.schema)
+
     def prepare_text(self, text: str) -> Any:
         """As `prepare`, of the JSON text of the parameters."""
         if self.check_text is not None:
