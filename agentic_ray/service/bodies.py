@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,9 +24,15 @@ from agentic_ray.errors import (
     UnknownJobError,
     UnknownWorkloadError,
 )
-from agentic_ray.master.checks import KEY_LENGTH, LONGEST_SECONDS, PRIORITY_LIMIT
-from agentic_ray.master.jobs import ANONYMOUS
+from agentic_ray.master.checks import (
+    KEY_LENGTH,
+    LONGEST_SECONDS,
+    MOST_TAGS,
+    PRIORITY_LIMIT,
+    TAG_LENGTH,
+)
 from agentic_ray.master.jsonvalues import cut_name, dumps, loads, to_json
+from agentic_ray.master.named.uploads import UploadParams
 from agentic_ray.master.workloads import DEFAULT, Parameters
 from agentic_ray.shown import cut_text
 
@@ -61,9 +67,16 @@ class JsonResponse(Response):
 class RequestError(Exception):
     """A request that is refused before it reaches the master."""
 
-    def __init__(self, status: int, message: str, kind: str = "RequestError") -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        kind: str = "RequestError",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self.status = status
         self.kind = kind
+        self.headers = dict(headers or {})
         super().__init__(message)
 
 
@@ -72,9 +85,41 @@ def too_large(limit_bytes: int) -> RequestError:
     return RequestError(413, f"the body is larger than {limit_bytes} bytes", "BodyTooLarge")
 
 
-def error_body(kind: str, message: str) -> dict[str, Any]:
-    """The body of every answer that is an error."""
-    return {"error": {"type": kind, "message": cut_text(message)}}
+def error_body(kind: str, message: str, status: int) -> dict[str, Any]:
+    """The body of every answer that is an error, in the form of RFC 9457.
+
+    ``error`` says the same in the form that clients of before read.
+    """
+    text = cut_text(message)
+    return {
+        "type": f"urn:agentic-ray:error:{kind}",
+        "title": _title(kind),
+        "status": status,
+        "detail": text,
+        "error": {"type": kind, "message": text},
+    }
+
+
+def problem(error: RequestError) -> Response:
+    """The answer that is an error."""
+    return ProblemResponse(
+        error_body(error.kind, str(error), error.status), error.status, error.headers
+    )
+
+
+class ProblemResponse(JsonResponse):
+    """An error as JSON."""
+
+    media_type = "application/problem+json"
+
+
+def _title(kind: str) -> str:
+    """``QueueFullError`` as words."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.removesuffix("Error") or kind)
+    return words[:1] + words[1:].lower()
+
+
+Tag = Annotated[str, Field(min_length=1, max_length=TAG_LENGTH)]
 
 
 class SubmitBody(BaseModel):
@@ -91,6 +136,7 @@ class SubmitBody(BaseModel):
     user: str | None = Field(default=None, min_length=1, max_length=KEY_LENGTH)
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=KEY_LENGTH)
     cache: bool = True
+    tags: list[Tag] = Field(default=[], max_length=MOST_TAGS)
 
 
 _FIELDS: Final = tuple(SubmitBody.model_fields)
@@ -98,10 +144,14 @@ _FIELDS: Final = tuple(SubmitBody.model_fields)
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A body of ``POST /submit`` that was read: its parameters, and the other fields."""
+    """A body of ``POST /submit`` that was read: its parameters, and the other fields.
+
+    ``has_refs``: uploaded data may be meant by something in the parameters.
+    """
 
     parameters: Parameters
     body: SubmitBody
+    has_refs: bool = False
 
 
 def idempotency_key(header: str | None, body: str | None) -> str | None:
@@ -113,15 +163,10 @@ def idempotency_key(header: str | None, body: str | None) -> str | None:
         The two differ.
     """
     if header is not None and body is not None and header != body:
-        raise RequestError(422, "the header Idempotency-Key and idempotency_key differ")
+        raise RequestError(
+            409, "the header Idempotency-Key and idempotency_key differ", "IdempotencyError"
+        )
     return body if header is None else header
-
-
-def default_user(token: str | None) -> str:
-    """The user of requests that name none: who has the token, without giving it away."""
-    if token is None:
-        return ANONYMOUS
-    return f"token-{hashlib.sha256(token.encode()).hexdigest()[:12]}"
 
 
 def read_submission(body: bytes) -> Submission:
@@ -157,9 +202,26 @@ def read_submission(body: bytes) -> Submission:
         ]
         raise RequestError(422, "; ".join(described[:_SHOWN])) from None
     try:
-        return Submission(Parameters.of(params), checked)
+        return Submission(Parameters.of(params), checked, _has_refs(params))
     except InvalidParametersError as error:
         raise RequestError(422, str(error), "InvalidParametersError") from None
+
+
+def is_ref(value: Mapping[str, Any]) -> bool:
+    """Whether this names uploaded data."""
+    return value.keys() == {"ref"} and isinstance(value["ref"], str)
+
+
+def is_resolved(value: Mapping[str, Any]) -> bool:
+    """Whether this is what the service makes of that, see `UploadParams`."""
+    return value.keys() == UploadParams.__annotations__.keys()
+
+
+def _has_refs(params: Any) -> bool:
+    """Whether some object that is in objects only names uploaded data."""
+    if not isinstance(params, dict):
+        return False
+    return is_ref(params) or is_resolved(params) or any(_has_refs(each) for each in params.values())
 
 
 def _params_of(content: Mapping[str, Any]) -> Any:
