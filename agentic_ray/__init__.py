@@ -21,14 +21,12 @@ if TYPE_CHECKING:
         JobState,
         Master,
         Worker,
-        job,
-        jobs,
         load_workloads,
-        submit,
         worker,
         workload,
     )
     from agentic_ray.master.actor import RemoteMaster, find_master, start_master
+    from agentic_ray.master.default import job, jobs, submit
     from agentic_ray.runtime import Session, cluster, explain, get_session, init, shutdown, stage
     from agentic_ray.service import Client
     from agentic_ray.telemetry import ClusterState, GpuState, NodeState

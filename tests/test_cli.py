@@ -56,6 +56,11 @@ def test_there_are_the_commands_that_are_real() -> None:
                 "simulate",
                 "journal",
                 "master",
+                "audit",
+                "token",
+                "retry",
+                "events",
+                "upload",
             ]
         )
         == COMMANDS
@@ -73,13 +78,13 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(COMMANDS) - {"run", "serve", "join", "journal", "master"})
+    "name", sorted(set(COMMANDS) - {"run", "serve", "join", "journal", "master", "token", "audit"})
 )
 def test_commands_that_print_data_can_print_json(name: str) -> None:
     assert "--json" in [option for p in cli.commands[name].params for option in p.opts]
 
 
-@pytest.mark.parametrize("group", ["journal", "master"])
+@pytest.mark.parametrize("group", ["journal", "master", "token", "audit"])
 def test_every_command_of_a_group_has_help(group: str, capsys: pytest.CaptureFixture[str]) -> None:
     commands = cli.commands[group]
     assert isinstance(commands, click.Group)

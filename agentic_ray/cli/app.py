@@ -13,7 +13,7 @@ import click
 
 from agentic_ray import __version__
 from agentic_ray.cli.doctor import doctor
-from agentic_ray.cli.jobs import cancel, jobs, logs, result, status, submit
+from agentic_ray.cli.jobs import cancel, events, jobs, logs, result, retry, status, submit, upload
 from agentic_ray.cli.join import join
 from agentic_ray.cli.journal import journal
 from agentic_ray.cli.local import demo, nodes
@@ -22,6 +22,7 @@ from agentic_ray.cli.replay import replay
 from agentic_ray.cli.run import run
 from agentic_ray.cli.serve import serve
 from agentic_ray.cli.simulate import simulate
+from agentic_ray.cli.tokens import audit, token
 from agentic_ray.errors import AgenticRayError
 
 
@@ -39,6 +40,9 @@ _COMMANDS = (
     result,
     logs,
     cancel,
+    retry,
+    events,
+    upload,
     jobs,
     nodes,
     join,
@@ -49,7 +53,7 @@ _COMMANDS = (
 )
 for _command in _COMMANDS:
     cli.add_command(_command)
-for _group in (journal, master):
+for _group in (journal, master, token, audit):
     cli.add_command(_group)
 
 

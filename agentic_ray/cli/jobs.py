@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from datetime import datetime
@@ -134,6 +135,53 @@ def cancel(task_id: str, url: str, token: str | None, as_json: bool) -> None:
         click.echo("it runs and has been told to stop")
     else:
         click.echo(found["state"])
+
+
+@click.command()
+@click.argument("task_id", metavar="ID")
+@options.server
+@options.as_json
+def retry(task_id: str, url: str, token: str | None, as_json: bool) -> None:
+    """Submit again what an ended job was submitted with; prints the new identifier."""
+    with _client(url, token) as client:
+        made = client.retry(task_id)
+    if as_json:
+        options.print_json({"task_id": made, "retry_of": task_id})
+    else:
+        click.echo(made)
+
+
+@click.command()
+@click.argument("task_id", metavar="[ID]", required=False)
+@options.server
+@options.as_json
+def events(task_id: str | None, url: str, token: str | None, as_json: bool) -> None:
+    """Print what happens to jobs, or to the job ID, line by line, until it has ended or Ctrl-C."""
+    with _client(url, token) as client:
+        for event in client.events(task_id):
+            if as_json:
+                click.echo(json.dumps(event, ensure_ascii=False))
+            else:
+                told = " ".join(f"{name}={value}" for name, value in event["data"].items())
+                click.echo(f"{event['event']}  {told}")
+
+
+@click.command()
+@click.argument("name")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@options.server
+@options.as_json
+def upload(name: str, file: str, url: str, token: str | None, as_json: bool) -> None:
+    """Upload FILE as NAME, for jobs: --params '{"data": {"ref": "NAME"}}'.
+
+    NAME ends with the format: .npy, .arrow, .parquet, .csv or .txt.
+    """
+    with _client(url, token) as client:
+        told = client.upload(name, file)
+    if as_json:
+        options.print_json(told)
+    else:
+        click.echo(f"{told['name']}: {told['size']:,} bytes, sha256 {told['sha256']}")
 
 
 @click.command()

@@ -19,8 +19,69 @@ from agentic_ray.cli import options
 @click.option(
     "--token",
     envvar="AGENTIC_RAY_TOKEN",
-    help="Token that requests must carry; needed for a --host that other machines reach. Better "
-    "given as $AGENTIC_RAY_TOKEN: arguments can be seen by other users.",
+    help="A token that may do all; this or --tokens is needed for a --host that other machines "
+    "reach. Better given as $AGENTIC_RAY_TOKEN: arguments can be seen by other users.",
+)
+@click.option(
+    "--tokens",
+    envvar="AGENTIC_RAY_TOKENS",
+    type=click.Path(),
+    metavar="FILE",
+    help="Tokens of users, made by `agentic-ray token create`; each sees its own jobs only.",
+)
+@click.option("--tls-cert", type=click.Path(), metavar="FILE", help="Certificate (PEM) for HTTPS.")
+@click.option("--tls-key", type=click.Path(), metavar="FILE", help="Its key (PEM).")
+@click.option(
+    "--behind-proxy",
+    is_flag=True,
+    envvar="AGENTIC_RAY_BEHIND_PROXY",
+    help="A proxy with TLS stands before the service and nobody reaches it otherwise: it may "
+    "listen on other addresses than loopback without TLS of its own.",
+)
+@click.option(
+    "--origin",
+    "origins",
+    multiple=True,
+    metavar="URL",
+    help="A site whose pages may send requests, such as https://jobs.example.org; may be repeated.",
+)
+@click.option(
+    "--data",
+    type=click.Path(),
+    metavar="FOLDER",
+    help="Where uploaded data is kept.  [default: beside the journal, else until the end]",
+)
+@click.option(
+    "--max-upload-bytes",
+    default=1 << 30,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Largest file that can be uploaded.",
+)
+@click.option(
+    "--audit",
+    type=click.Path(),
+    metavar="FILE",
+    help="Audit log: who submitted, cancelled and uploaded, and who was refused.",
+)
+@click.option(
+    "--max-connections",
+    default=1024,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Connections open at once.",
+)
+@click.option(
+    "--webhook",
+    "webhooks",
+    multiple=True,
+    metavar="URL",
+    help="Told of each job that has ended, by POST, signed with --webhook-secret; may be repeated.",
+)
+@click.option(
+    "--webhook-secret",
+    envvar="AGENTIC_RAY_WEBHOOK_SECRET",
+    help="By which receivers know us. Better given as $AGENTIC_RAY_WEBHOOK_SECRET.",
 )
 @options.workload_files
 @click.option("--max-running", default=8, show_default=True, type=click.IntRange(min=1))
@@ -84,6 +145,17 @@ def serve(
     host: str,
     port: int,
     token: str | None,
+    tokens: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    behind_proxy: bool,
+    origins: tuple[str, ...],
+    data: str | None,
+    max_upload_bytes: int,
+    audit: str | None,
+    max_connections: int,
+    webhooks: tuple[str, ...],
+    webhook_secret: str | None,
     files: tuple[str, ...],
     max_running: int,
     max_queued: int,
@@ -113,6 +185,17 @@ def serve(
         host=host,
         port=port,
         token=token,
+        tokens=tokens,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        behind_proxy=behind_proxy,
+        origins=origins,
+        data=data,
+        max_upload_bytes=max_upload_bytes,
+        audit=audit,
+        max_connections=max_connections,
+        webhooks=webhooks,
+        webhook_secret=webhook_secret,
         workloads=files,
         address=address,
         num_cpus=num_cpus,

@@ -36,7 +36,7 @@ from agentic_ray.errors import (
 from agentic_ray.master.described import Description, digests, file_digests
 from agentic_ray.master.handle import Job
 from agentic_ray.master.jobs import JobRecord, without_exception
-from agentic_ray.master.journal import is_url
+from agentic_ray.master.journal import is_url, journal_file
 from agentic_ray.master.logs import LogLine
 from agentic_ray.master.master import Master
 from agentic_ray.master.statistics import Statistics
@@ -369,6 +369,7 @@ def start_master(
     get_session()
     where: dict[str, Any] = {}
     if not is_url(journal):
+        journal_file(journal)  # (an empty text would become the current folder)
         journal = Path(journal).expanduser().absolute()
         node_id = ray.get_runtime_context().get_node_id()
         where["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node_id, soft=False)

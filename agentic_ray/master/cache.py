@@ -1,12 +1,11 @@
 """`ResultCache`: results by the content of what made them; bounded, oldest use first out.
 
 The key covers the workload's name and version, its function with all that it sees, its schema,
-and the parameters in canonical form.
+the user, and the parameters in canonical form.
 """
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -20,39 +19,40 @@ from agentic_ray.errors import (
 )
 from agentic_ray.graph.keys import content_key
 from agentic_ray.master.jsonvalues import loads_result
-from agentic_ray.master.results import DirectoryResults, MemoryResults, ResultStore
+from agentic_ray.master.results import DirectoryResults, MemoryResults, ResultStore, SignedResults
 from agentic_ray.master.workloads import Workload
 
 
-def cache_key(workload: Workload, canonical_params: str) -> str | None:
+def cache_key(workload: Workload, user: str, params_digest: str) -> str | None:
     """The key of a job; None if it must not be answered from the cache.
 
     Parameters
     ----------
-    canonical_params : str
-        JSON text with sorted names.
+    user : str
+        Whose job it is: nobody is answered with what was computed for another.
+    params_digest : str
+        `digest_of` its parameters.
     """
     if workload.effects or not workload.cache:
         return None
     try:
         what = (workload.name, workload.version, workload.function, workload.schema)
-        return content_key("job", *what, canonical_params)
+        return content_key("job", *what, user, params_digest)
     except SerializationError:
         return None  # it holds what cannot be looked into, so it may not be the same next time
 
 
-def open_cache(max_bytes: int, beside: Path | None) -> ResultCache | None:
-    """A cache of so many bytes, kept on disk ``beside`` a journal's file if there is one."""
+def open_cache(max_bytes: int, beside: Path | None, key: bytes = b"") -> ResultCache | None:
+    """A cache of so many bytes, kept on disk ``beside`` a journal's file if there is one.
+
+    ``key`` is the journal's: what was not written with it answers no job.
+    """
     if max_bytes <= 0:
         return None
     if beside is None:
         return ResultCache(max_bytes)
-    return ResultCache(max_bytes, DirectoryResults(f"{beside}.cache", sync=False))
-
-
-def canonical_text(plain: Any) -> str:
-    """One JSON text for equal values."""
-    return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    kept = DirectoryResults(f"{beside}.cache", sync=False)
+    return ResultCache(max_bytes, SignedResults(kept, key))
 
 
 class ResultCache:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
@@ -10,7 +9,14 @@ from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
 PRIORITY_LIMIT = 1_000_000
 """Priorities are between minus this and this."""
 
-_KEY_LENGTH = 255
+KEY_LENGTH = 255
+"""Characters that the name of a user and an idempotency key may have."""
+
+MOST_TAGS = 20
+TAG_LENGTH = 64
+
+LONGEST_SECONDS = 1e9
+"""Longest time-out and deadline: 30 years. More is taken for a mistake."""
 
 
 def check_limit(name: str, value: Any) -> None:
@@ -35,15 +41,33 @@ def check_seconds(name: str, seconds: Any) -> None:
         return
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise InvalidTypeError(f"{name} must be a number, not {seconds!r}")
-    if not 0 < seconds <= threading.TIMEOUT_MAX:
-        raise InvalidArgumentError(f"{name} must be > 0, not {seconds}")
+    if not 0 < seconds <= LONGEST_SECONDS:
+        raise InvalidArgumentError(
+            f"{name} must be > 0 and at most {LONGEST_SECONDS:.0f}, not {str(seconds)[:40]}"
+        )
 
 
 def check_text(name: str, text: Any) -> None:
     """Printable text of a usable length."""
     if not isinstance(text, str):
         raise InvalidTypeError(f"{name} must be text, not {text!r}")
-    if not 0 < len(text) <= _KEY_LENGTH or not text.isprintable():
+    if not 0 < len(text) <= KEY_LENGTH or not text.isprintable():
         raise InvalidArgumentError(
-            f"{name} must be 1 to {_KEY_LENGTH} printable characters, not {text[:40]!r}"
+            f"{name} must be 1 to {KEY_LENGTH} printable characters, not {text[:40]!r}"
         )
+
+
+def check_tags(tags: Any) -> tuple[str, ...]:
+    """Different short texts, not too many, in their order."""
+    if isinstance(tags, str) or not isinstance(tags, list | tuple):
+        raise InvalidTypeError(f"tags must be a list of texts, not {type(tags).__name__}")
+    if len(tags) > MOST_TAGS:
+        raise InvalidArgumentError(f"at most {MOST_TAGS} tags, not {len(tags)}")
+    for tag in tags:
+        if not isinstance(tag, str):
+            raise InvalidTypeError(f"a tag must be text, not {type(tag).__name__}")
+        if not 0 < len(tag) <= TAG_LENGTH or not tag.isprintable():
+            raise InvalidArgumentError(
+                f"a tag must be 1 to {TAG_LENGTH} printable characters, not {tag[:40]!r}"
+            )
+    return tuple(dict.fromkeys(tags))

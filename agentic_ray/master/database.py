@@ -14,11 +14,16 @@ from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
 from agentic_ray.errors import JournalCorruptError, JournalError, JournalTimeoutError
+from agentic_ray.master.private import check_file, private_file, warn_of_place
 
 Row = tuple[Any, ...]
 
 CALL_SECONDS: Final = 5.0
 """Longest time that one call of a database may take, unless told otherwise."""
+
+
+_APPLICATION: Final = 0x61526A31
+"""Written into the header of each file, by which a damaged one is still known to be a journal."""
 
 
 class CommitUnknownError(JournalError):
@@ -109,11 +114,22 @@ class SqliteDatabase:
             for aside in sorted(path.parent.glob(f"{path.name}.corrupt-*")):
                 if not path.exists() and not aside.name.endswith(("-wal", "-shm")):
                     _warn_of(aside, path)
+            warn_of_place(path.parent)
+            for suffix in ("-wal", "-shm", "-journal"):
+                check_file(Path(f"{path}{suffix}"))
+            private_file(path)
+            application = _application_of(path)
+        except JournalError:
+            raise
         except OSError as error:
             raise JournalError(f"journal {path}: {error.strerror or error}") from error
+        if application != _APPLICATION:
+            self._check_is_ours()
         with self._errors():
             self._writer = self._connect()
             try:
+                if application != _APPLICATION:
+                    self._writer.execute(f"PRAGMA application_id={_APPLICATION}")
                 self._use_wal()
                 self._writer.execute(f"PRAGMA synchronous={synchronous}")
                 self._check()
@@ -165,6 +181,22 @@ class SqliteDatabase:
             isolation_level=None,
             check_same_thread=False,
         )
+
+    def _check_is_ours(self) -> None:
+        """Refuse a database that does not say whose it is, unless it has tables like ours or none.
+
+        It may be another program's, so it is left as it is also where it is damaged.
+        """
+        try:
+            with contextlib.closing(self._connect()) as connection:
+                found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+                names = {name for (name,) in found}
+        except sqlite3.Error as error:
+            if not is_damage(error):
+                raise JournalError(f"journal {self._path}: {_explain(error)}") from error
+            raise _not_a_journal(self._path, str(error)) from error
+        if names and not {"meta", "jobs"} <= names:
+            raise _not_a_journal(self._path, "it is a database of something else")
 
     def _use_wal(self) -> None:
         deadline = time.monotonic() + self._call_seconds
@@ -251,6 +283,30 @@ class _SqliteTransaction:
 
     def lock_schema(self) -> None:
         """BEGIN IMMEDIATE has done so."""
+
+
+def _application_of(path: Path) -> int | None:
+    """Which application a file says that it belongs to; None for an empty file.
+
+    Raises
+    ------
+    JournalError
+        It is no file of SQLite.
+    """
+    with path.open("rb") as file:
+        header = file.read(100)
+    if not header:
+        return None
+    if not header.startswith(b"SQLite format 3\0"):
+        raise _not_a_journal(path, "its first bytes are not those of SQLite")
+    return int.from_bytes(header[68:72], "big")
+
+
+def _not_a_journal(path: Path, why: str) -> JournalError:
+    return JournalError(
+        f"{path} is not a journal ({why}); it is left as it is. Name another file, or move it away "
+        "if it is a damaged journal"
+    )
 
 
 def is_damage(error: sqlite3.Error) -> bool:

@@ -129,6 +129,10 @@ class JobRecord:
         Where the result is stored if it is not with the record.
     deaths : int
         How often the process that ran the job died.
+    tags : tuple of str
+        Words by which its user finds it.
+    retry_of : str
+        The job of which this one is a repetition; empty if of none.
     """
 
     id: str
@@ -156,6 +160,8 @@ class JobRecord:
     attempts: int = 0
     result_reference: str | None = None
     deaths: int = 0
+    tags: tuple[str, ...] = ()
+    retry_of: str = ""
 
     def __repr__(self) -> str:
         """In one line, without params and result, which may be large."""
@@ -183,6 +189,8 @@ class JobRecord:
             "attempts": self.attempts,
             "cached": self.cached,
             "cancel_requested": self.cancel_requested,
+            "tags": list(self.tags),
+            "retry_of": self.retry_of or None,
             "error": None if self.error is None else self.error.to_dict(),
             "metrics": None if self.metrics is None else dict(self.metrics),
         }

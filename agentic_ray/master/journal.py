@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from agentic_ray.errors import (
     InvalidArgumentError,
@@ -37,8 +37,10 @@ from agentic_ray.master.jobs import JobRecord
 from agentic_ray.master.jsonvalues import loads_result
 from agentic_ray.master.ledger import Ledger
 from agentic_ray.master.records import COLUMNS, from_row, to_row
-from agentic_ray.master.results import ResultStore, open_results
+from agentic_ray.master.results import DirectoryResults, ResultStore, SignedResults, open_results
 from agentic_ray.master.store import Done, MemoryStore
+
+_T = TypeVar("_T")
 
 _INSERT = (
     "INSERT INTO jobs (id, sequence, owner, idempotency_key, finished, finished_at, params, "
@@ -140,8 +142,7 @@ class Journal:
             self._database = SqliteDatabase(self.path, synchronous, call_seconds)
             results = results or f"{self.path}.results"
             stages = stages or f"{self.path}.stages"
-        self._stages = None if stages is None else open_results(stages)
-        self._results: ResultStore | None = None if results is None else open_results(results)
+        self._results: ResultStore | None = None
         self._front = MemoryStore(max_finished=_SHOWN_FINISHED)
         self._call_seconds = call_seconds
         self._reads = Bounded(call_seconds, f"the journal {self.path or 'in PostgreSQL'}")
@@ -155,7 +156,13 @@ class Journal:
         self._on_lost: Callable[[JournalError], None] = _ignore
         self._ended_since_prune = 0
         try:
+            if results is not None:
+                self._results = open_results(results)
             token = take(self._database, lease_seconds)
+            self.key = _twice(self._database, schema.secret)
+            self._stages: ResultStore | None = None
+            if stages is not None:
+                self._stages = SignedResults(open_results(stages), self.key)
         except BaseException:
             self._database.close()
             raise
@@ -235,7 +242,7 @@ class Journal:
             record = replace(record, result=None)
         self._front.put(record)
 
-    def get(self, job_id: str) -> JobRecord:
+    def outline(self, job_id: str) -> JobRecord:
         try:
             record = self._front.get(job_id)
         except UnknownJobError:
@@ -243,11 +250,23 @@ class Journal:
             if not found:
                 raise UnknownJobError(f"no job {job_id!r} in the journal") from None
             record = found[0]
+        return record
+
+    def get(self, job_id: str) -> JobRecord:
+        record = self.outline(job_id)
         if record.result_reference is None or self._results is None:
             return record
         reference, results = record.result_reference, self._results
         content = self._reads.call(lambda: results.get(reference))
         return replace(record, result=loads_result(content))
+
+    def stored_result(self, record: JobRecord) -> bytes | Path | None:
+        if record.result_reference is None or self._results is None:
+            return None
+        reference, results = record.result_reference, self._results
+        if isinstance(results, DirectoryResults):
+            return self._reads.call(lambda: results.verified(reference))
+        return self._reads.call(lambda: results.get(reference))
 
     def known(self, job_id: str) -> JobRecord | None:
         return self._front.known(job_id)
@@ -485,7 +504,15 @@ def is_url(where: str | Path) -> bool:
 
 
 def journal_file(where: str | Path) -> Path:
-    """The file of a journal given by file or directory."""
+    """The file of a journal given by file or directory.
+
+    Raises
+    ------
+    InvalidArgumentError
+        It is the empty text.
+    """
+    if not str(where).strip():
+        raise InvalidArgumentError("a journal needs a path or a URL, not an empty text")
     path = Path(where).expanduser()
     return path / "journal.sqlite3" if path.is_dir() else path
 
@@ -521,14 +548,14 @@ def take(database: Database, lease_seconds: float) -> int:
     return token
 
 
-def _twice(database: Database, work: Callable[[Transaction], Any]) -> None:
+def _twice(database: Database, work: Callable[[Transaction], _T]) -> _T:
     """Once more where the answer was lost: what was done is not done again."""
     try:
         with database.transaction() as transaction:
-            work(transaction)
+            return work(transaction)
     except CommitUnknownError:
         with database.transaction() as transaction:
-            work(transaction)
+            return work(transaction)
 
 
 def _delete(transaction: Transaction, job_ids: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ Pure. Strict means RFC 8259: no NaN or Infinity literals, no duplicate names, no
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import sys
@@ -21,6 +22,10 @@ MAX_DEPTH: Final = 100
 """Levels of nesting that parameters and results may have."""
 
 _PLAIN: Final = frozenset({str, bool, type(None)})
+_SHOWN_CHARACTERS: Final = 60
+_PIECE: Final = 10_000
+_FEW: Final = 100
+_SPLIT_LEVELS: Final = 4
 _NON_FINITE: Final = {math.inf: "Infinity", -math.inf: "-Infinity"}
 
 
@@ -37,12 +42,28 @@ class _NotJson(Exception):
 
 class JsonText:
     """JSON kept as its text, and made of it when it is needed: many small values take twenty times
-    the memory of their text. Equal to what it is made of."""
+    the memory of their text. Equal to what it is made of.
 
-    __slots__ = ("_text",)
+    Parameters
+    ----------
+    text : str
+        JSON in ASCII.
+    digest : str, optional
+        `digest_of` the value, where that is known.
+    """
 
-    def __init__(self, text: str) -> None:
+    __slots__ = ("_digest", "_text")
+
+    def __init__(self, text: str, digest: str | None = None) -> None:
         self._text = text.encode("ascii")
+        self._digest = digest
+
+    @property
+    def digest(self) -> str:
+        """Equal for equal values, in whatever order their names stand."""
+        if self._digest is None:
+            self._digest = digest_of(canonical_text(self.load()))
+        return self._digest
 
     @property
     def text(self) -> str:
@@ -101,12 +122,22 @@ def to_json(value: Any, *, name: str = "result", non_finite: NonFinite = "text")
 
 def dumps(value: Any) -> str:
     """The JSON text, ASCII only, of plain JSON types (see `to_json`)."""
-    return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return _text_of(value, _STRICT)
 
 
 def dumps_result(value: Any) -> str:
     """As `dumps`, for results as they are kept: with the words NaN, Infinity and -Infinity."""
-    return json.dumps(value, allow_nan=True, separators=(",", ":"))
+    return _text_of(value, _AS_KEPT)
+
+
+def canonical_text(plain: Any) -> str:
+    """One JSON text for equal values."""
+    return _text_of(plain, _SORTED)
+
+
+def digest_of(canonical: str) -> str:
+    """The digest of a `canonical_text`."""
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 
 def loads_result(text: bytes | str) -> Any:
@@ -165,10 +196,65 @@ def _finite_float(literal: str) -> float:
 def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {twice!r} is given twice")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"the name {cut_name(name)} is given twice")
+            seen.add(name)
     return result
+
+
+def cut_name(name: str) -> str:
+    """A name that came from outside, for a message: quoted, its beginning only."""
+    if len(name) <= _SHOWN_CHARACTERS:
+        return repr(name)
+    return f"{name[:_SHOWN_CHARACTERS]!r}... ({len(name):,} characters)"
+
+
+_STRICT: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+_AS_KEPT: Final = json.JSONEncoder(allow_nan=True, separators=(",", ":"))
+_SORTED: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
+
+def _text_of(value: Any, encoder: json.JSONEncoder) -> str:
+    """The text, made in pieces: the C code that makes each lets no other thread run meanwhile."""
+    parts: list[str] = []
+    _write_parts(value, encoder, _SPLIT_LEVELS, parts)
+    return parts[0] if len(parts) == 1 else "".join(parts)
+
+
+def _write_parts(value: Any, encoder: json.JSONEncoder, levels: int, parts: list[str]) -> None:
+    kind = type(value)
+    if kind is list and len(value) > _PIECE:
+        opening = "["
+        for start in range(0, len(value), _PIECE):
+            parts += (opening, encoder.encode(value[start : start + _PIECE])[1:-1])
+            opening = ","
+        parts.append("]")
+    elif kind is list and value and levels and len(value) <= _FEW:
+        opening = "["
+        for each in value:
+            parts.append(opening)
+            _write_parts(each, encoder, levels - 1, parts)
+            opening = ","
+        parts.append("]")
+    elif kind is dict and len(value) > _PIECE:
+        names = sorted(value) if encoder is _SORTED else list(value)
+        opening = "{"
+        for start in range(0, len(names), _PIECE):
+            piece = {name: value[name] for name in names[start : start + _PIECE]}
+            parts += (opening, encoder.encode(piece)[1:-1])
+            opening = ","
+        parts.append("}")
+    elif kind is dict and value and levels and len(value) <= _FEW:
+        opening = "{"
+        for name in sorted(value) if encoder is _SORTED else value:
+            parts.append(f"{opening}{encoder.encode(name)}:")
+            _write_parts(value[name], encoder, levels - 1, parts)
+            opening = ","
+        parts.append("}")
+    else:
+        parts.append(encoder.encode(value))
 
 
 def _convert(value: Any, depth: int, non_finite: NonFinite) -> Any:
@@ -240,10 +326,10 @@ def _object(values: Mapping[Any, Any], depth: int, non_finite: NonFinite) -> dic
             raise _NotJson(f"has a key of type {type(key).__name__}; JSON names are strings")
         name = str(key)
         if name in result:
-            raise _NotJson(f"has two keys that are {name!r} as JSON names")
+            raise _NotJson(f"has two keys that are {cut_name(name)} as JSON names")
         try:
             result[name] = _convert(value, depth - 1, non_finite)
         except _NotJson as error:
-            error.path.append(f".{name}")
+            error.path.append(f".{name if len(name) <= _SHOWN_CHARACTERS else cut_name(name)}")
             raise
     return result

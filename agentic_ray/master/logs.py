@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from agentic_ray.master.private import open_private, private_folder
+
 _logger = logging.getLogger("agentic_ray")
 
 KEPT_BYTES: Final = 1 << 20
@@ -164,11 +166,12 @@ class LogShelf:
         if file is None:
             return
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(file.parent)
             large = file.exists() and file.stat().st_size > 3 * KEPT_BYTES
             content = log.lines if large else lines
-            with file.open("w" if large else "a", encoding="ascii") as out:
-                out.write("".join(json.dumps(asdict(line)) + "\n" for line in content))
+            text = "".join(json.dumps(asdict(line)) + "\n" for line in content)
+            with open_private(file, "wb" if large else "ab") as out:
+                out.write(text.encode("ascii"))
         except OSError as error:
             if not self._warned:
                 self._warned = True

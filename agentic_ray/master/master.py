@@ -15,7 +15,7 @@ import time
 import uuid
 import weakref
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -29,8 +29,14 @@ from agentic_ray.errors import (
     SessionError,
 )
 from agentic_ray.master.alarms import Alarms
-from agentic_ray.master.cache import cache_key, canonical_text, open_cache
-from agentic_ray.master.checks import check_limit, check_priority, check_seconds, check_text
+from agentic_ray.master.cache import cache_key, open_cache
+from agentic_ray.master.checks import (
+    check_limit,
+    check_priority,
+    check_seconds,
+    check_tags,
+    check_text,
+)
 from agentic_ray.master.clock import Clock
 from agentic_ray.master.core import (
     MAX_ATTEMPTS,
@@ -44,7 +50,7 @@ from agentic_ray.master.core import (
 from agentic_ray.master.handle import Job, UnderWay
 from agentic_ray.master.jobs import ANONYMOUS, JobEvent, JobRecord, JobState, advance
 from agentic_ray.master.journal import Journal
-from agentic_ray.master.jsonvalues import JsonText
+from agentic_ray.master.jsonvalues import JsonText, digest_of, json_value
 from agentic_ray.master.keys import body_digests
 from agentic_ray.master.logs import LogLine, LogShelf
 from agentic_ray.master.outcome import Died
@@ -56,7 +62,7 @@ from agentic_ray.master.stages import StageShelf
 from agentic_ray.master.statistics import Statistics, Tally
 from agentic_ray.master.store import JobStore, MemoryStore, Receipt
 from agentic_ray.master.traces import Trace, TraceShelf
-from agentic_ray.master.workloads import DEFAULT, Registry, Workload, normalise, registry
+from agentic_ray.master.workloads import DEFAULT, Parameters, Registry, Workload, registry
 
 _logger = logging.getLogger("agentic_ray")
 
@@ -97,6 +103,8 @@ class Master:
     on_lost : callable, optional
         Told, from another thread, when the journal is lost to another master or damaged; this
         master has stopped then.
+    on_end : callable, optional
+        Told of each job that has ended, with the master's lock held: it must return at once.
     held : bool
         Accept jobs, but start none before `begin`.
     runners : int
@@ -143,6 +151,7 @@ class Master:
         store: JobStore | None = None,
         cache_bytes: int = CACHE_BYTES,
         on_lost: Callable[[JournalError], None] | None = None,
+        on_end: Callable[[JobRecord], None] | None = None,
         held: bool = False,
         runners: int = 0,
         max_attempts: int = MAX_ATTEMPTS,
@@ -187,11 +196,18 @@ class Master:
         self._closed = False
         self._broken: JournalError | SessionError | None = None
         self._on_lost = on_lost
+        self._on_end = on_end
         if journal is not None:
             store = Journal(journal)
         self._store: JobStore = MemoryStore() if store is None else store
-        beside = self._store.path if isinstance(self._store, Journal) else None
-        self._cache = open_cache(cache_bytes, beside)
+        beside, key = None, b""
+        if isinstance(self._store, Journal):
+            beside, key = self._store.path, self._store.key
+        try:
+            self._cache = open_cache(cache_bytes, beside, key)
+        except JournalError:
+            self._store.close()
+            raise
         self._logs = LogShelf(None if beside is None else Path(f"{beside}.logs"))
         self._traces = TraceShelf(None if beside is None else Path(f"{beside}.traces"))
         self._watchers: list[Callable[[JobRecord], None]] = []
@@ -246,6 +262,8 @@ class Master:
         user: str = ANONYMOUS,
         idempotency_key: str | None = None,
         cache: bool = True,
+        tags: Sequence[str] = (),
+        retry_of: str = "",
     ) -> Job:
         """Accept a job; returns at once, with a journal as soon as the job is in it.
 
@@ -253,7 +271,7 @@ class Master:
         ----------
         workload : str or function
             A registered workload, by name or itself.
-        params : JSON-able
+        params : JSON-able or Parameters
             Its parameters; checked here.
         priority : int
             Higher runs first.
@@ -268,6 +286,10 @@ class Master:
             job is known.
         cache : bool
             The result of an equal job may answer this one, see `workload`.
+        tags : sequence of str
+            Up to 20 words by which the job can be found.
+        retry_of : str
+            The job of which this one is a repetition.
 
         Raises
         ------
@@ -298,34 +320,37 @@ class Master:
         check_seconds("timeout_seconds", timeout_seconds)
         check_seconds("deadline_seconds", deadline_seconds)
         check_text("user", user)
+        tags = check_tags(tags)
         if idempotency_key is not None:
             check_text("idempotency_key", idempotency_key)
-        plain, text = normalise(params)
-        found.prepare(plain)
-        canonical = canonical_text(plain)
+        read = params if isinstance(params, Parameters) else Parameters.of(params)
+        found.prepare_text(read.text)
+        digest = digest_of(read.canonical)
         now = self._clock().wall
         record = JobRecord(
             id=uuid.uuid4().hex,
             workload=found.name,
             version=found.version,
-            params=JsonText(text),
+            params=JsonText(read.text, digest),
             priority=priority,
             sequence=0,
             created_at=now,
             timeout_seconds=timeout_seconds,
-            size_bytes=len(text),
+            size_bytes=len(read.text),
             user=user,
             deadline_at=None if deadline_seconds is None else now + deadline_seconds,
             idempotency_key=idempotency_key or "",
             effects=found.effects,
+            tags=tags,
+            retry_of=retry_of,
         )
         digests: frozenset[str] = frozenset()
         if idempotency_key is not None:
             digests = body_digests(
-                found.name, priority, (timeout_seconds, deadline_seconds), canonical
+                found.name, priority, (timeout_seconds, deadline_seconds), read.canonical
             )
             record = replace(record, body_digest=min(digests))
-        answer = self._cached(found, canonical) if cache else None
+        answer = self._cached(found, user, digest) if cache else None
         old = self._submitted_before(record)
         with self._changed:
             if self._closed or self._broken is not None:
@@ -356,6 +381,40 @@ class Master:
         """Submit to the default workload; returns the task's identifier."""
         return self.submit(DEFAULT, task_data).id
 
+    def retry(self, job_id: str, *, user: str | None = None) -> Job:
+        """Submit again what a job that has finished was submitted with; a new job.
+
+        Priority, time-out and tags are those of the job, which stays as it is. A deadline is not
+        taken over, and the result is computed anew.
+
+        Parameters
+        ----------
+        user : str, optional
+            Default: that of the job.
+
+        Raises
+        ------
+        UnknownJobError
+            There is no such job.
+        InvalidArgumentError
+            It has not finished.
+        QueueFullError, JournalError, UnknownWorkloadError, InvalidParametersError
+            As `submit`.
+        """
+        old = self.outline(job_id)
+        if not old.state.finished:
+            raise InvalidArgumentError(f"job {job_id} is {old.state.value}; only ended jobs retry")
+        return self.submit(
+            old.workload,
+            Parameters.of(json_value(old.params)),
+            priority=old.priority,
+            timeout_seconds=old.timeout_seconds,
+            user=old.user if user is None else user,
+            cache=False,
+            tags=old.tags,
+            retry_of=old.id,
+        )
+
     # --- questions ---------------------------------------------------------------------
 
     def get_task_status(self, task_id: str) -> dict[str, Any]:
@@ -371,6 +430,27 @@ class Master:
     def record(self, job_id: str) -> JobRecord:
         """The job as it is now; UnknownJobError if there is none."""
         return self._store.get(job_id)
+
+    @property
+    def workloads(self) -> Registry:
+        """The workloads that jobs may be of."""
+        return self._workloads
+
+    def outline(self, job_id: str) -> JobRecord:
+        """As `record`, without a result that is stored apart."""
+        return self._store.outline(job_id)
+
+    def stored_result(self, record: JobRecord) -> bytes | Path | None:
+        """The text of a result that is stored apart, as it is kept: its file, or its content.
+
+        None if the record itself has the result.
+
+        Raises
+        ------
+        ResultCorruptError
+            It is missing or damaged.
+        """
+        return self._store.stored_result(record)
 
     def job(self, job_id: str) -> Job:
         """The handle of a job; UnknownJobError if there is none."""
@@ -563,8 +643,8 @@ class Master:
             workload = self._workloads.name_of(workload)
         return self._workloads.get(workload)
 
-    def _cached(self, workload: Workload, canonical_params: str) -> tuple[Any, int] | None:
-        key = None if self._cache is None else cache_key(workload, canonical_params)
+    def _cached(self, workload: Workload, user: str, digest: str) -> tuple[Any, int] | None:
+        key = None if self._cache is None else cache_key(workload, user, digest)
         return None if key is None or self._cache is None else self._cache.get(key)
 
     def _accept(self, record: JobRecord, answer: tuple[Any, int] | None) -> list[Receipt]:
@@ -691,6 +771,8 @@ class Master:
             shown = record.error.traceback
             _logger.warning("job %s (%s) failed:\n%s", record.id, record.workload, shown)
         self._tally.finished(record.state)
+        if self._on_end is not None:
+            self._on_end(record)
         self._stages.drop(record.id)
         self._traces.ended(record.id)
         handle = self._handles.get(record.id)

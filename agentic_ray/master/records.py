@@ -38,6 +38,7 @@ def to_row(record: JobRecord, *, with_params: bool) -> dict[str, Any]:
     """Values for the columns of a job; its parameters never change and are written once."""
     kept: dict[str, Any] = {name: getattr(record, name) for name in _PLAIN}
     kept["state"] = record.state.value
+    kept["tags"] = list(record.tags)
     if record.metrics is not None:
         kept["metrics"] = to_json(record.metrics, name="metrics")
     if record.error is not None:
@@ -79,6 +80,7 @@ def from_row(row: Row) -> JobRecord:
     kept = loads(text)
     error = kept.pop("error", None)
     state = JobState(kept.pop("state"))
+    kept["tags"] = tuple(kept.get("tags", ()))
     known = {name: value for name, value in kept.items() if name in _PLAIN}
     if len(known) != len(kept):
         raise InvalidArgumentError("a row was written by a later version")

@@ -6,12 +6,14 @@ A reference holds the checksum, so that what is read is what was written or an e
 from __future__ import annotations
 
 import hashlib
+import hmac
 import os
 import uuid
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from agentic_ray.errors import InvalidArgumentError, JournalError, ResultCorruptError
+from agentic_ray.master.private import open_private, private_folder
 
 
 class ResultStore(Protocol):
@@ -58,6 +60,9 @@ def verify(reference: str, content: bytes) -> bytes:
     return content
 
 
+_REMEMBERED: Final = 10_000
+
+
 class MemoryResults:
     """Blobs in this process."""
 
@@ -88,22 +93,33 @@ class DirectoryResults:
     Parameters
     ----------
     directory : path
-        Made on first use.
+        Made on first use, for this user alone. One that is there must be this user's.
     sync : bool
         Survive a power cut; not needed where a blob that is damaged is made anew.
+
+    Raises
+    ------
+    JournalError
+        The directory is not this user's alone.
     """
 
     def __init__(self, directory: str | Path, *, sync: bool = True) -> None:
         self._directory = Path(directory)
         self._sync = sync
+        self._verified: set[str] = set()
+        self._checked = os.path.lexists(self._directory)
+        if self._checked:
+            private_folder(self._directory)
 
     def put(self, name: str, content: bytes) -> str:
         reference = reference_of(name, content)
         temporary = self._directory / f".{uuid.uuid4().hex}.tmp"
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
+            if not self._checked:
+                private_folder(self._directory)
+                self._checked = True
             try:
-                with temporary.open("wb") as file:
+                with open_private(temporary, "xb") as file:
                     file.write(content)
                     if self._sync:
                         file.flush()
@@ -114,7 +130,10 @@ class DirectoryResults:
                 raise
             if self._sync:
                 self._sync_directory()
+        except JournalError:
+            raise
         except OSError as error:
+            self._checked = False  # it may have been deleted
             raise JournalError(
                 f"results in {self._directory}: {error.strerror or error}"
             ) from error
@@ -128,6 +147,31 @@ class DirectoryResults:
                 f"stored result {reference} cannot be read: {error.strerror or error}"
             ) from error
         return verify(reference, content)
+
+    def verified(self, reference: str) -> Path:
+        """The file of a blob, whose content has been compared with its checksum.
+
+        Raises
+        ------
+        ResultCorruptError
+            It is missing, or differs.
+        """
+        path = self._directory / reference
+        if reference in self._verified:
+            return path
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise ResultCorruptError(
+                f"stored result {reference} cannot be read: {error.strerror or error}"
+            ) from error
+        if found != reference.rpartition(".")[2]:
+            raise ResultCorruptError(f"stored result {reference} is damaged: its checksum differs")
+        if len(self._verified) >= _REMEMBERED:
+            self._verified.clear()
+        self._verified.add(reference)
+        return path
 
     def delete(self, reference: str) -> None:
         (self._directory / reference).unlink(missing_ok=True)
@@ -194,6 +238,49 @@ class RemoteResults:
         names: list[Any] = self._files.ls(self._root, detail=False)
         found = [str(name).rpartition("/")[2] for name in names]
         return sorted(name for name in found if not name.startswith("."))
+
+
+class SignedResults:
+    """Blobs with a signature before each, so that only who has the key can have made them.
+
+    For blobs that are found by looking what is there, not by a reference that the journal has.
+
+    Parameters
+    ----------
+    results : ResultStore
+        Where they are.
+    key : bytes
+        Kept with the journal.
+    """
+
+    def __init__(self, results: ResultStore, key: bytes) -> None:
+        self._results = results
+        self._key = key
+
+    def put(self, name: str, content: bytes) -> str:
+        return self._results.put(name, self._signature(name, content) + content)
+
+    def get(self, reference: str) -> bytes:
+        signed = self._results.get(reference)
+        content = signed[_SIGNATURE_BYTES:]
+        expected = self._signature(reference.rpartition(".")[0], content)
+        if not hmac.compare_digest(expected, signed[:_SIGNATURE_BYTES]):
+            raise ResultCorruptError(f"stored result {reference} was not written with this journal")
+        return content
+
+    def delete(self, reference: str) -> None:
+        self._results.delete(reference)
+
+    def references(self) -> list[str]:
+        return self._results.references()
+
+    def _signature(self, name: str, content: bytes) -> bytes:
+        made = hmac.new(self._key, name.encode("utf-8", "surrogatepass") + b"\0", "sha256")
+        made.update(content)
+        return made.digest()
+
+
+_SIGNATURE_BYTES: Final = hashlib.sha256().digest_size
 
 
 def open_results(where: str | Path) -> ResultStore:

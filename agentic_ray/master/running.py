@@ -15,10 +15,17 @@ import cloudpickle
 
 from agentic_ray.errors import SerializationError, UnknownWorkloadError
 from agentic_ray.graph import capture
-from agentic_ray.master.cache import ResultCache, cache_key, canonical_text
+from agentic_ray.master.cache import ResultCache, cache_key
 from agentic_ray.master.handle import UnderWay
 from agentic_ray.master.jobs import JobEvent, JobFailure, JobRecord
-from agentic_ray.master.jsonvalues import dumps_result, json_text, json_value, to_json
+from agentic_ray.master.jsonvalues import (
+    JsonText,
+    dumps,
+    dumps_result,
+    json_text,
+    json_value,
+    to_json,
+)
 from agentic_ray.master.logs import LogShelf
 from agentic_ray.master.outcome import Died, Done
 from agentic_ray.master.stages import JobStages, StageShelf
@@ -196,7 +203,9 @@ def run_job(
     def key(workload: Workload) -> str | None:
         if cache is None:
             return None
-        return cache_key(workload, canonical_text(json_value(record.params)))
+        params = record.params
+        digest = params.digest if isinstance(params, JsonText) else JsonText(dumps(params)).digest
+        return cache_key(workload, record.user, digest)
 
     try:
         workload = workloads.get(record.workload)

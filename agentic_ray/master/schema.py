@@ -5,6 +5,7 @@ Statements are written in the SQL that SQLite and PostgreSQL share.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from typing import Final
 
@@ -73,6 +74,16 @@ def upgrade(transaction: Transaction) -> int:
             "UPDATE meta SET value = :value WHERE name = 'schema'", {"value": str(SCHEMA_VERSION)}
         )
     return found
+
+
+def secret(transaction: Transaction) -> bytes:
+    """The key of the journal, with which what is kept beside it is signed; made where it has none.
+
+    Nobody can read it who cannot read the journal.
+    """
+    _set(transaction, "secret", secrets.token_hex(32))
+    found = transaction.execute("SELECT value FROM meta WHERE name = 'secret'")
+    return bytes.fromhex(found[0][0])
 
 
 def version(transaction: Transaction) -> int | None:

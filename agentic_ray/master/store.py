@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import Protocol
 
 from agentic_ray.errors import JournalError, JournalTimeoutError, UnknownJobError
@@ -115,6 +116,14 @@ class JobStore(Protocol):
         """The newest record of the job with its result; UnknownJobError if there is none."""
         ...
 
+    def outline(self, job_id: str) -> JobRecord:
+        """As `get`, without a result that is stored apart."""
+        ...
+
+    def stored_result(self, record: JobRecord) -> bytes | Path | None:
+        """The text of a result that is stored apart, or the file that holds it; None: it is not."""
+        ...
+
     def find(self, user: str, key: str) -> JobRecord | None:
         """The job that this user submitted with this idempotency key."""
         ...
@@ -199,6 +208,12 @@ class MemoryStore:
     def known_key(self, user: str, key: str) -> JobRecord | None:
         job_id = self._keys.get((user, key))
         return None if job_id is None else self._records.get(job_id)
+
+    def outline(self, job_id: str) -> JobRecord:
+        return self.get(job_id)
+
+    def stored_result(self, record: JobRecord) -> bytes | Path | None:
+        return None
 
     def find(self, user: str, key: str) -> JobRecord | None:
         return self.known_key(user, key)

@@ -31,6 +31,7 @@ from agentic_ray.master.database import (
 )
 from agentic_ray.master.jobs import JobRecord
 from agentic_ray.master.journal import is_url, journal_file, prepare, take
+from agentic_ray.master.private import private_folder
 from agentic_ray.master.records import COLUMNS, from_row
 from agentic_ray.master.results import ResultStore, open_results
 
@@ -177,7 +178,8 @@ def backup(where: str | Path, to: str | Path, results: str | Path | None = None)
         raise InvalidArgumentError(f"{target} exists; a backup makes a directory of its own")
     scratch = target.parent / f".{target.name}.{uuid.uuid4().hex}.tmp"
     try:
-        scratch.mkdir(parents=True)
+        scratch.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(scratch)
         source = Place(where, results)
         with source.snapshot() as read:
             found = _copy(source, read, Place(scratch / "journal.sqlite3"))
@@ -360,6 +362,7 @@ def _copy(source: Place, read: Read, target: Place) -> Findings:
         if database.read("SELECT 1 FROM jobs LIMIT 1"):
             raise JournalError(f"{target} has jobs already")
         found.schema = _version(source, read)
+        _copy_secret(read, database)
         unfinished: set[str] = set()
         rows: list[dict[str, Any]] = []
         with _leased(database):
@@ -385,6 +388,17 @@ def _copy(source: Place, read: Read, target: Place) -> Findings:
             target.stages.put(reference.rpartition(".")[0], content)
             found.stages += 1
     return found
+
+
+def _copy_secret(read: Read, database: Database) -> None:
+    """Give the copy the key with which finished stages are signed."""
+    for (value,) in read("SELECT value FROM meta WHERE name = 'secret'", {}):
+        with database.transaction() as transaction:
+            transaction.change(
+                "INSERT INTO meta (name, value) VALUES ('secret', :value) ON CONFLICT (name) "
+                "DO UPDATE SET value = excluded.value",
+                {"value": value},
+            )
 
 
 def _copy_result(source: Place, target: Place, record: JobRecord, found: Findings) -> bool:

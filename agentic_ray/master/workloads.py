@@ -6,6 +6,7 @@ Running them is the `Master`'s business; files of them are imported in ``userfil
 from __future__ import annotations
 
 import inspect
+import json
 import threading
 import typing
 from collections.abc import Callable, Mapping
@@ -31,12 +32,14 @@ from agentic_ray.errors import (
     UnknownWorkloadError,
 )
 from agentic_ray.master.checks import check_limit
-from agentic_ray.master.jsonvalues import dumps, to_json
+from agentic_ray.master.jsonvalues import canonical_text, dumps, to_json
+from agentic_ray.shown import cut_line
 
 DEFAULT: Final = "default"
 """The workload that runs when none is named."""
 
 _SHOWN_ERRORS = 5
+_TOLD_ERRORS = 1000
 
 Function = Callable[[Any], Any]
 _F = TypeVar("_F", bound=Function)
@@ -60,6 +63,26 @@ class Workload:
     cache: bool = True
     schema: Any = ""
     memory_bytes: int | None = None
+    check_text: Callable[[str], Any] | None = None
+
+    @property
+    def description(self) -> str:
+        """The first paragraph of what its function says of itself."""
+        text = inspect.getdoc(self.function) or ""
+        return " ".join(text.partition("\n\n")[0].split())[:1000]
+
+    @property
+    def json_schema(self) -> Any:
+        """The JSON schema of its parameters; None if nothing is known of them."""
+        if self.check_text is None or not isinstance(self.schema, str) or not self.schema:
+            return None
+        return json.loads(self.schema)
+
+    def prepare_text(self, text: str) -> Any:
+        """As `prepare`, of the JSON text of the parameters."""
+        if self.check_text is not None:
+            return self._checked(self.check_text, text)
+        return self._checked(self.check, json.loads(text))
 
     def prepare(self, params: Any) -> Any:
         """The argument of the function, made of plain JSON ``params`` by the schema.
@@ -69,8 +92,11 @@ class Workload:
         InvalidParametersError
             The parameters do not fit; the message names each field at fault.
         """
+        return self._checked(self.check, params)
+
+    def _checked(self, check: Callable[[Any], Any], params: Any) -> Any:
         try:
-            return self.check(params)
+            return check(params)
         except InvalidParametersError:
             raise
         except ValidationError as error:
@@ -113,8 +139,19 @@ class Registry:
         _check_signature(name, function)
         if memory_bytes is not None:
             check_limit("memory_bytes", memory_bytes)
-        check, told = _checker(name, function, schema)
-        made = Workload(name, function, version, check, builtin, effects, cache, told, memory_bytes)
+        check, told, check_text = _checker(name, function, schema)
+        made = Workload(
+            name,
+            function,
+            version,
+            check,
+            builtin,
+            effects,
+            cache,
+            told,
+            memory_bytes,
+            check_text,
+        )
         with self._lock:
             known = self._workloads.get(name)
             if known is not None and not (replace or known.builtin):
@@ -166,6 +203,27 @@ class Registry:
             self._workloads = dict(workloads)
 
 
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Parameters that were read already: their JSON text, and that with sorted names."""
+
+    text: str
+    canonical: str
+
+    @classmethod
+    def of(cls, params: Any) -> Parameters:
+        """Those of any value that has a JSON form.
+
+        Raises
+        ------
+        InvalidParametersError
+            It has none.
+        """
+        plain, text = normalise(params)
+        canonical = canonical_text(plain)
+        return cls(text, text if canonical == text else canonical)
+
+
 def normalise(params: Any) -> tuple[Any, str]:
     """Parameters as plain JSON types, and their JSON text.
 
@@ -181,14 +239,19 @@ def normalise(params: Any) -> tuple[Any, str]:
     return plain, dumps(plain)
 
 
-def _checker(name: str, function: Function, schema: Any) -> tuple[Callable[[Any], Any], Any]:
-    """What checks parameters, and what tells what it does."""
+_Check = Callable[[Any], Any]
+
+
+def _checker(
+    name: str, function: Function, schema: Any
+) -> tuple[_Check, Any, Callable[[str], Any] | None]:
+    """What checks parameters, what tells what it does, and what checks their JSON text."""
     if schema is None:
         schema = _parameter_hint(function)
     elif _is_plain_callable(schema):
-        return typing.cast(Callable[[Any], Any], schema), schema
+        return typing.cast(_Check, schema), schema, None
     if schema is Any:
-        return (lambda params: params), ""
+        return (lambda params: params), "", (lambda text: None)
     try:
         adapter = schema if isinstance(schema, TypeAdapter) else TypeAdapter(schema)
     except Exception as error:  # pydantic raises many types for what it cannot use
@@ -200,8 +263,12 @@ def _checker(name: str, function: Function, schema: Any) -> tuple[Callable[[Any]
         told = dumps(adapter.json_schema())  # with defaults, which may change
     except (PydanticUserError, SerializationError):  # some types have no JSON schema
         told = ""
+
     # JSON mode: text for a date or an array for a tuple is right, text for a number is not.
-    return (lambda params: adapter.validate_json(dumps(params), strict=True)), told
+    def check_text(text: str) -> Any:
+        return adapter.validate_json(text, strict=True)
+
+    return (lambda params: check_text(dumps(params))), told, check_text
 
 
 def _is_plain_callable(schema: Any) -> bool:
@@ -249,6 +316,8 @@ def _where(function: Any) -> str:
 
 
 def _describe(name: str, error: ValidationError) -> str:
+    if error.error_count() > _TOLD_ERRORS:  # to make them readable takes seconds
+        return f"workload {name!r}: {error.error_count():,} values in params do not fit its schema"
     errors = error.errors(include_url=False, include_input=False, include_context=False)
     lines = [
         f"params{_path(entry['loc'])}: {entry['msg'].removeprefix('Value error, ')}"
@@ -260,7 +329,9 @@ def _describe(name: str, error: ValidationError) -> str:
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return "".join(
+        f"[{part}]" if isinstance(part, int) else f".{cut_line(part)}" for part in location
+    )
 
 
 # --- the built-in workload ---------------------------------------------------------------

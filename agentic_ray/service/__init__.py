@@ -3,6 +3,7 @@
 `create_app` is in ``service.http``, `serve` in ``service.server``.
 """
 
+from agentic_ray.service.async_client import AsyncClient
 from agentic_ray.service.client import Client
 
-__all__ = ["Client"]
+__all__ = ["AsyncClient", "Client"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
+import re
 from collections.abc import Mapping
-from typing import Any, Final
+from dataclasses import dataclass
+from itertools import islice
+from typing import Annotated, Any, Final
 
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,9 +24,16 @@ from agentic_ray.errors import (
     UnknownJobError,
     UnknownWorkloadError,
 )
-from agentic_ray.master.jobs import ANONYMOUS
-from agentic_ray.master.jsonvalues import dumps, loads, to_json
-from agentic_ray.master.workloads import DEFAULT
+from agentic_ray.master.checks import (
+    KEY_LENGTH,
+    LONGEST_SECONDS,
+    MOST_TAGS,
+    PRIORITY_LIMIT,
+    TAG_LENGTH,
+)
+from agentic_ray.master.jsonvalues import cut_name, dumps, loads, to_json
+from agentic_ray.master.named.uploads import UploadParams
+from agentic_ray.master.workloads import DEFAULT, Parameters
 from agentic_ray.shown import cut_text
 
 STATUS_OF: Final[Mapping[type[Exception], int]] = {
@@ -43,6 +52,9 @@ STATUS_OF: Final[Mapping[type[Exception], int]] = {
 """HTTP status of each error that a request may end with."""
 
 
+_SHOWN: Final = 10
+
+
 class JsonResponse(Response):
     """Strict JSON in ASCII, so that no text in a result can break it."""
 
@@ -55,9 +67,16 @@ class JsonResponse(Response):
 class RequestError(Exception):
     """A request that is refused before it reaches the master."""
 
-    def __init__(self, status: int, message: str, kind: str = "RequestError") -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        kind: str = "RequestError",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self.status = status
         self.kind = kind
+        self.headers = dict(headers or {})
         super().__init__(message)
 
 
@@ -66,9 +85,41 @@ def too_large(limit_bytes: int) -> RequestError:
     return RequestError(413, f"the body is larger than {limit_bytes} bytes", "BodyTooLarge")
 
 
-def error_body(kind: str, message: str) -> dict[str, Any]:
-    """The body of every answer that is an error."""
-    return {"error": {"type": kind, "message": cut_text(message)}}
+def error_body(kind: str, message: str, status: int) -> dict[str, Any]:
+    """The body of every answer that is an error, in the form of RFC 9457.
+
+    ``error`` says the same in the form that clients of before read.
+    """
+    text = cut_text(message)
+    return {
+        "type": f"urn:agentic-ray:error:{kind}",
+        "title": _title(kind),
+        "status": status,
+        "detail": text,
+        "error": {"type": kind, "message": text},
+    }
+
+
+def problem(error: RequestError) -> Response:
+    """The answer that is an error."""
+    return ProblemResponse(
+        error_body(error.kind, str(error), error.status), error.status, error.headers
+    )
+
+
+class ProblemResponse(JsonResponse):
+    """An error as JSON."""
+
+    media_type = "application/problem+json"
+
+
+def _title(kind: str) -> str:
+    """``QueueFullError`` as words."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.removesuffix("Error") or kind)
+    return words[:1] + words[1:].lower()
+
+
+Tag = Annotated[str, Field(min_length=1, max_length=TAG_LENGTH)]
 
 
 class SubmitBody(BaseModel):
@@ -79,33 +130,28 @@ class SubmitBody(BaseModel):
     data: Any = None
     workload: str = DEFAULT
     params: Any = None
-    priority: int = 0
-    timeout_seconds: float | None = Field(default=None, gt=0)
-    deadline_seconds: float | None = Field(default=None, gt=0)
-    user: str | None = None
-    idempotency_key: str | None = None
+    priority: int = Field(default=0, ge=-PRIORITY_LIMIT, le=PRIORITY_LIMIT)
+    timeout_seconds: float | None = Field(default=None, gt=0, le=LONGEST_SECONDS)
+    deadline_seconds: float | None = Field(default=None, gt=0, le=LONGEST_SECONDS)
+    user: str | None = Field(default=None, min_length=1, max_length=KEY_LENGTH)
+    idempotency_key: str | None = Field(default=None, min_length=1, max_length=KEY_LENGTH)
     cache: bool = True
+    tags: list[Tag] = Field(default=[], max_length=MOST_TAGS)
 
-    def job_params(self) -> Any:
-        """The parameters of the job.
 
-        Raises
-        ------
-        RequestError
-            Neither or both of ``data`` and ``params`` are given, or ``data`` with a workload.
-        """
-        given = self.model_fields_set
-        if "data" in given:
-            if "params" in given or "workload" in given:
-                raise RequestError(
-                    422,
-                    "give either data (for the default workload) or workload and params, not both",
-                )
-            return {"data": self.data}
-        if "params" not in given:
-            missing = "params" if "workload" in given else "data, or workload and params"
-            raise RequestError(422, f"the body lacks {missing}")
-        return self.params
+_FIELDS: Final = tuple(SubmitBody.model_fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A body of ``POST /submit`` that was read: its parameters, and the other fields.
+
+    ``has_refs``: uploaded data may be meant by something in the parameters.
+    """
+
+    parameters: Parameters
+    body: SubmitBody
+    has_refs: bool = False
 
 
 def idempotency_key(header: str | None, body: str | None) -> str | None:
@@ -117,18 +163,13 @@ def idempotency_key(header: str | None, body: str | None) -> str | None:
         The two differ.
     """
     if header is not None and body is not None and header != body:
-        raise RequestError(422, "the header Idempotency-Key and idempotency_key differ")
+        raise RequestError(
+            409, "the header Idempotency-Key and idempotency_key differ", "IdempotencyError"
+        )
     return body if header is None else header
 
 
-def default_user(token: str | None) -> str:
-    """The user of requests that name none: who has the token, without giving it away."""
-    if token is None:
-        return ANONYMOUS
-    return f"token-{hashlib.sha256(token.encode()).hexdigest()[:12]}"
-
-
-def read_submit(body: bytes) -> SubmitBody:
+def read_submission(body: bytes) -> Submission:
     """Parse and check the body of ``POST /submit``.
 
     Raises
@@ -142,14 +183,59 @@ def read_submit(body: bytes) -> SubmitBody:
         raise RequestError(400, str(error), "InvalidJson") from None
     if not isinstance(content, dict):
         raise RequestError(422, f"the body must be a JSON object, not {_json_name(content)}")
+    unknown = content.keys() - SubmitBody.model_fields.keys()
+    if unknown:
+        named = ", ".join(cut_name(name) for name in islice(content, _SHOWN) if name in unknown)
+        count = f"{len(unknown):,} fields that it cannot have: " if len(unknown) > 1 else ""
+        raise RequestError(
+            422, f"{count}{named or '...'}: not a field; there are {', '.join(_FIELDS)}"
+        )
+    params = _params_of(content)
     try:
-        return SubmitBody.model_validate(content)
+        # (Not the parameters: they are anything, and may be large.)
+        rest = {name: value for name, value in content.items() if name not in ("data", "params")}
+        checked = SubmitBody.model_validate(rest)
     except ValidationError as error:
         described = [
             f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}"
             for entry in error.errors(include_url=False, include_input=False)
         ]
-        raise RequestError(422, "; ".join(described[:10])) from None
+        raise RequestError(422, "; ".join(described[:_SHOWN])) from None
+    try:
+        return Submission(Parameters.of(params), checked, _has_refs(params))
+    except InvalidParametersError as error:
+        raise RequestError(422, str(error), "InvalidParametersError") from None
+
+
+def is_ref(value: Mapping[str, Any]) -> bool:
+    """Whether this names uploaded data."""
+    return value.keys() == {"ref"} and isinstance(value["ref"], str)
+
+
+def is_resolved(value: Mapping[str, Any]) -> bool:
+    """Whether this is what the service makes of that, see `UploadParams`."""
+    return value.keys() == UploadParams.__annotations__.keys()
+
+
+def _has_refs(params: Any) -> bool:
+    """Whether some object that is in objects only names uploaded data."""
+    if not isinstance(params, dict):
+        return False
+    return is_ref(params) or is_resolved(params) or any(_has_refs(each) for each in params.values())
+
+
+def _params_of(content: Mapping[str, Any]) -> Any:
+    if "data" in content:
+        if "params" in content or "workload" in content:
+            raise RequestError(
+                422,
+                "give either data (for the default workload) or workload and params, not both",
+            )
+        return {"data": content["data"]}
+    if "params" not in content:
+        missing = "params" if "workload" in content else "data, or workload and params"
+        raise RequestError(422, f"the body lacks {missing}")
+    return content["params"]
 
 
 def is_json(content_type: str | None) -> bool:

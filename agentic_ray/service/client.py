@@ -2,48 +2,46 @@
 
 from __future__ import annotations
 
-import os
+import base64
+import contextlib
+import hashlib
+import io
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
-from urllib.parse import quote
+from typing import Any, Final, Literal
 
 import httpx
 
-from agentic_ray import errors
-from agentic_ray.errors import (
-    InvalidArgumentError,
-    JobCancelledError,
-    JobTimeoutError,
-    ServiceError,
-    TaskError,
+from agentic_ray.errors import InvalidArgumentError, JobTimeoutError
+from agentic_ray.service.calls import (
+    FIRST_POLL_SECONDS,
+    LONGEST_POLL_SECONDS,
+    Call,
+    answer_of,
+    call,
+    connection,
+    failure_of,
+    is_passing,
+    parsed_events,
+    pause_after,
+    quoted,
+    result_of,
+    submission,
+    unreachable,
 )
-from agentic_ray.master.workloads import DEFAULT, normalise
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
-_FIRST_POLL_SECONDS = 0.01
-_LONGEST_POLL_SECONDS = 0.5
+Form = Literal["json", "numpy", "arrow", "pandas"]
 
-_RAISED: Final[Mapping[str, type[errors.AgenticRayError]]] = {
-    kind.__name__: kind
-    for kind in (
-        errors.IdempotencyError,
-        errors.InvalidArgumentError,
-        errors.InvalidParametersError,
-        errors.InvalidTypeError,
-        errors.JournalCorruptError,
-        errors.JournalError,
-        errors.JournalFencedError,
-        errors.QueueFullError,
-        errors.ResultCorruptError,
-        errors.SerializationError,
-        errors.SessionError,
-        errors.UnknownJobError,
-        errors.UnknownWorkloadError,
-    )
+_ACCEPT: Final[Mapping[str, str]] = {
+    "numpy": "application/x-npy",
+    "arrow": "application/vnd.apache.arrow.stream",
+    "pandas": "application/vnd.apache.arrow.stream",
 }
-"""Errors of the service that are raised here as what they are there."""
+_RECONNECTS: Final = 5
+_UPLOADED_BYTES: Final = 1 << 20
 
 
 class Client:
@@ -57,6 +55,8 @@ class Client:
         Default: ``AGENTIC_RAY_TOKEN``.
     timeout : float
         Seconds that one request may take.
+    ca_file : str, optional
+        Certificates (PEM) to trust in place of the usual ones. Default: ``AGENTIC_RAY_CA_FILE``.
 
     Examples
     --------
@@ -68,17 +68,15 @@ class Client:
     """
 
     def __init__(
-        self, url: str = DEFAULT_URL, token: str | None = None, *, timeout: float = 30.0
+        self,
+        url: str = DEFAULT_URL,
+        token: str | None = None,
+        *,
+        timeout: float = 30.0,
+        ca_file: str | None = None,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise InvalidArgumentError(f"the url must begin with http:// or https://, not {url!r}")
-        self.url = url.rstrip("/")
-        token = token or os.environ.get("AGENTIC_RAY_TOKEN") or None
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        # trust_env=False: a proxy of the environment is not for a service of one's own.
-        self._http = httpx.Client(
-            base_url=self.url, headers=headers, timeout=timeout, trust_env=False
-        )
+        self.url, options = connection(url, token, timeout, ca_file)
+        self._http = httpx.Client(**options)
 
     def submit(
         self,
@@ -91,6 +89,7 @@ class Client:
         user: str | None = None,
         idempotency_key: str | None = None,
         cache: bool = True,
+        tags: Sequence[str] = (),
     ) -> str:
         """Submit a job; returns its identifier.
 
@@ -101,8 +100,9 @@ class Client:
             values are converted.
         workload : str, optional
             Its name.
-        priority, timeout_seconds, deadline_seconds, user, idempotency_key, cache
-            As in `Master.submit`. Without a user the service takes the holder of the token.
+        priority, timeout_seconds, deadline_seconds, user, idempotency_key, cache, tags
+            As in `Master.submit`. Without a user the service takes the holder of the token; without
+            a key one is made up, so that a request whose answer is lost is sent again safely.
 
         Raises
         ------
@@ -111,21 +111,18 @@ class Client:
         ServiceError
             The service cannot be reached or refuses.
         """
-        body = {
-            "workload": workload or DEFAULT,
-            "params": normalise(params)[0],
-            "priority": priority,
-            "timeout_seconds": timeout_seconds,
-        }
-        optional = {
-            "deadline_seconds": deadline_seconds,
-            "user": user,
-            "idempotency_key": idempotency_key,
-        }
-        body |= {name: value for name, value in optional.items() if value is not None}
-        if not cache:
-            body["cache"] = False
-        return str(self._ask("POST", "/submit", json=body)["task_id"])
+        asked = submission(
+            params,
+            workload=workload,
+            priority=priority,
+            timeout_seconds=timeout_seconds,
+            deadline_seconds=deadline_seconds,
+            user=user,
+            idempotency_key=idempotency_key,
+            cache=cache,
+            tags=tags,
+        )
+        return str(self._ask(asked)["task_id"])
 
     def status(self, task_id: str) -> dict[str, Any]:
         """What is known of a job: ``task_id``, ``state``, ``result``, ``error`` and more.
@@ -136,15 +133,26 @@ class Client:
             There is no such job.
         ServiceError
         """
-        return self._ask("GET", f"/status/{quote(task_id, safe='')}")
+        return self._ask(call("GET", f"/status/{quoted(task_id)}"))
 
-    def result(self, task_id: str, timeout: float | None = None) -> Any:
+    def result(
+        self,
+        task_id: str,
+        timeout: float | None = None,
+        *,
+        form: Form = "json",
+        progress: bool = False,
+    ) -> Any:
         """Wait for the result of a job.
 
         Parameters
         ----------
         timeout : float, optional
             Seconds to wait; the job goes on after that.
+        form : {"json", "numpy", "arrow", "pandas"}
+            As plain values, a NumPy array, an Arrow table or a pandas frame.
+        progress : bool
+            Show meanwhile, on standard error, how the job stands.
 
         Raises
         ------
@@ -155,27 +163,92 @@ class Client:
         TaskError
             It failed; the message has the type and the text of the error.
         UnknownJobError, ServiceError
+            Also where the result does not have the form.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        pause = _FIRST_POLL_SECONDS
+        if form not in ("json", *_ACCEPT):
+            raise InvalidArgumentError(f"form must be json, {', '.join(_ACCEPT)}, not {form!r}")
+        with _shown(progress) as show:
+            status = self._ended(task_id, timeout, show)
+        value = result_of(status)
+        return value if form == "json" else self._result_as(task_id, form)
+
+    def retry(self, task_id: str) -> str:
+        """Submit again what an ended job was submitted with; returns the new identifier.
+
+        Raises
+        ------
+        UnknownJobError, QueueFullError
+        ServiceError
+            Also where the job has not ended.
+        """
+        return str(self._ask(call("POST", f"/retry/{quoted(task_id)}"))["task_id"])
+
+    def upload(self, name: str, file: str | Path) -> dict[str, Any]:
+        """Upload a file for jobs, which then name it: ``{"data": {"ref": name}}``.
+
+        Parameters
+        ----------
+        name : str
+            Ends with its format: ``.npy``, ``.arrow``, ``.parquet``, ``.csv`` or ``.txt``.
+
+        Returns
+        -------
+        dict
+            ``name``, ``format``, ``size``, ``sha256`` and ``created_at``.
+
+        Raises
+        ------
+        ServiceError
+            It is refused.
+        OSError
+            The file cannot be read.
+        """
+        with Path(file).open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").digest()
+            opened.seek(0)
+            headers = {"Content-Digest": f"sha-256=:{base64.b64encode(digest).decode()}:"}
+            content = iter(lambda: opened.read(_UPLOADED_BYTES), b"")
+            options = {"content": content, "headers": headers}
+            return self._ask(Call("PUT", f"/data/{quoted(name)}", options))
+
+    def events(self, task_id: str | None = None) -> Iterator[dict[str, Any]]:
+        """What happens from now on, to all jobs of one's own or to one until it has ended.
+
+        Goes on after a connection that was lost, where it was.
+
+        Yields
+        ------
+        dict
+            ``event`` (its kind), ``id`` and ``data``.
+
+        Raises
+        ------
+        UnknownJobError, ServiceError
+        """
+        path = "/events" if task_id is None else f"/events/{quoted(task_id)}"
+        last, failures = "", 0
         while True:
-            status = self.status(task_id)
-            if status["state"] == "succeeded":
-                return status["result"]
-            if status["error"] is not None:
-                text = f"{status['error']['type']}: {status['error']['message']}"
-                if status["state"] == "cancelled":
-                    raise JobCancelledError(text)
-                raise TaskError(text)
-            if deadline is not None:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise JobTimeoutError(
-                        f"job {task_id} is {status['state']} after {timeout} seconds"
-                    )
-                pause = min(pause, left)
-            time.sleep(pause)
-            pause = min(2 * pause, _LONGEST_POLL_SECONDS)
+            headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last} if last else {})
+            try:
+                with self._http.stream("GET", path, headers=headers, timeout=None) as response:
+                    if not response.is_success:
+                        response.read()
+                        raise failure_of(self.url, path, response)
+                    for event in parsed_events(response.iter_lines()):
+                        last, failures = event["id"] or last, 0
+                        yield event
+                if task_id is not None:
+                    return
+            except httpx.HTTPError as error:
+                if failures == _RECONNECTS:
+                    raise unreachable(self.url, error) from error
+            time.sleep(pause_after(failures, None))
+            failures += 1
+
+    def workloads(self) -> list[dict[str, Any]]:
+        """The workloads there are: ``name``, ``version``, ``description``, ``schema`` and more."""
+        found: list[dict[str, Any]] = self._ask(call("GET", "/workloads"))["workloads"]
+        return found
 
     def cancel(self, task_id: str) -> dict[str, Any]:
         """Cancel a job; returns its status. One that has finished stays as it is.
@@ -184,7 +257,7 @@ class Client:
         ------
         UnknownJobError, ServiceError
         """
-        return self._ask("POST", f"/cancel/{quote(task_id, safe='')}")
+        return self._ask(call("POST", f"/cancel/{quoted(task_id)}"))
 
     def logs(self, task_id: str, first: int = 0) -> tuple[list[dict[str, Any]], int, bool]:
         """What a job has printed, from line number ``first`` on, at most 1000 lines at once.
@@ -202,24 +275,31 @@ class Client:
         ------
         UnknownJobError, ServiceError
         """
-        path = f"/logs/{quote(task_id, safe='')}"
-        answer = self._ask("GET", path, params={"first": str(first)})
+        answer = self._ask(call("GET", f"/logs/{quoted(task_id)}", {"first": first}))
         return answer["lines"], int(answer["next"]), bool(answer["finished"])
 
-    def jobs(self, *, state: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
-        """The newest jobs, newest first, without their results.
+    def jobs(
+        self,
+        *,
+        state: str | None = None,
+        workload: str | None = None,
+        user: str | None = None,
+        tag: str | None = None,
+        limit: int = 100,
+    ) -> list[dict[str, Any]]:
+        """The newest jobs that fit, newest first, without their results.
 
         Raises
         ------
         ServiceError
         """
-        query = {"limit": str(limit)} | ({} if state is None else {"state": state})
-        found: list[dict[str, Any]] = self._ask("GET", "/jobs", params=query)["jobs"]
+        query = {"state": state, "workload": workload, "user": user, "tag": tag, "limit": limit}
+        found: list[dict[str, Any]] = self._ask(call("GET", "/jobs", query))["jobs"]
         return found
 
     def cluster(self) -> dict[str, Any]:
         """The state of the service's cluster, as `ClusterState.to_dict`."""
-        return self._ask("GET", "/cluster")
+        return self._ask(call("GET", "/cluster"))
 
     def close(self) -> None:
         """Close the connection."""
@@ -236,31 +316,69 @@ class Client:
     ) -> None:
         self.close()
 
-    def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        try:
-            response = self._http.request(method, path, **options)
-        except httpx.HTTPError as error:
-            raise ServiceError(
-                f"no answer from {self.url} ({type(error).__name__}: {error}); "
-                "is `agentic-ray serve` running there?"
-            ) from error
-        try:
-            answer = response.json()
-            if response.is_success and isinstance(answer, dict):
-                return answer
-            kind, message = answer["error"]["type"], answer["error"]["message"]
-        except (ValueError, KeyError, TypeError):
-            raise ServiceError(
-                f"{self.url}{path} answered {response.status_code} with something that is not "
-                "agentic_ray's JSON"
-            ) from None
-        raised = _RAISED.get(kind)
-        if raised is errors.QueueFullError:
-            raise errors.QueueFullError(message, _seconds(response.headers.get("retry-after")))
-        if raised is not None:
-            raise raised(message)
-        raise ServiceError(f"{response.status_code} {kind}: {message}")
+    def _ended(
+        self, task_id: str, timeout: float | None, show: Callable[[str], object]
+    ) -> dict[str, Any]:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = FIRST_POLL_SECONDS
+        while True:
+            status = self.status(task_id)
+            show(str(status["state"]))
+            if status["state"] not in ("queued", "running"):
+                return status
+            if deadline is not None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise JobTimeoutError(
+                        f"job {task_id} is {status['state']} after {timeout} seconds"
+                    )
+                pause = min(pause, left)
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_POLL_SECONDS)
+
+    def _result_as(self, task_id: str, form: Form) -> Any:
+        path = f"/result/{quoted(task_id)}"
+        response = self._send(Call("GET", path, {"headers": {"Accept": _ACCEPT[form]}}, 4))
+        if not response.is_success:
+            raise failure_of(self.url, path, response)
+        if form == "numpy":
+            import numpy as np
+
+            return np.load(io.BytesIO(response.content), allow_pickle=False)
+        import pyarrow as pa
+
+        table = pa.ipc.open_stream(response.content).read_all()
+        return table if form == "arrow" else table.to_pandas()
+
+    def _ask(self, asked: Call) -> dict[str, Any]:
+        return answer_of(self.url, asked.path, self._send(asked))
+
+    def _send(self, asked: Call) -> httpx.Response:
+        for attempt in range(asked.tries):
+            is_last = attempt + 1 == asked.tries
+            try:
+                response = self._http.request(asked.method, asked.path, **asked.options)
+            except httpx.ConnectError as error:
+                raise unreachable(self.url, error) from error  # there is nobody to ask again
+            except httpx.HTTPError as error:
+                if is_last:
+                    raise unreachable(self.url, error) from error
+                time.sleep(pause_after(attempt, None))
+                continue
+            if is_last or not is_passing(response):
+                return response
+            time.sleep(pause_after(attempt, response))
+        raise AssertionError("a call is made at least once")
 
 
-def _seconds(header: str | None) -> float:
-    return float(header) if header is not None and header.isdigit() else 1.0
+@contextlib.contextmanager
+def _shown(progress: bool) -> Iterator[Callable[[str], object]]:
+    """What is told how a job stands, in a line on standard error."""
+    if not progress:
+        yield lambda state: None
+        return
+    # imported when it is used: it takes a while to import
+    from rich.console import Console
+
+    with Console(stderr=True).status("waiting") as line:
+        yield line.update

@@ -28,7 +28,9 @@ _logger = logging.getLogger("agentic_ray")
 
 State = Literal["starting", "ok", "degraded"]
 
-_SECRETS: Final = frozenset({"AGENTIC_RAY_TOKEN", "PGPASSWORD"})  # (Ray needs its own token)
+_SECRETS: Final = frozenset(
+    {"AGENTIC_RAY_TOKEN", "AGENTIC_RAY_WEBHOOK_SECRET", "PGPASSWORD"}
+)  # (Ray needs its own token)
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 5.0
 _END_SECONDS: Final = 30.0

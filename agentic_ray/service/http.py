@@ -1,68 +1,66 @@
-"""The HTTP API over a master: routes and the JSON form of every error.
+"""The HTTP API over a master: the application, health, and the JSON form of every error.
 
-Bodies are checked in ``bodies``, access in ``guard``; sockets and signals are in ``server``.
-Nothing that comes in is ever unpickled or evaluated.
+Routes about jobs are in ``routes``, those about uploaded data in ``data``. Bodies are checked in
+``bodies``, access in ``guard``; sockets and signals are in ``server``. Nothing that comes in is
+ever unpickled or evaluated.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import Annotated, Any, Final
+import os
+from collections.abc import Callable, Collection
+from typing import Any, Final
 
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Route
 
 from agentic_ray.errors import AgenticRayError, JournalError, QueueFullError
-from agentic_ray.master import JobState, Master
-from agentic_ray.service import exposition
-from agentic_ray.service.bodies import (
-    STATUS_OF,
-    JsonResponse,
-    RequestError,
-    SubmitBody,
-    default_user,
-    error_body,
-    idempotency_key,
-    is_json,
-    plain,
-    read_submit,
-    too_large,
-)
+from agentic_ray.master import Master
+from agentic_ray.master.named import register
+from agentic_ray.master.named.uploads import FOLDER
+from agentic_ray.service import described, exposition
+from agentic_ray.service.audit import Audit
+from agentic_ray.service.bodies import STATUS_OF, JsonResponse, RequestError, plain, problem
+from agentic_ray.service.data import DataShelf, add_data_routes
 from agentic_ray.service.guard import Guard
 from agentic_ray.service.page import Page, add_page
+from agentic_ray.service.reading import Reader
+from agentic_ray.service.routes import BodyBudget, Service, add_job_routes
+from agentic_ray.service.tokens import Keyring, TokenFile
 from agentic_ray.telemetry import ClusterState
 
 MAX_BODY_BYTES: Final = 16 << 20
 _JOURNAL_RETRY_SECONDS: Final = 5
-_BODY_SECONDS: Final = 60.0
-_LISTED: Final = 100
-_LISTED_MOST: Final = 1000
-_LINES_MOST: Final = 1000
+_SHOWN_ERRORS: Final = 10
 
 
 def create_app(
     master: Master,
     *,
     token: str | None = None,
+    tokens: TokenFile | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
     cluster: Callable[[], ClusterState] | None = None,
     health: Callable[[], tuple[str, str]] | None = None,
+    data: DataShelf | None = None,
+    audit: Audit | None = None,
+    origins: Collection[str] = (),
 ) -> FastAPI:
-    """The ASGI application.
+    """The ASGI application. Call ``app.state.close()`` when it is over.
 
     Parameters
     ----------
     master : Master
-        Runs the jobs.
+        Runs the jobs. It gets the workloads of ``master.named``.
     token : str, optional
-        Every route but ``/healthz`` then needs ``Authorization: Bearer TOKEN``. Without it only
-        requests whose Host header names loopback are answered.
+        A token that may do all. With it or ``tokens`` every route but ``/healthz``, ``/readyz``
+        and the page needs ``Authorization: Bearer TOKEN``. Without both only requests whose Host
+        header names loopback are answered, and they may do all.
+    tokens : TokenFile, optional
+        The tokens of users, who see their own jobs only.
     max_body_bytes : int
         Larger bodies are refused with 413.
     cluster : callable, optional
@@ -70,63 +68,66 @@ def create_app(
     health : callable, optional
         Gives ``starting``, ``ok``, ``degraded`` or ``draining``, and why, for ``GET /healthz`` and
         ``GET /readyz``; default: as the master says.
+    data : DataShelf, optional
+        Keeps uploaded data; default: a folder that is deleted in the end.
+    audit : Audit, optional
+        Told of what is submitted, cancelled and repeated, and of what is refused for its token.
+    origins : collection of str
+        Sites whose pages may send requests, such as ``"https://jobs.example.org"``.
     """
     app = FastAPI(
-        title="agentic_ray", docs_url=None, redoc_url=None, redirect_slashes=False, version="1"
+        title="agentic_ray",
+        description="Jobs on a cluster. Errors are problem details (RFC 9457).",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        version="1",
     )
-    app.add_middleware(Guard, token=token, max_body_bytes=max_body_bytes)
+
+    def refused(path: str, error: RequestError) -> None:
+        if audit is not None:
+            audit.refused(path, error.status)
+
+    keyring = None if token is None and tokens is None else Keyring(tokens, token)
+    app.add_middleware(
+        Guard,
+        keyring=keyring,
+        max_body_bytes=max_body_bytes,
+        origins=origins,
+        refused=refused,
+    )
     _add_error_handlers(app)
-    user = default_user(token)
-    body_schema = SubmitBody.model_json_schema()
+    register(master.workloads)
+    shelf = DataShelf() if data is None else data
+    os.environ[FOLDER] = str(shelf.folder.absolute())  # where jobs find it
+    reader = Reader()
+    service = Service(master, reader, BodyBudget(), max_body_bytes, shelf, audit)
+    add_job_routes(app, service)
+    add_data_routes(app, shelf, service.note)
 
-    @app.post(
-        "/submit",
-        status_code=202,
-        openapi_extra={
-            "requestBody": {"content": {"application/json": {"schema": body_schema}}},
-        },
-    )
-    async def submit(request: Request) -> Response:
-        if not is_json(request.headers.get("content-type")):
-            raise RequestError(415, "send the body as Content-Type: application/json", "NotJson")
-        raw = await _read_body(request, max_body_bytes)
-        key = request.headers.get("idempotency-key")
-        answer = await run_in_threadpool(_submit, master, raw, key, user)
-        return JsonResponse(answer, 202, {"Location": f"/status/{answer['task_id']}"})
+    made = app.openapi
 
-    @app.get("/status/{task_id}")
-    def status(task_id: str) -> Response:
-        return JsonResponse(plain(master.get_task_status(task_id)))
+    def openapi() -> dict[str, Any]:
+        document = made()  # (the same each time; workloads may have come)
+        body = document["paths"]["/submit"]["post"]["requestBody"]["content"]
+        schema = described.submit_schema(master.workloads.snapshot())
+        body["application/json"]["schema"] = schema
+        return document
 
-    @app.get("/jobs")
-    def jobs(
-        state: JobState | None = None,
-        limit: Annotated[int, Query(ge=1, le=_LISTED_MOST)] = _LISTED,
-    ) -> Response:
-        known = [record for record in master.jobs() if state in (None, record.state)]
-        shown = [record.to_dict(with_result=False) for record in known[::-1][:limit]]
-        return JsonResponse(plain({"jobs": shown, "total": len(known)}))
+    app.openapi = openapi  # type: ignore[method-assign]
 
-    @app.get("/logs/{task_id}")
-    def logs(task_id: str, first: Annotated[int, Query(ge=0)] = 0) -> Response:
-        lines = master.logs(task_id, first)[:_LINES_MOST]
-        finished = master.record(task_id).state.finished
-        following = lines[-1].number + 1 if lines else first
-        shown = [asdict(line) for line in lines]
-        whole = finished and len(lines) < _LINES_MOST
-        return JsonResponse(plain({"lines": shown, "next": following, "finished": whole}))
+    def close() -> None:
+        reader.close()
+        shelf.close()
 
-    @app.post("/cancel/{task_id}")
-    def cancel(task_id: str) -> Response:
-        master.cancel(task_id)
-        return JsonResponse(plain(master.get_task_status(task_id)))
+    app.state.close = close
 
-    @app.get("/healthz")
+    @app.get("/healthz", **described.HEALTH)
     def healthz() -> Response:
         # Neither starting nor being without Ray is a reason to be restarted: jobs are accepted.
         return JsonResponse(_health())
 
-    @app.get("/readyz")
+    @app.get("/readyz", **described.READY)
     def readyz() -> Response:
         found = _health()
         return JsonResponse(found, 200 if found["status"] == "ok" else 503)
@@ -140,11 +141,11 @@ def create_app(
             raise RequestError(503, "Ray is starting; jobs are accepted", "Starting")
         return (cluster or _session_cluster)()
 
-    @app.get("/cluster")
+    @app.get("/cluster", **described.CLUSTER)
     def cluster_state() -> Response:
         return JsonResponse(plain(cluster_now().to_dict()))
 
-    @app.get("/metrics")
+    @app.get("/metrics", **described.METRICS)
     def metrics() -> Response:
         return Response(
             exposition.render(master.statistics()),
@@ -162,46 +163,19 @@ def _session_cluster() -> ClusterState:
     return cluster()
 
 
-def _submit(master: Master, raw: bytes, key: str | None, user: str) -> dict[str, Any]:
-    """Parse, check and submit: in a thread, for a large body and the journal take their time."""
-    body = read_submit(raw)
-    job = master.submit(
-        body.workload,
-        body.job_params(),
-        priority=body.priority,
-        timeout_seconds=body.timeout_seconds,
-        deadline_seconds=body.deadline_seconds,
-        user=user if body.user is None else body.user,
-        idempotency_key=idempotency_key(key, body.idempotency_key),
-        cache=body.cache,
-    )
-    return {"task_id": job.id} | ({"cached": True} if job.record.cached else {})
-
-
-async def _read_body(request: Request, limit_bytes: int) -> bytes:
-    """The body, read no further than the limit and not for ever."""
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for part in request.stream():
-                size += len(part)
-                if size > limit_bytes:
-                    raise too_large(limit_bytes)
-                parts.append(part)
-    except TimeoutError:
-        raise RequestError(
-            408, f"the body did not arrive within {_BODY_SECONDS:g} seconds", "BodyTooSlow"
-        ) from None
-    except ClientDisconnect:
-        raise RequestError(400, "the connection ended within the body") from None
-    return b"".join(parts)
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    """What may be done at the address of a request."""
+    found: set[str] = set()
+    for route in app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
 
 
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestError)
     async def refused(_: Request, error: RequestError) -> Response:
-        return JsonResponse(error_body(error.kind, str(error)), error.status)
+        return problem(error)
 
     @app.exception_handler(AgenticRayError)
     async def failed(_: Request, error: AgenticRayError) -> Response:
@@ -211,21 +185,25 @@ def _add_error_handlers(app: FastAPI) -> None:
             headers["Retry-After"] = f"{max(1, round(error.retry_after_seconds))}"
         elif isinstance(error, JournalError):
             headers["Retry-After"] = f"{_JOURNAL_RETRY_SECONDS}"
-        return JsonResponse(error_body(type(error).__name__, str(error)), status, headers)
+        return problem(RequestError(status, str(error), type(error).__name__, headers))
 
     @app.exception_handler(RequestValidationError)
     async def not_valid(_: Request, error: RequestValidationError) -> Response:
         text = "; ".join(
-            f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}" for entry in error.errors()
+            f"{'.'.join(map(str, entry['loc']))}: {entry['msg']}"
+            for entry in error.errors()[:_SHOWN_ERRORS]
         )
-        return JsonResponse(error_body("RequestError", text), 422)
+        return problem(RequestError(422, text))
 
     @app.exception_handler(HTTPException)
     async def no_route(request: Request, error: HTTPException) -> Response:
         text = f"{error.detail}: {request.method} {request.url.path}"
-        return JsonResponse(error_body("RequestError", text), error.status_code, error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:  # several routes may have this address
+            headers["Allow"] = ", ".join(_methods(app, request))
+        return problem(RequestError(error.status_code, text, headers=headers))
 
     @app.exception_handler(Exception)
     async def broken(_: Request, error: Exception) -> Response:
         # The server's log has the traceback; the client learns that it is not at fault.
-        return JsonResponse(error_body("InternalError", "internal error; see the log"), 500)
+        return problem(RequestError(500, "internal error; see the log", "InternalError"))

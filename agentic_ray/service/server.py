@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
+import os
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Final
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agentic_ray.errors import SessionError
 from agentic_ray.master import JobStore, Journal, Master, load_workloads
 from agentic_ray.master.core import MAX_ATTEMPTS
+from agentic_ray.master.journal import is_url, journal_file
 from agentic_ray.master.master import CACHE_BYTES
 from agentic_ray.master.queue import QUEUED_BYTES
-from agentic_ray.service.bodies import error_body
+from agentic_ray.service.audit import Audit
+from agentic_ray.service.connections import AcceptErrors, ConnectionLimits, fitting, protocol
+from agentic_ray.service.data import UPLOAD_BYTES, DataShelf
 from agentic_ray.service.guard import is_loopback
 from agentic_ray.service.hosting import SessionHost, State
 from agentic_ray.service.http import MAX_BODY_BYTES, create_app
+from agentic_ray.service.tokens import TokenFile
+from agentic_ray.service.webhooks import Webhooks
+
+_BACKLOG: Final = 128
+_PER_CLIENT: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,26 @@ class ServerSettings:
         As for `Master`.
     cache_bytes, runners, memory_bytes, max_attempts : int
         As for `Master`.
+    tokens : str or None
+        A file of users' tokens, see `tokens.TokenFile`.
+    tls_cert, tls_key : str or None
+        Files of a certificate and its key, in PEM; requests then come by HTTPS.
+    behind_proxy : bool
+        A proxy with TLS stands before the service, and nobody reaches it otherwise.
+    origins : sequence of str
+        As for `create_app`.
+    data : str or None
+        Folder of uploaded data. Default: beside the journal, else one that is deleted in the end.
+    max_upload_bytes : int
+        Of one file.
+    audit : str or None
+        File of the audit log.
+    max_connections : int
+        Open at once.
+    webhooks : sequence of str
+        URLs that are told of jobs that have ended.
+    webhook_secret : str or None
+        Signs what they are told.
     """
 
     host: str = "127.0.0.1"
@@ -67,10 +96,23 @@ class ServerSettings:
     runners: int = 2
     memory_bytes: int | None = None
     max_attempts: int = MAX_ATTEMPTS
+    tokens: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    behind_proxy: bool = False
+    origins: Sequence[str] = ()
+    data: str | None = None
+    max_upload_bytes: int = UPLOAD_BYTES
+    audit: str | None = None
+    max_connections: int = 1024
+    webhooks: Sequence[str] = ()
+    webhook_secret: str | None = None
 
 
-def check_exposure(host: str, token: str | None) -> None:
-    """Refuse to be reachable from other machines without a token.
+def check_exposure(
+    host: str, token: str | None, *, tokens: bool = False, tls: bool = False, proxy: bool = False
+) -> None:
+    """Refuse to be reachable from other machines without a token, or in clear text.
 
     Raises
     ------
@@ -79,11 +121,35 @@ def check_exposure(host: str, token: str | None) -> None:
     """
     if token is not None and (not token.strip() or not token.isascii() or " " in token):
         raise SessionError("the token must be ASCII text without spaces, and not empty")
-    if token is None and not is_loopback(host):
+    if is_loopback(host):
+        return
+    if token is None and not tokens:
         raise SessionError(
             f"refusing to listen on {host}, where other machines can send work, without a token: "
-            "set AGENTIC_RAY_TOKEN or pass --token, or listen on 127.0.0.1"
+            "set AGENTIC_RAY_TOKEN or pass --tokens FILE, or listen on 127.0.0.1"
         )
+    if not tls and not proxy:
+        raise SessionError(
+            f"refusing to listen on {host} without TLS, since tokens would be sent in clear text: "
+            "pass --tls-cert and --tls-key, or --behind-proxy if a proxy with TLS stands before it"
+        )
+
+
+def check_tls(cert: str | None, key: str | None) -> None:
+    """Refuse files of TLS that cannot be used, before anything is started.
+
+    Raises
+    ------
+    SessionError
+    """
+    if cert is None and key is None:
+        return
+    if cert is None or key is None:
+        raise SessionError("TLS needs both a certificate and its key: --tls-cert and --tls-key")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, lambda: "")
+    except OSError as error:  # ssl.SSLError is one
+        raise SessionError(f"TLS with {cert} and {key}: {error}") from error
 
 
 def serve(settings: ServerSettings, announce: Callable[[str], None] = print) -> int:
@@ -113,9 +179,17 @@ def serve(settings: ServerSettings, announce: Callable[[str], None] = print) -> 
     WorkloadFileError
         A file of workloads cannot be loaded.
     """
-    check_exposure(settings.host, settings.token)
+    check_exposure(
+        settings.host,
+        settings.token,
+        tokens=settings.tokens is not None,
+        tls=settings.tls_cert is not None,
+        proxy=settings.behind_proxy,
+    )
+    check_tls(settings.tls_cert, settings.tls_key)
+    os.umask(0o077)  # what this process and its jobs write is nobody else's
     listener = _bind(settings.host, settings.port)
-    url = _url(listener)
+    url = _url(listener, tls=settings.tls_cert is not None)
     try:
         for path in settings.workloads:
             load_workloads(path)
@@ -150,6 +224,9 @@ def _serve_jobs(
     host = SessionHost(
         {"address": settings.address, "num_cpus": settings.num_cpus}, session_changed
     )
+    webhooks = None
+    if settings.webhooks:
+        webhooks = Webhooks(settings.webhooks, settings.webhook_secret or "")
     master = Master(
         max_running=settings.max_running,
         max_queued=settings.max_queued,
@@ -159,6 +236,7 @@ def _serve_jobs(
         store=store,
         cache_bytes=settings.cache_bytes,
         on_lost=stop,
+        on_end=None if webhooks is None else webhooks.ended,
         held=True,
         runners=settings.runners,
         memory_bytes=settings.memory_bytes,
@@ -187,12 +265,22 @@ def _serve_jobs(
     finally:
         closing.set()
         master.close(drain=False)
+        server.close()
+        if webhooks is not None:
+            webhooks.close()
         host.close()
         if ray.ident is not None:
             ray.join()
     if failures:
         raise failures[0]
     return 130 if server.stopped_by == signal.SIGINT else 0
+
+
+def _data_folder(settings: ServerSettings) -> str | None:
+    """Where uploaded data is kept: beside the journal, unless told otherwise."""
+    if settings.data is not None or settings.journal is None or is_url(settings.journal):
+        return settings.data
+    return f"{journal_file(settings.journal)}.data"
 
 
 class _Server(uvicorn.Server):
@@ -205,9 +293,19 @@ class _Server(uvicorn.Server):
         host: SessionHost,
         started: Callable[[], None],
     ) -> None:
+        limits = fitting(
+            ConnectionLimits(
+                settings.max_connections, None if settings.behind_proxy else _PER_CLIENT
+            )
+        )
+        self._audit = None if settings.audit is None else Audit(settings.audit)
         app = create_app(
             master,
             token=settings.token,
+            tokens=None if settings.tokens is None else TokenFile(settings.tokens),
+            data=DataShelf(_data_folder(settings), settings.max_upload_bytes),
+            audit=self._audit,
+            origins=settings.origins,
             max_body_bytes=settings.max_body_bytes,
             cluster=host.cluster,
             health=lambda: ("draining" if self.stopped_by else host.state, host.reason),
@@ -215,15 +313,21 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=_JsonH11,
+                http=protocol(limits),
+                timeout_keep_alive=round(limits.idle_seconds),
+                backlog=_BACKLOG,
                 ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=settings.behind_proxy,
+                ssl_certfile=settings.tls_cert,
+                ssl_keyfile=settings.tls_key,
                 timeout_graceful_shutdown=2,
             )
         )
+        self._app = app
         self.stopped_by: int | None = None
         self._master = master
         self._page = app.state.page
@@ -231,8 +335,15 @@ class _Server(uvicorn.Server):
         self._on_started = started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(AcceptErrors())
         await super().startup(sockets)
         self._on_started()
+
+    def close(self) -> None:
+        """Let go what the application holds."""
+        self._app.state.close()
+        if self._audit is not None:
+            self._audit.close()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.stopped_by is not None:
@@ -246,25 +357,6 @@ class _Server(uvicorn.Server):
         self._master.close(drain=True, timeout_seconds=self._drain_seconds)
         self._page.close()
         self.should_exit = True
-
-
-class _JsonH11(H11Protocol):
-    """HTTP/1.1 whose answer to bytes that are not HTTP is JSON like every other error."""
-
-    def send_400_response(self, msg: str) -> None:
-        body = json.dumps(error_body("InvalidHttp", msg)).encode("ascii")
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
-        ]
-        for event in (
-            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
-            h11.Data(data=body),
-            h11.EndOfMessage(),
-        ):
-            self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -288,6 +380,7 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _url(listener: socket.socket) -> str:
+def _url(listener: socket.socket, *, tls: bool) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

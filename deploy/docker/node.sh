@@ -84,7 +84,7 @@ pause() {
 }
 
 serve() {
-  exec agentic-ray serve --host 0.0.0.0 --port "$http_port" --journal "$journal" "$@"
+  exec agentic-ray serve --host 0.0.0.0 --behind-proxy --port "$http_port" --journal "$journal" "$@"
 }
 
 parts=() # numbers of our processes: Ray first, then the service

@@ -130,7 +130,7 @@ def test_the_schema_is_part_of_the_key(registry: Registry) -> None:
     keys = set()
     for factor in (1, 2):
         registry.register("run", run, schema=lambda p, f=factor: p * f, replace=True)
-        keys.add(cache_key(registry.get("run"), "1"))
+        keys.add(cache_key(registry.get("run"), "user", "1"))
     assert len(keys) == 2
 
 
@@ -184,8 +184,10 @@ def test_a_function_that_holds_what_cannot_be_looked_into_has_no_key(registry: R
 
     lock = threading.Lock()
     held = registry.register("held", lambda params: lock.locked())
-    assert cache_key(held, "1") is None
-    assert cache_key(registry.get("note"), "1") != cache_key(registry.get("note"), "2")
+    assert cache_key(held, "user", "1") is None
+    note_1, note_2 = (cache_key(registry.get("note"), "user", text) for text in "12")
+    assert note_1 != note_2
+    assert note_1 != cache_key(registry.get("note"), "another", "1")
 
 
 def test_a_journal_and_a_store_exclude_each_other(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 from agentic_ray.errors import (
     IdempotencyError,
     InterruptedJobError,
+    InvalidArgumentError,
     JobTimeoutError,
     JournalCorruptError,
     JournalError,
@@ -357,18 +359,14 @@ def test_a_torn_log_loses_nothing_but_what_was_torn(tmp_path: Path, cut: int) ->
     journal.close()
 
 
-@pytest.mark.parametrize("damage", ["header", "pages", "not a database"])
+@pytest.mark.parametrize("damage", ["schema", "pages"])
 def test_a_damaged_file_is_set_aside_and_told(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = crashed(tmp_path / "journal.sqlite3", *(record(f"j{i}", i) for i in range(200)))
     content = bytearray(file.read_bytes())
-    if damage == "header":
-        content[:16] = b"\xff" * 16
-    elif damage == "pages":
-        content[4096:] = os.urandom(len(content) - 4096)
-    else:
-        content = bytearray(b"this is a text\n" * 1000)
+    start = 100 if damage == "schema" else 4096
+    content[start:] = os.urandom(len(content) - start)
     file.write_bytes(content)
     with pytest.raises(JournalCorruptError, match=r"set aside as .*corrupt-\d+"):
         Journal(file)
@@ -376,6 +374,59 @@ def test_a_damaged_file_is_set_aside_and_told(
     assert aside.read_bytes() == bytes(content)
     Journal(file).close()
     assert "beginning an empty journal" in caplog.text
+
+
+def other_database(file: Path) -> None:
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE photos (name TEXT)")
+        connection.commit()
+
+
+def damaged_other_database(file: Path) -> None:
+    other_database(file)
+    content = bytearray(file.read_bytes())
+    content[100:] = os.urandom(len(content) - 100)
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda file: file.write_text("this is a text\n" * 1000),
+        lambda file: file.write_bytes(b"x"),
+        lambda file: file.write_bytes(b"\xff" * 8192),
+        other_database,
+        damaged_other_database,
+    ],
+)
+def test_another_file_is_refused_and_left_as_it_is(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    file = tmp_path / "file"
+    make(file)
+    content = file.read_bytes()
+    for _ in range(2):
+        with pytest.raises(JournalError, match="is not a journal"):
+            Journal(file)
+        assert file.read_bytes() == content
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_empty_path_is_no_journal() -> None:
+    for path in ("", " "):
+        with pytest.raises(InvalidArgumentError, match="needs a path"):
+            Master(journal=path)
+
+
+def test_a_journal_of_before_is_known_and_marked(tmp_path: Path) -> None:
+    file = crashed(tmp_path / "journal.sqlite3", record("a"))
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA application_id=0")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert file.read_bytes()[68:72] == b"\0" * 4
+    with contextlib.closing(Journal(file, lease_seconds=0.2)) as journal:
+        assert [r.id for r in journal.recover(lambda error: None)] == ["a"]
+    assert file.read_bytes()[68:72] == b"aRj1"
 
 
 def test_a_row_that_was_changed_is_noticed(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from agentic_ray.errors import SessionError
 from agentic_ray.master import Master, Registry
-from agentic_ray.service.guard import host_name, is_loopback
+from agentic_ray.service.guard import is_loopback, parse_host
 from agentic_ray.service.http import create_app
 from agentic_ray.service.server import check_exposure
 from agentic_ray.telemetry import ClusterState, NodeState
@@ -82,9 +82,13 @@ def submit(client: httpx.Client, body: Any) -> dict[str, Any]:
 
 def refusal(answer: httpx.Response, status: int) -> str:
     assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/json"
-    error = answer.json()["error"]
+    assert answer.headers["content-type"] == "application/problem+json"
+    told = answer.json()
+    error = told["error"]
     assert set(error) == {"type", "message"}
+    assert told["type"] == f"urn:agentic-ray:error:{error['type']}"
+    assert (told["status"], told["detail"]) == (status, error["message"])
+    assert told["title"]
     assert "Traceback" not in answer.text
     return f"{error['type']}: {error['message']}"
 
@@ -127,7 +131,7 @@ def test_other_content_types_are_refused(client: TestClient, kind: str | None) -
         ('{"workload": "echo"}', 422, "the body lacks params"),
         ('{"data": [1], "params": {}}', 422, "not both"),
         ('{"data": [1], "workload": "echo"}', 422, "not both"),
-        ('{"data": [1], "more": 1}', 422, "more: Extra inputs"),
+        ('{"data": [1], "more": 1}', 422, "'more': not a field"),
         ('{"data": ["1"]}', 422, r"params.data[0]"),
         ('{"data": 5}', 422, r"params.data"),
         ('{"data": [true]}', 422, r"params.data[0]"),
@@ -135,7 +139,7 @@ def test_other_content_types_are_refused(client: TestClient, kind: str | None) -
         ('{"workload": 5, "params": 1}', 422, "workload: Input should be a valid string"),
         ('{"data": [], "priority": "1"}', 422, "priority"),
         ('{"data": [], "priority": 1.5}', 422, "priority"),
-        ('{"data": [], "priority": 99999999}', 422, "priority must be within"),
+        ('{"data": [], "priority": 99999999}', 422, "priority: Input should be less than"),
         ('{"data": [], "timeout_seconds": -1}', 422, "timeout_seconds"),
         ('{"data": [], "timeout_seconds": 1e300}', 422, "timeout_seconds"),
         (f'{{"workload": "echo", "params": {"[" * 150}1{"]" * 150}}}', 422, "nested deeper"),
@@ -299,7 +303,18 @@ def test_the_right_token_opens(master: Master) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "127.0.0.1.evil.example", "", "10.0.0.1", "[::2]:80"]
+    "host",
+    [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "",
+        "10.0.0.1",
+        "[::2]:80",
+        "[::1]evil.com",
+        "localhost:evil.com",
+        "localhost:80:evil.com",
+        "evil.com#localhost",
+    ],
 )
 def test_without_a_token_other_host_names_are_refused(client: TestClient, host: str) -> None:
     for method, path in (*ROUTES, ("GET", "/healthz")):
@@ -315,18 +330,43 @@ def test_loopback_names_are_answered(client: TestClient, host: str) -> None:
 
 @pytest.mark.parametrize(
     ("header", "name"),
-    [("a:1", "a"), ("A", "a"), ("[::1]:5", "::1"), ("[::1]", "::1"), ("", ""), ("[", "")],
+    [
+        ("a:1", ("a", 1)),
+        ("A", ("a", None)),
+        ("[::1]:5", ("::1", 5)),
+        ("[::1]", ("::1", None)),
+        ("a_b.example:65535", ("a_b.example", 65535)),
+        ("", None),
+        ("[", None),
+        ("[::1]evil.com", None),
+        ("[::1]:1x", None),
+        ("[::1", None),
+        ("[a]", None),
+        ("localhost:evil.com", None),
+        ("localhost:", None),
+        ("localhost:65536", None),
+        ("localhost:1:2", None),
+        ("localhost\n", None),
+        ("user@localhost", None),
+        ("localhost/", None),
+        ("localhost\u0661", None),
+        (":80", None),
+    ],
 )
-def test_host_name(header: str, name: str) -> None:
-    assert host_name(header) == name
+def test_parse_host(header: str, name: tuple[str, int | None] | None) -> None:
+    assert parse_host(header) == name
 
 
 def test_exposure_needs_a_token() -> None:
     for host in ("0.0.0.0", "::", "192.168.1.5", "example.org", ""):
         assert not is_loopback(host)
         with pytest.raises(SessionError, match="AGENTIC_RAY_TOKEN"):
-            check_exposure(host, None)
-        check_exposure(host, "s3cret")
+            check_exposure(host, None, tls=True)
+        for tokens in ({"token": "s3cret"}, {"token": None, "tokens": True}):
+            with pytest.raises(SessionError, match="without TLS"):
+                check_exposure(host, **tokens)
+            check_exposure(host, **tokens, tls=True)
+            check_exposure(host, **tokens, proxy=True)
     for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost"):
         check_exposure(host, None)
     for token in ("", "  ", "a b", "é"):

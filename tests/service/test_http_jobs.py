@@ -56,7 +56,7 @@ def test_the_key_in_header_or_body(http: TestClient) -> None:
     assert submit(http, "k", params=1).json() == first.json()
     assert submit(http, params=1, idempotency_key="k").json() == first.json()
     assert submit(http, "k", params=1, idempotency_key="k").json() == first.json()
-    assert submit(http, "k", params=1, idempotency_key="other").status_code == 422
+    assert submit(http, "k", params=1, idempotency_key="other").status_code == 409
     answer = submit(http, "k", params=2)
     assert answer.status_code == 409
     assert answer.json()["error"]["type"] == "IdempotencyError"

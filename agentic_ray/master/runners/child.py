@@ -29,6 +29,7 @@ import cloudpickle
 from agentic_ray.errors import JobCancelledError, SerializationError, UnknownWorkloadError
 from agentic_ray.master.jobs import JobFailure
 from agentic_ray.master.jsonvalues import dumps_result, loads, to_json
+from agentic_ray.master.named import register
 from agentic_ray.master.userfiles import load_workloads
 from agentic_ray.master.workloads import Workload, registry
 from agentic_ray.runtime import JobScope, Stages, job_scope
@@ -172,6 +173,7 @@ class _Runner:
             return known[head["workload"]]
         token = head["token"]
         if token == "":
+            register()
             return registry.get(head["workload"])
         if token not in self._code:
             self._code[token] = cloudpickle.loads(parts[1])

@@ -20,7 +20,9 @@ from agentic_ray.errors import SessionError
 from agentic_ray.master.runners.nursery import NUMBER, ask
 from agentic_ray.wire import Wire, readable
 
-SECRETS: Final = frozenset({"AGENTIC_RAY_TOKEN", "PGPASSWORD", "RAY_AUTH_TOKEN"})
+SECRETS: Final = frozenset(
+    {"AGENTIC_RAY_TOKEN", "AGENTIC_RAY_WEBHOOK_SECRET", "PGPASSWORD", "RAY_AUTH_TOKEN"}
+)
 """Variables of the environment that are the service's, and no business of jobs."""
 
 MOST_ANSWER_BYTES: Final = 1 << 31

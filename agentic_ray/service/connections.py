@@ -1,0 +1,235 @@
+"""HTTP connections with limits: how many, how many of one client, and how long each may dawdle.
+
+Deciding is in `Counts`; `protocol` gives the class with which uvicorn serves each connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import resource
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from agentic_ray.service.bodies import error_body
+
+_logger = logging.getLogger("agentic_ray")
+
+_REST_SECONDS: Final = 5.0
+_FILES_LEFT: Final = 128
+_ACCEPT_FAILED: Final = "socket.accept() out of system resource"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """What connections may cost.
+
+    Parameters
+    ----------
+    connections : int
+        At once, of all clients.
+    per_client : int or None
+        At once, of one address; None behind a proxy, whose address all clients have.
+    header_seconds : float
+        How long the head of a request may take to come.
+    idle_seconds : float
+        How long a connection is kept on which nothing is asked.
+    write_seconds : float
+        How long a client may read nothing of an answer.
+    """
+
+    connections: int = 1024
+    per_client: int | None = 512
+    header_seconds: float = 10.0
+    idle_seconds: float = 30.0
+    write_seconds: float = 30.0
+
+
+class Counts:
+    """Connections that are open, by client."""
+
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self.limits = limits
+        self._open = 0
+        self._of: Counter[str] = Counter()
+
+    def enter(self, client: str) -> bool:
+        """Count one more, if it may be."""
+        most = self.limits.per_client
+        if self._open >= self.limits.connections or (most is not None and self._of[client] >= most):
+            if not self._of[client]:
+                del self._of[client]
+            return False
+        self._open += 1
+        self._of[client] += 1
+        return True
+
+    def leave(self, client: str) -> None:
+        """One that had entered is gone."""
+        self._open -= 1
+        self._of[client] -= 1
+        if not self._of[client]:
+            del self._of[client]
+
+
+def fitting(limits: ConnectionLimits) -> ConnectionLimits:
+    """The limits, with no more connections than this process may have files open."""
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * limits.connections + _FILES_LEFT  # (an answer may have a file open too)
+    if files != resource.RLIM_INFINITY and files < wanted:
+        files = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+    if files == resource.RLIM_INFINITY or files >= wanted:
+        return limits
+    connections = max(1, (files - _FILES_LEFT) // 2)
+    per_client = None if limits.per_client is None else min(limits.per_client, connections)
+    return ConnectionLimits(
+        connections, per_client, limits.header_seconds, limits.idle_seconds, limits.write_seconds
+    )
+
+
+def protocol(limits: ConnectionLimits) -> type[H11Protocol]:
+    """The class of connections that share these limits."""
+    counts = Counts(limits)
+
+    class Connection(_Connection):
+        shared = counts
+
+    return Connection
+
+
+class _Connection(H11Protocol):
+    """HTTP/1.1 within limits, whose answer to bytes that are not HTTP is JSON as other errors."""
+
+    shared: Counts
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._entered = ""
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        peer = transport.get_extra_info("peername")
+        client = str(peer[0]) if isinstance(peer, tuple) and peer else "local"
+        if not self.shared.enter(client):
+            self.transport = transport
+            body = _json(
+                503, "TooManyConnections", "too many connections are open; try again later"
+            )
+            transport.write(
+                b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n"
+                b"retry-after: 1\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s"
+                % (len(body), body)
+            )
+            self._end()
+            return
+        self._entered = client
+        super().connection_made(transport)
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        if not self._entered or self.transport.is_closing():
+            return
+        super().data_received(data)
+        self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._header_timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
+        if self._entered:
+            self.shared.leave(self._entered)
+            super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._end()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._end()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._write_timer is None:
+            seconds = self.shared.limits.write_seconds
+            self._write_timer = self.loop.call_later(seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def _look(self) -> None:
+        """Time the head of the next request, from its first byte on."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            if self._header_timer is not None:
+                self._header_timer.cancel()
+                self._header_timer = None
+        elif self.timeout_keep_alive_task is None:
+            self._expect_head()
+
+    def _expect_head(self) -> None:
+        if self._header_timer is None:
+            seconds = self.shared.limits.header_seconds
+            self._header_timer = self.loop.call_later(seconds, self._late)
+
+    def _late(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self._end()
+
+    def _end(self) -> None:
+        """Close it, also where the client reads no more."""
+        self.transport.close()
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(_REST_SECONDS, self.transport.abort)
+
+    def send_400_response(self, msg: str) -> None:
+        body = _json(400, "InvalidHttp", msg)
+        headers = [
+            (b"content-type", b"application/problem+json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+        ]
+        for event in (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self._end()
+
+
+class AcceptErrors:
+    """Handles errors of the event loop: those of accepting are logged once a second at most."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last = -1e9
+        self._left_out = 0
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if context.get("message") != _ACCEPT_FAILED:
+            loop.default_exception_handler(context)
+            return
+        now = self._clock()
+        if now - self._last < 1.0:
+            self._left_out += 1
+            return
+        again = f" ({self._left_out:,} times more since the last line)" if self._left_out else ""
+        _logger.error("a connection cannot be accepted: %s%s", context.get("exception"), again)
+        self._last, self._left_out = now, 0
+
+
+def _json(status: int, kind: str, message: str) -> bytes:
+    return json.dumps(error_body(kind, message, status)).encode("ascii")
