@@ -486,11 +486,6 @@ class Master:
         self.record(job_id)
         return self._logs.lines(job_id, first)
 
-    @property
-    def workloads(self) -> Registry:
-        """The workloads that jobs are found in."""
-        return self._workloads
-
     def watch(self, watcher: Callable[[JobRecord], None]) -> None:
         """Have ``watcher`` told of each step of each job, in order, once others can see it.
 
