@@ -314,6 +314,14 @@ HEALTH: Final = _route("Whether the service is alive", 200, _json(_HEALTH, {"sta
 READY: Final = _route("Whether jobs run", 200, _json(_HEALTH, {"status": "ok"}))
 READY["responses"][503] = {"description": "They wait; `status` says why."} | _json(_HEALTH)
 CLUSTER: Final = _route("Nodes, processors, memory, GPUs", 200, _json({"type": "object"}))
+_STREAM: Final = {"content": {"text/event-stream": {"schema": _TEXT}}}
+EVENTS: Final = _route(
+    "Follow the steps of all jobs, as server-sent events",
+    200,
+    _STREAM,
+    422,
+)
+EVENTS_OF: Final = _route("Follow one job until it ends", 200, _STREAM, 404, 422)
 METRICS: Final = _route(
     "Figures for Prometheus", 200, {"content": {"text/plain": {"schema": _TEXT}}}
 )

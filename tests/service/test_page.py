@@ -9,8 +9,7 @@ import itertools
 import re
 import threading
 import time
-from collections.abc import Iterator, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from agentic_ray.service.page.feed import EventFeed
 from agentic_ray.service.page.files import INDEX, load_files, manifest
 from agentic_ray.service.page.shown import Filter, Snapshot, listing, row
 from agentic_ray.service.page.telemetry import Samples, sample
+from agentic_ray.service.tokens import TokenFile
 from agentic_ray.telemetry import ClusterState, GpuState, NodeState
 
 from .serving import served, stream
@@ -424,26 +424,16 @@ def test_workloads_are_told_with_their_schemas(client: httpx.Client) -> None:
 # --- who sees what -----------------------------------------------------------------------
 
 
-@dataclass
-class Caller:
-    user: str
-
-    def may_see(self, owner: str) -> bool:
-        return owner == self.user
-
-
-def test_one_user_sees_nothing_of_another(master: Master) -> None:
-    app = create_app(master, cluster=lambda: STATE)
-
-    async def asked_by_me(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        scope.setdefault("state", {})["caller"] = Caller("me")
-        await app(scope, receive, send)
-
+def test_one_user_sees_nothing_of_another(master: Master, tmp_path: Path) -> None:
+    file = TokenFile(tmp_path / "tokens")
+    token = file.create("me", "read")[0]
+    app = create_app(master, cluster=lambda: STATE, tokens=file)
     mine = master.submit("echo", 1, user="me", cache=False)
     yours = master.submit("echo", 2, user="you", cache=False)
     mine.result(30)
     yours.result(30)
-    client = TestClient(asked_by_me, base_url="http://127.0.0.1:8080")
+    headers = {"Authorization": f"Bearer {token}"}
+    client = TestClient(app, base_url="http://127.0.0.1:8080", headers=headers)
     page = client.get("/view/jobs").json()
     assert [shown["task_id"] for shown in page["jobs"]] == [mine.id]
     assert (page["users"], page["workloads"]) == (["me"], ["echo"])
@@ -457,7 +447,7 @@ def test_one_user_sees_nothing_of_another(master: Master) -> None:
         for number, user in enumerate(["you", "me", "you", "me"]):
             feed.publish(record_of(number, JobState.RUNNING, user))
         feed.tell_progress({f"{number:04}": (number, 9) for number in range(4)})
-        frames = feed.follow(Caller("me").may_see, after=begin)
+        frames = feed.follow(lambda owner: owner == "me", after=begin)
         text = (await anext(frames) + await anext(frames)).decode()
         await frames.aclose()
         return re.findall(r'"(000\d)"', text)

@@ -18,6 +18,7 @@ from agentic_ray.errors import UnknownJobError
 from agentic_ray.master import JobRecord, JobState, Master, Workload
 from agentic_ray.master.jsonvalues import dumps_result, json_text
 from agentic_ray.service.bodies import JsonResponse, RequestError, plain
+from agentic_ray.service.described import EVENTS, EVENTS_OF
 from agentic_ray.service.page.feed import KINDS, EventFeed, Kind
 from agentic_ray.service.page.files import INDEX, load_files
 from agentic_ray.service.page.shown import MOST_ROWS, Filter, Sees, Snapshot, listing, row
@@ -154,7 +155,7 @@ def add_page(app: FastAPI, page: Page) -> None:
     async def file(request: Request, name: str) -> Response:
         return answer(request, name)
 
-    @app.get("/events", summary="Follow the steps of all jobs, as server-sent events")
+    @app.get("/events", **EVENTS)
     async def events(request: Request, kinds: str = "job,progress") -> Response:
         wanted = [kind for kind in kinds.split(",") if kind]
         strange = [kind for kind in wanted if kind not in KINDS]
@@ -163,7 +164,7 @@ def add_page(app: FastAPI, page: Page) -> None:
         chosen: list[Kind] = [kind for kind in KINDS if kind in wanted]
         return page.follow(request, kinds=chosen)
 
-    @app.get("/events/{task_id}", summary="Follow one job until it ends")
+    @app.get("/events/{task_id}", **EVENTS_OF)
     async def events_of(request: Request, task_id: str) -> Response:
         await run_in_threadpool(page.record, request, task_id)
 
