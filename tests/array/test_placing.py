@@ -120,6 +120,17 @@ def test_functions_of_the_users_do_not_run_in_threads_of_this_process() -> None:
     assert evaluate.prospect([(x + 1)._node]).here
 
 
+def test_a_function_of_the_users_is_called_in_the_callers_thread() -> None:
+    def thread(block: np.ndarray) -> np.ndarray:
+        return np.full(block.shape, threading.get_ident(), np.int64)
+
+    one = xp.map_blocks(thread, xp.asarray(np.ones(100_000)), dtype="int64")
+    more = xp.sin(xp.asarray(np.ones((4, 400_000)), chunks=(1, 400_000)))
+    for _ in range(5):
+        found, _ = evaluate.values([(one + 0)._node, more._node])
+        assert set(found.tolist()) == {threading.get_ident()}
+
+
 def test_what_is_in_the_object_store_is_for_executors(ray_session: ar.Session) -> None:
     values = np.random.default_rng(1).random((6_000_000,))
     x = (xp.asarray(values, chunks=1_000_000) * 2).persist()
