@@ -341,6 +341,8 @@ def _computed(roots: Sequence[Node], *, handles: bool, progress: bool | None) ->
     planned = _Plan(roots, local=local)
     if not local and not handles:
         local = planned.prospect(roots).here
+    if not local and (handles or planned.keys):
+        planned.send()
     if not planned.keys:
         made: dict[str, Any] = {}
     elif local:
@@ -348,7 +350,6 @@ def _computed(roots: Sequence[Node], *, handles: bool, progress: bool | None) ->
         alone = any(node.op.of_user for node in topological(roots))
         made = run_here(planned.tasks, planned.keys, alone=alone)
     else:
-        planned.send()
         made = _by_session(planned, asked, handles=handles, progress=progress)
     result = [
         [made[b.key] if type(b) is Ref else b for b in row]
