@@ -12,6 +12,7 @@ import agentic_ray as ar
 import agentic_ray.array as xp
 from agentic_ray.array.core import evaluate, placing, threads
 from agentic_ray.graph import Codelet, CostHint, Ref, Task
+from agentic_ray.schedule.calibration import Calibration
 
 
 def _task(key: str, function: Any, *args: Any, **rest: Any) -> Task:
@@ -85,8 +86,8 @@ class _Session:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
-    def prospect(self, tasks: Any, put_bytes: int) -> tuple[float, int] | None:
-        return None if self.seconds < 0 else (self.seconds, 2)
+    def prospect(self, tasks: Any, put_bytes: int) -> tuple[float, int, Calibration] | None:
+        return None if self.seconds < 0 else (self.seconds, 2, Calibration())
 
 
 def test_the_sooner_end_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
