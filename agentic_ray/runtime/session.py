@@ -46,6 +46,7 @@ from agentic_ray.runtime.recordings import Recording, Recordings
 from agentic_ray.runtime.run import Run
 from agentic_ray.runtime.scope import current_scope
 from agentic_ray.runtime.values import CodeletTable
+from agentic_ray.schedule.calibration import Calibration
 from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CALL_BOUNDS_SECONDS, CostModel
 from agentic_ray.schedule.dispatcher import Dispatcher, RetryRules, SpeculationRules
@@ -255,8 +256,11 @@ class Session:
             scope.add(run, graph)
         return run
 
-    def prospect(self, tasks: Sequence[Task], put_bytes: int) -> tuple[float, int] | None:
-        """What executors would take for tasks, and how many of them run at once.
+    def prospect(
+        self, tasks: Sequence[Task], put_bytes: int
+    ) -> tuple[float, int, Calibration] | None:
+        """What executors would take for tasks, how many of them run at once, and the rates of a
+        typical node.
 
         None if the tasks are to be left to executors whatever these take: what a job computes is
         to outlive this process, and GPUs may be much quicker.
@@ -272,7 +276,7 @@ class Session:
         work = sum(max(self._seconds(task), 0.0) for task in tasks)
         there = work / self.slots + 2 * self.model.call_overhead_seconds
         there += put_bytes / self.model.calibration.store_bytes_per_second
-        return there, self.slots
+        return there, self.slots, self.model.calibration
 
     def bundle_seconds(self, total_seconds: float) -> float:
         """Predicted work to put in one bundle, of ``total_seconds`` that can go on side by side.

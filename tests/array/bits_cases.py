@@ -268,7 +268,7 @@ def _sent(value: Any) -> Any:
     return pickle.loads(pickle.dumps(value, 5))
 
 
-def _run_here(tasks: Sequence[Task], outputs: Sequence[str]) -> dict[str, Any]:
+def _run_here(tasks: Sequence[Task], outputs: Sequence[str], **_: Any) -> dict[str, Any]:
     """`evaluate.run_here`, but what a task makes is sent to each of its users by itself."""
     made: dict[str, Any] = {}
     for task in tasks:

@@ -68,7 +68,7 @@ def on(stand_in: StandIn | None) -> Iterator[Ran]:
     """
     ran = Ran()
 
-    def run(tasks: Sequence[Task], outputs: Sequence[str]) -> dict[str, Any]:
+    def run(tasks: Sequence[Task], outputs: Sequence[str], **_: Any) -> dict[str, Any]:
         assert stand_in is not None
         made: dict[str, Any] = {}
         for task in tasks:

@@ -271,7 +271,7 @@ def test_no_task_is_given_the_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
             return value.size
         return sum(map(elements, value)) if isinstance(value, tuple | list) else 0
 
-    def watched(tasks: list[Task], outputs: list[str]) -> dict[str, Any]:
+    def watched(tasks: list[Task], outputs: list[str], **_: Any) -> dict[str, Any]:
         made: dict[str, Any] = {}
         for task in tasks:
             args = replace_refs(task.args, made.__getitem__)

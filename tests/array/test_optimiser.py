@@ -98,6 +98,21 @@ def test_a_chain_is_one_task_for_each_chunk() -> None:
     assert len(tasks) == 10
 
 
+def test_what_is_computed_of_the_callers_arrays_is_cut_before_it_is_computed() -> None:
+    rng = np.random.default_rng(0)
+    values, column, row = rng.normal(size=(60, 8)), rng.normal(size=(60, 1)), rng.normal(size=8)
+    x = xp.asarray(values)
+    y = xp.exp(x * xp.asarray(column) + xp.asarray(row) - 1) * xp.mean(x, axis=0)
+    z = y.rechunk((7, -1))
+    assert "cut before elementwise" in _steps(z)
+    same(z, np.exp(values * column + row - 1) * values.mean(axis=0))
+    tasks, _ = evaluate.plan([z._node])
+    assert not [task for task in tasks if "assemble" in task.codelet.name]
+    other = (xp.sort(x, axis=0) + 1).rechunk((7, -1))
+    assert "cut before elementwise" not in _steps(other)
+    same(other, np.sort(values, axis=0) + 1)
+
+
 def test_rows_to_columns_goes_in_two_steps() -> None:
     rows, columns = grids.normalize((1, -1), (400, 400), np.dtype(float)), ((400,), (1,) * 400)
     (between,) = grids.stations(rows, columns)

@@ -12,6 +12,7 @@ import agentic_ray as ar
 import agentic_ray.array as xp
 from agentic_ray.array.core import evaluate, placing, threads
 from agentic_ray.graph import Codelet, CostHint, Ref, Task
+from agentic_ray.schedule.calibration import Calibration
 
 
 def _task(key: str, function: Any, *args: Any, **rest: Any) -> Task:
@@ -85,8 +86,8 @@ class _Session:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
-    def prospect(self, tasks: Any, put_bytes: int) -> tuple[float, int] | None:
-        return None if self.seconds < 0 else (self.seconds, 2)
+    def prospect(self, tasks: Any, put_bytes: int) -> tuple[float, int, Calibration] | None:
+        return None if self.seconds < 0 else (self.seconds, 2, Calibration())
 
 
 def test_the_sooner_end_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +119,17 @@ def test_functions_of_the_users_do_not_run_in_threads_of_this_process() -> None:
     made = xp.map_blocks(lambda block: block + 1, x, dtype="float64")
     assert not evaluate.prospect([made._node]).here
     assert evaluate.prospect([(x + 1)._node]).here
+
+
+def test_a_function_of_the_users_is_called_in_the_callers_thread() -> None:
+    def thread(block: np.ndarray) -> np.ndarray:
+        return np.full(block.shape, threading.get_ident(), np.int64)
+
+    one = xp.map_blocks(thread, xp.asarray(np.ones(100_000)), dtype="int64")
+    more = xp.sin(xp.asarray(np.ones((4, 400_000)), chunks=(1, 400_000)))
+    for _ in range(5):
+        found, _ = evaluate.values([(one + 0)._node, more._node])
+        assert set(found.tolist()) == {threading.get_ident()}
 
 
 def test_what_is_in_the_object_store_is_for_executors(ray_session: ar.Session) -> None:

@@ -347,12 +347,15 @@ def _computed(roots: Sequence[Node], *, handles: bool, progress: bool | None) ->
     planned = _Plan(roots, local=local)
     if not local and not handles:
         local = planned.prospect(roots).here
+    if not local and (handles or planned.keys):
+        planned.send()
     if not planned.keys:
         made: dict[str, Any] = {}
     elif local:
-        made = run_here(planned.tasks, planned.keys)
+        # A function of the user's is called in the caller's own thread.
+        alone = any(node.op.of_user for node in topological(roots))
+        made = run_here(planned.tasks, planned.keys, alone=alone)
     else:
-        planned.send()
         made = _by_session(planned, asked, handles=handles, progress=progress)
     result = [
         [made[b.key] if type(b) is Ref else b for b in row]
@@ -483,9 +486,12 @@ def _fetched(blocks: list[Any]) -> list[Any]:
     return [fetch(block) if isinstance(block, Stored) else block for block in blocks]
 
 
-def run_here(tasks: Sequence[Task], outputs: Sequence[str]) -> dict[str, Any]:
-    """Run tasks, listed in a valid order, in this process; values are dropped after last use."""
-    ran = threads.run(tasks, outputs, placing.threads_for(tasks))
+def run_here(
+    tasks: Sequence[Task], outputs: Sequence[str], *, alone: bool = False
+) -> dict[str, Any]:
+    """Run tasks, listed in a valid order, in this process; values are dropped after last use.
+    ``alone``: in this thread only."""
+    ran = threads.run(tasks, outputs, 1 if alone else placing.threads_for(tasks))
     placing.learnt.observe(tasks, ran)
     return ran.values
 

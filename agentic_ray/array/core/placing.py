@@ -18,6 +18,7 @@ from agentic_ray.array.core import memory, sizing
 from agentic_ray.array.core.chunks import rules
 from agentic_ray.array.core.threads import Ran
 from agentic_ray.graph import CostHint, Task, TaskGraph
+from agentic_ray.schedule.calibration import Calibration
 from agentic_ray.schedule.cost_model import CostModel
 
 STARTING_SECONDS = 4.0
@@ -80,6 +81,11 @@ class Learnt:
         self.model = CostModel()
         self._lock = threading.Lock()
 
+    def expect(self, rates: Calibration) -> None:
+        """Predict what was never seen here by these rates."""
+        with self._lock:
+            self.model.calibration = rates
+
     def seconds(self, tasks: Sequence[Task]) -> float:
         """Predicted for all of them, one after the other."""
         hints: dict[tuple[int, int], tuple[Task, int]] = {}
@@ -139,7 +145,8 @@ def prospect(tasks: Sequence[Task], outputs: Sequence[str], *, put_bytes: int) -
         about = session.prospect(tasks, put_bytes)
         if about is None:
             return Prospect(False, why="it is part of a job, or there are GPUs")
-        there, slots = about
+        there, slots, rates = about
+        learnt.expect(rates)
     elif _is_forked():
         return Prospect(False)
     else:

@@ -320,6 +320,8 @@ class Program:
         if kernel is not None and kernel.reduces:
             stacked = kernel.partials(blocks, inputs.scalars, shape)
             return compiled.fold_stacked(combine, stacked)
+        if kernel is not None and not self.steps:
+            kernel = None  # it would copy what is only to be added up
         at_once = self._at_once
         if kernel is None and self._adds_rows_alone(reducing, blocks, shape):
             at_once *= ROWS_AT_ONCE
@@ -373,6 +375,7 @@ class Program:
         ndim, axes = len(shape), reducing.axes
         return (
             not self.steps
+            and len(blocks) == 1
             and reducing.steps.compiled == "sum"
             and blocks[0].shape == shape
             and any(isinstance(p, np.dtype) and p == blocks[0].dtype for p in reducing.params)

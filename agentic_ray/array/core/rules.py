@@ -6,6 +6,7 @@ These keep every bit of a result, none reorders arithmetic; other modules add ru
 from __future__ import annotations
 
 from agentic_ray.array.core.assignment import selected
+from agentic_ray.array.core.chunks import Chunks, Shape
 from agentic_ray.array.core.node import Node, make
 from agentic_ray.array.core.rewrite import optimize, rule
 from agentic_ray.array.core.views import AxisIndex, permuted, rechunk, sliced, squeezed
@@ -125,12 +126,12 @@ def rechunk_of_map(node: Node) -> Node | None:
     (source,) = node.inputs
     if source.op.kind != "map" or source.value is not None or _is_step(node):
         return None
-    if not _is_cut_freely(source):
+    if not _is_cut_freely(source, node.chunks):
         return None
     inputs = [
         operand
-        if operand.op.kind == "literal" or operand.shape != source.shape
-        else rechunk(operand, node.chunks)
+        if operand.op.kind == "literal"
+        else rechunk(operand, _fitting(operand, node.shape, node.chunks))
         for operand in source.inputs
     ]
     return make(
@@ -142,8 +143,20 @@ MOST_OPERATIONS = 64
 """So many operations are looked through for what they are computed of."""
 
 
-def _is_cut_freely(node: Node) -> bool:
-    """Whether elementwise operations have large operands only in the caller's memory."""
+def _fitting(operand: Node, shape: Shape, chunks: Chunks) -> Chunks:
+    """The cut of an operand that is broadcast to this shape, cut so."""
+    skip = len(shape) - operand.ndim
+    return tuple(
+        [
+            chunks[skip + axis] if length == shape[skip + axis] else (length,)
+            for axis, length in enumerate(operand.shape)
+        ]
+    )
+
+
+def _is_cut_freely(node: Node, chunks: Chunks) -> bool:
+    """Whether elementwise operations have operands only in the caller's memory, or such as need no
+    other cut to be cut so."""
     stack, seen = [node], 0
     while stack:
         current = stack.pop()
@@ -153,12 +166,11 @@ def _is_cut_freely(node: Node) -> bool:
         for operand in current.inputs:
             if operand.op.kind == "literal":
                 continue
-            if operand.shape != node.shape:
-                if operand.blocks > 1:
-                    return False
-            elif operand.op.kind == "map" and operand.value is None:
+            kind, known = operand.op.kind, operand.value is not None
+            is_free = kind == "data" or (kind == "create" and not known)
+            if kind == "map" and operand.shape == node.shape and not known:
                 stack.append(operand)
-            elif operand.op.kind not in ("data", "create") or operand.value is not None:
+            elif not is_free and operand.chunks != _fitting(operand, node.shape, chunks):
                 return False
     return True
 
