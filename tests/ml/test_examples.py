@@ -34,4 +34,4 @@ def test_names_are_sorted_and_there() -> None:
     assert ml.__all__ == sorted(ml.__all__)
     assert set(ml.__all__) <= set(dir(ml))
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
-        ml.Nothing  # noqa: B018
+        ml.Nothing
