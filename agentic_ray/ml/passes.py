@@ -28,7 +28,6 @@ from agentic_ray.graph import (
     Resources,
     Task,
     TaskGraph,
-    accepts_xp,
     fold,
     tree_reduce,
 )
@@ -134,31 +133,6 @@ class ChunkCall:
             return self.kernel(check.of_x(x), check.of_y(y), w, *params)
 
 
-class DeviceCall(ChunkCall):
-    """The same for a kernel over ``xp``, on a GPU: its results come back to the host."""
-
-    __slots__ = ()
-
-    def __call__(  # type: ignore[override]
-        self, given: list[Any], steps: Any, check: Check, params: Any, *, xp: Any
-    ) -> Statistics:
-        x, y, w = (
-            None if chunk is None else loaded(chunk, own)
-            for chunk, own in zip(given, steps, strict=True)
-        )
-        if check.finite and not check.allow_nan and not bool(xp.isfinite(x).all()):
-            check.of_x(on_host(x))
-        return on_host(self.kernel(x, y, w, *params, xp=xp))
-
-
-def on_host(value: Any) -> Any:
-    """Statistics with every array of a GPU as NumPy's."""
-    if isinstance(value, tuple | list):
-        return type(value)([on_host(part) for part in value])
-    get: Any = getattr(value, "get", None)
-    return get() if get is not None and hasattr(value, "dtype") else value
-
-
 class ChunkMap(ChunkCall):
     """A function of one chunk of rows; a chunk that cannot be read is given as `Unreadable` to
     functions that say they may be given it."""
@@ -186,8 +160,7 @@ def add(left: Statistics, right: Statistics) -> Statistics:
 @functools.lru_cache(maxsize=512)
 def _codelet(kernel: Callable[..., Any], kind: type[ChunkCall]) -> Codelet:
     name = f"ml.{getattr(kernel, '__name__', type(kernel).__name__)}"
-    gpu = DeviceCall(kernel) if kind is ChunkCall and accepts_xp(kernel) else None
-    return Codelet(name, kind(kernel), gpu)
+    return Codelet(name, kind(kernel))
 
 
 @functools.lru_cache(maxsize=512)
@@ -329,7 +302,7 @@ class Passes:
         Parameters
         ----------
         kernel : callable
-            A function of a module. With a parameter ``xp`` it may run on GPUs.
+            A function of a module.
         *params
             Small: they are sent with each task, or put in the object store once if they are not.
         combine : callable
@@ -400,7 +373,7 @@ class Passes:
         return self._logged(kernel, (state, params), lambda: self._chain(kernel, state, params))
 
     def _chain(self, kernel: Callable[..., Any], state: Any, params: tuple[Any, ...]) -> Any:
-        code = _codelet(kernel, InTurn)
+        code = _codelet(kernel, ChunkCall)
         if self.is_here:
             function: Any = code.cpu
             for given, steps, check, _ in _local(self.columns, self.check, ()):
@@ -415,7 +388,7 @@ class Passes:
 
         What it gives may be any object; a checkpoint does not keep it.
         """
-        code = _codelet(kernel, InTurn)
+        code = _codelet(kernel, ChunkCall)
         if self.is_here:
             calls = _local(self.columns, self.check, params)
             function: Any = code.cpu
@@ -429,12 +402,6 @@ class Passes:
             return _with_numbers(tasks, keys, numbered), keys
 
         return _submitted(make)
-
-
-class InTurn(ChunkCall):
-    """A kernel that never runs on a GPU, whatever its parameters are called."""
-
-    __slots__ = ()
 
 
 def _chained(
