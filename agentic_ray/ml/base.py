@@ -29,7 +29,7 @@ from agentic_ray.errors import InvalidTypeError
 from agentic_ray.graph import content_key
 from agentic_ray.ml.checkpoints import Log
 from agentic_ray.ml.data import Given, OfArray, Rows, aligned, loaded, rows
-from agentic_ray.ml.passes import Check, Passes
+from agentic_ray.ml.passes import Check, Passes, single
 from agentic_ray.ml.progress import Progress
 
 BLOCKWISE = (
@@ -61,7 +61,8 @@ class Method:
     def __call__(self, block: Any) -> Any:
         if not block.shape[0]:
             return self._of_none(block)
-        return getattr(self.estimator, self.name)(block, **dict(self.options))
+        with single():
+            return getattr(self.estimator, self.name)(block, **dict(self.options))
 
     def _of_none(self, block: Any) -> Any:
         """No rows, which scikit-learn refuses: no rows of what one row gives."""

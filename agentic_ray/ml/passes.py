@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import scipy.sparse as sp
 from sklearn.utils import check_array, column_or_1d
+from threadpoolctl import ThreadpoolController
 
 from agentic_ray.array.core import evaluate
 from agentic_ray.blas import computing, one_thread
@@ -113,6 +114,18 @@ class Check:
         return block
 
 
+@functools.cache
+def _libraries() -> ThreadpoolController:
+    """Of OpenMP, which scikit-learn's compiled loops use."""
+    return ThreadpoolController()
+
+
+def single() -> Any:
+    """A context in which scikit-learn's compiled loops run in the thread that calls them: chunks
+    go on side by side already, and several threads add up in an order that is another each time."""
+    return _libraries().limit(limits=1, user_api="openmp")
+
+
 class ChunkCall:
     """A kernel over the chunks of X, y and weights: reads and checks them, then calls it."""
 
@@ -125,7 +138,7 @@ class ChunkCall:
         return type(self), (self.kernel,)
 
     def __call__(self, given: list[Any], steps: Any, check: Check, params: Any) -> Statistics:
-        with one_thread:
+        with one_thread, single():
             x, y, w = (
                 None if chunk is None else loaded(chunk, own)
                 for chunk, own in zip(given, steps, strict=True)
@@ -146,7 +159,7 @@ class ChunkMap(ChunkCall):
             if not getattr(self.kernel, "may_fail", False):
                 raise
             chunk = Unreadable(str(error))
-        with one_thread:
+        with one_thread, single():
             return self.kernel(chunk, *params)
 
 
