@@ -3,6 +3,13 @@
 Each estimator is scikit-learn's of the same name with another way to fit: over the chunks of an
 `agentic_ray.array` array, of files or of tables, where they are. Small data are gone through in
 the caller's process.
+
+>>> import agentic_ray as ar
+>>> import agentic_ray.array as xp
+>>> X = xp.random.default_rng(0).standard_normal((1000, 3))
+>>> model = ar.ml.LinearRegression().fit(X, X[:, 0] * 2)
+>>> round(float(model.coef_[0]), 6)
+2.0
 """
 
 from __future__ import annotations

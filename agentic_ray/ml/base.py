@@ -8,7 +8,7 @@ prediction and transformation of arrays and rows in chunks.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -29,7 +29,7 @@ from agentic_ray.errors import InvalidTypeError
 from agentic_ray.graph import content_key
 from agentic_ray.ml.checkpoints import Log
 from agentic_ray.ml.data import Given, OfArray, Rows, aligned, loaded, rows
-from agentic_ray.ml.passes import Check, Passes
+from agentic_ray.ml.passes import Check, Passes, single
 from agentic_ray.ml.progress import Progress
 
 BLOCKWISE = (
@@ -61,7 +61,8 @@ class Method:
     def __call__(self, block: Any) -> Any:
         if not block.shape[0]:
             return self._of_none(block)
-        return getattr(self.estimator, self.name)(block, **dict(self.options))
+        with single():
+            return getattr(self.estimator, self.name)(block, **dict(self.options))
 
     def _of_none(self, block: Any) -> Any:
         """No rows, which scikit-learn refuses: no rows of what one row gives."""
@@ -96,9 +97,9 @@ class Distributed:
             cls.fit_transform = _fit_transform  # type: ignore[attr-defined]
         if _find(own, "score") is not None and "score" not in vars(cls):
             cls.score = _scoring(cls)  # type: ignore[attr-defined]
-        examples = (cls.__doc__ or "").strip()
-        if not examples:
-            cls.__doc__ = own.__doc__
+        for name in _taking_rows(own):
+            if not any(name in vars(kind) for kind in cls.__mro__ if not _is_theirs(kind)):
+                setattr(cls, name, _refusing(cls, own, name))
 
     def to_sklearn(self) -> Any:
         """The same estimator, with all it has learnt, as scikit-learn's own class.
@@ -115,6 +116,14 @@ class Distributed:
         twin = self._sklearn_class.__new__(self._sklearn_class)
         twin.__dict__.update({name: as_sklearn(value) for name, value in vars(self).items()})
         return twin
+
+    def _for_steps(self) -> Any:
+        """The same without what it knows of the rows it was fitted on, to be sent to chunks."""
+        light = type(self).__new__(type(self))
+        light.__dict__.update(
+            {k: v for k, v in vars(self).items() if not isinstance(v, Array | Rows)}
+        )
+        return light.to_sklearn()
 
     @classmethod
     def from_sklearn(cls, estimator: Any) -> Any:
@@ -160,6 +169,47 @@ def _dispatching(cls: Any, own: type, name: str) -> Any:
     return method
 
 
+def _is_theirs(kind: type) -> bool:
+    return not kind.__module__.startswith("agentic_ray.")
+
+
+def _taking_rows(own: Any) -> list[str]:
+    """Names of the methods of a class that are given rows first."""
+    found = []
+    for name in dir(own):
+        function = None if name.startswith("_") else _find(own, name)
+        code = getattr(getattr(function, "fn", function), "__wrapped__", function)
+        code = getattr(code, "__code__", None)
+        if code is not None and code.co_argcount > 1 and code.co_varnames[1] in ("X", "y", "raw_X"):
+            found.append(name)
+    return found
+
+
+def _refusing(cls: Any, own: type, name: str) -> Any:
+    """A method that would bring data in chunks together, and says so instead."""
+    original = _find(own, name)
+    function = getattr(original, "fn", original)
+
+    @functools.wraps(function)
+    def method(self: Any, X: Any = None, *args: Any, **kwargs: Any) -> Any:
+        if any(is_distributed(value) for value in (X, *args, *kwargs.values())):
+            raise InvalidTypeError(
+                f"{cls.__name__}.{name} is not there for data in chunks; give it what is in memory"
+            )
+        if X is not None:
+            args = (X, *args)
+        return getattr(super(cls, self), name)(*args, **kwargs)
+
+    if hasattr(original, "__get__") and not callable(original):
+
+        def there(self: Any) -> bool:
+            getattr(super(cls, self), name)
+            return True
+
+        return available_if(there)(method)
+    return method
+
+
 def _fit_transform(self: Any, X: Any, y: Any = None, **fit_params: Any) -> Any:
     """Fit, then transform the same data."""
     return self.fit(X, y, **fit_params).transform(X)
@@ -182,9 +232,12 @@ def _scoring(cls: Any) -> Callable[..., Any]:
 
 
 def as_sklearn(value: Any) -> Any:
-    """Estimators of this package, also those in lists, tuples and dicts, as scikit-learn's."""
+    """Estimators of this package, also those in lists, tuples and dicts, as scikit-learn's; and
+    what they know of each row (labels of clusters) as NumPy arrays."""
     if isinstance(value, Distributed):
         return value.to_sklearn()
+    if isinstance(value, Array | Rows):
+        return np.asarray(value.compute())
     if type(value) in (list, tuple):
         return type(value)([as_sklearn(part) for part in value])
     if type(value) is dict:
@@ -206,7 +259,8 @@ def blockwise(estimator: Any, name: str, X: Any, **options: Any) -> Any:
     if get_tags(estimator).requires_fit:
         check_is_fitted(estimator)
     data = rows(X)
-    step = Method(as_sklearn(estimator), name, tuple(options.items()))
+    twin = estimator._for_steps() if isinstance(estimator, Distributed) else as_sklearn(estimator)
+    step = Method(twin, name, tuple(options.items()))
     return transformed(data, step, isinstance(X, Array))
 
 
@@ -269,7 +323,7 @@ def begin(
         data, targets, check = _chunked(
             estimator, X, y, check, target, min_samples, reset, multi_output
         )
-        weights = _weights_in_chunks(sample_weight, data)
+        weights = _weights_in_chunks(sample_weight, data, non_negative_weight)
     else:
         data, targets, weights, check = _in_memory(
             estimator, X, y, sample_weight, check, target,
@@ -338,7 +392,7 @@ def _column(block: Any) -> Any:
     return column_or_1d(np.asarray(block), warn=True)
 
 
-def _weights_in_chunks(sample_weight: Any, data: Rows) -> Rows | None:
+def _weights_in_chunks(sample_weight: Any, data: Rows, non_negative: bool) -> Rows | None:
     if sample_weight is None:
         return None
     if not is_distributed(sample_weight):
@@ -352,11 +406,22 @@ def _weights_in_chunks(sample_weight: Any, data: Rows) -> Rows | None:
                 f"sample_weight.shape == {sample_weight.shape}, expected ({len(data)},)!"
             )
         sample_weight = _plain(sample_weight)
-    return aligned(sample_weight, data.lengths, "sample_weight").then(_as_floats)
+    step = _not_negative if non_negative else _as_floats
+    return aligned(sample_weight, data.lengths, "sample_weight").then(step)
 
 
 def _as_floats(block: Any) -> Any:
-    return np.asarray(block, dtype=np.float64)
+    found = np.asarray(block, dtype=np.float64)
+    if not np.isfinite(found).all():
+        raise ValueError("Input sample_weight contains NaN or infinity.")
+    return found
+
+
+def _not_negative(block: Any) -> Any:
+    found = _as_floats(block)
+    if (found < 0).any():
+        raise ValueError("Negative values in data passed to `sample_weight`")
+    return found
 
 
 def _in_memory(
@@ -469,8 +534,3 @@ def seed_of(run: Passes, random_state: Any) -> int:
         check_random_state(random_state).randint(np.iinfo(np.int32).max)
     )
     return int(run._logged(seed_of, (), draw))
-
-
-def class_names(*kinds: type) -> Sequence[str]:
-    """Names of classes, sorted."""
-    return sorted(kind.__name__ for kind in kinds)

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
+from agentic_ray.array.linalg import panels
 from agentic_ray.ml.passes import Passes, row_blocks
 
 LEAST_PIVOT = 1e-4
@@ -36,20 +37,28 @@ def scatter(x: Any, y: Any, w: Any, *, xp: Any = np) -> Any:
         if buffer.shape[0] != length:
             buffer = xp.empty((length, q + 1))
             buffer[:, q] = 1.0
-        buffer[:, :p] = x[rows]
-        if targets is not None:
-            buffer[:, p:q] = targets[rows]
         if not rows.start:
-            shift = buffer[:, :q].mean(axis=0)
-        buffer[:, :q] -= shift
+            shift[:p] = x[rows].mean(axis=0, dtype=xp.float64)
+            if targets is not None:
+                shift[p:] = targets[rows].mean(axis=0)
+        xp.subtract(x[rows], shift[:p], out=buffer[:, :p])
+        if targets is not None:
+            xp.subtract(targets[rows], shift[p:], out=buffer[:, p:q])
         if w is not None:
             buffer[:, q] = 1.0
             buffer *= xp.sqrt(w[rows])[:, None]
-        product += buffer.T @ buffer
+        product += squared(buffer)
     weight = float(product[q, q])
     offset = product[:q, q] / (weight or 1.0)
     centred = product[:q, :q] - weight * xp.outer(offset, offset)
     return weight, shift + offset, centred, n
+
+
+def squared(block: Any) -> Any:
+    """``block.T @ block``."""
+    if type(block) is np.ndarray and panels.fit(block, block):
+        return panels.product(block, block)
+    return block.T @ block
 
 
 def _sparse_scatter(x: Any, y: Any, w: Any) -> Any:

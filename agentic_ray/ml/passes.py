@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import scipy.sparse as sp
 from sklearn.utils import check_array, column_or_1d
+from threadpoolctl import ThreadpoolController
 
 from agentic_ray.array.core import evaluate
 from agentic_ray.blas import computing, one_thread
@@ -28,7 +29,6 @@ from agentic_ray.graph import (
     Resources,
     Task,
     TaskGraph,
-    accepts_xp,
     fold,
     tree_reduce,
 )
@@ -114,6 +114,18 @@ class Check:
         return block
 
 
+@functools.cache
+def _libraries() -> ThreadpoolController:
+    """Of OpenMP, which scikit-learn's compiled loops use."""
+    return ThreadpoolController()
+
+
+def single() -> Any:
+    """A context in which scikit-learn's compiled loops run in the thread that calls them: chunks
+    go on side by side already, and several threads add up in an order that is another each time."""
+    return _libraries().limit(limits=1, user_api="openmp")
+
+
 class ChunkCall:
     """A kernel over the chunks of X, y and weights: reads and checks them, then calls it."""
 
@@ -126,37 +138,12 @@ class ChunkCall:
         return type(self), (self.kernel,)
 
     def __call__(self, given: list[Any], steps: Any, check: Check, params: Any) -> Statistics:
-        with one_thread:
+        with one_thread, single():
             x, y, w = (
                 None if chunk is None else loaded(chunk, own)
                 for chunk, own in zip(given, steps, strict=True)
             )
             return self.kernel(check.of_x(x), check.of_y(y), w, *params)
-
-
-class DeviceCall(ChunkCall):
-    """The same for a kernel over ``xp``, on a GPU: its results come back to the host."""
-
-    __slots__ = ()
-
-    def __call__(  # type: ignore[override]
-        self, given: list[Any], steps: Any, check: Check, params: Any, *, xp: Any
-    ) -> Statistics:
-        x, y, w = (
-            None if chunk is None else loaded(chunk, own)
-            for chunk, own in zip(given, steps, strict=True)
-        )
-        if check.finite and not check.allow_nan and not bool(xp.isfinite(x).all()):
-            check.of_x(on_host(x))
-        return on_host(self.kernel(x, y, w, *params, xp=xp))
-
-
-def on_host(value: Any) -> Any:
-    """Statistics with every array of a GPU as NumPy's."""
-    if isinstance(value, tuple | list):
-        return type(value)([on_host(part) for part in value])
-    get: Any = getattr(value, "get", None)
-    return get() if get is not None and hasattr(value, "dtype") else value
 
 
 class ChunkMap(ChunkCall):
@@ -172,7 +159,7 @@ class ChunkMap(ChunkCall):
             if not getattr(self.kernel, "may_fail", False):
                 raise
             chunk = Unreadable(str(error))
-        with one_thread:
+        with one_thread, single():
             return self.kernel(chunk, *params)
 
 
@@ -186,8 +173,7 @@ def add(left: Statistics, right: Statistics) -> Statistics:
 @functools.lru_cache(maxsize=512)
 def _codelet(kernel: Callable[..., Any], kind: type[ChunkCall]) -> Codelet:
     name = f"ml.{getattr(kernel, '__name__', type(kernel).__name__)}"
-    gpu = DeviceCall(kernel) if kind is ChunkCall and accepts_xp(kernel) else None
-    return Codelet(name, kind(kernel), gpu)
+    return Codelet(name, kind(kernel))
 
 
 @functools.lru_cache(maxsize=512)
@@ -329,7 +315,7 @@ class Passes:
         Parameters
         ----------
         kernel : callable
-            A function of a module. With a parameter ``xp`` it may run on GPUs.
+            A function of a module.
         *params
             Small: they are sent with each task, or put in the object store once if they are not.
         combine : callable
@@ -400,7 +386,7 @@ class Passes:
         return self._logged(kernel, (state, params), lambda: self._chain(kernel, state, params))
 
     def _chain(self, kernel: Callable[..., Any], state: Any, params: tuple[Any, ...]) -> Any:
-        code = _codelet(kernel, InTurn)
+        code = _codelet(kernel, ChunkCall)
         if self.is_here:
             function: Any = code.cpu
             for given, steps, check, _ in _local(self.columns, self.check, ()):
@@ -415,7 +401,7 @@ class Passes:
 
         What it gives may be any object; a checkpoint does not keep it.
         """
-        code = _codelet(kernel, InTurn)
+        code = _codelet(kernel, ChunkCall)
         if self.is_here:
             calls = _local(self.columns, self.check, params)
             function: Any = code.cpu
@@ -429,12 +415,6 @@ class Passes:
             return _with_numbers(tasks, keys, numbered), keys
 
         return _submitted(make)
-
-
-class InTurn(ChunkCall):
-    """A kernel that never runs on a GPU, whatever its parameters are called."""
-
-    __slots__ = ()
 
 
 def _chained(

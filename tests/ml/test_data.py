@@ -382,6 +382,33 @@ def test_bad_files_and_bad_input(files: str, tmp_path: Path) -> None:
         ml.LogisticRegression(solver="liblinear").fit(array, TWO)
 
 
+def test_what_would_gather_is_refused() -> None:
+    array = xp.asarray(X, chunks=(90, 6))
+    model = ml.GaussianNB().fit(array, THREE)
+    with pytest.raises(InvalidTypeError, match="partial_fit is not there for data in chunks"):
+        model.partial_fit(array, THREE)
+    model.partial_fit(X, THREE)  # in memory it is scikit-learn's
+    forest = ml.RandomForestClassifier(3).fit(array, THREE)
+    with pytest.raises(InvalidTypeError, match="decision_path"):
+        forest.decision_path(array)
+    for weight in (-W, xp.asarray(-W, chunks=90)):
+        with pytest.raises(ValueError, match="Negative values in data passed to `sample_weight`"):
+            ml.Ridge().fit(array, Y, sample_weight=weight)
+    with pytest.raises(ValueError, match="sample_weight contains NaN"):
+        ml.LogisticRegression().fit(array, TWO, sample_weight=np.where(W > 1, np.nan, W))
+
+
+def test_what_is_known_of_rows_goes_along() -> None:
+    model = ml.KMeans(3, random_state=0).fit(xp.asarray(X, chunks=(90, 6)))
+    assert isinstance(model.labels_, xp.Array)
+    assert type(model.to_sklearn().labels_) is np.ndarray
+    np.testing.assert_array_equal(model.to_sklearn().labels_, model.predict(X))
+    rows = ml.rows(X, chunk_rows=90).map(lambda block: block * 2.0)
+    found = ml.KMeans(3, random_state=0).fit(rows)
+    assert isinstance(found.labels_, ml.Rows)
+    assert found.fit_predict(rows).compute().shape == (400,)
+
+
 def test_what_scikit_learn_does_with_odd_data() -> None:
     collinear = np.column_stack([X[:, 0], 2 * X[:, 0], X[:, 1], np.ones(len(X))])
     array = xp.asarray(collinear, chunks=(90, 4))

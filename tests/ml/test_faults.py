@@ -34,7 +34,11 @@ FITS: list[tuple[Any, Any, tuple[str, ...]]] = [
     (ml.LogisticRegression(max_iter=500), TWO, ("coef_", "intercept_", "n_iter_")),
     (ml.PoissonRegressor(), np.abs(Y).round(), ("coef_", "intercept_", "n_iter_")),
     (ml.KMeans(4, tol=0), None, ("cluster_centers_", "inertia_", "n_iter_")),  # no seed is given
-    (ml.GaussianMixture(2, tol=0, max_iter=6), None, ("means_", "covariances_")),
+    (
+        ml.GaussianMixture(2, tol=0, max_iter=6, init_params="random_from_data"),
+        None,
+        ("means_", "covariances_"),
+    ),
 ]
 
 
@@ -65,10 +69,8 @@ def test_a_fit_goes_on_at_its_checkpoint(
     again = len(run)
     run.clear()
     whole = clone(estimator).fit(array, y, checkpoint=tmp_path / "fit")
-    if type(estimator) is not ml.GaussianMixture:  # whose start is a fit of its own
-        assert not run
-        made = list((tmp_path / "fit").glob("*.npz"))
-        assert again <= len(made) - done
+    assert not run
+    assert again <= len(list((tmp_path / "fit").glob("*.npz"))) - done
     for name in names:
         np.testing.assert_array_equal(getattr(resumed, name), getattr(whole, name))
     if y is not None:
@@ -161,12 +163,6 @@ def test_fits_are_searched_beside_each_other(ray_session: ar.Session) -> None:
         search.fit(x, y.astype(float))
 
 
-def virtual(rows: int, columns: int) -> Any:
-    """An array that is nowhere: its chunks are made where they are used."""
-    chunks = (max(1, (8 << 20) // (8 * columns)), columns)
-    return xp.random.default_rng(1).standard_normal((rows, columns), chunks=chunks)
-
-
 PROGRAM = """
 import numpy as np
 import agentic_ray as ar, agentic_ray.array as xp
@@ -190,14 +186,13 @@ def run_program(source: str, timeout: float = 280) -> str:
 
 @pytest.mark.slow
 def test_data_larger_than_the_store_are_gone_through() -> None:
-    """20 GB under a store of 1 GB where long tests are asked for, else 1 GB under 100 MB."""
-    gigabytes = 20 if LONG else 1
+    """20 GB under a store of 1 GB where long tests are asked for, else 0.6 GB under 100 MB."""
+    rows, store = (50_000_000, 1000) if LONG else (1_500_000, 100)
     found = run_program(
         f"""
-        session = ar.init(num_cpus=2, object_store_memory_bytes={(gigabytes * 50) << 20})
-        n = {gigabytes} * 2_500_000
+        ar.init(num_cpus=2, object_store_memory_bytes={store << 20})
+        n = {rows}
         x = xp.random.default_rng(1).standard_normal((n, 50), chunks=(20_000, 50))
-        before = session.cluster()
         model = ml.StandardScaler().fit(x)
         assert abs(model.mean_).max() < 0.01 and abs(model.scale_ - 1).max() < 0.01
         y = x[:, 0] * 2.0 + 1.0
@@ -220,8 +215,8 @@ def test_a_node_that_dies_during_a_fit_changes_no_bit() -> None:
         from ray.cluster_utils import Cluster
         health = {
             "health_check_initial_delay_ms": 0,
-            "health_check_period_ms": 500,
-            "health_check_failure_threshold": 4,
+            "health_check_period_ms": 1000,
+            "health_check_failure_threshold": 8,
         }
         cluster = Cluster(
             initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": health}
@@ -229,10 +224,12 @@ def test_a_node_that_dies_during_a_fit_changes_no_bit() -> None:
         second = cluster.add_node(num_cpus=1)
         cluster.wait_for_nodes()
         ray.init(address=cluster.address, log_to_driver=False)
-        session = ar.init(poll_seconds=0.3)
-        x = xp.random.default_rng(0).standard_normal((400_000, 20), chunks=(10_000, 20))
+        ar.init(poll_seconds=0.3)
+        from agentic_ray.array.core import evaluate
+        evaluate.LOCAL_BYTES = 0
+        x = xp.random.default_rng(0).standard_normal((60_000, 10), chunks=(4_000, 10))
         x.persist()
-        y = (x @ np.arange(20.0) > 0).astype(xp.int64)
+        y = (x @ np.arange(10.0) > 0).astype(xp.int64).persist()
         wanted = ml.LogisticRegression(tol=1e-6).fit(x, y)
 
         def kill(step):

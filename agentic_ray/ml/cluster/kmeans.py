@@ -20,6 +20,7 @@ from agentic_ray.ml.data import rows
 from agentic_ray.ml.moments import column_moments, merged_columns
 from agentic_ray.ml.passes import Passes
 
+_SMALL_MEAN = 100.0
 _ROUNDS = 5
 """Of k-means||: after so many it has little to gain (B. Bahmani et al., 2012)."""
 
@@ -68,13 +69,19 @@ class KMeans(Distributed, sk.KMeans):
             )  # fmt: skip
         weight, mean, squares = run.run(column_moments, combine=merged_columns)
         variances = squares / np.where(weight > 0, weight, 1.0)
-        shift = np.zeros(run.p) if run.is_sparse else mean
+        # Distances are made of products: near the mean they keep their digits. Where the mean is
+        # small beside the deviation they do so as it is.
+        shift = None
+        if not run.is_sparse and (mean**2).max() > _SMALL_MEAN * variances.mean():
+            shift = mean
+        scatter = float(squares.sum() + (0.0 if shift is not None else weight @ mean**2))
         tol = self.tol * float(variances.mean())
         best: tuple[float, Any, int, Any] | None = None
         seed = seed_of(run, self.random_state)
         for start in range(self._starts()):
-            centres = start_centres(run, self, (seed, start)) - shift
-            centres, iterations = iterate(run, centres, shift, self.max_iter, tol)
+            centres = start_centres(run, self, (seed, start))
+            centres = centres if shift is None else centres - shift
+            centres, iterations = iterate(run, centres, shift, self.max_iter, tol, scatter)
             inertia, counts = run.run(lloyd.exact_inertia, centres, shift)
             if best is None or inertia < best[0]:
                 best = (inertia, centres, iterations, counts)
@@ -89,7 +96,7 @@ class KMeans(Distributed, sk.KMeans):
                 stacklevel=2,
             )
         kind = np.float32 if run.x.dtype == np.float32 else np.float64
-        self.cluster_centers_ = (centres + shift).astype(kind)
+        self.cluster_centers_ = (centres if shift is None else centres + shift).astype(kind)
         self.inertia_ = inertia
         self.n_iter_ = iterations
         self._n_features_out = self.n_clusters
@@ -122,18 +129,23 @@ class Nearest:
     def __call__(self, block: Any) -> Any:
         squares = (self._centres * self._centres).sum(axis=1)
         if not hasattr(block, "tocsr"):
-            block = np.asarray(block, dtype=np.float64) - self._shift
+            block = np.asarray(block, dtype=np.float64)
+            block = block if self._shift is None else block - self._shift
         labels, _ = lloyd.nearest(block, self._centres, squares)
         return labels.astype(np.int32)
 
 
 def iterate(
-    run: Passes, centres: Any, shift: Any, max_iter: int, tol: float
-) -> tuple[Any, int]:  # fmt: skip
-    """Lloyd's iterations from ``centres``, which are relative to ``shift``."""
+    run: Passes, centres: Any, shift: Any, max_iter: int, tol: float, scatter: float
+) -> tuple[Any, int]:
+    """Lloyd's iterations from ``centres``, which are relative to ``shift``, as the sum of squares
+    ``scatter`` of all rows is."""
     iterations = 0
     for iterations in range(1, max_iter + 1):  # noqa: B007
-        sums, weights, inertia = run.run(lloyd.assign, centres, shift)
+        sums, weights = run.run(lloyd.assign, centres, shift)
+        inertia = scatter + float(
+            (weights * (centres**2).sum(axis=1)).sum() - 2.0 * (centres * sums).sum()
+        )
         empty = np.flatnonzero(weights == 0)
         if len(empty):
             _fill(run, centres, shift, sums, weights, empty)

@@ -9,6 +9,11 @@ import scipy.sparse as sp
 
 from agentic_ray.ml.passes import row_blocks
 
+try:
+    from sklearn.cluster._k_means_lloyd import lloyd_iter_chunked_dense
+except ImportError:  # it is no public function, and may go
+    lloyd_iter_chunked_dense = None
+
 
 def nearest(block: Any, centres: Any, squares: Any, *, xp: Any = np) -> Any:
     """The nearest centre of each row, and the squared distance less the row's own square."""
@@ -21,30 +26,41 @@ def nearest(block: Any, centres: Any, squares: Any, *, xp: Any = np) -> Any:
 
 def assign(x: Any, y: Any, w: Any, centres: Any, shift: Any, *, xp: Any = np) -> Any:
     """One half of Lloyd's iteration: for each centre the sum and the weight of the rows that are
-    nearest to it, and the inertia (from expanded squares).
+    nearest to it.
 
-    ``centres`` are relative to ``shift``, which is near the mean of all rows.
+    ``centres`` are relative to ``shift`` (None: 0), which is near the mean of all rows.
     """
     count, p = centres.shape
-    sums, weights, inertia = xp.zeros((count, p)), xp.zeros(count), 0.0
+    sums, weights = xp.zeros((count, p)), xp.zeros(count)
     squares = (centres * centres).sum(axis=1)
     for rows in row_blocks(x, 1 << 17):
         block = _shifted(x[rows], shift, xp)
-        labels, scores = nearest(block, centres, squares, xp=xp)
+        labels = _labels(block, centres, squares, xp)
         own = None if w is None else w[rows]
-        best = scores[xp.arange(len(labels)), labels]
-        norms = _norms(block)
-        distances = xp.maximum(best + norms, 0.0)
-        inertia = inertia + (distances.sum() if own is None else (distances * own).sum())
         weights += xp.bincount(labels, own, count)
         sums += _sums(block, labels, own, count, xp)
-    return sums, weights, float(inertia)
+    return sums, weights
+
+
+def _labels(block: Any, centres: Any, squares: Any, xp: Any) -> Any:
+    """The nearest centre of each row; by scikit-learn's compiled loop where it is there."""
+    if lloyd_iter_chunked_dense is None or type(block) is not np.ndarray:
+        return nearest(block, centres, squares, xp=xp)[0]
+    n, count = len(block), len(centres)
+    labels = np.empty(n, np.int32)
+    unused = np.empty_like(centres), np.empty(count), np.empty(count)
+    lloyd_iter_chunked_dense(
+        np.ascontiguousarray(block), np.empty(n), centres, unused[0], unused[1], labels, unused[2],
+        1, update_centers=False,
+    )  # fmt: skip
+    return labels
 
 
 def _shifted(block: Any, shift: Any, xp: Any) -> Any:
     if sp.issparse(block):
         return block
-    return block.astype(xp.float64, copy=False) - shift
+    block = block.astype(xp.float64, copy=False)
+    return block if shift is None else block - shift
 
 
 def _norms(block: Any) -> Any:

@@ -256,7 +256,7 @@ class RidgeCV(Distributed, sk.RidgeCV):
     >>> import numpy as np
     >>> from agentic_ray import ml
     >>> X = np.random.default_rng(0).standard_normal((60, 3))
-    >>> ml.RidgeCV(alphas=[1e-3, 1.0, 1e3]).fit(X, X[:, 0] * 2).alpha_
+    >>> float(ml.RidgeCV(alphas=[1e-3, 1.0, 1e3]).fit(X, X[:, 0] * 2).alpha_)
     0.001
     """
 

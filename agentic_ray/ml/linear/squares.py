@@ -136,8 +136,8 @@ class ElasticNet(_Squares, sk.ElasticNet):
     >>> import numpy as np
     >>> from agentic_ray import ml
     >>> X = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0], [3.0, 0.0]])
-    >>> ml.ElasticNet(alpha=0.1).fit(X, [0.0, 1.0, 2.0, 3.0]).coef_.round(2)
-    array([0.92, 0.  ])
+    >>> float(ml.ElasticNet(alpha=0.1).fit(X, [0.0, 1.0, 2.0, 3.0]).coef_[0].round(2))
+    0.92
     """
 
     _per_sample = True
@@ -159,8 +159,8 @@ class Lasso(ElasticNet, sk.Lasso):
     >>> import numpy as np
     >>> from agentic_ray import ml
     >>> X = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0], [3.0, 0.0]])
-    >>> ml.Lasso(alpha=0.1).fit(X, [0.0, 1.0, 2.0, 3.0]).coef_.round(2)
-    array([0.92, 0.  ])
+    >>> float(ml.Lasso(alpha=0.1).fit(X, [0.0, 1.0, 2.0, 3.0]).coef_[0].round(2))
+    0.92
     """
 
 
