@@ -281,8 +281,8 @@ def missing(self: Array, name: str) -> Any:
 
     Raises
     ------
-    NumPy lacks it too, or this package leaves it out.
-        NumPy has it not either, or there is none of it here.
+    AttributeError
+        NumPy lacks it too, or this package leaves it out.
     """
     if name in _OF_SCALARS and self._is_scalar and hasattr(self.dtype.type, name):
         return getattr(evaluate.value(self._node)[()], name)
