@@ -12,7 +12,7 @@ _T = TypeVar("_T")
 
 
 async def in_thread(call: Callable[[], _T], *, cancelled: Callable[[], object]) -> _T:
-    """The value of ``call()``, made in a thread of its own; raises what it raises.
+    """Return the value of ``call()``, made in a thread of its own; raise its exception.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ async def in_thread(call: Callable[[], _T], *, cancelled: Callable[[], object]) 
         until ``call`` returns.
     """
     loop = asyncio.get_running_loop()
-    # (An outcome, not the exception itself: a future cannot take StopIteration.)
+    # (An outcome, not the exception itself: a future cannot hold StopIteration.)
     outcome: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
 
     def settle(value: Any, error: BaseException | None) -> None:

@@ -1,14 +1,14 @@
-"""How arrays use BLAS in any process: one thread at a time, and never while the process forks.
+"""Makes arrays use BLAS safely in any process: one thread at a time, and never during a fork.
 
-A product that BLAS shares out among several threads has other bits than one that it makes in one
+A product that BLAS shares out among several threads has other bits than a product made in one
 thread. So BLAS has one thread while an array step runs, wherever it runs; afterwards the process
 has its threads back. Parallelism comes from several blocks at once.
 
-OpenBLAS ends its threads before the process forks (it asks for that by ``pthread_atfork``); what
-another thread is in the middle of then never returns, or returns with other bits. A fork is
-`os.fork`, `multiprocessing` by default on Linux, and a `subprocess.Popen` with ``preexec_fn``, by
-which Ray starts the processes of a node; one of C code's own is not seen here. So a fork waits
-until no array is being computed.
+OpenBLAS ends its threads before the process forks (it asks for that by ``pthread_atfork``); a call
+that another thread is in then never returns, or returns with other bits. Forks are made by
+`os.fork`, by `multiprocessing` by default on Linux, and by a `subprocess.Popen` with
+``preexec_fn``, with which Ray starts the processes of a node; a fork by C code is not seen here. So
+a fork waits until no array is being computed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from threadpoolctl import ThreadpoolController
 
 LONGEST_WAIT_SECONDS = 30.0
-"""Nobody waits longer for another: that one may itself be waiting for whom it keeps out."""
+"""Most seconds that a thread waits for another, which may itself be waiting for the first."""
 
 
 # --- threads of BLAS ---------------------------------------------------------------------
@@ -31,14 +31,14 @@ LONGEST_WAIT_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A loaded BLAS: how many threads it uses, for the whole process."""
+    """A loaded BLAS, and how many threads it uses for the whole process."""
 
     get_threads: Callable[[], int]
     set_threads: Callable[[int], object]
 
 
 def loaded() -> list[Library]:
-    """Each BLAS library of this process."""
+    """Return each BLAS library of this process."""
     return [
         _bound(found) or Library(found.get_num_threads, found.set_num_threads)
         for found in ThreadpoolController().lib_controllers
@@ -47,8 +47,8 @@ def loaded() -> list[Library]:
 
 
 def _bound(found: object) -> Library | None:
-    """An OpenBLAS by its own two functions: threadpoolctl's take 6 µs a pair, and do nothing in
-    any thread but the first one that called them."""
+    """Return an OpenBLAS by its own two functions: threadpoolctl's take 6 µs a pair, and do nothing
+    in any thread but the first one that called them."""
     info = found.info()  # type: ignore[attr-defined]
     if info["internal_api"] != "openblas":
         return None
@@ -68,15 +68,15 @@ _BRINGS_ANOTHER = "scipy.linalg"
 
 
 class _Depth(threading.local):
-    """How often a thread is inside."""
+    """Number of contexts that a thread has entered and not left."""
 
     value = 0
 
 
 class OneThread:
-    """A context in which BLAS runs in the thread that calls it, in whichever thread that is.
+    """Context in which BLAS uses one thread, the calling one; any thread may enter.
 
-    May be nested. When nobody is inside any more, BLAS has as many threads as before.
+    May be nested. When no thread is inside any more, BLAS has as many threads as before.
     """
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ class OneThread:
                     self._restore()
 
     def in_child(self) -> None:
-        """Only the thread that forked is there."""
+        """Reset the state in a forked child, which has only the thread that forked."""
         self._reset()
         self._inside = int(self._depth.value > 0)
         if not self._inside:
@@ -130,20 +130,20 @@ class OneThread:
 
 
 one_thread = OneThread()
-"""The one of this process."""
+"""The `OneThread` of this process."""
 
 
 # --- computing and forking ---------------------------------------------------------------
 
 
 class _Own(_Depth):
-    """What a thread knows of itself; also whether it waited to fork."""
+    """State of a thread in a `Gate`; also whether it waited to fork."""
 
     waited = False
 
 
 class Gate:
-    """A context in which any number of threads compute; between them, one that forks.
+    """Context in which any number of threads compute; a thread that forks gets in between them.
 
     May be nested; a fork by a thread that is inside does not wait.
     """
@@ -191,7 +191,7 @@ class Gate:
                 self._changed.notify_all()
 
     def in_child(self) -> None:
-        """Only the thread that forked is there."""
+        """Reset the state in a forked child, which has only the thread that forked."""
         self._reset()
         self._inside = int(not self._own.waited)
 
@@ -202,7 +202,7 @@ class Gate:
 
 
 computing = Gate()
-"""The one of this process."""
+"""The `Gate` of this process."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(

@@ -15,7 +15,8 @@ from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a session runs with. Every field is also ``AGENTIC_RAY_<NAME>`` in the environment.
+    """Settings that a session runs with. Every field is also ``AGENTIC_RAY_<NAME>`` in the
+    environment.
 
     Parameters
     ----------
@@ -28,16 +29,16 @@ class Settings:
     object_store_memory_bytes : int or None
         Object store of an embedded Ray; None: Ray's default.
     share : float or None
-        Fraction (0, 1] of each node's CPUs this session takes; None: all when we started Ray,
-        else what is free.
+        Fraction (0, 1] of each node's CPUs this session takes; None: all when we started Ray, else
+        those that are free.
     idle_release_seconds : float
-        After so long without work the session gives its CPUs back to Ray.
+        Seconds without work after which the session gives its CPUs back to Ray.
     poll_seconds : float
-        Interval at which nodes and their telemetry are read.
+        Seconds between two looks at nodes and their telemetry.
     progress : bool or None
-        Progress bars; None: where a person watches (a terminal or a notebook).
+        Whether to show progress bars; None: where a person watches (a terminal or a notebook).
     progress_after_seconds : float
-        Work shorter than this shows no bar.
+        Seconds of work before a bar appears; shorter work shows none.
     max_failures : int
         Deaths of its own executor that a bundle may survive.
     max_user_retries : int
@@ -45,10 +46,10 @@ class Settings:
     second_copies : bool
         Whether a bundle that takes far longer than predicted is run a second time elsewhere.
     gpu_idle_release_seconds : float
-        The same for its GPUs, on a cluster that it joined. Longer, because to have a GPU again
-        takes seconds.
+        Seconds without work after which the session gives its GPUs back, on a cluster that it
+        joined. Longer than for CPUs, because getting a GPU again takes seconds.
     keep_costs : bool
-        Whether what is learnt of costs is kept for later sessions, in the user's cache directory.
+        Whether learnt costs are kept for later sessions, in the user's cache directory.
     no_node_seconds : float
         How long work waits while no node of the cluster takes any, before it fails with
         NoNodeError. An embedded Ray that has died is started anew for as long.
@@ -56,8 +57,8 @@ class Settings:
         How long a bundle that was killed for want of memory is tried again while programs that
         are not ours hold that memory, before it fails with OutOfHostMemoryError.
     gpu_device : str
-        ``package.module:Class`` through which executors use their GPU, importable on the GPU
-        nodes; it meets `agentic_ray.runtime.devices.Device`.
+        Path ``package.module:Class`` of the class through which executors use their GPU, importable
+        on the GPU nodes; it meets `agentic_ray.runtime.devices.Device`.
     record : str or None
         Folder in which each session writes a recording of its own, for ``agentic-ray replay``.
     full_tracebacks : bool
@@ -110,7 +111,7 @@ class Settings:
 
     @classmethod
     def resolve(cls, environ: Mapping[str, str] | None = None, **arguments: Any) -> Settings:
-        """Settings from ``arguments`` that are not None, then the environment, then defaults.
+        """Make settings from ``arguments`` that are not None, then the environment, then defaults.
 
         Raises
         ------
@@ -158,11 +159,12 @@ def _parse(name: str, text: str, hint: Any) -> Any:
 
 
 def cache_directory() -> Path:
-    """Where this user's calibrations, kernels and unpacked data are kept (not created here)."""
+    """Return where this user's calibrations, kernels and unpacked data are kept (not created
+    here)."""
     caches = os.environ.get("XDG_CACHE_HOME")
     if caches:
         return Path(caches) / "agentic_ray"
     try:
         return Path.home() / ".cache" / "agentic_ray"
-    except RuntimeError:  # an account without a home, as containers have
+    except RuntimeError:  # an account without a home, as in containers
         return Path(tempfile.gettempdir()) / f"agentic_ray-{os.getuid()}"

@@ -1,4 +1,4 @@
-"""Every error this package raises on purpose, each also the built-in a user would catch.
+"""Errors that this package raises on purpose, each also the built-in that a user would catch.
 
 No other module defines a public exception; none of these carries behaviour beyond its message and
 how it is shown.
@@ -15,7 +15,8 @@ class AgenticRayError(Exception):
     """Base of all errors raised by agentic_ray."""
 
     def _render_traceback_(self) -> list[str]:
-        """For IPython, which looks for a method of this name: without this package's frames."""
+        """Render for IPython, which looks for a method of this name: without this package's
+        frames."""
         return render_in_ipython(self)
 
 
@@ -28,7 +29,8 @@ class InvalidTypeError(AgenticRayError, TypeError):
 
 
 class EmptyInputError(AgenticRayError, ValueError, TypeError):
-    """A reduction of nothing without ``initial`` (``functools.reduce`` raises ``TypeError``)."""
+    """A reduction has no elements and no ``initial`` (``functools.reduce`` raises
+    ``TypeError``)."""
 
 
 class GraphError(AgenticRayError, ValueError):
@@ -52,7 +54,7 @@ class DuplicateKeyError(GraphError):
 
 
 class SourceError(AgenticRayError, ValueError):
-    """A file is damaged, has changed, or does not hold what was said or inferred of it."""
+    """A file is damaged, has changed, or does not hold the data that was declared or inferred."""
 
 
 class SerializationError(AgenticRayError, TypeError):
@@ -60,7 +62,7 @@ class SerializationError(AgenticRayError, TypeError):
 
 
 class BlockResultError(AgenticRayError, ValueError, TypeError):
-    """A user's function gave a block of another shape, dtype or number than it had to."""
+    """A user's function returned a block of a wrong shape, dtype or number."""
 
 
 class SessionError(AgenticRayError, RuntimeError):
@@ -72,12 +74,13 @@ class MasterDiffersError(SessionError, ValueError):
 
 
 class InternalError(SessionError):
-    """A fault of this package; its ``__cause__`` is what was raised. Only the work named fails."""
+    """A fault of this package; its ``__cause__`` is the raised exception. Only the work named
+    fails."""
 
 
 class LostDataError(SessionError):
-    """Data kept in the cluster was lost with its only node, and what it was made from is not
-    known any more."""
+    """Data kept in the cluster was lost with its only node, and cannot be made again because its
+    inputs are not known any more."""
 
 
 class PlacementError(AgenticRayError, RuntimeError):
@@ -97,7 +100,7 @@ class ImpossibleResourcesError(PlacementError, ValueError):
 
 
 class PolicyError(AgenticRayError, RuntimeError):
-    """A placement policy raised, or answered with something that cannot be carried out."""
+    """A placement policy raised, or answered with placements that cannot be carried out."""
 
 
 class TaskError(AgenticRayError, RuntimeError):
@@ -116,12 +119,12 @@ class PoisonTaskError(ExecutorLostError):
     task : str
         Name of its codelet.
     element_index, chunk_index : int or None
-        The element of a map-reduce's input that it was at, and the chunk; None if it was not at
-        one (in the reduce function, or no map-reduce).
+        Element of a map-reduce's input that it was at, and the chunk; None if it was not at an
+        element (in the reduce function, or in other work).
     exit_signal : str or None
-        What killed the process, e.g. ``"SIGKILL"``; None if it ended by itself.
+        Signal that killed the process, e.g. ``"SIGKILL"``; None if it ended by itself.
     exit_code : int
-        As `subprocess.Popen.returncode`: negative for a signal.
+        Exit code as in `subprocess.Popen.returncode`: negative for a signal.
     inputs : tuple of str
         Type, dtype and shape of its arguments.
     """
@@ -219,7 +222,7 @@ class JournalTimeoutError(JournalUnavailableError, TimeoutError):
 
 
 class ResultCorruptError(AgenticRayError, OSError):
-    """A stored result is missing, or is not what was stored (its checksum differs)."""
+    """A stored result is missing, or differs from the result that was stored (by its checksum)."""
 
 
 class InterruptedJobError(AgenticRayError, RuntimeError):

@@ -1,4 +1,4 @@
-"""A table of bounded size that forgets what was used longest ago; threads may share it."""
+"""Table of bounded size that forgets the entries used longest ago; threads may share it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _all: weakref.WeakSet[Recent[Any, Any]] = weakref.WeakSet()
 
 
 class Recent(Generic[Key, Value]):
-    """The ``most`` entries that were read or written last.
+    """Table of the ``most`` entries that were read or written last.
 
     Parameters
     ----------
     most : int
-        Entries kept.
+        Number of entries kept.
     most_bytes : int, optional
-        Bytes that the values may have together; one value is kept however large.
+        Bytes that the values may have together; a single value is kept however large.
     size_of : callable, optional
-        Bytes of a value, which do not change.
+        Returns the bytes of a value, which do not change.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Recent(Generic[Key, Value]):
         return key in self._entries
 
     def get(self, key: Key, default: Any = None) -> Value | Any:
-        """The value of ``key``, which counts as used now; ``default`` if there is none."""
+        """Return the value of ``key``, which counts as used now; ``default`` if there is none."""
         with self._lock:
             if key not in self._entries:
                 return default
@@ -64,7 +64,7 @@ class Recent(Generic[Key, Value]):
                 self._bytes -= self._size_of(self._entries.popitem(last=False)[1])
 
     def add(self, key: Key, value: Value) -> bool:
-        """Give ``key`` a value if it has none; whether it had none."""
+        """Give ``key`` a value if it has none; return whether it had none."""
         with self._lock:
             if key in self._entries:
                 return False
@@ -72,8 +72,8 @@ class Recent(Generic[Key, Value]):
             return True
 
     def get_or_make(self, key: Key, make: Callable[[], Value]) -> Value:
-        """The value of ``key``, made by ``make()`` if there is none; no other thread makes it, or
-        reads the table, meanwhile."""
+        """Return the value of ``key``, made by ``make()`` if there is none; no other thread makes
+        it, or reads the table, meanwhile."""
         with self._lock:
             if key not in self._entries:
                 self[key] = make()
@@ -81,7 +81,7 @@ class Recent(Generic[Key, Value]):
             return self._entries[key]
 
     def pop(self, key: Key) -> Value | None:
-        """Forget ``key``; gives the value it had, if any."""
+        """Forget ``key``; return its value, if there was one."""
         with self._lock:
             if key not in self._entries:
                 return None
@@ -90,7 +90,7 @@ class Recent(Generic[Key, Value]):
             return value
 
     def values(self) -> list[Value]:
-        """All values, the one used longest ago first."""
+        """Return all values, the one used longest ago first."""
         with self._lock:
             return list(self._entries.values())
 
@@ -101,7 +101,7 @@ class Recent(Generic[Key, Value]):
 
 
 def _unlock() -> None:
-    """In a child process: the thread that held a table's lock may not be there any more."""
+    """Renew the locks in a child process: the thread that held one may not be there any more."""
     for table in _all:
         table._lock = threading.RLock()
 

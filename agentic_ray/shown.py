@@ -1,4 +1,4 @@
-"""What a person is told of a job in one line, in a terminal or a notebook."""
+"""The line that tells a person about a job, in a terminal or a notebook."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from typing import Final
 from agentic_ray.tracebacks import text_of
 
 KEPT_CHARACTERS: Final = 64 << 10
-"""Of the text of an error so much is kept, wherever it is kept or sent."""
+"""Most characters kept of an error's text, wherever it is kept or sent."""
 _SHOWN_CHARACTERS: Final = 100
 
 
 def one_line(error: BaseException) -> str:
-    """Type and text of an exception, cut to one short line."""
+    """Return type and text of an exception, cut to one short line."""
     return cut_line(f"{type(error).__name__}: {text_of(error)}")
 
 
 def cut_line(text: str) -> str:
-    """``text`` in one short line."""
+    """Return ``text`` in one short line."""
     text = " ".join(text[: 10 * _SHOWN_CHARACTERS].split())
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
 
 
 def cut_text(text: str, most: int = KEPT_CHARACTERS) -> str:
-    """``text``, or its beginning and its end with a note between them of how much is left out."""
+    """Return ``text``, or its beginning and its end with a note between them of how much is left
+    out."""
     if len(text) <= most:
         return text
     half = (most - 100) // 2
@@ -34,21 +35,21 @@ def cut_text(text: str, most: int = KEPT_CHARACTERS) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a person is told of a job.
+    """Facts about a job for a person.
 
     Parameters
     ----------
     label : str
-        What it is.
+        Name of the work.
     state : str
-        A word for how it stands.
+        State of the job in a word.
     detail : str
-        More of that, such as what it failed with; may be empty.
+        Details of the state, such as the error; may be empty.
     done : int
     total : int or None
-        Elements done, and in all if that is known.
+        Numbers of elements done, and of all elements if that is known.
     seconds : float or None
-        Since it started; None: it has not.
+        Seconds since it started; None: it has not.
     """
 
     label: str
@@ -69,12 +70,12 @@ class Shown:
         return ", ".join(parts)
 
     def text(self) -> str:
-        """For a ``repr``, without the brackets."""
+        """Return the text for a ``repr``, without the brackets."""
         rest = self._rest()
         return f"{self.label}: {self.state}{', ' if rest else ''}{rest}"
 
     def html(self) -> str:
-        """For a notebook."""
+        """Return HTML for a notebook."""
         bar = ""
         if self.total and self.state == "running":
             bar = f'<progress value="{self.done}" max="{self.total}"></progress> '

@@ -1,4 +1,4 @@
-"""What a person is shown of an exception: the caller's own frames, not those of this package.
+"""Trims exceptions for people: shows the caller's own frames, not those of this package.
 
 All frames are shown where ``AGENTIC_RAY_FULL_TRACEBACKS=1`` is set, or the setting
 ``full_tracebacks`` of `agentic_ray.init`.
@@ -21,7 +21,7 @@ _PLUMBING = frozenset(
     {"asyncio", "cloudpickle", "concurrent", "contextlib"}
     | {"functools", "pickle", "ray", "threading"}
 )
-"""What this package calls, or is called through, on the way to a user's function."""
+"""Modules that this package calls, or is called through, on the way to a user's function."""
 _MOST_LINKS = 100
 
 _show_all: bool | None = None
@@ -34,7 +34,7 @@ def show_all(wanted: bool | None) -> None:
 
 
 def shows_all() -> bool:
-    """Whether every frame is to be shown."""
+    """Whether every frame is shown."""
     if _show_all is not None:
         return _show_all
     said = os.environ.get(f"{PACKAGE.upper()}_FULL_TRACEBACKS", "").lower()
@@ -52,8 +52,8 @@ def _links(trace: TracebackType | None) -> Iterator[TracebackType]:
 
 
 def trimmed(trace: TracebackType | None) -> TracebackType | None:
-    """A copy without the frames of this package and of what it calls to reach others; None if
-    that leaves nothing."""
+    """Return a copy without the frames of this package and of its plumbing; None if that leaves
+    nothing."""
     kept: list[TracebackType] = []
     inside = False
     for link in _links(trace):
@@ -68,20 +68,20 @@ def trimmed(trace: TracebackType | None) -> TracebackType | None:
 
 
 def text_of(error: BaseException) -> str:
-    """``str(error)``, also where the user's ``__str__`` raises."""
+    """Return ``str(error)``, also where the user's ``__str__`` raises."""
     try:
         return str(error)
-    except BaseException as raised:  # it is called to tell of an error, and raises none
+    except BaseException as raised:  # called to report an error, so it raises none
         return f"(its text cannot be made: its __str__ raises {type(raised).__name__})"
 
 
 def set_member(error: BaseException, name: str, value: Any) -> None:
-    """``setattr``, also where the exception's own ``__setattr__`` refuses, as frozen ones do."""
+    """Set a member, also where the exception's own ``__setattr__`` refuses, as frozen ones do."""
     BaseException.__setattr__(error, name, value)
 
 
 def trim(error: BaseException) -> None:
-    """Leave an exception, and those that led to it, the frames of others only."""
+    """Leave only the frames of others in an exception and in those that led to it."""
     seen: set[int] = set()
     left: list[BaseException | None] = [error]
     while left and len(seen) < _MOST_LINKS:
@@ -96,10 +96,10 @@ def trim(error: BaseException) -> None:
 
 
 def entry(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """A function that people call, whose exceptions show no frame of this package.
+    """Wrap a function that people call, so that its exceptions show no frame of this package.
 
-    (The function made here is in the traceback no more either: an exception that is raised again
-    as it is does not pass it a second time.)
+    (The wrapper made here leaves the traceback, too: an exception that is raised again as it is
+    does not pass it a second time.)
     """
 
     @functools.wraps(function)
@@ -129,7 +129,7 @@ def entries(names: MutableMapping[str, Any]) -> None:
 
 
 def entry_methods(kind: type[_T]) -> type[_T]:
-    """A class whose methods, but for private ones, are entries; also those it has inherited from
+    """Make the methods of a class entries, except private ones; also those it has inherited from
     classes of this package."""
     for base in reversed(kind.__mro__):
         if not base.__module__.startswith(f"{PACKAGE}."):
@@ -143,8 +143,8 @@ def entry_methods(kind: type[_T]) -> type[_T]:
 
 
 def render_in_ipython(error: BaseException) -> list[str]:
-    """The lines that IPython shows of an exception, without the frames of this package."""
-    from IPython import get_ipython  # it is what calls this
+    """Return the lines that IPython shows of an exception, without the frames of this package."""
+    from IPython import get_ipython  # IPython is the caller
 
     shell: Any = get_ipython()
     if not shows_all():

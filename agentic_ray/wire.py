@@ -1,7 +1,7 @@
 """Frames between processes of one machine: a JSON head and byte strings, over a Unix socket.
 
-What a frame means is its users' business; nothing is unpickled here. `packed` and `unpacked` bring
-a value into byte strings and back, arrays without a copy of their own.
+The users of frames decide their meaning; nothing is unpickled here. `packed` and `unpacked` bring a
+value into byte strings and back, arrays without a copy of their own.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _JOINED_BYTES: Final = 1 << 16
 
 
 class Frame(NamedTuple):
-    """One message: ``head`` is a JSON object, ``parts`` are what does not go into JSON."""
+    """A message: ``head`` is a JSON object, ``parts`` are the bytes that do not go into JSON."""
 
     head: dict[str, Any]
     parts: list[bytearray]
 
 
 class WireError(OSError):
-    """The other side has sent what is no frame, or is larger than it said it could be."""
+    """The other side has sent bytes that are no frame, or a frame larger than it announced."""
 
 
 class Wire:
@@ -45,9 +45,10 @@ class Wire:
     Parameters
     ----------
     connection : socket
-        Owned from now on.
+        Socket, which this object owns from now on.
     most_part_bytes : int
-        A longer part is refused: the other side is not to fill this process's memory.
+        Most bytes of a part; a longer part is refused, so that the other side cannot fill this
+        process's memory.
     """
 
     def __init__(self, connection: socket.socket, most_part_bytes: int = _MOST_PART_BYTES) -> None:
@@ -59,7 +60,7 @@ class Wire:
         return self._socket.fileno()
 
     def send(self, head: dict[str, Any], parts: Sequence[Bytes] = ()) -> None:
-        """Send one frame; OSError when the other side is gone."""
+        """Send one frame; raise OSError when the other side is gone."""
         text = json.dumps(head, separators=(",", ":")).encode("ascii")
         views = [memoryview(part).cast("B") for part in parts]
         start = _START.pack(len(text), len(views))
@@ -73,12 +74,13 @@ class Wire:
                 self._socket.sendall(view)
 
     def receive(self) -> Frame | None:
-        """The next frame; None when the other side has closed, or died, between frames or within.
+        """Return the next frame; None when the other side has closed, or died, between frames or
+        within.
 
         Raises
         ------
         WireError
-            It is no frame.
+            The bytes are no frame.
         """
         start = self._read(_START.size)
         if start is None:
@@ -107,7 +109,7 @@ class Wire:
         return Frame(head, parts)
 
     def close(self) -> None:
-        """End the connection for both; whoever waits in `receive` gets None."""
+        """End the connection for both; a thread that waits in `receive` gets None."""
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -133,8 +135,9 @@ class Wire:
 
 
 def readable(descriptors: Iterable[int], seconds: float | None) -> set[int]:
-    """Those of which something can be read, or that have ended, within so many seconds (None: as
-    long as it takes). Of any number, where `select.select` takes those below 1024."""
+    """Return the descriptors that can be read, or have ended, within so many seconds (None: wait as
+    long as it takes). Descriptors may be any numbers; `select.select` takes only those below
+    1024."""
     poll = select.poll()
     for descriptor in descriptors:
         poll.register(descriptor, select.POLLIN)
@@ -143,12 +146,13 @@ def readable(descriptors: Iterable[int], seconds: float | None) -> set[int]:
 
 
 def packed(value: Any) -> list[Bytes]:
-    """``value`` as a pickle and the memory of its arrays; raises what pickling raises."""
+    """Turn ``value`` into a pickle and the memory of its arrays; raises the errors of pickling."""
     buffers: list[pickle.PickleBuffer] = []
     data = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
     return [data, *(buffer.raw() for buffer in buffers)]
 
 
 def unpacked(parts: Sequence[Bytes]) -> Any:
-    """What was `packed`; only for what a trusted process has sent."""
+    """Turn the parts that `packed` made back into the value; only for parts from a trusted
+    process."""
     return pickle.loads(parts[0], buffers=parts[1:])

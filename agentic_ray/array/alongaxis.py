@@ -22,7 +22,7 @@ from agentic_ray.graph import name_of
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AlongAxis:
-    """A function of one-dimensional arrays, looped over blocks."""
+    """A user's function of one-dimensional arrays, looped over blocks."""
 
     function: Callable[..., Any]
     axis: int
@@ -42,10 +42,11 @@ def apply_along_axis(
     shape: Sequence[int] | None = None,
     **kwargs: Any,
 ) -> Array:
-    """``func1d(a, *args, **kwargs)`` of each one-dimensional slice along an axis, as in NumPy.
+    """Apply ``func1d(a, *args, **kwargs)`` to each one-dimensional slice along an axis, as in
+    NumPy.
 
-    The axis is put in one chunk; the others stay cut. The function is taken as it is at this
-    call (see `map_blocks`).
+    The axis is put in one chunk; the others stay cut. The function is captured at this call (see
+    `map_blocks`).
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ def apply_along_axis(
     axis : int
     arr : Array
     dtype, shape : optional
-        Of what the function returns; None: found by a call on a slice of ones.
+        Dtype and shape of the function's result; None: found by a call on a slice of ones.
 
     Raises
     ------
@@ -105,19 +106,19 @@ def apply_along_axis(
 
 
 def apply_over_axes(func: Callable[..., Any], a: Any, axes: Any) -> Array:
-    """``func(a, axis)`` for one axis after another, as in NumPy.
+    """Apply ``func(a, axis)`` for one axis after another, as in NumPy.
 
     Parameters
     ----------
     func : callable
-        ``func(array, axis)`` gives an array with as many axes, or one fewer.
+        ``func(array, axis)`` returns an array with as many axes, or one fewer.
     a : Array
     axes : int or sequence of int
 
     Raises
     ------
     ValueError
-        The function gives another number of axes.
+        The function returns another number of axes.
 
     Examples
     --------
@@ -146,7 +147,7 @@ def apply_over_axes(func: Callable[..., Any], a: Any, axes: Any) -> Array:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pieces:
-    """NumPy's ``piecewise`` of a block and its conditions."""
+    """Kernel that applies NumPy's ``piecewise`` to a block and its conditions."""
 
     functions: tuple[Any, ...]
     args: tuple[Any, ...]
@@ -159,23 +160,23 @@ class Pieces:
 
 
 def piecewise(x: Any, condlist: Any, funclist: Sequence[Any], *args: Any, **kw: Any) -> Array:
-    """Another function wherever another condition holds, as in NumPy.
+    """Apply a different function wherever a different condition holds, as in NumPy.
 
     A function is called with all elements where its condition holds, and may be a reduction of
-    them. So the array is put in one chunk, unless all functions are numbers or NumPy's
-    elementwise ones. For large arrays use ``where`` or `map_blocks`.
+    them. So the array is put in one chunk, unless all functions are numbers or NumPy's elementwise
+    ones. For large arrays use ``where`` or `map_blocks`.
 
     Parameters
     ----------
     x : Array
     condlist : list of arrays of bool, or one
     funclist : list of callables or numbers
-        One for each condition, and perhaps one more for where none holds.
+        A function for each condition, and perhaps one more for elements where none holds.
 
     Raises
     ------
     ValueError
-        Another number of functions.
+        The number of functions does not fit the conditions.
 
     Examples
     --------

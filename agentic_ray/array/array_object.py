@@ -1,8 +1,8 @@
 """The `Array` that users hold: a handle on an expression, with operators and conversions.
 
-Operators are in `operators`, methods in `methods`, what other libraries look for in `interchange`,
-the meaning of an index in `indexing`; here is what an array knows of itself, how it becomes a
-value, and how views share what is assigned.
+Operators are in `operators`, methods in `methods`, the hooks for other libraries in `interchange`,
+the meaning of an index in `indexing`; this module holds an array's own properties, its conversion
+to values, and the sharing of assignments between views.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from agentic_ray.errors import InvalidArgumentError
 
 DEVICES = ("cpu", "gpu")
 COPIED_BYTES = 1 << 20
-"""Values up to this size are given out as copies; larger ones of leaves as read-only views."""
+"""Values up to this size are returned as copies; larger ones of leaves as read-only views."""
 
 
 class Array:
@@ -44,9 +44,9 @@ class Array:
     Nothing is computed until a value is asked for: by `compute`, by conversion to NumPy or to a
     Python scalar, or where the shape of a result depends on data.
 
-    An array is a handle on an immutable expression; assigning to it gives it another expression.
-    A *view* (a basic index, a transpose, ...) has no expression of its own: it reads its part of
-    the array it was taken from, and hands on to that array what is assigned to it.
+    An array is a handle on an immutable expression; assigning to it gives it another expression. A
+    *view* (a basic index, a transpose, ...) has no expression of its own: it reads its part of the
+    array it was taken from, and passes assignments on to that array.
 
     Examples
     --------
@@ -63,17 +63,19 @@ class Array:
     __slots__ = ("__weakref__", "_base", "_is_cell", "_is_fortran", "_own", "_seen", "_step")
     __array_priority__ = 100.0
     _own: Node
-    """The expression; of a view its part of ``_seen``."""
+    """The expression; for a view its part of ``_seen``."""
     _base: Array | None
     """For a view: the array it was taken from."""
     _step: View | None
     _seen: Node | None
     """For a view: the expression of ``_base`` that ``_own`` was read from."""
     _is_cell: bool
-    """Without axes: whether NumPy would have a 0-d array, which can be assigned to, or a scalar."""
+    """For an array without axes: whether NumPy would have a 0-d array, which can be assigned to, or
+    a scalar."""
     _is_fortran: bool
-    """Not a view: whether NumPy would have the elements in Fortran order. Chunks have no such
-    order; it decides what ``order="K"`` and ``"A"`` mean, and which reshapes are views."""
+    """For an array that is no view: whether NumPy would have the elements in Fortran order. Chunks
+    have no such order; it decides the meaning of ``order="K"`` and ``"A"``, and which reshapes are
+    views."""
 
     def __init__(self, node: Node, *, is_cell: bool = False, is_fortran: bool = False) -> None:
         self._own = node
@@ -104,7 +106,7 @@ class Array:
         self._own = node
 
     def _view(self, step: View) -> Array:
-        """The part of this array that ``step`` reads, sharing what is assigned to either."""
+        """Return the part of this array that ``step`` reads; assignments to either change both."""
         whole = self._node
         view = Array(step.read(whole), is_cell=True)
         view._base, view._step, view._seen = self, step, whole
@@ -116,12 +118,13 @@ class Array:
 
     @property
     def base(self) -> Array | None:
-        """The array that this one is a view of; None if it has values of its own."""
+        """Array that this one is a view of; None if it has values of its own."""
         return self._base
 
     @property
     def _layout(self) -> NDArray:
-        """Where NumPy would have the elements of this array. Its values must not be read."""
+        """Array with the memory layout that NumPy would give this one. Its values must not be
+        read."""
         if self._base is None:
             return unmade(self.shape, self.dtype, is_fortran=self._is_fortran)
         assert self._step is not None
@@ -150,7 +153,7 @@ class Array:
         Raises
         ------
         AttributeError
-            It is set: another shape is another array, ``x = x.reshape(shape)``.
+            The shape is set: another shape is another array, ``x = x.reshape(shape)``.
         """
         return self._own.shape
 
@@ -198,12 +201,12 @@ class Array:
 
     @property
     def T(self) -> Array:
-        """A view with the axes in reverse order."""
+        """View with the axes in reverse order."""
         return self._view(Permutation(tuple(range(self.ndim))[::-1]))
 
     @property
     def mT(self) -> Array:
-        """A view with the last two axes exchanged.
+        """View with the last two axes exchanged.
 
         Raises
         ------
@@ -217,7 +220,7 @@ class Array:
 
     @property
     def real(self) -> Array:
-        """The real part, a view; assigning to it changes this array."""
+        """View of the real part; assigning to it changes this array."""
         return self._view(ComplexPart("real"))
 
     @real.setter
@@ -226,7 +229,7 @@ class Array:
 
     @property
     def imag(self) -> Array:
-        """The imaginary part, a view; assigning to it changes this array."""
+        """View of the imaginary part; assigning to it changes this array."""
         return self._view(ComplexPart("imag"))
 
     @imag.setter
@@ -241,7 +244,7 @@ class Array:
     # --- text ----------------------------------------------------------------------------
 
     def _shown(self) -> NDArray | None:
-        """The values, if they are known, or few and quick to compute here; None if not."""
+        """Return the values, if they are known, or few and quick to compute here; else None."""
         node = self._node
         if node.value is None and node.op.kind == "data":
             return node.params[0].value  # type: ignore[no-any-return]
@@ -281,12 +284,12 @@ class Array:
     # --- values --------------------------------------------------------------------------
 
     def compute(self, *, progress: bool | None = None) -> NDArray:
-        """The values as a NumPy array of the caller's own.
+        """Compute the values and return them as a NumPy array of the caller's own.
 
         Parameters
         ----------
         progress : bool, optional
-            Show a progress bar; default: where a person watches and it takes long.
+            Whether to show a progress bar; default: where a person watches and it takes long.
         """
         node = self._node
         value = evaluate.values([node], progress=progress)[0]
@@ -298,14 +301,14 @@ class Array:
         return self
 
     def rechunk(self, chunks: Any = "auto", *, balance: bool = False) -> Array:
-        """The same values cut in other chunks.
+        """Return an array of the same values cut in other chunks.
 
         Parameters
         ----------
         chunks
             As in `asarray`; in a dict, axes that are not named stay as they are.
         balance : bool
-            Make the chunks along each axis as equal as they can be, in the same number.
+            Whether to make the chunks along each axis as equal as possible, in the same number.
         """
         node = self._node
         if isinstance(chunks, dict):
@@ -314,19 +317,19 @@ class Array:
         return Array(rechunk(node, grids.balanced(wanted) if balance else wanted), is_cell=True)
 
     def explain(self, *, steps: bool = False) -> str:
-        """The plan before and after optimisation, with predicted costs, as text.
+        """Return the plan before and after optimisation, with predicted costs, as text.
 
         Parameters
         ----------
         steps : bool
-            Also what each kind of task is given and does.
+            Whether to list also the inputs and the work of each kind of task.
         """
         from agentic_ray.array.display import explain  # display imports the rewriting rules
 
         return explain(self, steps=steps)
 
     def to_device(self, device: str, /, *, stream: Any = None) -> Array:
-        """The same values, further work on which is meant for ``device``.
+        """Return an array of the same values on which ``device`` does further work.
 
         Raises
         ------
@@ -342,12 +345,13 @@ class Array:
         return Array(make(_MOVE, (node,), (), node.shape, node.dtype, node.chunks, device))
 
     def copy(self, order: str = "C") -> Array:
-        """An array of its own: assigning to one does not change the other."""
+        """Return an array of its own: assigning to one does not change the other."""
         order = check_order(order)
         return Array(self._node, is_cell=self._is_cell, is_fortran=is_fortran(order, self._layout))
 
     def item(self, *args: Any) -> Any:
-        """One element as a Python scalar: the only one, or the one at a flat position or index.
+        """Return one element as a Python scalar: the only one, or the one at a flat position or
+        index.
 
         Raises
         ------
@@ -366,7 +370,7 @@ class Array:
         return self[tuple(int(at) for at in place)].item()
 
     def tolist(self) -> Any:
-        """The values as nested lists."""
+        """Return the values as nested lists."""
         return evaluate.value(self._node).tolist()
 
     def _scalar(self, kind: str) -> Any:
@@ -414,8 +418,8 @@ class Array:
         return bool((self == value).any())
 
     def _in_memory(self) -> NDArray:
-        """The values where NumPy would have them: in strides that are said, within the array that
-        this one is a view of. It cannot be written to."""
+        """Return the values as NumPy would hold them: with the strides that `strides` tells, within
+        the array that this one is a view of. The result cannot be written to."""
         if self._base is None:
             value = np.array(self.__array__(), order="F" if self._is_fortran else "C")
             value.flags.writeable = False
@@ -445,8 +449,8 @@ class Array:
 
     @property
     def __array_namespace__(self) -> Callable[..., types.ModuleType]:
-        """``x.__array_namespace__(*, api_version=None)``: the namespace of these arrays."""
-        meet_xarray()  # which asks for this before it does anything with an array
+        """Return the namespace of these arrays: ``x.__array_namespace__(*, api_version=None)``."""
+        meet_xarray()  # xarray asks for this before it does anything with an array
         return namespace_of
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
@@ -484,8 +488,8 @@ class Array:
             and value._seen is not self._node
             and not is_statement(1)
         ):
-            # Generators of NumPy's swap items in native code, as x[i], x[j] = x[j], x[i]: they
-            # mean the values that they have taken, which a view has no more after the first half.
+            # Generators of NumPy's swap items in native code, as x[i], x[j] = x[j], x[i]. They rely
+            # on the values that they have taken, and a view changes after the first half.
             value = Array(value._own)
         setitem(self, key, value)
 
@@ -531,7 +535,7 @@ class Array:
         Raises
         ------
         TypeError
-            NumPy's own, where the result cannot be cast to the dtype.
+            NumPy's own error: the result cannot be cast to the dtype.
         """
         if result.shape != self.shape:
             raise ValueError(
@@ -552,12 +556,12 @@ class Array:
 
 
 def namespace_of(*, api_version: str | None = None) -> types.ModuleType:
-    """The namespace of arrays, if it is one of that version of the standard.
+    """Return the namespace of arrays, if it is one of that version of the standard.
 
     Raises
     ------
     ValueError
-        It is not.
+        The namespace has another version.
     """
     import agentic_ray.array as namespace  # the package that this module is part of
     from agentic_ray.array.inspection import API_VERSIONS
@@ -568,15 +572,15 @@ def namespace_of(*, api_version: str | None = None) -> types.ModuleType:
 
 
 def is_fortran(order: str, like: NDArray) -> bool:
-    """Whether a copy of ``like`` in ``order`` has Fortran order. An order of neither kind, which
-    ``"K"`` keeps in NumPy, becomes C order here."""
+    """Whether a copy of ``like`` in ``order`` has Fortran order. NumPy's ``"K"`` can keep an order
+    that is neither C nor Fortran; it becomes C order here."""
     if order in "AK":
         return bool(like.flags.fnc)
     return order == "F" and like.ndim > 1
 
 
 def viewed(array: Any, step: View) -> Array:
-    """What ``step`` reads from ``array``: a view of an Array, else a new one of the values."""
+    """Read ``step`` from ``array``: a view of an Array, else a new array of the values."""
     if isinstance(array, Array):
         return array._view(step)
     return Array(step.read(strict_operand(array)), is_cell=True)
@@ -593,12 +597,12 @@ def _rebuild(array: NDArray, chunks: Chunks, device: str, is_cell: bool = False)
 
 
 def check_device(device: Any) -> str | None:
-    """``device`` if it can be computed on.
+    """Return ``device`` if it can be computed on.
 
     Raises
     ------
     InvalidArgumentError
-        It is neither ``"cpu"`` nor ``"gpu"``.
+        ``device`` is neither ``"cpu"`` nor ``"gpu"``.
     """
     if device is None or device in DEVICES:
         return device  # type: ignore[no-any-return]
@@ -606,13 +610,13 @@ def check_device(device: Any) -> str | None:
 
 
 def check_order(order: Any, allowed: str = "CFAK") -> str:
-    """NumPy's ``order``, for functions whose values it does not change: chunks have no order in
-    memory that a user could see.
+    """Check NumPy's ``order`` for functions whose values it does not change: chunks have no order
+    in memory that a user could see.
 
     Raises
     ------
     ValueError
-        It is none of the letters.
+        ``order`` is none of the letters.
     """
     if order is None:
         return "K"

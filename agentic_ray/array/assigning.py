@@ -1,7 +1,7 @@
 """Assigning by index, and the operations that write elements at positions, chunk by chunk.
 
-Nodes are immutable: an assignment makes the expression of what the array is afterwards. Nothing of
-the array is gathered for it; positions and masks are brought to the caller, as in reading.
+Nodes are immutable: an assignment makes the expression of the array's new values. Nothing of the
+array is gathered for it; positions and masks are brought to the caller, as in reading.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from agentic_ray.array.viewing import Region, element_of
 
 
 def setitem(array: Array, key: Any, value: Any) -> None:
-    """``x[key] = value``, as in NumPy.
+    """Assign ``x[key] = value``, as in NumPy.
 
     Raises
     ------
     IndexError
-        As in reading.
+        The index is refused as in reading.
     ValueError
         The value does not broadcast to the region, or a NaN is assigned to integers.
     TypeError
@@ -64,7 +64,7 @@ def setitem(array: Array, key: Any, value: Any) -> None:
         return
     index = parse(key, node.shape)
     if is_element(index, key) and np.ndim(value):
-        np.empty(1, node.dtype)[0] = without_arrays(value)  # raises what NumPy raises
+        np.empty(1, node.dtype)[0] = without_arrays(value)  # raises NumPy's own error
     new = converted(value, node.dtype)
     region = Region(tuple(index.basic), index.new)
     if index.arrays:
@@ -94,16 +94,16 @@ def _is_own_part(array: Array, region: Region, value: Any) -> bool:
 
 
 def converted(value: Any, dtype: DType) -> Node:
-    """``value`` as a node of ``dtype``, converted as NumPy does in an assignment.
+    """Return ``value`` as a node of ``dtype``, converted as NumPy does in an assignment.
 
     Raises
     ------
     ValueError
-        NaN for an integer, or a text that is no number.
+        The value is NaN for an integer, or a text that is no number.
     OverflowError
-        A Python integer that does not fit.
+        A Python integer does not fit.
     TypeError
-        A complex number for a real array, or no number at all.
+        The value is a complex number for a real array, or no number at all.
     """
     if isinstance(value, Array):
         node = value._node
@@ -124,12 +124,12 @@ def converted(value: Any, dtype: DType) -> Node:
 
 
 def fitted(new: Node, region: Shape) -> Node:
-    """``new`` without leading axes of length 1 that the region lacks.
+    """Drop leading axes of length 1 of ``new`` that the region lacks.
 
     Raises
     ------
     ValueError
-        It does not broadcast to the region.
+        ``new`` does not broadcast to the region.
     """
     shape = new.shape
     extra = new.ndim - len(region)
@@ -148,8 +148,8 @@ def fitted(new: Node, region: Shape) -> Node:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What an element becomes when a value meets it: replaced, or combined by a ufunc, one value
-    after the other. A ufunc of one operand does without the value."""
+    """Effect of a value on an element: it replaces the element, or a ufunc combines the two, one
+    value after the other. A ufunc of one operand needs no value."""
 
     ufunc: str = ""
     unary: bool = False
@@ -165,7 +165,7 @@ REPLACE = Update()
 
 
 def with_positions(node: Node, index: Index, new: Node, update: Update = REPLACE) -> Node:
-    """``node`` after ``new``, broadcast, met the elements that the index arrays name.
+    """Apply ``new``, broadcast, to the elements of ``node`` that the index arrays name.
 
     Several values for one element come in the order of the index.
     """
@@ -191,7 +191,7 @@ def with_positions(node: Node, index: Index, new: Node, update: Update = REPLACE
 
 
 def broadcast_to(node: Node, shape: Shape) -> Node:
-    """``node`` repeated to ``shape``, in chunks of an automatic size where it is repeated."""
+    """Repeat ``node`` to ``shape``, in chunks of an automatic size along the repeated axes."""
     if node.shape == shape:
         return node
     return broadcast(node, shape, grids.auto(shape, node.dtype))
@@ -204,10 +204,10 @@ def scattered(
     values: Node,
     update: Update = REPLACE,
 ) -> Node:
-    """``node`` with ``values`` put at ``positions`` along its first ``width`` axes.
+    """Put ``values`` at ``positions`` along the first ``width`` axes of ``node``.
 
-    Positions are one-dimensional and not negative; ``values`` has an axis as long as they are and
-    then the other axes of ``node``. Several values for one element come in their order.
+    Positions are one-dimensional and not negative; ``values`` has an axis of their length and then
+    the other axes of ``node``. Several values for one element come in their order.
     """
     counts = [len(node.chunks[a]) for a in range(width)]
     starts = [grids.offsets(node.chunks[a]) for a in range(width)]
@@ -290,7 +290,7 @@ _PUT_MASK = Op("put_mask", "map", _where_kernel)
 
 
 def replaced(node: Node, mask: Node, new: Node) -> Node:
-    """``node`` with ``new``, which broadcasts to it, where ``mask``, which does too, holds."""
+    """Put ``new`` into ``node`` where ``mask`` holds; both broadcast to ``node``."""
     if not node.size:
         return node
     return rechunk(elementwise(_PUT_MASK, [mask, new, node]), node.chunks)
@@ -311,7 +311,7 @@ def _with_masked(node: Node, mask: Node, new: Node) -> Node:
 
 
 def _with_one_each(node: Node, mask: Node, new: Node) -> Node:
-    """``node`` where the elements (or rows) that the mask selects get one value each."""
+    """Give the elements (or rows) of ``node`` that the mask selects one value each."""
     rows = math.prod(mask.shape)
     rest = node.shape[mask.ndim :]
     flat = reshaped(node, (rows, *rest))
@@ -368,12 +368,12 @@ _PUT_EACH = Op("put_each", "tasks", _put_each_whole, _lower_put_each)
 
 
 def cycled(value: Any, count: int, dtype: DType) -> Array:
-    """``value``, flattened, repeated until there are ``count`` elements, as an array of ``dtype``.
+    """Flatten ``value`` and repeat it until there are ``count`` elements, as an array of ``dtype``.
 
     Raises
     ------
     ValueError
-        There is nothing to repeat.
+        ``value`` is empty.
     """
     node = converted(value, dtype)
     if not node.size and count:

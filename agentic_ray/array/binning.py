@@ -1,4 +1,4 @@
-"""Edges of histograms' bins, from the data where NumPy takes them from the data.
+"""Edges of histograms' bins, computed from the data as in NumPy where needed.
 
 References
 ----------
@@ -28,7 +28,7 @@ from agentic_ray.array.statistics import max, mean, min, std
 
 
 def flat_numbers(a: Any) -> Node:
-    """The elements of ``a`` in one axis; truth values as numbers, with NumPy's warning."""
+    """Return the elements of ``a`` in one axis; truth values as numbers, with NumPy's warning."""
     node = strict_operand(a)
     if node.dtype.kind == "b":
         warnings.warn(
@@ -41,15 +41,16 @@ def flat_numbers(a: Any) -> Node:
 
 
 def bin_edges(x: Node, bins: Any, range: Any, weights: Any) -> NDArray:
-    """The edges that NumPy would have for these data, which are computed for it where it looks
-    at them.
+    """Return the edges that NumPy would have for these data. The data are computed where NumPy
+    looks at them.
 
     Raises
     ------
     ValueError
         ``bins`` or ``range`` make no bins.
     TypeError
-        ``bins`` is neither a number, nor a name, nor an array; or a name, and there are weights.
+        ``bins`` is neither a number, nor a name, nor an array; or it is a name, and there are
+        weights.
     """
     bins = without_arrays(bins)
     if range is not None:
@@ -73,7 +74,7 @@ def bin_edges(x: Node, bins: Any, range: Any, weights: Any) -> NDArray:
 
 
 def _ends(x: Node) -> NDArray:
-    """The smallest and the largest element, if there are any."""
+    """Return the smallest and the largest element, if there are any."""
     if not x.size:
         return np.empty(0, x.dtype)
     low, high = evaluate.values([min(Array(x))._node, max(Array(x))._node])
@@ -81,7 +82,7 @@ def _ends(x: Node) -> NDArray:
 
 
 def _estimated(x: Array, name: str, outer: NDArray) -> int:
-    """The number of bins of the estimator's width."""
+    """Return the number of bins of the estimator's width."""
     if not x.size:
         return 1
     width = ESTIMATORS[name](x, (outer[0], outer[1]))
@@ -117,7 +118,7 @@ def _scott(x: Array, range: Any) -> float:
 
 
 def _stone(x: Array, range: Any) -> float:
-    """The width with the smallest estimated error, by cross-validation."""
+    """Return the width with the smallest estimated error, by cross-validation."""
     spread, n = _spread(x), x.size
     if n <= 1 or spread == 0:
         return 0.0
@@ -174,7 +175,7 @@ ESTIMATORS: dict[str, Callable[[Array, Any], float]] = {
 # --- counts in bins ----------------------------------------------------------------------
 
 _AT_ONCE = 128
-"""So many histograms of the same data are made in one pass."""
+"""Number of histograms of the same data that are made in one pass."""
 
 
 def _counts_partial(xp: Any, x: Any, axes: tuple[int, ...], held: Held) -> Any:
@@ -186,7 +187,7 @@ COUNTS = reduce_op("histogram", _counts_partial, add_partials, unchanged, 32, ca
 
 
 def counts_in(x: Node, edges: Sequence[NDArray]) -> list[NDArray]:
-    """The number of elements in each bin, for several sequences of edges; computed now."""
+    """Count the elements in each bin, for several sequences of edges; computed now."""
     node = reduction(COUNTS, [x], (0,), True, np.dtype(np.int64), (Held(list(edges)),))
     counts: Any = np.asarray(evaluate.table(node))
     return np.split(counts, np.cumsum([len(some) - 1 for some in edges])[:-1])

@@ -1,4 +1,4 @@
-"""`map_blocks`: a user's function of each chunk."""
+"""`map_blocks`, which applies a user's function to each chunk."""
 
 from __future__ import annotations
 
@@ -42,55 +42,54 @@ def map_blocks(
     meta: Any = None,
     **options: Any,
 ) -> Array:
-    """``function`` of each chunk.
+    """Apply ``function`` to each chunk.
 
-    The function is taken as it is at this call: what becomes of its globals, of what it closes
-    over or of its arguments later changes nothing.
+    The function is captured at this call: later changes of its globals, of variables that it closes
+    over, or of its arguments change nothing.
 
     Parameters
     ----------
     function : callable or codelet
-        ``f(block, ...) -> block``. With a parameter ``xp`` it is given numpy or cupy; without
-        one, and no version for GPUs, it is called on CPUs only. Parameters called ``block_id``
-        and ``block_info`` are given the position of the block, and, as in Dask, a dict: for
-        each array's place among ``args``, and for None (the result), its ``shape``,
-        ``num-chunks``, ``array-location`` and ``chunk-location``; for None also ``chunk-shape``
-        and ``dtype``.
+        ``f(block, ...) -> block``. A parameter ``xp`` is passed numpy or cupy; a function without
+        one, and without a version for GPUs, is called on CPUs only. A parameter ``block_id`` is
+        passed the position of the block, and ``block_info``, as in Dask, a dict: for each array's
+        place among ``args``, and for None (the result), its ``shape``, ``num-chunks``,
+        ``array-location`` and ``chunk-location``; for None also ``chunk-shape`` and ``dtype``.
     *args : Array or anything
-        Arrays are aligned to one grid of chunks after broadcasting. Everything else is given to
-        each call as it is, NumPy arrays too (unless no `Array` is among ``args``). Without any
-        array ``chunks`` says how many blocks there are.
+        Arrays are aligned to one grid of chunks after broadcasting. Each call is passed every other
+        argument as it is, NumPy arrays too (unless no `Array` is among ``args``). Without any array
+        ``chunks`` says how many blocks there are.
     name : str, optional
-        Stands for the function's name in plans and messages.
+        Name for the function in plans and messages.
     dtype
-        Of the result; None: found by a call on a block of one element, all ones. A result of
+        Dtype of the result; None: found by a call on a block of one element, all ones. A result of
         another dtype is converted if ``numpy.can_cast(..., "same_kind")`` allows it, otherwise
         refused.
     chunks : tuple, optional
-        Of the result, where blocks change in shape: for each axis the length of every block,
+        Chunks of the result, where blocks change in shape: for each axis the length of every block,
         or a tuple of the lengths of all blocks.
     drop_axis : int or sequence of int, optional
         Axes that blocks lose. They are put in one chunk first.
     new_axis : int or sequence of int, optional
         Axes of the result that blocks gain, of length 1 unless ``chunks`` says more.
     enforce_ndim : bool
-        For Dask's sake; shapes are always checked.
+        Accepted for Dask's sake; shapes are always checked.
     meta : numpy.ndarray, optional
-        Has the dtype of the result, if ``dtype`` does not say it, and its number of axes.
+        Array with the result's dtype, if ``dtype`` does not say it, and number of axes.
     **options
         Passed on to ``function``.
 
     Raises
     ------
     InvalidArgumentError
-        No array and no chunks; chunks or axes that do not fit; or the dtype cannot be found.
+        There is no array and no chunks; chunks or axes do not fit; or the dtype cannot be found.
     InvalidTypeError
         The function cannot be called with these arguments.
     SerializationError
         The function, or something it sees, cannot be sent to another process.
     BlockResultError
-        When values are computed: a block has another shape than it has to have, or a dtype that
-        cannot be converted. The message names function and block.
+        When values are computed: a block has a wrong shape, or a dtype that cannot be converted.
+        The message names function and block.
 
     Examples
     --------
@@ -130,7 +129,8 @@ def map_blocks(
 
 
 def split_arguments(args: Sequence[Any]) -> tuple[list[Node], list[int], list[tuple[int, Any]]]:
-    """The arrays among a user's arguments, their places, and the other arguments by place."""
+    """Return the arrays among a user's arguments, their places, and the other arguments by
+    place."""
     kinds: tuple[type, ...] = (Array,)
     if not any(isinstance(arg, Array) for arg in args):
         kinds = (Array, np.ndarray)
@@ -140,14 +140,14 @@ def split_arguments(args: Sequence[Any]) -> tuple[list[Node], list[int], list[tu
 
 
 def axes_of(what: str, given: int | Iterable[int] | None, ndim: int) -> tuple[int, ...]:
-    """Axes as a user gives them, sorted.
+    """Return axes as a user gives them, sorted.
 
     Raises
     ------
     numpy.exceptions.AxisError
         There is no such axis.
     InvalidArgumentError, InvalidTypeError
-        One is named twice, or is no number.
+        An axis is named twice, or is no number.
     """
     if given is None:
         return ()
@@ -162,7 +162,7 @@ def axes_of(what: str, given: int | Iterable[int] | None, ndim: int) -> tuple[in
 
 
 def whole_along(nodes: Sequence[Node], axes: Sequence[int], ndim: int) -> list[Node]:
-    """``nodes``, which broadcast to ``ndim`` axes, with these axes in one chunk."""
+    """Put these axes of ``nodes``, which broadcast to ``ndim`` axes, in one chunk."""
     result: list[Node] = []
     for node in nodes:
         skip = ndim - node.ndim
@@ -179,7 +179,7 @@ def whole_along(nodes: Sequence[Node], axes: Sequence[int], ndim: int) -> list[N
 def kept_and_new(
     dropped: Sequence[int], new_axis: int | Iterable[int] | None, ndim: int
 ) -> tuple[int | None, ...]:
-    """For each axis of the result the axis it comes from; None if it is new."""
+    """Return for each axis of the result the axis it comes from; None if it is new."""
     axes: list[int | None] = [axis for axis in range(ndim) if axis not in dropped]
     if new_axis is not None:
         given = [new_axis] if isinstance(new_axis, int | np.integer) else list(new_axis)
@@ -189,14 +189,14 @@ def kept_and_new(
 
 
 def result_chunks(axes: Sequence[int | None], grid: Chunks, chunks: Any) -> Chunks:
-    """The grid of the result: as ``chunks`` says, or that of the arguments.
+    """Return the grid of the result: as ``chunks`` says, or that of the arguments.
 
     Raises
     ------
     InvalidArgumentError
         ``chunks`` has another number of axes, or of blocks along one that is not new.
     InvalidTypeError
-        It is no tuple of lengths.
+        ``chunks`` is no tuple of lengths.
     """
     if chunks is None:
         return tuple([(1,) if axis is None else grid[axis] for axis in axes])
@@ -223,7 +223,7 @@ def result_chunks(axes: Sequence[int | None], grid: Chunks, chunks: Any) -> Chun
 
 
 def made_chunks(chunks: Any) -> Chunks:
-    """The grid of a result that is made from nothing."""
+    """Return the grid of a result that is made without arrays."""
     if not isinstance(chunks, tuple | list):
         raise InvalidTypeError(
             f"chunks must be a tuple with an entry for each axis, not {chunks!r}"
@@ -253,8 +253,8 @@ def result_dtype(
     told: dict[str, Any],
     margins: Sequence[Sequence[int]] | None = None,
 ) -> DType:
-    """The dtype of the result: said, or found by a call on blocks of one element, and of so many
-    more along each axis as ``margins`` says."""
+    """Return the dtype of the result: given, or found by a call on blocks of one element, plus the
+    elements along each axis that ``margins`` names."""
     operation = kernel.name
     if meta is not None:
         if not isinstance(meta, np.ndarray):
@@ -280,24 +280,24 @@ def result_dtype(
 
 
 Edges: TypeAlias = list[list[int]]
-"""Where the chunks of one array begin, and where the last ends, along each axis."""
+"""Edges of one array's chunks along each axis, the end of the last included."""
 Place: TypeAlias = tuple[Shape, Shape, dict[str, Any]]
-"""Where a block of the result lies: its shape, its position in the grid, and what the function
-is told of that."""
+"""Place of a block of the result: its shape, its position in the grid, and the keyword arguments
+that tell the function about it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which blocks of the arguments make which block of the result.
+    """Map from blocks of the result to the blocks of the arguments that make them.
 
     Parameters
     ----------
     axes : tuple of int or None
-        For each axis of the result that of the arguments; None for a new one.
+        Axis of the arguments for each axis of the result; None for a new one.
     grid, out : Chunks
-        Of the arguments after broadcasting, and of the result.
+        Grids of the arguments after broadcasting, and of the result.
     sources : tuple of (int, shape, chunks)
-        Of each array its place among the arguments.
+        Place of each array among the arguments, with its shape and chunks.
     """
 
     axes: tuple[int | None, ...]
@@ -306,7 +306,8 @@ class Layout:
     sources: tuple[tuple[int, Shape, Chunks], ...]
 
     def blocks(self) -> Iterator[tuple[Shape, Shape]]:
-        """Positions of each block of the result, in C order: in the result and in the arguments."""
+        """Yield positions of each block of the result, in C order: in the result and in the
+        arguments."""
         for index in itertools.product(*map(range, grids.numblocks(self.out))):
             inside = [0] * len(self.grid)
             for axis, at in zip(self.axes, index, strict=True):
@@ -315,24 +316,25 @@ class Layout:
             yield index, tuple(inside)
 
     def shape(self, index: Shape) -> Shape:
-        """The shape of one block of the result."""
+        """Return the shape of one block of the result."""
         return tuple([lengths[at] for lengths, at in zip(self.out, index, strict=True)])
 
     def within(self, source: int, inside: Shape) -> Shape:
-        """The position of the block of one array that goes into it."""
+        """Return the position of the block of one array that goes into it."""
         counts = grids.numblocks(self.sources[source][2])
         own = inside[len(inside) - len(counts) :]
         return tuple([at if n > 1 else 0 for at, n in zip(own, counts, strict=True)])
 
     def edges(self) -> list[Edges]:
-        """Where the chunks of each array begin and end along each axis; last of the result."""
+        """Return the edges of each array's chunks along each axis; the result's are last."""
         grids_of = [*(chunks for _, _, chunks in self.sources), self.out]
         return [[grids.offsets(lengths) for lengths in chunks] for chunks in grids_of]
 
     def info(
         self, edges: list[Edges], index: Shape, inside: Shape, dtype: DType | None
     ) -> dict[Any, Any]:
-        """The dict that ``block_info`` gives to a function, with the keys that Dask uses."""
+        """Return the dict that ``block_info`` passes to a function, with the keys that Dask
+        uses."""
         found: dict[Any, Any] = {
             place: _located(edges[number], self.within(number, inside))
             for number, (place, _, _) in enumerate(self.sources)
@@ -342,7 +344,7 @@ class Layout:
         return found
 
     def rows(self, columns: Sequence[Sequence[Any]], told: Told, dtype: DType) -> Iterator[Any]:
-        """The arguments of each call, of the blocks of each array in C order."""
+        """Yield the arguments of each call, from the blocks of each array in C order."""
         counts = [grids.strides(grids.numblocks(chunks)) for _, _, chunks in self.sources]
         edges = self.edges()
         for index, inside in self.blocks():
@@ -365,13 +367,13 @@ def _located(edges: Edges, index: Shape) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Which of ``block_id`` and ``block_info`` a function is told."""
+    """Which of ``block_id`` and ``block_info`` a function is passed."""
 
     block_id: bool
     block_info: bool
 
     def first(self, layout: Layout) -> dict[str, Any]:
-        """The keyword arguments for the first block, before the result's dtype is known."""
+        """Return the keyword arguments for the first block, before the result's dtype is known."""
         return self.of(layout, layout.edges(), next(layout.blocks()), None)
 
     def of(
@@ -381,7 +383,7 @@ class Told:
         block: tuple[Shape, Shape],
         dtype: DType | None,
     ) -> dict[str, Any]:
-        """The keyword arguments that tell a function about one block."""
+        """Return the keyword arguments that tell a function about one block."""
         more: dict[str, Any] = {}
         if self.block_id:
             more["block_id"] = block[0]
@@ -412,7 +414,7 @@ class BlockCall:
 
 
 def _whole(xp: Any, *values: Any) -> Any:
-    """The kernel for arrays of one block each."""
+    """Call the kernel with arrays of one block each."""
     *blocks, call, layout, told = values
     (row,) = layout.rows([[block] for block in blocks], told, call.dtype)
     return call(xp, *row)

@@ -1,4 +1,4 @@
-"""Conversions of an array to another dtype, with all that NumPy's ``astype`` takes."""
+"""Conversions of an array to another dtype, with all arguments of NumPy's ``astype``."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def converted(
     copy: Any = True,
     device: str | None = None,
 ) -> Array:
-    """``x`` with another dtype; `Array.astype` says what the arguments are.
+    """Convert ``x`` to another dtype; `Array.astype` describes the arguments.
 
-    Nodes are immutable, so the copy that ``copy=True`` asks for is made when one of the two is
-    assigned to.
+    Nodes are immutable, so the copy that ``copy=True`` asks for is only made when one of the two
+    arrays is assigned to.
 
     Raises
     ------

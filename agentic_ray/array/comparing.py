@@ -1,4 +1,4 @@
-"""Whether two arrays are equal as a whole. The data are computed: the answer is a Python bool."""
+"""Comparisons of two arrays as a whole. The data are computed: the result is a Python bool."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def allclose(a: Any, b: Any, rtol: Any = 1e-05, atol: Any = 1e-08, equal_nan: bo
 
 
 def _arrays(a1: Any, a2: Any) -> tuple[Array, Array] | None:
-    """Both as arrays; None if one of them is none."""
+    """Return both as arrays; None if one of them is none."""
     try:
         return Array(strict_operand(a1)), Array(strict_operand(a2))
     except (TypeError, ValueError):

@@ -19,7 +19,8 @@ from agentic_ray.errors import InvalidTypeError
 
 
 def check_like(like: Any) -> None:
-    """Refuse what NumPy's ``like=`` refuses; every other prototype makes an array of this package.
+    """Refuse prototypes that NumPy's ``like=`` refuses; every other one makes an array of this
+    package.
 
     Raises
     ------
@@ -43,7 +44,7 @@ def asarray(
     like: Any = None,
     chunks: Any = None,
 ) -> Array:
-    """An array with the values of ``a``.
+    """Return an array with the values of ``a``.
 
     Parameters
     ----------
@@ -51,15 +52,15 @@ def asarray(
         An array, a Python scalar, nested sequences of these, or anything with a buffer,
         ``__array__`` or DLPack.
     dtype, device
-        As in the standard.
+        Dtype and device, as in the standard.
     order : {"K", "A", "C", "F"}, optional
-        The order that NumPy would have the elements in. Chunks have none: it only decides what
-        ``order="K"`` and ``"A"`` mean later.
+        Order in which NumPy would have the elements. Chunks have none: it only decides the later
+        meaning of ``order="K"`` and ``"A"``.
     copy : bool, optional
-        False: share memory with a NumPy array, which must then not change. Default: copy
-        what is writable.
+        False: share memory with a NumPy array, which must then not change. Default: copy writable
+        memory.
     like : array, optional
-        As in NumPy: any array that implements its protocols.
+        Any array that implements NumPy's protocols.
     chunks
         Default ``"auto"`` for new arrays: sized from bytes. Or an int for all axes, or per
         axis an int, ``-1`` (one chunk), ``"auto"`` or a tuple of lengths.
@@ -110,7 +111,7 @@ def _as_array(
 
 
 def _as_numpy(obj: Any, dtype: Any, copy: bool | None) -> NDArray:
-    """``obj`` as a NumPy array that nobody else writes to, in native byte order."""
+    """Return ``obj`` as a NumPy array that nobody else writes to, in native byte order."""
     if isinstance(obj, list | tuple):
         obj = without_arrays(obj)
     if not isinstance(obj, np.ndarray | np.generic) and hasattr(obj, "__dlpack__"):
@@ -133,7 +134,7 @@ def _memory_of(obj: Any) -> NDArray:
     try:
         return np.frombuffer(obj, np.uint8)
     except (TypeError, ValueError, BufferError, AttributeError):
-        # No plain buffer: whatever made the array (``__array__``) may still own its memory.
+        # No plain buffer: the object that made the array (``__array__``) may still own its memory.
         return np.asarray(obj) if hasattr(obj, "__array__") else np.empty(0)
 
 
@@ -148,7 +149,7 @@ def _is_constant(array: NDArray) -> bool:
 
 
 def from_numpy(array: NDArray, /, *, chunks: Any = "auto", device: str | None = None) -> Array:
-    """An array over ``array``'s memory, without a copy; it must not change afterwards.
+    """Return an array over ``array``'s memory, without a copy; it must not change afterwards.
 
     Examples
     --------
@@ -175,18 +176,18 @@ def array(
     like: Any = None,
     chunks: Any = None,
 ) -> Array:
-    """An array with the values of ``object``, by default as a copy.
+    """Return an array with the values of ``object``, by default as a copy.
 
     Parameters
     ----------
     object, dtype, copy, order, like, chunks
         As in `asarray`.
     subok : bool
-        As in NumPy; arrays here have no subclasses.
+        Ignored; arrays here have no subclasses.
     ndmin : int
-        Axes of length 1 are put in front until there are so many.
+        Least number of axes: axes of length 1 are put in front until there are so many.
     ndmax : int
-        The depth to which sequences are looked into; 0: to the last.
+        Depth to which sequences are looked into; 0: to the last.
 
     Examples
     --------
@@ -198,7 +199,7 @@ def array(
         object = np.array(without_arrays(object), dtype=dtype, ndmax=ndmax)
     made = asarray(object, dtype, order, copy=copy, like=like, chunks=chunks)
     if made.ndim < ndmin:
-        # An array of its own, as NumPy's would be; not a view of one.
+        # An array of its own, as NumPy's would be; not a view.
         node = Reshape((1,) * (ndmin - made.ndim) + made.shape).read(made._node)
         return Array(node, is_cell=True, is_fortran=made._is_fortran)
     return made
@@ -213,29 +214,29 @@ def asanyarray(
     copy: bool | None = None,
     like: Any = None,
 ) -> Array:
-    """`asarray`: arrays here have no subclasses that could pass through."""
+    """Convert as `asarray` does: arrays here have no subclasses that could pass through."""
     return asarray(a, dtype, order, device=device, copy=copy, like=like)
 
 
 def ascontiguousarray(a: Any, dtype: Any = None, *, like: Any = None) -> Array:
-    """`asarray` in C order, with at least one axis."""
+    """Convert as `asarray` does, in C order, with at least one axis."""
     made = asarray(a, dtype, "C", like=like)
     return made if made.ndim else array(made, ndmin=1)
 
 
 def asfortranarray(a: Any, dtype: Any = None, *, like: Any = None) -> Array:
-    """`asarray` in Fortran order, with at least one axis; see there what an order is here."""
+    """Convert as `asarray` does, in Fortran order (see there), with at least one axis."""
     made = asarray(a, dtype, "F", like=like)
     return made if made.ndim else array(made, ndmin=1)
 
 
 def asarray_chkfinite(a: Any, dtype: Any = None, order: str | None = None) -> Array:
-    """As `asarray`; refuses NaN and infinities, so the elements are computed now.
+    """Convert as `asarray` does; refuse NaN and infinities, so the elements are computed now.
 
     Raises
     ------
     ValueError
-        There is one.
+        An element is NaN or infinite.
     """
     made = asarray(a, dtype, order)
     if made.dtype.kind in "fc" and not bool(np.isfinite(made).all()):
@@ -258,7 +259,7 @@ def require(
     *,
     like: Any = None,
 ) -> Array:
-    """`asarray` of what fulfils ``requirements``; all arrays here are aligned and writable.
+    """Convert to an array that fulfils ``requirements``; all arrays here are aligned and writable.
 
     Parameters
     ----------
@@ -280,12 +281,12 @@ def require(
 
 
 def isfortran(a: Any) -> bool:
-    """Whether NumPy would have the elements in Fortran order and not in C order, too."""
+    """Whether NumPy would have the elements in Fortran order and not also in C order."""
     return bool(a.flags.fnc)
 
 
 def copy(a: Any, order: str = "K", subok: bool = False) -> Array:
-    """An array of its own with the same values.
+    """Return an array of its own with the same values.
 
     Examples
     --------
@@ -300,7 +301,7 @@ def copy(a: Any, order: str = "K", subok: bool = False) -> Array:
 
 
 def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Array:
-    """An array from any object with ``__dlpack__``; brought to host memory if need be.
+    """Return an array of any object with ``__dlpack__``; brought to host memory if need be.
 
     Raises
     ------
@@ -308,7 +309,7 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> A
         The exporter refuses, or a needed copy was forbidden.
     """
     if isinstance(device, tuple):
-        device = None  # a DLPack device: host memory is all there is here
+        device = None  # a DLPack device: there is only host memory here
     if isinstance(x, Array):
         result = asarray(x, copy=copy)
     else:
@@ -322,7 +323,7 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> A
 def frombuffer(
     buffer: Any, dtype: Any = None, count: int = -1, offset: int = 0, *, like: Any = None
 ) -> Array:
-    """A vector of the elements in a buffer; what is writable is copied.
+    """Return a vector of the elements in a buffer; writable memory is copied.
 
     Examples
     --------
@@ -342,7 +343,8 @@ def fromfile(
     *,
     like: Any = None,
 ) -> Array:
-    """A vector of the elements of a file, as text or bytes, read in this process at the call.
+    """Return a vector of the elements of a file, as text or bytes, read in this process at the
+    call.
 
     For larger files see `from_npy` and its like.
     """
@@ -353,7 +355,7 @@ def fromfile(
 def fromstring(
     string: str, dtype: Any = float, count: int = -1, *, sep: str, like: Any = None
 ) -> Array:
-    """A vector of the numbers in a text, which ``sep`` separates.
+    """Return a vector of the numbers in a text, which ``sep`` separates.
 
     Examples
     --------
@@ -365,7 +367,7 @@ def fromstring(
 
 
 def fromiter(iter: Iterable[Any], dtype: Any, count: int = -1, *, like: Any = None) -> Array:
-    """A vector of what an iterable gives, which is gone through now.
+    """Return a vector of the elements of an iterable, which is gone through now.
 
     Examples
     --------
@@ -378,7 +380,7 @@ def fromiter(iter: Iterable[Any], dtype: Any, count: int = -1, *, like: Any = No
 
 
 def fromregex(file: Any, regexp: Any, dtype: Any, encoding: str | None = None) -> Array:
-    """Records of the groups of a regular expression wherever it matches in a text file."""
+    """Return records of the groups of a regular expression wherever it matches in a text file."""
     return asarray(np.fromregex(_opened(file), regexp, dtype, encoding), copy=False)
 
 
@@ -387,12 +389,12 @@ def _opened(file: Any) -> Any:
 
 
 def sequence_of(values: Any) -> Sequence[Any]:
-    """Operands that are given as a sequence, or as the rows of one array.
+    """Return operands given as a sequence, or as the rows of one array.
 
     Raises
     ------
     TypeError
-        It is an iterator or another thing without a length.
+        ``values`` is an iterator or another object without a length.
     """
     if isinstance(values, Array):
         return [values[i] for i in range(len(values))]

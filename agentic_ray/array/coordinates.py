@@ -23,23 +23,23 @@ from agentic_ray.array.viewing import Broadcast
 def meshgrid(
     *xi: Any, copy: bool = True, sparse: bool = False, indexing: str = "xy"
 ) -> tuple[Array, ...]:
-    """Coordinate arrays from vectors.
+    """Make coordinate arrays from vectors.
 
     Parameters
     ----------
     *xi : array_like
-        What has more axes is flattened.
+        Vectors; arrays with more axes are flattened.
     copy : bool
-        False: give views of the vectors where possible.
+        False: return views of the vectors where possible.
     sparse : bool
-        Leave all axes but a vector's own at length 1.
+        Whether to leave all axes but a vector's own at length 1.
     indexing : {"xy", "ij"}
         Whether the first vector goes along the second axis or the first.
 
     Raises
     ------
     ValueError
-        ``indexing`` is neither.
+        ``indexing`` is neither of the two.
     """
     if indexing not in ("xy", "ij"):
         raise ValueError("Valid values for `indexing` are 'xy' and 'ij'.")
@@ -65,7 +65,7 @@ def fromfunction(
     like: Any = None,
     **kwargs: Any,
 ) -> Any:
-    """What ``function`` makes of the arrays of positions along each axis.
+    """Call ``function`` with the arrays of positions along each axis; return its result.
 
     Examples
     --------
@@ -81,14 +81,14 @@ def fromfunction(
 def indices(
     dimensions: Any, dtype: Any = int, sparse: bool = False, *, chunks: Any = "auto"
 ) -> Any:
-    """The positions along each axis of an array of shape ``dimensions``.
+    """Return the positions along each axis of an array of shape ``dimensions``.
 
     Parameters
     ----------
     dimensions : sequence of int
     dtype : dtype
     sparse : bool
-        Give a tuple of arrays with length 1 on all axes but their own.
+        Whether to return a tuple of arrays with length 1 on all axes but their own.
 
     Returns
     -------
@@ -132,14 +132,14 @@ _ALL_INDICES = Op("indices", "create", _all_indices_kernel)
 
 
 def ix_(*args: Any) -> tuple[Array, ...]:
-    """An index that selects the rows, columns, … of each sequence, in all combinations.
+    """Return an index that selects the rows, columns, … of each sequence, in all combinations.
 
     Booleans select where they hold; they are computed at the call.
 
     Raises
     ------
     ValueError
-        A sequence has not exactly one axis.
+        A sequence has no axis, or several.
 
     Examples
     --------
@@ -166,7 +166,7 @@ def ix_(*args: Any) -> tuple[Array, ...]:
 
 
 def _stretch(entry: slice) -> Array:
-    """The values that a slice stands for: a step of ``5j`` means five, with both ends."""
+    """Return the values of a slice: a step of ``5j`` means five values, with both ends."""
     start = 0 if entry.start is None else entry.start
     step = 1 if entry.step is None else entry.step
     start, stop, step = (
@@ -197,7 +197,7 @@ class Grid:
     def __getitem__(self, key: Any) -> Any:
         if not isinstance(key, tuple):
             return _stretch_of_one(key)
-        # As NumPy computes them: positions times the step.
+        # Computed as in NumPy: positions times the step.
         dtype: Any = np.result_type(
             np.int64,
             *[
@@ -279,7 +279,8 @@ class Joined:
         return concat([part.astype(dtype) for part in parts], axis=axis)
 
     def _directive(self, text: str) -> tuple[int, int, int]:
-        """Axis, least number of axes, and where a vector's own axis goes among them."""
+        """Return the axis, the least number of axes, and where a vector's own axis goes among
+        them."""
         if text in ("r", "c"):
             raise ValueError(f"{text!r} makes a matrix, which is left out: use '0,2' or '1,2'")
         try:
@@ -294,7 +295,7 @@ class Joined:
 
 
 def _raised(part: Array, ndmin: int, first: int) -> Array:
-    """``part`` with new axes, its own ones starting at position ``first`` among them."""
+    """Add new axes to ``part``; its own ones start at position ``first`` among them."""
     missing = ndmin - part.ndim
     raised = array(part, copy=None, ndmin=ndmin)
     if first == -1 or missing <= 0:

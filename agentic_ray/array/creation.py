@@ -20,7 +20,7 @@ from agentic_ray.array.viewing import unmade
 
 
 def shape_of(shape: Any) -> Shape:
-    """A shape from an int or a sequence of ints.
+    """Return a shape from an int or a sequence of ints.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def shape_of(shape: Any) -> Shape:
 def created(
     op: Op, params: tuple[Any, ...], shape: Shape, dtype: Any, chunks: Any, device: str | None
 ) -> Array:
-    """An array whose blocks are made from their own position."""
+    """Return an array whose blocks are made from their own position."""
     dtype = check_numbers(np.dtype(dtype))
     grid = grids.normalize(chunks, shape, dtype)
     node = make(op, (), params, shape, dtype, grid, check_device(device) or "cpu")
@@ -67,7 +67,7 @@ def _filled(
     like: Any = None,
     chunks: Any = "auto",
 ) -> Array:
-    """An array of one scalar."""
+    """Return an array of one scalar."""
     check_like(like)
     lengths, dtype = shape_of(shape), check_numbers(np.dtype(dtype))
     made = created(FULL, (value, dtype), lengths, dtype, chunks, device)
@@ -85,14 +85,14 @@ def full(
     like: Any = None,
     chunks: Any = "auto",
 ) -> Array:
-    """An array of ``fill_value``, which may be an array that broadcasts to ``shape``.
+    """Return an array of ``fill_value``, which may be an array that broadcasts to ``shape``.
 
     Parameters
     ----------
     shape : int or tuple of int
     fill_value : scalar or array_like
     dtype : dtype, optional
-        Default: that of ``fill_value``.
+        Dtype of the result; default: that of ``fill_value``.
     order : {"C", "F"}
         As in `asarray`.
     device, like, chunks
@@ -133,7 +133,7 @@ def zeros(
     like: Any = None,
     chunks: Any = "auto",
 ) -> Array:
-    """An array of zeros; arguments as in `full`.
+    """Return an array of zeros; arguments as in `full`.
 
     Examples
     --------
@@ -153,7 +153,7 @@ def ones(
     like: Any = None,
     chunks: Any = "auto",
 ) -> Array:
-    """An array of ones; arguments as in `full`."""
+    """Return an array of ones; arguments as in `full`."""
     return _filled(shape, True, dtype or np.float64, order, device, like, chunks)
 
 
@@ -166,14 +166,15 @@ def empty(
     like: Any = None,
     chunks: Any = "auto",
 ) -> Array:
-    """An array whose values do not matter: here zeros, so that equal calls have equal bits."""
+    """Return an array whose values do not matter: here zeros, so that equal calls have equal
+    bits."""
     return _filled(shape, False, dtype or np.float64, order, device, like, chunks)
 
 
 def _filled_like(
     a: Any, value: Any, dtype: Any, order: Any, shape: Any, device: str | None, chunks: Any
 ) -> Array:
-    """An array of one scalar, or of an array that broadcasts, shaped as ``a`` if not told."""
+    """Return an array of one scalar, or of an array that broadcasts, by default shaped as ``a``."""
     array = a if isinstance(a, Array) else asarray(a)
     node = array._node
     dtype = node.dtype if dtype is None else np.dtype(dtype)
@@ -199,18 +200,18 @@ def full_like(
     device: str | None = None,
     chunks: Any = None,
 ) -> Array:
-    """An array of ``fill_value``, shaped and chunked as ``a``.
+    """Return an array of ``fill_value``, shaped and chunked as ``a``.
 
     Parameters
     ----------
     a : array_like
     fill_value : scalar or array_like
     dtype, shape, device, chunks : optional
-        Others than those of ``a``.
+        Properties that replace those of ``a``.
     order : {"K", "A", "C", "F"}
         As in `asarray`.
     subok : bool
-        As in NumPy; arrays here have no subclasses.
+        Ignored; arrays here have no subclasses.
     """
     return _filled_like(a, fill_value, dtype, order, shape, device, chunks)
 
@@ -225,7 +226,7 @@ def zeros_like(
     device: str | None = None,
     chunks: Any = None,
 ) -> Array:
-    """Zeros, shaped and chunked as ``a``; arguments as in `full_like`."""
+    """Return zeros, shaped and chunked as ``a``; arguments as in `full_like`."""
     return _filled_like(a, False, dtype, order, shape, device, chunks)
 
 
@@ -239,7 +240,7 @@ def ones_like(
     device: str | None = None,
     chunks: Any = None,
 ) -> Array:
-    """Ones, shaped and chunked as ``a``; arguments as in `full_like`."""
+    """Return ones, shaped and chunked as ``a``; arguments as in `full_like`."""
     return _filled_like(a, True, dtype, order, shape, device, chunks)
 
 
@@ -253,7 +254,8 @@ def empty_like(
     device: str | None = None,
     chunks: Any = None,
 ) -> Array:
-    """An array whose values do not matter, shaped as ``prototype``: see `empty`, `full_like`."""
+    """Return an array whose values do not matter, shaped as ``prototype``: see `empty`,
+    `full_like`."""
     return _filled_like(prototype, False, dtype, order, shape, device, chunks)
 
 
@@ -279,7 +281,7 @@ def eye(
     like: Any = None,
     chunks: Any = "auto",
 ) -> Array:
-    """Ones on the ``k``-th diagonal of ``N`` rows and ``M`` columns, zeros elsewhere.
+    """Return ones on the ``k``-th diagonal of ``N`` rows and ``M`` columns, zeros elsewhere.
 
     Examples
     --------
@@ -297,7 +299,7 @@ def eye(
 
 
 def identity(n: int, dtype: Any = None, *, like: Any = None, chunks: Any = "auto") -> Array:
-    """The unit matrix of ``n`` rows."""
+    """Return the unit matrix of ``n`` rows."""
     return eye(n, dtype=dtype, like=like, chunks=chunks)
 
 

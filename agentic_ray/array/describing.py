@@ -1,4 +1,5 @@
-"""What an object is, as an array: ndim, shape, size and others; NumPy's settings for a while."""
+"""Facts about any object as an array: ndim, shape, size and others; NumPy's settings for a
+while."""
 
 from __future__ import annotations
 
@@ -29,17 +30,17 @@ __all__ = [
 
 
 def ndim(a: Any) -> int:
-    """Number of axes of an array, a number or nested sequences."""
+    """Return the number of axes of an array, a number or nested sequences."""
     return strict_operand(a).ndim
 
 
 def shape(a: Any) -> Shape:
-    """Lengths of the axes of an array, a number or nested sequences."""
+    """Return the lengths of the axes of an array, a number or nested sequences."""
     return strict_operand(a).shape
 
 
 def size(a: Any, axis: Any = None) -> int:
-    """Number of elements, or the product of the lengths along one axis or several."""
+    """Return the number of elements, or the product of the lengths along one axis or several."""
     node = strict_operand(a)
     if axis is None:
         return node.size

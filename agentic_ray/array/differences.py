@@ -1,4 +1,4 @@
-"""Differences of neighbours and what is made of them: diff, gradient, unwrap, trapezoid."""
+"""Differences of neighbours and functions built on them: diff, gradient, unwrap, trapezoid."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _along(axis: int, start: int | None, stop: int | None) -> tuple[slice, ...]:
 def diff(
     a: Any, n: int = 1, axis: int = -1, prepend: Any = NO_VALUE, append: Any = NO_VALUE
 ) -> Array:
-    """``n``-th differences of neighbours along ``axis``.
+    """Compute ``n``-th differences of neighbours along ``axis``.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def diff(
     n : int
     axis : int
     prepend, append : array_like, optional
-        Put before or behind ``a`` first; a scalar counts as one element.
+        Values put before or behind ``a`` first; a scalar counts as one element.
 
     Raises
     ------
@@ -89,12 +89,12 @@ def _edge(value: Any, node: Node, axis: int) -> Node:
 
 
 def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Array:
-    """Differences of neighbours of all elements, between ``to_begin`` and ``to_end``.
+    """Compute the differences of neighbours of all elements, between ``to_begin`` and ``to_end``.
 
     Raises
     ------
     TypeError
-        What is put at an end does not fit the dtype of ``ary``.
+        Values put at an end do not fit the dtype of ``ary``.
 
     Examples
     --------
@@ -123,7 +123,7 @@ def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Array:
 
 
 def _spacings(f: Node, axes: tuple[int, ...], varargs: tuple[Any, ...]) -> list[Any]:
-    """For each axis one number, or the distances between neighbours, as NumPy's array."""
+    """Return for each axis a number, or the distances between neighbours as NumPy's array."""
     if not varargs:
         return [1.0] * len(axes)
     given = [evaluate.value(strict_operand(value)) for value in varargs]
@@ -150,7 +150,7 @@ def _spacings(f: Node, axes: tuple[int, ...], varargs: tuple[Any, ...]) -> list[
 
 
 def _edge_weights(step: Any, *, last: bool) -> list[Any]:
-    """What the three elements next to an edge are multiplied by, the first of them first."""
+    """Return the factors of the three elements next to an edge, the first of them first."""
     if np.ndim(step) == 0:
         return [0.5 / step, -2.0 / step, 1.5 / step] if last else (
             [-1.5 / step, 2.0 / step, -0.5 / step])  # fmt: skip
@@ -190,13 +190,13 @@ def _gradient(f: Array, axis: int, step: Any, order: int) -> Array:
 
 
 def _one(f: Array, axis: int, place: int) -> Array:
-    """The elements at one place along ``axis``, which is kept."""
+    """Return the elements at one place along ``axis``, which is kept."""
     return f[_along(axis, place, place + 1 if place != -1 else None)]
 
 
 @by_numpy_if_small
 def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> Any:
-    """Slopes along each axis: central differences inside, one-sided ones at the edges.
+    """Compute slopes along each axis: central differences inside, one-sided ones at the edges.
 
     Parameters
     ----------
@@ -207,12 +207,12 @@ def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> An
     axis : int or tuple of int, optional
         Default: all.
     edge_order : {1, 2}
-        Of the differences at the edges.
+        Order of the differences at the edges.
 
     Returns
     -------
     Array or tuple of Array
-        One for each axis.
+        Slopes, an array for each axis.
 
     Raises
     ------
@@ -232,7 +232,7 @@ def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> An
         raise ValueError("'edge_order' greater than 2 not supported")
     x = Array(node)
     if node.dtype.kind == "M":
-        x = x - x[(slice(0, 1),) * node.ndim]  # distances in time, which have slopes
+        x = x - x[(slice(0, 1),) * node.ndim]  # distances in time, whose slopes are defined
     elif node.dtype.kind in "iu":
         x = Array(cast(node, np.float64))
     results = []
@@ -251,13 +251,13 @@ def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> An
 
 @by_numpy_if_small
 def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Array:
-    """The integral of ``y`` along ``axis`` by the trapezoidal rule.
+    """Integrate ``y`` along ``axis`` by the trapezoidal rule.
 
     Parameters
     ----------
     y : array_like
     x : array_like, optional
-        Where the values are; default: ``dx`` apart.
+        Places of the values; default: ``dx`` apart.
     dx : number
     axis : int
 
@@ -288,8 +288,7 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Array:
 
 @by_numpy_if_small
 def unwrap(p: Any, discont: Any = None, axis: int = -1, *, period: Any = 2 * math.pi) -> Array:
-    """``p`` with whole periods added so that neighbours along ``axis`` differ by at most half a
-    period.
+    """Add whole periods to ``p`` so that neighbours along ``axis`` differ by at most half a period.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How values are distributed around each other: averages, covariances and correlations."""
+"""Averages, covariances and correlations of values."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def average(
     a: Any, axis: Axis = None, weights: Any = None, returned: bool = False, *,
     keepdims: bool = False,
 ) -> Any:  # fmt: skip
-    """Weighted mean over ``axis``.
+    """Compute the weighted mean over ``axis``.
 
     Parameters
     ----------
@@ -44,16 +44,16 @@ def average(
     axis : int or tuple of int, optional
         Default: all.
     weights : array_like, optional
-        In the shape of ``a`` or of the axes.
+        Weights in the shape of ``a`` or of the axes.
     returned : bool
-        Give the sum of the weights as well.
+        Whether to return the sum of the weights as well.
     keepdims : bool
 
     Raises
     ------
     ZeroDivisionError
         Weights add up to zero. It is raised at the call if the data are computed in this process,
-        which is so for up to 32 MB; else when they are computed.
+        as for up to 32 MB; else when they are computed.
     TypeError, ValueError
         The weights' shape does not fit.
 
@@ -99,7 +99,7 @@ def _rows(m: Any, name: str, rowvar: bool, dtype: DType) -> Node:
 
 
 def _weight(weights: Any, name: str, length: int) -> NDArray | None:
-    """Weights of observations, which are brought to the caller."""
+    """Return the weights of observations, which are brought to the caller."""
     if weights is None:
         return None
     found = np.asarray(evaluate.value(strict_operand(weights)), dtype=float)
@@ -127,7 +127,7 @@ def cov(
     dtype: Any = None,
     correction: Any = NO_VALUE,
 ) -> Any:
-    """Covariances of variables.
+    """Compute the covariances of variables.
 
     Parameters
     ----------
@@ -138,15 +138,15 @@ def cov(
     rowvar : bool
         False: variables are columns.
     bias : bool
-        Divide by the number of observations instead of one less.
+        Whether to divide by the number of observations instead of one less.
     ddof, correction : int, optional
-        What is taken from that number, whatever ``bias`` says.
+        Number subtracted from the number of observations, whatever ``bias`` says.
     fweights : array_like of int, optional
-        How often each observation counts.
+        Number of times that each observation counts.
     aweights : array_like, optional
-        How much each observation weighs.
+        Weight of each observation.
     dtype : dtype, optional
-        Of the result; at least float64 by default.
+        Dtype of the result; at least float64 by default.
 
     Raises
     ------
@@ -210,7 +210,7 @@ def cov(
 
 @by_numpy_if_small
 def corrcoef(x: Any, y: Any = None, rowvar: bool = True, *, dtype: Any = None) -> Any:
-    """Pearson's correlation coefficients of variables; parameters as in `cov`.
+    """Compute Pearson's correlation coefficients of variables; parameters as in `cov`.
 
     Examples
     --------

@@ -76,7 +76,7 @@ bool = bool_ = np.bool_
 
 @dataclass(frozen=True, slots=True)
 class finfo_object:
-    """Limits of a floating point type; beside the standard's all that `numpy.finfo` knows."""
+    """Limits of a floating point type; has the standard's attributes and all of `numpy.finfo`."""
 
     bits: int
     eps: float
@@ -103,12 +103,12 @@ class iinfo_object:
 
     @property
     def kind(self) -> str:
-        """``"i"`` or ``"u"``."""
+        """Kind of integer: ``"i"`` or ``"u"``."""
         return self.dtype.kind
 
 
 def dtype_of(value: Any) -> DType:
-    """``value`` as a dtype, or the dtype of the array or number that it is."""
+    """Return ``value`` as a dtype, or the dtype of an array or number."""
     if isinstance(value, Array | np.ndarray | np.generic):
         found: DType = value.dtype
         return found
@@ -119,7 +119,7 @@ def dtype_of(value: Any) -> DType:
 
 
 def finfo(dtype: Any, /) -> finfo_object:
-    """Limits of a real or complex floating point type, given itself or an array of it.
+    """Return the limits of a real or complex floating point type, given itself or an array of it.
 
     Examples
     --------
@@ -140,7 +140,7 @@ def finfo(dtype: Any, /) -> finfo_object:
 
 
 def iinfo(type: Any, /) -> iinfo_object:
-    """Limits of an integer type, given itself or an array of it."""
+    """Return the limits of an integer type, given itself or an array of it."""
     own = dtype_of(type)
     found = np.iinfo(own)
     return iinfo_object(int(found.bits), int(found.max), int(found.min), own)
@@ -170,12 +170,12 @@ def can_cast(from_: Any, to: Any, casting: Any = "safe") -> Any:
 
 
 def result_type(*arrays_and_dtypes: Any) -> DType:
-    """The dtype that the arguments promote to; Python scalars give way.
+    """Return the dtype that the arguments promote to; Python scalars give way.
 
     Raises
     ------
     InvalidArgumentError
-        Nothing was given.
+        There is no argument.
     """
     if not arrays_and_dtypes:
         raise InvalidArgumentError("at least one array or dtype is required")
@@ -183,19 +183,19 @@ def result_type(*arrays_and_dtypes: Any) -> DType:
 
 
 def min_scalar_type(a: Any, /) -> DType:
-    """The smallest dtype that holds a number; of an array with axes its own dtype."""
+    """Return the smallest dtype that holds a number; for an array with axes its own dtype."""
     if isinstance(a, Array):
         return a.dtype if a.shape else np.min_scalar_type(a.compute())
     return np.min_scalar_type(a)
 
 
 def common_type(*arrays: Any) -> Any:
-    """The inexact type that all ``arrays`` can be converted to."""
+    """Return the inexact type that all ``arrays`` can be converted to."""
     return np.common_type(*[np.empty(0, strict_operand(array).dtype) for array in arrays])
 
 
 def astype(x: Any, dtype: Any, /, *, copy: Any = True, device: str | None = None) -> Array:
-    """``x`` with another dtype; see `Array.astype`.
+    """Convert ``x`` to another dtype; see `Array.astype`.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """Elementwise functions: NumPy's ufuncs, one operation of kind ``map`` each.
 
-Below them come functions of elements that are none: where, clip, round and others; more are in
+Below them come functions of elements that are no ufuncs: where, clip, round and others; more are in
 `special` and `selecting`.
 """
 
@@ -24,7 +24,7 @@ from agentic_ray.array.viewing import ComplexPart
 
 
 def _tanh(xp: Any, x: Any) -> Any:
-    """NumPy's, with the zeros at infinity signed as the standard has them."""
+    """Compute NumPy's tanh, with the zeros at infinity signed as in the standard."""
     result = xp.tanh(x)
     if dtype_of(result).kind == "c":
         far = xp.isinf(xp.real(x)) & xp.isfinite(xp.imag(x))
@@ -36,7 +36,7 @@ def _tanh(xp: Any, x: Any) -> Any:
 
 
 def _expm1(xp: Any, x: Any) -> Any:
-    """NumPy's, with a positive real zero at complex zero, as the standard has it."""
+    """Compute NumPy's expm1, with a positive real zero at complex zero, as in the standard."""
     result = xp.expm1(x)
     if dtype_of(result).kind == "c":
         at_zero = xp.asarray(x) == 0
@@ -47,7 +47,7 @@ def _expm1(xp: Any, x: Any) -> Any:
 
 
 def _spacing(xp: Any, x: Any) -> Any:
-    """NumPy's; namespaces that lack it have the next number away from zero."""
+    """Compute NumPy's spacing; in namespaces that lack it, from the next number away from zero."""
     if hasattr(xp, "spacing"):
         return xp.spacing(x)
     return xp.nextafter(x, xp.copysign(xp.full_like(x, np.inf), x)) - x
@@ -57,21 +57,21 @@ _KERNELS: dict[str, Callable[..., Any]] = {"tanh": _tanh, "expm1": _expm1, "spac
 
 
 def elementwise_op(name: str, numpy_name: str | None = None, weight: float = 1.0) -> Op:
-    """The operation of one operand or two that ``numpy_name`` of a namespace does."""
+    """Return the operation of one operand or two that ``numpy_name`` of a namespace computes."""
     kernel = _KERNELS.get(name) or Named(numpy_name or name)
     made = ELEMENTWISE[name] = Op(name, "map", kernel, weight=weight)
     return made
 
 
 def _ufunc(name: str, numpy_name: str | None = None, weight: float = 1.0) -> Ufunc[Array]:
-    """A ufunc of one result; ``name`` is that of its operation, which the standard has."""
+    """Make a ufunc of one result; ``name`` is that of its operation, as in the standard."""
     made: Ufunc[Array] = Ufunc(numpy_name or name, [elementwise_op(name, numpy_name, weight)])
     FUNCTIONS[name] = made.plain
     return made
 
 
 def _pair(name: str, weight: float) -> Ufunc[tuple[Array, Array]]:
-    """A ufunc of two results."""
+    """Make a ufunc of two results."""
     ops = [Op(f"{name}_{number}", "map", Part(name, number), weight=weight) for number in (0, 1)]
     return Ufunc(name, ops)
 
@@ -164,7 +164,7 @@ pow = _ufunc("pow", "power", 16)
 remainder = _ufunc("remainder", weight=8)
 subtract = _ufunc("subtract")
 
-# NumPy's names for the same, or the standard's
+# Other names of the same functions, in NumPy or the standard.
 absolute = abs
 arccos, arccosh, arcsin, arcsinh, arctan, arctan2, arctanh = (
     acos, acosh, asin, asinh, atan, atan2, atanh
@@ -186,7 +186,7 @@ _ROUND = Op("round", "map", Named("round"))
 
 
 def real(val: Any) -> Array:
-    """The real part: a view of an `Array`.
+    """Return the real part: a view of an `Array`.
 
     Examples
     --------
@@ -198,7 +198,7 @@ def real(val: Any) -> Array:
 
 
 def imag(val: Any) -> Array:
-    """The imaginary part: a view of an `Array`; zeros for real numbers."""
+    """Return the imaginary part: a view of an `Array`; zeros for real numbers."""
     return viewed(val, ComplexPart("imag"))
 
 
@@ -207,7 +207,8 @@ def where(condition: Any, /) -> tuple[Array, ...]: ...
 @overload
 def where(condition: Any, x: Any, y: Any, /) -> Array: ...
 def where(condition: Any, x: Any = None, y: Any = None, /) -> Any:
-    """``x`` where ``condition`` holds, else ``y``; without them the positions where it holds.
+    """Take ``x`` where ``condition`` holds, else ``y``; without them return the positions where it
+    holds.
 
     Raises
     ------
@@ -229,7 +230,7 @@ def where(condition: Any, x: Any = None, y: Any = None, /) -> Any:
 
 
 def round(a: Any, decimals: int = 0, out: Any = None) -> Array:
-    """Rounded to ``decimals`` places, halves to even.
+    """Round to ``decimals`` places, halves to even.
 
     Examples
     --------
@@ -248,7 +249,7 @@ around = round
 
 
 def fix(x: Any, out: Any = None) -> Any:
-    """Rounded towards zero, as `trunc`."""
+    """Round towards zero, as `trunc`."""
     return trunc(x, out=out)
 
 
@@ -269,16 +270,16 @@ def clip(
     a_max: Any = NO_VALUE,
     **kwargs: Any,
 ) -> Any:
-    """``a`` limited to ``min`` … ``max``, either of which may be None or missing.
+    """Limit ``a`` to ``min`` … ``max``, either of which may be None or missing.
 
     Parameters
     ----------
     a : array_like
     min, max : array_like or None
-        ``a_min`` and ``a_max`` are NumPy's other names for them.
+        Bounds; ``a_min`` and ``a_max`` are NumPy's other names for them.
     out : array, optional
     **kwargs
-        Those of ufuncs: ``where``, ``dtype``, ``casting``.
+        Arguments of ufuncs: ``where``, ``dtype``, ``casting``.
 
     Raises
     ------
@@ -366,7 +367,7 @@ _NAN_TO_NUM = Op("nan_to_num", "map", _nan_to_num, weight=4)
 def nan_to_num(
     x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None
 ) -> Array:
-    """``x`` with NaN and infinities replaced by finite numbers.
+    """Replace NaN and infinities in ``x`` by finite numbers.
 
     Parameters
     ----------
@@ -374,7 +375,7 @@ def nan_to_num(
     copy : bool
         False: assign the result to ``x`` and return it.
     nan, posinf, neginf : number
-        What they are replaced by; infinities by default by the largest finite numbers.
+        Replacements; for infinities by default the largest finite numbers.
 
     Examples
     --------

@@ -1,10 +1,11 @@
 """Brings the elements of many sorted runs to their destinations, in stages.
 
-A chunk of the result that is merged from every run takes as many parts as there are runs, and all
-chunks together the square of that. Here a task brings together what a few runs have for a group
-of destinations, the next ones what a few of such parcels have for some of the group, and the last
-merge it: about the square root of the runs, or a higher root, are given to any task. Pieces of
-different runs stay apart until then, so that they are merged in the order of the runs.
+If each chunk of the result were merged from every run, it would take as many parts as there are
+runs, and all chunks together the square of that. Here a task brings together the parts that a few
+runs have for a group of destinations; the next tasks bring together the parts that a few of these
+parcels have for some of the group; the last merge them. Each task takes about the square root of
+the number of runs, or a higher root. Pieces of different runs stay apart until the end, so that
+they are merged in the order of the runs.
 
 Destinations are cut at elements of about the right ranks; `put_right` then makes the chunks exact.
 
@@ -32,14 +33,14 @@ from agentic_ray.array.ranks import NOTHING, counts_upto
 MOST_RUNS = 64
 """Up to so many runs are merged at once; more are exchanged in stages."""
 WIDTH = 32
-"""A task of a stage is given so many values at most: all are in its node's memory together."""
+"""Most values that a task of a stage takes: all are in its node's memory together."""
 
 
 # --- kernels -----------------------------------------------------------------------------
 
 
 def cuts_of(xp: Any, run: Any, number: int, bounds: Any, first: int, last: int) -> list[int]:
-    """Where a run is cut by the boundaries from ``first`` to ``last``; the first and the last of
+    """Return where the boundaries from ``first`` to ``last`` cut a run; the first and the last of
     all boundaries are the run's ends."""
     count = bounds[0].shape[0]
     inner = tuple([part[max(first - 1, 0) : last] for part in bounds])
@@ -50,14 +51,14 @@ def cuts_of(xp: Any, run: Any, number: int, bounds: Any, first: int, last: int) 
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """Whose pieces a task's value has and where they go; on the host wherever the pieces are.
+    """Origin and destinations of the pieces in a task's value; on the host wherever the pieces are.
 
     Parameters
     ----------
     numbers : array
-        Of the runs; each one's pieces follow each other.
+        Numbers of the runs; each run's pieces follow each other.
     cuts : array
-        For each run where its pieces for each destination begin, and where the last ends.
+        For each run the beginning of its piece for each destination, and the end of the last.
     """
 
     numbers: NDArray
@@ -65,14 +66,14 @@ class Routes:
 
 
 Parcel = tuple[Any, Any, Routes]
-"""Pieces of runs on their way: values, what goes with them (None: nothing), where they go."""
+"""Pieces of runs on their way: their values, their loads (None: no loads), their routes."""
 
 LONG_PIECES = 32
 """Shorter pieces, on average, are put together by an index array instead of one by one."""
 
 
 def _ranges(starts: NDArray, lengths: NDArray) -> NDArray:
-    """Numbers from each start, as many as its length says, one after the other."""
+    """Return numbers from each start, as many as its length says, one after the other."""
     before = np.cumsum(lengths) - lengths
     return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
 
@@ -80,7 +81,8 @@ def _ranges(starts: NDArray, lengths: NDArray) -> NDArray:
 def _put_together(
     xp: Any, arrays: Sequence[Any], homes: NDArray, starts: NDArray, lengths: NDArray
 ) -> Any:
-    """Pieces of arrays one after the other: of which array each is, where it starts, its length."""
+    """Put pieces of arrays together, one after the other; ``homes`` are the arrays they come
+    from."""
     if int(lengths.sum()) >= LONG_PIECES * len(lengths):
         places = zip(homes.tolist(), starts.tolist(), lengths.tolist(), strict=True)
         return xp.concatenate([arrays[home][at : at + length] for home, at, length in places])
@@ -99,7 +101,7 @@ def _sent(
     xp: Any, runs: Sequence[Any], loads: Sequence[Any], numbers: Sequence[int], bounds: Any,
     first: int, last: int,
 ) -> Parcel:  # fmt: skip
-    """What some runs have for the destinations from ``first`` to before ``last``."""
+    """Make the parcel of some runs for the destinations from ``first`` to before ``last``."""
     cuts = [cuts_of(xp, run, number, bounds, first, last)
             for number, run in zip(numbers, runs, strict=True)]  # fmt: skip
     parcels = [
@@ -110,7 +112,8 @@ def _sent(
 
 
 def _sent_on(xp: Any, parcels: Sequence[Parcel], first: int, last: int) -> Parcel:
-    """What some parcels have for some of their destinations; runs in the order of their numbers."""
+    """Make one parcel of several for some of their destinations; runs in the order of their
+    numbers."""
     numbers = np.concatenate([routes.numbers for _, _, routes in parcels])
     cuts = np.concatenate([routes.cuts[:, first : last + 1] for _, _, routes in parcels])
     homes = np.repeat(np.arange(len(parcels)), [len(routes.numbers) for _, _, routes in parcels])
@@ -126,7 +129,7 @@ def _sent_on(xp: Any, parcels: Sequence[Parcel], first: int, last: int) -> Parce
 
 
 def _arrived(xp: Any, parcels: Sequence[Parcel], at: int) -> Any:
-    """All that a destination gets, merged; equal elements in the order of the runs."""
+    """Merge all pieces that a destination gets; equal elements in the order of the runs."""
     values, load, routes = _sent_on(xp, parcels, at, at + 1)
     return merged(xp, values, load, len(routes.numbers))
 
@@ -141,7 +144,7 @@ def _starts(xp: Any, lengths: Sequence[Any]) -> Any:
 
 
 def _between(xp: Any, part: Any, starts: Any, number: int, low: int, high: int) -> Any:
-    """The elements of ranks from ``low`` to before ``high`` that a part has."""
+    """Return the elements of a part whose ranks lie from ``low`` to before ``high``."""
     at, end = int(starts[number]), int(starts[number + 1])
     return part[max(low, at) - at : max(min(high, end), at) - at]
 
@@ -158,8 +161,8 @@ def _joined(xp: Any, before: Sequence[Any], main: Any, after: Sequence[Any], *wh
 
 
 def destinations(lengths: Sequence[int], runs: int) -> list[int]:
-    """Boundaries (ranks, with both ends) of the destinations: chunks of the result, small ones
-    together with the next, so that none is below half of an average run."""
+    """Return the boundaries (ranks, with both ends) of the destinations: chunks of the result,
+    small ones together with the next, so that none is below half of an average run."""
     edges = grids.offsets(lengths)
     least = max(1, edges[-1] // (2 * runs))
     found = [0]
@@ -170,11 +173,12 @@ def destinations(lengths: Sequence[int], runs: int) -> list[int]:
 
 
 def groups_of(count: int, size: int, level: int) -> list[list[int]]:
-    """Numbers below ``count`` in groups of about ``size``.
+    """Divide the numbers below ``count`` into groups of about ``size``.
 
-    The numbers are cut in ``size`` strata of neighbours and every group has one of each: values
-    that grow or fall over the chunks so come to a group from one end to the other. Which one is
-    pseudo-random: in data with a period a group would else get all its values from one phase.
+    The numbers are cut in ``size`` strata of neighbours and every group has one member of each: so
+    if values grow or fall over the chunks, each group spans the whole range. The member is chosen
+    pseudo-randomly: in data with a period a group would otherwise get all its values from one
+    phase.
     """
     groups: list[list[int]] = [[] for _ in range(-(-count // size))]
     rng = np.random.default_rng([count, size, level])
@@ -206,7 +210,7 @@ class Exchange:
     def from_runs(
         self, runs: Sequence[Any], loads: Sequence[Any], edges: Sequence[int]
     ) -> list[Any]:
-        """The destinations' values; ``edges`` are about where they begin and end."""
+        """Return the destinations' values; ``edges`` are about where they begin and end."""
         width = width_of(len(runs))
         spans = even_spans(0, len(edges) - 1, width)
         groups = groups_of(len(runs), width, 0)
@@ -238,8 +242,8 @@ class Exchange:
 
 
 def width_of(count: int) -> int:
-    """How many of ``count`` values a task of the next stage takes, where each stage takes about as
-    many and none more than `WIDTH`."""
+    """Return how many of ``count`` values a task of the next stage takes. Each stage takes about as
+    many, and none more than `WIDTH`."""
     stages = 1
     while WIDTH**stages < count:
         stages += 1
@@ -248,7 +252,7 @@ def width_of(count: int) -> int:
 
 
 def even_spans(start: int, stop: int, pieces: int) -> list[tuple[int, int]]:
-    """A range in so many pieces of about one length, or as many as it has members."""
+    """Cut a range into so many pieces of about one length, or as many as it has members."""
     count = min(pieces, stop - start)
     edges = [start + i * (stop - start) // count for i in range(count + 1)]
     return list(itertools.pairwise(edges))
@@ -257,10 +261,10 @@ def even_spans(start: int, stop: int, pieces: int) -> list[tuple[int, int]]:
 def put_right(
     node: Node, lowering: Any, parts: list[Any], edges: Sequence[int], off: int
 ) -> list[Any]:
-    """Chunks of exactly the lengths wanted from sorted parts whose ends may be ``off``.
+    """Make chunks of exactly the lengths wanted from sorted parts whose ends may be ``off``.
 
-    A chunk is given whole the part that it has most of; of others what it needs is cut out, so
-    that not all of them travel.
+    A chunk takes the part that it overlaps most as a whole; of other parts only the needed elements
+    are cut out, so that not all of them travel.
     """
     one = [(part,) for part in parts]
     lengths = lowering.call(node, _length, one, label=".length", **NOTHING)

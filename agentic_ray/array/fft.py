@@ -1,6 +1,7 @@
-"""``numpy.fft``, the standard's too: transforms along axes, which are put in one chunk each.
+"""The namespace ``numpy.fft``, also the standard's: transforms along axes, which are put in one
+chunk each.
 
-A transform over several axes is made axis by axis, so that the others stay cut.
+A transform over several axes is made axis by axis, so that the other axes stay cut.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ NORMS = ("backward", "ortho", "forward")
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """One of NumPy's one-dimensional transforms, cast to the dtype that goes with its input."""
+    """A one-dimensional transform of NumPy's, cast to the dtype that goes with its input."""
 
     name: str
 
@@ -75,16 +76,16 @@ def _one(name: str, a: Any, n: int | None, axis: int, norm: str | None, out: Any
 def fft(
     a: Any, n: int | None = None, axis: int = -1, norm: str | None = None, out: Any = None
 ) -> Any:
-    """Discrete Fourier transform along ``axis``.
+    """Compute the discrete Fourier transform along ``axis``.
 
     Parameters
     ----------
     a : array_like
     n : int, optional
-        To this length the axis is cut, or filled with zeros, first.
+        Length to which the axis is cut, or filled with zeros, first.
     axis : int
     norm : {"backward", "ortho", "forward"}, optional
-        Which of the two directions is scaled.
+        Direction of the transform that is scaled.
     out : array, optional
 
     Raises
@@ -104,28 +105,28 @@ def fft(
 def ifft(
     a: Any, n: int | None = None, axis: int = -1, norm: str | None = None, out: Any = None
 ) -> Any:
-    """Inverse of `fft`. Arguments as in `fft`."""
+    """Compute the inverse of `fft`. Arguments as in `fft`."""
     return _one("ifft", a, n, axis, norm, out)
 
 
 def rfft(
     a: Any, n: int | None = None, axis: int = -1, norm: str | None = None, out: Any = None
 ) -> Any:
-    """Transform of real input: the non-negative frequencies. Arguments as in `fft`."""
+    """Transform real input to its non-negative frequencies. Arguments as in `fft`."""
     return _one("rfft", a, n, axis, norm, out)
 
 
 def irfft(
     a: Any, n: int | None = None, axis: int = -1, norm: str | None = None, out: Any = None
 ) -> Any:
-    """Inverse of `rfft`; ``n`` is the length of the result. Arguments as in `fft`."""
+    """Compute the inverse of `rfft`; ``n`` is the length of the result. Arguments as in `fft`."""
     return _one("irfft", a, n, axis, norm, out)
 
 
 def hfft(
     a: Any, n: int | None = None, axis: int = -1, norm: str | None = None, out: Any = None
 ) -> Any:
-    """Transform of input with Hermitian symmetry: real output, of length ``n``.
+    """Transform input with Hermitian symmetry to real output of length ``n``.
 
     Arguments as in `fft`.
     """
@@ -135,14 +136,14 @@ def hfft(
 def ihfft(
     a: Any, n: int | None = None, axis: int = -1, norm: str | None = None, out: Any = None
 ) -> Any:
-    """Inverse of `hfft`. Arguments as in `fft`."""
+    """Compute the inverse of `hfft`. Arguments as in `fft`."""
     return _one("ihfft", a, n, axis, norm, out)
 
 
 def _axes(
     x: Node, s: Sequence[int] | None, axes: Sequence[int] | None
 ) -> list[tuple[int | None, int]]:
-    """Lengths and axes of a transform over several axes."""
+    """Return the lengths and axes of a transform over several axes."""
     if axes is None:
         axes = range(x.ndim) if s is None else range(x.ndim - len(s), x.ndim)
     found = normalize_axis_tuple(tuple(axes), x.ndim, allow_duplicate=True)
@@ -165,7 +166,8 @@ def _many(
     *,
     final: bool = False,
 ) -> Array:
-    """``name`` over all axes, with ``last`` for the last axis, done first or (``final``) last."""
+    """Apply ``name`` over all axes, with ``last`` for the last axis, done first or (``final``)
+    last."""
     node = strict_operand(x)
     steps = [(name, n, axis) for n, axis in reversed(_axes(node, s, axes))]
     if last is not None and steps:
@@ -178,15 +180,15 @@ def _many(
 
 
 def fftn(a: Any, s: Any = None, axes: Any = None, norm: str | None = None, out: Any = None) -> Any:
-    """Discrete Fourier transform over several axes.
+    """Compute the discrete Fourier transform over several axes.
 
     Parameters
     ----------
     a : array_like
     s : sequence of int, optional
-        The lengths of the axes, as ``n`` in `fft`; -1: as it is.
+        Lengths of the axes, as ``n`` in `fft`; -1: unchanged.
     axes : sequence of int, optional
-        Default: all, or as many of the last as there are lengths.
+        Axes; default: all, or as many of the last as there are lengths.
     norm, out
         As in `fft`.
 
@@ -199,47 +201,47 @@ def fftn(a: Any, s: Any = None, axes: Any = None, norm: str | None = None, out: 
 
 
 def ifftn(a: Any, s: Any = None, axes: Any = None, norm: str | None = None, out: Any = None) -> Any:
-    """Inverse of `fftn`. Arguments as in `fftn`."""
+    """Compute the inverse of `fftn`. Arguments as in `fftn`."""
     return delivered(_many(a, s, axes, norm, "ifft"), out)
 
 
 def rfftn(a: Any, s: Any = None, axes: Any = None, norm: str | None = None, out: Any = None) -> Any:
-    """Transform of real input over several axes. Arguments as in `fftn`."""
+    """Transform real input over several axes. Arguments as in `fftn`."""
     return delivered(_many(a, s, axes, norm, "fft", "rfft"), out)
 
 
 def irfftn(
     a: Any, s: Any = None, axes: Any = None, norm: str | None = None, out: Any = None
 ) -> Any:
-    """Inverse of `rfftn`. Arguments as in `fftn`."""
+    """Compute the inverse of `rfftn`. Arguments as in `fftn`."""
     return delivered(_many(a, s, axes, norm, "ifft", "irfft", final=True), out)
 
 
 def fft2(
     a: Any, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, out: Any = None
 ) -> Any:
-    """`fftn` over two axes. Arguments as in `fftn`."""
+    """Apply `fftn` over two axes. Arguments as in `fftn`."""
     return delivered(_many(a, s, axes, norm, "fft"), out)
 
 
 def ifft2(
     a: Any, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, out: Any = None
 ) -> Any:
-    """`ifftn` over two axes. Arguments as in `fftn`."""
+    """Apply `ifftn` over two axes. Arguments as in `fftn`."""
     return delivered(_many(a, s, axes, norm, "ifft"), out)
 
 
 def rfft2(
     a: Any, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, out: Any = None
 ) -> Any:
-    """`rfftn` over two axes. Arguments as in `fftn`."""
+    """Apply `rfftn` over two axes. Arguments as in `fftn`."""
     return delivered(_many(a, s, axes, norm, "fft", "rfft"), out)
 
 
 def irfft2(
     a: Any, s: Any = None, axes: Any = (-2, -1), norm: str | None = None, out: Any = None
 ) -> Any:
-    """`irfftn` over two axes. Arguments as in `fftn`."""
+    """Apply `irfftn` over two axes. Arguments as in `fftn`."""
     return delivered(_many(a, s, axes, norm, "ifft", "irfft", final=True), out)
 
 
@@ -259,7 +261,7 @@ def _count(n: Any) -> int:
 
 
 def fftfreq(n: int, d: float = 1.0, device: str | None = None, *, dtype: Any = None) -> Array:
-    """Frequencies that go with `fft`'s output."""
+    """Return the frequencies that go with `fft`'s output."""
     length = _count(n)
     half = (length - 1) // 2 + 1
     ranges = (arange(0, half), arange(-(length // 2), 0))
@@ -267,7 +269,7 @@ def fftfreq(n: int, d: float = 1.0, device: str | None = None, *, dtype: Any = N
 
 
 def rfftfreq(n: int, d: float = 1.0, device: str | None = None, *, dtype: Any = None) -> Array:
-    """Frequencies that go with `rfft`'s output."""
+    """Return the frequencies that go with `rfft`'s output."""
     length = _count(n)
     return _frequencies((arange(0, length // 2 + 1),), length, d, dtype, device)
 
@@ -280,12 +282,12 @@ def _shifted(x: Any, axes: Any, sign: int) -> Array:
 
 
 def fftshift(x: Any, axes: Any = None) -> Array:
-    """The zero frequency moved to the middle."""
+    """Move the zero frequency to the middle."""
     return _shifted(x, axes, 1)
 
 
 def ifftshift(x: Any, axes: Any = None) -> Array:
-    """Inverse of `fftshift`."""
+    """Undo `fftshift`."""
     return _shifted(x, axes, -1)
 
 

@@ -41,5 +41,5 @@ class FlatView:
         return self._flat.__array__(dtype, copy)
 
     def copy(self) -> Array:
-        """The elements as an array of its own."""
+        """Return the elements as an array of its own."""
         return self._flat.copy()

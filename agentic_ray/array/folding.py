@@ -1,7 +1,7 @@
 """Reducing and accumulating by any ufunc of two operands, over axes of any number of chunks.
 
-Where the order of operations does not matter blocks are reduced each by itself and combined in a
-tree; where it does (subtract, divide, ...) each block goes on where the one before it ended.
+If the order of operations does not matter, blocks are reduced each by itself and combined in a
+tree; if it does (subtract, divide, ...), each block goes on where the one before it ended.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _WHOLE_AXES = {
     "logical_and": "all",
     "logical_or": "any",
 }
-"""Functions of namespaces whose ufuncs have no ``reduce``, that do the same."""
+"""Functions that do the same in namespaces whose ufuncs have no ``reduce``."""
 
 
 @functools.lru_cache(maxsize=256)
@@ -62,7 +62,7 @@ def _sliced(xp: Any, x: Any, axis: int, start: int, stop: int | None) -> Any:
 
 
 def _folded(xp: Any, name: str, x: Any, axes: Sequence[int]) -> Any:
-    """``x`` reduced over ``axes``, which are kept, from the first element on."""
+    """Reduce ``x`` over ``axes``, which are kept, from the first element on."""
     if xp is np:
         return getattr(np, name).reduce(x, axis=tuple(axes), keepdims=True)
     if name in _WHOLE_AXES and hasattr(xp, _WHOLE_AXES[name]):
@@ -111,7 +111,7 @@ def _reducing(name: str) -> Op:
 
 
 def reduced(name: str, node: Node, axes: tuple[int, ...], keepdims: bool, dtype: DType) -> Node:
-    """``node``, which has elements along ``axes``, reduced over them in ``dtype``.
+    """Reduce ``node``, which has elements along ``axes``, over them in ``dtype``.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def reduced(name: str, node: Node, axes: tuple[int, ...], keepdims: bool, dtype:
 def _over_several(
     name: str, node: Node, axes: tuple[int, ...], keepdims: bool, dtype: DType
 ) -> Node:
-    """The elements over ``axes`` in C order, as one axis."""
+    """Return the elements over ``axes`` in C order, as one axis."""
     rest = tuple([a for a in range(node.ndim) if a not in axes])
     loop = tuple([node.shape[a] for a in rest])
     flat = reshaped(permuted(node, (*rest, *axes)), (*loop, node.size // max(1, math.prod(loop))))
@@ -153,14 +153,14 @@ def _in_order_kernel(xp: Any, x: Any, name: str, axis: int, keepdims: bool, dtyp
 
 
 def _go_on(xp: Any, before: Any, x: Any, name: str, axis: int, keepdims: bool, dtype: DType) -> Any:
-    """What is left of a reduction after one more block."""
+    """Continue a reduction whose value so far is ``before`` with one more block."""
     before = before if keepdims else xp.expand_dims(before, axis)
     x = xp.concatenate([before, standard.cast(xp, x, dtype)], axis=axis)
     return _in_order_kernel(xp, x, name, axis, keepdims, dtype)
 
 
 def _lines(node: Node, axis: int) -> Any:
-    """Numbers of the blocks of ``node``, one row for each place along ``axis``."""
+    """Return the numbers of the blocks of ``node``, one row for each place along ``axis``."""
     counts = grids.numblocks(node.chunks)
     order = np.moveaxis(np.arange(node.blocks).reshape(counts), axis, 0)
     return order.reshape(counts[axis], -1)
@@ -185,7 +185,7 @@ _IN_ORDER = Op("reduce_in_order", "tasks", _in_order_kernel, _lower_in_order, we
 
 
 def accumulated(name: str, node: Node, axis: int, dtype: DType) -> Node:
-    """``node`` accumulated along ``axis`` in ``dtype``."""
+    """Accumulate ``node`` along ``axis`` in ``dtype``."""
     if name in ASSOCIATIVE:
         return make(_scanning(name), (node,), (axis, dtype), node.shape, dtype, node.chunks)
     params = (name, axis, dtype)
@@ -202,7 +202,7 @@ class _Scan:
 
 @dataclass(frozen=True, slots=True)
 class _Behind:
-    """A scanned block behind the total of those before it."""
+    """Kernel that puts a scanned block behind the total of the blocks before it."""
 
     name: str
 

@@ -1,9 +1,9 @@
-"""Elements at positions that are known when the plan is made, chunk by chunk.
+"""Gathers elements at positions that are known when the plan is made, chunk by chunk.
 
-A chunk of the result that takes from few chunks is put together from these. Where it takes from
-many, as with positions in random order, every chunk would be given to every task: there the
-elements go in stages, each of which picks from a few values what a group of chunks of the result
-wants of them. Tasks, and what they are given, so grow as c log c.
+A chunk of the result that takes from few chunks is put together from these. If it takes from many,
+as with positions in random order, every task would be given every chunk. There the elements go in
+stages instead: a task of a stage picks from a few values the elements that a group of chunks of the
+result needs of them. So the number of tasks, and of their inputs, grows as c log c.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from agentic_ray.array.core.node import Held, NDArray, Node, Op, make
 from agentic_ray.array.exchange import even_spans, groups_of, width_of
 
 DIRECT_BLOCKS = 64
-"""A chunk of the result is made in one task from so many values, at most."""
+"""Most values from which a chunk of the result is made in one task."""
 
 
 def gather(node: Node, axes: tuple[int, ...], arrays: Sequence[NDArray]) -> Node:
-    """Elements at positions ``arrays`` (flattened) along ``axes``, which must be consecutive;
-    in the result the first of them stands for all."""
+    """Return the elements at positions ``arrays`` (flattened) along ``axes``, which must be
+    consecutive; in the result the first of them stands for all."""
     count = arrays[0].size
     flat = tuple([np.ascontiguousarray(array.reshape(-1)) for array in arrays])
     at = axes[0]
@@ -52,7 +52,7 @@ def _picked(xp: Any, block: Any, positions: Any, at: int) -> Any:
 
 
 def _gathered(xp: Any, blocks: Sequence[Any], parts: Any, at: int, count: int) -> Any:
-    """Rows of several blocks put in their places."""
+    """Put rows of several blocks in their places."""
     if len(blocks) == 1:
         return _picked(xp, blocks[0], parts[0][1], at)
     out: Any = None
@@ -66,7 +66,7 @@ def _gathered(xp: Any, blocks: Sequence[Any], parts: Any, at: int, count: int) -
 
 
 def _picked_of_several(xp: Any, blocks: Sequence[Any], parts: Sequence[Any], at: int) -> Any:
-    """Rows of several blocks one after the other."""
+    """Put rows of several blocks one after the other."""
     made = [_picked(xp, block, part, at) for block, part in zip(blocks, parts, strict=True)]
     return made[0] if len(made) == 1 else xp.concatenate(made, axis=at)
 
@@ -76,16 +76,16 @@ def _picked_of_several(xp: Any, blocks: Sequence[Any], parts: Sequence[Any], at:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What a chunk of the result wants of one value.
+    """Elements of one value that a chunk of the result needs.
 
     Parameters
     ----------
     value : int
-        The value's number.
+        Number of the value.
     places : array
-        Where in the chunk the elements go, in rising order.
+        Places of the elements in the chunk, in rising order.
     positions : tuple of arrays
-        Where in the value they are: one array for each axis that is gathered along.
+        Positions of the elements in the value: an array for each axis that is gathered along.
     """
 
     value: int
@@ -94,11 +94,12 @@ class _Wanted:
 
 
 Row = tuple[list[int], list[tuple[NDArray, ...]]]
-"""A value of a stage: from which values elements are picked, and where they are in each."""
+"""A value of a stage: the values that elements are picked from, and their positions in each."""
 
 
 def _wanted(node: Node, source: Node) -> list[list[_Wanted]]:
-    """For each chunk along the gathered axis of the result what it wants of which block."""
+    """Return for each chunk along the gathered axis of the result the elements it needs of each
+    block."""
     at, width, held = node.params
     starts = [np.asarray(grids.offsets(source.chunks[at + i])) for i in range(width)]
     counts = [len(source.chunks[at + i]) for i in range(width)]
@@ -125,8 +126,9 @@ def _wanted(node: Node, source: Node) -> list[list[_Wanted]]:
 def _stage(
     plans: Sequence[list[_Wanted]], width: int, level: int, most: int
 ) -> tuple[list[Row], list[list[_Wanted]]]:
-    """Values picked from about ``width`` others for groups of chunks, and what each chunk then
-    wants of them. With more than ``most`` elements none is in a value twice."""
+    """Pick values from about ``width`` others for groups of chunks; return these values and the
+    elements that each chunk then needs of them. With more than ``most`` elements none is in a value
+    twice."""
     rows: list[Row] = []
     result: list[list[_Wanted]] = []
     for first, last in even_spans(0, len(plans), width ** (level + 1)):
@@ -150,7 +152,8 @@ def _stage(
 def _row(
     group: dict[int, list[tuple[int, _Wanted]]], number: int, most: int
 ) -> tuple[Row, list[tuple[int, _Wanted]]]:
-    """The value with this number, from what chunks want of some others; what they want of it."""
+    """Make the value with this number from the elements that chunks need of some others; return it
+    and the elements that they need of it."""
     once = sum(part.places.size for parts in group.values() for _, part in parts) > most
     start = 0
     picked: list[tuple[NDArray, ...]] = []
@@ -185,7 +188,7 @@ def _lower_gather(node: Node, lowering: Any) -> list[Any]:
     order = np.arange(len(values)).reshape(grids.numblocks(source.chunks))
     order = np.moveaxis(order, range(at, at + width), range(width)).reshape(-1, len(lanes))
     plans = _wanted(node, source)
-    # Per lane of blocks, those that differ only along the gathered axes: the values to pick from.
+    # The values to pick from, per lane of blocks: blocks that differ only along the gathered axes.
     held = [[values[i] for i in order[:, lane].tolist()] for lane in range(len(lanes))]
     level = 0
     step = width_of(len(held[0]))

@@ -46,42 +46,41 @@ def apply_gufunc(
     meta: Any = None,
     **options: Any,
 ) -> Array | tuple[Array, ...]:
-    """``function`` over the loop axes of its operands, as NumPy's generalised ufuncs.
+    """Apply ``function`` over the loop axes of its operands, as NumPy's generalised ufuncs.
 
     Parameters
     ----------
     function : callable or codelet
-        Called with blocks whose core axes are last and whole, taken as it is at this call (see
+        Called with blocks whose core axes are last and whole, captured at this call (see
         `map_blocks`). With several outputs it returns a tuple.
     signature : str
-        Such as ``"(i),(i)->()"``.
+        Core axes of operands and outputs, such as ``"(i),(i)->()"``.
     *arrays : Array or numpy.ndarray
-        Their loop axes are broadcast. Core axes are put in one chunk.
+        Operands; their loop axes are broadcast. Core axes are put in one chunk.
     axes, axis, keepdims
-        As in NumPy's generalised ufuncs: where the core axes of each operand and output are; the
-        one core axis that all operands share; and whether it stays, with length 1.
+        As in NumPy's generalised ufuncs: the places of the core axes of each operand and output;
+        the one core axis that all operands share; and whether it stays, with length 1.
     output_dtypes : dtype or sequence of dtype, optional
-        None: found by a call on operands of one element.
+        Dtypes of the outputs; None: found by a call on operands of one element.
     output_sizes : dict, optional
         Lengths of core axes that no operand has.
     vectorize : bool
-        The function takes one set of core axes at a time: it is looped over.
+        Whether the function takes one set of core axes at a time: then it is looped over.
     allow_rechunk : bool
         False: core axes in several chunks are refused.
     meta : numpy.ndarray or tuple of them, optional
-        Have the dtypes of the outputs, if ``output_dtypes`` does not say them.
+        Arrays with the dtypes of the outputs, if ``output_dtypes`` does not say them.
     **options
         Passed on to ``function``.
 
     Raises
     ------
     InvalidArgumentError, InvalidTypeError
-        The signature cannot be read, or does not fit the operands; axes that do not exist.
+        The signature cannot be read, or does not fit the operands; or axes do not exist.
     SerializationError
         As in `map_blocks`.
     BlockResultError
-        When values are computed: an output is missing, or has another shape or dtype than it has
-        to have.
+        When values are computed: an output is missing, or has a wrong shape or dtype.
 
     Examples
     --------
@@ -150,7 +149,7 @@ def _parse(signature: str) -> tuple[Cores, Cores]:
 def _axes(
     axes: Any, axis: int | None, keepdims: bool, inputs: Cores, outputs: Cores
 ) -> list[tuple[int, ...]]:
-    """Where the core axes of each operand and each output are."""
+    """Return the places of the core axes of each operand and each output."""
     cores = [*inputs, *outputs]
     single = all(len(core) == 1 for core in inputs) and len({core[0] for core in inputs}) == 1
     if keepdims and not (
@@ -182,7 +181,7 @@ def _axes(
 
 
 def _to_end(node: Node, axes: tuple[int, ...]) -> Node:
-    """``node`` with its core axes last."""
+    """Move the core axes of ``node`` to the end."""
     at = [normalize_axis_index(axis, node.ndim) for axis in axes]
     if len(set(at)) != len(at):
         raise InvalidArgumentError(f"axes: {axes} names an axis twice")
@@ -190,7 +189,7 @@ def _to_end(node: Node, axes: tuple[int, ...]) -> Node:
 
 
 def _from_end(node: Node, axes: tuple[int, ...]) -> Node:
-    """``node``, whose core axes are last, with them where they are wanted."""
+    """Move the core axes of ``node``, which are last, to where they are wanted."""
     at = [normalize_axis_index(axis, node.ndim) for axis in axes]
     if len(set(at)) != len(at):
         raise InvalidArgumentError(f"axes: {axes} names an axis twice")
@@ -260,7 +259,7 @@ class GufuncCall:
     outputs : tuple of (shape, dtype)
         Core shape and dtype of each output.
     cores : tuple of int
-        How many core axes each operand has.
+        Number of core axes of each operand.
     """
 
     kernel: UserKernel
@@ -323,7 +322,7 @@ class Spread:
     """A function of elements, looped over blocks that stand in some of its arguments.
 
     ``places`` are positions and names of the arguments that are blocks. Without ``otypes`` the
-    dtype is that of all values together.
+    dtype is the one that holds all values.
     """
 
     function: Callable[..., Any]
@@ -371,17 +370,17 @@ class Spread:
 
 
 def _together(objects: Any) -> Any:
-    """An array of Python objects in the dtype that holds them all."""
+    """Make an array of Python objects in the dtype that holds them all."""
     return np.asarray(objects.tolist()).reshape(objects.shape)
 
 
 class vectorize:
-    """A function of elements made one of arrays, as ``numpy.vectorize``, block by block.
+    """Turn a function of elements into one of arrays, as ``numpy.vectorize``, block by block.
 
     Parameters
     ----------
     pyfunc : callable
-        Taken as it is when arrays are given to it (see `map_blocks`).
+        Function; captured when it is called with arrays (see `map_blocks`).
     otypes, doc, excluded, cache, signature
         As in NumPy. Without ``otypes`` the dtype is found by a call with the first elements, which
         are computed for that; values that it cannot hold are refused.
@@ -478,10 +477,11 @@ class vectorize:
 
 
 class frompyfunc:
-    """A function of elements with so many arguments and results, as ``numpy.frompyfunc``.
+    """Turn a function of elements into one of arrays, with so many arguments and results, as
+    ``numpy.frompyfunc``.
 
-    Over our arrays results have the dtype that a call with the first elements gives; NumPy's
-    have Python objects, which our arrays do not hold.
+    Over arrays of this package, results have the dtype of a call with the first elements. NumPy's
+    results are Python objects, which these arrays do not hold.
 
     Parameters
     ----------

@@ -32,7 +32,8 @@ WEIGHTED = reduce_op(
 
 
 def _counted(op: Op, nodes: list[Node], dtype: DType, params: tuple[Any, ...]) -> NDArray:
-    """The counts of all elements: a value of another shape than the axis it stands for."""
+    """Compute the counts of all elements: a value whose shape differs from the axis it stands
+    for."""
     return np.asarray(evaluate.table(reduction(op, nodes, (0,), True, dtype, params)))
 
 
@@ -47,23 +48,23 @@ def _heavy(weights: Any, node: Node) -> Node:
 def histogram(
     a: Any, bins: Any = 10, range: Any = None, density: bool | None = None, weights: Any = None
 ) -> tuple[Array, Array]:
-    """How many elements lie in each bin, and the edges of the bins.
+    """Count the elements in each bin; return the counts and the edges of the bins.
 
     Computed at once.
 
     Parameters
     ----------
     a : array_like
-        Flattened.
+        Data; flattened.
     bins : int, array_like or str
-        Their number, their edges, or how to find their number: ``"auto"``, ``"doane"``, ``"fd"``,
-        ``"rice"``, ``"scott"``, ``"sqrt"``, ``"stone"`` or ``"sturges"``.
+        Number of bins, their edges, or the way to find their number: ``"auto"``, ``"doane"``,
+        ``"fd"``, ``"rice"``, ``"scott"``, ``"sqrt"``, ``"stone"`` or ``"sturges"``.
     range : (float, float), optional
-        Of the bins; default from the smallest to the largest element.
+        Range of the bins; default from the smallest to the largest element.
     density : bool, optional
-        Give the share of elements per unit instead of their number.
+        Whether to return the share of elements per unit instead of their number.
     weights : array_like, optional
-        In the shape of ``a``: what each element counts.
+        Weight of each element, in the shape of ``a``.
 
     Raises
     ------
@@ -91,7 +92,7 @@ def histogram(
 
 
 def histogram_bin_edges(a: Any, bins: Any = 10, range: Any = None, weights: Any = None) -> Array:
-    """The edges that `histogram` would have, which see for the parameters.
+    """Return the edges that `histogram` would have; see there for the parameters.
 
     Examples
     --------
@@ -125,7 +126,7 @@ _DD_WEIGHTED = reduce_op(
 
 
 def _sample(sample: Any) -> Array:
-    """One row for each point."""
+    """Return the points as rows of an array."""
     if isinstance(sample, list | tuple):
         from agentic_ray.array.manipulation import stack  # manipulation uses the functions here
 
@@ -146,7 +147,8 @@ def histogramdd(
     sample: Any, bins: Any = 10, range: Any = None, density: bool | None = None,
     weights: Any = None,
 ) -> tuple[Array, list[Array]]:  # fmt: skip
-    """How many points lie in each bin of several dimensions, and the edges for each of them.
+    """Count the points in each bin of several dimensions; return the counts and each dimension's
+    edges.
 
     Computed at once.
 
@@ -235,7 +237,7 @@ def histogram2d(
     x: Any, y: Any, bins: Any = 10, range: Any = None, density: bool | None = None,
     weights: Any = None,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    """How many points lie in each bin of the plane, and the edges along both axes.
+    """Count the points in each bin of the plane; return the counts and the edges along both axes.
 
     Parameters
     ----------
@@ -282,20 +284,20 @@ WEIGHTED_BINCOUNT = reduce_op(
 
 @by_numpy_if_small
 def bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> Array:
-    """How often each number from 0 on comes in ``x``. Computed at once.
+    """Count how often each number from 0 on occurs in ``x``. Computed at once.
 
     Parameters
     ----------
     x : array_like of int, one-dimensional
     weights : array_like, optional
-        What each element counts.
+        Weight of each element.
     minlength : int
-        Of the result.
+        Least length of the result.
 
     Raises
     ------
     ValueError
-        A number is negative, or ``x`` has not one axis.
+        A number is negative, or ``x`` is no vector.
     TypeError
         ``x`` does not hold integers.
 

@@ -1,6 +1,6 @@
 """Reading by index: slices, integers, integer arrays, masks.
 
-Shapes are always known: where one depends on data (a mask, positions), the data are computed.
+Shapes are always known: if a shape depends on data (a mask, positions), the data are computed.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from agentic_ray.array.viewing import Field, Fields, Region
 class Index:
     """A parsed index.
 
-    ``basic`` has an entry for each axis of the array with new axes put in at ``new``;
-    ``arrays`` maps axes to integer arrays; ``first`` is where their axes go in the result.
+    ``basic`` has an entry for each axis of the array with new axes put in at ``new``; ``arrays``
+    maps axes to integer arrays, whose axes go to position ``first`` in the result.
     """
 
     basic: list[AxisIndex]
@@ -39,14 +39,14 @@ class Index:
 
 
 def _parts(key: Any, ndim: int) -> list[Any]:
-    """The entries of a key with masks as NumPy's arrays and the ellipsis spelled out, unless it
-    stands for no axes."""
+    """Return the entries of a key with masks as NumPy's arrays and the ellipsis spelled out, unless
+    it stands for no axes."""
     entries = list(key) if isinstance(key, tuple) else [key]
     parts: list[Any] = []
     for entry in entries:
         if _is_sequence(entry):
             entry = np.asarray(without_arrays(entry))
-            if not entry.size and entry.dtype.kind == "f":  # an empty list says no dtype
+            if not entry.size and entry.dtype.kind == "f":  # an empty list has no dtype of its own
                 entry = entry.astype(np.intp)
         if isinstance(entry, Array) and entry.dtype.kind == "b":
             entry = evaluate.value(entry._node)
@@ -86,13 +86,13 @@ def _is_sequence(entry: Any) -> bool:
 
 
 def parse(key: Any, shape: Shape) -> Index:
-    """Understand ``key`` as NumPy does.
+    """Parse ``key`` as NumPy does.
 
     Raises
     ------
     IndexError
-        Too many entries, a position outside the axis, a mask of another shape, or an entry
-        that is no index at all.
+        There are too many entries, a position lies outside the axis, a mask has another shape, or
+        an entry is no index at all.
     """
     basic: list[AxisIndex] = []
     new: list[int] = []
@@ -141,7 +141,7 @@ def parse(key: Any, shape: Shape) -> Index:
             axis += 1
     _check_bounds(arrays, basic, new, shape)
     if arrays:
-        # Next to arrays an integer is one of them, as in NumPy.
+        # Next to arrays an integer counts as one of them, as in NumPy.
         for at in numbers:
             arrays[at] = np.asarray(basic[at][1])
             basic[at] = ("s", 0, _length_at(basic, new, shape, at), 1)
@@ -159,8 +159,8 @@ def _check_bounds(
     Raises
     ------
     IndexError
-        One lies outside its axis, and elements are selected at all: like NumPy, which does not
-        look at positions that are broadcast to nothing.
+        A position lies outside its axis, and elements are selected at all: NumPy does not look at
+        positions that are broadcast to nothing.
     """
     try:
         selects = math.prod(np.broadcast_shapes(*[found.shape for found in arrays.values()])) > 0
@@ -184,7 +184,7 @@ def _slice_numbers(entry: slice) -> slice:
 
 
 def _positions(entry: Any, length: int, axis: int) -> int | NDArray:
-    """An integer or integer array as positions in ``0..length``."""
+    """Return an integer or integer array as positions in ``0..length``."""
     if isinstance(entry, Array):
         if entry.dtype.kind not in "iu":
             raise IndexError(f"arrays used as indices must be of integer type, not {entry.dtype}")
@@ -206,12 +206,12 @@ def _positions(entry: Any, length: int, axis: int) -> int | NDArray:
 
 
 def checked_positions(positions: NDArray, length: int, axis: int, *, check: bool = True) -> NDArray:
-    """Positions made non-negative.
+    """Return positions made non-negative.
 
     Raises
     ------
     IndexError
-        One lies outside the axis, and ``check`` is set.
+        A position lies outside the axis, and ``check`` is set.
     """
     positions = positions.astype(np.intp, copy=False)
     if not check:
@@ -226,12 +226,12 @@ def checked_positions(positions: NDArray, length: int, axis: int, *, check: bool
 
 
 def getitem(array: Array, key: Any) -> Array:
-    """``x[key]``: a view for integers and slices, else a new array.
+    """Read ``x[key]``: a view for integers and slices, else a new array.
 
     Raises
     ------
     IndexError
-        As in NumPy.
+        The index is refused as in NumPy.
     """
     node = array._node
     if node.dtype.names is not None and are_names(key):
@@ -248,34 +248,34 @@ def getitem(array: Array, key: Any) -> Array:
 
 
 def is_element(index: Index, key: Any) -> bool:
-    """Whether a basic index names one element, which NumPy gives out as a scalar, not a view
-    (unless it is a record)."""
+    """Whether a basic index names one element, which NumPy returns as a scalar, not a view (unless
+    it is a record)."""
     if any(entry[0] != "i" for entry in index.basic):
         return False
     return not (key is Ellipsis or (isinstance(key, tuple) and any(e is Ellipsis for e in key)))
 
 
 def are_names(key: Any) -> bool:
-    """Whether an index of records names a field, or is a list of such names."""
+    """Whether an index of records names a field, or is a list of field names."""
     if isinstance(key, list):
         return bool(key) and all(isinstance(name, str) for name in key)
     return isinstance(key, str)
 
 
 def field(array: Array, key: str | list[str]) -> Array:
-    """A view of a field of records, or of several."""
+    """Return a view of a field of records, or of several."""
     return array._view(named(array.dtype, key))
 
 
 def named(dtype: DType, key: str | list[str]) -> Field | Fields:
-    """The step to a field of records, or to several.
+    """Return the step to a field of records, or to several.
 
     Raises
     ------
     ValueError
         There is no field of this name.
     KeyError
-        There is none of one of several names.
+        One of several names is no field's.
     """
     names = dtype.names or ()
     if isinstance(key, str):
@@ -289,7 +289,7 @@ def named(dtype: DType, key: str | list[str]) -> Field | Fields:
 
 
 def _taken(node: Node, index: Index) -> Node:
-    """The elements at integer arrays; ``node`` has the basic part of the index applied."""
+    """Return the elements at integer arrays; ``node`` has the basic part of the index applied."""
     # Integers dropped no axes here: next to arrays they are arrays.
     spread = np.broadcast_arrays(*broadcastable(list(index.arrays.values())))
     return _placed(node, tuple(index.arrays), spread, index.first)
@@ -320,19 +320,19 @@ def _placed(node: Node, axes: tuple[int, ...], arrays: Sequence[NDArray], first:
 
 
 def _unflattened(node: Node, shape: Shape) -> Node:
-    """The first axis in the shape of the index arrays."""
+    """Give the first axis the shape of the index arrays."""
     return reshaped(node, (*shape, *node.shape[1:]))
 
 
 def positions_in(indices: Any, length: int, mode: str, axis: int) -> NDArray:
-    """Integers, computed, as positions in ``0..length``.
+    """Compute integers and return them as positions in ``0..length``.
 
     Raises
     ------
     IndexError
-        One lies outside, and ``mode`` is ``"raise"``.
+        A position lies outside, and ``mode`` is ``"raise"``.
     TypeError
-        They are no integers.
+        Positions are no integers.
     ValueError
         There is no such mode.
     """
@@ -374,19 +374,19 @@ _COUNTS = Op("count", "tasks", _count_kernel, _lower_counts)
 
 
 def counts_per_chunk(mask: Node) -> list[int]:
-    """How many elements of each chunk of a one-dimensional mask are true; computes them."""
+    """Count the true elements in each chunk of a one-dimensional mask; computes them."""
     blocks = mask.blocks
     node = make(_COUNTS, (mask,), (), (blocks,), np.dtype(np.int64), ((1,) * blocks,))
     return [int(n) for n in evaluate.value(node)]
 
 
 def masked(node: Node, mask: Node) -> Node:
-    """The elements of ``node`` where ``mask`` holds, in C order; the mask is computed now.
+    """Return the elements of ``node`` where ``mask`` holds, in C order; the mask is computed now.
 
     Raises
     ------
     IndexError
-        The mask's shape is not that of the first axes.
+        The mask's shape differs from that of the first axes.
     """
     if mask.shape != node.shape[: mask.ndim]:
         raise IndexError(

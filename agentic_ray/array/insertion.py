@@ -1,4 +1,4 @@
-"""Arrays with elements more or fewer: append, insert, delete, trim_zeros."""
+"""Adding and removing elements: append, insert, delete, trim_zeros."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from agentic_ray.array.statistics import any as _any
 
 
 def append(arr: Any, values: Any, axis: int | None = None) -> Array:
-    """``values`` after ``arr``, both flattened if no axis is given.
+    """Put ``values`` after ``arr``, both flattened if no axis is given.
 
     Examples
     --------
@@ -34,7 +34,7 @@ def append(arr: Any, values: Any, axis: int | None = None) -> Array:
 
 
 def _target(arr: Any, axis: int | None) -> tuple[Node, int]:
-    """The array whose elements change, and along which axis."""
+    """Return the array whose elements change, and the axis along which they do."""
     node = strict_operand(arr)
     if axis is None:
         return (node if node.ndim == 1 else reshaped(node, (node.size,))), 0
@@ -42,7 +42,7 @@ def _target(arr: Any, axis: int | None) -> tuple[Node, int]:
 
 
 def _places(obj: Any) -> tuple[Any, bool]:
-    """Positions as NumPy has them, computed, and whether they are one number."""
+    """Return positions as NumPy has them, computed, and whether they are one number."""
     if isinstance(obj, slice):
         return obj, False
     found = evaluate.value(strict_operand(obj))
@@ -52,13 +52,13 @@ def _places(obj: Any) -> tuple[Any, bool]:
 
 
 def delete(arr: Any, obj: Any, axis: int | None = None) -> Array:
-    """``arr`` without the elements at ``obj`` along ``axis``; flattened if that is None.
+    """Remove the elements at ``obj`` along ``axis`` from ``arr``; flattened if that is None.
 
     Parameters
     ----------
     arr : array_like
     obj : int, slice, or array_like of int or bool
-        Computed at the call.
+        Positions; computed at the call.
     axis : int, optional
 
     Raises
@@ -66,7 +66,7 @@ def delete(arr: Any, obj: Any, axis: int | None = None) -> Array:
     IndexError
         A position lies outside, or is no integer.
     ValueError
-        Booleans are not as many as the axis is long.
+        The number of booleans differs from the length of the axis.
 
     Examples
     --------
@@ -96,15 +96,15 @@ def delete(arr: Any, obj: Any, axis: int | None = None) -> Array:
 
 
 def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Array:
-    """``values`` put in before the positions ``obj`` along ``axis``; flattened if that is None.
+    """Put ``values`` in before the positions ``obj`` along ``axis``; flattened if that is None.
 
     Parameters
     ----------
     arr : array_like
     obj : int, slice, or array_like of int or bool
-        Computed at the call; positions count in ``arr``.
+        Positions in ``arr``; computed at the call.
     values : array_like
-        Converted to the dtype of ``arr`` and broadcast, as in an assignment.
+        New elements, converted to the dtype of ``arr`` and broadcast, as in an assignment.
     axis : int, optional
 
     Raises
@@ -169,13 +169,13 @@ def _checked(places: NDArray, length: int, axis: int) -> NDArray:
 
 
 def trim_zeros(filt: Any, trim: str = "fb", axis: Any = None) -> Any:
-    """``filt`` without the zeros at its ends, along all axes or some; which are zero is computed
-    at the call.
+    """Remove the zeros at the ends of ``filt``, along all axes or some. The zeros are found at the
+    call.
 
     Parameters
     ----------
     filt : array_like
-        A list or tuple gives a list or tuple.
+        Data; a list or tuple gives a list or tuple.
     trim : str
         ``"f"``: at the front; ``"b"``: at the back; or both.
     axis : int or sequence of int, optional

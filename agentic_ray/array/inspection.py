@@ -1,4 +1,4 @@
-"""What the namespace can do: versions, devices, dtypes, capabilities."""
+"""Capabilities of the namespace: versions, devices, dtypes."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _DTYPES["numeric"] = _DTYPES["integral"] + _DTYPES["real floating"] + _DTYPES["c
 
 
 class Info:
-    """What ``__array_namespace_info__`` answers."""
+    """Answers of ``__array_namespace_info__``."""
 
     def capabilities(self) -> dict[str, Any]:
-        """What depends on the library: here everything is supported."""
+        """Return the capabilities that depend on the library: here everything is supported."""
         return {"boolean indexing": True, "data-dependent shapes": True, "max dimensions": 64}
 
     def default_device(self) -> str:
         return "cpu"
 
     def devices(self) -> tuple[str, ...]:
-        """Devices that work can be meant for; without a GPU its work is done on CPUs."""
+        """Return the devices that work can be meant for; without a GPU its work is done on CPUs."""
         return DEVICES
 
     def default_dtypes(self, *, device: str | None = None) -> dict[str, np.dtype[Any]]:
@@ -47,7 +47,7 @@ class Info:
     def dtypes(
         self, *, device: str | None = None, kind: str | tuple[str, ...] | None = None
     ) -> dict[str, np.dtype[Any]]:
-        """Dtypes by name, of one kind or several.
+        """Return dtypes by name, of one kind or several.
 
         Raises
         ------
@@ -66,5 +66,5 @@ class Info:
 
 
 def __array_namespace_info__() -> Info:
-    """Information about this namespace, as the standard asks for."""
+    """Return information about this namespace, as the standard asks for."""
     return Info()

@@ -1,5 +1,5 @@
-"""Values handed to other libraries: the methods of `Array` that DLPack's and Arrow's protocols, and
-plotting and table libraries, look for."""
+"""Values for other libraries: the methods of `Array` for DLPack's and Arrow's protocols, and for
+plotting and table libraries."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 def to_numpy(self: Array, dtype: Any = None, copy: bool = False) -> NDArray:
-    """The values as a NumPy array: the name that plotting and table libraries look for."""
+    """Return the values as a NumPy array: plotting and table libraries look for this name."""
     return self.__array__(dtype, copy=copy or None)
 
 
 def arrow_array(self: Array, type: Any = None) -> Any:
-    """For ``pyarrow.array(x)``: the values of a vector.
+    """Return the values of a vector for ``pyarrow.array(x)``.
 
     Raises
     ------
     ValueError
-        The array has not one axis.
+        The array is no vector.
     """
     import pyarrow as pa  # heavy, and needed only here
 
@@ -35,7 +35,7 @@ def arrow_array(self: Array, type: Any = None) -> Any:
 
 
 def arrow_c_array(self: Array, requested_schema: Any = None) -> tuple[Any, Any]:
-    """For libraries that take Arrow arrays by their C interface, such as polars."""
+    """Export to libraries that take Arrow arrays by their C interface, such as polars."""
     found: tuple[Any, Any] = arrow_array(self).__arrow_c_array__(requested_schema)
     return found
 
@@ -49,7 +49,7 @@ def dlpack(
     dl_device: tuple[Any, int] | None = None,
     copy: bool | None = None,
 ) -> Any:
-    """The values as a DLPack capsule, always in host memory.
+    """Return the values as a DLPack capsule, always in host memory.
 
     Raises
     ------
@@ -61,7 +61,8 @@ def dlpack(
     if stream is not None:
         raise ValueError("values in host memory have no stream")
     value = evaluate.values([self._node])[0]
-    # Consumers may write: what other expressions share is copied, unless they forbid it.
+    # Consumers may write: values that other expressions share are copied, unless the consumer
+    # forbids it.
     if (
         (copy is not False and not (max_version is not None and max_version[0] >= 1))
         or copy

@@ -1,4 +1,4 @@
-"""Going over elements one by one: NumPy's iterators, over values that are brought here.
+"""NumPy's iterators over elements one by one, over values that are brought here.
 
 Elements one by one are for looking at small arrays; computing is done on whole arrays.
 """
@@ -14,21 +14,21 @@ from agentic_ray.array.array_object import Array
 from agentic_ray.array.core.build import without_arrays
 
 s_, index_exp, ndindex = np.s_, np.index_exp, np.ndindex
-"""What a slice in brackets is as an object; all indices of a shape."""
+"""A slice in brackets as an object (the first two); all indices of a shape."""
 
 
 def ndenumerate(arr: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
-    """Each index of ``arr`` with the element there; the values are brought here."""
+    """Yield each index of ``arr`` with the element there; the values are brought here."""
     return iter(np.ndenumerate(np.asarray(without_arrays(arr))))
 
 
 def nditer(op: Any, flags: Sequence[str] = (), op_flags: Any = None, **options: Any) -> Any:
-    """NumPy's iterator over values that are brought here; arguments as there.
+    """Return NumPy's iterator over values that are brought here; arguments as there.
 
     Raises
     ------
     TypeError
-        It is to write to an array of this package: what it writes would be lost.
+        The iterator would write to an array of this package, and the writes would be lost.
     """
     operands = list(op) if isinstance(op, list | tuple) else [op]
     given = op_flags or []
@@ -49,7 +49,8 @@ def nditer(op: Any, flags: Sequence[str] = (), op_flags: Any = None, **options: 
 
 
 def broadcast(*args: Any) -> np.broadcast:
-    """NumPy's object over values that are brought here; for a shape see `broadcast_shapes`."""
+    """Return NumPy's object over values that are brought here; for a shape see
+    `broadcast_shapes`."""
     return np.broadcast(*[np.asarray(without_arrays(arg)) for arg in args])
 
 
@@ -82,7 +83,8 @@ _may_share: Any = np.may_share_memory
 
 
 def _plain(x: Any) -> np.ndarray[Any, Any]:
-    """An array of ours shares no memory with one of NumPy's."""
+    """Return a NumPy array with memory of its own for an array of ours: it shares none with
+    NumPy's."""
     return np.empty(0) if isinstance(x, Array) else np.asarray(x)
 
 
@@ -93,7 +95,7 @@ def _root(array: Array) -> Array:
 
 
 def _seen_together(a: Array, b: Array) -> list[np.ndarray[Any, Any]] | None:
-    """Where NumPy would have both, in one memory whose values must not be read."""
+    """Return both as NumPy would have them, in one memory whose values must not be read."""
     root = _root(a)
     if root is not _root(b):
         return None

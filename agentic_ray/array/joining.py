@@ -32,7 +32,7 @@ __all__ = [
 
 
 def vstack(tup: Any, *, dtype: Any = None, casting: str = "same_kind") -> Array:
-    """Arrays one after the other as rows; arguments as in `concatenate`.
+    """Join arrays one after the other as rows; arguments as in `concatenate`.
 
     Examples
     --------
@@ -46,24 +46,24 @@ def vstack(tup: Any, *, dtype: Any = None, casting: str = "same_kind") -> Array:
 
 
 def row_stack(tup: Any, *, dtype: Any = None, casting: str = "same_kind") -> Array:
-    """An older name of `vstack`."""
+    """Join as `vstack`, under an older name."""
     return vstack(tup, dtype=dtype, casting=casting)
 
 
 def hstack(tup: Any, *, dtype: Any = None, casting: str = "same_kind") -> Array:
-    """Arrays one after the other as columns; vectors end to end."""
+    """Join arrays one after the other as columns; vectors end to end."""
     parts = [atleast_1d(x) for x in sequence_of(tup)]
     axis = 0 if parts and parts[0].ndim == 1 else 1
     return concatenate(parts, axis, dtype=dtype, casting=casting)
 
 
 def dstack(tup: Any) -> Array:
-    """Arrays one after the other along the third axis."""
+    """Join arrays one after the other along the third axis."""
     return concatenate([atleast_3d(x) for x in sequence_of(tup)], 2)
 
 
 def column_stack(tup: Any) -> Array:
-    """Vectors as the columns of a matrix; matrices are put beside each other.
+    """Join vectors as the columns of a matrix; matrices are put beside each other.
 
     Examples
     --------
@@ -77,21 +77,21 @@ def column_stack(tup: Any) -> Array:
 
 
 def hsplit(ary: Any, indices_or_sections: Any) -> list[Array]:
-    """`split` along the second axis; of a vector along its only one."""
+    """Split along the second axis; a vector along its only one. See `split`."""
     if ndim(ary) == 0:
         raise ValueError("hsplit only works on arrays of 1 or more dimensions")
     return split(ary, indices_or_sections, 1 if ndim(ary) > 1 else 0)
 
 
 def vsplit(ary: Any, indices_or_sections: Any) -> list[Array]:
-    """`split` along the first of at least two axes."""
+    """Split along the first of at least two axes. See `split`."""
     if ndim(ary) < 2:
         raise ValueError("vsplit only works on arrays of 2 or more dimensions")
     return split(ary, indices_or_sections, 0)
 
 
 def dsplit(ary: Any, indices_or_sections: Any) -> list[Array]:
-    """`split` along the third of at least three axes."""
+    """Split along the third of at least three axes. See `split`."""
     if ndim(ary) < 3:
         raise ValueError("dsplit only works on arrays of 3 or more dimensions")
     return split(ary, indices_or_sections, 2)
@@ -101,7 +101,7 @@ def dsplit(ary: Any, indices_or_sections: Any) -> list[Array]:
 
 
 def block(arrays: Any) -> Array:
-    """An array put together from nested lists of blocks: the innermost lists along the last axis,
+    """Put an array together from nested lists of blocks: the innermost lists along the last axis,
     those around them along the one before it, and so on.
 
     Raises
@@ -125,7 +125,7 @@ def block(arrays: Any) -> Array:
 
 
 def _depth(nested: Any, path: str) -> int:
-    """How deep lists are nested, everywhere the same."""
+    """Return the depth to which lists are nested, everywhere the same."""
     if isinstance(nested, tuple):
         raise TypeError(
             f"{path} is a tuple. Only lists can be used to arrange blocks, and np.block does not "

@@ -33,23 +33,23 @@ def _array(x: Any) -> Array:
 
 
 def broadcast_shapes(*args: Any) -> Shape:
-    """The shape that ``args`` broadcast to.
+    """Return the shape that ``args`` broadcast to.
 
     Raises
     ------
     ValueError
-        They do not.
+        The shapes do not broadcast to each other.
     """
     return build.broadcast_shapes([shape_of(shape) for shape in args])
 
 
 def broadcast_to(array: Any, shape: Any, subok: bool = False) -> Array:
-    """``array`` repeated along new axes and axes of length 1, as a read-only view.
+    """Repeat ``array`` along new axes and axes of length 1, as a read-only view.
 
     Raises
     ------
     ValueError
-        It does not broadcast to ``shape``.
+        The array does not broadcast to ``shape``.
     """
     node, wanted = strict_operand(array), shape_of(shape)
     if build.broadcast_shapes([node.shape, wanted], "broadcast_to") != wanted:
@@ -58,7 +58,8 @@ def broadcast_to(array: Any, shape: Any, subok: bool = False) -> Array:
 
 
 def broadcast_arrays(*args: Any, subok: bool = False) -> tuple[Array, ...]:
-    """All operands repeated to their common shape, as views; those of this shape as they are."""
+    """Repeat all operands to their common shape, as views; operands of this shape stay as they
+    are."""
     arrays = [_array(x) for x in args]
     if not arrays:
         return ()
@@ -70,7 +71,7 @@ def broadcast_arrays(*args: Any, subok: bool = False) -> tuple[Array, ...]:
 
 
 def reshape(a: Any, /, shape: Any, order: str = "C", *, copy: bool | None = None) -> Array:
-    """The elements in another shape; a view of ``a`` where NumPy gives one.
+    """Arrange the elements in another shape; a view of ``a`` where NumPy gives one.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ def reshape(a: Any, /, shape: Any, order: str = "C", *, copy: bool | None = None
     shape : int or sequence of int
         One length may be -1: it follows from the others.
     order : {"C", "F", "A"}
-        In which order elements are read and placed: the last index changes fastest, or the first.
+        Order in which elements are read and placed: the last index changes fastest, or the first.
         ``"A"`` is ``"F"`` for a transposed array.
     copy : bool, optional
         True: never a view. False: never a copy.
@@ -118,13 +119,13 @@ def _lengths(array: Array, shape: Any) -> Shape:
 
 
 def ravel(a: Any, order: str = "C") -> Array:
-    """All elements in one axis; a view of ``a`` where NumPy gives one.
+    """Arrange all elements in one axis; a view of ``a`` where NumPy gives one.
 
     Parameters
     ----------
     a : array_like
     order : {"C", "F", "A", "K"}
-        As in `reshape`; ``"K"`` is the order that the elements have in NumPy's memory.
+        As in `reshape`; ``"K"`` is the order of the elements in NumPy's memory.
     """
     array = _array(a)
     if check_order(order) == "K":
@@ -135,7 +136,7 @@ def ravel(a: Any, order: str = "C") -> Array:
 
 
 def expand_dims(a: Any, axis: Any = 0) -> Array:
-    """New axes of length 1 at ``axis`` of the result, as a view.
+    """Add new axes of length 1 at ``axis`` of the result, as a view.
 
     Raises
     ------
@@ -152,7 +153,7 @@ def expand_dims(a: Any, axis: Any = 0) -> Array:
 
 
 def squeeze(a: Any, axis: Any = None) -> Array:
-    """Without axes of length 1, or without those that are named; a view.
+    """Remove the axes of length 1, or those that are named; a view.
 
     Raises
     ------
@@ -174,7 +175,7 @@ def squeeze(a: Any, axis: Any = None) -> Array:
 
 
 def _with_axes(arys: Sequence[Any], least: int) -> Any:
-    """Each operand with at least so many axes; one by itself, several as a tuple."""
+    """Give each operand at least so many axes; return one by itself, several as a tuple."""
     found = []
     for x in map(_array, arys):
         if x.ndim >= least:
@@ -187,18 +188,18 @@ def _with_axes(arys: Sequence[Any], least: int) -> Any:
 
 
 def atleast_1d(*arys: Any) -> Any:
-    """Each operand with at least one axis; one operand gives an array, several a tuple."""
+    """Give each operand at least one axis; one operand gives an array, several a tuple."""
     return _with_axes(arys, 1)
 
 
 def atleast_2d(*arys: Any) -> Any:
-    """Each operand with at least two axes, new ones in front."""
+    """Give each operand at least two axes, new ones in front."""
     return _with_axes(arys, 2)
 
 
 def atleast_3d(*arys: Any) -> Any:
-    """Each operand with at least three axes: a vector goes along the second, a matrix gets a
-    third one."""
+    """Give each operand at least three axes: a vector goes along the second, a matrix gets a third
+    one."""
     return _with_axes(arys, 3)
 
 
@@ -206,7 +207,7 @@ def atleast_3d(*arys: Any) -> Any:
 
 
 def transpose(a: Any, axes: Any = None) -> Array:
-    """A view with the axes in another order; reversed if none is given.
+    """Return a view with the axes in another order; reversed if none is given.
 
     Raises
     ------
@@ -220,7 +221,7 @@ def transpose(a: Any, axes: Any = None) -> Array:
 
 
 def permute_dims(a: Any, axes: Any = None) -> Array:
-    """The standard's name of `transpose`.
+    """Transpose as `transpose` does, under the standard's name.
 
     Raises
     ------
@@ -237,7 +238,7 @@ def permute_dims(a: Any, axes: Any = None) -> Array:
 
 
 def matrix_transpose(x: Any, /) -> Array:
-    """The transpose of each matrix in a stack, as a view."""
+    """Transpose each matrix in a stack, as a view."""
     array = _array(x)
     if array.ndim < 2:
         raise ValueError(f"matrix_transpose needs at least 2 axes, not {array.ndim}")
@@ -245,7 +246,7 @@ def matrix_transpose(x: Any, /) -> Array:
 
 
 def swapaxes(a: Any, axis1: int, axis2: int) -> Array:
-    """Two axes exchanged, as a view."""
+    """Exchange two axes, as a view."""
     array = _array(a)
     one, other = (normalize_axis_index(axis, array.ndim) for axis in (axis1, axis2))
     order = list(range(array.ndim))
@@ -254,7 +255,7 @@ def swapaxes(a: Any, axis1: int, axis2: int) -> Array:
 
 
 def moveaxis(a: Any, source: Any, destination: Any) -> Array:
-    """Axes moved to other positions, the others keeping their order; a view.
+    """Move axes to other positions, the others keeping their order; a view.
 
     Raises
     ------
@@ -275,7 +276,7 @@ def moveaxis(a: Any, source: Any, destination: Any) -> Array:
 
 
 def rollaxis(a: Any, axis: int, start: int = 0) -> Array:
-    """``axis`` moved before the axis ``start``, as a view; see `moveaxis`."""
+    """Move ``axis`` before the axis ``start``, as a view; see `moveaxis`."""
     array = _array(a)
     at = normalize_axis_index(axis, array.ndim)
     to = start + array.ndim if start < 0 else start
@@ -288,7 +289,7 @@ def rollaxis(a: Any, axis: int, start: int = 0) -> Array:
 
 
 def flip(m: Any, axis: Any = None) -> Array:
-    """The order of elements reversed along ``axis`` (default: along all), as a view."""
+    """Reverse the order of elements along ``axis`` (default: along all), as a view."""
     array = _array(m)
     axes = range(array.ndim) if axis is None else normalize_axis_tuple(axis, array.ndim)
     index = tuple(
@@ -301,7 +302,7 @@ def flip(m: Any, axis: Any = None) -> Array:
 
 
 def flipud(m: Any) -> Array:
-    """The first axis reversed.
+    """Reverse the first axis.
 
     Raises
     ------
@@ -314,7 +315,7 @@ def flipud(m: Any) -> Array:
 
 
 def fliplr(m: Any) -> Array:
-    """The second axis reversed.
+    """Reverse the second axis.
 
     Raises
     ------
@@ -327,7 +328,7 @@ def fliplr(m: Any) -> Array:
 
 
 def rot90(m: Any, k: int = 1, axes: Any = (0, 1)) -> Array:
-    """Rotated ``k`` times by 90 degrees, from the first of ``axes`` towards the second; a view.
+    """Rotate ``k`` times by 90 degrees, from the first of ``axes`` towards the second; a view.
 
     Raises
     ------
@@ -361,7 +362,7 @@ def _window(node: Node, axis: int, start: int, count: int) -> Node:
 
 
 def roll(a: Any, shift: Any, axis: Any = None) -> Array:
-    """Elements moved along ``axis`` by ``shift``, those that leave coming in at the other end.
+    """Move elements along ``axis`` by ``shift``; elements that leave come in at the other end.
 
     Raises
     ------
@@ -401,7 +402,7 @@ def concatenate(
     dtype: Any = None,
     casting: str = "same_kind",
 ) -> Array:
-    """Arrays one after the other along an existing axis.
+    """Join arrays one after the other along an existing axis.
 
     Parameters
     ----------
@@ -409,16 +410,16 @@ def concatenate(
     axis : int or None
         None: all are flattened first.
     out : array, optional
-        Where the result goes; not together with ``dtype``.
+        Array that receives the result; not together with ``dtype``.
     dtype : dtype, optional
-        Of the result.
+        Dtype of the result.
     casting : str
-        Which conversions to it are allowed.
+        Conversions to the dtype that are allowed.
 
     Raises
     ------
     ValueError
-        There is no array, or their other axes differ.
+        There is no array, or the other axes differ.
     TypeError
         A conversion is not allowed, or ``out`` and ``dtype`` are both given.
 
@@ -481,7 +482,7 @@ def concat(
     dtype: Any = None,
     casting: str = "same_kind",
 ) -> Array:
-    """The standard's name of `concatenate`."""
+    """Join as `concatenate` does, under the standard's name."""
     return concatenate(arrays, axis, out, dtype=dtype, casting=casting)
 
 
@@ -493,12 +494,12 @@ def stack(
     dtype: Any = None,
     casting: str = "same_kind",
 ) -> Array:
-    """Arrays of one shape along a new axis; other arguments as in `concatenate`.
+    """Join arrays of one shape along a new axis; other arguments as in `concatenate`.
 
     Raises
     ------
     ValueError
-        There is none, or their shapes differ.
+        There is no array, or the shapes differ.
     """
     nodes = [strict_operand(x) for x in sequence_of(arrays)]
     if not nodes:
@@ -511,7 +512,7 @@ def stack(
 
 
 def unstack(x: Any, /, *, axis: int = 0) -> tuple[Array, ...]:
-    """Views of the arrays of which ``x`` is the stack along ``axis``."""
+    """Return views of the arrays of which ``x`` is the stack along ``axis``."""
     array = _array(x)
     if not array.ndim:
         raise ValueError("Input array must be at least 1-d.")
@@ -525,7 +526,7 @@ def unstack(x: Any, /, *, axis: int = 0) -> tuple[Array, ...]:
 
 
 def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Array]:
-    """Views of ``ary`` cut in equal sections, or at the given indices.
+    """Cut ``ary`` into views: equal sections, or pieces between the given indices.
 
     Raises
     ------
@@ -540,13 +541,13 @@ def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Array]:
 
 
 def array_split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Array]:
-    """Views of ``ary`` cut in sections, of which the first ones may be longer by one, or at the
-    given indices.
+    """Cut ``ary`` into views: sections, the first of which may be longer by one, or pieces between
+    the given indices.
 
     Raises
     ------
     ValueError
-        There are fewer than one section.
+        The number of sections is below one.
     """
     array = _array(ary)
     at = normalize_axis_index(axis, array.ndim)

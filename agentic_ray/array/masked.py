@@ -1,4 +1,5 @@
-"""Reductions of the elements that a mask keeps: NumPy's ``where=``, and what is not NaN."""
+"""Reductions of the elements that a mask keeps: NumPy's ``where=``, and reductions that skip
+NaN."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ _KEEP = Op("kept", "map", _keep_kernel)
 
 
 def kept(node: Node, mask: Node | None, fill: Any) -> Node:
-    """``node`` where ``mask`` holds, elsewhere ``fill``, in the dtype of ``node``."""
+    """Return ``node`` where ``mask`` holds, elsewhere ``fill``, in the dtype of ``node``."""
     if mask is None:
         return node
     if not isinstance(fill, np.generic):
@@ -42,7 +43,7 @@ _MEAN = Op("masked_mean", "map", _mean_kernel, weight=2)
 
 
 def counted(node: Node, mask: Node | None, axes: tuple[int, ...], keepdims: bool) -> Node:
-    """How many elements of ``node`` over ``axes`` the mask keeps."""
+    """Count the elements of ``node`` over ``axes`` that the mask keeps."""
     if mask is None:
         return strict_operand(np.int64(math.prod([node.shape[axis] for axis in axes])))
     whole = broadcast(mask, node.shape, node.chunks)
@@ -52,7 +53,7 @@ def counted(node: Node, mask: Node | None, axes: tuple[int, ...], keepdims: bool
 def mean(
     node: Node, mask: Node, axes: tuple[int, ...], keepdims: bool, dtype: DType, wide: DType
 ) -> Node:
-    """The mean over ``axes`` of what ``mask`` keeps, summed in ``wide``."""
+    """Compute the mean over ``axes`` of the elements that ``mask`` keeps, summed in ``wide``."""
     total = summed(cast(kept(node, mask, 0), wide), axes, keepdims, wide)
     return elementwise(_MEAN, [total, counted(node, mask, axes, keepdims)], (dtype,))
 
@@ -94,16 +95,16 @@ def spread(
     *,
     nan_if_none: bool = False,
 ) -> Node:
-    """The variance over ``axes`` of what ``mask`` keeps, or the root of it.
+    """Compute the variance over ``axes`` of the elements that ``mask`` keeps, or its root.
 
     Parameters
     ----------
     centre : Node or None
         The mean, with the axes kept; None: computed.
     lost : float
-        What is taken from the number of elements.
+        Number subtracted from the number of elements.
     nan_if_none : bool
-        Give NaN where no degree of freedom is left; else what is there is divided by zero.
+        Whether to give NaN where no degree of freedom is left; else the sum is divided by zero.
     """
     if centre is None:
         assert mask is not None

@@ -1,4 +1,4 @@
-"""One sorted vector from an unsorted one, or from several that are sorted."""
+"""Makes one sorted vector of an unsorted one, or of several that are sorted."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 from agentic_ray.array.core.standard import dtype_of
 
 MANY_PARTS = 8
-"""Where NumPy sorts with AVX-512, to sort so many sorted parts anew is quicker than to merge them:
-16 parts of 250,000 numbers took 0.09 s in place of 0.14. The bits are the same."""
+"""Number of sorted parts from which NumPy, where it sorts with AVX-512, sorts them anew quicker
+than it merges them: 16 parts of 250,000 numbers took 0.09 s in place of 0.14. The bits are the
+same."""
 
 
 @functools.cache
@@ -21,11 +22,11 @@ def _sorts_quickly() -> bool:
 
 
 def ascending(xp: Any, x: Any) -> Any:
-    """A vector sorted; elements that are equal but can be told apart stay in their order.
+    """Sort a vector; elements that are equal but can be told apart stay in their order.
 
-    Those are zeros of both signs and NaNs: cheaper to put them right afterwards than to use a
-    stable sort, which takes half as long again. (NumPy's vectorised sort may even give a zero
-    the sign of another.)
+    Such elements are zeros of both signs and NaNs. To put them right afterwards is cheaper than a
+    stable sort, which takes half as long again. (NumPy's vectorised sort may even give a zero the
+    sign of another.)
     """
     kind = dtype_of(x).kind
     if kind != "f":
@@ -41,8 +42,9 @@ def ascending(xp: Any, x: Any) -> Any:
 
 
 def merged(xp: Any, joined: Any, load: Any, parts: int) -> Any:
-    """Sorted parts, which follow each other in ``joined``, as one; equal elements stay in their
-    order. With a ``load``, which goes with them, this in the order of the values instead."""
+    """Merge sorted parts, which follow each other in ``joined``; equal elements stay in their
+    order. With a ``load``, whose elements go with theirs, return the load in the order of the
+    values instead."""
     if load is not None:
         return load[xp.argsort(joined, kind="stable")]
     if xp is not np or (parts >= MANY_PARTS and _sorts_quickly()):

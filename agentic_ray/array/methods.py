@@ -1,6 +1,6 @@
-"""The methods of `Array` that NumPy's arrays have: mostly the functions of the same names.
+"""Methods of `Array` that NumPy's arrays have: mostly the functions of the same names.
 
-Imported last by the package, when all modules of functions are there.
+The package imports this module last, when all modules of functions are there.
 """
 
 from __future__ import annotations
@@ -77,13 +77,13 @@ SAME: dict[str, Callable[..., Any]] = {
 
 
 def reshape(self: Array, *shape: Any, order: str = "C", copy: bool | None = None) -> Array:
-    """The elements in another shape: see `agentic_ray.array.reshape`."""
+    """Arrange the elements in another shape: see `agentic_ray.array.reshape`."""
     wanted = shape[0] if len(shape) == 1 else shape
     return manipulation.reshape(self, wanted, order=order, copy=copy)
 
 
 def transpose(self: Array, *axes: Any) -> Array:
-    """A view with the axes in another order; reversed if none is given."""
+    """Return a view with the axes in another order; reversed if none is given."""
     given = axes[0] if len(axes) == 1 and (axes[0] is None or np.ndim(axes[0])) else axes
     if not given:
         return viewed(self, Permutation(tuple(range(self.ndim))[::-1]))
@@ -91,7 +91,8 @@ def transpose(self: Array, *axes: Any) -> Array:
 
 
 def compress(self: Array, condition: Any, axis: int | None = None, out: Any = None) -> Any:
-    """Elements along ``axis`` where ``condition`` holds: see `agentic_ray.array.compress`."""
+    """Select elements along ``axis`` where ``condition`` holds: see
+    `agentic_ray.array.compress`."""
     return taking.compress(condition, self, axis, out)
 
 
@@ -105,7 +106,7 @@ def astype(
     *,
     device: str | None = None,
 ) -> Array:
-    """The elements converted to another dtype.
+    """Convert the elements to another dtype.
 
     Parameters
     ----------
@@ -113,11 +114,11 @@ def astype(
     order : {"K", "A", "C", "F"}
         As in `agentic_ray.array.asarray`.
     casting : {"no", "equiv", "safe", "same_kind", "unsafe", "same_value"}
-        Which conversions are allowed.
+        Conversions that are allowed.
     subok : bool
-        As in NumPy; arrays here have no subclasses.
+        Ignored; arrays here have no subclasses.
     copy : bool
-        False: this array itself if it has the dtype and the order already.
+        False: return this array itself if it has the dtype and the order already.
     device : str, optional
 
     Raises
@@ -131,12 +132,12 @@ def astype(
 
 
 def flatten(self: Array, order: str = "C") -> Array:
-    """All elements in one axis, as an array of its own."""
+    """Arrange all elements in one axis, as an array of its own."""
     return manipulation.ravel(self, order=order).copy()
 
 
 def flat(self: Array) -> FlatView:
-    """The elements in C order: for loops, and to read or assign by position."""
+    """Elements in C order: for loops, and to read or assign by position."""
     return FlatView(self)
 
 
@@ -185,7 +186,7 @@ def partition(self: Array, kth: Any, axis: int = -1, **options: Any) -> None:
 
 
 def conjugate(self: Array) -> Any:
-    """The complex conjugates."""
+    """Return the complex conjugates."""
     return elementwise.conjugate(self)
 
 
@@ -193,7 +194,7 @@ def conjugate(self: Array) -> Any:
 
 
 def tobytes(self: Array, order: str = "C") -> bytes:
-    """The values as bytes, in C order (or Fortran's)."""
+    """Return the values as bytes, in C order (or Fortran's)."""
     return np.asarray(self).tobytes(order=check_order(order))  # type: ignore[arg-type]
 
 
@@ -212,7 +213,7 @@ def dump(self: Array, file: Any) -> None:
 
 
 def dumps(self: Array) -> bytes:
-    """The array as a pickle."""
+    """Return the array as a pickle."""
     return pickle.dumps(self)
 
 
@@ -224,7 +225,7 @@ _BYTESWAP = Op("byteswap", "map", _byteswap_kernel)
 
 
 def byteswap(self: Array, inplace: bool = False) -> Array:
-    """The bytes of every element in reverse order."""
+    """Reverse the order of the bytes of every element."""
     swapped = Array(build.elementwise(_BYTESWAP, [self._node]), is_cell=self._is_cell)
     if not inplace:
         return swapped
@@ -233,8 +234,8 @@ def byteswap(self: Array, inplace: bool = False) -> Array:
 
 
 def view(self: Array, dtype: Any = None, type: Any = None) -> Array:
-    """A view of the same bytes as another dtype; the last axis becomes longer or shorter where
-    elements have another size.
+    """Return a view of the same bytes as another dtype; the last axis becomes longer or shorter
+    where elements have another size.
 
     Raises
     ------
@@ -249,7 +250,7 @@ def view(self: Array, dtype: Any = None, type: Any = None) -> Array:
     wanted = build.check_numbers(self.dtype if dtype is None else np.dtype(dtype))
     if wanted.subdtype is not None:
         raise InvalidTypeError(f"view: elements of {wanted} are arrays; reshape a view of numbers")
-    self._layout.view(wanted)  # raises what NumPy raises
+    self._layout.view(wanted)  # raises NumPy's own error
     return self._view(Reinterpreted(wanted))
 
 
@@ -275,13 +276,13 @@ _OF_SCALARS = frozenset(
 
 
 def missing(self: Array, name: str) -> Any:
-    """An attribute that only NumPy's scalars have, such as ``is_integer``, of a scalar; of others
-    say what to use instead.
+    """Return an attribute that only NumPy's scalars have, such as ``is_integer``, of a scalar; for
+    other arrays raise an error that names a replacement.
 
     Raises
     ------
     AttributeError
-        NumPy has it not either, or there is none of it here.
+        NumPy lacks it too, or this package leaves it out.
     """
     if name in _OF_SCALARS and self._is_scalar and hasattr(self.dtype.type, name):
         return getattr(evaluate.value(self._node)[()], name)
@@ -293,7 +294,7 @@ def missing(self: Array, name: str) -> Any:
 
 
 def map_blocks(self: Array, function: Callable[..., Any], *args: Any, **options: Any) -> Array:
-    """``function`` of each chunk: see `agentic_ray.array.map_blocks`."""
+    """Apply ``function`` to each chunk: see `agentic_ray.array.map_blocks`."""
     return blocks.map_blocks(function, self, *args, **options)
 
 
@@ -305,7 +306,7 @@ def map_overlap(
     trim: bool = True,
     **options: Any,
 ) -> Array:
-    """``function`` of each chunk with a margin: see `agentic_ray.array.map_overlap`."""
+    """Apply ``function`` to each chunk with a margin: see `agentic_ray.array.map_overlap`."""
     return overlap.map_overlap(function, self, depth=depth, boundary=boundary, trim=trim, **options)
 
 

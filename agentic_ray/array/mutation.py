@@ -35,7 +35,7 @@ Function = TypeVar("Function", bound=Callable[..., None])
 
 
 def _writes(function: Function) -> Function:
-    """Decorator: hand an argument that is a NumPy array to NumPy's function of this name."""
+    """Decorator: pass an argument that is a NumPy array to NumPy's function of this name."""
     own: Callable[..., None] = getattr(np, function.__name__)
     first = next(iter(inspect.signature(function).parameters))
 
@@ -64,11 +64,11 @@ def put(a: Array, ind: Any, v: Any, mode: str = "raise") -> None:
     Parameters
     ----------
     a : Array
-        It is assigned to; a view hands that on.
+        Array that is assigned to; a view passes that on.
     ind : array_like of int
     v : array_like
     mode : {"raise", "wrap", "clip"}
-        For positions outside.
+        Treatment of positions outside.
 
     Raises
     ------
@@ -173,10 +173,10 @@ def fill_diagonal(a: Array, val: Any, wrap: bool = False) -> None:
     Parameters
     ----------
     a : Array
-        With at least two axes, all of one length if more than two.
+        Array with at least two axes, all of one length if more than two.
     val : array_like
     wrap : bool
-        Start again after each square of a tall matrix.
+        Whether to start again after each square of a tall matrix.
 
     Raises
     ------
@@ -229,14 +229,14 @@ def put_along_axis(arr: Array, indices: Any, values: Any, axis: int | None) -> N
 
 
 def ufunc_at(ufunc: np.ufunc, a: Array, indices: Any, *b: Any) -> None:
-    """Do ``ufunc`` in place on the elements at ``indices``, each as often as it is named.
+    """Apply ``ufunc`` in place to the elements at ``indices``, each as often as it is named.
 
     The order of the values for one element is that of the indices, as in NumPy.
 
     Raises
     ------
     IndexError
-        As in reading by an index.
+        The index is refused as in reading.
     """
     node = a._node
     index = parse(indices, node.shape)

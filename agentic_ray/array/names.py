@@ -1,4 +1,4 @@
-"""Names of NumPy's that are not here, what to use instead, and what to say of unknown names."""
+"""NumPy's names that are left out here, their replacements, and the error for unknown names."""
 
 from __future__ import annotations
 
@@ -69,30 +69,30 @@ LEFT_OUT: dict[str, str] = {
     "typing": "numpy.typing",
     "ufunc": "frompyfunc or vectorize to make one; functions such as xp.add are ufuncs",
 }
-"""What is left out on purpose, and what to use instead."""
+"""Names that are left out on purpose, and their replacements."""
 
 _FORMER = {
     "Inf": "inf", "Infinity": "inf", "NAN": "nan", "NaN": "nan", "alltrue": "all",
     "complex_": "complex128", "cumproduct": "cumprod", "float_": "float64", "in1d": "isin",
     "infty": "inf", "product": "prod", "round_": "round", "sometrue": "any", "trapz": "trapezoid",
 }  # fmt: skip
-"""Names that NumPy had once, and those it has now."""
+"""Names that NumPy had once, and their present names."""
 
 
 def instead_of(name: str) -> str:
-    """What to use instead of a name that is left out."""
+    """Return the replacement for a name that is left out."""
     return LEFT_OUT[name].format(name=name)
 
 
 def refusal(space: str, name: str, there: Iterable[str]) -> AttributeError:
-    """What to raise for a name that ``space``, such as ``"agentic_ray.array"``, has not.
+    """Make the error for a name that ``space``, such as ``"agentic_ray.array"``, lacks.
 
     Parameters
     ----------
     space : str
     name : str
     there : iterable of str
-        The names it has.
+        Names that the space has.
     """
     part = space.removeprefix("agentic_ray.array").lstrip(".")
     known = f"{part}.{name}" if part else name
@@ -108,6 +108,6 @@ def refusal(space: str, name: str, there: Iterable[str]) -> AttributeError:
 
 
 def as_markdown() -> str:
-    """`LEFT_OUT` as the table that is in the documentation."""
+    """Return `LEFT_OUT` as the table that is in the documentation."""
     rows = [f"| `{name}` | {instead_of(name)} |" for name in sorted(LEFT_OUT, key=str.lower)]
     return "\n".join(["| NumPy's name | use instead |", "| --- | --- |", *rows])

@@ -1,4 +1,4 @@
-"""Reductions that pass over NaN, as in NumPy; for dates over NaT."""
+"""Reductions that skip NaN, as in NumPy; for dates NaT."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from agentic_ray.array.statistics import Axis, any, degrees_lost
 
 
 def _present(node: Node) -> Node | None:
-    """Where ``node`` is not NaN; None for dtypes that have none."""
+    """Return where ``node`` is not NaN; None for dtypes without NaN."""
     if node.dtype.kind not in "fcmM":
         return None
     return elementwise(ELEMENTWISE["logical_not"], [elementwise(ELEMENTWISE["isnan"], [node])])
 
 
 def _also(present: Node, where: Any, node: Node) -> Node:
-    """Where an element is there and NumPy's ``where`` holds."""
+    """Return where an element is present and NumPy's ``where`` holds."""
     mask = None if where is True else mask_of(where, node)
     if mask is None:
         return present
@@ -37,7 +37,7 @@ def _also(present: Node, where: Any, node: Node) -> Node:
 
 
 def _filled(a: Any, value: Any) -> Array:
-    """``a`` with ``value`` for NaN."""
+    """Replace NaN in ``a`` by ``value``."""
     node = strict_operand(a)
     return Array(masked.kept(node, _present(node), value))
 
@@ -58,7 +58,7 @@ def nansum(
     initial: Any = NO_VALUE,
     where: Any = True,
 ) -> Array:
-    """Sum over ``axis`` of what is not NaN; parameters as in `sum`.
+    """Sum the elements over ``axis`` that are not NaN; parameters as in `sum`.
 
     Examples
     --------
@@ -78,17 +78,17 @@ def nanprod(
     initial: Any = NO_VALUE,
     where: Any = True,
 ) -> Array:
-    """Product over ``axis`` of what is not NaN; parameters as in `sum`."""
+    """Multiply the elements over ``axis`` that are not NaN; parameters as in `sum`."""
     return statistics.prod(_filled(a, 1), axis, dtype, out, keepdims, initial, where)
 
 
 def nancumsum(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) -> Array:
-    """Running sum along ``axis`` in which NaN counts as zero: see `cumsum`."""
+    """Compute the running sum along ``axis`` in which NaN counts as zero: see `cumsum`."""
     return scans.cumsum(_filled(a, 0), axis, dtype, out)
 
 
 def nancumprod(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) -> Array:
-    """Running product along ``axis`` in which NaN counts as one: see `cumprod`."""
+    """Compute the running product along ``axis`` in which NaN counts as one: see `cumprod`."""
     return scans.cumprod(_filled(a, 1), axis, dtype, out)
 
 
@@ -102,7 +102,8 @@ def nanmean(
     *,
     where: Any = True,
 ) -> Array:
-    """Mean over ``axis`` of what is not NaN; NaN and a warning where nothing is.
+    """Compute the mean of the elements over ``axis`` that are not NaN; NaN and a warning if there
+    are none.
 
     Examples
     --------
@@ -160,7 +161,8 @@ def nanvar(
     mean: Any = NO_VALUE,
     correction: Any = NO_VALUE,
 ) -> Array:
-    """Variance over ``axis`` of what is not NaN; parameters as in `var`."""
+    """Compute the variance of the elements over ``axis`` that are not NaN; parameters as in
+    `var`."""
     lost = degrees_lost(ddof, correction)
     return _spread(a, axis, dtype, out, lost, keepdims, where, mean, False)
 
@@ -178,7 +180,8 @@ def nanstd(
     mean: Any = NO_VALUE,
     correction: Any = NO_VALUE,
 ) -> Array:
-    """Standard deviation over ``axis`` of what is not NaN; parameters as in `var`."""
+    """Compute the standard deviation of the elements over ``axis`` that are not NaN; parameters as
+    in `var`."""
     lost = degrees_lost(ddof, correction)
     return _spread(a, axis, dtype, out, lost, keepdims, where, mean, True)
 
@@ -212,7 +215,7 @@ def nanmax(
     initial: Any = NO_VALUE,
     where: Any = True,
 ) -> Array:
-    """Largest element over ``axis`` that is not NaN; NaN and a warning if there is none.
+    """Return the largest element over ``axis`` that is not NaN; NaN and a warning if there is none.
 
     Parameters are those of `max`.
 
@@ -233,7 +236,7 @@ def nanmin(
     initial: Any = NO_VALUE,
     where: Any = True,
 ) -> Array:
-    """Smallest element over ``axis`` that is not NaN: see `nanmax`."""
+    """Return the smallest element over ``axis`` that is not NaN: see `nanmax`."""
     return _extreme(fmin, a, axis, out, keepdims, initial, where)
 
 
@@ -264,13 +267,13 @@ def _position(
 
 @by_numpy_if_small
 def nanargmax(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Array:
-    """Position of the largest element along ``axis`` that is not NaN.
+    """Return the position of the largest element along ``axis`` that is not NaN.
 
     Raises
     ------
     ValueError
-        There are only NaN along the axis somewhere. It is raised at the call if the data are
-        computed in this process, which is so for up to 32 MB; else when they are computed.
+        All elements along the axis are NaN somewhere. It is raised at the call if the data are
+        computed in this process, as for up to 32 MB; else when they are computed.
 
     Examples
     --------
@@ -283,5 +286,6 @@ def nanargmax(a: Any, axis: int | None = None, out: Any = None, *, keepdims: boo
 
 @by_numpy_if_small
 def nanargmin(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Array:
-    """Position of the smallest element along ``axis`` that is not NaN: see `nanargmax`."""
+    """Return the position of the smallest element along ``axis`` that is not NaN: see
+    `nanargmax`."""
     return _position(argmin, np.inf, a, axis, out, keepdims)

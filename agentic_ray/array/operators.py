@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from agentic_ray.array.array_object import Array
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {}
-"""The function behind each operator, by name. Filled when those functions are defined."""
+"""Functions behind the operators, by name. Filled when those functions are defined."""
 
 _PLAIN = (bool, int, float, complex, np.ndarray, np.generic, list, tuple)
 _ELEMENTS = (str, bytes, type(None))
-"""Operands that no array of numbers is equal to: comparing with them gives False everywhere."""
+"""Operands that equal no array of numbers: comparing with them gives False everywhere."""
 
 Method = Callable[[Any, Any], "Array"]
 
@@ -33,14 +33,14 @@ def is_operand(value: object) -> bool:
 def repeats(name: str, array: Array, other: object) -> bool:
     """Whether ``array * other`` repeats a list or tuple, as a scalar of NumPy's does.
 
-    Where the operator is not implemented Python repeats it itself, or says that the scalar is no
-    integer.
+    If the operator is not implemented, Python repeats the list itself, or says that the scalar is
+    no integer.
     """
     return name == "multiply" and isinstance(other, list | tuple) and array._is_scalar
 
 
 def forward(name: str) -> Method:
-    """The method for ``array <operator> other``."""
+    """Make the method for ``array <operator> other``."""
     equality = {"equal": False, "not_equal": True}.get(name)
 
     def method(self: Array, other: Any) -> Any:
@@ -52,17 +52,17 @@ def forward(name: str) -> Method:
             return FUNCTIONS[name](self, other)
         if equality is not None and isinstance(other, _ELEMENTS):
             if self.dtype.names is not None:
-                operator.eq(np.empty(0, self.dtype), other)  # raises what NumPy raises
+                operator.eq(np.empty(0, self.dtype), other)  # raises NumPy's own error
             return FUNCTIONS["full_like"](self, equality, dtype=np.bool_)
         if isinstance(other, str | bytes):
-            getattr(np, name)(np.empty(1, self.dtype), other)  # raises what NumPy raises
+            getattr(np, name)(np.empty(1, self.dtype), other)  # raises NumPy's own error
         return NotImplemented
 
     return method
 
 
 def reflected(name: str) -> Method:
-    """The method for ``other <operator> array``."""
+    """Make the method for ``other <operator> array``."""
 
     def method(self: Array, other: Any) -> Any:
         if repeats(name, self, other):
@@ -73,26 +73,26 @@ def reflected(name: str) -> Method:
 
 
 def in_place(name: str) -> Method:
-    """The method for ``array <operator>= other``."""
+    """Make the method for ``array <operator>= other``."""
 
     def method(self: Array, other: Any) -> Any:
         if not is_operand(other):
             return NotImplemented
         result = FUNCTIONS[name](self, other)
-        # NumPy's scalars are immutable: ``m += 1`` makes a new one, and leaves other names of the
-        # old one alone.
+        # NumPy's scalars are immutable: ``m += 1`` makes a new one, and other names of the old one
+        # keep its value.
         return result if self._is_scalar else self._assign(result, name)
 
     return method
 
 
 def refuse_cast(name: str, found: np.dtype[Any], wanted: np.dtype[Any]) -> None:
-    """Raise what NumPy raises for an in-place operator whose result cannot be cast.
+    """Raise NumPy's own error for an in-place operator whose result cannot be cast.
 
     Raises
     ------
     TypeError
-        Of NumPy's own type.
+        Always, with NumPy's own type.
     """
     ufunc = getattr(np, name)
     operands = [np.empty((0, 0), found)] * ufunc.nin
@@ -101,7 +101,7 @@ def refuse_cast(name: str, found: np.dtype[Any], wanted: np.dtype[Any]) -> None:
 
 
 def unary(name: str) -> Callable[[Any], Array]:
-    """The method for ``<operator> array``."""
+    """Make the method for ``<operator> array``."""
 
     def method(self: Array) -> Any:
         return FUNCTIONS[name](self)
@@ -110,7 +110,7 @@ def unary(name: str) -> Callable[[Any], Array]:
 
 
 def divided(*, reflected: bool) -> Callable[[Any, Any], tuple[Array, Array]]:
-    """The method for ``divmod``: quotient and remainder."""
+    """Make the method for ``divmod``: quotient and remainder."""
 
     def method(self: Array, other: Any) -> Any:
         if not is_operand(other):

@@ -15,16 +15,16 @@ from agentic_ray.array.core.node import DType, Node
 from agentic_ray.array.core.views import rechunk
 
 NO_VALUE: Any = np._NoValue
-"""What stands for an argument that was not given, as in NumPy's signatures."""
+"""Stand-in for an argument that was not given, as in NumPy's signatures."""
 
 
 def single_out(out: Any) -> Any:
-    """The one array that NumPy's ``out`` names; None if it names none.
+    """Return the one array that NumPy's ``out`` names; None if it names none.
 
     Raises
     ------
     TypeError, ValueError
-        It is no array, or a tuple of several.
+        ``out`` is no array, or a tuple of several.
     """
     if isinstance(out, tuple):
         if len(out) != 1:
@@ -42,13 +42,13 @@ def single_out(out: Any) -> Any:
 def delivered(
     result: Array, out: Any, casting: Any = "same_kind", *, broadcasts: bool = False
 ) -> Array:
-    """``result``, or ``out`` after ``result`` was assigned to it (NumPy's array, if it is one).
+    """Return ``result``, or assign it to ``out`` and return that (also if it is NumPy's array).
 
     Parameters
     ----------
     out : Array, numpy.ndarray, a tuple of one, or None
     casting : str
-        Which conversions to the dtype of ``out`` are allowed.
+        Conversions to the dtype of ``out`` that are allowed.
     broadcasts : bool
         Whether ``result`` may have fewer elements than ``out``.
 
@@ -89,22 +89,23 @@ def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
 
 
 def looked_at(result: Array) -> Array:
-    """``result`` after an error that is in its data was raised, if it is computed in this process
-    anyway (it touches little data); else the error comes when it is computed."""
+    """Raise an error that lies in the data of ``result`` now, if it is computed in this process
+    anyway (it touches little data), and return it; otherwise the error comes when it is
+    computed."""
     if result._node.small or evaluate.runs_locally([result._node]):
         evaluate.values([result._node])
     return result
 
 
 def mask_of(where: Any, node: Node) -> Node | None:
-    """NumPy's ``where`` of a reduction of ``node``; None if every element counts.
+    """Return NumPy's ``where`` of a reduction of ``node``; None if every element counts.
 
     Raises
     ------
     TypeError
-        It does not hold booleans.
+        ``where`` does not hold booleans.
     ValueError
-        It does not broadcast to ``node``.
+        ``where`` does not broadcast to ``node``.
     """
     if where is True or where is NO_VALUE:
         return None
@@ -118,7 +119,7 @@ def mask_of(where: Any, node: Node) -> Node | None:
 
 
 def initial_of(ufunc: np.ufunc, dtype: DType, initial: Any) -> Node | None:
-    """NumPy's ``initial`` of a reduction to ``dtype``, converted to it; None if none was given."""
+    """Convert NumPy's ``initial`` of a reduction to ``dtype``; None if none was given."""
     if initial is NO_VALUE or initial is None:
         return None
     if isinstance(initial, Array):

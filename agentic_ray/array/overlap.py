@@ -1,4 +1,4 @@
-"""`map_overlap`: a user's function of each chunk with a margin of its neighbours."""
+"""`map_overlap`, which applies a user's function to each chunk with a margin of its neighbours."""
 
 from __future__ import annotations
 
@@ -59,37 +59,39 @@ def map_overlap(
     meta: Any = None,
     **options: Any,
 ) -> Array:
-    """``function`` of each chunk with a margin of its neighbours, which is cut off afterwards.
+    """Apply ``function`` to each chunk with a margin of its neighbours, which is cut off
+    afterwards.
 
     A margin may be wider than the neighbouring chunk: it goes on in the next.
 
     Parameters
     ----------
     function : callable or codelet
-        ``f(block, ...) -> block``, taken as it is at this call (see `map_blocks`). The block
-        has its margins, and so has what it returns, unless ``trim`` is False.
+        ``f(block, ...) -> block``, captured at this call (see `map_blocks`). The block has its
+        margins, and so has the result, unless ``trim`` is False.
     *args : Array or anything
         As in `map_blocks`. An axis of length 1 that is broadcast has no margin.
     depth : int, tuple, dict or list
         Width of the margin: for all axes; for each axis an int or ``(before, after)``; or for
         the axes in the dict. A list has one of these for each array.
     boundary : None, str, number, tuple, dict or list
-        How arrays go on at their edges: ``"none"`` or None (no margin there), ``"reflect"``
-        (the edge is repeated), ``"nearest"``, ``"periodic"``, or a number that fills the
-        margin; a tuple, dict or list as for ``depth``.
+        Continuation of arrays at their edges: ``"none"`` or None (no margin there), ``"reflect"``
+        (the edge is repeated), ``"nearest"``, ``"periodic"``, or a number that fills the margin; a
+        tuple, dict or list as for ``depth``.
     trim : bool
-        Cut the margins off what the function returns; else the result has them, block by block.
+        Whether to cut the margins off the function's results; else the result has them, block by
+        block.
     align_arrays : bool
         False: arrays in other chunks are refused rather than cut anew.
     allow_rechunk : bool
         False: chunks shorter than the margin are refused.
     name, dtype, chunks, drop_axis, new_axis, meta, **options
-        As in `map_blocks`; ``chunks`` are the lengths that the function returns, with margins.
+        As in `map_blocks`; ``chunks`` are the lengths of the function's results, with margins.
 
     Raises
     ------
     InvalidArgumentError, InvalidTypeError
-        No array, depths or boundaries that do not fit, and as in `map_blocks`.
+        There is no array, depths or boundaries do not fit, or as in `map_blocks`.
     SerializationError, BlockResultError
         As in `map_blocks`.
 
@@ -156,7 +158,8 @@ def map_overlap(
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """One array along one axis: its margin, how it goes on, and the bytes of the constant."""
+    """Margin of one array along one axis: its width, the continuation at the edge, and the bytes of
+    the constant."""
 
     depth: Depth
     boundary: str
@@ -166,7 +169,7 @@ class Edge:
 def _edges(
     nodes: Sequence[Node], depth: Any, boundary: Any, shape: Shape
 ) -> tuple[tuple[Edge, ...], ...]:
-    """Of each array, for each of its axes."""
+    """Return the edges of each array, for each of its axes."""
     result: list[tuple[Edge, ...]] = []
     for number, node in enumerate(nodes):
         widths = _per_axis("depth", _for_array("depth", depth, number, len(nodes)), node.ndim, 0)
@@ -258,8 +261,8 @@ def _check_widths(nodes: Sequence[Node], edges: Sequence[Sequence[Edge]]) -> Non
 def _margins(
     nodes: Sequence[Node], edges: Sequence[Sequence[Edge]], grid: Chunks
 ) -> tuple[tuple[Depth, ...], ...]:
-    """For each axis of the grid and each block along it the margins that it really has: those of
-    the first array that is not broadcast along the axis."""
+    """Return for each axis of the grid and each block along it the actual margins: those of the
+    first array that is not broadcast along the axis."""
     result: list[tuple[Depth, ...]] = []
     for axis, lengths in enumerate(grid):
         edge = Edge((0, 0), "none")
@@ -281,7 +284,7 @@ def _margins(
 def _trimmed(
     returned: Chunks, axes: Sequence[int | None], margins: Sequence[Sequence[Depth]]
 ) -> Chunks:
-    """The lengths of blocks without their margins."""
+    """Return the lengths of blocks without their margins."""
     result: list[tuple[int, ...]] = []
     for lengths, axis in zip(returned, axes, strict=True):
         pairs = [(0, 0)] * len(lengths) if axis is None else margins[axis]
@@ -296,7 +299,7 @@ def _trimmed(
 
 
 def segments(lengths: Sequence[int], edge: Edge) -> list[list[Segment]]:
-    """For each chunk of an axis what it is made of with its margins, in order."""
+    """Return for each chunk of an axis the runs that make it up with its margins, in order."""
     starts = grids.offsets(lengths)
     total = starts[-1]
     before, after = edge.depth
@@ -329,7 +332,7 @@ def _inside(low: int, high: int, starts: Sequence[int]) -> Iterator[Segment]:
 
 
 def _outside(positions: range, starts: Sequence[int], boundary: str) -> Iterator[Segment]:
-    """Positions before the array or behind it, as what stands for them."""
+    """Yield the runs that stand for positions before the array or behind it."""
     if not positions:
         return
     total = starts[-1]
@@ -372,14 +375,14 @@ def _chunk_of(position: int, starts: Sequence[int]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Plans:
-    """What goes into each block, and what is cut off what comes out.
+    """Plan of each block: the parts it is joined from, and the margins cut off its result.
 
     Parameters
     ----------
     edges : tuple of tuple of Edge
-        Of each array, for each of its axes.
+        Edges of each array, for each of its axes.
     returned : Chunks
-        Lengths of what the function returns.
+        Lengths of the function's results.
     margins : tuple or None
         For each axis of the arguments and each block the margins to be cut off; None: nothing.
     """
@@ -391,8 +394,8 @@ class Plans:
     margins: tuple[tuple[Depth, ...], ...] | None
 
     def rows(self, columns: Sequence[Sequence[Any]], dtype: DType) -> Iterator[tuple[Any, ...]]:
-        """The arguments of each call: for each array a list of blocks, and how they are joined;
-        then shape, position and more of the block, and what is cut off."""
+        """Yield the arguments of each call: for each array a list of blocks, and how they are
+        joined; then shape, position and more of the block, and the margins to cut off."""
         layout = self.layout
         made = [
             [segments(lengths, edge) for lengths, edge in zip(chunks, edges, strict=True)]
@@ -431,7 +434,7 @@ class Plans:
             yield (*blocks, (tuple(joins), shape, index, more, self._cut(shape, inside)))
 
     def _cut(self, shape: Shape, inside: Shape) -> tuple[tuple[int, int], ...] | None:
-        """Start and stop along each axis of what is left of a block."""
+        """Return start and stop along each axis of the part of a block that remains."""
         if self.margins is None:
             return None
         cut: list[tuple[int, int]] = []
@@ -450,7 +453,7 @@ def joined(
     runs: tuple[tuple[Segment, ...], ...],
     fills: Sequence[bytes | None],
 ) -> Any:
-    """A block with its margins, from the blocks it is made of."""
+    """Join a block with its margins from the blocks that make it up."""
     first = blocks[0]
     if all(len(axis) == 1 and axis[0][3] == 1 for axis in runs):
         return first[tuple([slice(axis[0][1], axis[0][2]) for axis in runs])]
@@ -467,7 +470,7 @@ def joined(
             ]
         )
         outside = [axis for axis, run in enumerate(picked) if run[0] < 0]
-        if outside:  # in a corner that of the last axis, as in NumPy's pad
+        if outside:  # in a corner the last axis decides, as in NumPy's pad
             fill = fills[outside[-1]]
             assert fill is not None
             result[region] = xp.asarray(np.frombuffer(fill, dtype_of(first))[0], dtype=first.dtype)
@@ -507,12 +510,12 @@ class OverlapCall:
         if cut is None:
             return result
         inner = result[tuple([slice(*pair) for pair in cut])]
-        # A view would keep the margins in memory, and be copied with them where it is sent.
+        # A view would keep the margins in memory, and be copied with them when it is sent.
         return inner if math.prod(inner.shape) == math.prod(shape) else xp.array(inner)
 
 
 def _whole(xp: Any, *values: Any) -> Any:
-    """The kernel for arrays of one block each."""
+    """Call the kernel with arrays of one block each."""
     *blocks, call, plans = values
     (row,) = plans.rows([[block] for block in blocks], call.dtype)
     return call(xp, *row)

@@ -34,7 +34,7 @@ _UNPACK = blockwise_op("unpackbits", host_only(_unpackbits_kernel))
 
 
 def _along(node: Node, axis: int | None) -> tuple[Node, int]:
-    """The array whose bits are meant, and the axis they go along."""
+    """Return the array whose bits are meant, and the axis they go along."""
     if axis is None or not node.ndim:
         return reshaped(node, (node.size,)), 0
     return node, normalize_axis_index(axis, node.ndim)
@@ -46,20 +46,20 @@ def _check_order(bitorder: str) -> None:
 
 
 def packbits(a: Any, /, axis: int | None = None, bitorder: str = "big") -> Array:
-    """Whether elements are non-zero, as bits, eight of them a byte; zeros are put at the end.
+    """Pack into bits whether elements are non-zero, eight of them a byte; zeros are put at the end.
 
     Parameters
     ----------
     a : array_like of int or bool
     axis : int, optional
-        Default: of the flattened array.
+        Axis; default: the flattened array's.
     bitorder : {"big", "little"}
         Whether the first element is the highest bit of its byte, or the lowest.
 
     Raises
     ------
     TypeError
-        There are other numbers.
+        Elements are neither integers nor booleans.
 
     Examples
     --------
@@ -84,7 +84,7 @@ def packbits(a: Any, /, axis: int | None = None, bitorder: str = "big") -> Array
 def unpackbits(
     a: Any, /, axis: int | None = None, count: int | None = None, bitorder: str = "big"
 ) -> Array:
-    """The bits of each byte as elements that are 0 or 1: the inverse of `packbits`.
+    """Unpack the bits of each byte as elements that are 0 or 1: the inverse of `packbits`.
 
     Parameters
     ----------
@@ -92,13 +92,13 @@ def unpackbits(
     axis, bitorder
         As in `packbits`.
     count : int, optional
-        How many elements to give along the axis, zeros after the last; negative: how many to
+        Number of elements along the axis, zeros after the last bit; negative: number of elements to
         leave out at the end.
 
     Raises
     ------
     TypeError
-        ``a`` is not of bytes.
+        ``a`` does not hold bytes.
     """
     node = strict_operand(a)
     if node.dtype != np.uint8:
@@ -144,14 +144,14 @@ def _integers(node: Node, name: str) -> Node:
 def ravel_multi_index(
     multi_index: Any, dims: Any, mode: str | Sequence[str] = "raise", order: str = "C"
 ) -> Any:
-    """Positions in the flattened array of shape ``dims``, of indices for each of its axes.
+    """Return positions in the flattened array of shape ``dims``, from indices for each of its axes.
 
     Parameters
     ----------
     multi_index : tuple of array_like of int
     dims : tuple of int
     mode : {"raise", "wrap", "clip"} or a sequence of them
-        For positions outside, of all axes or of each.
+        Treatment of positions outside, for all axes or for each.
     order : {"C", "F"}
 
     Raises
@@ -170,7 +170,7 @@ def ravel_multi_index(
     shape = shape_of(dims)
     modes = mode if isinstance(mode, str) else tuple(mode)
     order = check_order(order, "CF")
-    # NumPy checks all but the positions themselves.
+    # NumPy checks everything but the positions themselves.
     check: Any = np.ravel_multi_index
     check(tuple([np.zeros(0, node.dtype) for node in entries]), shape, modes, order)
     found = Array(elementwise(_RAVEL, [_integers(node, "ravel_multi_index") for node in entries],
@@ -179,7 +179,7 @@ def ravel_multi_index(
 
 
 def unravel_index(indices: Any, shape: Any, order: str = "C") -> tuple[Array, ...]:
-    """Indices for each axis of an array of ``shape``, of positions in the flattened array.
+    """Return indices for each axis of an array of ``shape``, from positions in the flattened array.
 
     Raises
     ------

@@ -26,12 +26,12 @@ from agentic_ray.errors import InvalidTypeError
 
 
 def _coefficients(p: Any) -> Any:
-    """Coefficients as NumPy takes them, in this process.
+    """Return coefficients as NumPy takes them, in this process.
 
     Raises
     ------
     InvalidTypeError
-        It is a ``numpy.poly1d``, which is left out: NumPy would give one, too.
+        ``p`` is a ``numpy.poly1d``, which is left out: NumPy's result would be one, too.
     """
     if isinstance(p, np.poly1d):
         raise InvalidTypeError("poly1d is left out: give its coefficients, p.coeffs")
@@ -39,7 +39,8 @@ def _coefficients(p: Any) -> Any:
 
 
 def poly(seq_of_zeros: Any) -> Array:
-    """The coefficients of the polynomial with these zeros, or of a matrix's characteristic one.
+    """Return the coefficients of the polynomial with these zeros, or of a matrix's characteristic
+    one.
 
     Examples
     --------
@@ -51,7 +52,7 @@ def poly(seq_of_zeros: Any) -> Array:
 
 
 def roots(p: Any) -> Array:
-    """The zeros of a polynomial.
+    """Return the zeros of a polynomial.
 
     Raises
     ------
@@ -62,28 +63,28 @@ def roots(p: Any) -> Array:
 
 
 def polyadd(a1: Any, a2: Any) -> Array:
-    """The sum of two polynomials."""
+    """Add two polynomials."""
     return asarray(np.polyadd(_coefficients(a1), _coefficients(a2)))
 
 
 def polysub(a1: Any, a2: Any) -> Array:
-    """The difference of two polynomials."""
+    """Subtract one polynomial from another."""
     return asarray(np.polysub(_coefficients(a1), _coefficients(a2)))
 
 
 def polymul(a1: Any, a2: Any) -> Array:
-    """The product of two polynomials."""
+    """Multiply two polynomials."""
     return asarray(np.polymul(_coefficients(a1), _coefficients(a2)))
 
 
 def polydiv(u: Any, v: Any) -> tuple[Array, Array]:
-    """Quotient and remainder of two polynomials."""
+    """Divide one polynomial by another; return quotient and remainder."""
     quotient, rest = np.polydiv(_coefficients(u), _coefficients(v))
     return asarray(quotient), asarray(rest)
 
 
 def polyder(p: Any, m: int = 1) -> Array:
-    """The ``m``-th derivative of a polynomial.
+    """Return the ``m``-th derivative of a polynomial.
 
     Raises
     ------
@@ -94,7 +95,7 @@ def polyder(p: Any, m: int = 1) -> Array:
 
 
 def polyint(p: Any, m: int = 1, k: Any = None) -> Array:
-    """The ``m``-th antiderivative of a polynomial, ``k`` its constants of integration.
+    """Return the ``m``-th antiderivative of a polynomial, ``k`` its constants of integration.
 
     Raises
     ------
@@ -105,7 +106,7 @@ def polyint(p: Any, m: int = 1, k: Any = None) -> Array:
 
 
 def polyval(p: Any, x: Any) -> Array:
-    """The values of a polynomial at ``x``, elementwise.
+    """Evaluate a polynomial at ``x``, elementwise.
 
     Examples
     --------
@@ -130,23 +131,23 @@ def polyfit(
     w: Any = None,
     cov: bool | str = False,
 ) -> Any:
-    """The polynomial of degree ``deg`` that comes closest to ``y`` at ``x``, by least squares.
+    """Fit the polynomial of degree ``deg`` that comes closest to ``y`` at ``x``, by least squares.
 
     Parameters
     ----------
     x : array_like
-        (m,)
+        Places, of shape (m,).
     y : array_like
-        (m,) or (m, k)
+        Values, of shape (m,) or (m, k).
     deg : int
     rcond : float, optional
         As in `linalg.lstsq`; default: m times the precision.
     full : bool
-        Give residuals, rank, singular values and ``rcond``, too.
+        Whether to return residuals, rank, singular values and ``rcond``, too.
     w : array_like, optional
-        (m,): the weight of each difference.
+        Weight of each difference, of shape (m,).
     cov : bool or "unscaled"
-        Give the covariance of the coefficients, too.
+        Whether to return the covariance of the coefficients, too.
 
     Returns
     -------

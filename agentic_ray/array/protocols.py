@@ -1,9 +1,9 @@
 """NumPy's protocols: ``np.mean(x)`` and ``np.add(x, y)`` of our arrays stay lazy and chunked.
 
-A function of NumPy's is given to the one of the same name here, with the very arguments: signatures
-are NumPy's. Where there is none, or it refuses arguments that NumPy may take, NumPy's own is called
-over the values. Arrays are never written to behind a reader's back: what NumPy is given is
-read-only, and what it wrote to ``out`` is assigned.
+A call of a NumPy function goes to the function of the same name here, with the very arguments:
+signatures are NumPy's. If there is none, or it refuses arguments that NumPy may take, NumPy's own
+is called over the values. Arrays are never written to behind a reader's back: NumPy gets read-only
+values, and values that it writes to ``out`` are assigned.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _IN_NUMPYS_DTYPE: dict[Any, Callable[..., Any]] = {
     np.linalg.eig: numpy_eig,
     np.linalg.eigvals: numpy_eigvals,
 }
-"""Functions of NumPy whose results have another dtype than those of the same name here."""
+"""NumPy functions whose results have another dtype than those of the same name here."""
 _WRITING = frozenset({"copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask"})
 """Functions that write to their first argument: NumPy's own would write to a copy of the values."""
 
@@ -45,7 +45,7 @@ def _namespace() -> Any:
 
 @functools.lru_cache(maxsize=1024)
 def _own(func: Any) -> Callable[..., Any] | None:
-    """The function here that stands for one of NumPy's."""
+    """Return the function here that stands for one of NumPy's."""
     if func in _IN_NUMPYS_DTYPE:
         return _IN_NUMPYS_DTYPE[func]
     part = _SPACES.get(getattr(func, "__module__", None) or "")
@@ -82,7 +82,7 @@ def _takes(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> boo
 
 
 def array_ufunc(ufunc: Any, method: str, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """NumPy's ufunc, or a method of it, over our arrays."""
+    """Call NumPy's ufunc, or a method of it, on our arrays."""
     outs = kwargs.get("out") or ()
     if any(_has_own_turn(value) for value in (*inputs, *outs)):
         return NotImplemented
@@ -99,7 +99,7 @@ def array_ufunc(ufunc: Any, method: str, inputs: Sequence[Any], kwargs: Mapping[
         try:
             return function(*inputs, **kwargs)
         except AgenticRayError:
-            pass  # not for arrays in chunks: NumPy's over the values, which may know better
+            pass  # not for arrays in chunks: NumPy's own over the values may know better
     return _over_values(getattr(ufunc, method), inputs, kwargs)
 
 
@@ -113,7 +113,7 @@ def _has_own_turn(value: Any) -> bool:
 
 
 def array_function(func: Any, args: Any, kwargs: Any) -> Any:
-    """NumPy's function over our arrays."""
+    """Call NumPy's function on our arrays."""
     function = _own(func)
     if function is not None and (func.__name__ in _WRITING or _takes(function, args, kwargs)):
         try:
@@ -137,7 +137,8 @@ def _has_array(value: Any) -> bool:
 
 
 def _over_values(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """``func`` of NumPy over the values of our arrays; what it writes to ``out`` is assigned."""
+    """Call ``func`` of NumPy over the values of our arrays; assign the values that it writes to
+    ``out``."""
     args, kwargs = list(args), dict(kwargs)
     signature = _signature(func)
     if "out" not in kwargs and signature is not None:
@@ -169,7 +170,7 @@ def _over_values(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> A
 
 
 def _values(value: Any) -> Any:
-    """``value`` with our arrays in it as NumPy's, which cannot be written to."""
+    """Replace our arrays in ``value`` by NumPy's, which cannot be written to."""
     if isinstance(value, Array):
         found = np.asarray(value)
         found.flags.writeable = False

@@ -1,8 +1,8 @@
-"""Quantiles: the elements at given places of the sorted array, and what lies between them.
+"""Quantiles: elements at given places of the sorted array, and interpolated values between them.
 
-Of all elements of an array of several chunks only those needed are selected, see ``samplesort``;
-along some axes of an array a lane is in one chunk and NumPy does the rest. The bits are those of
-`numpy.quantile` either way.
+Over all elements of an array of several chunks, only the needed elements are selected, see
+``samplesort``; along some axes of an array a lane is in one chunk and NumPy does the rest. The bits
+are those of `numpy.quantile` either way.
 
 References
 ----------
@@ -44,23 +44,23 @@ from agentic_ray.array.statistics import Axis, any, count_nonzero, mean
 from agentic_ray.array.weighting import weights_like
 
 MOST_SELECTED = 64
-"""So many elements are selected from sorted chunks; with more the windows around them would be
-many, and all is sorted."""
+"""Most elements that are selected from sorted chunks; with more the windows around them would be
+many, and everything is sorted."""
 
 # --- the methods -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """Where a quantile lies among ``n`` sorted elements.
+    """Rule for the place of a quantile among ``n`` sorted elements.
 
     Parameters
     ----------
     index : callable
-        ``index(n, q)``: places counted from 0. They are whole numbers if there is no ``gamma``.
+        ``index(n, q)``: returns places counted from 0, whole numbers if there is no ``gamma``.
     gamma : callable or None
-        ``gamma(part, index)``: how far from the element before it to the one after it, given
-        how far ``index`` is.
+        ``gamma(part, index)``: returns the fraction of the way from the element before to the one
+        after, given the fraction of ``index``.
     """
 
     index: Callable[[int, NDArray], NDArray]
@@ -68,7 +68,7 @@ class Method:
 
 
 def _continuous(alpha: float, beta: float) -> Method:
-    """Methods 4 to 9 of Hyndman and Fan, which differ in two plotting positions."""
+    """Make methods 4 to 9 of Hyndman and Fan, which differ in two plotting positions."""
 
     def index(n: int, q: NDArray) -> NDArray:
         return n * q + (alpha + q * (1 - alpha - beta)) - 1
@@ -77,12 +77,12 @@ def _continuous(alpha: float, beta: float) -> Method:
 
 
 def _rounded(function: Callable[[NDArray], NDArray]) -> Method:
-    """The element at the place of the linear method, rounded by ``function``."""
+    """Make the method of the element at the linear method's place, rounded by ``function``."""
     return Method(lambda n, q: function((n - 1) * q).astype(np.intp), None)
 
 
 def _observed(shift: float, stays: Callable[[NDArray, NDArray], NDArray]) -> Method:
-    """Methods 1 and 3: an element before or after n q, the one before where ``stays``."""
+    """Make methods 1 and 3: an element before or after n q, the one before where ``stays``."""
 
     def index(n: int, q: NDArray) -> NDArray:
         at = np.asarray(n * q - 1 - shift)
@@ -102,7 +102,7 @@ METHODS = {
     "interpolated_inverted_cdf": _continuous(0, 1),
     "hazen": _continuous(0.5, 0.5),
     "weibull": _continuous(0, 0),
-    # As _continuous(1, 1), but rounded less often.
+    # Equal to _continuous(1, 1), but rounded less often.
     "linear": Method(lambda n, q: (n - 1) * q, lambda part, index: part),
     "median_unbiased": _continuous(1 / 3.0, 1 / 3.0),
     "normal_unbiased": _continuous(3 / 8.0, 3 / 8.0),
@@ -118,8 +118,8 @@ METHODS = {
 
 
 def _places(n: int, q: NDArray, method: str) -> tuple[NDArray, NDArray, NDArray | None]:
-    """Positions of the elements before and after each quantile and how far it is in between;
-    without a distance it is the element before."""
+    """Return the positions of the elements before and after each quantile and the fraction of the
+    way between; without a fraction the quantile is the element before."""
     rule = METHODS[method]
     index = np.asarray(rule.index(n, q))
     if rule.gamma is None or (method == "linear" and index.dtype.kind in "iu"):
@@ -138,7 +138,7 @@ def _places(n: int, q: NDArray, method: str) -> tuple[NDArray, NDArray, NDArray 
 
 def _between_kernel(xp: Any, chosen: Any, before: Held, after: Held, gamma: Held | None,
                     weak: bool) -> Any:  # fmt: skip
-    """Quantiles from the elements chosen; NaN, which sorts last, makes all of them NaN."""
+    """Compute quantiles from the elements chosen; NaN, which sorts last, makes all of them NaN."""
     result = left = chosen[xp.asarray(before.value)]
     if gamma is not None:
         right = chosen[xp.asarray(after.value)]
@@ -155,16 +155,16 @@ _BETWEEN = blockwise_op("quantile_between", _between_kernel)
 
 
 def _in_order(node: Node, skip_nan: bool) -> int:
-    """How many elements count."""
+    """Count the elements that a quantile is taken of: all, or those that are not NaN."""
     n = node.size
     if skip_nan and node.dtype.kind == "f":
-        # NaN sorts last, so that what is left of the order is that of the others.
+        # NaN sorts last, so that the other elements keep their places.
         n = int(count_nonzero(logical_not(isnan(Array(node))))) or n
     return n
 
 
 def _of_all(node: Node, q: NDArray, weak: bool, method: str, skip_nan: bool, dtype: DType) -> Node:
-    """Quantiles of all elements, in the shape of ``q``."""
+    """Compute quantiles of all elements, in the shape of ``q``."""
     n = _in_order(node, skip_nan)
     before, after, gamma = _places(n, q, method)
     chosen, at = _chosen(node, np.concatenate([before.ravel(), after.ravel(), [n - 1]]))
@@ -174,8 +174,8 @@ def _of_all(node: Node, q: NDArray, weak: bool, method: str, skip_nan: bool, dty
 
 
 def _chosen(node: Node, positions: NDArray) -> tuple[Node, NDArray]:
-    """The elements at these positions of the sorted array, each once in order, and for each
-    position which of them it is."""
+    """Return the elements at these positions of the sorted array, each once in order, and for each
+    position the number of its element among them."""
     wanted, at = np.unique(positions, return_inverse=True)
     if wanted.size <= MOST_SELECTED:
         chosen = selected(node, tuple((wanted + 1).tolist()))
@@ -187,7 +187,8 @@ def _chosen(node: Node, positions: NDArray) -> tuple[Node, NDArray]:
 
 
 def _middle_kernel(xp: Any, chosen: Any, first: int, last: int, dtype: DType) -> Any:
-    """The mean of the elements from ``first`` to ``last``, NaN if the last chosen one is."""
+    """Compute the mean of the elements from ``first`` to ``last``; NaN if the last chosen one
+    is."""
     result = xp.mean(chosen[first : last + 1], axis=0)
     if chosen.dtype.kind == "f":
         result = xp.where(xp.isnan(chosen[-1]), chosen[-1], result)
@@ -198,7 +199,7 @@ _MIDDLE = blockwise_op("median", _middle_kernel)
 
 
 def _middle_of_all(node: Node, skip_nan: bool, dtype: DType) -> Node:
-    """The median of all elements."""
+    """Compute the median of all elements."""
     n = _in_order(node, skip_nan)
     chosen, at = _chosen(node, np.asarray([(n - 1) // 2, n // 2, n - 1]))
     return make(_MIDDLE, (chosen,), (int(at[0]), int(at[1]), dtype), (), dtype, ())
@@ -253,7 +254,7 @@ _MEDIANS = gufunc_op("median", _median_kernel, 32)
 
 @dataclass(frozen=True, slots=True)
 class _Reduced:
-    """What an array is reduced over: the axes that are left, and the rest of them as one."""
+    """Axes that a reduction keeps, and the other axes as one."""
 
     node: Node
     axes: tuple[int, ...]
@@ -261,16 +262,16 @@ class _Reduced:
 
     @property
     def loop(self) -> tuple[int, ...]:
-        """Lengths of the axes that are left."""
+        """Lengths of the axes that are kept."""
         return tuple([self.node.shape[axis] for axis in self.rest])
 
     @property
     def is_whole(self) -> bool:
-        """Whether all elements of several chunks go in."""
+        """Whether all elements of several chunks are reduced together."""
         return self.node.blocks > 1 and set(self.loop) <= {1}
 
     def lanes(self, node: Node | None = None) -> Node:
-        """The array (or another of its shape) with what is reduced as its last axis."""
+        """Return the array (or another of its shape) with the reduced axes as its last axis."""
         node = self.node if node is None else node
         lane = node.size // int(np.prod(self.loop, dtype=np.int64))
         return reshaped(permuted(node, (*self.rest, *self.axes)), (*self.loop, lane))
@@ -292,7 +293,7 @@ def _median_dtype(dtype: DType) -> DType:
 def _quantile_dtype(
     dtype: DType, q: Any, method: str, weights: DType | None, skip_nan: bool
 ) -> DType:
-    """The dtype that NumPy's quantiles have, for levels of a dtype or a Python number.
+    """Return the dtype of NumPy's quantiles, for levels of a dtype or a Python number.
 
     Raises
     ------
@@ -343,7 +344,7 @@ def _quantiles(
     weights: Any,
     skip_nan: bool,
 ) -> Array:
-    """``weak``: q is a Python number, whose type gives way to that of ``a``."""
+    """Compute quantiles. ``weak``: q is a Python number, whose type gives way to that of ``a``."""
     over = _reduced(a, axis)
     node, loop = over.node, over.loop
     if node.dtype.kind == "c":
@@ -382,7 +383,7 @@ def _quantiles(
 
 
 def _of_nothing(over: _Reduced, q: NDArray, keepdims: bool, dtype: DType) -> Array:
-    """Quantiles of no elements: NaN, as in NumPy.
+    """Return the quantiles of no elements: NaN, as in NumPy.
 
     Raises
     ------
@@ -397,7 +398,7 @@ def _of_nothing(over: _Reduced, q: NDArray, keepdims: bool, dtype: DType) -> Arr
 
 
 def _levels(q: Any) -> NDArray:
-    """The argument ``q`` as a NumPy array: its data are looked at."""
+    """Return the argument ``q`` as a NumPy array: its data are looked at."""
     return np.asarray(without_arrays(q))
 
 
@@ -417,25 +418,25 @@ def quantile(
     *,
     weights: Any = None,
 ) -> Array:
-    """The values below which the fractions ``q`` of the elements lie.
+    """Return the values below which the fractions ``q`` of the elements lie.
 
     Parameters
     ----------
     a : array_like
-        Of real numbers.
+        Real numbers.
     q : array_like
-        Between 0 and 1. Its axes come first in the result.
+        Fractions between 0 and 1. Its axes come first in the result.
     axis : int or tuple of int, optional
         Default: all elements.
     out : array, optional
     overwrite_input : bool
-        Without effect: nothing needs to be overwritten.
+        Ignored: nothing needs to be overwritten.
     method : str
-        One of NumPy's thirteen, see `METHODS`.
+        Name of one of NumPy's thirteen, see `METHODS`.
     keepdims : bool
     weights : array_like, optional
-        In the shape of ``a``, or of the axes reduced; only with ``method="inverted_cdf"``. What is
-        reduced is then in one chunk.
+        Weights in the shape of ``a``, or of the axes reduced; only with ``method="inverted_cdf"``.
+        The reduced axes are then put in one chunk.
 
     Raises
     ------
@@ -465,7 +466,7 @@ def percentile(
     *,
     weights: Any = None,
 ) -> Array:
-    """The values below which ``q`` per cent of the elements lie: see `quantile`.
+    """Return the values below which ``q`` per cent of the elements lie: see `quantile`.
 
     Examples
     --------
@@ -488,8 +489,8 @@ def nanquantile(
     *,
     weights: Any = None,
 ) -> Array:
-    """`quantile` of what is not NaN; how much that is is computed at the call if all elements
-    of several chunks are reduced."""
+    """Compute `quantile` of the elements that are not NaN. Their number is computed at the call if
+    all elements of several chunks are reduced."""
     return _quantiles(a, _levels(q), _is_weak(q), axis, out, method, keepdims, weights, True)
 
 
@@ -505,7 +506,7 @@ def nanpercentile(
     *,
     weights: Any = None,
 ) -> Array:
-    """`percentile` of what is not NaN; see `nanquantile`."""
+    """Compute `percentile` of the elements that are not NaN; see `nanquantile`."""
     return _quantiles(a, _levels(q) / 100, _is_weak(q), axis, out, method, keepdims, weights, True)
 
 
@@ -514,14 +515,14 @@ def median(
     a: Any, axis: Axis = None, out: Any = None, overwrite_input: bool = False,
     keepdims: bool = False,
 ) -> Array:  # fmt: skip
-    """The middle value over ``axis``, or the mean of the two in the middle.
+    """Compute the middle value over ``axis``, or the mean of the two in the middle.
 
     Parameters
     ----------
     a, axis, out, keepdims
         As in `sum`.
     overwrite_input : bool
-        Without effect: nothing needs to be overwritten.
+        Ignored: nothing needs to be overwritten.
 
     Examples
     --------
@@ -537,5 +538,5 @@ def nanmedian(
     a: Any, axis: Axis = None, out: Any = None, overwrite_input: bool = False,
     keepdims: bool = False,
 ) -> Array:  # fmt: skip
-    """`median` of what is not NaN; see `nanquantile`."""
+    """Compute `median` of the elements that are not NaN; see `nanquantile`."""
     return _medians(a, axis, out, keepdims, True)

@@ -55,13 +55,12 @@ def arange(
     like: Any = None,
     chunks: Any = "auto",
 ) -> Array:
-    """Evenly spaced values in ``[start, stop)``.
+    """Return evenly spaced values in ``[start, stop)``.
 
     Parameters
     ----------
     start, stop, step : number or date
-        One argument is where to stop, and the start is 0. Ranges of dates are made in this
-        process.
+        A single argument is ``stop``, and the start is 0. Ranges of dates are made in this process.
     dtype, device, like, chunks
         As in `asarray`.
 
@@ -108,13 +107,13 @@ def arange(
     )
     length = _range_length(first, stop, step)
     if dtype.kind == "b":
-        made = np.arange(first, stop, step, dtype=dtype)  # refuses what has no meaning
+        made = np.arange(first, stop, step, dtype=dtype)  # refuses values without a meaning
         return asarray(made, copy=False, device=device, chunks=chunks)
     return created(ARANGE, (first, step, dtype, 0), (length,), dtype, chunks, device)
 
 
 def _range_length(first: Any, stop: Any, step: Any) -> int:
-    """How many values there are from ``first`` on before ``stop``."""
+    """Count the values from ``first`` on before ``stop``."""
     if all(isinstance(value, int) for value in (first, stop, step)):
         return max(0, int(-((first - stop) // step)))
     span = (stop - first) / step
@@ -126,7 +125,7 @@ def _range_length(first: Any, stop: Any, step: Any) -> int:
 
 
 def positions(like: Node, axis: int) -> Node:
-    """The index along ``axis`` for each element of ``like``, with length 1 on other axes."""
+    """Return the index along ``axis`` for each element of ``like``, with length 1 on other axes."""
     shape = tuple([n if a == axis else 1 for a, n in enumerate(like.shape)])
     chunks = tuple([c if a == axis else (1,) for a, c in enumerate(like.chunks)])
     dtype = np.dtype(np.int64)
@@ -175,21 +174,21 @@ def linspace(
     device: str | None = None,
     chunks: Any = "auto",
 ) -> Any:
-    """``num`` evenly spaced values from ``start`` to ``stop``.
+    """Return ``num`` evenly spaced values from ``start`` to ``stop``.
 
     Parameters
     ----------
     start, stop : number or array_like
-        Arrays are broadcast against each other.
+        First and last value; arrays are broadcast against each other.
     num : int
     endpoint : bool
         Whether the last value is ``stop``.
     retstep : bool
-        Give the distance of two values, too.
+        Whether to return the distance of two values, too.
     dtype, device, chunks
         As in `asarray`.
     axis : int
-        Where the values go in the result, if the ends are arrays.
+        Axis of the values in the result, if the ends are arrays.
 
     Raises
     ------
@@ -241,7 +240,7 @@ def _inexact(value: Any) -> Array:
 def _linspace_between(
     start: Array, stop: Array, num: int, parts: int, endpoint: bool, dtype: np.dtype[Any]
 ) -> tuple[Array, Any]:
-    """NumPy's values from one array to another, along the first axis, and their distance."""
+    """Return NumPy's values from one array to another, along the first axis, and their distance."""
     delta = (stop - start).astype(dtype)
     at = reshape(arange(num), (-1,) + (1,) * delta.ndim).astype(dtype)
     step: Any = delta / parts if parts > 0 else dtype.type(np.nan)
@@ -270,7 +269,7 @@ def logspace(
     *,
     chunks: Any = "auto",
 ) -> Array:
-    """``base`` to the powers of `linspace`: values from ``base**start`` to ``base**stop``.
+    """Raise ``base`` to the powers of `linspace`: values from ``base**start`` to ``base**stop``.
 
     Examples
     --------
@@ -300,7 +299,7 @@ def geomspace(
     *,
     chunks: Any = "auto",
 ) -> Array:
-    """``num`` values from ``start`` to ``stop``, each the same multiple of the one before.
+    """Return ``num`` values from ``start`` to ``stop``, each the same multiple of the one before.
 
     The ends are computed at the call.
 

@@ -1,9 +1,9 @@
-"""Which element of sorted runs has which rank, without bringing the runs together.
+"""Finds elements of given ranks in sorted runs, without bringing the runs together.
 
-Runs are sampled at even distances; samples are merged in a tree that is thinned out on the way,
-so that no task sees more than a few summaries. An element is named by its value, its run and its
-place in the run. So no two elements are equal, and a boundary cuts every run at one place, also
-where very many values are equal. Nothing here moves more of the data than it looks at.
+Runs are sampled at even distances; samples are merged in a tree that is thinned out on the way, so
+that no task sees more than a few summaries. An element is named by its value, its run and its place
+in the run. So no two elements are equal, and a boundary cuts every run at one place, also where
+very many values are equal. Nothing here moves more of the data than it looks at.
 
 References
 ----------
@@ -24,13 +24,14 @@ import numpy as np
 from agentic_ray.array.core.node import Node
 
 SAMPLES = 4096
-"""Samples of a run of average length, at least."""
+"""Least number of samples of a run of average length."""
 SAMPLES_PER_RUN = 8
-"""So many samples of a run of average length for each run there is, where there are many."""
+"""Number of samples of a run of average length for each run there is, where there are many runs."""
 FAN_IN = 32
-"""Summaries that one task merges."""
+"""Number of summaries that one task merges."""
 WINDOW_BYTES = 256 << 20
-"""Ranks whose elements are looked for together have at most about so much between brackets."""
+"""Ranks that are looked for together have at most about so many bytes of elements between
+brackets."""
 NOTHING = {"read_bytes": 0, "written_bytes": 0}
 
 Elements = tuple[Any, Any, Any]
@@ -39,16 +40,17 @@ Elements = tuple[Any, Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The top of a tree of summaries, and what is known of it before anything runs.
+    """Top of a tree of summaries, and the facts known of it before anything runs.
 
     Parameters
     ----------
     parts : list
         Summaries as task arguments, at most `FAN_IN`, in the order of their runs. Each is a tuple
-        of arrays: values, runs, places, and how many elements each entry stands for (those
-        after the entry before it, itself among them).
+        of arrays: values, runs, places, and the number of elements that each entry stands for
+        (those after the entry before it, itself among them).
     slack : int
-        The entries up to one stand for at most so many elements less than are not after it.
+        Bound on an error: up to any entry, the elements not after it exceed those that the entries
+        stand for by at most so many.
     gap : int
         Most elements that an entry stands for.
     """
@@ -62,7 +64,7 @@ class Summary:
 
 
 def _sampled(xp: Any, run: Any, number: int, gap: int) -> Any:
-    """Every ``gap``-th element of a run, and the last."""
+    """Take every ``gap``-th element of a run, and the last."""
     length = run.shape[0]
     places = np.append(np.arange(gap - 1, length - 1, gap), length - 1)
     weights = np.diff(places, prepend=-1)
@@ -71,16 +73,17 @@ def _sampled(xp: Any, run: Any, number: int, gap: int) -> Any:
 
 
 def _together(xp: Any, parts: Sequence[Any]) -> Any:
-    """Entries of several summaries in order, with how many elements they stand for up to each."""
+    """Merge the entries of several summaries in order; return them with the elements they stand for
+    up to each."""
     values, runs, places, weights = (xp.concatenate([part[i] for part in parts]) for i in range(4))
-    # Parts follow each other in the order of their runs: a stable order of the values is one of
-    # values, runs and places.
+    # Parts follow each other in the order of their runs: so a stable order of the values is an
+    # order of values, runs and places.
     order = xp.argsort(values, kind="stable")
     return values[order], runs[order], places[order], xp.cumsum(weights[order])
 
 
 def _thinned(xp: Any, parts: Sequence[Any], total: int, kept: int) -> Any:
-    """One summary of several with about ``kept`` entries."""
+    """Merge several summaries into one with about ``kept`` entries."""
     values, runs, places, upto = _together(xp, parts)
     cell = upto * kept // total
     before = xp.concatenate([xp.asarray([0]), cell[:-1]])
@@ -91,7 +94,7 @@ def _thinned(xp: Any, parts: Sequence[Any], total: int, kept: int) -> Any:
 
 
 def _near(xp: Any, parts: Sequence[Any], ranks: Sequence[int], slack: int) -> Any:
-    """Elements whose ranks are about those wanted."""
+    """Return elements whose ranks are about those wanted."""
     values, runs, places, upto = _together(xp, parts)
     wanted = xp.asarray([rank - slack // 2 for rank in ranks], dtype=np.int64)
     at = xp.searchsorted(upto, wanted, side="left")
@@ -99,8 +102,8 @@ def _near(xp: Any, parts: Sequence[Any], ranks: Sequence[int], slack: int) -> An
 
 
 def _brackets(xp: Any, parts: Sequence[Any], ranks: Sequence[int], slack: int) -> Any:
-    """For each rank an element before the one wanted, in run -1 if there is none, and one that
-    is not before it."""
+    """Return for each rank an element before the one wanted, in run -1 if there is none, and an
+    element that is not before it."""
     values, runs, places, upto = _together(xp, parts)
     wanted = xp.asarray(list(ranks), dtype=np.int64)
     low = xp.searchsorted(upto + slack, wanted, side="left") - 1
@@ -114,7 +117,7 @@ def _brackets(xp: Any, parts: Sequence[Any], ranks: Sequence[int], slack: int) -
 
 
 def counts_upto(xp: Any, run: Any, number: int, elements: Elements) -> Any:
-    """How many elements of the run with this number are not after each of ``elements``."""
+    """Count the elements of run ``number`` that are not after each of ``elements``."""
     values, runs, places = elements
     below = xp.searchsorted(run, values, side="left")
     upto = xp.searchsorted(run, values, side="right")
@@ -124,7 +127,8 @@ def counts_upto(xp: Any, run: Any, number: int, elements: Elements) -> Any:
 
 
 def _windows(xp: Any, run: Any, number: int, brackets: Any) -> Any:
-    """The elements of a run in each bracket, and how many are before and in it."""
+    """Return the elements of a run in each bracket, and the numbers of those before it and in
+    it."""
     start = counts_upto(xp, run, number, brackets[0])
     stop = counts_upto(xp, run, number, brackets[1])
     inside = [run[int(a) : int(b)] for a, b in zip(start, stop, strict=True)]
@@ -132,7 +136,7 @@ def _windows(xp: Any, run: Any, number: int, brackets: Any) -> Any:
 
 
 def _elements(xp: Any, windows: Sequence[Any], ranks: Sequence[int]) -> Any:
-    """The element of each rank, exactly."""
+    """Return the element of each rank, exactly."""
     heads = [xp.concatenate([xp.asarray([0]), xp.cumsum(sizes)]) for _, _, sizes in windows]
     chosen: list[Any] = []
     runs: list[int] = []
@@ -163,7 +167,7 @@ def _values_of(xp: Any, parts: Sequence[Elements]) -> Any:
 
 
 def summary(node: Node, lowering: Any, runs: Sequence[Any], lengths: Sequence[int]) -> Summary:
-    """A summary of sorted runs, none of them empty."""
+    """Make a summary of sorted runs, none of them empty."""
     wanted = max(SAMPLES, SAMPLES_PER_RUN * len(runs))  # of an average run
     total = sum(lengths)
     gap = max(1, total // (wanted * len(runs)))
@@ -185,7 +189,8 @@ def summary(node: Node, lowering: Any, runs: Sequence[Any], lengths: Sequence[in
 
 
 def near(node: Node, lowering: Any, found: Summary, ranks: Sequence[int]) -> tuple[Any, int]:
-    """Elements of about the given ranks (counted from 1), and by how many they may be off."""
+    """Return elements of about the given ranks (counted from 1), and by how many they may be
+    off."""
     rows = [(found.parts, list(ranks), found.slack)]
     made = lowering.call(node, _near, rows, label=".near", **NOTHING)[0]
     return made, found.slack - found.slack // 2 + found.gap - 1
@@ -194,8 +199,8 @@ def near(node: Node, lowering: Any, found: Summary, ranks: Sequence[int]) -> tup
 def exact(
     node: Node, lowering: Any, runs: Sequence[Any], found: Summary, ranks: Sequence[int]
 ) -> list[Any]:
-    """Elements of exactly the given ranks (counted from 1): one task argument for each few ranks,
-    in order."""
+    """Return elements of exactly the given ranks (counted from 1): one task argument for each few
+    ranks, in order."""
     between = (found.slack + 2 * found.gap) * max(node.inputs[0].dtype.itemsize, 1)
     size = max(1, WINDOW_BYTES // max(between, 1))
     made: list[Any] = []
@@ -220,6 +225,6 @@ def exact(
 def values(
     node: Node, lowering: Any, runs: Sequence[Any], lengths: Sequence[int], ranks: Sequence[int]
 ) -> Any:
-    """The values of the elements of some ranks (counted from 1): one array."""
+    """Return the values of the elements of some ranks (counted from 1): one array."""
     found = exact(node, lowering, runs, summary(node, lowering, runs, lengths), ranks)
     return lowering.call(node, _values_of, [(found,)], label=".chosen", **NOTHING)[0]

@@ -1,4 +1,4 @@
-"""Arrays that grow: repeat, tile, resize, and margins of all of NumPy's kinds."""
+"""Functions that enlarge arrays: repeat, tile, resize, and pad in all of NumPy's modes."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ REPEAT = blockwise_op("repeat", _repeat_kernel)
 
 
 def repeat(a: Any, repeats: Any, axis: int | None = None) -> Array:
-    """Each element ``repeats`` times along ``axis``; flattened if that is None.
+    """Repeat each element ``repeats`` times along ``axis``; flattened if that is None.
 
     Parameters
     ----------
     a : array_like
     repeats : int or array_like of int
-        For all, or for each element along the axis.
+        Number of times, for all elements or for each along the axis.
     axis : int, optional
 
     Raises
     ------
     ValueError
-        A number is negative, or there is not one for each element.
+        A number is negative, or the numbers do not fit the elements.
     """
     node = strict_operand(a)
     if axis is None:
@@ -89,7 +89,7 @@ def _repeated(node: Node, times: int, axis: int) -> Node:
 
 
 def tile(A: Any, reps: Any) -> Array:
-    """``A`` put together with itself ``reps`` times along each axis.
+    """Join ``A`` with itself ``reps`` times along each axis.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def tile(A: Any, reps: Any) -> Array:
 
 
 def resize(a: Any, new_shape: Any) -> Array:
-    """The elements of ``a``, repeated as often as needed, in another shape.
+    """Repeat the elements of ``a`` as often as needed, in another shape.
 
     Raises
     ------
@@ -170,14 +170,14 @@ _OPTIONS = {
 
 
 def _widths(pad_width: Any, ndim: int) -> list[list[int]]:
-    """Elements to put before and after each axis.
+    """Return the numbers of elements to put before and after each axis.
 
     Raises
     ------
     TypeError
-        They are no integers.
+        The widths are no integers.
     ValueError
-        One is negative, or they do not broadcast to a pair for each axis.
+        A width is negative, or the widths do not broadcast to a pair for each axis.
     """
     if isinstance(pad_width, dict):
         pairs: list[Any] = [(0, 0)] * ndim
@@ -196,22 +196,22 @@ def _widths(pad_width: Any, ndim: int) -> list[list[int]]:
 def pad(array: Any, pad_width: Any, mode: str | Callable[..., Any] = "constant", **kwargs: Any) -> (
     Array
 ):  # fmt: skip
-    """``array`` with a margin, as in NumPy.
+    """Add a margin to ``array``, as in NumPy.
 
-    Constant margins, and those that repeat elements, are joined on without touching the rest;
+    Constant margins, and margins that repeat elements, are joined on without touching the rest;
     other modes need whole axes in one chunk.
 
     Parameters
     ----------
     array : array_like
     pad_width : int, sequence or dict
-        For all axes, or a pair for each, or by axis.
+        Widths for all axes, or a pair for each, or by axis.
     mode : str or callable
         ``"constant"``, ``"edge"``, ``"linear_ramp"``, ``"maximum"``, ``"mean"``, ``"median"``,
         ``"minimum"``, ``"reflect"``, ``"symmetric"``, ``"wrap"``, ``"empty"``, or a function as
         in NumPy, which gets all of an axis.
     **kwargs
-        ``constant_values``, ``end_values``, ``stat_length``, ``reflect_type``; a function's own.
+        ``constant_values``, ``end_values``, ``stat_length``, ``reflect_type``; or a function's own.
 
     Raises
     ------
@@ -258,7 +258,7 @@ def pad(array: Any, pad_width: Any, mode: str | Callable[..., Any] = "constant",
 
 
 def _tuples(value: Any) -> Any:
-    """Lists and arrays as tuples, which can be parameters of a node."""
+    """Turn lists and arrays into tuples, which can be parameters of a node."""
     return _tuples(value.tolist()) if isinstance(value, np.ndarray) else (
         tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value)  # fmt: skip
 
@@ -277,7 +277,7 @@ def _with_constant(node: Node, widths: list[list[int]], constant: Any) -> Node:
 
 
 def _assigned(value: Any, dtype: DType) -> NDArray:
-    """``value`` as an array without axes, converted as by an assignment."""
+    """Convert ``value`` to an array without axes, as in an assignment."""
     made = np.empty((), dtype)
     made[...] = value
     return made
@@ -304,13 +304,14 @@ def _wrap(at: NDArray, n: int) -> NDArray:
 
 
 _FOLDED = {"edge": _edge, "reflect": _reflect, "symmetric": _symmetric, "wrap": _wrap}
-"""By mode: where an element outside an axis of length ``n`` is taken from."""
+"""Functions by mode: each maps a place outside an axis of length ``n`` to the element taken
+there."""
 
 
 def _with_repeats(
     node: Node, axis: int, before: int, after: int, folded: Callable[[NDArray, int], NDArray]
 ) -> Node:
-    """Margins along ``axis`` of elements that are there already."""
+    """Add margins along ``axis`` of elements that are there already."""
     n = node.shape[axis]
     parts = [node]
     if before:

@@ -1,10 +1,10 @@
 """Sorting a long vector chunk by chunk, into chunks of exactly the lengths wanted.
 
-Chunks are sorted into runs, and elements are found between which each chunk of the result lies
+Chunks are sorted into runs, and the elements are found between which each chunk of the result lies
 (`ranks`). With few runs each chunk of the result is merged from its part of every run. With many
-that would be as many parts as the square of the chunks, and they are exchanged in stages
-(`exchange`): tasks, and what they are given, grow as c log c. What users call is in ``sorting`` and
-``quantiles``.
+runs the number of parts would be the square of the number of chunks, and they are exchanged in
+stages (`exchange`): the number of tasks, and of their inputs, grows as c log c. The functions for
+users are in ``sorting`` and ``quantiles``.
 
 References
 ----------
@@ -50,7 +50,7 @@ def _moved(xp: Any, order: Any, start: int) -> Any:
 def _merged_runs(
     xp: Any, runs: Sequence[Any], loads: Sequence[Any], bounds: Any, chunk: int
 ) -> Any:
-    """A chunk of the result from its part of every run."""
+    """Merge a chunk of the result from its part of every run."""
     spans = [slice(*cuts_of(xp, run, i, bounds, chunk, chunk + 1)) for i, run in enumerate(runs)]
     values = xp.concatenate([run[span] for run, span in zip(runs, spans, strict=True)])
     load = None
@@ -70,7 +70,7 @@ def _sort_whole(xp: Any, x: Any, *loads: Any) -> Any:
 
 
 def _runs(node: Node, lowering: Any) -> tuple[list[Any], list[Any]]:
-    """Sorted runs, and what goes with their elements: nothing where only values are wanted."""
+    """Return sorted runs, and the loads of their elements: none where only values are wanted."""
     source, *carried = node.inputs
     (kind,) = node.params
     blocks = lowering.blocks(source)
@@ -122,19 +122,19 @@ _SAMPLE_SORT = Op(
 
 
 def sorted_chunks(node: Node) -> Node:
-    """A vector of several non-empty chunks sorted upwards."""
+    """Sort a vector of several non-empty chunks upwards."""
     return make(_SAMPLE_SORT, (node,), ("values",), node.shape, node.dtype, node.chunks)
 
 
 def sorting_positions(node: Node, *, stable: bool = True) -> Node:
-    """The positions that sort a vector of several non-empty chunks."""
+    """Return the positions that sort a vector of several non-empty chunks."""
     kind = "stable" if stable else "quicksort"
     return make(_SAMPLE_SORT, (node,), (kind,), node.shape, np.dtype(np.int64), node.chunks)
 
 
 def sorted_by(keys: Node, node: Node) -> Node:
-    """The elements of ``node`` in the order that sorts ``keys``, vectors of the same non-empty
-    chunks."""
+    """Return the elements of ``node`` in the order that sorts ``keys``; both are vectors of the
+    same non-empty chunks."""
     return make(_SAMPLE_SORT, (keys, node), ("stable",), node.shape, node.dtype, node.chunks)
 
 
@@ -166,6 +166,6 @@ _SELECT = Op("select_ranks", "tasks", _select_whole, _lower_selection, weight=32
 
 
 def selected(node: Node, wanted: tuple[int, ...]) -> Node:
-    """The elements of some ranks, counted from 1, among all those of ``node``, NaN last."""
+    """Return the elements of some ranks, counted from 1, among all those of ``node``, NaN last."""
     shape = (len(wanted),)
     return make(_SELECT, (node,), (wanted,), shape, node.dtype, grids.single(shape))

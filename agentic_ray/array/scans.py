@@ -121,7 +121,7 @@ def cumulative_sum(
     out: Any = None,
     include_initial: bool = False,
 ) -> Array:
-    """Running sum along ``axis``, which only arrays of one axis can do without.
+    """Compute the running sum along ``axis``, which may be left out only for arrays of one axis.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def cumulative_sum(
     dtype, out
         As in `sum`.
     include_initial : bool
-        Put a zero first.
+        Whether to put a zero first.
 
     Examples
     --------
@@ -150,7 +150,7 @@ def cumulative_prod(
     out: Any = None,
     include_initial: bool = False,
 ) -> Array:
-    """Running product along ``axis``: see `cumulative_sum`."""
+    """Compute the running product along ``axis``: see `cumulative_sum`."""
     return _cumulative(CUMPROD, x, axis, dtype, out, 1, include_initial)
 
 
@@ -166,7 +166,7 @@ def _of_all_or_along(op: Op, a: Any, axis: int | None, dtype: Any, out: Any) -> 
 
 
 def cumsum(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) -> Array:
-    """Running sum along ``axis``; of all elements in C order if it is None.
+    """Compute the running sum along ``axis``; if it is None, of all elements in C order.
 
     Examples
     --------
@@ -178,5 +178,5 @@ def cumsum(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) 
 
 
 def cumprod(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) -> Array:
-    """Running product along ``axis``; of all elements in C order if it is None."""
+    """Compute the running product along ``axis``; if it is None, of all elements in C order."""
     return _of_all_or_along(CUMPROD, a, axis, dtype, out)

@@ -1,4 +1,4 @@
-"""Finding things: positions of extremes, of non-zeros, of values in sorted arrays."""
+"""Searches: positions of extremes, of non-zeros, of values in sorted arrays."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _arg_partial(xp: Any, x: Any, at: Any, axes: tuple[int, ...], largest: bool)
 
 
 def _arg_combine(left: Any, right: Any, *, xp: Any) -> Any:
-    """The better of two; the left at a tie, and the first NaN before all else."""
+    """Return the better of two; the left at a tie, and the first NaN before all else."""
     a, at_a, largest = left
     b, at_b, _ = right
     better = xp.where(largest, b > a, b < a)
@@ -97,7 +97,7 @@ def _arg(name: str, a: Any, axis: int | None, out: Any, keepdims: bool, largest:
 
 
 def delivered_position(result: Array, out: Any) -> Array:
-    """`delivered` of positions: ``out`` has to hold integers."""
+    """Deliver positions as `delivered` does: ``out`` has to hold integers."""
     target = single_out(out)
     if target is not None and not np.can_cast(target.dtype, np.int64, "safe"):
         raise TypeError(
@@ -108,7 +108,7 @@ def delivered_position(result: Array, out: Any) -> Array:
 
 
 def argmax(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Array:
-    """Position of the largest element along ``axis``, the first at a tie; of NaN if any.
+    """Return the position of the largest element along ``axis``, the first at a tie; of NaN if any.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def argmax(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool =
 
 
 def argmin(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Array:
-    """Position of the smallest element along ``axis``: see `argmax`."""
+    """Return the position of the smallest element along ``axis``: see `argmax`."""
     return _arg("argmin", a, axis, out, keepdims, False)
 
 
@@ -156,7 +156,7 @@ def _flat_positions(x: Any) -> tuple[Node, Node]:
 
 
 def nonzero(a: Any) -> tuple[Array, ...]:
-    """Positions of the elements that are not zero, one array for each axis.
+    """Return the positions of the elements that are not zero, one array for each axis.
 
     Raises
     ------
@@ -179,12 +179,12 @@ def nonzero(a: Any) -> tuple[Array, ...]:
 
 
 def flatnonzero(a: Any) -> Array:
-    """Positions of the non-zero elements in C order."""
+    """Return the positions of the non-zero elements in C order."""
     return nonzero(Array(reshaped(strict_operand(a), (strict_operand(a).size,))))[0]
 
 
 def argwhere(a: Any) -> Array:
-    """Positions of the non-zero elements as rows, as in NumPy."""
+    """Return the positions of the non-zero elements as rows, as in NumPy."""
     from agentic_ray.array.manipulation import stack
 
     return stack(list(nonzero(a)), axis=1)
@@ -193,7 +193,7 @@ def argwhere(a: Any) -> Array:
 # --- searchsorted ------------------------------------------------------------------------
 
 TABLE_BYTES = 256 << 20
-"""Of a sorted table so much is looked at in one task."""
+"""Bytes of a sorted table that one task looks at."""
 
 
 def _search_kernel(xp: Any, values: Any, table: Any, side: str) -> Any:
@@ -202,7 +202,7 @@ def _search_kernel(xp: Any, values: Any, table: Any, side: str) -> Any:
 
 
 def _lower_search(node: Node, lowering: Any) -> list[Any]:
-    """Per block of values: positions within each piece of the sorted table, added up."""
+    """Return, per block of values, positions within each piece of the sorted table, added up."""
     values, table = node.inputs
     pieces = lowering.blocks(table)
     size = max(1, TABLE_BYTES // max(1, table.nbytes // len(pieces)))
@@ -222,7 +222,7 @@ def _lower_search(node: Node, lowering: Any) -> list[Any]:
 def _search_pieces(
     xp: Any, values: Any, pieces: Sequence[Any], before: Sequence[Any], side: str
 ) -> Any:
-    """Positions in the whole are the sum of positions in the pieces of a sorted table."""
+    """Add up the positions in the pieces of a sorted table, which gives those in the whole."""
     result = _search_kernel(xp, values, pieces[0], side)
     for piece in pieces[1:]:
         result = result + _search_kernel(xp, values, piece, side)
@@ -233,7 +233,7 @@ _SEARCH = Op("searchsorted", "tasks", _search_kernel, _lower_search, weight=16)
 
 
 PAIRED = 32
-"""Values are looked for in a table chunk by chunk, each in each; if there are more such pairs than
+"""Values are looked for in a table chunk by chunk, each in each. If there are more such pairs than
 this for every chunk, it is less work to sort both together."""
 
 
@@ -243,10 +243,10 @@ def are_many(blocks: int, pieces: int) -> bool:
 
 
 def counted_before(values: Node, table: Node, side: str) -> Node:
-    """For each of ``values`` how many of ``table`` are less, or not greater for ``"right"``; both
-    vectors, in any order.
+    """Count for each of ``values`` the elements of ``table`` that are less, or not greater for
+    ``"right"``; both vectors, in any order.
 
-    They are sorted together; the sum of those of the table so far is each value's count, and goes
+    They are sorted together. Each value's count is the number of table elements so far, and goes
     back to where the value was.
     """
     dtype = np.result_type(values.dtype, table.dtype)
@@ -262,21 +262,21 @@ def counted_before(values: Node, table: Node, side: str) -> Node:
 
 
 def searchsorted(x1: Any, x2: Any, /, side: str = "left", sorter: Any = None) -> Array:
-    """Where the values ``x2`` would be put in ``x1``, sorted (or sorted by ``sorter``).
+    """Return the places at which ``x2`` would be put in ``x1``, sorted (or sorted by ``sorter``).
 
     Parameters
     ----------
     x1 : array, one-dimensional
     x2 : array or number
     side : {"left", "right"}
-        Before or after elements equal to the value.
+        Place before or after elements equal to the value.
     sorter : array of integers, optional
         Positions that sort ``x1``, as from `argsort`.
 
     Returns
     -------
     Array of int64
-        In the shape of ``x2``.
+        Places, in the shape of ``x2``.
 
     Raises
     ------
@@ -319,7 +319,7 @@ def _sorted_with(table: Node, sorter: Node) -> Node:
 
 
 def digitize(x: Any, bins: Any, right: bool = False) -> Array:
-    """The number of the bin that each element is in, as in NumPy.
+    """Return the number of the bin that each element is in, as in NumPy.
 
     Parameters
     ----------
@@ -361,7 +361,7 @@ def digitize(x: Any, bins: Any, right: bool = False) -> Array:
 
 
 def _direction(edges: Array) -> tuple[bool, bool]:
-    """Whether edges never fall, and whether they never rise; computed now."""
+    """Return whether edges never fall, and whether they never rise; computed now."""
     if edges.shape[0] < 2:
         return True, False
     rises = all_(edges[1:] >= edges[:-1])

@@ -16,15 +16,15 @@ from agentic_ray.array.outputs import delivered, looked_at
 
 
 def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0) -> Array:
-    """For each element the choice whose condition is the first that holds.
+    """Take for each element the choice whose condition is the first that holds.
 
     Parameters
     ----------
     condlist : sequence of bool arrays
     choicelist : sequence of arrays
-        As many.
+        Choices, one for each condition.
     default : scalar or array
-        Where no condition holds.
+        Value where no condition holds.
 
     Raises
     ------
@@ -73,16 +73,16 @@ _CHOOSE = Op("choose", "map", _choose_kernel, weight=2)
 
 
 def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Array:
-    """For each element of ``a`` that element of the array among ``choices`` which it numbers.
+    """Take for each element of ``a`` the element of the array among ``choices`` which it numbers.
 
     Parameters
     ----------
     a : array_like of int
     choices : sequence of arrays, or an array
-        They broadcast to ``a``; of one array its rows.
+        Arrays that broadcast to ``a``; for one array its rows.
     out : array, optional
     mode : {"raise", "wrap", "clip"}
-        For numbers outside.
+        Treatment of numbers outside.
 
     Raises
     ------

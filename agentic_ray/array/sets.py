@@ -1,4 +1,4 @@
-"""Sets made of two arrays: membership, what both have, either has, or only one has."""
+"""Set operations on two arrays: membership, intersection, union, differences."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ def isin(
     ----------
     x1, x2 : array_like
     assume_unique : bool
-        NumPy's promise that neither has an element twice; it is not needed.
+        Promise, in NumPy, that neither has an element twice; not needed here.
     invert : bool
-        Whether each is not one of ``x2`` instead.
+        Whether to test that each is not in ``x2`` instead.
     kind : {None, "sort", "table"}
         NumPy's choice of a method, which is made here by size; ``"table"`` is for integers.
 
     Returns
     -------
     Array of bool
-        In the shape of ``x1``.
+        Truth values in the shape of ``x1``.
 
     Raises
     ------
     ValueError
-        There is no such kind, or not for these dtypes.
+        There is no such kind, or it does not go with these dtypes.
     """
     node = asarray(x1)._node if isinstance(x1, list | tuple) else operand(x1)
     test = asarray(x2)._node if isinstance(x2, list | tuple) else operand(x2)
@@ -65,8 +65,8 @@ def isin(
 
 
 def _array_of(node: Node, other: DType) -> Node:
-    """A Python scalar as an array: a float beside an array of floats takes their type, all else
-    keeps its value (2.5 is in no array of integers)."""
+    """Convert a Python scalar to an array: a float beside an array of floats takes their type, any
+    other scalar keeps its value (2.5 is in no array of integers)."""
     if node.op.kind != "literal":
         return node
     value = node.params[2]
@@ -97,7 +97,7 @@ def _either(left: Any, right: Any, *, xp: Any) -> Any:
 
 
 def _lower_isin(node: Node, lowering: Any) -> list[Any]:
-    """Each block is looked for in each chunk of the other operand, one at a time.
+    """Look for each block in each chunk of the other operand, one at a time.
 
     (Searching a sorted table needs a random access for each element and level, which takes
     longer than sorting both.)
@@ -114,7 +114,7 @@ def _lower_isin(node: Node, lowering: Any) -> list[Any]:
     del lowering.tasks[start:]
     either = codelet("isin.either", _either)
     result: list[Any] = []
-    # What is found for one block is combined before the next is looked for, to hold less.
+    # Results of one block are combined before the next is looked for, to hold less.
     for i in range(0, len(found), len(pieces)):
         lowering.tasks += pairs[i : i + len(pieces)]
         found_here = found[i : i + len(pieces)]
@@ -134,13 +134,13 @@ def _flat(x: Any) -> Node:
 
 
 def _both(first: Node, second: Node) -> Array:
-    """The elements of two vectors in one, in the dtype that holds both."""
+    """Join the elements of two vectors, in the dtype that holds both."""
     dtype = np.result_type(first.dtype, second.dtype)
     return Array(concatenated([cast(first, dtype), cast(second, dtype)], 0))
 
 
 def union1d(x1: Any, x2: Any, /) -> Array:
-    """The sorted unique elements of two arrays together.
+    """Return the sorted unique elements of two arrays together.
 
     Examples
     --------
@@ -155,15 +155,15 @@ def union1d(x1: Any, x2: Any, /) -> Array:
 def intersect1d(
     x1: Any, x2: Any, /, assume_unique: bool = False, return_indices: bool = False
 ) -> Any:
-    """The sorted unique elements that are in both arrays.
+    """Return the sorted unique elements that are in both arrays.
 
     Parameters
     ----------
     x1, x2 : array_like
     assume_unique : bool
-        Neither has an element twice (then nothing is looked for twice).
+        Whether neither has an element twice (then nothing is looked for twice).
     return_indices : bool
-        Also where each element comes first in ``x1`` and in ``x2``, in C order.
+        Whether to return also where each element comes first in ``x1`` and in ``x2``, in C order.
 
     Returns
     -------
@@ -193,8 +193,8 @@ def intersect1d(
 
 
 def setdiff1d(x1: Any, x2: Any, /, assume_unique: bool = False) -> Array:
-    """The unique elements of ``x1`` that are not in ``x2``; sorted, unless ``assume_unique`` says
-    that neither has an element twice."""
+    """Return the unique elements of ``x1`` that are not in ``x2``; sorted, unless ``assume_unique``
+    says that neither has an element twice."""
     a, b = Array(_flat(x1)), Array(_flat(x2))
     if not assume_unique:
         a = unique(a)
@@ -203,7 +203,7 @@ def setdiff1d(x1: Any, x2: Any, /, assume_unique: bool = False) -> Array:
 
 
 def setxor1d(x1: Any, x2: Any, /, assume_unique: bool = False) -> Array:
-    """The sorted unique elements that are in one of the arrays only.
+    """Return the sorted unique elements that are in one of the arrays only.
 
     ``assume_unique`` says that neither has an element twice.
     """

@@ -1,7 +1,7 @@
 """Sliding products and interpolation: convolve, correlate, interp.
 
-The longer operand stays in its chunks; each chunk of the result reads the part of it that it
-needs and the whole of the shorter operand.
+The longer operand stays in its chunks; each chunk of the result reads the needed part of it and the
+whole of the shorter operand.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MODES = ("valid", "same", "full")
 
 
 def _correlate_kernel(xp: Any, a: Any, v: Any) -> Any:
-    """Sums of products without the conjugate: it is taken before."""
+    """Sum products without the conjugate: it is taken before."""
     return xp.convolve(a, v[::-1], "valid")
 
 
@@ -34,7 +34,7 @@ _CORRELATE = blockwise_op("correlate", _correlate_kernel, 8)
 
 
 def _slid(a: Node, v: Node, mode: str) -> Node:
-    """Sums of products of ``v`` and each run of ``a``, which is no shorter, of its length."""
+    """Sum products of ``v`` and each run of its length in ``a``, which is no shorter."""
     width = v.size
     before, behind = {
         "valid": (0, 0),
@@ -56,7 +56,7 @@ def _slid(a: Node, v: Node, mode: str) -> Node:
 
 
 def _edges(a: Node, length: int) -> list[int]:
-    """Where the result is cut: as often as ``a`` is."""
+    """Return the edges of the result's chunks: as many chunks as ``a`` has."""
     edges = [min(edge, length) for edge in grids.offsets(a.chunks[0])]
     return sorted({*edges[:-1], length} | {0})
 
@@ -82,14 +82,15 @@ def _checked_mode(mode: Any) -> str:
 
 @by_numpy_if_small
 def convolve(a: Any, v: Any, mode: str = "full") -> Array:
-    """The discrete convolution of two one-dimensional arrays.
+    """Compute the discrete convolution of two one-dimensional arrays.
 
     Parameters
     ----------
     a, v : array_like
         The shorter one is read as a whole for each chunk of the other.
     mode : {"full", "same", "valid"}
-        All places where they overlap, as many as the longer one has, or where they overlap fully.
+        Places of the result: all where they overlap, as many as the longer one has, or all where
+        they overlap fully.
 
     Raises
     ------
@@ -111,7 +112,8 @@ def convolve(a: Any, v: Any, mode: str = "full") -> Array:
 
 @by_numpy_if_small
 def correlate(a: Any, v: Any, mode: str = "valid") -> Array:
-    """The cross-correlation of two one-dimensional arrays: sums of ``a[n + k] * conj(v[n])``.
+    """Compute the cross-correlation of two one-dimensional arrays: sums of ``a[n + k] *
+    conj(v[n])``.
 
     Parameters are those of `convolve`, except that ``mode`` is ``"valid"`` by default.
 
@@ -151,17 +153,18 @@ _INTERP = Op("interp", "tasks", _interp_kernel, _lower_interp, weight=32)
 def interp(
     x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: Any = None
 ) -> Array:
-    """Values at ``x`` of the line through the points ``(xp, fp)``.
+    """Return the values at ``x`` of the line through the points ``(xp, fp)``.
 
     Parameters
     ----------
     x : array_like
     xp, fp : array_like
-        One-dimensional, of one length, ``xp`` increasing. Each chunk of ``x`` reads all of them.
+        Points: one-dimensional, of one length, ``xp`` increasing. Each chunk of ``x`` reads all of
+        them.
     left, right : number, optional
-        Outside; default the first and the last of ``fp``.
+        Values outside; default the first and the last of ``fp``.
     period : number, optional
-        Of ``x``; ``xp`` need not increase then.
+        Period of ``x``; ``xp`` need not increase then.
 
     Raises
     ------
@@ -204,7 +207,7 @@ def interp(
 
 
 def _periodic(at: Node, places: Node, values: Node, period: float) -> tuple[Node, Node, Node]:
-    """The same points in the first period, in order, and one more at each end."""
+    """Fold the points into the first period, in order, and repeat one at each end."""
     here: NDArray = evaluate.value(places).astype(np.float64) % period
     order = np.argsort(here)
     here, there = here[order], evaluate.value(values)[order]

@@ -28,7 +28,7 @@ def sliding_window_view(
     subok: bool = False,
     writeable: bool = False,
 ) -> Array:
-    """Each window of ``window_shape`` that lies in ``x``, as new axes behind the others.
+    """Return each window of ``window_shape`` that lies in ``x``, as new axes behind the others.
 
     Parameters
     ----------
@@ -36,11 +36,11 @@ def sliding_window_view(
     window_shape : int or tuple of int
         Length of the window along each axis of ``axis``.
     axis : int or tuple of int, optional
-        None: all axes. An axis that is named twice is slid over twice.
+        Axes; None: all. An axis that is named twice is slid over twice.
     subok : bool
-        As in NumPy; arrays here have no subclasses.
+        Ignored; arrays here have no subclasses.
     writeable : bool
-        Not here: windows overlap, so an assignment to one would be one to others.
+        Refused: windows overlap, so an assignment to one would change others.
 
     Returns
     -------
@@ -103,7 +103,7 @@ class Windows:
 
     def read(self, whole: Node) -> Node:
         if 0 in (*self.window, whole.size):
-            # No elements are there to be cut.
+            # There are no elements to cut.
             return zeros(self.see(unmade(whole.shape, whole.dtype)).shape, whole.dtype)._node
         for axis, length in zip(self.axes, self.window, strict=True):
             whole = _slid(whole, axis, length)
@@ -114,8 +114,8 @@ class Windows:
 
 
 def _slid(node: Node, axis: int, length: int) -> Node:
-    """Windows over one axis: each chunk of them from one slice, which is longer by the window
-    less one and so takes the first elements of the chunks that follow."""
+    """Make windows over one axis: each chunk of them from one slice. The slice is longer by the
+    window less one, so it takes the first elements of the chunks that follow."""
     count = node.shape[axis] - length + 1
     lengths = _lengths(node, axis, length, count)
     parts: list[Node] = []
@@ -135,8 +135,8 @@ def _slid(node: Node, axis: int, length: int) -> Node:
 
 
 def _lengths(node: Node, axis: int, length: int, count: int) -> tuple[int, ...]:
-    """Chunks of windows along the axis: where those of ``node`` begin, and shorter ones where
-    blocks would hold more than others do."""
+    """Return the chunks of windows along the axis: they begin where those of ``node`` do, and are
+    shorter where blocks would hold more than others do."""
     others = math.prod([max(own) for at, own in enumerate(node.chunks) if at != axis])
     size = node.size * length
     most = max(1, grids.rules().elements(node.dtype, size) // max(1, others * length))
@@ -151,7 +151,7 @@ def _lengths(node: Node, axis: int, length: int, count: int) -> tuple[int, ...]:
 def _windows(xp: Any, x: Any, axis: int, length: int) -> Any:
     count = x.shape[axis] - length + 1
     if xp is np:
-        # A copy: what is made of it must not depend on how windows lie over each other.
+        # A copy: later results must not depend on how windows overlap in memory.
         return np.array(np.lib.stride_tricks.sliding_window_view(x, length, axis), order="C")
     at = xp.arange(count)[:, None] + xp.arange(length)
     return xp.moveaxis(xp.take(x, at, axis=axis), axis + 1, -1)

@@ -1,8 +1,8 @@
-"""Functions of many steps over small arrays: NumPy's own, at the call.
+"""Calls NumPy's own functions on small arrays, at the call, in place of functions of many steps.
 
-An array that fits one small chunk is computed in the caller's process whenever it is. Where a
-function takes a dozen operations here, making and running their nodes would take several times as
-long as NumPy's function over the values.
+An array that fits one small chunk is computed in the caller's process whenever it is. If a function
+takes a dozen operations here, making and running their nodes would take several times as long as
+NumPy's function over the values.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def by_numpy_if_small(function: Function) -> Function:
     """Decorator: call NumPy's function of this name if all arrays are small and none is written to.
 
-    NumPy has to have each parameter that is used, and the result to be new.
+    NumPy must have each parameter that is used, and the result must be new.
     """
     own: Callable[..., Any] = getattr(np, function.__name__)
     known = frozenset(inspect.signature(own).parameters)
@@ -57,8 +57,8 @@ def by_numpy_if_small(function: Function) -> Function:
 
 
 def _values(given: tuple[Any, ...]) -> list[Any] | None:
-    """Arguments with arrays as NumPy's; None if one is not small, or of a function of the
-    user's, which is called when its values are asked for."""
+    """Replace arrays in arguments by NumPy's; None if an array is not small, or depends on a user's
+    function, which is called only when values are asked for."""
     found: list[Any] = []
     for value in given:
         if isinstance(value, Array):

@@ -1,4 +1,4 @@
-"""Sorting and partitioning along an axis, and the positions that do it."""
+"""Sorts and partitions along an axis, and returns the positions that do so."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ INDEX: DType = np.dtype(np.int64)
 
 
 def _sort_kernel(xp: Any, x: Any, axis: int, descending: bool, stable: bool) -> Any:
-    # Equal elements are alike but for zeros of both signs and NaNs: only these need the order that
-    # a stable sort, which takes several times as long, leaves them in.
+    # Equal elements are alike except zeros of both signs and NaNs: only these need a stable sort,
+    # which takes several times as long.
     result = (
         xp.sort(x, axis=axis, kind="stable")
         if stable and _has_unlike_equals(xp, x)
@@ -85,7 +85,7 @@ def sort(
     x: Any, /, axis: int | None = -1, kind: str | None = None, order: Any = None, *,
     descending: bool = False, stable: bool | None = None,
 ) -> Array:  # fmt: skip
-    """``x`` sorted along ``axis``, NaN last.
+    """Sort ``x`` along ``axis``, NaN last.
 
     A vector of several chunks is sorted over them, see ``samplesort``; along an axis of another
     array each lane is brought into one chunk.
@@ -100,23 +100,23 @@ def sort(
     order : str or sequence of str, optional
         Fields of records to compare first; the others follow in the records' own order.
     descending : bool
-        Largest first.
+        Whether the largest comes first.
     stable : bool, optional
-        Equal elements that can be told apart (zeros of both signs, NaNs) keep their order, which
-        is the default. False lets them come in any order, and is quicker where there are such.
+        Whether equal elements that can be told apart (zeros of both signs, NaNs) keep their order,
+        which is the default. False lets them come in any order, and is quicker where there are any.
 
     Returns
     -------
     Array
-        Of the shape, dtype and (for a vector) chunks of ``x``.
+        Sorted array with the shape, dtype and (for a vector) chunks of ``x``.
 
     Raises
     ------
     numpy.exceptions.AxisError
         There is no such axis.
     ValueError
-        There is no such kind or field, ``kind`` and ``stable`` are both given, or ``order`` is and
-        the array has no fields.
+        There is no such kind or field, ``kind`` and ``stable`` are both given, or ``order`` is
+        given and the array has no fields.
 
     Examples
     --------
@@ -142,15 +142,15 @@ def argsort(
     x: Any, /, axis: int | None = -1, kind: str | None = None, order: Any = None, *,
     descending: bool = False, stable: bool | None = None,
 ) -> Array:  # fmt: skip
-    """Positions that sort ``x`` along ``axis``. Parameters and errors as for `sort`.
+    """Return the positions that sort ``x`` along ``axis``. Parameters and errors as for `sort`.
 
-    Equal elements stay in their order unless ``stable=False`` or such a ``kind`` is asked for,
+    Equal elements stay in their order unless ``stable=False`` or an unstable ``kind`` is asked for,
     which is quicker.
 
     Returns
     -------
     Array of int64
-        Of the shape of ``x``.
+        Positions, in the shape of ``x``.
     """
     how = "stable" if _keeps_order(kind, stable) else "quicksort"
     if order is not None:
@@ -169,7 +169,7 @@ def argsort(
 
 
 def sort_complex(x: Any, /) -> Array:
-    """``x`` sorted by real, then imaginary part along its last axis, as complex numbers.
+    """Sort ``x`` by real, then imaginary part along its last axis, as complex numbers.
 
     Integers of 8 and 16 bits become complex64, as in NumPy, other real numbers complex128.
 
@@ -187,12 +187,12 @@ def sort_complex(x: Any, /) -> Array:
 
 
 def _ranked_by_fields(x: Array, axis: int | None, order: Any) -> tuple[Array, int]:
-    """Numbers that compare along ``axis`` as the records of ``x`` do, and that axis.
+    """Return numbers that compare along ``axis`` as the records of ``x`` do, and that axis.
 
     Raises
     ------
     ValueError
-        The array has no fields, or not these.
+        The array has no fields, or lacks one of these.
     """
     names = x.dtype.names
     if names is None:
@@ -223,13 +223,14 @@ def _lanes(x: Any, axis: int | None) -> tuple[Node, int]:
 
 
 def _at_least_1d(x: Any) -> Array:
-    """NumPy finds the position 0 in an array of no axes, in an array of one."""
+    """Return an array with at least one axis: NumPy finds the position 0 in an array without
+    axes."""
     array = asarray(x)
     return array if array.ndim else Array(reshaped(array._node, (1,)))
 
 
 def is_long(node: Node) -> bool:
-    """Whether it is a vector of several chunks."""
+    """Whether ``node`` is a vector of several chunks."""
     return node.ndim == 1 and node.blocks > 1 and node.size > 0
 
 
@@ -243,7 +244,7 @@ def _reversed(node: Node) -> Node:
 def partition(
     x: Any, /, kth: Any, axis: int | None = -1, kind: str = "introselect", order: Any = None
 ) -> Array:
-    """``x`` with the elements that sorting would put at ``kth`` there, smaller ones before them.
+    """Put the elements that sorting would put at ``kth`` there, smaller ones before them.
 
     Parameters
     ----------
@@ -258,7 +259,8 @@ def partition(
     Returns
     -------
     Array
-        Records, and a vector of several chunks, are sorted, which meets the promise.
+        Partitioned array. Records, and a vector of several chunks, are sorted, which meets the
+        promise.
 
     Raises
     ------
@@ -284,7 +286,7 @@ def partition(
 def argpartition(
     x: Any, /, kth: Any, axis: int | None = -1, kind: str = "introselect", order: Any = None
 ) -> Array:
-    """Positions that partition ``x``; parameters and errors as for `partition`."""
+    """Return positions that partition ``x``; parameters and errors as for `partition`."""
     node, at, places = _to_partition(_at_least_1d(x), kth, axis, kind)
     if order is not None:
         return argsort(x, axis, order=order)
@@ -315,18 +317,18 @@ def _to_partition(
 
 
 def lexsort(keys: Any, axis: int = -1) -> Array:
-    """Positions that sort by several keys, of which the last comes first.
+    """Return positions that sort by several keys, of which the last comes first.
 
     Parameters
     ----------
     keys : sequence of array_like, or array
-        Of one shape, or broadcast to one; an array is the sequence of what its first axis holds.
+        Keys of one shape, or broadcast to one; an array is the sequence of its rows.
     axis : int
 
     Returns
     -------
     Array of int64
-        Stable: elements equal in all keys keep their order.
+        Positions. The order is stable: elements equal in all keys keep theirs.
 
     Raises
     ------
@@ -358,7 +360,8 @@ def lexsort(keys: Any, axis: int = -1) -> Array:
 
 
 def _joined_ranks(keys: Sequence[Array]) -> Array:
-    """One number for each place that orders vectors as their keys do, the first key first."""
+    """Return one number for each place that orders vectors as their keys do, the first key
+    first."""
     result = ranked(keys[0])
     for key in keys[1:]:
         result = ranked(result * key.shape[0] + ranked(key))
@@ -366,7 +369,7 @@ def _joined_ranks(keys: Sequence[Array]) -> Array:
 
 
 def ranked(x: Array) -> Array:
-    """For each element of a vector how many different values are less than it."""
+    """Count for each element of a vector the different values that are less than it."""
     node = without_empty(x._node)
     order = sorting_positions(node) if is_long(node) else argsort(x)._node
     ordered = sorted_chunks(node) if is_long(node) else sort(x)._node
@@ -374,8 +377,8 @@ def ranked(x: Array) -> Array:
 
 
 def back_in_place(order: Node, new: Array) -> Array:
-    """Numbers of the values, where ``new`` marks the first of each in sorted order, at the places
-    that sorted elements came from."""
+    """Number the different values and put the numbers at the places that sorted elements came from;
+    ``new`` marks the first element of each value in sorted order."""
     numbers = cumulative_sum(new, axis=0) - 1
     numbers = numbers.rechunk(order.chunks)
     if order.blocks > 1:
@@ -398,7 +401,7 @@ def is_new(ordered: Array, *, nan: str = "in order") -> Array:
     Parameters
     ----------
     nan : {"in order", "equal", "different"}
-        NaNs are the same where sorting does not tell them apart, or all are, or none are.
+        Whether NaNs are the same where sorting does not tell them apart, or all are, or none are.
     """
     if not ordered.shape[0]:
         return asarray(np.zeros(0, np.bool_))

@@ -34,7 +34,7 @@ def _of_one(op: Op, x: Any, *params: Any) -> Array:
 
 
 def sinc(x: Any) -> Array:
-    """``sin(pi x) / (pi x)``, 1 at zero.
+    """Compute ``sin(pi x) / (pi x)``, 1 at zero.
 
     Examples
     --------
@@ -46,7 +46,7 @@ def sinc(x: Any) -> Array:
 
 
 def i0(x: Any) -> Array:
-    """The modified Bessel function of the first kind, of order 0.
+    """Compute the modified Bessel function of the first kind, of order 0.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def i0(x: Any) -> Array:
 
 
 def angle(z: Any, deg: bool = False) -> Array:
-    """The angle of complex numbers in the plane, in radians, or in degrees if ``deg``.
+    """Return the angle of complex numbers in the plane, in radians, or in degrees if ``deg``.
 
     Examples
     --------
@@ -111,7 +111,7 @@ def isneginf(x: Any, out: Any = None) -> Array:
 
 
 def real_if_close(a: Any, tol: float = 100) -> Any:
-    """The real part of ``a`` if all imaginary parts are close to zero, else ``a``.
+    """Return the real part of ``a`` if all imaginary parts are close to zero, else ``a``.
 
     The data are computed: they decide which of the two it is.
 
@@ -119,7 +119,7 @@ def real_if_close(a: Any, tol: float = 100) -> Any:
     ----------
     a : array_like
     tol : float
-        How close: in machine epsilons if above 1, else as it is.
+        Tolerance: in machine epsilons if above 1, else absolute.
     """
     node = strict_operand(a)
     x = a if isinstance(a, Array) else Array(node, is_cell=True)

@@ -21,17 +21,18 @@ from agentic_ray.array.outputs import delivered
 def take(
     a: Any, indices: Any, axis: int | None = None, out: Any = None, mode: str = "raise"
 ) -> Any:
-    """Elements of ``a`` at ``indices`` along ``axis``; of the flattened array if that is None.
+    """Take the elements of ``a`` at ``indices`` along ``axis``; of the flattened array if that is
+    None.
 
     Parameters
     ----------
     a : array_like
     indices : array_like of int
-        Computed at the call.
+        Positions; computed at the call.
     axis : int, optional
     out : array, optional
     mode : {"raise", "wrap", "clip"}
-        For positions outside.
+        Treatment of positions outside.
 
     Raises
     ------
@@ -59,15 +60,15 @@ def take(
 
 
 def compress(condition: Any, a: Any, axis: int | None = None, out: Any = None) -> Any:
-    """The elements of ``a`` along ``axis`` where ``condition`` holds, which is computed now.
+    """Select the elements of ``a`` along ``axis`` where ``condition`` holds, which is computed now.
 
     Parameters
     ----------
     condition : array_like of bool
-        A vector; what it is too short for is left out.
+        A vector; elements beyond its end are left out.
     a : array_like
     axis : int, optional
-        Default: of the flattened array.
+        Axis; default: that of the flattened array.
     out : array, optional
 
     Raises
@@ -100,7 +101,7 @@ def compress(condition: Any, a: Any, axis: int | None = None, out: Any = None) -
 
 
 def extract(condition: Any, arr: Any) -> Array:
-    """The elements of ``arr``, flattened, where ``condition``, flattened, holds."""
+    """Select the elements of ``arr``, flattened, where ``condition``, flattened, holds."""
     mask, node = strict(condition), strict(arr)
     return compress(  # type: ignore[no-any-return]
         Array(reshaped(mask, (mask.size,))), Array(reshaped(node, (node.size,)))
@@ -118,15 +119,15 @@ _TAKE_ALONG = gufunc_op("take_along_axis", _take_along_kernel)
 
 
 def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Array:
-    """For each position along ``axis`` the element that ``indices`` names there.
+    """Take for each position along ``axis`` the element that ``indices`` names there.
 
     Parameters
     ----------
     arr : array_like
     indices : array_like of int
-        With as many axes as ``arr``; other axes broadcast.
+        Positions, with as many axes as ``arr``; other axes broadcast.
     axis : int or None
-        None: of the flattened array.
+        Axis; None: that of the flattened array.
 
     Raises
     ------

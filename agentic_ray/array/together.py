@@ -1,4 +1,4 @@
-"""Several arrays at once: what they share is computed once."""
+"""Computes several arrays at once, and the parts that they share only once."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from agentic_ray.array.core import evaluate
 
 
 def compute(*arrays: Array, progress: bool | None = None) -> tuple[np.ndarray[Any, Any], ...]:
-    """The values of ``arrays`` as NumPy arrays of the caller's own, in order.
+    """Compute the values of ``arrays``; return NumPy arrays of the caller's own, in order.
 
     Raises
     ------
     TypeError
-        One of them is not an `agentic_ray.array` array.
+        An argument is not an `agentic_ray.array` array.
 
     Examples
     --------
@@ -36,7 +36,7 @@ def persist(*arrays: Array) -> tuple[Array, ...]:
     Raises
     ------
     TypeError
-        One of them is not an `agentic_ray.array` array.
+        An argument is not an `agentic_ray.array` array.
 
     Examples
     --------

@@ -39,7 +39,8 @@ def tri(
     like: Any = None,
     chunks: Any = "auto",
 ) -> Array:
-    """Ones on and below the ``k``-th diagonal of ``N`` rows and ``M`` columns, zeros above."""
+    """Return ones on and below the ``k``-th diagonal of ``N`` rows and ``M`` columns, zeros
+    above."""
     check_like(like)
     shape = tuple([max(operator.index(n), 0) for n in (N, N if M is None else M)])
     dtype = check_numbers(np.dtype(dtype))
@@ -69,12 +70,12 @@ def _triangle(op: Op, m: Any, k: int) -> Array:
 
 
 def tril(m: Any, k: int = 0) -> Array:
-    """The lower triangle of each matrix, up to the ``k``-th diagonal; zeros above."""
+    """Return the lower triangle of each matrix, up to the ``k``-th diagonal; zeros above."""
     return _triangle(_TRIL, m, k)
 
 
 def triu(m: Any, k: int = 0) -> Array:
-    """The upper triangle of each matrix, from the ``k``-th diagonal; zeros below."""
+    """Return the upper triangle of each matrix, from the ``k``-th diagonal; zeros below."""
     return _triangle(_TRIU, m, k)
 
 
@@ -82,7 +83,7 @@ def triu(m: Any, k: int = 0) -> Array:
 
 
 def tril_indices(n: int, k: int = 0, m: int | None = None) -> tuple[Array, ...]:
-    """Row and column of each element of the lower triangle of ``n`` rows and ``m`` columns.
+    """Return row and column of each element of the lower triangle of ``n`` rows and ``m`` columns.
 
     Examples
     --------
@@ -94,7 +95,8 @@ def tril_indices(n: int, k: int = 0, m: int | None = None) -> tuple[Array, ...]:
 
 
 def triu_indices(n: int, k: int = 0, m: int | None = None) -> tuple[Array, ...]:
-    """Row and column of each element of the upper triangle of ``n`` rows and ``m`` columns."""
+    """Return row and column of each element of the upper triangle of ``n`` rows and ``m``
+    columns."""
     return nonzero(~tri(n, m, k - 1, bool))
 
 
@@ -106,7 +108,7 @@ def _matrix(arr: Any) -> Array:
 
 
 def tril_indices_from(arr: Any, k: int = 0) -> tuple[Array, ...]:
-    """`tril_indices` of a matrix of the shape of ``arr``.
+    """Return `tril_indices` of a matrix of the shape of ``arr``.
 
     Raises
     ------
@@ -118,7 +120,7 @@ def tril_indices_from(arr: Any, k: int = 0) -> tuple[Array, ...]:
 
 
 def triu_indices_from(arr: Any, k: int = 0) -> tuple[Array, ...]:
-    """`triu_indices` of a matrix of the shape of ``arr``.
+    """Return `triu_indices` of a matrix of the shape of ``arr``.
 
     Raises
     ------
@@ -130,7 +132,7 @@ def triu_indices_from(arr: Any, k: int = 0) -> tuple[Array, ...]:
 
 
 def mask_indices(n: int, mask_func: Callable[..., Any], k: Any = 0) -> tuple[Array, ...]:
-    """Row and column of each element of an ``n`` × ``n`` matrix that ``mask_func``, such as
+    """Return row and column of each element of an ``n`` × ``n`` matrix that ``mask_func``, such as
     `triu`, leaves other than zero.
 
     Examples
@@ -143,17 +145,17 @@ def mask_indices(n: int, mask_func: Callable[..., Any], k: Any = 0) -> tuple[Arr
 
 
 def diag_indices(n: int, ndim: int = 2) -> tuple[Array, ...]:
-    """The index of the main diagonal of an array of ``ndim`` axes of length ``n``."""
+    """Return the index of the main diagonal of an array of ``ndim`` axes of length ``n``."""
     return (arange(n),) * ndim
 
 
 def diag_indices_from(arr: Any) -> tuple[Array, ...]:
-    """`diag_indices` of an array of the shape of ``arr``.
+    """Return `diag_indices` of an array of the shape of ``arr``.
 
     Raises
     ------
     ValueError
-        It has fewer than two axes, or they differ in length.
+        ``arr`` has fewer than two axes, or they differ in length.
     """
     shape = np.shape(arr)
     if not len(shape) >= 2:

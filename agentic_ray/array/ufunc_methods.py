@@ -1,6 +1,7 @@
-"""The methods of ufuncs: reduce, accumulate, reduceat, outer and at, as in NumPy.
+"""Methods of ufuncs: reduce, accumulate, reduceat, outer and at, as in NumPy.
 
-Imported by the package when all modules of functions are there: it gives `Ufunc` its methods.
+The package imports this module when all modules of functions are there: it gives `Ufunc` its
+methods.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def reduce(
     initial: Any = NO_VALUE,
     where: Any = True,
 ) -> Any:
-    """``array`` with ``axis`` reduced by the ufunc: see `numpy.ufunc.reduce`.
+    """Reduce ``array`` over ``axis`` by the ufunc: see `numpy.ufunc.reduce`.
 
     Parameters
     ----------
@@ -70,8 +71,8 @@ def reduce(
     Raises
     ------
     ValueError
-        The ufunc has not two operands and one result; there are no elements and no identity;
-        or several axes and their order would matter.
+        The ufunc does not have two operands and one result; there are no elements and no identity;
+        or there are several axes and their order would matter.
 
     Examples
     --------
@@ -122,17 +123,18 @@ def reduce(
 
 
 def _operand_dtype(ufunc: np.ufunc, dtype: DType, found: DType) -> DType:
-    """What elements are converted to: the dtype of results, unless those are truth values."""
+    """Return the dtype that elements are converted to: the results', unless those are truth
+    values."""
     return dtype if found.kind == "b" and dtype.kind != "b" else found
 
 
 def _identity(ufunc: np.ufunc, dtype: DType, is_masked: bool) -> Node | None:
-    """What reducing no elements gives.
+    """Return the result of reducing no elements.
 
     Raises
     ------
     ValueError
-        There is none.
+        The ufunc has no identity.
     """
     if ufunc.identity is None:
         raise ValueError(
@@ -163,7 +165,7 @@ def _from_start(
 def accumulate(
     self: Ufunc[Any], array: Any, axis: int = 0, dtype: Any = None, out: Any = None
 ) -> Any:
-    """What reducing gives after each element along ``axis``: see `numpy.ufunc.accumulate`.
+    """Return the reduction up to each element along ``axis``: see `numpy.ufunc.accumulate`.
 
     Examples
     --------
@@ -212,8 +214,8 @@ _REDUCEAT = blockwise_op("reduceat", _reduceat_kernel, 4)
 def reduceat(
     self: Ufunc[Any], array: Any, indices: Any, axis: int = 0, dtype: Any = None, out: Any = None
 ) -> Any:
-    """Reductions of slices along ``axis``: from each index to the next one, or of the one element
-    if the next is not larger. See `numpy.ufunc.reduceat`.
+    """Reduce slices along ``axis``: from each index to the next one, or the one element if the next
+    is not larger. See `numpy.ufunc.reduceat`.
 
     Raises
     ------
@@ -252,7 +254,7 @@ def reduceat(
 def _groups(
     node: Node, axis: int, starts: Sequence[int], stops: Sequence[int]
 ) -> list[tuple[int, int]]:
-    """Runs of segments that lie within so many elements that one chunk can hold them."""
+    """Group segments into runs that lie within so many elements that one chunk can hold them."""
     others = math.prod([max(c, default=1) for a, c in enumerate(node.chunks) if a != axis])
     limit = max(1, grids.rules().elements(node.dtype) // max(1, others))
     found: list[tuple[int, int]] = []
@@ -288,7 +290,7 @@ def _segments(
 
 
 def outer(self: Ufunc[Any], A: Any, B: Any, /, **kwargs: Any) -> Any:
-    """The ufunc of every element of ``A`` with every element of ``B``.
+    """Apply the ufunc to every element of ``A`` with every element of ``B``.
 
     Examples
     --------
@@ -309,7 +311,7 @@ def outer(self: Ufunc[Any], A: Any, B: Any, /, **kwargs: Any) -> Any:
 
 
 def at(self: Ufunc[Any], a: Any, indices: Any, b: Any = NO_VALUE, /) -> None:
-    """Do the ufunc in place on the elements of ``a`` at ``indices``, as often as each is named.
+    """Apply the ufunc in place to the elements of ``a`` at ``indices``, as often as each is named.
 
     Examples
     --------

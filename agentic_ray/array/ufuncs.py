@@ -1,7 +1,7 @@
 """NumPy's universal functions over chunked arrays, as objects that behave as NumPy's do.
 
-The functions themselves are listed in `elementwise`; ``reduce``, ``accumulate`` and the other
-methods are in `ufunc_methods`.
+`elementwise` lists the functions themselves; ``reduce``, ``accumulate`` and the other methods are
+in `ufunc_methods`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A kernel that is one of the results of a function of the array namespace."""
+    """A kernel that returns one of the results of a function of the array namespace."""
 
     function: str
     number: int
@@ -53,9 +53,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Masked:
-    """A kernel where a mask holds; elsewhere elements of a base, in a dtype of its own.
+    """A kernel for the places where a mask holds; elsewhere it takes elements of a base, in a dtype
+    of its own.
 
-    Values are the kernel's operands, then mask and base, then the dtype.
+    Its operands are those of the kernel, then mask and base, then the dtype.
     """
 
     kernel: Callable[..., Any]
@@ -67,7 +68,7 @@ class Masked:
             out = np.array(np.broadcast_to(base, shape), dtype)
             getattr(np, self.kernel.name)(*operands, out=out, where=mask, casting="unsafe")
             return out
-        with np.errstate(all="ignore"):  # what the mask leaves out must not warn
+        with np.errstate(all="ignore"):  # elements that the mask leaves out must not warn
             result = standard.cast(xp, self.kernel(xp, *operands), dtype)
         return xp.where(mask, result, xp.asarray(base, dtype=dtype))
 
@@ -92,9 +93,9 @@ class Ufunc(Generic[Result]):
     Parameters
     ----------
     name : str
-        Of NumPy's ufunc.
+        Name of NumPy's ufunc.
     ops : sequence of Op
-        One operation for each result.
+        Operations, one for each result.
     """
 
     nin: int
@@ -178,7 +179,7 @@ class Ufunc(Generic[Result]):
         return results[0] if self.nout == 1 else tuple(results)
 
     def _targets(self, given: Any) -> list[Any]:
-        """The arrays that results are assigned to, None for those that are not."""
+        """Return the arrays that results are assigned to, None for results without one."""
         if given is None:
             return [None] * self.nout
         if not isinstance(given, tuple):
@@ -193,7 +194,8 @@ class Ufunc(Generic[Result]):
     def _resolved(
         self, nodes: Sequence[Node], options: dict[str, Any]
     ) -> tuple[list[Node], list[DType]]:
-        """The operands in the dtypes of the loop that NumPy would choose, and its results'."""
+        """Return the operands in the dtypes of the loop that NumPy would choose, and its results'
+        dtypes."""
         signature = options.get("signature")
         if isinstance(signature, str):
             signature = tuple(np.dtype(c) for c in signature.replace("->", ""))
@@ -219,7 +221,8 @@ class Ufunc(Generic[Result]):
         return made, list(found[self.nin :])
 
     def _where(self, op: Op, nodes: Sequence[Node], where: Any, target: Any, casting: Any) -> Array:
-        """The result where the mask holds, elsewhere what ``target`` has, or zeros."""
+        """Return the result where the mask holds, elsewhere the elements of ``target``, or
+        zeros."""
         mask = strict_operand(where)
         if mask.dtype.kind != "b":
             raise TypeError(
@@ -243,7 +246,7 @@ class Ufunc(Generic[Result]):
         Raises
         ------
         TypeError
-            Of NumPy's own type.
+            NumPy refuses, with the error of its own type.
         """
         if np.can_cast(found, wanted, casting):
             return
@@ -267,7 +270,7 @@ _MASKED: dict[str, Op] = {}
 
 
 def _kind(node: Node) -> Any:
-    """What NumPy is told of an operand: a dtype, or the type of a Python number."""
+    """Return how NumPy is told an operand's type: as a dtype, or as the type of a Python number."""
     if node.op is not LITERAL:
         return node.dtype
     kind = type(node.params[2])
@@ -275,7 +278,7 @@ def _kind(node: Node) -> Any:
 
 
 def plain_function(ops: tuple[Op, ...], nin: int) -> Callable[..., Any]:
-    """The function without options: as little as possible between a call and its node."""
+    """Make the function without options: as little as possible between a call and its node."""
     if len(ops) == 1:
         (op,) = ops
         if nin == 1:

@@ -1,6 +1,6 @@
-"""What users give to be called with blocks: captured with its arguments, tried once, checked.
+"""Users' functions that are called with blocks: captured with their arguments, tried once, checked.
 
-Which blocks a function is called with is decided in ``blocks``, ``overlap`` and ``gufuncs``.
+``blocks``, ``overlap`` and ``gufuncs`` decide which blocks a function is called with.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from agentic_ray.errors import BlockResultError, InvalidArgumentError, InvalidTy
 from agentic_ray.graph import Captured, Kernel, accepts_xp, capture, name_of
 
 PLACE_NAMES = ("block_id", "block_info")
-"""Parameters of these names are told where the block lies."""
+"""Names of parameters that are passed the place of the block."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,8 +55,8 @@ class Given:
 class UserKernel:
     """A user's function of blocks as it was captured; it gets ``xp`` if it asks for it.
 
-    ``on_gpu`` is what is called on GPUs; without it blocks are never sent to one. ``name`` is
-    the operation with the function's name.
+    ``on_gpu`` is the function that is called on GPUs; without it blocks are never sent to one.
+    ``name`` is the operation with the function's name.
     """
 
     name: str
@@ -69,7 +69,7 @@ class UserKernel:
 
     @property
     def size_bytes(self) -> int:
-        """What is held of the function and of what it sees."""
+        """Bytes held of the function and of the data it sees."""
         parts = (self.function, self.on_gpu)
         return sum(part.size_bytes for part in parts if isinstance(part, Captured))
 
@@ -83,7 +83,7 @@ class UserKernel:
             more["xp"] = own(xp)
         if xp is not np:
             return function(*blocks, **more)
-        # Others use the same blocks: a function that writes to them gets copies.
+        # Other tasks use the same blocks: a function that writes to them gets copies.
         try:
             return function(*map(_read_only, blocks), **more)
         except ValueError as error:
@@ -107,19 +107,19 @@ def user_kernel(
     fixed: Sequence[tuple[int, Any]] = (),
     name: str | None = None,
 ) -> UserKernel:
-    """``function`` as it is now, with everything that it sees and is given.
+    """Capture ``function`` as it is now, with everything that it sees and is given.
 
     Parameters
     ----------
     blocks : int
-        How many blocks it will be called with.
+        Number of blocks that it will be called with.
 
     Raises
     ------
     InvalidTypeError
-        It cannot be called, or not with these arguments.
+        ``function`` cannot be called, or not with these arguments.
     SerializationError
-        It, or something that it sees, cannot be sent to another process.
+        ``function``, or something that it sees, cannot be sent to another process.
     """
     if not callable(function):
         raise InvalidTypeError(
@@ -145,12 +145,12 @@ def user_kernel(
 
 
 def _value(argument: Any) -> Any:
-    """An argument as the function will find it: of our arrays it gets the values."""
+    """Return an argument as the function will get it: the values in place of our arrays."""
     return argument.compute() if isinstance(argument, Array) else argument
 
 
 def _check_arguments(operation: str, function: Any, count: int, options: dict[str, Any]) -> None:
-    # Other callables, such as compiled ones, may say parameters that need not be given.
+    # Other callables, such as compiled ones, may list parameters that need not be given.
     if not isinstance(function, FunctionType | MethodType | functools.partial | Kernel):
         return
     try:
@@ -167,7 +167,7 @@ def _check_arguments(operation: str, function: Any, count: int, options: dict[st
 
 
 def probed(kernel: UserKernel, samples: Sequence[Any], more: dict[str, Any]) -> Any:
-    """What a user's kernel gives for blocks of one element, which tells dtypes.
+    """Call a user's kernel with blocks of one element, whose result tells dtypes.
 
     Raises
     ------
@@ -185,17 +185,17 @@ def probed(kernel: UserKernel, samples: Sequence[Any], more: dict[str, Any]) -> 
 
 
 def sample(node: Node, shape: Shape) -> Any:
-    """A block of ones in the dtype of ``node``."""
+    """Make a block of ones in the dtype of ``node``."""
     return np.ones(shape, node.dtype)
 
 
 def numeric_dtype(operation: str, dtype: Any) -> DType:
-    """``dtype`` as a NumPy dtype that arrays can have.
+    """Return ``dtype`` as a NumPy dtype that arrays can have.
 
     Raises
     ------
     InvalidTypeError
-        It is none, or one of Python objects.
+        ``dtype`` is no dtype, or one of Python objects.
     """
     try:
         found: DType = np.dtype(dtype)
@@ -211,14 +211,14 @@ def numeric_dtype(operation: str, dtype: Any) -> DType:
 def checked(
     xp: Any, result: Any, shape: Shape, dtype: DType, name: str, where: tuple[int, ...], hint: str
 ) -> Any:
-    """What a user's function returned for one block, if it is what it has to be.
+    """Check a user's result for one block, and return it as an array.
 
-    Another dtype of the same kind, or one that holds every value, is converted.
+    A dtype of the same kind, or one that holds every value, is converted.
 
     Raises
     ------
     BlockResultError
-        It has another shape, or a dtype that cannot be converted so.
+        The result has another shape, or a dtype that cannot be converted so.
     """
     block = f"{name}: block {where}" if where else name
     try:

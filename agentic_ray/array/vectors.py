@@ -17,22 +17,22 @@ from agentic_ray.array.manipulation import moveaxis, stack
 def cross(
     a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None
 ) -> Array:
-    """The cross product of vectors of three components.
+    """Compute the cross product of vectors of three components.
 
     Parameters
     ----------
     a, b : array_like
-        Vectors of two components have a third one of 0 (with NumPy's warning; of two such only
-        the third component of the product is given).
+        Vectors; those of two components get a third one of 0 (with NumPy's warning; for two of
+        these the result is only the third component of the product).
     axisa, axisb, axisc : int
-        Where the components are in ``a``, in ``b`` and in the result.
+        Axes of the components in ``a``, in ``b`` and in the result.
     axis : int, optional
-        All three of these.
+        Axis for all three of these.
 
     Raises
     ------
     ValueError
-        There are neither two nor three components.
+        The number of components is neither two nor three.
 
     Examples
     --------

@@ -1,9 +1,9 @@
-"""Views: arrays that show a part of another one, and pass on to it what is assigned to them.
+"""Views: arrays that show a part of another one, and pass assignments on to it.
 
 As in NumPy, an index of integers and slices, a transpose, a reshape and the real or imaginary part
-share the values of the array that they were taken from. Nodes are immutable, so sharing is done by
-the handles: a view keeps the array it was taken from and a step that reads the part from that
-array's node, and that builds the node of the whole after an assignment to the part.
+share the values of the array that they were taken from. Nodes are immutable, so the handles do the
+sharing: a view keeps the array it was taken from and a step. The step reads the part from that
+array's node, and builds the node of the whole after an assignment to the part.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class View(Protocol):
     """A step from an array to a part of it."""
 
     def see(self, memory: NDArray) -> NDArray:
-        """The part in NumPy's terms: which memory it shares with ``memory``, in which strides."""
+        """Return the part as a view of ``memory``, as NumPy would."""
         ...
 
     def read(self, whole: Node) -> Node:
-        """The part of ``whole``."""
+        """Return the part of ``whole``."""
         ...
 
     def write(self, whole: Node, part: Node) -> Node:
-        """``whole`` after ``part``, of the part's shape and dtype, was assigned to it.
+        """Return ``whole`` after an assignment of ``part``, which has the part's shape and dtype.
 
         Raises
         ------
@@ -63,8 +63,8 @@ class View(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """What integers, slices and new axes select. ``basic`` has an entry for each axis of the
-    array after axes of length 1 were put in at ``new``."""
+    """Step of an index of integers, slices and new axes. ``basic`` has an entry for each axis of
+    the array after axes of length 1 were put in at ``new``."""
 
     basic: tuple[AxisIndex, ...]
     new: tuple[int, ...] = ()
@@ -88,7 +88,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Permutation:
-    """Axes in another order."""
+    """Step that puts axes in another order."""
 
     axes: tuple[int, ...]
 
@@ -105,7 +105,7 @@ class Permutation:
 
 @dataclass(frozen=True, slots=True)
 class Reshape:
-    """The elements in C order in another shape."""
+    """Step that puts the elements in C order in another shape."""
 
     shape: Shape
 
@@ -131,7 +131,7 @@ def reshaped_lightly(node: Node, shape: Shape) -> Node:
 
 @dataclass(frozen=True, slots=True)
 class ComplexPart:
-    """The real or the imaginary part; ``name`` is ``"real"`` or ``"imag"``."""
+    """Step to the real or the imaginary part; ``name`` is ``"real"`` or ``"imag"``."""
 
     name: str
 
@@ -156,17 +156,18 @@ class ComplexPart:
 
 _FIELD_BLOCK = blockwise_op("field", FIELD.kernel)
 _WITH_FIELD_BLOCK = blockwise_op("with_field", WITH_FIELD.kernel)
-"""As in `elements`, for fields whose elements are arrays: these have more axes than the records."""
+"""Operation as in `elements`, for fields whose elements are arrays: these have more axes than the
+records."""
 
 
 def element_of(dtype: DType) -> tuple[DType, Shape]:
-    """The dtype of the numbers in a field of ``dtype``, and the axes that the field adds."""
+    """Return the dtype of the numbers in a field of ``dtype``, and the axes that the field adds."""
     return (dtype, ()) if dtype.subdtype is None else dtype.subdtype
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of an array of records."""
+    """Step to a field of an array of records."""
 
     name: str
 
@@ -192,7 +193,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """Several fields of an array of records, as records."""
+    """Step to several fields of an array of records, as records."""
 
     names: tuple[str, ...]
 
@@ -222,7 +223,7 @@ _RESIZE = blockwise_op("view_resized", _resize_kernel)
 
 
 def reinterpreted(node: Node, dtype: DType) -> Node:
-    """The same bytes as elements of ``dtype``, of which a whole number fits in the last axis."""
+    """Read the bytes as elements of ``dtype``; a whole number of them must fit in the last axis."""
     old, new = node.dtype.itemsize, dtype.itemsize
     if old == new:
         return elementwise(_REINTERPRET, [node], (dtype,))
@@ -237,7 +238,7 @@ def reinterpreted(node: Node, dtype: DType) -> Node:
 
 @dataclass(frozen=True, slots=True)
 class Reinterpreted:
-    """A view of the same bytes as another dtype."""
+    """Step to a view of the same bytes as another dtype."""
 
     dtype: DType
 
@@ -253,8 +254,8 @@ class Reinterpreted:
 
 @dataclass(frozen=True, slots=True)
 class Broadcast:
-    """Repetition along new axes and axes of length 1. Several elements are one in memory, so
-    NumPy gives it out read-only."""
+    """Step that repeats along new axes and axes of length 1. Several elements are one in memory, so
+    NumPy makes the view read-only."""
 
     shape: Shape
 
@@ -277,7 +278,7 @@ class Broadcast:
 
 
 def unmade(shape: Shape, dtype: DType, *, is_fortran: bool = False) -> NDArray:
-    """An array in C or Fortran order of which only strides are looked at: it has no memory of
+    """Make an array in C or Fortran order of which only strides are looked at: it has no memory of
     that size."""
     if is_fortran:
         return unmade(shape[::-1], dtype).T

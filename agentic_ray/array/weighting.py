@@ -1,4 +1,4 @@
-"""Weights of elements, as `average` and weighted quantiles take them."""
+"""Weights of elements, for `average` and weighted quantiles."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from agentic_ray.array.core.views import broadcast, permuted, reshaped
 
 
 def weights_like(weights: Any, node: Node, axis: Any) -> Node:
-    """``weights`` in the shape of ``node``, repeated along the axes that they lack.
+    """Repeat ``weights`` to the shape of ``node``, along the axes that they lack.
 
     Raises
     ------
     TypeError
-        They have another shape, and no axis is given.
+        The weights have another shape, and no axis is given.
     ValueError
-        They do not fit the axes.
+        The weights do not fit the axes.
     """
     heavy = strict_operand(weights)
     if heavy.shape == node.shape:

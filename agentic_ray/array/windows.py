@@ -15,15 +15,15 @@ from agentic_ray.array.special import i0
 
 
 def _window(M: Any, weights: Callable[[float], Array]) -> Array:
-    """``weights`` of the length, unless there is at most one weight."""
-    length = np.array([0.0, M])[1]  # refuses what NumPy refuses
+    """Make ``weights`` for the length, unless there is at most one weight."""
+    length = np.array([0.0, M])[1]  # raises where NumPy does
     if length < 1:
         return zeros(0)
     return ones(1) if length == 1 else weights(length)
 
 
 def bartlett(M: Any) -> Array:
-    """The triangle of ``M`` weights that is zero at both ends."""
+    """Return the triangle of ``M`` weights that is zero at both ends."""
 
     def weights(length: float) -> Array:
         n = arange(1 - length, length, 2)
@@ -33,7 +33,7 @@ def bartlett(M: Any) -> Array:
 
 
 def hanning(M: Any) -> Array:
-    """A raised cosine of ``M`` weights.
+    """Return a raised cosine of ``M`` weights.
 
     Examples
     --------
@@ -49,7 +49,7 @@ def hanning(M: Any) -> Array:
 
 
 def hamming(M: Any) -> Array:
-    """A raised cosine of ``M`` weights that are not zero at the ends."""
+    """Return a raised cosine of ``M`` weights that are not zero at the ends."""
 
     def weights(length: float) -> Array:
         return 0.54 + 0.46 * cos(np.pi * arange(1 - length, length, 2) / (length - 1))
@@ -58,7 +58,7 @@ def hamming(M: Any) -> Array:
 
 
 def blackman(M: Any) -> Array:
-    """A sum of cosines, of ``M`` weights."""
+    """Return a sum of cosines, of ``M`` weights."""
 
     def weights(length: float) -> Array:
         n = arange(1 - length, length, 2)
@@ -69,7 +69,7 @@ def blackman(M: Any) -> Array:
 
 
 def kaiser(M: Any, beta: float) -> Array:
-    """Kaiser's window of ``M`` weights, the narrower the larger ``beta`` is."""
+    """Return Kaiser's window of ``M`` weights, the narrower the larger ``beta`` is."""
     length, beta = np.array([0.0, M, beta])[1:].tolist()
     if length == 1:
         return ones(1)

@@ -1,4 +1,4 @@
-"""The command line. Each command lives in a module of its own group; this puts them together.
+"""The command line. Each command lives in a module of its own group.
 
 Commands import what they need when they run, so that ``--help`` is quick.
 """

@@ -1,4 +1,4 @@
-"""``agentic-ray``: the group of commands, and how errors become messages and exit codes.
+"""``agentic-ray``: the group of commands, and their messages and exit codes for errors.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 """
@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run_cli(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code."""
+    """Run one command; return the exit code."""
     try:
         code = cli.main(
             None if arguments is None else list(arguments), "agentic-ray", standalone_mode=False
@@ -83,7 +83,7 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
         click.echo("interrupted", err=True)
         return 130
     except BrokenPipeError:
-        # Whoever read our output has enough (`| head`); Python must not complain at exit.
+        # The reader of our output has enough (`| head`); Python must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (AgenticRayError, FileNotFoundError) as error:

@@ -1,4 +1,4 @@
-"""The command ``doctor``: is a machine or a cluster fit to run, and what to do if not."""
+"""The command ``doctor``: checks whether a machine or a cluster can run, and names remedies."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def doctor(
 
 
 def _checks(quick: bool, address: str | None, num_cpus: int | None) -> Iterator[Check]:
-    # Imported here: these load pyarrow, NVML and Ray, which `agentic-ray --help` has no use for.
+    # Imported here: these load pyarrow, NVML and Ray, which `agentic-ray --help` does not use.
     from agentic_ray.diagnosis.machine import check_machine
 
     yield from check_machine()

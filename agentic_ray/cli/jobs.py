@@ -94,7 +94,7 @@ def submit(
 @options.server
 @options.as_json
 def status(task_id: str, url: str, token: str | None, as_json: bool) -> None:
-    """Print what is known of a job."""
+    """Print the state and the details of a job."""
     with _client(url, token) as client:
         found = client.status(task_id)
     if as_json:
@@ -126,7 +126,7 @@ def result(task_id: str, timeout: float | None, url: str, token: str | None, as_
 @options.server
 @options.as_json
 def cancel(task_id: str, url: str, token: str | None, as_json: bool) -> None:
-    """Cancel a job. One that has finished stays as it is."""
+    """Cancel a job. A job that has finished stays as it is."""
     with _client(url, token) as client:
         found = client.cancel(task_id)
     if as_json:
@@ -190,7 +190,7 @@ def upload(name: str, file: str, url: str, token: str | None, as_json: bool) -> 
 @options.server
 @options.as_json
 def logs(task_id: str, follow: bool, url: str, token: str | None, as_json: bool) -> None:
-    """Print what a job has printed, each line with its time, node and job."""
+    """Print the lines that a job has printed, each with its time, node and job."""
     first = 0
     with _client(url, token) as client:
         while True:

@@ -1,4 +1,4 @@
-"""The command ``join``: make this machine a node of a Ray cluster, within limits that fit it."""
+"""The command ``join``: makes this machine a node of a Ray cluster, within limits that fit it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Offer:
     Raises
     ------
     InvalidArgumentError
-        It is less than a node of Ray needs.
+        The offer is less than a node of Ray needs.
     """
 
     cpus: int | None = None
@@ -45,7 +45,7 @@ class Offer:
             )
 
     def arguments(self) -> list[str]:
-        """The arguments of `ray start` that make this offer."""
+        """Return the arguments of `ray start` that make this offer."""
         made: list[str] = []
         if self.cpus is not None:
             made.append(f"--num-cpus={self.cpus}")
@@ -89,9 +89,8 @@ def join(
 ) -> None:
     """Make this machine a node of the Ray cluster at ADDRESS, until interrupted.
 
-    ADDRESS is HOST:PORT of the head, which is what `ray start --head` has printed there. Where the
-    cluster asks for a token, it is taken from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or
-    ~/.ray/auth_token.
+    ADDRESS is HOST:PORT of the head, as `ray start --head` has printed it there. Where the cluster
+    asks for a token, it is taken from RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token.
 
     \b
     agentic-ray join 10.0.0.1:6379 --cpus 1 --memory 512MB --label site=edge
@@ -113,7 +112,7 @@ def join(
         raise SessionError(f"no Ray cluster answers at {address}: {error}") from error
     command = (sys.executable, "-m", "ray.scripts.scripts", "start", f"--address={address}")
     sys.stdout.flush()
-    # This process becomes Ray's: who ends it ends the node, whatever the signal.
+    # This process becomes Ray's: to end it, by any signal, ends the node.
     os.execve(
         sys.executable,
         [*command, "--block", "--disable-usage-stats", *offer.arguments()],
@@ -122,8 +121,9 @@ def join(
 
 
 def environment(environ: Mapping[str, str], token: Path) -> dict[str, str]:
-    """``environ``, with the token sent if there is one and no mode was chosen. Ray by itself sends
-    none to other machines; whoever has laid a token here and names the cluster wants that."""
+    """Return ``environ``, with the token sent if there is one and no mode was chosen. Ray by itself
+    sends none to other machines; a user who has laid a token here and names the cluster wants it
+    sent."""
     found = dict(environ)
     has_token = any(found.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     if "RAY_AUTH_MODE" not in found and (has_token or token.is_file()):

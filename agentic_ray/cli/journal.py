@@ -1,4 +1,4 @@
-"""``agentic-ray journal``: back up, verify, migrate and compact the journals of masters."""
+"""``agentic-ray journal``: backs up, verifies, migrates and compacts the journals of masters."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ def backup(where: str, to: str, results: str | None, as_json: bool) -> None:
     """Copy the journal WHERE, as it is now, to the new directory TO.
 
     A master may be using it. The copy has the large results and finished stages too, and is a
-    journal by itself: to restore it, name it in place of the old one, or put it into a server
-    with `agentic-ray journal migrate TO --to URL`.
+    journal by itself: to restore it, name it in place of the old one, or put it into a server with
+    `agentic-ray journal migrate TO --to URL`. Delete values that belong to no job of the journal
+    WHERE, and give unused space back.
     """
     # imported when it is used: it takes a while to import
     from agentic_ray.master import upkeep

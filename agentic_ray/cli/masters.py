@@ -1,4 +1,4 @@
-"""``agentic-ray master``: start, reload, look at and stop masters that run on a Ray cluster."""
+"""``agentic-ray master``: starts, reloads, shows and stops masters that run on a Ray cluster."""
 
 from __future__ import annotations
 

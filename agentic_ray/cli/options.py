@@ -23,7 +23,7 @@ workload_files = click.option(
 
 
 def session(command: _F) -> _F:
-    """Where a command's session runs."""
+    """Add the options that say where a command's session runs."""
     for option in (
         click.option(
             "--num-cpus",
@@ -42,7 +42,7 @@ def session(command: _F) -> _F:
 
 
 def server(command: _F) -> _F:
-    """Which running service a command talks to."""
+    """Add the options that say which running service a command talks to."""
     for option in (
         click.option(
             "--token",
@@ -62,5 +62,5 @@ def server(command: _F) -> _F:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
+    """Print a JSON document on standard output."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""The command ``run``: a user's script as ``__main__`` inside a session."""
+"""The command ``run``: runs a user's script as ``__main__`` inside a session."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(
 ) -> None:
     """Run a Python script inside a session, as `python FILE` would run it.
 
-    Ray is started, or joined, before and left after. What follows `--` goes to the script.
+    Ray is started, or joined, before and left after. Arguments after `--` go to the script.
 
     \b
     agentic-ray run my_script.py -- --my-option 3
@@ -58,8 +58,9 @@ def _compile(file: Path) -> object:
 def _become(file: Path, arguments: tuple[str, ...]) -> ModuleType:
     """Make this process look as if Python had been started with the script.
 
-    Before Ray starts: it tells workers where to import from by ``sys.argv[0]``. The module
-    stays ``__main__``, so that functions of the script are pickled by value, as they would be.
+    Must be called before Ray starts: Ray tells workers where to import from by ``sys.argv[0]``. The
+    module stays ``__main__``, so that functions of the script are pickled by value, as they would
+    be.
     """
     main = ModuleType("__main__")
     main.__file__ = str(file)
@@ -71,7 +72,7 @@ def _become(file: Path, arguments: tuple[str, ...]) -> ModuleType:
 
 
 def _execute(code: object, main: ModuleType) -> int:
-    """Run the script; its exit code. An exception is shown with the script's own frames."""
+    """Run the script; return its exit code. An exception is shown with the script's own frames."""
     try:
         exec(code, main.__dict__)  # type: ignore[arg-type]
     except SystemExit as error:

@@ -1,4 +1,4 @@
-"""The command ``serve``; what it starts is in ``service.server``."""
+"""The command ``serve``; the service itself is in ``service.server``."""
 
 from __future__ import annotations
 

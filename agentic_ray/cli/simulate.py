@@ -1,4 +1,4 @@
-"""The command ``simulate``: a policy on a made-up cluster, in virtual time. Needs no Ray."""
+"""The command ``simulate``: runs a policy on a made-up cluster, in virtual time. Needs no Ray."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The main job, end to end on real data: what `agentic-ray demo` runs, shows and checks."""
+"""The main job, end to end on real data: `agentic-ray demo` runs, shows and checks it."""
 
 from agentic_ray.demo.run import run_demo
 

@@ -17,14 +17,14 @@ TOLERANCE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How well results agree: how many numbers were compared, and the largest difference."""
+    """Agreement of results: how many numbers were compared, and the largest difference."""
 
     compared: int
     largest_relative_difference: float
 
 
 def recomputed_delays(path: str) -> Delays:
-    """The delays by pandas' own grouping, of the whole file at once."""
+    """Compute the delays by pandas' own grouping, of the whole file at once."""
     import pandas as pd
 
     flights = pd.read_csv(path, usecols=list(COLUMNS), keep_default_na=False, na_values=["", "NA"])
@@ -49,13 +49,13 @@ def compare(found: Delays, expected: Delays, squares: float, numbers: Any) -> Ag
     Parameters
     ----------
     squares : float
-        The distributed sum of squares of ``numbers``.
+        Distributed sum of squares of ``numbers``.
     numbers : numpy.ndarray
 
     Raises
     ------
     CheckFailedError
-        Something differs; the message lists up to ten differences.
+        Results differ; the message lists up to ten differences.
     """
     differences: list[str] = []
     compared = 0
@@ -85,7 +85,7 @@ def compare(found: Delays, expected: Delays, squares: float, numbers: Any) -> Ag
 def _pairs(
     found: Delays, expected: Delays, squares: float, expected_squares: float
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Every result, its name and its recomputation."""
+    """Yield every result with its name and its recomputation."""
     yield "sum of squares", squares, expected_squares
     pair: tuple[tuple[str, dict[Any, Moments], dict[Any, Moments]], ...] = (
         ("carrier", found.by_carrier, expected.by_carrier),

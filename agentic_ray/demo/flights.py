@@ -32,7 +32,7 @@ class Moments:
     m2: float
 
     def merge(self, other: Moments) -> Moments:
-        """The moments of both sets of numbers together."""
+        """Return the moments of both sets of numbers together."""
         count = self.count + other.count
         delta = other.mean - self.mean
         return Moments(
@@ -55,7 +55,7 @@ class Delays:
     by_route: dict[Route, Moments] = field(default_factory=dict)
 
     def merge(self, other: Delays) -> Delays:
-        """The delays of both sets of flights together."""
+        """Return the delays of both sets of flights together."""
         return Delays(
             _merged(self.by_carrier, other.by_carrier), _merged(self.by_route, other.by_route)
         )
@@ -70,13 +70,13 @@ def _merged(left: dict[Any, Moments], right: dict[Any, Moments]) -> dict[Any, Mo
 
 
 def delays_of(table: Any) -> Delays:
-    """Delays of the flights in one part of the data.
+    """Compute the delays of the flights in one part of the data.
 
     Parameters
     ----------
     table : pyarrow.Table
-        With the `COLUMNS`, in minutes; flights whose delay is null or NaN do not count, nor do
-        those whose carrier (route) is null for the moments by carrier (route).
+        Table with the `COLUMNS`, in minutes; flights whose delay is null or NaN do not count, nor
+        do those whose carrier (route) is null for the moments by carrier (route).
     """
     delays = table.column("arr_delay").to_numpy()  # null becomes NaN
     carrier, carriers = _encoded(table.column("carrier"))
@@ -91,7 +91,7 @@ def delays_of(table: Any) -> Delays:
 
 
 def _encoded(column: Any) -> tuple[np.ndarray[Any, Any], list[str]]:
-    """A string column as numbers of its distinct values (-1 for null), and those values."""
+    """Return a string column as numbers of its distinct values (-1 for null), and those values."""
     encoded = column.combine_chunks().dictionary_encode()
     return encoded.indices.fill_null(-1).to_numpy(), encoded.dictionary.to_pylist()
 
@@ -99,7 +99,7 @@ def _encoded(column: Any) -> tuple[np.ndarray[Any, Any], list[str]]:
 def _moments(
     group: np.ndarray[Any, Any], values: np.ndarray[Any, Any], groups: int
 ) -> list[tuple[int, Moments]]:
-    """Moments of the numbers in each group that has any, in two passes over them."""
+    """Compute the moments of the numbers in each group that has any, in two passes over them."""
     counted = (group >= 0) & ~np.isnan(values)
     group, values = group[counted], values[counted]
     count = np.bincount(group, minlength=groups)
@@ -114,6 +114,6 @@ def _moments(
 def worst_routes(
     by_route: dict[Route, Moments], number: int, fewest_flights: int
 ) -> list[tuple[Route, Moments]]:
-    """The routes with the largest mean delay, among those with at least so many flights."""
+    """Return the routes with the largest mean delay, among those with at least so many flights."""
     often = [item for item in by_route.items() if item[1].count >= fewest_flights]
     return sorted(often, key=lambda item: (-item[1].mean, item[0]))[:number]

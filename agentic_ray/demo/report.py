@@ -20,12 +20,12 @@ from agentic_ray.schedule.metrics import Metrics, PlacementRecord
 
 WORST = 10
 FEWEST_FLIGHTS = 100
-"""A route counts among the worst from this many arrivals on: fewer say little of their mean."""
+"""Least arrivals of a route that counts among the worst: fewer say little of their mean."""
 _PLACEMENTS_SHOWN = 12
 
 
 class Job(Protocol):
-    """One job of the demo."""
+    """A job of the demo."""
 
     @property
     def name(self) -> str: ...
@@ -37,7 +37,7 @@ class Job(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """All there is to tell. ``agreement`` and ``failure`` are None without a check."""
+    """Results to tell. ``agreement`` and ``failure`` are None without a check."""
 
     file: str
     delays: Delays
@@ -54,7 +54,7 @@ class Results:
 
 
 def as_json(results: Results) -> str:
-    """One JSON object; numbers that are not finite are null."""
+    """Return a JSON object; numbers that are not finite are null."""
     checked: dict[str, Any] | None = None
     if results.failure is not None:
         checked = {"passed": False, "message": results.failure}
@@ -129,7 +129,7 @@ def show(results: Results, console: Console, *, all_placements: bool = False) ->
 
 
 def _table(title: str, *columns: str) -> Table:
-    """A table; a column whose name ends in ``>`` is set to the right."""
+    """Make a table; a column whose name ends in ``>`` is set to the right."""
     table = Table(title=title, title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     for name in columns:
         right = name.endswith(">")
@@ -170,7 +170,7 @@ def _placement_table(job: Job, limit: int | None) -> Table:
 
 
 def _shortened(name: str, most: int = 32) -> str:
-    """``name`` without its middle: the hash tells a person less than what is around it."""
+    """Cut the middle out of ``name``: the hash tells a person less than the text around it."""
     half = most // 2
     return name if len(name) <= most else f"{name[: half - 1]}…{name[-half:]}"
 

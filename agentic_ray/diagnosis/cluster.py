@@ -1,4 +1,4 @@
-"""Joins or starts Ray, has every node read itself, and compares the nodes."""
+"""Joins or starts Ray, lets every node read itself, and compares the nodes."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class SelfExamination:
 
 
 def examine_self() -> SelfExamination:
-    """Runs on a node."""
+    """Examine this node; runs there."""
     versions = {"python": platform.python_version(), **{name: version(name) for name in COMPARED}}
     return SelfExamination(time.time(), versions, tuple(check_machine()))
 
 
 def check_cluster(address: str | None, num_cpus: int | None) -> Iterator[Check]:
-    """Findings of a whole cluster: an answer of the session, then of each node."""
+    """Yield the findings of a whole cluster: an answer of the session, then of each node."""
     try:
         began = time.monotonic()
         try:
             session = init(address, num_cpus=num_cpus)
             yield _try(session, began)
-        except Exception as error:  # whatever it is that keeps Ray from working is the finding
+        except Exception as error:  # any error that keeps Ray from working is the finding
             yield Check("ray", "fail", f"{type(error).__name__}: {error}", _advice(address))
             return
         yield from _nodes(session)
@@ -107,7 +107,7 @@ def _name(node: NodeState, nodes: dict[str, NodeState]) -> str:
 
 
 def _clock(name: str, answer: Heard) -> Check | None:
-    """The node's clock was read some time between asking and hearing."""
+    """Compare the node's clock with ours; it was read some time between asking and hearing."""
     middle = (answer.sent_at + answer.received_at) / 2
     error = (answer.received_at - answer.sent_at) / 2
     return judge_clock(name, middle - answer.value.at, error)

@@ -31,7 +31,7 @@ class Check:
     advice : str
         Remedy; empty if all is well.
     node : str
-        The node of a cluster that it is about; empty: this machine, or the cluster as a whole.
+        Node of a cluster that the finding is about; empty: this machine, or the cluster as a whole.
     """
 
     name: str
@@ -60,7 +60,7 @@ def judge_packages(versions: dict[str, str | None]) -> Check:
 
 def judge_gpus(gpus: tuple[GpuState, ...], reason: str | None, cupy: str | None) -> Check:
     if not gpus:
-        # A machine without a GPU is a good machine; why none is seen may still be news.
+        # A machine without a GPU is a good machine; the reason why none is seen may still be news.
         return Check("gpu", "ok", f"none: {reason or 'the driver reports none'}")
     found = ", ".join(f"{gpu.index}: {gpu.name}" for gpu in gpus)
     ill = [f"GPU {gpu.index}: {gpu.reason}" for gpu in gpus if not gpu.healthy]
@@ -123,7 +123,8 @@ def judge_files(limit: int) -> Check:
 
 
 def judge_tokens(mode: str, exposed: Path | None, permissions: int = 0) -> Check:
-    """Ray's token of this user: a file that others may read lets them use the user's clusters."""
+    """Judge Ray's token of this user: a file that others may read lets them use the user's
+    clusters."""
     if exposed is not None:
         return Check(
             "token",
@@ -135,7 +136,7 @@ def judge_tokens(mode: str, exposed: Path | None, permissions: int = 0) -> Check
 
 
 def judge_leftovers(count: int, size_bytes: int) -> Check:
-    """Folders of Ray's sessions on this machine whose processes are gone."""
+    """Judge the folders of Ray's sessions on this machine whose processes are gone."""
     found = f"{count} folders of ended Ray sessions, {size_bytes / _GIB:.1f} GiB"
     if size_bytes > _GIB or count > 100:
         advice = "agentic-ray doctor --fix removes those that are older than an hour"
@@ -144,7 +145,8 @@ def judge_leftovers(count: int, size_bytes: int) -> Check:
 
 
 def judge_clock(node: str, behind: float, error: float) -> Check | None:
-    """The clock of a node, ``behind`` this one by so many seconds, known to within ``error``."""
+    """Judge the clock of a node, ``behind`` this one by so many seconds, known to within
+    ``error``."""
     skew = max(0.0, abs(behind) - error)
     if skew < _SKEW_SECONDS:
         return None
@@ -159,7 +161,7 @@ def judge_clock(node: str, behind: float, error: float) -> Check | None:
 
 
 def judge_versions(by_node: Mapping[str, Mapping[str, str | None]]) -> list[Check]:
-    """A finding for each node whose version of a package is not that of most nodes."""
+    """Return a finding for each node whose version of a package is not that of most nodes."""
     checks = []
     for name in sorted({name for versions in by_node.values() for name in versions}):
         counted = Counter(versions.get(name) for versions in by_node.values())

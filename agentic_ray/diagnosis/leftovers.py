@@ -10,13 +10,13 @@ import psutil
 
 
 def ended_sessions(older_than_seconds: float = 0.0) -> list[Path]:
-    """Session folders of this user's in Ray's own folder that no running process names.
+    """Return session folders of this user's in Ray's own folder that no running process names.
 
     Parameters
     ----------
     older_than_seconds : float
-        Only those in which nothing was made or removed for so long. (A session that starts has a
-        folder before it has processes.)
+        Age of the last change: only folders in which nothing was made or removed for so long. (A
+        session that starts has a folder before it has processes.)
     """
     root = Path(os.environ.get("RAY_TMPDIR") or "/tmp") / "ray"
     try:
@@ -37,7 +37,7 @@ def ended_sessions(older_than_seconds: float = 0.0) -> list[Path]:
 
 
 def size_bytes(folder: Path) -> int:
-    """Bytes of all files in the folder; what cannot be read counts as nothing."""
+    """Sum the bytes of all files in the folder; a file that cannot be read counts as nothing."""
     total = 0
     for path, _, names in os.walk(folder):
         for name in names:

@@ -22,11 +22,11 @@ from agentic_ray.telemetry import NvmlProbe, probe_host
 NEEDED = ("ray", "numpy", "pyarrow", "psutil", "nvidia-ml-py")
 """Distributions without which nothing works."""
 COMPARED = (*NEEDED, "cloudpickle", "agentic-ray")
-"""Distributions that are to be of one version on all nodes."""
+"""Distributions that must have one version on all nodes."""
 
 
 def check_machine() -> Iterator[Check]:
-    """All findings about this machine, each as soon as it is there."""
+    """Yield all findings about this machine, each as soon as it is there."""
     yield Check("agentic_ray", "ok", f"{__version__} in {Path(__file__).parents[1]}")
     yield findings.judge_python(sys.version_info[:3], platform.system())
     yield findings.judge_packages({name: version(name) for name in NEEDED})
@@ -49,7 +49,7 @@ def check_machine() -> Iterator[Check]:
 
 
 def exposed_token() -> Path | None:
-    """The file of this user's Ray token if others may read or write it."""
+    """Return the file of this user's Ray token if others may read or write it."""
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     try:
         mode = path.stat().st_mode
@@ -59,7 +59,7 @@ def exposed_token() -> Path | None:
 
 
 def repair() -> Iterator[str]:
-    """Mend the findings that can be mended safely; yields a sentence for each thing mended."""
+    """Mend the findings that can be mended safely; yield a sentence for each thing mended."""
     exposed = exposed_token()
     if exposed is not None:
         exposed.chmod(0o600)
@@ -71,7 +71,7 @@ def repair() -> Iterator[str]:
 
 
 def version(distribution: str) -> str | None:
-    """The installed version; None: it is not installed."""
+    """Return the installed version; None: it is not installed."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -93,7 +93,7 @@ def _usage(path: Path) -> tuple[int, int]:
 
 
 def _try_to_write(directory: Path) -> str | None:
-    """Why the directory cannot be written; None if it can."""
+    """Return why the directory cannot be written; None if it can."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory) as file:

@@ -1,4 +1,4 @@
-"""What is to be done: tasks, codelets, graphs, bundles, and the passes over them."""
+"""Descriptions of work: tasks, codelets, graphs, bundles, and the passes over them."""
 
 from agentic_ray.graph.captured import Captured, capture, loaded, name_of
 from agentic_ray.graph.codelets import Kernel, codelet

@@ -1,8 +1,8 @@
 """Users' functions as they were when they were given: `capture` and `Captured`.
 
-A function sees more than its code: globals, closures, attributes of what it is bound to, all of
-which may change later. `capture` pickles it with all of that at once; whoever calls it later, here
-or on an executor, calls what is loaded from those bytes. Equal bytes are one `Captured`.
+A function sees more than its code: globals, closures, attributes of the object it is bound to, all
+of which may change later. `capture` pickles it with all of that at once; a later call, here or on
+an executor, calls the function loaded from those bytes. Equal bytes are one `Captured`.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from agentic_ray.graph.keys import class_code, class_content, content_key
 from agentic_ray.graph.seen import attributes_seen, globals_seen, is_library, named_in_library
 
 MODULE_BYTES = 64 << 20
-"""A function of an imported module that sees more than this is sent by its name: the module is
-imported where it runs, which may be cheaper, and is what holds large models at module level."""
+"""A function of an imported module that sees more than this is sent by its name: importing the
+module where the function runs may be cheaper, and such functions are in modules that hold large
+models."""
 
 LOOKED_INTO_BYTES = 1 << 20
-"""What holds more than this is known by its bytes, which may be others in another run."""
+"""A function that holds more than this is known by its bytes, which may differ in another run."""
 
 Packed: TypeAlias = tuple[bytes, tuple[bytes | bytearray, ...]]
 """A pickle, and the memory of the arrays in it: bytes where they may not be written to."""
@@ -47,11 +48,11 @@ class Captured:
     Attributes
     ----------
     digest : str
-        Names the bytes it was pickled to: equal digests are equal work.
+        Name of the bytes it was pickled to: equal digests are equal work.
     keywords : frozenset of str
         Names of the parameters that can be given by keyword.
     size_bytes : int
-        Of the pickle and of the arrays it holds.
+        Size of the pickle and of the arrays it holds.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Captured:
 
     @property
     def function(self) -> Callable[..., Any]:
-        """The function itself, loaded once in this process."""
+        """Function itself, loaded once in this process."""
         found = self._function
         if found is None:
             with self._lock:
@@ -90,15 +91,16 @@ class Captured:
         return self.function(*args, **kwargs)
 
     def __content_key__(self) -> str:
-        """By what the function does, so that it is the same in another run of the program.
+        """Name the function's behaviour, so that the name is the same in another run of the
+        program.
 
-        By its bytes where it holds much, which would have to be loaded here for that, or what
-        cannot be looked into.
+        A function that holds much, which would have to be loaded here, or that cannot be looked
+        into, is named by its bytes.
         """
         if not self._content:
             self._content = self.digest
             if self.size_bytes <= LOOKED_INTO_BYTES:
-                with contextlib.suppress(Exception):  # what unpickling raises: it fails later too
+                with contextlib.suppress(Exception):  # unpickling failed: it fails later too
                     self._content = content_key("captured", self.function)
         return self._content
 
@@ -128,17 +130,17 @@ class Captured:
 _known: weakref.WeakValueDictionary[str, Captured] = weakref.WeakValueDictionary()
 _known_lock = threading.Lock()
 _recent: deque[Captured] = deque(maxlen=64)
-"""Small ones stay loaded for a while, for functions that are given again and again."""
+"""Small functions stay loaded for a while, since some are given again and again."""
 _RECENT_BYTES = 1 << 14
 
 
 def capture(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` as it is now, with all that it sees.
+    """Return ``function`` as it is now, with everything that it sees.
 
-    Functions of installed libraries are given back as they are: they are the same everywhere.
-    Others are pickled; functions of the user's imported modules too, with the globals of their
-    module, and attributes of the user's other modules, that their code names. Where those cannot
-    be pickled, or are very large, the module is imported where the function runs instead.
+    Functions of installed libraries are returned as they are: they are the same everywhere. Others
+    are pickled; functions of the user's imported modules too, with the globals of their module, and
+    attributes of the user's other modules, that their code names. Where those cannot be pickled, or
+    are very large, the module is imported where the function runs instead.
 
     Parameters
     ----------
@@ -152,9 +154,9 @@ def capture(function: Callable[..., Any]) -> Callable[..., Any]:
     Raises
     ------
     InvalidTypeError
-        It cannot be called.
+        ``function`` cannot be called.
     SerializationError
-        It, or something it holds, cannot be pickled.
+        ``function``, or something it holds, cannot be pickled.
     """
     if isinstance(function, Captured) or named_in_library(function):
         return function
@@ -164,8 +166,8 @@ def capture(function: Callable[..., Any]) -> Callable[..., Any]:
     bound = _as_method(function)
     try:
         data, views = _pickled(bound, by_value=True)
-    except Exception:  # pickle raises whatever the objects' hooks raise
-        try:  # what it sees in modules may be what cannot be pickled
+    except Exception:  # pickle raises anything that the objects' hooks raise
+        try:  # perhaps only things it sees in modules cannot be pickled
             data, views = _pickled(function, by_value=False)
         except Exception as error:
             raise SerializationError(_refused(name, error)) from error
@@ -187,12 +189,13 @@ def capture(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def loaded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What a `Captured` calls; any other function as it is. For loops over many elements."""
+    """Return the function inside a `Captured`; any other function as it is. For loops over many
+    elements."""
     return function.function if isinstance(function, Captured) else function
 
 
 def name_of(function: Any) -> str:
-    """A function's name, for people."""
+    """Return a function's name, for people."""
     function = _innermost(function) if not hasattr(function, "__name__") else function
     found = getattr(function, "__qualname__", None) or getattr(function, "__name__", None)
     return found if isinstance(found, str) else type(function).__qualname__
@@ -222,11 +225,11 @@ def _keywords(function: Callable[..., Any]) -> frozenset[str]:
 
 
 _loading = threading.RLock()
-"""One at a time: a class that is half made must not be taken for another."""
+"""Only one thread loads at a time: a half-made class must not be taken for another."""
 
 
 def _load(data: bytes, buffers: Sequence[bytes | bytearray]) -> Callable[..., Any]:
-    """Raises whatever the objects' hooks raise."""
+    """Load a function; raises anything that the objects' hooks raise."""
     with _loading:
         function: Callable[..., Any] = pickle.loads(data, buffers=buffers)
     return function
@@ -239,12 +242,12 @@ def _arrived(
     data: bytes,
     buffers: Sequence[bytes | bytearray],
 ) -> Captured:
-    """A `Captured` that was sent here; the one that is here already if there is one."""
+    """Make a `Captured` from bytes that were sent here, or return the one that is here already."""
     with _known_lock:
         found = _known.get(digest)
     if found is not None:
         return found
-    # Its arrays lie in what came: nobody else has that.
+    # Its arrays lie in the received bytes, which nobody else has.
     made = Captured(names, digest, keywords, None, _load(data, buffers))
     with _known_lock:
         return _known.setdefault(digest, made)
@@ -254,7 +257,8 @@ def _arrived(
 
 
 def _innermost(function: Any) -> Any:
-    """What is called in the end, inside methods, partials and this package's own wrappers."""
+    """Return the function that is called in the end, inside methods, partials and this package's
+    own wrappers."""
     while True:
         if isinstance(function, MethodType):
             inner: Any = function.__func__
@@ -270,7 +274,7 @@ def _innermost(function: Any) -> Any:
 
 
 def _as_method(function: Any) -> Any:
-    """An object of a class of the user's as its bound ``__call__``, which is sent by value."""
+    """Return an object of a user's class as its bound ``__call__``, which is sent by value."""
     kind = type(function)
     if isinstance(function, type) or is_library(kind.__module__):
         return function
@@ -279,7 +283,7 @@ def _as_method(function: Any) -> Any:
 
 
 def _pickled(function: Any, *, by_value: bool) -> tuple[bytes, list[memoryview]]:
-    """The pickle and the memory of the arrays in it, which is still the arrays' own."""
+    """Return the pickle and the memory of the arrays in it, which is still the arrays' own."""
     file = _Limited()
     buffers: list[pickle.PickleBuffer] = []
     pickler = _Pickler(file, by_value, buffers.append)
@@ -290,7 +294,7 @@ def _pickled(function: Any, *, by_value: bool) -> tuple[bytes, list[memoryview]]
 
 
 class _Limited(io.BytesIO):
-    """Once it is told to, refuses to grow beyond `MODULE_BYTES`."""
+    """Buffer that, once it is told to, refuses to grow beyond `MODULE_BYTES`."""
 
     is_limited = False
 
@@ -308,11 +312,11 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
     """cloudpickle, with some differences.
 
     Code keeps the name of its file, and numba's functions are compiled anew. Functions of the
-    user's modules are written with what they see, like those of the main script; the modules as
-    views that hold what the function names of them; and their classes so that they are refused
-    where the module is another one. A class of the main script is only taken for a known one of
-    the same name if it is still the same: cloudpickle would change the attributes of the known
-    one, also in the process that defined it.
+    user's modules are written with the objects they see, like those of the main script; the modules
+    as views that hold the attributes that the function names; and their classes so that they are
+    refused where the module is another one. A class of the main script is only taken for a known
+    one of the same name if it is still the same: cloudpickle would change the attributes of the
+    known one, also in the process that defined it.
     """
 
     def __init__(
@@ -338,7 +342,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
             return _cached, (value.__wrapped__, value.cache_parameters())
         elif isinstance(value, CodeType):
             made = reducers._code_reduce(value)
-            # cloudpickle leaves out the file, which tracebacks are to name.
+            # cloudpickle leaves out the file, which tracebacks must name.
             args = [value.co_filename if part == "<dynamic-code>" else part for part in made[1]]
             return (made[0], tuple(args), *made[2:])
         elif _is_jitted(value):
@@ -366,7 +370,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         return CellType(self._view(function, seen)) if _is_users(seen) else cell
 
     def _view(self, function: FunctionType, module: ModuleType) -> _View:
-        """The one for what ``function`` names of ``module``, and of the modules in it."""
+        """Return the view with the attributes that ``function`` names of ``module`` and of the
+        modules in it."""
         key = (module.__name__, function.__code__)
         found = self._views.get(key)
         if found is None:
@@ -398,7 +403,7 @@ def _is_by_value(made: Any) -> bool:
 
 
 class _View:
-    """Stands for a user's module while a function is pickled; becomes a `ModuleView`."""
+    """Stand-in for a user's module while a function is pickled; becomes a `ModuleView`."""
 
     def __init__(self, name: str, attributes: dict[str, Any]) -> None:
         self._name = name
@@ -431,8 +436,8 @@ def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Callabl
 
 
 def _is_jitted(value: Any) -> bool:
-    """Whether numba compiles this function. It would be known by an identity of its own in the
-    process that loads it, with the globals of its first call."""
+    """Whether numba compiles this function. Pickled as it is, such a function has an identity of
+    its own in the process that loads it, with the globals of its first call."""
     dispatcher = sys.modules.get("numba.core.dispatcher")
     return dispatcher is not None and isinstance(value, dispatcher.Dispatcher)
 
@@ -444,7 +449,7 @@ def _jitted(function: Callable[..., Any], options: dict[str, Any], signatures: A
 
 
 def _of_module(module: str, name: str, code: str) -> type:
-    """A class of a user's module, if it is here what it was where it was captured."""
+    """Return a class of a user's module; raise if it differs from the class that was captured."""
     found: Any = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
@@ -462,8 +467,8 @@ def _of_module(module: str, name: str, code: str) -> type:
 
 
 def _known_class(kind: type, made: tuple[Any, ...]) -> tuple[Any, ...]:
-    """How ``kind`` is written: as cloudpickle does, but with its content's digest, and so that a
-    class that is known already stays as it is."""
+    """Pickle ``kind`` as cloudpickle does, but with its content's digest, and so that a class that
+    is known already stays as it is."""
     constructor, args, state = made[:3]
     args = (*args[:-2], None, args[-1])  # the id is given to `_class_of` instead
     return (
@@ -477,7 +482,7 @@ def _known_class(kind: type, made: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _content(kind: type) -> str:
-    """The digest of what is in a class; empty if it cannot be told."""
+    """Return the digest of everything in a class; empty if it cannot be told."""
     try:
         return class_content(kind)
     except SerializationError:
@@ -489,8 +494,8 @@ _classes: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 
 
 def _trackers() -> list[Any]:
-    """The modules that know classes by an id: cloudpickle, and Ray's copy if it is loaded, whose
-    ids count first, since values are sent with it."""
+    """Return the modules that know classes by an id: cloudpickle, and Ray's copy if it is loaded,
+    whose ids count first, since values are sent with it."""
     ray = sys.modules.get("ray.cloudpickle.cloudpickle")
     return [reducers] if ray is None else [ray, reducers]
 
@@ -514,8 +519,8 @@ def _track(kind: type, tracker: str) -> None:
 
 
 def share_trackers() -> None:
-    """Let Ray's cloudpickle know the classes that were captured before it was loaded, so that
-    instances which come back are of the caller's own classes."""
+    """Tell Ray's cloudpickle the classes that were captured before it was loaded, so that instances
+    which come back are of the caller's own classes."""
     for kind, tracker in list(_classes.items()):
         for module in _trackers():
             with module._DYNAMIC_CLASS_TRACKER_LOCK:
@@ -527,7 +532,7 @@ def share_trackers() -> None:
 def _class_of(
     tracker: str, content: str, constructor: Callable[..., type], args: tuple[Any, ...]
 ) -> type:
-    """The class that is known by this id, if it has this content; else a new one."""
+    """Return the class that is known by this id, if it has this content; else a new one."""
     for wanted in (tracker, f"{tracker}-{content}"):
         known: type | None = None
         for module in _trackers():

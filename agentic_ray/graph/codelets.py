@@ -16,7 +16,7 @@ class Kernel:
     Attributes
     ----------
     codelet : Codelet
-        What the scheduler sees of it.
+        The function's operation, as the scheduler sees it.
     """
 
     def __init__(

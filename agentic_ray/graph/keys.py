@@ -1,6 +1,6 @@
 """Content hashes: equal codelet, version, arguments and inputs give an equal key.
 
-Hashing is by BLAKE3 (cryptographic, so a key can name a cached result of untrusted input, and
+Keys are BLAKE3 hashes (cryptographic, so a key can name a cached result of untrusted input, and
 several GB/s). An object can name its own content with a method ``__content_key__() -> str``.
 """
 
@@ -32,7 +32,7 @@ _UNTOLD = frozenset(
         "__module__",
         "__annotations__",
         "__firstlineno__",
-        "__slotnames__",  # which pickle remembers there
+        "__slotnames__",  # pickle remembers them there
         "__static_attributes__",
         "__annotate_func__",
         "__annotations_cache__",
@@ -43,13 +43,13 @@ _UNTOLD_TYPES = (types.MemberDescriptorType, types.GetSetDescriptorType)
 
 class Active(tuple[Any, ...]):
     """Functions, classes and modules whose digest is being made, outermost first: recursion ends
-    there. ``classes`` are digests that were made already on the way to one key; a later key
-    makes them anew, since attributes of a class may have changed."""
+    there. ``classes`` are digests already made on the way to one key; a later key makes them anew,
+    since attributes of a class may have changed."""
 
     classes: dict[type, bytes]
 
     def within(self, value: Any) -> Active:
-        """The same with ``value`` as the innermost."""
+        """Return a copy with ``value`` as the innermost."""
         inner = Active((*self, value))
         inner.classes = self.classes
         return inner
@@ -62,12 +62,12 @@ def _outermost() -> Active:
 
 
 def content_key(prefix: str, *parts: Any) -> str:
-    """``prefix`` and the hex digest of ``parts``.
+    """Return ``prefix`` and the hex digest of ``parts``.
 
-    Functions and classes count by what they do: code, defaults, closure, the globals they name
-    (not lists and sets that they only add to), and what they name of the user's own modules.
-    Those of installed libraries count by name, a function also by its code and the globals that
-    are plain constants. Sets count whatever their order, dicts in their order.
+    Functions and classes count by their behaviour: code, defaults, closure, the globals they name
+    (not lists and sets that they only add to), and the attributes they name of the user's own
+    modules. Those of installed libraries count by name, a function also by its code and the globals
+    that are plain constants. Sets count whatever their order, dicts in their order.
 
     Raises
     ------
@@ -78,12 +78,12 @@ def content_key(prefix: str, *parts: Any) -> str:
 
 
 def class_content(kind: type) -> str:
-    """The digest of all that is in a class, wherever it is from.
+    """Return the digest of everything in a class, whichever module it is from.
 
     Raises
     ------
     SerializationError
-        Something in it can be neither hashed structurally nor pickled.
+        A member can be neither hashed structurally nor pickled.
     """
     return _class_content(kind, _outermost()).hex()
 
@@ -146,7 +146,7 @@ def _feed(update: Callable[[Any], Any], value: Any, active: Active) -> None:
     elif kind is types.MethodType:
         _feed(update, ("method", value.__func__, value.__self__), active)
     elif kind is types.ModuleType:
-        _feed(update, ("module", value.__name__), active)  # what is used of it: `_feed_function`
+        _feed(update, ("module", value.__name__), active)  # its used attributes: `_feed_function`
     else:
         _feed(update, ("pickle", _pickled(value, active)), active)
 
@@ -156,7 +156,7 @@ _NONE = _outermost()
 
 def _feed_array(update: Callable[[Any], Any], array: np.ndarray[Any, Any]) -> None:
     _feed(update, ("ndarray", array.dtype.str, array.shape), _NONE)
-    if array.dtype.names is not None:  # by fields, since the bytes between them are anything
+    if array.dtype.names is not None:  # by fields, since the bytes between them are arbitrary
         _feed(update, repr(array.dtype), _NONE)
         for name in array.dtype.names:
             _feed_array(update, array[name])
@@ -190,7 +190,8 @@ def _feed_function(update: Callable[[Any], Any], function: FunctionType, active:
 
 
 def _used(function: FunctionType, value: Any, active: Active) -> Any:
-    """What a function uses of something it sees: of a user's module what it names of it."""
+    """Reduce a value that a function sees to the part it uses: of a user's module the attributes
+    that it names."""
     if not isinstance(value, types.ModuleType) or is_library(value.__name__):
         return value
     if _depth_of(value, active) is not None:
@@ -202,7 +203,7 @@ def _used(function: FunctionType, value: Any, active: Active) -> Any:
 
 
 def _class_digest(kind: type, active: Active) -> bytes:
-    """By name if it is a library's, else by what is in it."""
+    """Digest a class: by name if it is a library's, else by its content."""
     if _is_of_library(kind):
         return f"{kind.__module__}.{kind.__qualname__}".encode()
     return _class_content(kind, active)
@@ -228,8 +229,8 @@ def _class_content(kind: type, active: Active) -> bytes:
 
 
 def class_code(kind: type) -> str:
-    """The digest of the code of a class's methods and of its public constants; not of what its
-    methods see."""
+    """Return the digest of the code of a class's methods and of its public constants, without the
+    globals that its methods see."""
     found: dict[str, Any] = {}
     for name, value in sorted(vars(kind).items()):
         inner = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
@@ -241,7 +242,7 @@ def class_code(kind: type) -> str:
 
 
 def _is_of_library(value: Any) -> bool:
-    """Whether a library brings it along, and nothing made it in a function."""
+    """Whether a value is a library's own, and was not made inside a function."""
     return (
         is_library(value.__module__)
         and "<" not in value.__qualname__  # <locals>, <lambda>
@@ -283,7 +284,7 @@ def _constant(value: Any) -> Any:
 
 
 class _KeyPickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-    """Pickles to bytes that depend on the content only, for hashing.
+    """Pickler whose bytes depend on the content only, for hashing.
 
     Left to itself, pickle writes equal strings differently when they are one object, sets in
     their own order, and classes of the main script with a random name.
@@ -313,7 +314,7 @@ def _pickled(value: Any, active: Active) -> bytes:
         _KeyPickler(file, active).dump(value)
     except (RecursionError, SerializationError):
         raise
-    except Exception as error:  # pickle raises whatever the object's hooks raise
+    except Exception as error:  # pickle raises anything that the object's hooks raise
         raise SerializationError(
             f"cannot make a content key of {type(value).__name__}: {error}"
         ) from error

@@ -1,4 +1,4 @@
-"""Passes over task graphs: cull what is not needed, bundle what should run together.
+"""Passes over task graphs: cull tasks that are not needed, bundle tasks that should run together.
 
 Pure functions from graph to graph or bundles; costs come in as a function.
 """
@@ -15,12 +15,13 @@ from agentic_ray.graph.task import Bundle, Task, TaskGraph
 
 DEFAULT_MAX_TASKS = 4096
 MOST_OVER = 1.25
-"""A bundle of several tasks may be so much longer than its target where that makes bundles even; of
-tasks nearly as long as the target each is one, since two on a slow device keep all waiting."""
+"""A bundle of several tasks may be longer than its target by this factor where that makes bundles
+even. Tasks nearly as long as the target are bundles of their own, since two on a slow device would
+keep all waiting."""
 
 
 def cull(graph: TaskGraph, outputs: Iterable[str] | None = None) -> TaskGraph:
-    """Only the tasks that ``outputs`` (default: the graph's own) depend on.
+    """Keep only the tasks that ``outputs`` (default: the graph's own) depend on.
 
     Raises
     ------
@@ -47,24 +48,24 @@ def bundle(
 ) -> tuple[Bundle, ...]:
     """Group chains and siblings so that one call carries about ``target_seconds`` of work.
 
-    What a full bundle has less or more than that, up to half a task and a quarter of the target,
-    the next one makes up for: so work of n targets becomes n bundles that are as even as its tasks
-    allow.
+    If a full bundle has less or more work than that, up to half a task and a quarter of the target,
+    the next bundle makes up for it: so work of n targets becomes n bundles that are as even as the
+    tasks allow.
 
     Bundles are filled in the graph's depth-first topological order, and a reduction's combine step
-    follows its inputs into their bundle. A task joins the open bundle only if that makes the
-    bundle wait for nothing new and if both share a lane (opaque or not) and a device kind. Tasks
-    that take values of several bundles, as a stencil's at the borders, do not end a bundle that
-    waits for none: they are gathered beside it, those that wait for the same bundles in one. A
-    value that lets more than one bundle's work begin is sent on at once, and where everything
-    later waits for one task, the work on either side of it is shared out by itself.
+    follows its inputs into their bundle. A task joins the open bundle only if that makes the bundle
+    wait for nothing new and if both share a lane (opaque or not) and a device kind. A task that
+    takes values of several bundles, as a stencil's at the borders, does not end a bundle that waits
+    for none: such tasks are gathered beside it, those that wait for the same bundles in one. A
+    value that lets more than one bundle's work begin is sent on at once. If all later tasks wait
+    for one task, the work before it and the work after it are cut into bundles separately.
 
     Parameters
     ----------
     seconds : callable
-        Predicted seconds of a task; infinite if it is to be alone.
+        Predicted seconds of a task; infinite if the task must be alone.
     target_seconds : callable
-        From the seconds of work that can go on side by side to those at which a bundle is
+        Maps the seconds of work that can go on side by side to the seconds at which a bundle is
         closed; 0 makes a bundle of every task.
     max_tasks : int
         Most tasks in a bundle.
@@ -88,8 +89,8 @@ def bundle(
     last: _Group | None = None
 
     def is_sent_on(key: str, target: float, group: _Group) -> bool:
-        """Whether more waits for a value of the open bundle, and for no other, than fits one;
-        asked when the first of these comes."""
+        """Whether the tasks that wait for a value of the open bundle, and for no other, are more
+        work than fits one bundle. Asked when the first of these tasks comes."""
         if key not in sent_on:
             begin = 0.0
             for user in users[key]:
@@ -141,12 +142,12 @@ def bundle(
 
 
 class _Group:
-    """Tasks that are to be one bundle.
+    """Tasks that will be one bundle.
 
     Attributes
     ----------
     level : int
-        Higher than that of every group whose values it takes; so there are no circles.
+        Level higher than that of every group whose values it takes; so there are no circles.
     waits_for : set of str
         Values of other groups that its first task needs.
     awaited : set of int
@@ -167,8 +168,8 @@ class _Group:
 
 
 class _Groups:
-    """All groups. While one is being filled, tasks that would have to wait for other groups than
-    it does are put in groups beside it: it need not end because of them."""
+    """All groups. While one is being filled, tasks that would make it wait for further groups are
+    put in groups beside it, so that they do not end it."""
 
     def __init__(self) -> None:
         self._all: list[_Group] = []
@@ -179,7 +180,7 @@ class _Groups:
         return [self._home[key] for key in task.dependencies]
 
     def open(self, task: Task, phase: int, own: float) -> _Group:
-        """A new group that begins with ``task``."""
+        """Open a new group that begins with ``task``."""
         level = 1 + max((group.level for group in self._awaited(task)), default=-1)
         group = _Group(len(self._all), phase, level)
         group.waits_for = set(task.dependencies)
@@ -197,8 +198,8 @@ class _Groups:
     def beside(
         self, task: Task, phase: int, own: float, target: float, max_tasks: int
     ) -> _Group | None:
-        """The group beside the open one for a task that takes values of several groups: one that
-        waits for these anyway, or a new one. None if it does not."""
+        """Return the group beside the open one for a task that takes values of several groups: a
+        group that waits for these anyway, or a new one. None if the task does not take several."""
         awaited = self._awaited(task)
         numbers = {group.number for group in awaited}
         if len(numbers) < 2 or own > target:
@@ -219,7 +220,7 @@ class _Groups:
         return found
 
     def in_order(self) -> list[list[Task]]:
-        """The groups, each after those whose values it takes, else as they were opened."""
+        """Return the groups, each after those whose values it takes, else as they were opened."""
         users: dict[int, list[int]] = {}
         left = [len(group.awaited) for group in self._all]
         for group in self._all:
@@ -240,10 +241,10 @@ class _Groups:
 def _phases(
     graph: TaskGraph, seconds: dict[str, float], target_seconds: Callable[[float], float]
 ) -> tuple[dict[str, int], list[float]]:
-    """The phase of every task, and of every phase the work to put in one bundle.
+    """Return the phase of every task, and for every phase the seconds of work for one bundle.
 
-    A task alone at its level (longest path from a source) is one that all deeper tasks wait
-    for; where more than one follow, a phase ends. Phases that fit one bundle together are one.
+    All deeper tasks wait for a task that is alone at its level (longest path from a source); where
+    more than one follow, a phase ends. Phases that fit one bundle together are one.
     """
     level: dict[str, int] = {}
     for task in graph:

@@ -58,7 +58,7 @@ def _push(combine: Callable[[Any, Any], Any], stack: list[tuple[int, Any]], valu
 
 
 def _fold_list(combine: Callable[[Any, Any], Any], values: list[Any]) -> Any:
-    """Level by level; an odd last value is carried up, which is where T(n) puts it."""
+    """Fold level by level; an odd last value is carried up, which is where T(n) puts it."""
     while len(values) > 1:
         tail = values[-1:] if len(values) % 2 else []
         # (not map: a StopIteration raised by the operator would end it as if all were done)
@@ -86,7 +86,7 @@ def aligned_spans(start: int, stop: int, size: int) -> list[tuple[int, int]]:
 
 
 def span_shape(spans: Sequence[tuple[int, int]]) -> Shape:
-    """The canonical tree over consecutive ``spans``, as nested pairs of their indices.
+    """Return the canonical tree over consecutive ``spans``, as nested pairs of their indices.
 
     The spans are all leaves, from 0, or those of one aligned subtree.
     """
@@ -178,7 +178,8 @@ def tree_reduce(
     cost: CostHint | None = None,
     prefix: str | None = None,
 ) -> tuple[list[Task], str]:
-    """Tasks that reduce the values of ``keys``, in order, and the key of the result.
+    """Make the tasks that reduce the values of ``keys``, in order; return them and the result's
+    key.
 
     Parameters
     ----------
@@ -187,14 +188,14 @@ def tree_reduce(
     combine : Codelet
         ``combine(left, right) -> value``, associative; it need not be commutative.
     fan_in : int
-        Most values one task takes, at least 2 (rounded down to a power of two). It decides how
-        many tasks there are, never the order of combination.
+        Most values one task takes, at least 2 (rounded down to a power of two). It decides how many
+        tasks there are, never the order of combination.
     spans : sequence of (start, stop), optional
         Leaves that each key stands for when they differ, from `aligned_spans`; all of them or
         those of one aligned subtree.
     prefix : str, optional
-        Begins the keys of the tasks where that tells them from all others; else they are made of
-        the tasks' content.
+        Beginning of the tasks' keys, if it tells them from all others; by default the keys are
+        hashes of the tasks' content.
 
     Returns
     -------
@@ -228,7 +229,7 @@ def tree_reduce(
     tasks: dict[str, Task] = {}  # equal subtrees of equal values are one task
 
     def reduce_node(node: Shape) -> str:
-        """Key of the subtree's value, emitting one task per ``levels`` levels of it."""
+        """Return the key of the subtree's value, emitting one task per ``levels`` levels of it."""
         if not isinstance(node, tuple):
             return keys[node]
         inputs: list[str] = []

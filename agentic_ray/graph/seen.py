@@ -1,7 +1,8 @@
-"""What a function sees from outside: globals, and attributes of modules, that its code names.
+"""Objects that a function sees outside itself: globals and attributes of modules, as its code names
+them.
 
-Also which modules are installed libraries: their functions are known by name, everybody else's by
-what is in them. Pure.
+Also decides which modules are installed libraries: their functions are known by name, all other
+functions by their content. Pure.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ _INSTALLED = frozenset({"site-packages", "dist-packages"})
 def is_library(module: str | None) -> bool:
     """Whether a module comes with Python, or with an installed package (this one among them).
 
-    Modules of the user's own may change while the program runs; libraries are taken to be the
-    same in all its processes.
+    Modules of the user's own may change while the program runs; libraries count as the same in all
+    its processes.
     """
     if not module or module == "__main__":
         return False
@@ -42,7 +43,8 @@ def is_library(module: str | None) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _is_installed(file: str, depth: int) -> bool:
-    """Whether a module's file is where packages are installed; it is so deep in a package."""
+    """Whether a module's file is where packages are installed; it lies ``depth`` folders deep in a
+    package."""
     path = Path(file)
     if not _INSTALLED.isdisjoint(path.parts):
         return True
@@ -61,7 +63,7 @@ def _holds_distributions(folder: Path) -> bool:
 def named_in_library(value: Any) -> bool:
     """Whether a function or class is found in a library under its own name.
 
-    Such a one is the same in every process; it need not be looked into.
+    Such an object is the same in every process; its content need not be looked into.
     """
     if isinstance(value, BuiltinFunctionType) and not isinstance(value.__self__, ModuleType | None):
         return False  # bound to a value, as ``[].append`` is
@@ -78,14 +80,14 @@ def named_in_library(value: Any) -> bool:
 
 
 def _is_ufunc_of_library(value: Any) -> bool:
-    """For ufuncs, which say no module in some versions of NumPy."""
+    """Whether a value is a library's ufunc: ufuncs name no module in some versions of NumPy."""
     name = getattr(value, "__name__", None)
     return isinstance(name, str) and getattr(sys.modules.get("numpy"), name, None) is value
 
 
 @functools.lru_cache(maxsize=1024)
 def global_names(code: CodeType) -> tuple[str, ...]:
-    """Names of globals that the code, or a function defined in it, reads; sorted."""
+    """Return the names of globals that the code, or a function defined in it, reads; sorted."""
     names = {
         instruction.argval
         for instruction in dis.get_instructions(code)
@@ -107,7 +109,7 @@ def _all_names(code: CodeType) -> frozenset[str]:
 
 
 def attributes_seen(function: FunctionType, module: ModuleType) -> dict[str, Any]:
-    """What of a module the function may read as an attribute: each name of its code that the
+    """Return the attributes of a module that the function may read: each name of its code that the
     module has, sorted."""
     inside = vars(module)
     return {name: inside[name] for name in sorted(_all_names(function.__code__)) if name in inside}
@@ -119,8 +121,8 @@ _COLLECTIONS = (list, set, deque)
 
 @functools.lru_cache(maxsize=1024)
 def _added_to(code: CodeType) -> frozenset[str]:
-    """Globals that the code, with the functions defined in it, uses for nothing but methods that
-    add to a collection and give nothing back."""
+    """Return the globals that the code, with the functions defined in it, uses for nothing but
+    methods that add to a collection and return nothing."""
     added: set[str] = set()
     otherwise: set[str] = set()
     steps = [
@@ -143,8 +145,8 @@ def _added_to(code: CodeType) -> frozenset[str]:
 
 
 def globals_read(function: FunctionType) -> dict[str, Any]:
-    """`globals_seen` without lists, sets and deques that the function only adds to, as a log of
-    its calls: what is in them makes no difference to it."""
+    """Return `globals_seen` without lists, sets and deques that the function only adds to, as a log
+    of its calls: their content makes no difference to it."""
     added = _added_to(function.__code__)
     return {
         name: value
@@ -154,6 +156,6 @@ def globals_read(function: FunctionType) -> dict[str, Any]:
 
 
 def globals_seen(function: FunctionType) -> dict[str, Any]:
-    """The globals that the function's code names, by name, in the order of the names."""
+    """Return the globals that the function's code names, by name, in the order of the names."""
     known = function.__globals__
     return {name: known[name] for name in global_names(function.__code__) if name in known}

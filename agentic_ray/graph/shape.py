@@ -1,6 +1,6 @@
 """`GraphShape`: a task graph in small, for people to look at. Pure.
 
-Tasks of one codelet at one depth become one stage; what passes between stages becomes a link.
+Tasks of one codelet at one depth become one stage; the values between stages become a link.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from agentic_ray.graph.task import Task
 MOST_TASKS = 100_000
 """Larger graphs are counted, not drawn."""
 MOST_STAGES = 200
-"""Stages beyond are put together with others of their depth."""
+"""Further stages are put together with others of their depth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """``count`` values go from tasks of stage ``source`` to tasks of stage ``target``."""
+    """The ``count`` values that go from tasks of stage ``source`` to tasks of stage ``target``."""
 
     source: int
     target: int
@@ -39,7 +39,7 @@ class Link:
 class GraphShape:
     """The stages of one graph and the links between them.
 
-    ``left_out`` says why there are none, where there are none.
+    If there are no stages, ``left_out`` says why.
     """
 
     tasks: int
@@ -50,7 +50,7 @@ class GraphShape:
 
 
 def shape_of(tasks: Iterable[Task]) -> GraphShape:
-    """The shape of a graph.
+    """Return the shape of a graph.
 
     Parameters
     ----------
@@ -104,8 +104,8 @@ def shape_of(tasks: Iterable[Task]) -> GraphShape:
 
 
 def _names(tasks: list[Task], depths: dict[str, int]) -> dict[tuple[str, int], str]:
-    """What each codelet at each depth is shown as: itself, or where there are very many of them,
-    how many there are at this depth."""
+    """Return the name shown for each codelet at each depth: its own, or where there are very many
+    codelets, how many there are at this depth."""
     at_depth: dict[int, set[str]] = {}
     for task in tasks:
         at_depth.setdefault(depths[task.key], set()).add(task.codelet.name)

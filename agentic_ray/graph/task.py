@@ -1,6 +1,6 @@
 """The nouns of a task graph: resources, costs, codelets, tasks, graphs and bundles.
 
-Pure data. How keys are hashed is in ``keys``, how graphs are rewritten in ``passes``.
+Pure data. ``keys`` hashes keys, ``passes`` rewrites graphs.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from agentic_ray.graph.keys import content_key
 Tag = Literal["cpu", "gpu", "any"]
 TAGS: tuple[Tag, ...] = ("cpu", "gpu", "any")
 Where: TypeAlias = tuple[tuple[tuple[str, Any], ...], ...]
-"""What a node must have: pairs of labels, and of custom resources; () if any node will do."""
+"""Requirements on a node: pairs of labels, and of custom resources; () if any node will do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one task holds while it runs.
+    """Resources that one task holds while it runs.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Resources:
     gpu_memory_bytes : int
         Device memory at the peak, 0 when unknown.
     custom : mapping of str to float
-        Ray's custom resources of a node that are taken meanwhile, such as ``{"licence": 1}``.
+        Ray's custom resources of a node that the task occupies, such as ``{"licence": 1}``.
     labels : mapping of str to str
         Labels that the node must have, such as ``{"site": "edge"}``.
 
@@ -91,12 +91,12 @@ class Resources:
         return f"Resources({', '.join(f'{name}={getattr(self, name)!r}' for name in changed)})"
 
     def union(self, other: Resources) -> Resources:
-        """The least resources in which either of the two can run, one after the other.
+        """Return the least resources in which either of the two can run, one after the other.
 
         Raises
         ------
         InvalidArgumentError
-            They ask for other nodes.
+            The two ask for other nodes.
         """
         if self.where != other.where:
             raise InvalidArgumentError(f"{self} and {other} are of other nodes")
@@ -112,7 +112,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class CostHint:
-    """What a task is expected to do: floating point operations, bytes moved, logical items.
+    """Expected work of a task: floating point operations, bytes moved, logical items.
 
     ``items`` counts the logical tasks inside (elements of a chunk); the decomposition rate and
     the cost model's size axis use it.
@@ -147,33 +147,34 @@ class Codelet:
     name : str
         Stable name; the cost model learns under it.
     cpu, gpu : callable or None
-        ``f(*args, **kwargs)``. An implementation with a keyword parameter ``xp`` is given the
-        array namespace of its device (numpy or cupy). At least one is needed; without ``gpu``
-        the codelet runs on the CPU only.
+        ``f(*args, **kwargs)``. An implementation with a keyword parameter ``xp`` gets the array
+        namespace of its device (numpy or cupy). At least one is needed; without ``gpu`` the codelet
+        runs on the CPU only.
     cost : CostHint or None
-        Cost of one task when the task itself does not say.
+        Cost of a task that names none itself.
     version : str
         Part of every task key; change it when the meaning changes.
     opaque : bool
-        Arbitrary Python that may hold the GIL, leak or crash: runs in the process lane.
+        Whether it is arbitrary Python that may hold the GIL, leak or crash: it runs in the process
+        lane.
     has_effects : bool
-        It changes something outside, at most once: no second copy is started, and it is not run
-        again where it may have begun. Its graph fails with InterruptedJobError instead. What it
-        raises of ``retry_on`` is tried again all the same.
+        Whether it changes something outside, at most once: no second copy is started, and it is not
+        run again where it may have begun. Its graph fails with InterruptedJobError instead. Its
+        exceptions of ``retry_on`` are tried again all the same.
     speculative : bool
         False: a slow task gets no second copy beside it. It is run again after a failure.
     chunk_axis : int or None
         Axis of the first argument along which the work may be split and the results
         concatenated again.
     retry_on : tuple of exception types
-        What the implementation raises of these types is tried again a few times, with back-off;
-        every other exception is final. They must be picklable.
+        A task that raises one of these is tried again a few times, with back-off; every other
+        exception is final. The types must be picklable.
     halve : callable or None
-        ``halve(task)``: tasks that make the same bits in smaller steps, the last under the task's
-        own key; None if it cannot be made smaller. Asked when a node ran out of memory.
+        ``halve(task)``: returns tasks that make the same bits in smaller steps, the last under the
+        task's own key; None if it cannot be made smaller. Called when a node ran out of memory.
     host_inputs : bool
-        On a GPU too the arguments are left in host memory: the implementation moves what it
-        needs of them, which may be a small part.
+        Whether the arguments stay in host memory on a GPU too: the implementation moves the part of
+        them that it needs, which may be small.
 
     References
     ----------
@@ -220,7 +221,7 @@ class Codelet:
                 raise InvalidTypeError(f"retry_on must hold exception types, not {error!r}")
 
     def __content_key__(self) -> str:
-        """Digest of all that its values depend on, made once: very many tasks share a codelet."""
+        """Digest everything that its values depend on, once: very many tasks share a codelet."""
         if not self._content:
             what = (self.name, self.version, self.cpu, self.gpu, self.cost)
             how = (
@@ -234,17 +235,17 @@ class Codelet:
         return self._content
 
     def implementation(self, kind: str) -> Callable[..., Any] | None:
-        """The implementation for device kind ``"cpu"`` or ``"gpu"``, or None."""
+        """Return the implementation for device kind ``"cpu"`` or ``"gpu"``, or None."""
         return self.gpu if kind == "gpu" else self.cpu
 
 
 def capture_codelet(codelet: Codelet) -> Codelet:
-    """``codelet`` with its implementations as they are now, whatever they see later.
+    """Return ``codelet`` with its implementations as they are now, whatever they see later.
 
     Raises
     ------
     SerializationError
-        One of them cannot be pickled.
+        An implementation cannot be pickled.
     """
     cpu, gpu = map(_taken, (codelet.cpu, codelet.gpu))
     if cpu is codelet.cpu and gpu is codelet.gpu:
@@ -253,7 +254,8 @@ def capture_codelet(codelet: Codelet) -> Codelet:
 
 
 def _taken(implementation: Callable[..., Any] | None) -> Callable[..., Any] | None:
-    """(What is this package's own holds what users gave it as it was captured then.)"""
+    """Capture an implementation. (Functions of this package's own hold users' functions as they
+    were captured then.)"""
     module = getattr(implementation, "__module__", None)
     if implementation is None or str(module).startswith("agentic_ray."):
         return implementation
@@ -262,13 +264,14 @@ def _taken(implementation: Callable[..., Any] | None) -> Callable[..., Any] | No
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """Stands in a task's arguments for the value of the task with this key."""
+    """Stand-in, in a task's arguments, for the value of the task with this key."""
 
     key: str
 
 
 def find_refs(value: Any) -> Iterator[str]:
-    """Keys of the ``Ref``s in ``value``: in tuples (named ones too), lists and dict values."""
+    """Yield the keys of the ``Ref``s in ``value``: in tuples (named ones too), lists and dict
+    values."""
     if isinstance(value, Ref):
         yield value.key
     elif type(value) in (list, tuple) or _is_named_tuple(value):
@@ -280,7 +283,7 @@ def find_refs(value: Any) -> Iterator[str]:
 
 
 def replace_refs(value: Any, lookup: Callable[[str], Any]) -> Any:
-    """``value`` with every ``Ref`` replaced by ``lookup(key)``; containers are rebuilt."""
+    """Return ``value`` with every ``Ref`` replaced by ``lookup(key)``; containers are rebuilt."""
     if isinstance(value, Ref):
         return lookup(value.key)
     if type(value) is list:
@@ -300,7 +303,8 @@ def _is_named_tuple(value: Any) -> bool:
 
 DEFAULT_RESOURCES = Resources()
 DEFAULT_COST = CostHint()
-"""Of tasks that say nothing of theirs: one object each, so that such tasks are seen to be alike."""
+"""Cost and resources of tasks that name none: one object each, so that such tasks are seen to be
+alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +348,7 @@ class Task:
         priority: int = 0,
         **kwargs: Any,
     ) -> Task:
-        """A task whose key is the content hash of codelet, version and arguments.
+        """Make a task whose key is the content hash of codelet, version and arguments.
 
         References among ``args`` and ``kwargs`` become the dependencies. ``key`` overrides the
         hash for callers that know a cheaper name of the same content.
@@ -363,7 +367,7 @@ class Task:
         )
 
     def kinds(self) -> tuple[str, ...]:
-        """Device kinds this task may run on, best first, by tag and implementations.
+        """Return the device kinds this task may run on, best first, by tag and implementations.
 
         A task tagged ``"gpu"`` may still run on the CPU when its codelet can: a cluster
         without a GPU runs everything on the CPU and says so.
@@ -390,7 +394,7 @@ class TaskGraph:
     Raises
     ------
     DuplicateKeyError, MissingKeyError, CycleError
-        Each names the keys at fault.
+        The graph is not valid; each error names the keys at fault.
 
     Examples
     --------
@@ -464,7 +468,7 @@ class TaskGraph:
 
 
 def _same_content(one: Task, other: Task) -> bool:
-    """Whether two tasks with one key do the same; compared by hash, as arrays have no ``==``."""
+    """Whether two tasks with one key are the same; compared by hash, as arrays have no ``==``."""
     first, second = (
         content_key("", task.codelet, task.args, dict(task.kwargs), task.dependencies, task.tag)
         for task in (one, other)
@@ -478,9 +482,9 @@ def _named(keys: list[str]) -> str:
 
 
 def _topological(by_key: dict[str, Task]) -> tuple[Task, ...]:
-    """Depth-first order, so that a chain's tasks stay next to each other (iterative).
+    """Sort depth-first, so that a chain's tasks stay next to each other (iterative).
 
-    It starts from the tasks that nothing depends on; a circle is found from the others.
+    The order starts from the tasks that nothing depends on; a circle is found from the others.
     """
     order: list[Task] = []
     done: set[str] = set()
@@ -526,7 +530,7 @@ class Bundle:
     tasks : tuple of Task
         In execution order.
     inputs : tuple of str
-        Keys of values made by other bundles that are needed here.
+        Keys of values of other bundles that are needed here.
     outputs : tuple of str
         Keys of values that leave the process.
     """
@@ -542,7 +546,7 @@ class Bundle:
 
     @property
     def tag(self) -> Tag:
-        """The strictest tag among the tasks; ``"any"`` if none is strict."""
+        """Strictest tag among the tasks; ``"any"`` if none is strict."""
         tags = {task.tag for task in self.tasks}
         return "gpu" if "gpu" in tags else "cpu" if "cpu" in tags else "any"
 
@@ -552,7 +556,7 @@ class Bundle:
 
     @property
     def output_bytes(self) -> list[int]:
-        """How large each output is said to be, 0 where nobody said."""
+        """Declared bytes of each output, 0 where the task declares none."""
         written = {task.key: task.cost.written_bytes for task in self.tasks}
         return [written[key] for key in self.outputs]
 
@@ -567,12 +571,12 @@ class Bundle:
 
     @property
     def retry_on(self) -> tuple[type[BaseException], ...]:
-        """Exceptions of the user's that one of the tasks asks to be tried again."""
+        """Exceptions of the user's after which one of the tasks asks to be tried again."""
         return tuple(dict.fromkeys(e for task in self.tasks for e in task.codelet.retry_on))
 
     @property
     def resources(self) -> Resources:
-        """The least in which each of the tasks can run."""
+        """Least resources in which each of the tasks can run."""
         result = self.tasks[0].resources
         for task in self.tasks[1:]:
             if task.resources is not result:
@@ -581,11 +585,11 @@ class Bundle:
 
     @property
     def items(self) -> int:
-        """Logical tasks inside, for the decomposition rate."""
+        """Number of logical tasks inside, for the decomposition rate."""
         return sum(task.cost.items for task in self.tasks)
 
     def kinds(self) -> tuple[str, ...]:
-        """Device kinds on which every task of the bundle can run, best first."""
+        """Return the device kinds on which every task of the bundle can run, best first."""
         kinds = self.tasks[0].kinds()
         for task in self.tasks[1:]:
             others = task.kinds()
@@ -593,6 +597,6 @@ class Bundle:
         return kinds
 
     def on_cpu(self) -> Bundle:
-        """The same work, to be run on a CPU only."""
+        """Return the same work, to be run on a CPU only."""
         tasks = tuple(replace(task, tag="cpu") for task in self.tasks)
         return Bundle(self.key, tasks, self.inputs, self.outputs)

@@ -32,30 +32,30 @@ def blockwise(
     meta: Any = None,
     **options: Any,
 ) -> Array:
-    """``function`` of blocks of several arrays, whose axes are matched by name.
+    """Apply ``function`` to blocks of several arrays, whose axes are matched by name.
 
     Parameters
     ----------
     function : callable
-        Given a block of each array, with its own axes in their own order, and whatever stands
-        among ``args`` without names. It returns a block with the axes ``out_ind``.
+        Called with a block of each array, with its own axes in their own order, and with the values
+        among ``args`` that have no names. It returns a block with the axes ``out_ind``.
     out_ind : iterable
         Names of the result's axes.
     *args : Array and names in turn
-        Or anything and None: it is given to each call as it is.
+        Arrays, each followed by its names; or any value and None: each call gets it as it is.
     name, token
-        Stands for the function's name in plans; nothing.
+        Name for the function in plans; ``token`` is ignored.
     dtype, meta
         As in `agentic_ray.array.map_blocks`.
     adjust_chunks : mapping, optional
-        For an axis of the result the lengths of its chunks: one, all of them, or a function
-        from a length to the new one.
+        Lengths of the chunks of an axis of the result: one, all of them, or a function from a
+        length to the new one.
     new_axes : mapping, optional
-        Axes that no array has, and their lengths: one, or those of chunks of the same content.
+        Lengths of axes that no array has: one, or those of chunks of the same content.
     align_arrays : bool
         False: arrays in other chunks are refused rather than cut anew.
     concatenate : bool, optional
-        Axes that the result has not are in one piece: needed where there are any.
+        Whether axes that the result lacks are in one piece: needed where there are any.
     **options
         Passed on to ``function``.
 
@@ -115,7 +115,7 @@ def blockwise(
 
 
 def _spread(x: Array, names: Sequence[Any], order: Sequence[Any]) -> Array:
-    """``x`` with its axes in ``order``, and of length 1 where it has none."""
+    """Put the axes of ``x`` in ``order``, with length 1 where it has none."""
     kept = [axis for axis in order if axis in names]
     if len(kept) != len(names):
         raise InvalidArgumentError(f"blockwise: an array's axes {names} have a name twice")
@@ -124,7 +124,7 @@ def _spread(x: Array, names: Sequence[Any], order: Sequence[Any]) -> Array:
 
 
 def _places(names: Sequence[Any], order: Sequence[Any]) -> tuple[int, ...]:
-    """For each axis of an array where it is in ``order``."""
+    """Return for each axis of an array its place in ``order``."""
     return tuple([order.index(axis) for axis in names])
 
 
@@ -152,9 +152,9 @@ def _lengths(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Blocks:
-    """``function`` of blocks that were spread over all axes.
+    """Kernel that calls ``function`` with blocks that were spread over all axes.
 
-    ``places`` has for each argument where its axes are; None: it is no block.
+    ``places`` are, for each argument, the places of its axes; None: the argument is no block.
     """
 
     function: Callable[..., Any]
@@ -179,13 +179,13 @@ def _gathered(block: Any, places: tuple[int, ...]) -> Any:
 
 
 def unified(*args: Any) -> tuple[dict[Any, tuple[int, ...]], list[Any]]:
-    """Arrays cut alike along axes of the same name.
+    """Cut arrays alike along axes of the same name.
 
     Parameters
     ----------
     *args : array_like and names in turn
-        An axis of length 1 is broadcast where others of the name are longer. Something with
-        None for names is given back as it is.
+        Arrays, each followed by its names. An axis of length 1 is broadcast where others of the
+        name are longer. A value with None for names is returned as it is.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Reductions and scans along chunks by functions of the caller's, as Dask's protocol has them."""
+"""Reductions and scans along chunks by functions of the caller's, with Dask's protocol."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from agentic_ray.array.userfunctions import UserKernel, checked, numeric_dtype, 
 from agentic_ray.errors import InvalidArgumentError
 
 _FOLDED = 8
-"""How many partial results along an axis are combined at a time."""
+"""Number of partial results along an axis that are combined at a time."""
 
 
 def reduced(
@@ -32,23 +32,24 @@ def reduced(
     dtype: Any = None,
     keepdims: bool = False,
 ) -> Array:
-    """``x`` reduced chunk by chunk, then in a tree.
+    """Reduce ``x`` chunk by chunk, then in a tree.
 
     Parameters
     ----------
     x : Array
     func : callable
-        ``func(chunk, axis=axes, keepdims=True)``: a partial result, of length 1 along the axes.
+        ``func(chunk, axis=axes, keepdims=True)``: returns a partial result, of length 1 along the
+        axes.
     combine : callable, optional
-        Called alike on partial results of neighbouring chunks, put together in one array;
+        Called in the same way on partial results of neighbouring chunks, put together in one array;
         default ``aggregate``.
     aggregate : callable, optional
-        Called last, on what is left, with the caller's ``keepdims``; default ``combine``, or
-        ``func``.
+        Called last, on the remaining results, with the caller's ``keepdims``; default ``combine``,
+        or ``func``.
     axis, keepdims
         As in NumPy's reductions.
     dtype : optional
-        Of the result; None: found by a call.
+        Dtype of the result; None: found by a call.
 
     Raises
     ------
@@ -81,7 +82,8 @@ def _partial(func: Callable[..., Any], x: Array, axes: tuple[int, ...], dtype: A
     except InvalidArgumentError:
         if dtype is None:
             raise
-    # The function does not tell for one element: then partial results are as the whole one.
+    # The function fails on one element: then partial results are assumed to have the result's
+    # dtype.
     return map_blocks(func, x, axis=axes, keepdims=True, chunks=ones, dtype=dtype)
 
 
@@ -101,19 +103,19 @@ def scanned(
     axis: int | None = None,
     dtype: Any = None,
 ) -> Array:
-    """Chunks of ``x`` scanned, then each put together with the total of those before it.
+    """Scan the chunks of ``x``, then put each together with the total of those before it.
 
     Parameters
     ----------
     func : callable
-        ``func(chunk, axis=axis)``, given ``dtype`` too if it has such a parameter.
+        ``func(chunk, axis=axis)``; ``dtype`` is passed too if it has such a parameter.
     binop : callable
-        ``binop(before, chunk)``: ``before`` has length 1 along the axis, the last element of
-        what was scanned up to there.
+        ``binop(before, chunk)``: ``before`` has length 1 along the axis, the last scanned element
+        before the chunk.
     axis : int, optional
-        Only a vector can do without.
+        Axis; only a vector can do without.
     dtype : optional
-        Of the result; None: that of ``x``.
+        Dtype of the result; None: that of ``x``.
     """
     if axis is None and x.ndim != 1:
         raise InvalidArgumentError("a scan of several axes needs axis=")
@@ -133,7 +135,7 @@ def scanned(
 
 @dataclass(frozen=True, slots=True)
 class _Scan:
-    """A chunk scanned by a user's function."""
+    """Kernel that scans a chunk by a user's function."""
 
     kernel: UserKernel
 
@@ -152,7 +154,7 @@ class _Scan:
 
 @dataclass(frozen=True, slots=True)
 class _Joined:
-    """A scanned chunk put together with the total before it."""
+    """Kernel that puts a scanned chunk together with the total before it."""
 
     kernel: UserKernel
     dtype: DType

@@ -1,10 +1,10 @@
 """Pointwise and outer indexing of our arrays in xarray.
 
-For arrays of the standard xarray's adapter, ``ArrayApiIndexingAdapter``, refuses pointwise
-indexing, ``x.isel(time=points, lat=points)``, which the standard does not have; and hands an outer
-index on that is assigned to, ``x[{"time": [0, 1], "lat": [1, 2]}] = 0``, as if it were a pointwise
-one, so that other elements than those are written. Our arrays have NumPy's indexing, and so get
-what xarray does for NumPy's. Other arrays that come to the adapter are handled as before.
+For arrays of the standard, xarray's adapter, ``ArrayApiIndexingAdapter``, refuses pointwise
+indexing, ``x.isel(time=points, lat=points)``, which the standard lacks. In an assignment it passes
+an outer index, ``x[{"time": [0, 1], "lat": [1, 2]}] = 0``, on as if it were a pointwise one, so
+that other elements than those are written. Our arrays have NumPy's indexing, so they are handled as
+xarray handles NumPy's. Other arrays that come to the adapter are handled as before.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _for_ours(theirs: Callable[..., Any], ours: Callable[..., Any]) -> Callable[
 
 
 def install() -> None:
-    """Let the adapter index our arrays as NumPy's; once is enough, and more does no harm."""
+    """Let the adapter index our arrays as NumPy's; more calls do no harm."""
     kind = ArrayApiIndexingAdapter
     for name, ours in (
         ("_vindex_get", _points),

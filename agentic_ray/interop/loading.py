@@ -15,26 +15,26 @@ from agentic_ray.array.core.node import DType, NDArray
 from agentic_ray.array.io.reading import Region
 
 _SENT_BYTES = 1 << 20
-"""The most that is sent with each read; what takes more holds the data itself."""
+"""Most bytes sent with each read; an object that pickles to more holds the data itself."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LazySource:
-    """An array that is indexed to be read, such as a variable of a file that xarray opened.
+    """An array that is read by indexing it, such as a variable of a file that xarray opened.
 
     Parameters
     ----------
     data : array_like
-        With ``shape``, ``dtype`` and indexing by slices; it can be pickled.
+        Array with ``shape``, ``dtype`` and indexing by slices; it can be pickled.
     grain : Chunks
-        The chunks it is read in. They are joined, never cut: who opened the file chose them by
-        how it is stored.
+        Chunks it is read in. They are joined, never cut: whoever opened the file chose them by how
+        it is stored.
     """
 
     data: Any
     grain: Chunks
     opening: str = field(default_factory=lambda: uuid.uuid4().hex)
-    """Differs for each opening: a file may have been written to since the last."""
+    """Identifier that differs for each opening: a file may have been written to since the last."""
 
     def __content_key__(self) -> str:
         return f"xarray-{self.opening}"
@@ -57,8 +57,8 @@ class _TooMuchError(Exception):
 
 
 def is_sendable(data: Any) -> bool:
-    """Whether ``data`` can be pickled without most of what it is over: as the name of a file,
-    say, and not as an open one or as its content."""
+    """Whether ``data`` can be pickled without most of its content: as the name of a file, say, and
+    not as an open file or as its content."""
     size = 0
 
     def count(buffer: pickle.PickleBuffer) -> bool:
@@ -70,6 +70,6 @@ def is_sendable(data: Any) -> bool:
 
     try:
         text = cloudpickle.dumps(data, protocol=5, buffer_callback=count)
-    except Exception:  # whatever a store raises that is open in this process only
+    except Exception:  # any error of a store that is open in this process only
         return False
     return len(text) + size <= _SENT_BYTES

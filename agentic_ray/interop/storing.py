@@ -1,5 +1,5 @@
-"""Arrays written to stores that xarray opened: by the tasks that make the chunks where any
-process can write to the store, else from here, chunk by chunk."""
+"""Writes arrays to stores that xarray opened. If any process can write to the store, the tasks that
+make the chunks write them; otherwise they are written from here, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -41,17 +41,18 @@ def stored(
     Parameters
     ----------
     sources, targets : array or sequence of arrays, store or sequence of stores
-        A store is assigned to by slices. To zarr arrays in a file system each chunk is written
-        by the task that makes it, where it was made; no two tasks write to one piece of the
-        file. Other stores, such as netCDF files that are open here, are written from here.
+        Arrays and their stores. A store is assigned to by slices. To zarr arrays in a file system
+        each chunk is written by the task that makes it, where it was made; no two tasks write to
+        one piece of the file. Other stores, such as netCDF files that are open here, are written
+        from here.
     regions : tuple of slices or sequence of them, optional
-        The part of each target that is written; None: all of it.
+        Part of each target that is written; None: all of it.
     lock : optional
-        Held while writing; then all is written from here.
+        Lock held while writing; with one everything is written from here.
     compute : bool
         False: nothing is written before the returned delayed value of Dask's is computed.
     return_stored : bool
-        Not here: read what was written with the library that wrote it.
+        Refused: read the written data with the library that wrote it.
 
     Raises
     ------
@@ -130,8 +131,8 @@ def _write(parts: Sequence[_Part], lock: Any) -> None:
 
 
 def _blocks(parts: Sequence[_Part]) -> Iterator[tuple[_Part, Region, NDArray]]:
-    """Parts of few bytes as a whole; larger ones stay where they are made, and are brought here
-    chunk by chunk."""
+    """Yield parts of few bytes as a whole; larger ones stay where they are made, and are brought
+    here chunk by chunk."""
     nodes = [part.array._node for part in parts]
     if sum(node.nbytes for node in nodes) <= _AT_ONCE_BYTES:
         for part, value in zip(parts, evaluate.values(nodes), strict=True):
@@ -147,10 +148,10 @@ def _blocks(parts: Sequence[_Part]) -> Iterator[tuple[_Part, Region, NDArray]]:
 
 
 def _is_shared(target: Any) -> bool:
-    """Whether a write by any process to ``target`` is one to the same store.
+    """Whether a write by any process to ``target`` is a write to the same store.
 
-    Stores in memory, archives that are open for writing and transactions of other libraries are
-    not: a copy of them in another process takes the write, and is lost.
+    This is not so for stores in memory, archives that are open for writing and transactions of
+    other libraries: a copy of them in another process takes the write, and is lost.
     """
     try:
         import zarr

@@ -1,8 +1,8 @@
 """The chunk manager through which xarray works on our arrays.
 
 xarray finds it by the entry point ``agentic_ray`` of the group ``xarray.chunkmanagers``; arrays
-load that, too, when they meet xarray (`agentic_ray.array.meeting`), for what `indexing` does.
-Everything is lazy but `ChunkManager.compute`, ``persist`` and ``store``.
+load that, too, when they meet xarray (`agentic_ray.array.meeting`), for the sake of `indexing`.
+Everything is lazy except `ChunkManager.compute`, ``persist`` and ``store``.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from agentic_ray.interop.storing import stored
 install()
 
 _ONLY_HINTS = frozenset({"name", "token", "inline_array", "meta", "fancy", "asarray"})
-"""Arguments of Dask's ``from_array`` which say nothing of the values, only how Dask keeps them."""
+"""Arguments of Dask's ``from_array`` that concern only how Dask keeps values, not the values."""
 
 
 class ChunkManager(ChunkManagerEntrypoint[Array]):  # type: ignore[misc]  # xarray is optional
-    """What xarray asks of a kind of chunked arrays, for ours.
+    """xarray's interface to chunked arrays, for ours.
 
-    See xarray's ``ChunkManagerEntrypoint`` for what each method is for.
+    See xarray's ``ChunkManagerEntrypoint`` for the purpose of each method.
     """
 
     array_cls: type[Array]
@@ -53,12 +53,12 @@ class ChunkManager(ChunkManagerEntrypoint[Array]):  # type: ignore[misc]  # xarr
         self.array_cls = Array
 
     def chunks(self, data: Array) -> Chunks:
-        """Lengths of the chunks along each axis."""
+        """Return the lengths of the chunks along each axis."""
         return data.chunks
 
     @property
     def array_api(self) -> ModuleType:
-        """The namespace that the arrays belong to."""
+        """Namespace that the arrays belong to."""
         return namespace
 
     # --- chunks --------------------------------------------------------------------------
@@ -71,25 +71,26 @@ class ChunkManager(ChunkManagerEntrypoint[Array]):  # type: ignore[misc]  # xarr
         dtype: Any = None,
         previous_chunks: Any = None,
     ) -> Chunks:
-        """A grid from what users write.
+        """Return a grid from chunks as users write them.
 
         Parameters
         ----------
         chunks
             As in `agentic_ray.array.asarray`; None for an axis: as in ``previous_chunks``.
         shape : tuple of int, optional
-            Not needed if ``chunks`` has all lengths.
+            Shape; not needed if ``chunks`` has all lengths.
         limit : int or str, optional
             Most bytes of a chunk, where ``chunks`` is ``"auto"``.
         dtype : optional
-            Default: that of floats.
+            Dtype of the elements; default: that of floats.
         previous_chunks : tuple, optional
-            How the data is stored: axes that are ``"auto"`` are cut where stored chunks begin.
+            Chunks in which the data is stored: axes that are ``"auto"`` are cut where stored chunks
+            begin.
 
         Raises
         ------
         InvalidArgumentError, InvalidTypeError
-            They do not fit ``shape``, or are no chunks.
+            The chunks do not fit ``shape``, or are no chunks.
         """
         if shape is None:
             if not isinstance(chunks, tuple | list) or not all(
@@ -122,7 +123,7 @@ class ChunkManager(ChunkManagerEntrypoint[Array]):  # type: ignore[misc]  # xarr
         )
 
     def rechunk(self, data: Array, chunks: Any, **kwargs: Any) -> Array:
-        """``data`` in other chunks; None for an axis: as it is."""
+        """Cut ``data`` in other chunks; None for an axis: as it is."""
         balance = bool(kwargs.pop("balance", False))
         _take_hints("rechunk", kwargs, frozenset({"method", "threshold"}))
         if isinstance(chunks, Mapping):
@@ -133,19 +134,19 @@ class ChunkManager(ChunkManagerEntrypoint[Array]):  # type: ignore[misc]  # xarr
         return data.rechunk(chunks, balance=balance)
 
     def unify_chunks(self, *args: Any, **kwargs: Any) -> tuple[dict[Any, Any], list[Any]]:
-        """Arrays in one grid, from arrays and their axes' names in turn: that grid by name, and
-        the arrays."""
+        """Put arrays in one grid, from arrays and their axes' names in turn; return that grid by
+        name, and the arrays."""
         _take_hints("unify_chunks", kwargs, frozenset({"warn"}))
         return unified(*args)
 
     def get_auto_chunk_size(self) -> int:
-        """Bytes of a chunk of a large array."""
+        """Return the bytes of a chunk of a large array."""
         return grids.rules().elements(np.dtype(np.uint8))
 
     def shuffle(
         self, x: Array, indexer: Sequence[Sequence[int]], axis: int, chunks: Any = "auto"
     ) -> Array:
-        """The elements of ``x`` along ``axis`` in the order of ``indexer``, whose groups lie in
+        """Put the elements of ``x`` along ``axis`` in the order of ``indexer``, whose groups lie in
         one chunk each."""
         if chunks not in (None, "auto"):
             raise InvalidArgumentError(f"shuffle: only chunks='auto' is there, not {chunks!r}")
@@ -164,19 +165,20 @@ class ChunkManager(ChunkManagerEntrypoint[Array]):  # type: ignore[misc]  # xarr
     # --- values --------------------------------------------------------------------------
 
     def from_array(self, data: Any, chunks: Any, **kwargs: Any) -> Any:
-        """A lazy array over ``data``, which is read chunk by chunk when values are asked for.
+        """Return a lazy array over ``data``, which is read chunk by chunk when values are asked
+        for.
 
-        What our arrays cannot hold, text and Python objects, stays a NumPy array.
+        Text and Python objects, which our arrays cannot hold, stay a NumPy array.
 
         Parameters
         ----------
         data : array_like
-            Of xarray's lazy arrays each chunk is read where it is used. Those that cannot be
-            sent to other processes, or only with all their data, are read now; so is NumPy's.
+            Data. Each chunk of xarray's lazy arrays is read where it is used. Arrays that cannot be
+            sent to other processes, or only with all their data, are read now; so are NumPy's.
         chunks
             As in `normalize_chunks`.
         **kwargs
-            ``device`` as in `agentic_ray.array.asarray`; those of Dask's ``from_array``.
+            ``device`` as in `agentic_ray.array.asarray`; arguments of Dask's ``from_array``.
         """
         device = kwargs.pop("device", None)
         _take_hints("from_array", kwargs, _ONLY_HINTS)
@@ -193,7 +195,8 @@ class ChunkManager(ChunkManagerEntrypoint[Array]):  # type: ignore[misc]  # xarr
         return namespace.asarray(data, device=device, chunks=grid)
 
     def compute(self, *data: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """The values as NumPy arrays, computed together; what is no array of ours as it is."""
+        """Compute values together and return NumPy arrays; values that are no arrays of ours stay
+        as they are."""
         progress = kwargs.pop("progress", None)
         _take_hints("compute", kwargs, frozenset())
         nodes = [x._node for x in data if isinstance(x, Array)]
@@ -201,7 +204,7 @@ class ChunkManager(ChunkManagerEntrypoint[Array]):  # type: ignore[misc]  # xarr
         return tuple([np.array(next(found)) if isinstance(x, Array) else x for x in data])
 
     def persist(self, *data: Any, **kwargs: Any) -> tuple[Any, ...]:
-        """Arrays over the same values, computed now and kept where they were made."""
+        """Return arrays over the same values, computed now and kept where they were made."""
         _take_hints("persist", kwargs, frozenset())
         nodes = [x._node for x in data if isinstance(x, Array)]
         found = iter(evaluate.persist(nodes))
@@ -209,7 +212,7 @@ class ChunkManager(ChunkManagerEntrypoint[Array]):  # type: ignore[misc]  # xarr
 
     def store(self, sources: Any, targets: Any, **kwargs: Any) -> Any:
         """Write arrays to stores: see `agentic_ray.interop.storing.stored`."""
-        kwargs.pop("flush", None)  # what is written is flushed by xarray's own store
+        kwargs.pop("flush", None)  # xarray's own store flushes the written data
         return stored(sources, targets, **kwargs)
 
     # --- functions of chunks -------------------------------------------------------------
@@ -224,7 +227,7 @@ class ChunkManager(ChunkManagerEntrypoint[Array]):  # type: ignore[misc]  # xarr
         new_axis: Any = None,
         **kwargs: Any,
     ) -> Array:
-        """``func`` of each chunk: see `agentic_ray.array.map_blocks`."""
+        """Apply ``func`` to each chunk: see `agentic_ray.array.map_blocks`."""
         kwargs.pop("token", None)
         return map_blocks(
             func, *args, dtype=dtype, chunks=chunks, drop_axis=drop_axis, new_axis=new_axis,
@@ -246,7 +249,7 @@ class ChunkManager(ChunkManagerEntrypoint[Array]):  # type: ignore[misc]  # xarr
         meta: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """``func`` over loop axes: see `agentic_ray.array.apply_gufunc`."""
+        """Apply ``func`` over loop axes: see `agentic_ray.array.apply_gufunc`."""
         return apply_gufunc(
             func, signature, *args, axes=axes, axis=axis, keepdims=keepdims,
             output_dtypes=output_dtypes, output_sizes=output_sizes, vectorize=bool(vectorize),
@@ -256,7 +259,7 @@ class ChunkManager(ChunkManagerEntrypoint[Array]):  # type: ignore[misc]  # xarr
     def blockwise(
         self, func: Callable[..., Any], out_ind: Iterable[Any], *args: Any, **kwargs: Any
     ) -> Array:
-        """``func`` of the blocks whose axes have the same names."""
+        """Apply ``func`` to the blocks whose axes have the same names."""
         return blockwise(func, out_ind, *args, **kwargs)
 
     def reduction(
@@ -269,7 +272,7 @@ class ChunkManager(ChunkManagerEntrypoint[Array]):  # type: ignore[misc]  # xarr
         dtype: Any = None,
         keepdims: bool = False,
     ) -> Array:
-        """Chunks folded by ``func``, what that gives by ``combine_func`` in a tree, the last by
+        """Fold chunks by ``func``, the results by ``combine_func`` in a tree, the last ones by
         ``aggregate_func``."""
         return reduced(arr, func, combine_func, aggregate_func, axis, dtype, keepdims)
 
@@ -283,22 +286,22 @@ class ChunkManager(ChunkManagerEntrypoint[Array]):  # type: ignore[misc]  # xarr
         dtype: Any = None,
         **kwargs: Any,
     ) -> Array:
-        """Chunks scanned by ``func``, and put together along ``axis`` by ``binop``."""
-        # Which way a prefix is made, and of what, changes no value: the last of a chunk is its
+        """Scan chunks by ``func``, and put them together along ``axis`` by ``binop``."""
+        # The method and the source of a prefix change no value: the last element of a chunk is its
         # total. No chunk needs the identity.
         _take_hints("scan", kwargs, frozenset({"method", "preop"}))
         return scanned(func, binop, arr, axis, dtype)
 
 
 def _of_one_axis(chunks: Any, ndim: int) -> Any:
-    """As in Dask, numbers for a vector are the lengths of all its chunks."""
+    """Return chunks with the numbers for a vector as the lengths of all its chunks, as in Dask."""
     if ndim == 1 and len(chunks) > 1 and all(isinstance(n, int | np.integer) for n in chunks):
         return (tuple(chunks),)
     return chunks
 
 
 def _pieces(stored: Any, length: int) -> tuple[int, ...]:
-    """Lengths of the chunks that an axis is stored in; none: it is in one."""
+    """Return the lengths of the chunks that an axis is stored in; without any it is in one."""
     if isinstance(stored, tuple | list):
         return tuple(stored)
     if isinstance(stored, int | np.integer) and stored > 0 and length:
@@ -307,12 +310,12 @@ def _pieces(stored: Any, length: int) -> tuple[int, ...]:
 
 
 def _take_hints(method: str, kwargs: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Refuse keywords that nothing is done with.
+    """Refuse keywords without an effect here.
 
     Raises
     ------
     InvalidTypeError
-        There is one that is neither known nor None or False.
+        A keyword is neither known nor None or False.
     """
     unknown = list(_unknown(kwargs, frozenset(known)))
     if unknown:

@@ -1,4 +1,4 @@
-"""The functions that people call."""
+"""`map_reduce` and `map_reduce_job`, the functions that people call."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def map_reduce_job(
     has_effects: bool = False,
     resources: Resources | None = None,
 ) -> MapReduce:
-    """`map_reduce` as an object: ``.result()`` or ``await``, then ``.placements()`` and
+    """Start `map_reduce` as an object: ``.result()`` or ``await``, then ``.placements()`` and
     ``.metrics``.
 
     Parameters and errors are those of `map_reduce`.
@@ -91,27 +91,27 @@ def map_reduce(
         ``reduce_fn(left, right)``, associative; order is kept, so it need not be commutative.
         Without it the result is the list of mapped values, in order.
     initial : optional
-        Combined once, from the left, with the reduction; also the result of an empty input.
+        Value combined once, from the left, with the reduction; also the result of an empty input.
     chunk_size : int or "auto"
-        Elements of a task; for a codelet, rows of a block. ``"auto"`` follows what elements
-        were seen to cost.
+        Elements of a task; for a codelet, rows of a block. ``"auto"`` follows the measured cost of
+        elements.
     tag : {"any", "cpu", "gpu"}
-        Where the tasks may run.
+        Kind of device that the tasks may run on.
     priority : int
-        Higher goes first.
+        Work of higher priority goes first.
     progress : bool, optional
-        A progress bar; default: on work over two seconds where a person watches.
+        Whether to show a progress bar; default: on work over two seconds where a person watches.
     retry_on : exception type or tuple of them
-        What the functions raise of these types is tried again, up to ``max_user_retries`` times
-        an element (a setting of `init`), with exponential back-off. Elements that are done are
-        not run again. Anything else is final.
+        If the functions raise one of these, the element is tried again, up to ``max_user_retries``
+        times (a setting of `init`), with exponential back-off. Elements that are done are not run
+        again. Any other exception is final.
     has_effects : bool
-        The functions change something outside, at most once: no chunk gets a second copy, and
-        none is run again where it may have begun. Elements that ``retry_on`` names are tried
+        Whether the functions change something outside, at most once: no chunk gets a second copy,
+        and none is run again where it may have begun. Elements that ``retry_on`` names are tried
         again all the same.
     resources : Resources, optional
-        What each chunk takes while ``map_fn`` runs, and which nodes may run it: CPUs, memory,
-        labels, custom resources of Ray. Reducing runs anywhere.
+        Resources that each chunk takes while ``map_fn`` runs, and the nodes that may run it: CPUs,
+        memory, labels, custom resources of Ray. Reducing runs anywhere.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def map_reduce(
     Raises
     ------
     EmptyInputError
-        Nothing to reduce and no ``initial``.
+        There is nothing to reduce and no ``initial``.
     InterruptedJobError
         A process or a node died while it ran a chunk of functions that have effects.
     SerializationError
@@ -128,7 +128,7 @@ def map_reduce(
     InvalidTypeError, InvalidArgumentError
         An argument cannot be used.
     The user's own exception
-        Whatever ``map_fn`` or ``reduce_fn`` raised, with the lines it passed through there,
+        Exception that ``map_fn`` or ``reduce_fn`` raised, with the lines it passed through there,
         ``chunk_index``, ``element_index`` and ``remote_traceback`` (the whole text); the rest of
         the work is stopped.
 

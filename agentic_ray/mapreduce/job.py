@@ -1,4 +1,4 @@
-"""Plans a map-reduce in waves of chunks, learns what an element costs, combines in one tree."""
+"""Plans a map-reduce in waves of chunks, learns the cost of an element, combines in one tree."""
 
 from __future__ import annotations
 
@@ -47,17 +47,18 @@ from agentic_ray.tracebacks import entry, shows_all, trimmed
 
 MISSING: Final[Any] = object()
 _WAVE_BUNDLES_PER_SLOT = 8
-"""Bundles under way a slot; more would only delay what is learnt of the costs."""
+"""Number of bundles under way a slot; more would only delay learning the costs."""
 _FIRST_WAVE_PER_SLOT = 2
 _CANCEL_WAIT_SECONDS = 5.0
 _MOST_DEATHS = 8
-"""Of the cluster's only node that one job outlives, though it held pieces of the data."""
+"""Deaths of the cluster's only node that one job outlives, though that node held pieces of the
+data."""
 _LATE = "the map-reduce is not done in the time given"
 _CANCELLED = "the map-reduce was cancelled"
 _FACTORED_SECONDS = 0.25
-"""Work longer than this a slot is cut by factoring: each wave takes half of what is left, in
-equal chunks, so that chunks get shorter towards the end and slots end together although nodes
-differ in speed and elements in cost (Hummel, Schonberg & Flynn, CACM 35(8), 1992)."""
+"""Work longer than this a slot is cut by factoring: each wave takes half of the rest, in equal
+chunks, so that chunks get shorter towards the end and slots end together although nodes differ in
+speed and elements in cost (Hummel, Schonberg & Flynn, CACM 35(8), 1992)."""
 _ITERATOR_CHUNK = 1 << 16
 _ITERATOR_SECONDS = 0.25
 
@@ -66,7 +67,8 @@ Span = tuple[int, int]
 
 @dataclass(slots=True)
 class _Wave:
-    """Some consecutive chunks under way as one graph, and what its outputs stand for."""
+    """Some consecutive chunks under way as one graph, and the tree nodes that its outputs stand
+    for."""
 
     run: Run
     nodes: list[Span]
@@ -74,7 +76,7 @@ class _Wave:
 
 @dataclass(slots=True)
 class _Plan:
-    """How far the data has been cut."""
+    """State of the cutting: how much of the data has become waves."""
 
     position: int = 0
     chunks: int = 0
@@ -84,7 +86,7 @@ class _Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """How a map-reduce ended; an exception is raised each time with the traceback it had."""
+    """Outcome of a map-reduce; an exception is raised each time with its original traceback."""
 
     value: Any
     error: BaseException | None = None
@@ -97,9 +99,9 @@ class _Outcome:
 
 
 class MapReduce:
-    """One map-reduce. `result`, or ``await``, runs it; placements and metrics tell of it then.
+    """One map-reduce. `result`, or ``await``, runs it; placements and metrics describe it then.
 
-    Its ``repr`` says how far it is.
+    Its ``repr`` shows its state.
     """
 
     def __init__(
@@ -128,9 +130,9 @@ class MapReduce:
         self._leaves: Leaves = leaves_of(
             data, blocks=blocks, block_rows=fixed if blocks else None, gpu=tag == "gpu"
         )
-        # For a codelet the chunk size is the block's: how blocks are grouped stays automatic.
+        # For a codelet the chunk size is the block's: blocks are still grouped automatically.
         self._chunk = None if blocks else fixed
-        # What the functions see may change while the waves are under way.
+        # Objects that the functions see may change while the waves are under way.
         map_fn, reduce_fn = taken(map_fn), taken(reduce_fn)
         self._map_fn = map_fn
         self._codelet = chunk_codelet(map_fn, reduce_fn, retries=retries, has_effects=has_effects)
@@ -170,7 +172,7 @@ class MapReduce:
         EmptyInputError
             There is nothing to reduce and no ``initial``.
         JobTimeoutError
-            Not done after ``timeout`` seconds; what runs is cancelled.
+            The job is not done after ``timeout`` seconds; running bundles are cancelled.
         SerializationError, or the user's own exception
         """
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -184,7 +186,8 @@ class MapReduce:
         return self._outcome.get()
 
     def __await__(self) -> Generator[Any, None, Any]:
-        """``await job``: as `result`, in a thread. Cancelling what waits cancels the job."""
+        """Run as `result` does, in a thread: ``await job``. Cancelling the awaiting task cancels
+        the job."""
         return in_thread(self.result, cancelled=self._ask_to_stop).__await__()
 
     def _ran(self, deadline: float | None) -> _Outcome:
@@ -200,7 +203,8 @@ class MapReduce:
         except BaseException as error:
             self._cancel_runs()
             if not isinstance(error, Exception) and not self._of_a_run(error):
-                # It ends what waits, as Ctrl-C does, and was no outcome of the job.
+                # The exception ends the awaiting task, as Ctrl-C does, and is no outcome of the
+                # job.
                 self._outcome = _Outcome(None, JobCancelledError("the map-reduce was interrupted"))
                 raise
             trace = error.__traceback__ if shows_all() else trimmed(error.__traceback__)
@@ -219,7 +223,7 @@ class MapReduce:
         self._changed.set()
 
     def cancel(self) -> None:
-        """Stop what runs, and wait a little until it has stopped."""
+        """Stop running bundles, and wait a little until they have stopped."""
         self._cancelled = True
         self._cancel_runs()
 
@@ -229,20 +233,20 @@ class MapReduce:
             run.cancel()
         for run in unfinished:
             run.wait(_CANCEL_WAIT_SECONDS)
-        # Also calls of the run that failed, if one did: nothing goes on behind the caller's back.
+        # Also calls of a failed run: nothing goes on behind the caller's back.
         self._session.drain(self._runs, _CANCEL_WAIT_SECONDS)
         for run in self._runs:
             run.release()
 
     def placements(self) -> list[PlacementRecord]:
-        """Where each bundle ran and why, in the order they finished."""
+        """List where each bundle ran and why, in the order they finished."""
         return [record for run in self._runs for record in run.placements()]
 
     def events(self) -> list[RunEvent]:
         return sorted((e for run in self._runs for e in run.events()), key=lambda e: e.time)
 
     def explain(self) -> str:
-        """What is known of the data and the cost of a leaf, and where finished bundles ran."""
+        """Describe the data and the cost of a leaf, and list where finished bundles ran."""
         count = "an unknown number of" if self._leaves.count is None else f"{self._leaves.count:,}"
         seconds = self._seconds_per_leaf()
         cost = "not known yet" if seconds is None else f"about {seconds:.3g} s each"
@@ -266,7 +270,7 @@ class MapReduce:
         )
 
     def _state(self) -> tuple[str, str]:
-        """How it stands, in a word, and what there is to say of it."""
+        """Return its state in a word, and a line about its error, or an empty one."""
         if self._started is None:
             return ("cancelled" if self._cancelled else "not started"), ""
         if self._outcome is None:
@@ -296,7 +300,8 @@ class MapReduce:
         return self._shown().html()
 
     def _run_all(self, deadline: float | None, bar: ProgressBar) -> Any:
-        """Run the plan; from the beginning if pieces of the data were lost with the only node."""
+        """Run the plan; start from the beginning if pieces of the data were lost with the only
+        node."""
         deaths = 0
         while True:
             try:
@@ -330,12 +335,12 @@ class MapReduce:
         return self._with_initial(self._last_reduce(plan, deadline, bar))
 
     def _content(self) -> Any:
-        """All that the value depends on."""
+        """Return everything that the value depends on."""
         initial = None if self._initial is MISSING else (self._initial,)
         return self._map_fn, self._reduce_fn, self._leaves, initial, self._chunk
 
     def _await_room(self, plan: _Plan, deadline: float | None, bar: ProgressBar) -> None:
-        """Until more work is useful: few bundles under way, and some cost known."""
+        """Wait until more work is useful: few bundles under way, and some cost known."""
         while True:
             self._changed.clear()
             under_way = 0
@@ -382,7 +387,7 @@ class MapReduce:
         return run.result(None if deadline is None else max(0.1, deadline - time.monotonic()))
 
     def _next_wave(self, plan: _Plan) -> None:
-        """Cut the next chunks and submit them with as much of the tree as they complete."""
+        """Cut the next chunks and submit them with the part of the tree that they complete."""
         start = plan.position
         limit = self._session.slots * _WAVE_BUNDLES_PER_SLOT
         spans: list[Span] = []
@@ -422,7 +427,7 @@ class MapReduce:
         plan.waves.append(_Wave(run, nodes))
 
     def _next_spans(self, plan: _Plan, limit: int) -> list[Span]:
-        """The next chunks, at most ``limit``, as leaves to take."""
+        """Return the next chunks, at most ``limit``, as spans of leaves."""
         start = plan.position
         count = self._leaves.count
         if self._chunk is not None:
@@ -430,7 +435,7 @@ class MapReduce:
             stop = stop if count is None else min(stop, count)
             return [(at, min(at + self._chunk, stop)) for at in range(start, stop, self._chunk)]
         slots = self._session.slots
-        # (Large chunks tell better than the few single leaves that were tried first.)
+        # (Large chunks tell more than the few single leaves that were tried first.)
         seconds = self._seconds_per_leaf(_ITERATOR_CHUNK if count is None else max(count, 1))
         if seconds is None:
             first = slots * _FIRST_WAVE_PER_SLOT
@@ -451,12 +456,12 @@ class MapReduce:
         spans = aligned_spans(start, start + int(min(left, limit * size)), size)[:limit]
         low, high = spans[-1]
         if high != count and (low % (high - low) or (high - low) & (high - low - 1)):
-            spans.pop()  # cut short by the limit, so no subtree
+            spans.pop()  # the limit cut it short, so it is no subtree
         return spans
 
     def _seconds_per_leaf(self, leaves: float = 1.0) -> float | None:
-        """What a leaf costs in a chunk of so many, by the cost model; None before the first
-        observation."""
+        """Predict, by the cost model, the seconds of a leaf in a chunk of ``leaves``; None before
+        the first observation."""
         size = (self._leaves.bytes_per_leaf or 1.0) * leaves
         kinds = ("gpu", "cpu") if self._tag == "gpu" else ("cpu", "gpu")
         for kind in kinds:
@@ -479,8 +484,8 @@ class MapReduce:
         )
 
     def _resources(self) -> Resources | None:
-        """What the caller asked for. On a GPU one leaf at a time is copied there, however many
-        the chunk has."""
+        """Return the resources that the caller asked for. On a GPU one leaf at a time is copied
+        there, however many leaves the chunk has."""
         leaf_bytes, wanted = self._leaves.bytes_per_leaf, self._wanted
         if self._codelet.gpu is None or not leaf_bytes or (wanted and wanted.gpu_memory_bytes):
             return wanted
@@ -489,16 +494,16 @@ class MapReduce:
     def _tree(
         self, start: int, spans: list[Span], keys: list[str], *, final: bool
     ) -> tuple[list[Span], list[str], list[Task]]:
-        """Combine the wave's chunks as far as the canonical tree allows without the others."""
+        """Combine the wave's chunks as far as the canonical tree allows without the other waves."""
         assert self._combine is not None
         stop = spans[-1][1]
         if self._chunk is not None:
-            # Chunks were asked for: they are the leaves, in a tree of their own.
+            # The caller chose chunks: they are the leaves, in a tree of their own.
             low = start // self._chunk
             spans = [(low + i, low + i + 1) for i in range(len(spans))]
             start, stop = low, low + len(spans)
         whole = 1 << 62
-        # A last node that is no power of two long is a subtree only at the end of the data.
+        # A last node whose length is no power of two is a subtree only at the end of the data.
         nodes = aligned_spans(start, stop, whole) if final else _complete(start, stop)
         roots: list[str] = []
         tasks: list[Task] = []
@@ -515,7 +520,7 @@ class MapReduce:
         return nodes, roots, tasks
 
     def _last_reduce(self, plan: _Plan, deadline: float | None, bar: ProgressBar) -> Any:
-        """Combine the waves' values, small in number, as one more graph."""
+        """Combine the waves' values, small in number, by one more graph."""
         assert self._combine is not None
         nodes: list[Span] = []
         leaves: list[Task] = []
@@ -556,7 +561,7 @@ def _identity(value: Any) -> Any:
 
 
 def _complete(start: int, stop: int) -> list[Span]:
-    """``start..stop`` as aligned spans that are all powers of two long."""
+    """Cut ``start..stop`` into aligned spans that are all powers of two long."""
     nodes: list[Span] = []
     while start < stop:
         length = 1 << ((stop - start).bit_length() - 1)

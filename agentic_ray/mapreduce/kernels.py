@@ -1,9 +1,9 @@
-"""What runs on the executors: map the leaves of a chunk and fold them in the canonical tree.
+"""Kernels that run on the executors: map the leaves of a chunk and fold them in the canonical tree.
 
-A leaf is what the map function is called with once: an element, a block of an array, or a part
+A leaf is the argument of one call of the map function: an element, a block of an array, or a part
 of a file (whose elements are leaves of their own below it). A piece is a `Part`, or a tuple
-``(data, start, stop, step)``: rows ``start..stop`` of a sequence, in blocks of ``step`` rows or,
-if that is None, one by one.
+``(data, start, stop, step)``: rows ``start..stop`` of a sequence, in blocks of ``step`` rows or, if
+that is None, one by one.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from agentic_ray.sources import Part
 
 
 class Nothing:
-    """The value of a part that has no elements: the identity of every reduction."""
+    """Value of a part that has no elements: the identity of every reduction."""
 
     def __reduce__(self) -> str:
         return "NOTHING"
@@ -55,7 +55,8 @@ NOTHING = Nothing()
 
 @dataclass(frozen=True)
 class MapChunk:
-    """Maps the leaves of a chunk; reduces them if there is a ``reduce``, else lists them."""
+    """Kernel that maps the leaves of a chunk; reduces them if there is a ``reduce``, else lists
+    them."""
 
     function: Callable[..., Any]
     reduce: Callable[..., Any] | None
@@ -133,11 +134,11 @@ class MapChunk:
 
 
 def _own(elements: Any) -> Any:
-    """Elements that a function may write to, whether they came with the call or are mapped from
-    the object store, where they are read-only.
+    """Return elements that a function may write to, whether they came with the call or are mapped
+    from the object store, where they are read-only.
 
-    An array's are in C order: in which order they arrive depends on how the chunks were cut, and
-    NumPy adds the same numbers up differently.
+    An array's elements are in C order: otherwise the way the chunks were cut would decide the
+    order, and NumPy adds the same numbers up differently in another order.
     """
     if isinstance(elements, np.ndarray):
         ready = elements.flags.writeable and elements.flags.c_contiguous
@@ -151,7 +152,8 @@ def _own(elements: Any) -> Any:
 
 
 def _block(block: Any) -> Any:
-    """What a codelet is given: a part of a table, or an array, in C order and always read-only."""
+    """Return the block that a codelet gets: a part of a table, or an array, in C order and always
+    read-only."""
     if isinstance(block, Rows):
         return block.table
     if isinstance(block, np.ndarray):
@@ -161,7 +163,7 @@ def _block(block: Any) -> Any:
 
 
 def _on_device(function: Callable[..., Any], xp: Any) -> Callable[..., Any]:
-    """``function`` over ``xp``. What a leaf loads itself is in host memory: it is moved here."""
+    """Bind ``xp`` to ``function``. A leaf that is a host array is moved to the device first."""
     if xp is None or xp is np:
         return functools.partial(function, xp=xp)
 
@@ -174,7 +176,8 @@ def _on_device(function: Callable[..., Any], xp: Any) -> Callable[..., Any]:
 def _watched(
     function: Callable[..., Any], first: int, watcher: Callable[[int | None, Any], None]
 ) -> Callable[..., Any]:
-    """``function``, of which ``watcher`` is told each call: leaf by leaf from ``first`` on."""
+    """Wrap ``function`` so that ``watcher`` is told each call, with the leaf's number from
+    ``first`` on."""
     numbers = itertools.count(first)
 
     def call(leaf: Any) -> Any:
@@ -188,7 +191,7 @@ def _watched(
 
 @dataclass(frozen=True)
 class Optional:
-    """A binary operator that passes over NOTHING."""
+    """Binary operator that passes over NOTHING."""
 
     operator: Callable[..., Any]
 
@@ -202,7 +205,8 @@ class Optional:
 
 @dataclass(frozen=True)
 class HalveChunk:
-    """Makes two chunks and their combination of one, as the canonical tree of its leaves has it."""
+    """Halver that makes two chunks and their combination of one, as in the canonical tree of its
+    leaves."""
 
     map_fn: Any
     reduce_fn: Any
@@ -257,7 +261,7 @@ def _leaves_in(piece: Any) -> int:
 
 
 def _cut(pieces: Sequence[Any], leaves: int) -> tuple[list[Any], list[Any]]:
-    """The first ``leaves`` leaves of ``pieces``, and the rest."""
+    """Split ``pieces`` after the first ``leaves`` leaves."""
     left: list[Any] = []
     for i, piece in enumerate(pieces):
         count = _leaves_in(piece)
@@ -274,9 +278,9 @@ def _cut(pieces: Sequence[Any], leaves: int) -> tuple[list[Any], list[Any]]:
 
 
 def taken(function: Any) -> Any:
-    """A user's function, or the codelet of a `Kernel`, as it is now.
+    """Capture a user's function, or the codelet of a `Kernel`, as it is now.
 
-    None, and what was taken already, stays as it is.
+    None, and a function that was captured already, stays as it is.
     """
     if function is None or isinstance(function, Codelet):
         return function
@@ -284,7 +288,8 @@ def taken(function: Any) -> Any:
 
 
 def implementations(function: Any) -> tuple[Callable[..., Any] | None, Callable[..., Any] | None]:
-    """CPU and GPU version of what `taken` gave: a codelet's own, or the function on the CPU."""
+    """Return CPU and GPU version of a result of `taken`: a codelet's own, or the function on the
+    CPU."""
     if isinstance(function, Codelet):
         return function.cpu, function.gpu
     return function, None
@@ -310,12 +315,12 @@ def chunk_codelet(
     retries: Retries = NO_RETRIES,
     has_effects: bool = False,
 ) -> Codelet:
-    """The codelet that maps and folds one chunk."""
+    """Make the codelet that maps and folds one chunk."""
     map_fn, reduce_fn = taken(map_fn), taken(reduce_fn)
     cpu, gpu = implementations(map_fn)
     reduce_cpu, reduce_gpu = (None, None) if reduce_fn is None else implementations(reduce_fn)
     retries = retries.also((*_retried(map_fn), *_retried(reduce_fn)))
-    # The name is what the cost model learns under: different functions must not share it.
+    # The cost model learns under the name: different functions must not share it.
     names = _short_name(map_fn) + ("" if reduce_fn is None else f"+{_short_name(reduce_fn)}")
     return Codelet(
         content_key(f"map[{names}]", cpu, reduce_cpu)[:-20],
@@ -336,7 +341,7 @@ def combine_codelet(
     retries: Retries = NO_RETRIES,
     has_effects: bool = False,
 ) -> Codelet:
-    """The codelet that combines two chunks' values, in the lane of the map function."""
+    """Make the codelet that combines two chunks' values, in the lane of the map function."""
     map_fn, reduce_fn = taken(map_fn), taken(reduce_fn)
     cpu, gpu = implementations(reduce_fn)
     retries = retries.also(_retried(reduce_fn))

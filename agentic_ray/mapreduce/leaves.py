@@ -23,17 +23,18 @@ from agentic_ray.sources import Part, Source, open_source
 BLOCK_BYTES = 1 << 21
 """Size of a block given to a codelet: it and its temporaries stay in the caches."""
 GPU_BLOCK_BYTES = 1 << 28
-"""The same for work tagged gpu: large enough to fill the device."""
+"""Size of a block for work tagged gpu: large enough to fill the device."""
 
 
 Blocked = tuple[Any, np.ndarray[Any, Any] | Rows]
-"""What is cut into blocks, as it is sent (a task's argument, or itself), and itself."""
+"""An array or table that is cut into blocks: as it is sent (a task's argument, or itself), and
+itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Pieces of one chunk: ``leaves`` of them, ``read_bytes`` in all (0: not known),
-    ``items`` logical tasks."""
+    """Pieces of one chunk: ``leaves`` is their number, ``read_bytes`` their size in all (0: not
+    known), ``items`` the number of logical tasks."""
 
     pieces: tuple[Any, ...]
     leaves: int
@@ -42,8 +43,8 @@ class Cut:
 
 
 class Leaves(Protocol):
-    """A row of leaves. ``count`` is None when only iterating tells; ``again`` says whether they
-    can be cut a second time."""
+    """A row of leaves. ``count`` is None when only iterating tells the number; ``again`` says
+    whether the leaves can be cut a second time."""
 
     again: bool
     count: int | None
@@ -51,11 +52,12 @@ class Leaves(Protocol):
     bytes_per_leaf: float
 
     def cut(self, start: int, stop: int) -> Cut | None:
-        """Leaves ``start..stop``; fewer at the end of an iterator, None past it."""
+        """Cut leaves ``start..stop``; fewer at the end of an iterator, None past it."""
         ...
 
     def __content_key__(self) -> str:
-        """Names all that is in the leaves; SerializationError where that cannot be told."""
+        """Name everything that is in the leaves; raise SerializationError where that cannot be
+        told."""
         ...
 
 
@@ -102,13 +104,13 @@ class IteratorLeaves:
 
 class BlockLeaves:
     """Blocks of rows of arrays, or of a table, that follow each other; no block crosses from one
-    to the next."""
+    array to the next."""
 
     optional = False
 
     def __init__(self, arrays: Sequence[Blocked], block_rows: int) -> None:
         self._sources = [source for source, _ in arrays]
-        # what others put in the object store is lost with it
+        # arrays that others put in the object store are lost with it
         self.again = all(isinstance(source, np.ndarray) for source in self._sources)
         self._lengths = [len(array) for _, array in arrays]
         self._row_bytes = [array.nbytes / max(len(array), 1) for _, array in arrays]
@@ -165,17 +167,17 @@ class PartLeaves:
 
 
 def leaves_of(data: Any, *, blocks: bool, block_rows: int | None, gpu: bool) -> Leaves:
-    """Leaves of whatever the user gave.
+    """Make leaves of the user's data.
 
     Parameters
     ----------
     blocks : bool
-        The map function takes blocks of arrays (it is a codelet), not elements.
+        Whether the map function takes blocks of arrays (it is a codelet), not elements.
     block_rows : int or None
         Rows of a block; None: chosen from the row's size, and from nothing else, so that the
         result has the same bits everywhere.
     gpu : bool
-        Blocks are meant for a GPU.
+        Whether the blocks are meant for a GPU.
 
     Raises
     ------
@@ -226,7 +228,7 @@ def leaves_of(data: Any, *, blocks: bool, block_rows: int | None, gpu: bool) -> 
     if isinstance(data, Iterable):
         try:
             return IteratorLeaves(data)
-        except TypeError as error:  # as of an array of another library without dimensions
+        except TypeError as error:  # such as an array of another library without dimensions
             raise InvalidTypeError(f"cannot map over {type(data).__name__}: {error}") from error
     raise InvalidTypeError(
         f"cannot map over {type(data).__name__}; give a sequence, a range, a NumPy array, a table, "
@@ -239,10 +241,10 @@ def _short(text: str) -> str:
 
 
 def _on_host(data: Any) -> np.ndarray[Any, Any]:
-    """An array of another library, also one of ours, as a NumPy array."""
+    """Convert an array of another library, or one of ours, to a NumPy array."""
     try:
         return np.asarray(data)
-    except TypeError as error:  # CuPy's, for one, are not copied from the device by the way
+    except TypeError as error:  # such as CuPy's, which are not copied from the device silently
         raise InvalidTypeError(
             f"cannot map over {type(data).__module__}.{type(data).__name__}: {error}; make it a "
             "NumPy array first"
@@ -250,7 +252,7 @@ def _on_host(data: Any) -> np.ndarray[Any, Any]:
 
 
 def _length(data: Any) -> int:
-    if isinstance(data, range):  # len() refuses more than fits a machine word
+    if isinstance(data, range):  # len() refuses more than a machine word holds
         return max(0, -((data.start - data.stop) // data.step))
     return len(data)
 
@@ -258,7 +260,7 @@ def _length(data: Any) -> int:
 def _has_slices(data: Sequence[Any]) -> bool:
     try:
         data[0:0]
-    except Exception:  # a deque has none; another sequence may raise what it likes
+    except Exception:  # a deque has none; another sequence may raise anything
         return False
     return True
 

@@ -1,7 +1,7 @@
 """`Retried` calls a user's function again when it raises an error listed in ``retry_on``.
 
-It is called again in place, for the one element that failed: elements that are done, in its
-chunk and elsewhere, are not run again.
+The function is called again in place, for the one element that failed: elements that are done, in
+its chunk and elsewhere, are not run again.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _IMMUTABLE: Final = frozenset({int, float, complex, bool, str, bytes, type(None)
 
 @dataclass(frozen=True)
 class Retries:
-    """The errors after which a function is called again, and how often.
+    """Errors after which a function is called again, and how often.
 
     Parameters
     ----------
     errors : tuple of exception types
     times : int
-        Calls after the first, for each element.
+        Number of calls after the first, for each element.
     """
 
     errors: tuple[type[BaseException], ...] = ()
@@ -44,11 +44,11 @@ class Retries:
                 raise InvalidTypeError(f"retry_on must hold exception types, not {error!r}")
 
     def also(self, errors: tuple[type[BaseException], ...]) -> Retries:
-        """These errors too."""
+        """Return a copy with these errors too."""
         return Retries((*self.errors, *errors), self.times)
 
     def around(self, function: Any) -> Any:
-        """``function``, called again as this says."""
+        """Wrap ``function`` so that it is called again after these errors."""
         return Retried(function, self) if self.errors and self.times else function
 
 
@@ -76,13 +76,15 @@ class Retried:
                 if failures > self.retries.times:
                     raise
                 note("failed: user", f"{type(error).__name__}: {text_of(error)}")
-            # Not in the handler, where the error would keep alive what the function had at hand.
+            # Not in the handler, where the error would keep alive the objects that the function had
+            # at hand.
             _pause(RetryRules().delay_seconds(repr(type(function)), failures))
             arguments = fresh()
 
 
 def _kept(arguments: tuple[Any, ...]) -> Callable[[], tuple[Any, ...]]:
-    """Gives the arguments as they are now, whatever the function does to them."""
+    """Return a function that gives the arguments as they are now, whatever the function does to
+    them."""
     if all(map(_cannot_change, arguments)):
         return lambda: arguments
     pickled = cloudpickle.dumps(arguments)

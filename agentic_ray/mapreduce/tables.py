@@ -1,8 +1,8 @@
 """Tables and columns of other libraries as sequences that can be cut and sent.
 
-Iterating a table gives the names of its columns (pandas), or the columns (Arrow, polars): that is
-not what anybody wants to map over, so here it is rows. None of these libraries is imported: data
-of a library is only there if its module is.
+Iterating a table gives the names of its columns (pandas), or the columns (Arrow, polars); nobody
+wants to map over those, so here it gives rows. None of these libraries is imported: data of a
+library can only be there if its module is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
 
 
 class Rows:
-    """The rows of a table; each is a dict of plain values by column.
+    """Rows of a table; each is a dict of plain values by column.
 
     Parameters
     ----------
@@ -66,7 +66,8 @@ class Rows:
 
 
 def _to_ipc(table: Any) -> bytes:
-    """Arrow's own stream: pickling a slice would send the whole table each time."""
+    """Write a table as Arrow's own stream: pickling a slice would send the whole table each
+    time."""
     import pyarrow as pa
 
     sink = pa.BufferOutputStream()
@@ -82,7 +83,7 @@ def _from_ipc(stream: bytes) -> Rows:
 
 
 class Column:
-    """The values of a Series, an Index or an Arrow array, one by one, as plain values.
+    """Values of a Series, an Index or an Arrow array, one by one, as plain values.
 
     Parameters
     ----------
@@ -114,12 +115,12 @@ class Column:
         return Column, (self.values,)
 
     def array(self) -> np.ndarray[Any, Any]:
-        """The values as an array for a codelet.
+        """Return the values as an array for a codelet.
 
         Raises
         ------
         InvalidTypeError
-            They are no numbers, or some are missing.
+            The values are no numbers, or some are missing.
         """
         found = np.asarray(self.values)
         if found.dtype.hasobject:
@@ -142,7 +143,7 @@ def _is(data: Any, library: str, *names: str) -> bool:
 
 
 def sequence_of(data: Any) -> Rows | Column | None:
-    """A table as its rows, a column as its values; None of what is neither.
+    """Return a table as its rows, a column as its values; None for anything else.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Doing: sessions on Ray, executors, and the loop that carries the Dispatcher's commands out."""
+"""Sessions on Ray, executors, and the loop that carries the Dispatcher's commands out."""
 
 from agentic_ray.runtime.execute import Inline, check_cancelled, element_watcher, note
 from agentic_ray.runtime.explain import explain, placement_table

@@ -6,21 +6,21 @@ import ctypes
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""From glibc's ``malloc.h``."""
+"""Numbers of two settings, from glibc's ``malloc.h``."""
 
 KEPT_BYTES = 32 << 20
-"""So much free memory is kept in each of malloc's arenas, of which a thread has one."""
+"""Bytes of free memory kept in each of malloc's arenas, of which a thread has one."""
 LARGEST_BYTES = 4 << 20
-"""What is larger than this comes from the kernel and goes back to it, as by default."""
+"""A larger block comes from the kernel and goes back to it, as by default."""
 
 
 def keep_freed_memory() -> bool:
-    """Make malloc keep what is freed for what is asked for next; whether it could be told.
+    """Make malloc keep freed memory for the next blocks; return whether it could be told.
 
-    By default glibc gives the kernel back what is free beyond twice the largest block that came
-    from it. An array of a cache block's size, 512 KB, is then made of new pages each time, which
-    the kernel clears one by one, and that takes several times as long as to compute it. Other
-    C libraries know no such setting.
+    By default glibc gives free memory beyond twice the largest block that came from the kernel back
+    to it. An array of a cache block's size, 512 KB, is then made of new pages each time, which the
+    kernel clears one by one; that takes several times as long as to compute the array. Other C
+    libraries know no such setting.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None:

@@ -1,4 +1,4 @@
-"""Reads what comes back of a bundle: a report, or why there is none, becomes events.
+"""Turns answers about bundles, reports or reasons why there is none, into events.
 
 Used by the loop's thread alone.
 """
@@ -51,7 +51,7 @@ _SETTLING_SECONDS = 10.0
 
 
 class Dealings(Protocol):
-    """Answers need this of the loop."""
+    """Part of the loop that answers need."""
 
     dispatcher: Dispatcher
     sender: Sender
@@ -62,29 +62,29 @@ class Dealings(Protocol):
     def runs(self) -> Mapping[str, Run]: ...
 
     def handle(self, event: Event) -> None:
-        """Have the Dispatcher handle an event, and carry out what it commands."""
+        """Have the Dispatcher handle an event, and carry out its commands."""
 
     def later(self, work: Callable[[], None]) -> None:
-        """Do something in the loop's thread, after what it was told before."""
+        """Call ``work`` in the loop's thread, after everything it was told before."""
 
     def send_again(self, call: Call, *, after_death: bool) -> BundleFailed | None:
         """Send a call through Ray and with all its inputs."""
 
     def call_took(self, seconds: float) -> None:
-        """Tell the cost model what a call took by itself."""
+        """Tell the cost model the seconds of a call by itself."""
 
     def executor_died(self, call: Call, reason: str) -> None:
-        """The executor of a call is dead for good, or has lost its device."""
+        """Take in that the executor of a call is dead for good, or has lost its device."""
 
 
 class Answering:
-    """Deals with the answers of calls."""
+    """Handler of the answers of calls."""
 
     def __init__(self, dealings: Dealings) -> None:
         self._deal = dealings
 
     def take(self, answer: Answer) -> None:
-        """Deal with an answer; if that raises, its graph fails."""
+        """Handle an answer; if that raises, its graph fails."""
         call = self._deal.calls.pop((answer.bundle_id, answer.attempt), None)
         if call is None:
             return  # of a Ray that has died
@@ -174,7 +174,7 @@ class Answering:
         if call.alone and not self._deal.calls and tells_overhead(call, report):
             seconds = now - call.started - report.seconds - report.waited_seconds
             self._deal.call_took(seconds)
-        # while values are made again, Ray's own way too, a call waits for that
+        # While values are made again, by Ray itself too, a call waits for them.
         quiet = call.started > self._deal.lost_at + _SETTLING_SECONDS
         run = self._deal.runs.get(call.graph_id)
         if wanted and run is not None:
@@ -185,14 +185,14 @@ class Answering:
                 answer.bundle_id,
                 answer.attempt,
                 report.seconds,
-                () if call.here else report.task_seconds,  # that device did not do it
+                () if call.here else report.task_seconds,  # no executor's device computed it
                 tuple(infos),
                 timed(call.moved, report, now - call.started, overhead) if quiet else (),
             )
         )
 
     def _failed(self, answer: Answer, call: Call, cause: Cause, error: BaseException) -> None:
-        """Report a failure; where memory may have been short, with who held it."""
+        """Report a failure; if memory may have been short, also who held it."""
         node_id = call.placement.node_id
         short = cause == "crash" and is_short(self._deal.dispatcher.view.state, node_id)
         if (cause == "pressure" or short) and not call.here:

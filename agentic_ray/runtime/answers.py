@@ -1,8 +1,8 @@
 """Calls back when Ray has answered, in a thread of ours.
 
-Ray calls the callbacks of a future in the thread that does all its input and output. A callback
-that waits there for anything, be it a lock or `ray.kill`, stops every answer to this process, for
-ever if what it waits for needs an answer.
+Ray calls the callbacks of a future in the thread that does all its input and output. If a callback
+waits there for anything, be it a lock or `ray.kill`, it stops every answer to this process, and for
+ever if the wait needs such an answer.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Answers:
         ref.future().add_done_callback(lambda future: self._inbox.put((function, future)))
 
     def close(self) -> None:
-        """End the thread; what comes later is dropped."""
+        """End the thread; later answers are dropped."""
         self._inbox.put(None)
 
     def _main(self) -> None:
@@ -38,5 +38,5 @@ class Answers:
             function, future = item
             try:
                 function(future)
-            except Exception:  # the next answers are to be heard all the same
+            except Exception:  # the thread must hear the next answers all the same
                 _logger.exception("an answer of Ray could not be dealt with")

@@ -1,7 +1,7 @@
 """A short measurement of the node this runs on, stored per host and reused.
 
-The rates are measured in an executor on the node; what a call takes by itself is seen by a session,
-on its calls. What the figures mean is in `schedule.calibration`.
+An executor on the node measures the rates; a session times calls by themselves on its own calls.
+`schedule.calibration` tells what the figures mean.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _VERSION = 2
 
 @dataclass(frozen=True, slots=True)
 class HostRates:
-    """What one CPU slot of a host does a second.
+    """Work that one CPU slot of a host does a second.
 
     Parameters
     ----------
     flops_per_second : float
-        Of a float64 matrix product on one core.
+        Rate of a float64 matrix product on one core.
     bytes_per_second : float
-        Of memory, read and written bytes counted.
+        Rate of memory, read and written bytes counted.
     store_bytes_per_second : float
-        A value into the object store and out of it.
+        Rate of a value into the object store and out of it.
     """
 
     flops_per_second: float
@@ -50,12 +50,12 @@ class HostRates:
 
 @dataclass(frozen=True, slots=True)
 class HostCalls:
-    """What calls from this host to executors were seen to take.
+    """Measured time of calls from this host to executors.
 
     Parameters
     ----------
     overhead_seconds : float
-        Of one call there and back, beside its work.
+        Seconds of one call there and back, beside its work.
     """
 
     overhead_seconds: float
@@ -65,14 +65,14 @@ _Figures = TypeVar("_Figures", HostRates, HostCalls)
 
 
 def through_store(value: Any) -> Any:
-    """The value, taken from Ray's object store."""
+    """Put a value in Ray's object store and take it out again."""
     return ray.get(ray.put(value))
 
 
 def host_rates(
     directory: Path | None = None, store: Callable[[Any], Any] = through_store
 ) -> HostRates:
-    """The rates of this host: measured once (about 0.5 s), then read from the user's cache.
+    """Return the rates of this host: measured once (about 0.5 s), then read from the user's cache.
 
     A stored file that cannot be used is set aside with a warning and measured anew; a cache
     that cannot be written costs the measurement each time.
@@ -87,17 +87,18 @@ def host_rates(
 
 
 def host_calls(directory: Path | None = None) -> HostCalls | None:
-    """What an earlier session on this host saw of its calls, None if none did."""
+    """Return the calls as an earlier session on this host measured them; None if none did."""
     return _read(_path(directory, "-calls"), HostCalls)
 
 
 def keep_host_calls(calls: HostCalls, directory: Path | None = None) -> None:
-    """Store what this session saw of its calls, for later ones on this host."""
+    """Store this session's measurement of its calls, for later ones on this host."""
     _write(_path(directory, "-calls"), calls)
 
 
 def measure(store: Callable[[Any], Any] = through_store) -> HostRates:
-    """Measure now. Best of a few rounds, because other load only ever slows one down."""
+    """Measure now. The best of a few rounds counts, because other load only ever slows a round
+    down."""
     rng = np.random.default_rng(0)
     matrix = rng.random((_MATRIX, _MATRIX))
     product = np.empty_like(matrix)
@@ -111,7 +112,7 @@ def measure(store: Callable[[Any], Any] = through_store) -> HostRates:
 
 
 def _best(function: Callable[[], Any]) -> float:
-    function()  # pages are touched and threads started outside the count
+    function()  # touch pages and start threads outside the measured time
     times = []
     for _ in range(_ROUNDS):
         before = time.perf_counter()

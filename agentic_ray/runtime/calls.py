@@ -1,4 +1,4 @@
-"""A bundle under way: how it is sent through Ray, and what is told apart of its answer."""
+"""A bundle under way: how it is sent through Ray, and how its answer is judged."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from agentic_ray.schedule.placement import Placement
 class Call:
     """A bundle under way.
 
-    ``refs`` are of its report and of its values; without ``payload`` it is done in this process,
-    without ``executor`` there or in a process of its own. ``resent`` says that the executor to
-    which it was sent first has died.
+    ``refs`` are the ObjectRefs of its report and of its values. Without ``payload`` this process
+    does the bundle; without ``executor`` this process or one of its own does. ``resent`` says that
+    the executor to which it was sent first has died.
     """
 
     command: Start
@@ -55,7 +55,7 @@ class Call:
         return self.payload is None
 
     def placement_record(self, report: Report, now: float, *, retried: bool) -> PlacementRecord:
-        """Where and why it ran, as its report says."""
+        """Record where it ran and why, as its report says."""
         placement, bundle = self.placement, self.bundle
         reason = placement.reason
         node_id = CALLER if self.here else report.node_id
@@ -78,7 +78,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The report of an attempt has come; the future holds it, or why there is none."""
+    """Answer to an attempt: the future holds its report, or why there is none."""
 
     bundle_id: int
     attempt: int
@@ -86,7 +86,7 @@ class Answer:
 
 
 def token_of(bundle_id: int, attempt: int) -> str:
-    """What an executor knows a call by."""
+    """Return the name of a call that executors know."""
     return f"{bundle_id}.{attempt}"
 
 
@@ -96,7 +96,7 @@ def send_by_ray(
     payload: Payload,
     inputs: Mapping[str, Any],
 ) -> list[Any]:
-    """Send a bundle; the ObjectRefs of its report and of its values."""
+    """Send a bundle; return the ObjectRefs of its report and of its values."""
     returns = 1 + len(command.bundle.outputs)
     if executor is None:
         lane = watched_lane if command.process == "watched" else process_lane
@@ -121,7 +121,7 @@ def send_by_ray(
 
 
 def retry_note(command: Start) -> tuple[str, str, str, str]:
-    """What a run's events tell of an attempt that is not the first."""
+    """Describe an attempt that is not the first, for a run's events."""
     bundle, placement = command.bundle, command.placement
     kind, text = "retry", f"attempt {command.attempt + 1}"
     watched = ", watched" if command.process == "watched" else ""
@@ -135,7 +135,7 @@ def retry_note(command: Start) -> tuple[str, str, str, str]:
 
 
 def record_in(run: Run, call: Call, report: Report, now: float) -> None:
-    """Have a run know that a bundle of it has ended well."""
+    """Record in a run that one of its bundles has ended well."""
     key = call.bundle.key
     if report.ray_attempt or call.resent:
         run.failed_bundles.add(key)
@@ -147,26 +147,27 @@ def record_in(run: Run, call: Call, report: Report, now: float) -> None:
 
 
 def tells_overhead(call: Call, report: Report) -> bool:
-    """Whether a call to a CPU executor took only what any call through Ray takes, beside its
-    work."""
+    """Whether a call to a CPU executor took, beside its work, only the time that any call through
+    Ray takes."""
     on_cpu = call.executor is not None and call.placement.device == "cpu"
     return report.is_small and on_cpu and not (call.on_line or call.resent or report.ray_attempt)
 
 
 def names_what_is_not_kept(call: Call, error: BaseException) -> bool:
-    """Whether this call itself, not one that made an input of it, named an array in vain."""
+    """Whether this call itself, not another that made an input of it, named an array that is not
+    kept."""
     reason = error.cause if isinstance(error, ray_errors.RayTaskError) else error
     own = token_of(call.command.bundle_id, call.command.attempt)
     return isinstance(reason, NotKeptError) and reason.args == (own,)
 
 
 def stored_keys(command: Start, inputs: Container[str]) -> list[tuple[str, str]]:
-    """The values that a call takes from the object store."""
+    """Return the keys of the values that a call takes from the object store."""
     return [(command.graph_id, key) for key in command.bundle.inputs if key in inputs]
 
 
 def look_at(call: Call) -> None:
-    """Look at the errors that stand for the values of a failed call: Ray prints others."""
+    """Look at the errors that stand for the values of a failed call; otherwise Ray prints them."""
     for ref in call.refs if not (call.on_line or call.here) else ():
         try:
             ray.get(ref, timeout=0)

@@ -1,8 +1,8 @@
 """Exceptions on their way home: taken apart where they were raised, made again for the caller.
 
 Pickle calls a class again with the exception's ``args``. That fails for a class whose ``__init__``
-takes other arguments than it hands on, or gives another text without saying so. So what pickle
-makes is compared with what was raised; where it differs, the exception is made without
+takes other arguments than it hands on, or gives another text without saying so. So the unpickled
+exception is compared with the raised one; where they differ, the exception is made without
 ``__init__``, from its arguments and attributes.
 """
 
@@ -30,11 +30,12 @@ from agentic_ray.errors import TaskError
 from agentic_ray.tracebacks import set_member, text_of
 
 _ENDING = (SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError)
-"""Raised in the caller they would end their program, or be taken for a cancellation of theirs."""
+"""If these were raised in the caller, they would end its program, or be taken for a cancellation of
+its own."""
 _MOST_LINKS: Final = 20
-"""Of the exceptions that led to another; the rest is in the text only."""
+"""Most exceptions carried that led to another; the rest is in the text only."""
 _MOST_FRAMES: Final = 50
-"""Of a traceback at either end."""
+"""Most frames carried of a traceback at either end."""
 _STAND_IN_CHARACTERS: Final = 1000
 
 
@@ -57,10 +58,10 @@ class Place:
 class Carried:
     """An exception as it crosses processes.
 
-    ``whole`` is its pickle if that gives it again. Otherwise it is made of ``kind`` (its class,
-    pickled), ``args`` and ``members`` (attributes and slots), or, of a group, of the exceptions in
-    it. Without either a `TaskError` stands for it, which is also of the first of ``bases``
-    (module and name) that there is.
+    ``whole`` is its pickle, if unpickling gives the same exception. Otherwise the exception is made
+    from ``kind`` (its class, pickled), ``args`` and ``members`` (attributes and slots), or, for a
+    group, from the exceptions in it. Without either a `TaskError` stands for it, which also derives
+    from the first of ``bases`` (module and name) that can be imported.
     """
 
     name: str
@@ -156,7 +157,7 @@ def _places(trace: TracebackType | None) -> Iterator[Place]:
 
 
 def _whole(error: BaseException) -> bytes | None:
-    """The pickle of an exception if unpickling gives the same again."""
+    """Return the pickle of an exception if unpickling gives the same again."""
     try:
         data: bytes = cloudpickle.dumps(error)
         again = cloudpickle.loads(data)
@@ -172,11 +173,12 @@ def _whole(error: BaseException) -> bytes | None:
 
 
 def _parts(error: BaseException, seen: list[int]) -> dict[str, Any]:
-    """What an exception can be made of without calling its ``__init__``."""
+    """Return the fields of `Carried` from which the exception is made without calling
+    ``__init__``."""
     try:
         kind: bytes = cloudpickle.dumps(type(error))
         cloudpickle.loads(kind)
-    except Exception:  # whatever its metaclass, or what it captures, raises
+    except Exception:  # raised by its metaclass or by objects that it captures
         return {}
     missing: list[str] = []
     args = []
@@ -217,8 +219,8 @@ def _sent(value: Any) -> tuple[bytes | None, str]:
 
 
 def _members(error: BaseException) -> Iterator[tuple[str, Any, bool]]:
-    """Names and values of attributes and slots, then of the fields of Python's own classes (as an
-    OSError's ``errno``; those are not the exception's ``own``)."""
+    """Yield name and value of attributes and slots, then of the fields of Python's own classes (as
+    an OSError's ``errno``; these are not the exception's ``own``)."""
     for name, value in vars(error).items():
         if name != "__notes__":
             yield name, value, True
@@ -241,7 +243,8 @@ def _members(error: BaseException) -> Iterator[tuple[str, Any, bool]]:
 
 
 def make(carried: Carried) -> BaseException:
-    """The exception again: of its own class if possible, with its traceback and what led to it."""
+    """Make the exception again: of its own class if possible, with its traceback and the exceptions
+    that led to it."""
     error = _made(carried)
     text = text_of(error)
     if text != carried.text and not isinstance(error, TaskError):
@@ -259,7 +262,8 @@ def make(carried: Carried) -> BaseException:
 
 
 def add_note(error: BaseException, note: str) -> None:
-    """As the method, also of exceptions that refuse to be changed (frozen dataclasses do)."""
+    """Add a note as the method does, also to exceptions that refuse to be changed (frozen
+    dataclasses do)."""
     set_member(error, "__notes__", [*_notes(error), note])
 
 
@@ -294,12 +298,12 @@ def _from_parts(carried: Carried) -> BaseException:
         try:
             set_member(error, name, cloudpickle.loads(data))
         except (AttributeError, TypeError):
-            continue  # it cannot be set from outside; what depends on it differs in the text
+            continue  # it cannot be set from outside; a text that depends on it differs
     return error
 
 
 def _stand_in(carried: Carried) -> TaskError:
-    """A TaskError that is caught as the nearest class that there is here."""
+    """Return a TaskError that is caught as the nearest class that exists here."""
     text = f"{carried.name}: {carried.text}"
     for module, name in carried.bases:
         try:
@@ -307,13 +311,13 @@ def _stand_in(carried: Carried) -> TaskError:
             for part in name.split("."):
                 base = getattr(base, part)
             return task_error_like(base, text)
-        except Exception:  # not here, not importable, or it does not go with a TaskError
+        except Exception:  # not here, not importable, or incompatible with TaskError
             continue
     return TaskError(text)
 
 
 def task_error_like(base: type[Exception], text: str) -> TaskError:
-    """A TaskError that is also a ``base``; TypeError if there can be none."""
+    """Make a TaskError that is also a ``base``; raise TypeError if there can be none."""
     return _like(base)(text)  # type: ignore[arg-type]  # classes can be hashed
 
 
@@ -344,7 +348,7 @@ class _Raised(Exception):
 
 
 def traceback_of(places: tuple[Place, ...]) -> TracebackType | None:
-    """A traceback with these entries, as if the code had run in this process."""
+    """Make a traceback with these entries, as if the code had run in this process."""
     made: TracebackType | None = None
     for place in reversed(places):
         try:
@@ -357,7 +361,7 @@ def traceback_of(places: tuple[Place, ...]) -> TracebackType | None:
 
 @functools.lru_cache(maxsize=1024)
 def _code_at(place: Place) -> CodeType:
-    """Code of a function that raises ``E``, and claims to be at a place."""
+    """Compile a function that raises ``E`` and claims to be at a place."""
     at = {
         "lineno": place.line,
         "end_lineno": place.end_line,

@@ -1,8 +1,8 @@
-"""Which stay of this process on a Ray cluster is under way, and what became of earlier ones.
+"""The present stay of this process on a Ray cluster, and the ends of earlier stays.
 
-What is held of a cluster (an ObjectRef, an actor) means nothing to the next cluster that the
-process joins. It therefore remembers the stay it was made in, and is refused by name once that
-stay is over. A process that was forked off one with Ray in it has no stay, and can have none.
+Objects of a cluster (an ObjectRef, an actor) mean nothing to the next cluster that the process
+joins. Each therefore remembers the stay it was made in, and is refused by name once that stay is
+over. A process that was forked off one with Ray in it has no stay, and can have none.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class Stay:
     Attributes
     ----------
     session : str
-        Name of the session that it belongs to.
+        Name of the session that the stay belongs to.
     over : bool
-        What was in the cluster's object stores for this process is there no more.
+        Whether it has ended: objects of this process in the cluster's stores are there no more.
     lost : bool
-        It is over because Ray died; the session goes on with another stay.
+        Whether it ended because Ray died; the session goes on with another stay.
     settled : threading.Event
-        Set once that other stay has begun, or could not.
+        Event that is set once the other stay has begun, or could not.
     sees_dead : callable
-        Whether Ray is known to be dead, perhaps before that is dealt with.
+        Whether Ray is known to be dead, perhaps before its death is dealt with.
     """
 
     session: str
@@ -55,7 +55,7 @@ class Stay:
         return self.ended_at is not None
 
     def end(self, *, lost: bool = False) -> None:
-        """It is over; the first call counts."""
+        """End the stay; the first call counts."""
         if self.ended_at is None:
             self.lost = lost
             self.ended_at = time.time()
@@ -76,21 +76,21 @@ _current: Stay | None = None
 
 
 def begin(session: str, sees_dead: Callable[[], bool]) -> Stay:
-    """A new stay, from now on the present one."""
+    """Begin a new stay, from now on the present one."""
     global _current
     _current = Stay(session, sees_dead)
     return _current
 
 
 def current() -> Stay | None:
-    """The newest stay, over or not; None where no session was begun in this process."""
+    """Return the newest stay, over or not; None where no session was begun in this process."""
     return _current
 
 
 def await_ray() -> None:
-    """While Ray is started anew after its death, wait for that; at once otherwise.
+    """Wait while Ray is started anew after its death; otherwise return at once.
 
-    To be called before anything of Ray is used that a dead one would not answer.
+    Call this before using anything of Ray that a dead Ray would not answer.
 
     Raises
     ------
@@ -108,12 +108,12 @@ def await_ray() -> None:
 # --- forks -------------------------------------------------------------------------------
 
 _forked_off: int | None = None
-"""The process with Ray in it that this one was forked off."""
+"""Process with Ray in it that this one was forked off."""
 _forgetful: list[Callable[[], None]] = []
 _inherited: list[Any] = []
-"""What must not be destroyed in a forked process: its destructors would wait for threads that
-are not there, or would end what belongs to the parent. Parts of Ray's core are not destroyed when
-the process ends either (`_keep_for_ever`, `_end_without_destructors`)."""
+"""Objects that must not be destroyed in a forked process: their destructors would wait for threads
+that are not there, or would end things that belong to the parent. Parts of Ray's core are not
+destroyed when the process ends either (`_keep_for_ever`, `_end_without_destructors`)."""
 
 
 def is_forked() -> bool:
@@ -124,8 +124,8 @@ def is_forked() -> bool:
 def check_process() -> None:
     """Raise SessionError in a process that was forked off one that had Ray in it.
 
-    The threads of Ray's core do not survive a fork, so whatever is asked of it there hangs; nor
-    can the core be started a second time in one process.
+    The threads of Ray's core do not survive a fork, so a call to it hangs there; nor can the core
+    be started a second time in one process.
     """
     if _forked_off is not None:
         raise SessionError(
@@ -137,22 +137,23 @@ def check_process() -> None:
 
 
 def forget_when_forked(forget: Callable[[], None]) -> None:
-    """Have ``forget`` called in every process that is forked off this one while Ray is in it."""
+    """Register ``forget`` to be called in every process that is forked off this one while Ray is in
+    it."""
     _forgetful.append(forget)
 
 
 def _keep_for_ever(part: Any) -> None:
-    """Have one reference to ``part`` too many, so that Python never destroys it."""
+    """Count one reference to ``part`` too many, so that Python never destroys it."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(part))
 
 
 def _end_without_destructors() -> None:
-    """Have the process end, when Python is done and calls ``exit``, with its exit code but without
+    """Make the process end, when Python is done and calls ``exit``, with its exit code but without
     the destructors of objects that libraries made before the fork.
 
-    Ray's core has thread pools among these, whose destructors wait for threads that the fork has
-    not taken along, for ever. ``exit`` calls what was registered in reverse order: what this
-    process registers later, then the C library's flush of its streams, then ``_exit``.
+    Among these are thread pools of Ray's core, whose destructors wait for ever for threads that do
+    not exist after a fork. ``exit`` calls the registered functions in reverse order: those that
+    this process registers later, then the C library's flush of its streams, then ``_exit``.
     """
     library = ctypes.CDLL(None)
     if not hasattr(library, "on_exit"):  # only the GNU C library has it
@@ -178,7 +179,7 @@ def _in_child() -> None:
     _forked_off = os.getppid()
     atexit.unregister(worker_module.shutdown)
     if node is not None:
-        node.all_processes = {}  # what its own handler at exit would kill
+        node.all_processes = {}  # processes that its own handler at exit would kill
         worker_module._global_node = None
     state: Any = getattr(sys.modules.get("ray._private.state"), "state", None)
     store: Any = sys.modules.get("ray.experimental.internal_kv")

@@ -1,7 +1,7 @@
-"""Keeps what a cost model learnt across sessions, in SQLite under the user's cache directory.
+"""Keeps the knowledge of a cost model across sessions, in SQLite under the user's cache directory.
 
-Reading and writing only; what the figures mean is in `schedule.cost_model`. A store is never a
-reason to fail: what cannot be used is set aside, what cannot be written is left unwritten.
+Reading and writing only; `schedule.cost_model` tells what the figures mean. A store never makes
+work fail: a file that cannot be used is set aside, and a write that fails is left out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _VERSION = 1
 _APPLICATION = 0x41524159  # "ARAY", in the header of the file
 _BUSY_SECONDS = 5.0
 MOST_ROWS = MOST_CODELETS
-"""Of more the ones written longest ago are dropped."""
+"""Most rows kept; of more, the rows written longest ago are dropped."""
 _FORGET = """
 DELETE FROM knowledge WHERE updated < (
     SELECT updated FROM knowledge ORDER BY updated DESC LIMIT 1 OFFSET ? - 1
@@ -57,7 +57,7 @@ class CostStore:
         self.path = path or cache_directory() / "costs.sqlite"
 
     def load(self, model: CostModel) -> int:
-        """Teach ``model`` what earlier sessions learnt; gives how many size classes that were.
+        """Teach ``model`` the knowledge of earlier sessions; return the number of size classes.
 
         A file that is damaged, of another version or no store at all is renamed, with a warning.
         """
@@ -73,8 +73,9 @@ class CostStore:
         return len(known)
 
     def save(self, model: CostModel) -> bool:
-        """Write down what ``model`` knows; size classes that it does not know are kept as they
-        are, so that sessions side by side add up. False, with a warning, if it cannot be."""
+        """Write down the knowledge of ``model``. Size classes that it does not know are kept as
+        they are, so that sessions side by side add up. Return False, with a warning, if writing
+        fails."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(self._open()) as connection, connection:
@@ -90,7 +91,7 @@ class CostStore:
         return True
 
     def _open(self) -> sqlite3.Connection:
-        """A connection to a store of this version.
+        """Open a connection to a store of this version.
 
         Raises
         ------
@@ -111,7 +112,7 @@ class CostStore:
         return connection
 
     def _failed(self, doing: str, error: Exception) -> None:
-        """Say why there is no store; set the file aside if it will never be one."""
+        """Warn why there is no store; set the file aside if it will never be one."""
         busy = isinstance(error, sqlite3.OperationalError)  # locked, read-only, no space
         if busy or isinstance(error, OSError):
             _logger.warning("learnt costs cannot be %s (%s: %s)", doing, self.path, error)
@@ -119,7 +120,7 @@ class CostStore:
         aside = self.path.with_suffix(f".{int(time.time())}-{os.getpid()}.bad")
         try:
             self.path.replace(aside)
-            # A journal belongs to the file that is gone.
+            # The journal belongs to the file that is gone.
             self.path.with_name(f"{self.path.name}-journal").unlink(missing_ok=True)
         except OSError as problem:
             _logger.warning("%s cannot be used (%s) nor moved (%s)", self.path, error, problem)
@@ -128,7 +129,7 @@ class CostStore:
 
 
 def _identity(connection: sqlite3.Connection) -> tuple[int, int]:
-    """The application and the version that the header of the file names; zeros in a new one."""
+    """Return the application and the version in the header of the file; zeros in a new file."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return application, version

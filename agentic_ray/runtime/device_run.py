@@ -1,6 +1,7 @@
 """Runs the tasks of one bundle on a device with memory of its own, in parts where it must.
 
-What `execute` is for host memory. No Ray, no waiting for a turn, no decision about placement.
+The counterpart of `execute` for memory other than the host's. No Ray, no waiting for a turn, no
+decision about placement.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ class Job:
     Parameters
     ----------
     values : dict
-        Inputs by key, then results: on the host, or on the device where they are already.
+        Inputs by key, then results: on the host, or on the device if they are already there.
     ready : dict
-        Of the inputs, those already copied to the device; used once, emptied to make room.
+        Inputs already copied to the device; used once, emptied to make room.
     needed : frozenset of str
         Keys of the results that are wanted.
     seconds : dict
@@ -47,7 +48,7 @@ class Job:
     running: str = "?"
 
     def to_upload(self) -> dict[str, Any]:
-        """The inputs that are needed on the device."""
+        """Return the inputs that are needed on the device."""
         keys: set[str] = set()
         for step in self.steps:
             if not self.codelets[step.codelet].host_inputs:
@@ -55,11 +56,12 @@ class Job:
         return {key: value for key, value in self.values.items() if key in keys}
 
     def timed(self, codelet: Codelet, args: Any, kwargs: Any) -> tuple[Any, float]:
-        """A task's value, with arguments moved to the device, and its true seconds there."""
+        """Run a task with its arguments moved to the device; return its value and its true seconds
+        there."""
         self.running = codelet.name
         if not codelet.host_inputs:
             args, kwargs = self.device.to_device(args), self.device.to_device(kwargs)
-        self.device.synchronize()  # the arguments' copies are not the task's time
+        self.device.synchronize()  # the copying of arguments does not count as the task's time
         before = time.perf_counter()
         value = call_codelet(codelet, self.device, args, kwargs)
         self.device.synchronize()  # kernels run behind the call; also, nothing reads args now
@@ -80,9 +82,9 @@ def run_job(
     Raises
     ------
     OutOfDeviceMemoryError
-        It does not fit, not even in parts.
+        The bundle does not fit, not even in parts.
     BundleCancelled, Exception
-        What the tasks raise.
+        The tasks raised it.
     """
 
     def empty() -> str:
@@ -100,14 +102,14 @@ def run_job(
 
 
 def root_of(error: BaseException) -> BaseException:
-    """The user's own error where the runtime has wrapped it."""
+    """Return the user's own error where the runtime has wrapped it."""
     if isinstance(error, ElementFailure) and error.__cause__ is not None:
         return error.__cause__
     return error
 
 
 class _Steps:
-    """Some of a bundle's tasks, one after the other."""
+    """A run of consecutive tasks of a bundle."""
 
     def __init__(
         self, job: Job, steps: Sequence[Step], needed: frozenset[str], *, whole: bool
@@ -125,7 +127,7 @@ class _Steps:
         made: dict[str, Any] = {}
         seconds: dict[str, float] = {}
         uploaded: dict[str, Any] = {}
-        if self._whole:  # taken out, so that each is dropped after its last use
+        if self._whole:  # values are taken out, so that each is dropped after its last use
             uploaded.update(job.ready)
             job.ready.clear()
         last_use = self._last_uses()
@@ -158,7 +160,8 @@ class _Steps:
         job.seconds.update(seconds)
 
     def _last_uses(self) -> dict[int, list[str]]:
-        """Keys that no later task reads and nobody wants, by the number of the last reader."""
+        """Return the keys that no later task reads and nobody wants, by the number of the last
+        reader."""
         last = {step.key: number for number, step in enumerate(self._steps)}
         for number, step in enumerate(self._steps):
             last.update(dict.fromkeys(find_refs((step.args, dict(step.kwargs))), number))
@@ -169,7 +172,7 @@ class _Steps:
         return uses
 
     def halves(self) -> tuple[Work, Work] | None:
-        """Two halves of the tasks; of a single task, two halves of its first argument."""
+        """Cut the tasks in two; for a single task, cut its first argument."""
         job, steps = self._job, self._steps
         if len(steps) == 1:
             self._chunks = _Chunks.of(job, steps[0])
@@ -208,7 +211,7 @@ class _Chunks:
 
     @classmethod
     def of(cls, job: Job, step: Step) -> _Chunks | None:
-        """The whole of the first argument, if the codelet and it can be split."""
+        """Take the whole first argument, if the codelet and the argument can be split."""
         axis = job.codelets[step.codelet].chunk_axis
         if axis is None or not step.args:
             return None
@@ -248,7 +251,7 @@ class _Chunks:
 
 
 def _joined(first: Any, second: Any, axis: int) -> np.ndarray[Any, Any]:
-    """The two along ``axis``; only what certainly belongs together is put together."""
+    """Join two results along ``axis``; raise unless they certainly belong together."""
     both = (first, second)
     if not all(isinstance(part, np.ndarray) for part in both):
         raise CannotSplitError(f"its parts give {type(first).__name__}, which cannot be joined")

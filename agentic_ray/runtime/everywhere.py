@@ -22,8 +22,8 @@ class Heard:
     error : str
         Reason why there is no value; empty if there is one.
     sent_at, received_at : float
-        When it was asked and when its answer was there, in seconds since the epoch by the clock of
-        this process.
+        When the node was asked and when its answer was there, in seconds since the epoch by the
+        clock of this process.
     """
 
     value: Any
@@ -35,7 +35,8 @@ class Heard:
 def call_everywhere(
     function: Callable[[], Any], node_ids: list[str], timeout_seconds: float
 ) -> dict[str, Heard]:
-    """The answers of nodes by their ids. It takes no CPU of Ray's, so busy nodes answer too.
+    """Call ``function`` on nodes; return the answers by node id. No CPU of Ray's is taken, so busy
+    nodes answer too.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ def call_everywhere(
     node_ids : list of str
         Ray's ids, in hexadecimal.
     timeout_seconds : float
-        A node that is silent for so long has an error instead.
+        A node that is silent for so long has an error instead of a value.
     """
     remote = ray.remote(num_cpus=0, max_retries=0)(function)
     refs = {}
@@ -61,7 +62,7 @@ def call_everywhere(
             node_id, sent_at = refs[ref]
             try:
                 heard[node_id] = Heard(ray.get(ref), "", sent_at, received_at)
-            except Exception as error:  # whatever it is, it is what this node has to say
+            except Exception as error:  # any error is this node's answer
                 heard[node_id] = Heard(None, str(error), sent_at, received_at)
     for ref in waiting:
         node_id, sent_at = refs[ref]

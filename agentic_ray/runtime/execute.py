@@ -1,4 +1,4 @@
-"""What a bundle is when it is sent, what comes back, and how it runs in host memory.
+"""A bundle as it is sent, the report that comes back, and how a bundle runs in host memory.
 
 Used by executor threads and worker processes; bundles on a GPU run in ``device_run``. No Ray
 calls except fetching a large codelet; no scheduling.
@@ -31,9 +31,9 @@ INLINE_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Inline:
-    """A small value as pickled bytes; held by the caller, so no node's death loses it.
+    """Pickled bytes of a small value; the caller holds them, so no node's death loses the value.
 
-    ``plain`` says that it runs no code of the user's when it is unpickled or computed with.
+    ``plain`` says that neither unpickling nor computing with the value runs code of the user's.
     """
 
     data: bytes
@@ -57,15 +57,16 @@ class Step:
 class Payload:
     """A bundle as it is sent. ``inputs`` names the extra arguments of the call, in order.
 
-    ``steps`` and ``codelets`` are pickled here, so that an error in pickling is ours to name;
-    a codelet too large to send along each time is an ObjectRef of its pickle.
+    ``steps`` and ``codelets`` are pickled in this package, so that it can name an error in
+    pickling; a codelet too large to send along each time is an ObjectRef of its pickle.
 
-    Of ``inputs`` those in ``held`` are not handed over: the executor keeps them; it is to keep
-    those in ``keep`` from now on.
+    The inputs in ``held`` are not handed over, since the executor keeps them; it keeps those in
+    ``keep`` from now on.
 
-    The rest is for a GPU: ``resident`` are inputs that its executor keeps, ``stay`` outputs that
-    may stay there, ``gpu_memory_bytes`` the predicted working set, ``gpu_share`` the fraction
-    of the GPU that it computes on, ``parts`` in how many parts it is to run from the outset.
+    The other fields are for a GPU: ``resident`` are inputs that its executor keeps, ``stay``
+    outputs that may stay there, ``gpu_memory_bytes`` the predicted working set, ``gpu_share`` the
+    fraction of the GPU that the bundle computes on, ``parts`` the number of parts in which it runs
+    from the outset.
     """
 
     steps: bytes
@@ -85,7 +86,7 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A value that leaves the bundle; ``inline`` None: it is a return value of its own, or,
+    """A value that leaves the bundle. ``inline`` None: the value is a return value of the call or,
     with ``on_device``, kept by the executor."""
 
     key: str
@@ -96,9 +97,9 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """How a watched process died: at which task and element, with the exit code that
-    `subprocess` gives, and what is known of the inputs (see `describe`). ``out_of_memory``: the
-    kernel counts a process that it killed for want of memory."""
+    """Death of a watched process: the task and element it was at, the exit code as `subprocess`
+    gives it, and descriptions of the inputs (see `describe`). ``out_of_memory``: the kernel counts
+    a process that it killed for want of memory."""
 
     codelet: str
     chunk: int | None
@@ -110,12 +111,13 @@ class Death:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What came of a bundle. ``seconds`` excludes waiting and transport; ``waited_seconds`` is how
-    long it waited for a slot when its inputs were there.
+    """Outcome of a bundle. ``seconds`` excludes waiting and transport; ``waited_seconds`` is how
+    long the bundle waited for a slot when its inputs were there.
 
     ``notes`` are steps for the events of the run, (kind, text). ``missing`` are resident inputs
-    that the executor does not hold, ``kept`` inputs that it keeps from now on. ``device_lost``
-    says why it can no longer use its device. ``printed`` is what the tasks wrote to the streams.
+    that the executor does not hold, ``kept`` inputs that it keeps from now on. ``device_lost`` says
+    why it can no longer use its device. ``printed`` is the text that the tasks wrote to the
+    streams.
     """
 
     node_id: str
@@ -144,7 +146,8 @@ class Report:
 _MOST_NOTES = 1000
 
 _codelets: Recent[str, tuple[Codelet, int]] = Recent(256, 1 << 30, lambda entry: entry[1])
-"""By token, with the bytes of their pickles: they hold what their functions see."""
+"""Codelets by token, with the bytes of their pickles: a codelet holds the data that its functions
+see."""
 _current = threading.local()
 HOST = HostDevice()
 
@@ -157,12 +160,14 @@ def check_cancelled() -> None:
 
 
 def element_watcher() -> Callable[[int | None, Any], None] | None:
-    """Who wants to be told of each element that this thread begins (and, with None, ends)."""
+    """Return the function that is told of each element that this thread begins (and, with None,
+    ends)."""
     return getattr(_current, "on_element", None)
 
 
 def describe(value: Any) -> str:
-    """Type, and dtype and shape or length where it has them; never the content."""
+    """Describe a value: type, and dtype and shape or length where it has them; never the
+    content."""
     shape = getattr(value, "shape", None)
     if shape is not None and hasattr(value, "dtype"):
         return f"{type(value).__name__} of {value.dtype} {tuple(shape)}"
@@ -172,15 +177,15 @@ def describe(value: Any) -> str:
 
 
 def note(kind: str, text: str) -> None:
-    """Tell in the events of the run what happens in the bundle that this thread runs."""
+    """Add a note on the bundle that this thread runs to the events of the run."""
     notes: list[tuple[str, str]] | None = getattr(_current, "notes", None)
     if notes is not None and len(notes) < _MOST_NOTES:
         notes.append((kind, text))
 
 
 class cancellable:
-    """Inside, `check_cancelled` in this thread asks ``is_cancelled``, `element_watcher` gives
-    ``on_element``, and `note` adds to ``notes``.
+    """Context in which `check_cancelled` asks ``is_cancelled`` in this thread, `element_watcher`
+    returns ``on_element``, and `note` adds to ``notes``.
 
     (No generator: contextlib writes to exceptions that pass, which frozen ones refuse.)
     """
@@ -205,7 +210,7 @@ class cancellable:
 
 
 def load_codelet(token: str, source: Any) -> Codelet:
-    """The codelet of this token, unpickled once a process."""
+    """Return the codelet of this token, unpickled once a process."""
     found: tuple[Codelet, int] | None = _codelets.get(token)
     if found is None:
         data = ray.get(source) if isinstance(source, ray.ObjectRef) else source
@@ -214,7 +219,7 @@ def load_codelet(token: str, source: Any) -> Codelet:
 
 
 def call_codelet(codelet: Codelet, device: Device, args: Sequence[Any], kwargs: Any) -> Any:
-    """One task's value, computed on ``device``."""
+    """Compute one task's value on ``device``."""
     function = codelet.implementation(device.kind)
     if function is None:
         raise TypeError(f"codelet {codelet.name!r} has no {device.kind} implementation")
@@ -235,10 +240,10 @@ def run_payload(
     on_step: Callable[[str, Sequence[Any]], None] | None = None,
     on_element: Callable[[int | None, Any], None] | None = None,
 ) -> tuple[Any, ...]:
-    """Run a bundle here; the answer is its Report followed by its large outputs in order.
+    """Run a bundle here; return its Report followed by its large outputs in order.
 
-    ``on_step`` is told the codelet and arguments of each task before it runs, ``on_element``
-    what `element_watcher` says. Never raises for what user code does: the report carries it.
+    ``on_step`` is called with the codelet and arguments of each task before it runs, ``on_element``
+    as `element_watcher` says. Errors of user code are never raised: the report carries them.
     """
     with taking() as taken:
         report, *large = _run_steps(
@@ -267,7 +272,7 @@ def _run_steps(
     on_step: Callable[[str, Sequence[Any]], None] | None,
     on_element: Callable[[int | None, Any], None] | None,
 ) -> tuple[Any, ...]:
-    """`run_payload`, but for what is printed."""
+    """Run a bundle as `run_payload` does, without taking its printed text."""
     started = time.perf_counter()
     task_seconds: list[float] = []
     codelet_name = "?"
@@ -322,13 +327,15 @@ def _run_steps(
 
 
 def with_printed(report: Report, taken: Taken) -> Report:
-    """The report with what was printed past Python's streams, after what went through them."""
+    """Add to the report the text printed past Python's streams, after the text that went through
+    them."""
     printed = taken.pieces()
     return replace(report, printed=(*report.printed, *printed)) if printed else report
 
 
 def pack_outputs(keys: Sequence[str], values: Mapping[str, Any]) -> tuple[list[Output], list[Any]]:
-    """What leaves a bundle: small values inside the outputs, and large ones (else None) apart."""
+    """Split the outputs of a bundle: small values inside the `Output`s, large ones (else None)
+    apart."""
     outputs: list[Output] = []
     large: list[Any] = []
     for key in keys:
@@ -340,7 +347,7 @@ def pack_outputs(keys: Sequence[str], values: Mapping[str, Any]) -> tuple[list[O
 
 
 def pack_value(value: Any) -> tuple[Inline | None, int]:
-    """``value`` inline if it is small, and its size in bytes.
+    """Return ``value`` inline if it is small, and its size in bytes.
 
     Raises
     ------
@@ -352,7 +359,7 @@ def pack_value(value: Any) -> tuple[Inline | None, int]:
         return None, value.nbytes
     try:
         data = pickle.dumps(value, 5) if plain else cloudpickle.dumps(value)
-    except Exception as error:  # pickle raises whatever the object's hooks raise
+    except Exception as error:  # pickle raises anything that the object's hooks raise
         raise SerializationError(
             f"a value of type {type(value).__name__} cannot be sent to another process: {error}"
         ) from error
@@ -360,7 +367,7 @@ def pack_value(value: Any) -> tuple[Inline | None, int]:
 
 
 def is_plain(value: Any, depth: int = 2) -> bool:
-    """Whether a value is a number, an array of numbers, or a tuple or list of such (of at most
+    """Whether a value is a number, an array of numbers, or a tuple or list of these (of at most
     ``depth`` levels)."""
     kind = type(value)
     if kind is tuple or kind is list:

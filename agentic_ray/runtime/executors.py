@@ -1,7 +1,7 @@
 """The Ray side of execution on CPUs: the executor actor of a node, the process lane.
 
-They run what they are told with `execute.run_payload`; they decide nothing. GPUs have executors
-of their own, in ``gpu_executor``.
+They run bundles with `execute.run_payload` and decide nothing. GPUs have executors of their own, in
+``gpu_executor``.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from agentic_ray.schedule.events import MemoryUse
 from agentic_ray.telemetry.collector import Collector, NodeReport
 
 RAY_RETRIES = 1
-"""How often Ray re-runs an executor's call whose process died, before the Dispatcher is told."""
+"""Number of times that Ray re-runs an executor's call whose process died, before the Dispatcher is
+told."""
 
 _CANCELLED_KEPT_SECONDS = 60.0
 
-refuse_ray_client()  # there the names below would be made for a Ray Client, with other arguments
+refuse_ray_client()  # under Ray Client the names below would be made with other arguments
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 CONTROL_GROUP = {"control": 2}
@@ -45,7 +46,7 @@ def _attempt_number() -> int:
 
 
 class CancelledTokens:
-    """Tokens of calls that are to stop, kept a while because a call may start later."""
+    """Tokens of calls that must stop, kept a while because a call may start later."""
 
     def __init__(self) -> None:
         self._at: dict[str, float] = {}
@@ -61,10 +62,10 @@ class CancelledTokens:
 
 
 class CpuExecutor:
-    """One a node: threads that share memory, mapped objects and compiled kernels.
+    """Executor of a node's CPUs: threads that share memory, mapped objects and compiled kernels.
 
-    Bundles are sent ahead, so more calls may be in the actor than ``slots``; the surplus waits
-    here and its waiting is not counted as work.
+    Bundles are sent ahead, so more calls may be in the actor than ``slots``; the surplus waits here
+    and its waiting does not count as work.
     """
 
     def __init__(self, slots: int, threads: int) -> None:
@@ -86,22 +87,22 @@ class CpuExecutor:
 
     @control
     def calibrate(self) -> HostRates:
-        """What a CPU slot of this node does a second; measured once a host."""
+        """Measure the work that a CPU slot of this node does a second, once a host."""
         return host_rates()
 
     @control
     def report(self) -> NodeReport | None:
-        """The newest sample of this node, None before the first."""
+        """Return the newest sample of this node; None before the first."""
         return self._report
 
     @control
     def memory_use(self, own_bytes: int, ours: Sequence[int]) -> MemoryUse:
-        """Who holds this node's memory; see `memory_use.memory_use`."""
+        """Tell who holds this node's memory; see `memory_use.memory_use`."""
         return memory_use(own_bytes, ours)
 
     @control
     def set_slots(self, slots: int) -> None:
-        """Change how many bundles may run at once."""
+        """Change the number of bundles that may run at once."""
         with self._free:
             self._slots = slots
             self._free.notify_all()
@@ -118,7 +119,8 @@ class CpuExecutor:
 
     @control
     def open_line(self) -> str | None:
-        """Where the caller can reach this executor without Ray, if it is on the same machine."""
+        """Open a line; return the path at which a caller on the same machine reaches this executor
+        without Ray."""
         return self._lines.open()
 
     @control
@@ -126,7 +128,7 @@ class CpuExecutor:
         return os.getpid()
 
     def run(self, token: str, payload: Payload, *handed: Any) -> Any:
-        """Run a bundle; the answer is its Report followed by its large outputs in order."""
+        """Run a bundle; return its Report followed by its large outputs in order."""
         return answer(self._run(token, payload, *handed, ray_attempt=_attempt_number()))
 
     def _run(
@@ -172,24 +174,25 @@ def _run_in_process(payload: Payload, *inputs: Any) -> Any:
 
 
 def _run_watched(payload: Payload, *inputs: Any) -> Any:
-    """The same in a child of such a process, which says how it died."""
+    """Run a bundle in a child of such a process, which reports how the child died."""
     return answer(run_watched(payload, inputs, node_id=ray.get_runtime_context().get_node_id()))
 
 
 def answer(results: tuple[Any, ...]) -> Any:
-    """Ray wants a bare value where there is one return value."""
+    """Return results as Ray wants them: a bare value where there is one return value."""
     return results[0] if len(results) == 1 else results
 
 
 process_lane = ray.remote(num_cpus=0, max_retries=0)(_run_in_process)
 watched_lane = ray.remote(num_cpus=0, max_retries=0)(_run_watched)
 # No retries by Ray here: a task that was cancelled by force may be among those it runs again
-# (https://github.com/ray-project/ray/issues/54260). The Dispatcher retries, and what is lost is
+# (https://github.com/ray-project/ray/issues/54260). The Dispatcher retries, and lost values are
 # computed again from the task graph.
 
 
 def start_cpu_executor(node_id: str, slots: int, threads: int) -> Any:
-    """Handle of a new CPU executor on ``node_id``; Ray restarts it there if its process dies.
+    """Start a CPU executor on ``node_id`` and return its handle; Ray restarts it if its process
+    dies.
 
     It holds no CPUs itself: the session's reservation does, while there is work.
     """

@@ -12,7 +12,7 @@ _HEADER = ("bundle", "node", "device", "predicted s", "actual s", "reason")
 
 
 def explain(work: Any) -> str:
-    """What is planned for ``work``, and for finished work where each bundle ran and why.
+    """Return the plan of ``work``, and for finished work where each bundle ran and why.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def explain(work: Any) -> str:
     Raises
     ------
     InvalidTypeError
-        It has neither.
+        ``work`` has neither method.
 
     Examples
     --------
@@ -41,7 +41,7 @@ def explain(work: Any) -> str:
 
 
 def placement_table(records: Sequence[PlacementRecord], limit: int = 50) -> str:
-    """The placements as a table, at most ``limit`` rows, one bundle a row."""
+    """Format placements as a table, at most ``limit`` rows, one bundle a row."""
     if not records:
         return "nothing has run yet"
     rows = [_HEADER, *(_row(record) for record in records[:limit])]

@@ -1,4 +1,4 @@
-"""What ended a bundle: an exception of the user's, packed for the caller, or a failure of Ray's."""
+"""Failures of bundles: exceptions of the user's, packed for the caller, and failures of Ray's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agentic_ray.runtime.carried import Carried, add_note, make, take
 from agentic_ray.tracebacks import set_member, shows_all, text_of, trim
 
 _DIGEST: Final = re.compile(r"-[0-9a-f]{12}$")
-"""At the end of names that `content_key` made."""
+"""Digest at the end of names that `content_key` made."""
 
 INPUT_LOST = (
     ray_errors.ObjectLostError,  # also: owner died, reconstruction failed, fetch timed out
@@ -30,7 +30,7 @@ SYSTEM = (
     ray_errors.TaskUnschedulableError,
     ray_errors.ActorUnschedulableError,
 )
-"""What Ray raises of calls that were lost through no fault of what they ran."""
+"""Errors that Ray raises for calls that were lost through no fault of the work they ran."""
 
 
 NODE_LOST = (
@@ -39,14 +39,14 @@ NODE_LOST = (
     ray_errors.TaskUnschedulableError,
     ray_errors.ActorUnschedulableError,
 )
-"""Of these, what says that the node is gone. It may be told before the node table says so."""
+"""Errors of these that say that the node is gone, perhaps before the node table does."""
 
 
 def is_of_an_input(error: BaseException) -> bool:
-    """Whether the failure of a call says that an input of it is gone.
+    """Whether the failure of a call says that an input of the call is gone.
 
-    The death of the call's own process comes bare; wrapped as an error of the call it is that of
-    another, which made an input and was asked by Ray to make it again.
+    The death of the call's own process comes bare. Wrapped as an error of the call it is the death
+    of another call, which had made an input and was asked by Ray to make it again.
     """
     if not isinstance(error, ray_errors.RayTaskError):
         return isinstance(error, INPUT_LOST)
@@ -56,11 +56,11 @@ def is_of_an_input(error: BaseException) -> bool:
 def cause_of(
     error: BaseException,
 ) -> Literal["system", "crash", "pressure", "node_lost"] | None:
-    """What the failure of a call means, when it is Ray that raised it; None: it is not."""
+    """Return the cause that a failure of a call stands for, if Ray raised it; else None."""
     if isinstance(error, ray_errors.OutOfMemoryError):
         return "pressure"
     if isinstance(error, ray_errors.RayActorError | ray_errors.WorkerCrashedError):
-        return "crash"  # also "unavailable": so Ray calls an actor that died and is restarted
+        return "crash"  # also "unavailable": Ray calls an actor so that died and is restarted
     if isinstance(error, NODE_LOST):
         return "node_lost"
     return "system" if isinstance(error, SYSTEM) else None
@@ -71,7 +71,7 @@ class NotKeptError(Exception):
 
 
 class ElementFailure(Exception):
-    """Internal: tells which element of a chunk raised. The cause is the user's exception."""
+    """Internal: names the element of a chunk that raised. The cause is the user's exception."""
 
     def __init__(self, chunk: int, element: int | None) -> None:
         super().__init__(chunk, element)
@@ -80,11 +80,12 @@ class ElementFailure(Exception):
 
 
 class BundleCancelled(BaseException):
-    """Internal: raised inside a bundle that is to stop; no user code should swallow it."""
+    """Internal: raised inside a bundle that must stop; no user code should swallow it."""
 
 
 def internal_error(doing: str, error: BaseException) -> InternalError:
-    """The error for a fault of this package: its cause is what was raised, with its traceback."""
+    """Make the error for a fault of this package; its cause is the raised exception with its
+    traceback."""
     failure = InternalError(
         f"internal error of agentic_ray when {doing}: {type(error).__name__}: {text_of(error)}. "
         "Other work of the session goes on. Please report this with its traceback"
@@ -95,7 +96,8 @@ def internal_error(doing: str, error: BaseException) -> InternalError:
 
 @dataclass(frozen=True, slots=True)
 class PackedError:
-    """What a task raised, as it crosses processes: the exception, and at which chunk and element.
+    """An exception of a task as it crosses processes, with the chunk and element at which it was
+    raised.
 
     ``traceback`` is the whole text, as Python prints it.
     """
@@ -116,7 +118,7 @@ class PackedError:
         return cls(take(error), text, codelet, chunk, element)
 
     def rebuild(self) -> BaseException:
-        """The user's own exception with the lines that it passed through, and a note on where.
+        """Make the user's own exception with the lines that it passed through, and a note on where.
 
         Sets ``chunk_index``, ``element_index`` and ``remote_traceback`` (the whole text) on it.
         """

@@ -1,4 +1,4 @@
-"""Which Ray cluster runs on this machine, by the note that `ray start` leaves; joins nothing."""
+"""Finds the Ray cluster of this machine by the note that `ray start` leaves; joins nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHOICE: Final = (
 
 
 def cluster_of_this_machine() -> str | None:
-    """The address of the cluster that this machine is part of; None if it is part of none.
+    """Return the address of the cluster that this machine is part of; None if it is part of none.
 
     `ray start` writes the address into a file, on the head and on every other node, and `ray stop`
     removes it. An embedded Ray (ours, or of a `ray.init()`) does not, so that no other program
@@ -42,8 +42,8 @@ def cluster_of_this_machine() -> str | None:
     if not address:
         return None
     if owner not in (os.getuid(), 0):
-        # In a folder that all may write to, anybody can lay out such a note, and who joins a
-        # cluster runs what it says.
+        # In a folder that all may write to, anybody can lay out such a note, and a process that
+        # joins a cluster runs the cluster's code.
         _logger.warning(
             "%s, written by another user (%d), names the Ray cluster %s; it is not joined. %s",
             note,

@@ -1,7 +1,7 @@
 """The executor actor of one GPU or MIG instance, and how it is started.
 
 It owns the device: turns, prefetching, resident values, the look at NVML before each bundle.
-How a bundle runs is in ``device_run``, what is done when memory is short in ``oom``.
+``device_run`` runs a bundle; ``oom`` decides what to do when memory is short.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _LAYOUT_SECONDS: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class GpuStatus:
-    """A GPU as its executor sees it: what bundles may use together, and how fit it is."""
+    """A GPU as its executor sees it: the memory that bundles may use together, and its health."""
 
     device: str
     budget_bytes: int
@@ -64,7 +64,8 @@ class DeviceLostError(Exception):
 
 
 class _Turns:
-    """Lets bundles compute as long as their shares of the device add up to no more than one."""
+    """Queue that lets bundles compute as long as their shares of the device add up to at most
+    one."""
 
     def __init__(self) -> None:
         self._taken = 0.0
@@ -87,12 +88,12 @@ class _Turns:
 
 
 class GpuExecutor:
-    """One a GPU, for the whole session: one CUDA context, one memory pool.
+    """Executor of a GPU, for the whole session: one CUDA context, one memory pool.
 
     Bundles compute one after the other (or together, if each declares a fraction of the GPU);
-    meanwhile the inputs of the next are copied to the device and results of the last to the
-    host. Ray does not restart it: what it keeps on the device would be gone, and Ray might give
-    the new process another GPU. `gpu_nodes` starts a new one instead.
+    meanwhile the inputs of the next are copied to the device and results of the last to the host.
+    Ray does not restart it: values kept on the device would be gone, and Ray might give the new
+    process another GPU. `gpu_nodes` starts a new executor instead.
     """
 
     def __init__(self) -> None:
@@ -112,9 +113,10 @@ class GpuExecutor:
 
     @control
     def assigned(self) -> tuple[str, ...]:
-        """UUIDs of the devices that Ray's choice for this process stands for.
+        """Return the UUIDs of the devices that Ray's choice for this process stands for.
 
-        One, but for a GPU in MIG mode that Ray named by its index: then all its instances.
+        There is one UUID, except for a GPU in MIG mode that Ray named by its index: then all its
+        instances.
         """
         gpus = self._nvml.read().gpus
         seen = visible_devices(gpus, {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **os.environ})
@@ -127,12 +129,12 @@ class GpuExecutor:
 
     @control
     def open(self, uuid: str, factory: str) -> GpuStatus:
-        """Make the device with this UUID this process's own.
+        """Take the device with this UUID as this process's own.
 
         Raises
         ------
         NoSuitableDeviceError
-            It cannot be used; the message says why.
+            The device cannot be used; the message says why.
         """
         gpu = self._gpu(uuid)
         if gpu is None:
@@ -145,7 +147,7 @@ class GpuExecutor:
 
     @control
     def status(self) -> GpuStatus:
-        """Memory and health now."""
+        """Return memory and health now."""
         device = self._device
         memory, gpu = self._memory()
         budget = budget_bytes(memory.total_bytes, memory.free_bytes, memory.held_bytes)
@@ -178,7 +180,7 @@ class GpuExecutor:
 
     @control
     def host_copy(self, graph_id: str, key: str) -> tuple[bool, Any]:
-        """Whether it worked (it raises otherwise), and a kept value on the host."""
+        """Return True and a kept value on the host; raise if it cannot be copied."""
         return True, self._table.host_copy((graph_id, key))
 
     @control
@@ -189,13 +191,13 @@ class GpuExecutor:
     # --- bundles ---------------------------------------------------------------------------
 
     def run(self, token: str, payload: Payload, *inputs: Any) -> Any:
-        """Run a bundle; the answer is its Report followed by its large outputs in order."""
+        """Run a bundle; return its Report followed by its large outputs in order."""
         with taking() as taken:
             report, *large = self._run(token, payload, *inputs)
         return answer((with_printed(report, taken), *large))
 
     def _run(self, token: str, payload: Payload, *inputs: Any) -> tuple[Any, ...]:
-        """`run`, but for what is printed."""
+        """Run a bundle as `run` does, without taking its printed text."""
         notes: list[Note] = []
         started = time.perf_counter()
         graph_id = payload.graph_id
@@ -271,7 +273,8 @@ class GpuExecutor:
     def _prefetch(self, job: Job) -> None:
         """Begin to copy the inputs to the device while another bundle computes there.
 
-        Without room for them nothing is lost: they are copied when it is this bundle's turn.
+        If there is no room for them, nothing is lost: they are copied when it is this bundle's
+        turn.
         """
         try:
             ready = {
@@ -291,7 +294,7 @@ class GpuExecutor:
             self._staged.pop(id(job), None)
 
     def _make_ready(self, wanted_bytes: int, notes: list[Note]) -> None:
-        """Right before a bundle: ask NVML, set the pool's limit, move kept values out of its way.
+        """Prepare for a bundle: ask NVML, set the pool's limit, move kept values out of its way.
 
         Raises
         ------
@@ -310,7 +313,8 @@ class GpuExecutor:
             )
 
     def _make_room(self) -> str:
-        """Free all that can be freed without hurting anyone; says what."""
+        """Free all memory that can be freed without hurting anyone; return in words what was
+        freed."""
         with self._staging:
             for job in self._staged.values():
                 job.ready.clear()  # copied again when it is their turn
@@ -325,7 +329,8 @@ class GpuExecutor:
         return f"{text}, {format_bytes(spilled)} of kept values to the host" if spilled else text
 
     def _outputs(self, payload: Payload, job: Job) -> tuple[list[Output], list[Any]]:
-        """What leaves the bundle: small values inline, large ones to the host or kept."""
+        """Split the outputs of the bundle: small values inline, large ones copied to the host or
+        kept."""
         outputs: list[Output] = []
         large: list[Any] = []
         for key in payload.outputs:
@@ -344,7 +349,7 @@ class GpuExecutor:
     # --- what the hardware says ------------------------------------------------------------
 
     def _memory(self) -> tuple[DeviceMemory, GpuState | None]:
-        """The device's figures, with NVML's where it has less to give."""
+        """Return the device's figures, with NVML's where NVML has less memory to give."""
         memory = self._device.memory()
         gpu = self._gpu(self._device.name)
         if gpu is None or gpu.memory_free_bytes is None or gpu.memory_total_bytes is None:
@@ -358,7 +363,7 @@ class GpuExecutor:
 
 
 def start_gpu_executor(node_id: str, share: float) -> Any:
-    """Handle of a new executor that holds this share of a Ray GPU of ``node_id``."""
+    """Start an executor that holds this share of a Ray GPU of ``node_id``; return its handle."""
     actor = ray.remote(
         num_cpus=0,
         num_gpus=share,

@@ -1,4 +1,4 @@
-"""The GPU executors of one node: which there should be, started, retired and brought back.
+"""The GPU executors of one node: how many there should be; starting, retiring, bringing them back.
 
 `plan_gpus` decides from NVML's and Ray's figures; `NodeGpus` does it. CPUs are in ``nodes``.
 """
@@ -25,16 +25,17 @@ _logger = logging.getLogger("agentic_ray")
 
 FIRST_RETRY_SECONDS: Final = 1.0
 LAST_RETRY_SECONDS: Final = 60.0
-"""Pause before an executor that could not be started is tried again; doubles in between."""
+"""Longest pause before an executor that could not be started is tried again; the pause doubles up
+to here."""
 USUAL_START_SECONDS: Final = 20.0
-"""In which an executor is up, importing CuPy and making a CUDA context included."""
+"""Seconds in which an executor is usually up, importing CuPy and making a CUDA context included."""
 _BUDGET_STEP: Final = 0.02
 """A change of the memory budget below this fraction of the device is not announced."""
 
 
 @dataclass(frozen=True, slots=True)
 class GpuPlan:
-    """What is to be done about the GPU executors of a node.
+    """Changes to be made to the GPU executors of a node.
 
     Parameters
     ----------
@@ -43,9 +44,9 @@ class GpuPlan:
     share : float
         Ray GPUs that each of them holds; below 1 for MIG instances of a GPU that Ray counts once.
     retire : tuple of (str, str)
-        UUIDs of executors to end, and why.
+        UUIDs of executors to end, with the reasons.
     reason : str
-        Why there are fewer than Ray or NVML counts, or empty.
+        Reason why there are fewer than Ray or NVML counts, or empty.
     """
 
     start: int
@@ -68,11 +69,11 @@ def plan_gpus(
     ray_gpus : float
         Ray's count.
     gpus, gpus_reason
-        The node's newest report.
+        Newest report of the node.
     running : collection of str
         UUIDs that have an executor.
     starting : int
-        Executors that have been started and have no device yet.
+        Number of executors that have been started and have no device yet.
     """
     by_uuid = {gpu.uuid: gpu for gpu in gpus}
     retire = tuple(
@@ -85,7 +86,7 @@ def plan_gpus(
     instances = len(gpus)
     share = 1.0
     if count and any(gpu.mig_parent for gpu in gpus) and count < instances:
-        share = math.floor(count / instances * 1e4) / 1e4  # what Ray's arithmetic can hold
+        share = math.floor(count / instances * 1e4) / 1e4  # a number that Ray's arithmetic can hold
         allowed = instances
     else:
         allowed = count
@@ -116,18 +117,18 @@ class _Executor:
 
 
 class NodeGpus:
-    """Keeps one executor on each usable GPU of a node. Safe to use from several threads.
+    """Keeper of one executor on each usable GPU of a node. Safe to use from several threads.
 
     Parameters
     ----------
     factory : str
         Path of the device class, as for `device_factory`.
     answers : Answers
-        The thread in which executors' answers are dealt with.
+        The thread that deals with executors' answers.
     changed : callable
-        Called when devices or their memory budgets are others than before.
+        Called when devices or their memory budgets have changed.
     lost : callable
-        Told ``(uuid, reason)`` when a device is gone, after its executor was forgotten.
+        Called with ``(uuid, reason)`` when a device is gone, after its executor was forgotten.
     """
 
     def __init__(
@@ -164,15 +165,15 @@ class NodeGpus:
     # --- questions -----------------------------------------------------------------------
 
     def executor(self, uuid: str) -> Any | None:
-        """Actor handle of the executor of this device, None when there is none."""
+        """Return the actor handle of this device's executor; None when there is none."""
         with self._lock:
             found = self._executors.get(uuid)
             return None if found is None else found.actor
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is about to come up. What has not come up in a while, because others
-        hold the GPU for instance, may come at any time and is not waited for."""
+        """Whether nothing is about to come up. An executor that has not come up in a while, because
+        others hold the GPU for instance, may come at any time and is not waited for."""
         with self._lock:
             if not self._ray_gpus or (self._updated and not self._starting):
                 return True
@@ -180,12 +181,12 @@ class NodeGpus:
 
     @property
     def awaited(self) -> int:
-        """Executors that wait for Ray to give them a GPU, which others hold."""
+        """Number of executors that wait for Ray to give them a GPU, which others hold."""
         with self._lock:
             return len(self._starting) - len(self._opening)
 
     def devices(self) -> list[DeviceSlots]:
-        """The devices for a NodeUp event."""
+        """Return the devices for a NodeUp event."""
         with self._lock:
             return [
                 DeviceSlots(
@@ -201,7 +202,7 @@ class NodeGpus:
     # --- doing ---------------------------------------------------------------------------
 
     def update(self, gpus: Sequence[GpuState], gpus_reason: str | None) -> None:
-        """Bring the executors in line with a report of the node."""
+        """Adapt the executors to a report of the node."""
         if not self._ray_gpus:
             return
         with self._lock:
@@ -230,7 +231,7 @@ class NodeGpus:
             self._lost(uuid, f"{why} (GPU of {self._host})")
 
     def died(self, uuid: str, actor: Any, reason: str) -> None:
-        """The executor of this device is dead or useless; another is started in time."""
+        """Note that this device's executor is dead or useless; another is started in time."""
         with self._lock:
             known = self._executors.get(uuid)
             if known is None or known.actor is not actor or self._closed:
@@ -267,7 +268,7 @@ class NodeGpus:
             ray.kill(actor)
 
     def _take_all(self) -> list[Any]:
-        """All actors there are, forgotten here."""
+        """Forget all actors and return them."""
         actors = [executor.actor for executor in self._executors.values()]
         actors += self._starting + self._unwanted
         self._executors.clear()
@@ -284,7 +285,8 @@ class NodeGpus:
         self._answers.when(actor.assigned.remote(), lambda future: self._open(actor, future))
 
     def _open(self, actor: Any, assigned: Any) -> None:
-        """Ray has started it: choose its device among those that Ray's choice stands for."""
+        """Choose the device of an executor that Ray has started, among those that Ray's choice
+        stands for."""
         with self._lock:
             if actor not in self._starting:
                 return  # closed, or given back meanwhile
@@ -300,7 +302,7 @@ class NodeGpus:
         )
 
     def _choose(self, actor: Any, assigned: Any) -> str | None:
-        """The device for an executor that Ray has started; None if there is none for it."""
+        """Return the device for an executor that Ray has started; None if there is none for it."""
         error = assigned.exception()
         if error is not None:
             self._give_up(actor, f"its executor did not start: {error}")
@@ -345,7 +347,7 @@ class NodeGpus:
         self._not_before = time.monotonic() + pause
 
     def _tell(self, text: str) -> None:
-        """Once each: it comes back with every report."""
+        """Log ``text`` once: every report brings it again."""
         if text not in self._told:
             self._told.add(text)
             _logger.warning("node %s (%s): %s", self._node_id[:12], self._host, text)

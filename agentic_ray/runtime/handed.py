@@ -1,10 +1,10 @@
 """Arrays that a CPU executor keeps at hand, so that later calls only name them.
 
-Handing an array in the object store to an actor takes Ray about 0.1 ms before the call begins and
-as much after it has ended, which is a tenth of a pass over a few hundred megabytes. What a caller
-hands to one executor again and again (the chunks of a persisted array) is therefore kept there,
-mapped as it is, until the caller drops it. `Handed` is the caller's side, `KeptArrays` the
-executor's.
+To hand an array in the object store to an actor takes Ray about 0.1 ms before the call begins and
+as much after it has ended, which is a tenth of a pass over a few hundred megabytes. Arrays that a
+caller hands to one executor again and again (the chunks of a persisted array) are therefore kept
+there, mapped as they are, until the caller drops them. `Handed` is the caller's side, `KeptArrays`
+the executor's.
 """
 
 from __future__ import annotations
@@ -25,26 +25,27 @@ from agentic_ray.runtime.failures import NotKeptError
 from agentic_ray.runtime.values import Stored
 
 STORE_SHARE = 0.25
-"""Of a node's object store so much may be kept: Ray cannot move it to disk meanwhile."""
+"""Share of a node's object store that may be kept: Ray cannot move kept arrays to disk
+meanwhile."""
 _STORE_BYTES = 1 << 30
-"""Where Ray does not say how large the store is."""
+"""Size assumed for the store where Ray does not say it."""
 
 
 @dataclass(slots=True)
 class _At:
-    """What one executor was handed once, and what it keeps."""
+    """Arrays that one executor was handed once, and those that it keeps."""
 
     seen: set[str]
     kept: set[str]
 
 
 class Handed:
-    """Knows which executor keeps what. Used by the loop's thread alone.
+    """Record of the arrays that each executor keeps. Used by the loop's thread alone.
 
     Parameters
     ----------
     later : callable
-        Has the loop's thread call something; may itself be called from anywhere, also while
+        Makes the loop's thread call something; may itself be called from anywhere, also while
         garbage is collected.
     """
 
@@ -56,10 +57,11 @@ class Handed:
     def arranged(
         self, payload: Payload, bundle: Bundle, executor: Any, stored: Mapping[str, Stored]
     ) -> Payload:
-        """``payload`` with what need not be handed over, and what is to be kept from now on.
+        """Return ``payload`` with the inputs that need not be handed over, and those to be kept
+        from now on.
 
-        Nothing, where the bundle's values may go to the object store: Ray itself may run such a
-        call again to make a lost one anew, when nothing is kept any more.
+        It names none if the bundle's values may go to the object store: Ray itself may run such a
+        call again to make a lost value anew, when nothing is kept any more.
         """
         if not stored or sum(bundle.output_bytes) > INLINE_BYTES:
             return payload
@@ -75,7 +77,7 @@ class Handed:
         return replace(payload, held=held, keep=keep) if held or keep else payload
 
     def keeps(self, executor: Any, names: Sequence[str]) -> None:
-        """The executor has answered that it keeps these."""
+        """Record that the executor has answered that it keeps these arrays."""
         at = self._at.get(executor)
         gone = [name for name in names if at is None or name not in self._followed]
         if at is not None:
@@ -84,11 +86,11 @@ class Handed:
             executor.drop.remote(gone)
 
     def lost(self, executor: Any) -> None:
-        """The executor's process is another one now, or gone."""
+        """Record that the executor's process is another one now, or gone."""
         self._at.pop(executor, None)
 
     def _forget(self, name: str) -> None:
-        """The caller has dropped the array."""
+        """Forget an array that the caller has dropped."""
         self._followed.discard(name)
         for executor, at in self._at.items():
             at.seen.discard(name)
@@ -98,7 +100,7 @@ class Handed:
 
 
 class KeptArrays:
-    """What one executor keeps. Safe to use from several threads."""
+    """Arrays that one executor keeps. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self._arrays: dict[str, Any] = {}
@@ -107,12 +109,12 @@ class KeptArrays:
         self._lock = threading.Lock()
 
     def inputs(self, token: str, payload: Payload, handed: Sequence[Any]) -> Sequence[Any]:
-        """The inputs of the bundle in order: what was handed over, and what is kept.
+        """Return the inputs of the bundle in order: arrays handed over, and arrays kept.
 
         Raises
         ------
         NotKeptError
-            Something is not here.
+            An array is not here.
         """
         if not payload.held:
             return handed
@@ -124,7 +126,7 @@ class KeptArrays:
             raise NotKeptError(token) from None
 
     def keep(self, payload: Payload, inputs: Sequence[Any], report: Report) -> Report:
-        """Keep what the caller asked for, while there is room; the report tells what."""
+        """Keep the arrays that the caller asked for, while there is room; the report names them."""
         if not payload.keep:
             return report
         wanted = frozenset(payload.keep)
@@ -136,7 +138,7 @@ class KeptArrays:
             return replace(report, kept=tuple(n for n in payload.keep if n in self._arrays))
 
     def _may_keep(self, value: Any) -> bool:
-        # Only what nobody can write to may be the same object in every call.
+        # Every call gets the same object, so nobody may be able to write to it.
         if type(value) is not np.ndarray or value.flags.writeable or value.dtype.hasobject:
             return False
         if self._most is None:
@@ -144,7 +146,7 @@ class KeptArrays:
         return self._bytes + value.nbytes <= self._most
 
     def drop(self, names: Sequence[str]) -> None:
-        """Forget arrays; those that are not here are passed over."""
+        """Forget arrays; names that are not here are passed over."""
         with self._lock:
             for name in names:
                 value = self._arrays.pop(name, None)
@@ -153,7 +155,7 @@ class KeptArrays:
 
 
 def _store_bytes() -> float:
-    """Of the object store of this process's node."""
+    """Return the size of the object store of this process's node."""
     here = ray.get_runtime_context().get_node_id()
     for node in ray.nodes():
         if node["NodeID"] == here:

@@ -1,4 +1,4 @@
-"""Asks the head of a cluster, before Ray does, whether it is one and takes this process.
+"""Asks the head of a cluster, before Ray does, whether it is a head and accepts this process.
 
 Ray itself tries for a minute or more, prints lines of its core meanwhile, and may end the process.
 """
@@ -20,13 +20,13 @@ _TOKEN: Final = (
 
 
 def check_head(address: str) -> str:
-    """Ray's version on the head at ``address`` (``host:port``).
+    """Return Ray's version on the head at ``address`` (``host:port``).
 
     Raises
     ------
     ConnectionError
-        Nothing listens there, what listens is no head, it does not answer within five seconds,
-        or it refuses this process's token. The message says what to do.
+        Nothing listens there, the listener is no head, it does not answer within five seconds, or
+        it refuses this process's token. The message says what to do.
     """
     channel = init_grpc_channel(address)
     try:

@@ -1,9 +1,9 @@
-"""Last steps of a reduction, done by the loop itself: sending them would cost far more.
+"""Last steps of a reduction, done by the loop itself: to send them would cost far more.
 
-Only steps of this package, NumPy and the standard library over small plain values: code of the
-user's could crash or block the process that all others depend on. Nothing that calls BLAS or
-LAPACK, which use more threads here than on an executor and may round otherwise, and nothing that
-writes to its arguments, which here are the caller's own.
+The steps are only those of this package, NumPy and the standard library, over small plain values:
+code of the user's could crash or block the process that all others depend on. No step calls BLAS or
+LAPACK, which use more threads here than on an executor and may round otherwise. No step writes to
+its arguments, which here are the caller's own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from agentic_ray.runtime.failures import PackedError
 from agentic_ray.schedule.placement import Placement
 
 MOST_SECONDS = 5e-4
-"""What is predicted to take longer is sent to an executor."""
+"""Bundles predicted to take longer are sent to an executor."""
 MOST_BYTES = 512 * 1024
 _IN_PLACE = [
     function
@@ -51,7 +51,7 @@ def fits_here(bundle: Bundle, placement: Placement, inputs: Collection[Any]) -> 
     Parameters
     ----------
     inputs : collection
-        What is held of the values that the bundle takes from others.
+        Values held here that the bundle takes from other bundles.
     """
     predicted = placement.predicted_seconds
     if predicted is None or predicted > MOST_SECONDS or placement.device != "cpu" or not inputs:
@@ -96,7 +96,7 @@ def is_of_libraries(function: Any) -> bool:
 
 
 def _held(function: Any) -> list[Any]:
-    """What is bound to a function, or to an object that can be called."""
+    """Return the objects bound to a function, or to an object that can be called."""
     if isinstance(function, functools.partial):
         return [function.func, *function.args, *function.keywords.values()]
     if isinstance(function, types.FunctionType):
@@ -107,7 +107,7 @@ def _held(function: Any) -> list[Any]:
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    """Everything in lists, tuples and dicts."""
+    """Yield everything in lists, tuples and dicts."""
     if isinstance(value, list | tuple | dict):
         for part in value.values() if isinstance(value, dict) else value:
             yield from _leaves(part)
@@ -118,7 +118,7 @@ def _leaves(value: Any) -> Iterator[Any]:
 def run_now(
     bundle: Bundle, inputs: Mapping[str, Inline], node_id: str
 ) -> tuple[Future[Report], list[Any]]:
-    """Run such a bundle. The future holds its report already; in the list there are None and an
+    """Run such a bundle. Return a future that holds its report already, and a list with an
     ObjectRef of each large value (None for the others)."""
     started = time.perf_counter()
     answer: Future[Report] = Future()

@@ -1,9 +1,9 @@
-"""A process that has a session and lends it: whatever Ray's core does to it, its parent goes on.
+"""A process that has a session and lends it: even if Ray's core ends it, its parent goes on.
 
     python -m agentic_ray.runtime.host PATH SETTINGS
 
-It says in one line of JSON on standard output that the session is there, or why there is none, and
-ends when its standard input does.
+It reports in one line of JSON on standard output that the session is there, or why there is none.
+It ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ORPHANED: Final = 4
 
 
 def main(path: str, settings: dict[str, Any]) -> int:
-    """Have a session and lend it at ``path`` until nobody needs it; the exit code."""
+    """Start a session and lend it at ``path`` until nobody needs it; return the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to deal with
     ready, orphaned = threading.Event(), threading.Event()
     threading.Thread(target=_await_parent, args=(ready, orphaned), daemon=True).start()
@@ -54,10 +54,11 @@ def main(path: str, settings: dict[str, Any]) -> int:
 
 
 def _await_parent(ready: threading.Event, orphaned: threading.Event) -> None:
-    """Standard input ends with the parent. A start of Ray, which may take minutes, ends at once:
-    the kernel ends Ray's processes along with the one that started them."""
+    """Wait until standard input ends, as it does with the parent. If Ray is still starting, which
+    may take minutes, end at once: the kernel ends Ray's processes along with the one that started
+    them."""
     while os.read(sys.stdin.fileno(), 1 << 16):
-        pass  # nothing is said there
+        pass  # nothing is written to it
     orphaned.set()
     if not ready.is_set():
         os._exit(_ORPHANED)
@@ -70,7 +71,7 @@ def _say(**what: str) -> None:
 def _watch(session: Session, orphaned: threading.Event) -> None:
     """End this process once its session is of no use any more: another takes its place.
 
-    Tells when the head of a cluster that was joined does not answer, and when it does again.
+    Logs when the head of a joined cluster does not answer, and when it does again.
     """
     joined = connection()
     # (An embedded Ray is started anew by the session itself, at another address.)
@@ -92,7 +93,7 @@ def _watch(session: Session, orphaned: threading.Event) -> None:
 
 
 def _cluster_id(address: str) -> str | None:
-    """Which cluster answers there; None if none does."""
+    """Return the id of the cluster that answers there; None if none does."""
     host, _, port = address.rpartition(":")
     try:
         # (Ray's own client would wait for it for most of a minute.)

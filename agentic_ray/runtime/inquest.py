@@ -19,16 +19,16 @@ SHORT_FRACTION: Final = 0.1
 def ask(
     executor: Any, error: BaseException, *, here: bool, told: Callable[[MemoryUse | None], None]
 ) -> None:
-    """Have an executor look at its node; ``told`` is called once with what it saw, from any
-    thread, and with None if it does not answer.
+    """Have an executor look at its node. ``told`` is called once with the memory use, from any
+    thread, or with None if the executor does not answer.
 
     Parameters
     ----------
     here : bool
-        Its node is this process's, which is then not counted among the others.
+        Whether the node is this process's; then this process is not counted among the others.
     """
     ours: Sequence[int] = (os.getpid(),) if here else ()
-    waiting = [told]  # whoever takes it out, tells; taking is atomic
+    waiting = [told]  # whoever takes it out of the list, calls it; taking is atomic
 
     def answer(use: MemoryUse | None) -> None:
         try:
@@ -49,7 +49,7 @@ def ask(
 
 
 def is_short(cluster: ClusterState, node_id: str) -> bool:
-    """Whether a node had little memory left when it was last heard of."""
+    """Whether a node had little memory left in its last report."""
     node = cluster.node(node_id)
     if node is None or node.memory_free_bytes is None or not node.memory_total_bytes:
         return False

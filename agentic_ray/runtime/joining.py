@@ -1,4 +1,4 @@
-"""How this process joins a Ray cluster, or starts an embedded Ray; no more than that."""
+"""Joins this process to a Ray cluster, or starts an embedded Ray; no more than that."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _NO_RAY_CLIENT: Final = (
     "with `ray job submit`, or start `agentic-ray serve` there and submit jobs to it over HTTP"
 )
 _MARKS: Final = ("gcs_server", "raylet", "--gcs-address=")
-"""What the command lines of the parts of an embedded Ray have in them."""
+"""Texts in the command lines of the parts of an embedded Ray."""
 
 
 def connection() -> tuple[str, str] | None:
-    """Which cluster, and which connection to it, this process has now."""
+    """Return the cluster that this process is connected to, and which connection to it this is."""
     if not ray.is_initialized():
         return None
     context = ray.get_runtime_context()
@@ -50,7 +50,7 @@ def connection() -> tuple[str, str] | None:
 def connect(
     settings: Settings, patience_seconds: float = 0.0, *, start_again: bool = False
 ) -> bool:
-    """Join or start Ray; True if it was started here.
+    """Join or start Ray; return True if it was started here.
 
     Without an address, the cluster that this machine is part of is joined; an embedded Ray is
     started where there is none.
@@ -58,10 +58,10 @@ def connect(
     Parameters
     ----------
     patience_seconds : float
-        An embedded Ray that does not come up is started again and again for so long, three
+        Seconds for which an embedded Ray that does not come up is started again and again, three
         times at least.
     start_again : bool
-        An embedded Ray has died, and another is to take its place.
+        Whether an embedded Ray has died, and another takes its place.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def connect(
 
 
 def _address(settings: Settings) -> str | None:
-    """The cluster to join; None: an embedded Ray is to be started."""
+    """Return the address of the cluster to join; None: an embedded Ray is started."""
     address = _named_or_found(settings)
     if address is not None:
         _refuse_settings_of_embedded(settings, f"the Ray cluster {address} is joined")
@@ -120,7 +120,7 @@ def _named_or_found(settings: Settings) -> str | None:
 
 
 def _refuse_settings_of_embedded(settings: Settings, because: str) -> None:
-    """Raise InvalidArgumentError for settings that a cluster which is joined cannot honour."""
+    """Raise InvalidArgumentError for settings that a joined cluster cannot honour."""
     names = [n for n in ("num_cpus", "object_store_memory_bytes") if getattr(settings, n)]
     if names:
         raise InvalidArgumentError(
@@ -147,8 +147,8 @@ def refuse_ray_client() -> None:
 
 
 def _start(settings: Settings, until: float) -> None:
-    """Start an embedded Ray. On a busy machine a part of it may be too late for another, which
-    then ends; so this is tried again."""
+    """Start an embedded Ray. On a busy machine a part of it may be too late for another, which then
+    ends; so the start is tried again."""
     options: dict[str, Any] = {}
     if settings.object_store_memory_bytes is not None:
         options["object_store_memory"] = settings.object_store_memory_bytes
@@ -164,8 +164,8 @@ def _start(settings: Settings, until: float) -> None:
                 **options,
             )
         except (ValueError, TypeError):
-            raise  # an option that cannot be met; it never can
-        except Exception as error:  # what Ray raises here is a plain Exception
+            raise  # an option that can never be met
+        except Exception as error:  # Ray raises a plain Exception here
             ray.shutdown()
             _end_parts(before)
             if number >= _STARTS and time.monotonic() > until:
@@ -180,12 +180,12 @@ def _start(settings: Settings, until: float) -> None:
 
 
 def leave_dead_ray() -> None:
-    """`ray.shutdown` when nobody is there to answer.
+    """Call `ray.shutdown` when nobody is there to answer.
 
     Raises
     ------
     TimeoutError
-        It does not come back.
+        The call does not return in time.
     """
     thread = threading.Thread(target=ray.shutdown, name="agentic-ray-leaving", daemon=True)
     thread.start()
@@ -198,11 +198,13 @@ _told: weakref.WeakMethod[Callable[[], None]] | None = None
 
 
 def call_before_leaving(tell: Callable[[], None]) -> None:
-    """Have the method ``tell`` called, in place of an earlier one, when `ray.shutdown` begins.
+    """Register the method ``tell``, in place of an earlier one, to be called when `ray.shutdown`
+    begins.
 
     Ray's core ends the process if any thread uses it while, or after, it is shut down. So threads
-    that use Ray must be told first, and what they still hold is dropped into a `_Leaving`. (The
-    method taken here is the first that `ray.shutdown` calls; Ray offers no hook.)
+    that use Ray must be told first, and the references that they still hold are dropped into a
+    `_Leaving`. (The method replaced here is the first that `ray.shutdown` calls; Ray offers no
+    hook.)
     """
     global _told
     _told = weakref.WeakMethod(tell)
@@ -224,8 +226,8 @@ def _before_leaving() -> None:
 
 
 class _Leaving:
-    """Stands for Ray's core while one thread shuts that down; other threads are refused. The
-    counts of references mean nothing any more."""
+    """Stand-in for Ray's core while one thread shuts that down; other threads are refused. Counts
+    of references mean nothing any more."""
 
     def __init__(self, core: Any) -> None:
         self._core = core
@@ -244,7 +246,8 @@ class _Leaving:
 
 
 def _end_parts(before: Container[int]) -> None:
-    """End what a start of Ray that failed has left running, of children newer than ``before``."""
+    """End the processes that a failed start of Ray has left running: children newer than
+    ``before``."""
     for child in psutil.Process().children():
         try:
             line = " ".join(child.cmdline())

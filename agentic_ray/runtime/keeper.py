@@ -1,8 +1,9 @@
-"""The thread that an embedded Ray depends on, and its watch over the processes of that Ray.
+"""The thread that an embedded Ray depends on, and that watches the processes of that Ray.
 
 When the raylet or the GCS of an embedded Ray dies, every call to Ray blocks for ever, or ends this
-process (whatever touches the object store then does, and whatever the GCS has not answered after a
-minute). So the watch is by the kernel, not by asking Ray, and whoever is told has to be quick.
+process. (A call that touches the object store then ends it, and so does a call that the GCS has not
+answered after a minute.) So the thread watches by the kernel, not by asking Ray, and the callback
+on a death has to be quick.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ray._private import worker as ray_worker
 
 _logger = logging.getLogger("agentic_ray")
 _POLL_SECONDS = 0.25
-"""Where the kernel does not tell of the end of a process."""
+"""Seconds between looks where the kernel does not report the end of a process."""
 _WATCHED = ("gcs_server", "raylet")
 _AGENTS = {
     "dashboard/agent.py": "dashboard agent",
@@ -30,13 +31,13 @@ _AGENTS = {
     "runtime_env/agent": "runtime environment agent",
     "RuntimeEnvAgent": "runtime environment agent",
 }
-"""What the command lines of the raylet's agents have in them, before and after they have named
-themselves; a raylet ends with either."""
+"""Texts in the command lines of the raylet's agents, before and after they have named themselves; a
+raylet ends with either agent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A process that an embedded Ray ends with. ``process`` is a `subprocess.Popen` of one that
+    """A process without which an embedded Ray ends. ``process`` is a `subprocess.Popen` of one that
     this process has started, else a `psutil.Process`."""
 
     name: str
@@ -60,17 +61,17 @@ class Part:
 
 
 class Keeper:
-    """Starts Ray, and tells when what it has started dies.
+    """Starts Ray, and reports when a process that it has started dies.
 
     Parameters
     ----------
     connect : callable
-        Joins or starts Ray; True if it was started. Called in a thread that lasts: the kernel
-        kills Ray's processes when the *thread* that started them ends (their parent-death signal),
-        so a thread of the caller's, such as a job's, must not be the one.
+        Joins or starts Ray; True if it was started. Called in a thread that lasts: the kernel kills
+        Ray's processes when the *thread* that started them ends (their parent-death signal), so a
+        thread of the caller's, such as a job's, must not start them.
     on_death : callable
-        Told in words which process has died. Called in this keeper's thread, and free to call
-        ``connect`` there; gives whether there is a new Ray to be watched.
+        Called with the name, in words, of the process that has died. It is called in this keeper's
+        thread, may call ``connect`` there, and returns whether there is a new Ray to be watched.
     """
 
     def __init__(self, connect: Callable[[], bool], on_death: Callable[[str], bool]) -> None:
@@ -90,11 +91,11 @@ class Keeper:
         self.started = outcome.result()
 
     def watch(self) -> None:
-        """From now on tell of deaths."""
+        """Report deaths from now on."""
         self._may_watch.set()
 
     def close(self) -> None:
-        """End the thread, and with it what it has started."""
+        """End the thread, and with it the processes that it has started."""
         self._closed = True
         self._may_watch.set()
         os.write(self._waker, b"\0")
@@ -115,7 +116,7 @@ class Keeper:
         except Exception:
             _logger.exception("the death of Ray could not be dealt with")
         self._parts = []
-        while not self._closed:  # nothing to watch, but what was started depends on this thread
+        while not self._closed:  # nothing to watch, but started processes depend on this thread
             select.select([self._wake], [], [])
         os.close(self._wake)
         os.close(self._waker)
@@ -126,7 +127,7 @@ class Keeper:
         return any(part.has_ended for part in self._parts if not part.is_agent)
 
     def _await_death(self) -> str | None:
-        """Wait until a part of the present Ray dies, and say which; None: `close` was called."""
+        """Wait until a part of the present Ray dies, and name it; None: `close` was called."""
         parts = self._parts = _parts()
         if not parts:
             return None
@@ -152,11 +153,11 @@ class Keeper:
                 os.close(end)
 
     def _died(self, dead: Part) -> str:
-        """What has died, in words.
+        """Name the part that died, in words.
 
-        After an agent's death the rest is killed, the GCS first: the raylet takes leave of the GCS
-        within milliseconds, the GCS tells this process's core, and the core then tries to recover
-        what was on the node from an object store that is not there, at which it ends this process.
+        After an agent's death kill the rest, the GCS first. Otherwise the raylet takes leave of the
+        GCS within milliseconds, the GCS tells this process's core, and the core tries to recover
+        the node's objects from an object store that is not there, at which it ends this process.
         """
         if dead.is_agent:
             for part in self._parts:
@@ -166,7 +167,7 @@ class Keeper:
 
 
 def _parts() -> list[Part]:
-    """The processes that an embedded Ray ends with, the agents of its raylet last."""
+    """Return the processes without which an embedded Ray ends, the agents of its raylet last."""
     node: Any = ray_worker._global_node
     every = {} if node is None else node.all_processes
     found = [Part(name, info.process) for name in _WATCHED for info in every.get(name, ())]

@@ -1,8 +1,8 @@
 """Lends this process's session to other processes of the machine, over a Unix socket.
 
 A borrower (`lent.LentSession`) submits graphs as if the session were its own: one Dispatcher, one
-set of executors and one order of priorities serve all of them. When a borrower goes away, however
-it does, what it had under way is cancelled and what it kept is let go.
+set of executors and one order of priorities serve all of them. When a borrower goes away, for
+whatever reason, its runs are cancelled and the values kept for it are dropped.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ _SLOW: Final = frozenset({"cluster", "drain", "get", "put", "submit", "value"})
 
 
 class Lender:
-    """Lends ``session()`` at `path` to whoever may open that file: this user's processes.
+    """Server that lends ``session()`` at `path` to whoever may open that file: this user's
+    processes.
 
     Parameters
     ----------
     session : callable
-        Gives the session; called for each request, so that one that was shut down is replaced.
+        Returns the session; called for each request, so that one that was shut down is replaced.
     path : str, optional
         The socket to listen at; default: one in a new folder that only this user can enter.
     """
@@ -66,7 +67,7 @@ class Lender:
         threading.Thread(target=self._accept, name="lender", daemon=True).start()
 
     def close(self) -> None:
-        """Lend no more; what is borrowed is taken back."""
+        """Lend no more, and take the session back from borrowers."""
         with self._lock:
             self._closed = True
             borrowers = list(self._borrowers)
@@ -105,7 +106,7 @@ class Lender:
 
 
 class _Borrower:
-    """One process that has borrowed the session: its runs, and what it keeps in the cluster."""
+    """A process that has borrowed the session: its runs, and the values it keeps in the cluster."""
 
     def __init__(self, wire: Wire, session: Callable[[], Session]) -> None:
         self.wire = wire
@@ -128,7 +129,7 @@ class _Borrower:
                 self._answer(frame)
 
     def end(self) -> None:
-        """Cancel and let go what was the borrower's."""
+        """Cancel the borrower's runs and drop its values."""
         with self._changed:
             self._over = True
             self._changed.notify_all()
@@ -152,7 +153,7 @@ class _Borrower:
             answer, told = self._requests[head["op"]](self, head, parts)
         except ValueGone:
             answer = {"gone": True}
-        except BaseException as error:  # it is the borrower's to deal with
+        except BaseException as error:  # the borrower must deal with it
             answer, told = {"failed": True}, [cloudpickle.dumps(take(error))]
         if asked is None:
             return
@@ -222,7 +223,7 @@ class _Borrower:
         return self._keep(held), ()
 
     def _put(self, head: Any, parts: Any) -> Any:
-        # What is no array stays the bytes that it is: to make it here would run its own code.
+        # A value that is no array stays bytes: to make it here would run its own code.
         value = Inline(bytes(parts[0]), False) if head["opaque"] else unpacked(parts)
         return self._keep(_put(value)), ()
 
@@ -288,7 +289,7 @@ class _Borrower:
             self._changed.notify_all()
 
     def _tell(self) -> None:
-        """Tell the borrower what is new of its runs: all there is in one frame."""
+        """Send the borrower all news of its runs in one frame."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._dirty or self._over)
@@ -298,7 +299,7 @@ class _Borrower:
                 runs = [(number, self._runs[number]) for number in numbers if number in self._runs]
             news = []
             for number, run in runs:
-                # (before the rest is taken: what comes after that is told the next time)
+                # (before the rest is taken: later news is sent the next time)
                 done, error = run.done, run.error
                 tidings = run.tidings(*self._told.get(number, (0, 0)))
                 self._told[number] = (tidings.records_seen, tidings.events_seen)
@@ -314,7 +315,8 @@ class _Borrower:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Puts what the borrower keeps in the cluster in its place in a graph."""
+    """Unpickler that puts values which the borrower keeps in the cluster in their places in a
+    graph."""
 
     def __init__(self, file: io.BytesIO, stored: dict[int, Stored]) -> None:
         super().__init__(file)
@@ -327,8 +329,8 @@ class _Unpickler(pickle.Unpickler):
 def _packed(value: Any) -> list[Bytes]:
     try:
         return packed(value)
-    except Exception as error:  # pickle raises whatever the object's hooks raise
-        pack_value(value)  # says the same in our words
+    except Exception as error:  # pickle raises anything that the object's hooks raise
+        pack_value(value)  # raises the same in our words
         raise SessionError(f"a value cannot be sent: {error}") from error
 
 

@@ -2,7 +2,7 @@
 
 Graphs go there as pickles and their values come back; this process has no Ray of its own. When the
 lender ends, the session is borrowed anew as soon as there is one again: graphs that are under way
-are sent again, and what was kept in the object store is lost (`LostDataError`), as when an embedded
+are sent again, and values kept in the object store are lost (`LostDataError`), as when an embedded
 Ray has died.
 """
 
@@ -46,7 +46,7 @@ class LineLost(Exception):
 
 
 class LentRef:
-    """Stands for an ObjectRef: a value that the lender keeps for this process."""
+    """Stand-in for an ObjectRef: a value that the lender keeps for this process."""
 
     __slots__ = ("__weakref__", "_session", "number")
 
@@ -58,12 +58,12 @@ class LentRef:
         return f"{self.number:032x}"
 
     def get(self) -> Any:
-        """The value itself."""
+        """Return the value itself."""
         return self._session.get(self.number)
 
 
 class _Asked:
-    """One request that waits for its answer."""
+    """A request that waits for its answer."""
 
     def __init__(self) -> None:
         self.done = threading.Event()
@@ -71,19 +71,19 @@ class _Asked:
 
 
 class _Model:
-    """The lender's cost model, as far as front ends ask it."""
+    """The lender's cost model, as far as front ends use it."""
 
     def __init__(self, ask: Callable[..., Frame]) -> None:
         self._ask = ask
 
     def predict_size(self, codelet: str, kind: str, size: float) -> Any:
-        """As `CostModel.predict_size`."""
+        """Predict as `CostModel.predict_size` does."""
         frame = self._ask("predict", codelet=codelet, kinds=[kind], size=size)
         return pickle.loads(frame.parts[0])[0]
 
 
 class _Sent:
-    """A graph under way: its run here, and what it takes to send it again."""
+    """A graph under way: its run here, and the data to send it again."""
 
     def __init__(self, run: Run, head: dict[str, Any], data: bytes, *, holds: bool) -> None:
         self.run = run
@@ -95,12 +95,13 @@ class _Sent:
 
 
 class LentSession:
-    """Meets what front ends ask of `Session`. Made by `borrow`; safe to use from any thread.
+    """Session for front ends, with the methods of `Session` that they use. Made by `borrow`; safe
+    to use from any thread.
 
     Parameters
     ----------
     path : callable
-        Where the session is lent now.
+        Returns where the session is lent now.
     """
 
     closed = False
@@ -136,26 +137,26 @@ class LentSession:
         return slots
 
     def bundle_seconds(self, total_seconds: float) -> float:
-        """As `Session.bundle_seconds`."""
+        """Compute as `Session.bundle_seconds` does."""
         return float(self._ask("bundle_seconds", total=total_seconds).head["value"])
 
     def cluster(self) -> ClusterState:
-        """As `Session.cluster`."""
+        """Return the cluster as `Session.cluster` does."""
         state: ClusterState = pickle.loads(self._ask("cluster").parts[0])
         return state
 
     def drain(self, runs: Iterable[Run], timeout_seconds: float) -> bool:
-        """As `Session.drain`."""
+        """Wait as `Session.drain` does."""
         numbers = [int(run.graph_id) for run in runs]
         if not numbers:
             return True
         return bool(self._ask("drain", runs=numbers, seconds=timeout_seconds).head["value"])
 
     def close(self) -> None:
-        """Nothing: the session is the lender's, and this process ends with its job."""
+        """Do nothing: the session is the lender's, and this process ends with its job."""
 
     def prospect(self, tasks: Any, put_bytes: int) -> None:
-        """As of `Session`: what a job computes is left to the executors."""
+        """Return None, where `Session` predicts: the executors compute everything of a job."""
 
     def submit(
         self,
@@ -165,7 +166,7 @@ class LentSession:
         asked: int | None = None,
         target_seconds: float | None = None,
     ) -> Run:
-        """As `Session.submit`."""
+        """Submit a graph as `Session.submit` does."""
         scope = current_scope()
         if scope is not None:
             scope.check()
@@ -204,12 +205,12 @@ class LentSession:
     # --- the backend of its runs -------------------------------------------------------
 
     def peek(self, graph_id: str, key: str) -> Any:
-        """A small value that has come with the news of its run's end."""
+        """Return a small value that has come with the news of its run's end."""
         sent = self._sent.get(int(graph_id))
         return None if sent is None else sent.values.get(key)
 
     def fetch(self, graph_id: str, key: str) -> Any:
-        """The value of a finished output; ValueGone if it must be made again."""
+        """Return the value of a finished output; raise ValueGone if it must be made again."""
         inline = self.peek(graph_id, key)
         try:
             if inline is not None:
@@ -219,11 +220,11 @@ class LentSession:
             raise ValueGone from None
         except (ValueGone, SessionError):
             raise
-        except Exception as error:  # whatever unpickling a value of the user's raises
+        except Exception as error:  # unpickling a value of the user's may raise anything
             raise SerializationError(f"a result cannot be unpickled here: {error}") from error
 
     def held(self, graph_id: str, key: str) -> Any:
-        """A finished output as an argument of other tasks."""
+        """Return a finished output as an argument of other tasks."""
         inline = self.peek(graph_id, key)
         if inline is not None:
             return inline.load()
@@ -240,7 +241,7 @@ class LentSession:
         self._tell("cancel", run=int(graph_id))
 
     def release(self, graph_id: str) -> None:
-        """Nobody will ask for the values of a run (again)."""
+        """Give the values of a run up: nobody will ask for them (again)."""
         with self._lock:
             known = self._sent.pop(int(graph_id), None)
         if known is not None:
@@ -257,7 +258,7 @@ class LentSession:
         return self._kept(frame.head)
 
     def get(self, number: int) -> Any:
-        """What was kept under this number."""
+        """Return the value kept under this number."""
         try:
             return _value(self._ask_once("get", stored=number))
         except LineLost:
@@ -276,7 +277,7 @@ class LentSession:
             try:
                 frame = self._ask_once("submit", parts=[sent.data], **sent.head)
             except LineLost:
-                if sent.run.done:  # it held what was lost
+                if sent.run.done:  # it held values that were lost
                     return
                 continue
             run, head = sent.run, frame.head
@@ -286,7 +287,8 @@ class LentSession:
             return
 
     def _ask(self, op: str, parts: Sequence[Bytes] = (), **head: Any) -> Frame:
-        """Ask for what does not depend on what the lender remembers: again if it ends."""
+        """Ask for something that does not depend on the lender's memory; ask again if the lender
+        ends."""
         while True:
             try:
                 return self._ask_once(op, parts, **head)
@@ -305,7 +307,7 @@ class LentSession:
                 wire.send({"op": "drop", "stored": dropped})
             wire.send({"op": op, "id": number, **head}, parts)
         except OSError:
-            wire.close()  # the receiving thread sees to it
+            wire.close()  # the receiving thread notices
         asked.done.wait()
         with self._lock:
             self._asked.pop(number, None)
@@ -321,7 +323,7 @@ class LentSession:
         try:
             self._wire.send({"op": op, **head})
         except OSError:
-            return  # what it is told of has ended with it
+            return  # the run that it is about has ended with it
 
     def _receive(self) -> None:
         while True:
@@ -362,7 +364,7 @@ class LentSession:
             sent.run.reopen()  # a value was lost, and is made again
 
     def _line_lost(self) -> None:
-        """The lender has ended: borrow the session that takes its place."""
+        """Borrow the session that takes the place of a lender that has ended."""
         self._connected.clear()
         old = self._stay
         old.end(lost=True)
@@ -396,7 +398,7 @@ class LentSession:
         for known in sent:
             try:
                 self._send(known)
-            except Exception as error:  # it is what the run ends with
+            except Exception as error:  # the run ends with this error
                 known.run.settle(error)
 
     def _connect(self) -> Wire:
@@ -423,9 +425,10 @@ class LentSession:
 
 
 def borrow(path: Callable[[], str]) -> None:
-    """Have `get_session`, and all that uses it, work on the session that is lent at ``path()``.
+    """Make `get_session`, and all its users, work on the session that is lent at ``path()``.
 
-    It is borrowed when it is first used. For good: this process starts no Ray of its own.
+    The session is borrowed when it is first used. This is for good: this process starts no Ray of
+    its own.
     """
     made: list[LentSession] = []
     lock = threading.Lock()
@@ -441,18 +444,18 @@ def borrow(path: Callable[[], str]) -> None:
 
 
 def _pickled(graph: TaskGraph) -> tuple[bytes, bool]:
-    """A graph as it is sent, and whether it names what the lender keeps."""
+    """Pickle a graph; return the bytes, and whether it names values that the lender keeps."""
     content = io.BytesIO()
     pickler = _Pickler(content)
     try:
         pickler.dump(graph)
-    except Exception as error:  # pickle raises whatever the objects' hooks raise
+    except Exception as error:  # pickle raises anything that the objects' hooks raise
         raise SerializationError(f"the graph cannot be sent: {error}") from error
     return content.getvalue(), pickler.holds
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-    """Leaves what the lender keeps where it is."""
+    """Pickler that leaves values which the lender keeps where they are."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)

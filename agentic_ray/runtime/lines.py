@@ -2,9 +2,9 @@
 
 Ray takes 2 to 5 ms for a call to an actor and its answer, a Unix socket 0.1 ms. A bundle whose
 inputs travel with it or are kept by the executor (see `handed`), and whose values are small,
-therefore takes the line. Everything else stays Ray's: it starts executors, starts them anew when
-they die, and whatever was on a line that broke is sent again through it. `LineEnd` is the
-executor's side, `Lines` the caller's.
+therefore takes the line. Ray does everything else: it starts executors, starts them anew when they
+die, and carries the calls of a line that broke. `LineEnd` is the executor's side, `Lines` the
+caller's.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from agentic_ray.runtime.execute import INLINE_BYTES, Payload, Report
 CALL_BYTES = 320 * 1024
 """A longer call goes through Ray."""
 ANSWER_BYTES = 64 * 1024
-"""A longer answer goes in several packets. Sockets take such without being told to."""
+"""A longer answer goes in several packets. Sockets take packets of this length by default."""
 _ACCEPT_SECONDS = 60.0
 _AGAIN_SECONDS, _AFTER_FAILURE_SECONDS = 2.0, 600.0
 _CODELETS_KNOWN = 10_000
@@ -40,7 +40,7 @@ _END = b"\x00"
 
 
 class LineBrokenError(Exception):
-    """Internal: the executor at the other end is gone, and with it what it was told."""
+    """Internal: the executor at the other end is gone, and with it the calls it was sent."""
 
 
 Run = Callable[[str, Payload], tuple[Any, ...]]
@@ -54,7 +54,7 @@ class LineEnd:
     run : callable
         ``(token, payload) -> (report, *large values)``; called in a thread of its own.
     threads : int
-        How many calls may be in it at once.
+        Number of calls that it may run at once.
     """
 
     def __init__(self, run: Run, threads: int) -> None:
@@ -62,7 +62,8 @@ class LineEnd:
         self._pool = ThreadPoolExecutor(threads, "agentic-ray-line")
 
     def open(self) -> str | None:
-        """Where one caller can connect within a minute; None if this system has no such sockets."""
+        """Open a socket and return where one caller can connect within a minute; None if this
+        system has no such sockets."""
         kind = getattr(socket, "SOCK_SEQPACKET", None)
         if kind is None:
             return None
@@ -101,7 +102,7 @@ class LineEnd:
             results = self._run(token.decode(), pickle.loads(pickled))
             plain = all(value is None for value in results[1:])
             data = (pickle if plain else cloudpickle).dumps(results)
-        except Exception as error:  # whatever it is, the caller waits for an answer
+        except Exception as error:  # on any error the caller still waits for an answer
             data = cloudpickle.dumps(error)
         data = token + _END + data
         try:
@@ -110,7 +111,7 @@ class LineEnd:
                     last = at + ANSWER_BYTES >= len(data)
                     connection.send((_LAST if last else _MORE) + data[at : at + ANSWER_BYTES])
         except OSError:
-            return  # the caller has gone, and with it everybody who would like to know
+            return  # the caller has gone; nobody waits for the answer
 
 
 class Line:
@@ -129,7 +130,7 @@ class Line:
         except OSError:
             self._socket.close()
             raise
-        # (where it may not be as much, long calls are refused)
+        # (where the system allows less, long calls are refused)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CALL_BYTES)
         self._waiting: dict[str, tuple[Future[Report], list[Any]]] = {}
         self._lock = threading.Lock()
@@ -137,15 +138,15 @@ class Line:
         threading.Thread(target=self._receive, name="agentic-ray-line", daemon=True).start()
 
     def send(self, token: str, payload: Payload) -> tuple[Future[Report], list[Any]] | None:
-        """Send a bundle; None if the line does not take it.
+        """Send a bundle; return None if the line does not take it.
 
         Returns
         -------
         future
-            Of the report, or LineBrokenError.
+            Report of the bundle, or LineBrokenError.
         list
-            Once the report is there: None, and an ObjectRef of each value that is large after all
-            (None for the others).
+            Filled once the report is there: None, and an ObjectRef of each value that is large
+            after all (None for the others).
         """
         message = token.encode() + _END + pickle.dumps(payload)
         if len(message) > CALL_BYTES:
@@ -193,14 +194,14 @@ class Line:
                 raise results
             report, *large = results
             refs.extend(None if value is None else ray.put(value) for value in large)
-        except Exception as error:  # also what the hooks of a user's values raise
+        except Exception as error:  # also errors from the hooks of a user's values
             answer.set_exception(error)
         else:
             answer.set_result(report)
 
 
 def _received(connection: socket.socket, most: int) -> bytes:
-    """The next packet; nothing when the other end has gone."""
+    """Return the next packet; nothing when the other end has gone."""
     try:
         return connection.recv(most)
     except OSError:
@@ -208,12 +209,13 @@ def _received(connection: socket.socket, most: int) -> bytes:
 
 
 class Lines:
-    """The caller's lines, and what may take them. Used by the loop's thread alone.
+    """The caller's lines, and the choice of bundles that take them. Used by the loop's thread
+    alone.
 
     Parameters
     ----------
     later : callable
-        Has the loop's thread call something; may itself be called from anywhere.
+        Makes the loop's thread call something; may itself be called from anywhere.
     """
 
     def __init__(self, later: Callable[[Callable[[], None]], None]) -> None:
@@ -225,8 +227,8 @@ class Lines:
     def send(
         self, executor: Any, token: str, payload: Payload, bundle: Bundle
     ) -> tuple[Future[Report], list[Any]] | None:
-        """Send a bundle over the line to ``executor`` as `Line.send` does; None if it cannot be,
-        or is to go through Ray."""
+        """Send a bundle over the line to ``executor`` as `Line.send` does; return None if it must
+        go through Ray."""
         if len(payload.held) < len(payload.inputs) or not self._writes_little(payload, bundle):
             return None
         if not all(isinstance(source, bytes) for source in payload.codelets.values()):
@@ -241,7 +243,7 @@ class Lines:
         return self._small.issuperset(payload.codelets)
 
     def learn(self, payload: Payload, report: Report) -> None:
-        """Whether the codelets of a bundle write little is known by its report."""
+        """Learn from a report whether the codelets of its bundle return little."""
         if len(self._small) > _CODELETS_KNOWN:
             self._small.clear()
         if report.is_small:
@@ -254,7 +256,7 @@ class Lines:
             line.close()
 
     def _line(self, executor: Any) -> Line | None:
-        """The line to ``executor``; if there is none, it is opened meanwhile."""
+        """Return the line to ``executor``; if there is none, start to open it and return None."""
         line = self._lines.get(executor)
         if line is not None and not line.broken:
             return line

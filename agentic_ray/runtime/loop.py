@@ -87,23 +87,24 @@ class Loop:
     """Owns the Dispatcher, the runs and the values between bundles.
 
     An exception in dealing with one graph fails that graph alone. If it was the Dispatcher that
-    raised, what it remembers is in doubt: all its graphs fail, and a new one takes its place.
+    An exception in dealing with one graph fails that graph alone. If the Dispatcher raised it, its
+    state is in doubt: all its graphs fail, and a new one takes its place.
 
     Parameters
     ----------
     new_dispatcher : callable
         Makes a Dispatcher that knows of no node and no graph.
     executor : callable
-        As in `Sender`.
+        Returns an executor's handle, as in `Sender`.
     request_resources : callable
-        Told ``(cpus, gpus)`` when waiting work could use more than there is.
+        Called with ``(cpus, gpus)`` when waiting work could use more than there is.
     executor_died : callable
-        Told ``(node_id, device, actor handle, reason)`` of an executor that is dead for
-        good or has lost its device.
+        Called with ``(node_id, device, actor handle, reason)`` of an executor that is dead for good
+        or has lost its device.
     reopened : callable
-        Told of a finished run of which a value is made again, in the asking thread.
+        Called with a finished run of which a value is made again, in the asking thread.
     announce : callable
-        Has every node announced again, to a new Dispatcher.
+        Announces every node again, to a new Dispatcher.
     """
 
     def __init__(
@@ -161,7 +162,8 @@ class Loop:
             run.settle(self._ended)
 
     def fetch(self, graph_id: str, key: str) -> Any:
-        """The value of a finished graph's output; ValueGone if it must be made again."""
+        """Return the value of a finished graph's output; raise ValueGone if it must be made
+        again."""
         if self._ended is not None:
             raise self._ended
         held = self.sender.values.get((graph_id, key))
@@ -174,16 +176,16 @@ class Loop:
             raise ValueGone from error
         except AgenticRayError:
             raise
-        except Exception as error:  # Ray wraps what a value's own hooks raise, pickle does not
+        except Exception as error:  # Ray wraps exceptions of a value's own hooks, pickle does not
             raise SerializationError(f"a result cannot be unpickled here: {error}") from error
 
     def peek(self, graph_id: str, key: str) -> Any:
-        """What is held of a finished graph's output, as it is; None if it is lost."""
+        """Return a finished graph's output as it is held; None if it is lost."""
         return self.sender.values.get((graph_id, key))
 
     def held(self, graph_id: str, key: str) -> Any:
-        """The value of a finished graph's output if it is small, else `Stored`; ValueGone if it
-        must be made again."""
+        """Return the value of a finished graph's output if it is small, else `Stored`; raise
+        ValueGone if it must be made again."""
         if self._ended is not None:
             raise self._ended
         value = self.sender.values.get((graph_id, key))
@@ -217,14 +219,14 @@ class Loop:
         self._inbox.put(GraphReleased(time.monotonic(), graph_id))
 
     def later(self, work: Callable[[], None]) -> None:
-        """Have the loop's thread do something, after what it was told before."""
+        """Call ``work`` in the loop's thread, after everything it was told before."""
         self._inbox.put(work)
 
     def record(self, recording: Recording, about: dict[str, str]) -> Future[None]:
-        """Write all events and decisions from now on, of a new Dispatcher.
+        """Record all events and decisions from now on, of a new Dispatcher.
 
-        The future raises SessionError if work is under way or values of it are still held: how
-        they were made would be unknown to the recording.
+        The future raises SessionError if work is under way or values of earlier work are still
+        held: the recording would not know how they were made.
         """
         began: Future[None] = Future()
 
@@ -250,18 +252,18 @@ class Loop:
         return any(call.graph_id in graph_ids for call in list(self.calls.values()))
 
     def close(self, why: SessionError) -> None:
-        """Fail what is unfinished with ``why`` and end the thread."""
+        """Fail unfinished graphs with ``why`` and end the thread."""
         self._end(why)
         self.sender.lines.close()
         self._inbox.put(None)
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(timeout=5)
-        self._abandon(why)  # should the thread be held up by Ray
+        self._abandon(why)  # in case Ray holds the thread up
 
     @contextmanager
     def resting(self) -> Iterator[bool]:
-        """Nothing is dealt with meanwhile; False if the thread could not be stopped in time: it
-        may wait for a Ray that is dead."""
+        """Keep the loop at rest inside the block; yield False if the thread could not be stopped in
+        time: it may wait for a Ray that is dead."""
         alone = self._working.acquire(timeout=_REST_SECONDS)
         try:
             yield alone
@@ -270,7 +272,7 @@ class Loop:
                 self._working.release()
 
     def ray_died(self, node_ids: Iterable[str], reason: str, *, alone: bool) -> None:
-        """Ray and all its nodes are gone: what was there is to be done again, on the nodes that
+        """Take in that Ray and all its nodes are gone: lost work is done again, on the nodes that
         are announced from now on. To be called while the loop is resting."""
         self.calls.clear()
         self._cancels.clear()
@@ -298,7 +300,7 @@ class Loop:
                     break
                 with self._working:
                     self._take(item)
-                item = None  # it may hold the last reference to what is in Ray
+                item = None  # it may hold the last reference to an object in Ray
         except BaseException as error:  # such as a SystemExit that a user's object raises
             why = internal_error("the session was at work", error)
             _logger.exception("the dispatch loop has ended")
@@ -308,7 +310,7 @@ class Loop:
             self.calls.clear()
 
     def _next(self, next_tick: float) -> float:
-        """Seconds until something is to be done although nothing is heard."""
+        """Return the seconds until something must be done even if no event comes."""
         until = next_tick
         try:
             wakeup = self.dispatcher.next_wakeup_seconds
@@ -322,7 +324,7 @@ class Loop:
         return until - time.monotonic()
 
     def _take(self, item: Event | Answer | Callable[[], None]) -> None:
-        """Deal with one thing from the inbox, whatever happens."""
+        """Handle one item of the inbox; never raise."""
         try:
             while self._cancels and self._cancels[0][0] <= time.monotonic():
                 _, bundle_id, attempt = heapq.heappop(self._cancels)
@@ -337,7 +339,7 @@ class Loop:
         if callable(item):
             try:
                 item()
-            except Exception:  # what concerns the Dispatcher is dealt with before it comes here
+            except Exception:  # errors of the Dispatcher are dealt with before they come here
                 _logger.exception("a part of the session could not do what it had put off")
 
     def _end(self, why: SessionError) -> None:
@@ -350,7 +352,7 @@ class Loop:
                 run.settle(error)
 
     def _renew(self, error: BaseException, doing: str) -> None:
-        """Give up a Dispatcher that raised, with all its graphs, and go on with a new one."""
+        """Replace a Dispatcher that raised, with all its graphs, by a new one."""
         failure = internal_error(doing, error)
         _logger.error("%s", failure, exc_info=error)
         self._abandon(failure)
@@ -364,7 +366,7 @@ class Loop:
     def _take_new_dispatcher(self) -> None:
         first_id = self.dispatcher.next_bundle_id
         self.dispatcher = self._new_dispatcher()
-        self.dispatcher.next_bundle_id = first_id  # late answers are to fit no new bundle
+        self.dispatcher.next_bundle_id = first_id  # late answers must not match a new bundle
 
     def _decide(self, event: Event) -> list[Command]:
         recorder = self._recorder
@@ -389,7 +391,7 @@ class Loop:
             self.sender.forget_graph(event.graph_id)
 
     def _carry_out_safely(self, command: Command) -> Event | None:
-        """Carry a command out; if that raises, its graph fails, and the event says so."""
+        """Carry a command out; if that raises, fail its graph and return the event that says so."""
         try:
             return self._carry_out(command)
         except Exception as error:
@@ -436,7 +438,7 @@ class Loop:
         return None
 
     def _start(self, command: Start) -> Event | None:
-        """Send a bundle to its executor; the event of a refusal if it cannot be sent."""
+        """Send a bundle to its executor; return the event of a refusal if it cannot be sent."""
         now = time.monotonic()
         run = self.runs.get(command.graph_id)
         cause: Cause = "user"
@@ -447,7 +449,7 @@ class Loop:
             cause, reason = "node_lost", error  # it had no part in it; the loss is told next
         except (AgenticRayError, TypeError) as error:
             reason = error
-        except Exception as error:  # of any kind: it must end this graph, and no other
+        except Exception as error:  # an error of any kind must end this graph, and no other
             reason = internal_error(f"bundle {command.bundle.key} was sent", error)
         else:
             self.calls[command.bundle_id, command.attempt] = call
@@ -489,7 +491,7 @@ class Loop:
             ray.cancel(call.refs[0], force=True)
 
     def call_took(self, seconds: float) -> None:
-        """Tell the cost model what a call took by itself, beside the events."""
+        """Tell the cost model the seconds of a call by itself, beside the events."""
         self.dispatcher.model.observe_call(seconds)
         if self._recorder is not None:
             self._recorder.call_took(seconds)

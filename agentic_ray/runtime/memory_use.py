@@ -1,4 +1,4 @@
-"""Who holds the memory of a node, as far as this process may see it."""
+"""Tells who holds the memory of a node, as far as this process may see it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from agentic_ray.telemetry.host import probe_host
 _SHOWN: Final = 3
 _NAME_LENGTH: Final = 60
 _USERS: Final = re.compile(r"^\s*(\d+)\s+(\d+(?:\.\d+)?)\s+(ray::\S+)", re.MULTILINE)
-"""A line of Ray's list of the largest processes: number, GB, command."""
+"""Line of Ray's list of the largest processes: number, GB, command."""
 
 
 def memory_use(own_bytes: int, ours: Collection[int] = ()) -> MemoryUse:
-    """Who holds this node's memory now. To be called in a worker process of Ray.
+    """Tell who holds this node's memory now. To be called in a worker process of Ray.
 
     Parameters
     ----------
     own_bytes : int
-        What the process held that was killed; 0 where that is not known.
+        Memory that the killed process held; 0 where that is not known.
     ours : collection of int
-        Processes that are not to be counted among the others, beside Ray's own: the caller's.
+        Processes that are not counted among the others, beside Ray's own: the caller's.
     """
     spared = {*ours, *_of_ray()}
     holders: list[Holder] = []
@@ -50,7 +50,7 @@ def memory_use(own_bytes: int, ours: Collection[int] = ()) -> MemoryUse:
 
 
 def _of_ray() -> Iterable[int]:
-    """The raylet above this process and all below it, and this process."""
+    """Return the raylet above this process, all processes below it, and this process."""
     raylet = psutil.Process().parent()
     if raylet is None:
         return [os.getpid()]
@@ -58,7 +58,8 @@ def _of_ray() -> Iterable[int]:
 
 
 def _named(holder: Holder) -> Holder:
-    """The same with the command instead of the mere name, where it can be read."""
+    """Return ``holder`` with its command instead of its mere name, where the command can be
+    read."""
     try:
         line = " ".join(psutil.Process(holder.pid).cmdline()).strip()
     except psutil.Error:
@@ -67,7 +68,7 @@ def _named(holder: Holder) -> Holder:
 
 
 def own_bytes(text: str) -> int:
-    """The most that a process of ours held when Ray killed one, by the text of Ray's error; 0 if
-    that does not say."""
+    """Return the most memory that a process of ours held when Ray killed one, by the text of Ray's
+    error; 0 if the text does not say it."""
     sizes = [float(gigabytes) for _, gigabytes, _ in _USERS.findall(text)]
     return int(max(sizes, default=0.0) * 2**30)

@@ -1,6 +1,6 @@
-"""Nodes of the session: who is there, the executors on them, the CPUs held from Ray.
+"""Nodes of the session: which are there, their executors, and the CPUs held from Ray.
 
-A thread reads Ray's node table and the executors' reports and tells the loop what changed.
+A thread reads Ray's node table and the executors' reports and tells the loop the changes.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ _LEAST_WAIT_SECONDS = 0.2
 _QUIET_SECONDS = 5.0
 _REST_SECONDS = 5.0
 _RESTART_SECONDS = 60.0
-"""An executor that Ray has not brought back by then is made anew. (Killed again and again while it
-starts, an actor can be forgotten by Ray in the state RESTARTING.)"""
+"""Seconds after which an executor that Ray has not brought back is made anew. (Killed again and
+again while it starts, an actor can be forgotten by Ray in the state RESTARTING.)"""
 
 
 @dataclass(slots=True)
@@ -64,24 +64,24 @@ class _Node:
 
 
 class Nodes:
-    """Keeps executors on every living node and the session's share of its CPUs.
+    """Keeper of executors on every living node and of the session's share of its CPUs.
 
     Parameters
     ----------
     post : callable
         Takes NodeUp, NodeLost, GpuLost and Telemetry events.
     share : float or None
-        Fraction of each node's CPUs to take; None: what is free.
+        Fraction of each node's CPUs to take; None: all that are free.
     idle_release_seconds, gpu_idle_release_seconds : float
-        CPUs and GPUs go back to Ray after so long without work for them.
+        Seconds without work after which CPUs and GPUs go back to Ray.
     is_idle, needs_gpus : callable
-        Whether there is no work, and whether some of it may run on a GPU.
+        Return whether there is no work, and whether some of it may run on a GPU.
     gpu_device : str
-        Path of the class that GPU executors use their device through.
+        Path of the class through which GPU executors use their device.
     on_rates : callable
-        Told what a node was measured to do a second, once for every node.
+        Called with the measured rates of a node, once for every node.
     is_connected, on_gone : callable
-        Whether this process is still on the cluster, and what is called once when it is not.
+        Returns whether this process is still on the cluster; called once when it is not.
     """
 
     def __init__(
@@ -125,11 +125,11 @@ class Nodes:
 
     @property
     def state(self) -> ClusterState:
-        """The newest view of the cluster."""
+        """Newest view of the cluster."""
         return self._state
 
     def slots_by_device(self) -> dict[tuple[str, str], int]:
-        """Bundles that run at once, by node and device."""
+        """Return the number of bundles that run at once, by node and device."""
         with self._lock:
             found = {(node_id, "cpu"): node.slots for node_id, node in self._nodes.items()}
             for node_id, node in self._nodes.items():
@@ -141,7 +141,7 @@ class Nodes:
         self._thread.start()
 
     def executor(self, node_id: str, device: str) -> Any:
-        """Actor handle of the executor of ``device`` on ``node_id``.
+        """Return the actor handle of the executor of ``device`` on ``node_id``.
 
         Raises
         ------
@@ -159,7 +159,7 @@ class Nodes:
         return found
 
     def executor_died(self, node_id: str, device: str, executor: Any, reason: str) -> None:
-        """A call found that this executor is dead for good or has lost its device."""
+        """Take in that a call found this executor dead for good or without its device."""
         with self._lock:
             node = self._nodes.get(node_id)
             if node is None:
@@ -179,8 +179,8 @@ class Nodes:
             self._hold_more(wait_seconds=_RESERVE_WAIT_SECONDS)
 
     def reserve_gpus(self) -> None:
-        """Have the GPUs for work about to be submitted: wait until every GPU that Ray counts has
-        an executor, or it is known why not, or it seems that others hold it."""
+        """Reserve the GPUs for work about to be submitted: wait until every GPU that Ray counts has
+        an executor, or a reason is known why not, or others seem to hold it."""
         with self._lock:
             self._gpus_until = time.monotonic() + self._gpu_idle_release_seconds
             self._gpus_rest = False
@@ -193,15 +193,15 @@ class Nodes:
                     self._announce(node)
 
     def announce(self) -> None:
-        """Tell of every node again, to a Dispatcher that knows none."""
+        """Announce every node again, to a Dispatcher that knows none."""
         with self._lock:
             for node in self._nodes.values():
                 self._announce(node)
 
     @contextmanager
     def resting(self) -> Iterator[list[str]]:
-        """Forget all nodes, which are gone with their Ray, and find no new ones meanwhile. Gives
-        their ids. (Somebody who waits for an answer of the dead Ray may hold the lock.)"""
+        """Forget all nodes, which are gone with their Ray, and find no new ones inside the block.
+        Yields their ids. (A thread that waits for an answer of the dead Ray may hold the lock.)"""
         got = self._lock.acquire(timeout=_REST_SECONDS)
         try:
             self._generation += 1
@@ -253,7 +253,7 @@ class Nodes:
                 self.refresh()
                 self._balance()
             except Exception as error:
-                # Ray going away under us is no news; anything else must be seen.
+                # When Ray goes away under us, that is no news; any other error must be seen.
                 if self._is_connected() and generation == self._generation:
                     _logger.warning("cannot read the cluster: %s", error)
 
@@ -263,7 +263,7 @@ class Nodes:
         seen = probe_ray(local=not self._nodes)
         with self._lock:
             if generation != self._generation:
-                return self._state  # what was seen is of a Ray that has died
+                return self._state  # the figures are of a Ray that has died
             alive = {node.node_id: node for node in seen.nodes if node.alive}
             for node_id in [node_id for node_id in self._nodes if node_id not in alive]:
                 self._lose(node_id)
@@ -289,7 +289,7 @@ class Nodes:
         return self._state
 
     def await_reports(self, timeout_seconds: float) -> ClusterState:
-        """Like `refresh`, but first wait until every node has been heard of once."""
+        """Refresh as `refresh` does, but first wait until every node has been heard of once."""
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
             with self._lock:
@@ -417,8 +417,8 @@ class Nodes:
     def _hold(self, node: _Node, wait_seconds: float) -> None:
         """Reserve free CPUs up to the share. A placement group holds them without a process.
 
-        Where nothing is free the session still runs one bundle at a time, unreserved, so that
-        two sessions on one cluster both make progress.
+        If no CPU is free the session still runs one bundle at a time, unreserved, so that two
+        sessions on one cluster both make progress.
         """
         take = int(min(node.wanted_slots - node.held_cpus, node.state.cpus_free))
         if take >= 1:
@@ -457,9 +457,10 @@ def _is_stuck(node: _Node) -> bool:
 
 
 def owner_of_groups() -> str:
-    """How the names of this process's placement groups begin: in an actor, with the actor's id.
+    """Return the prefix of the names of this process's placement groups: in an actor, the actor's
+    id.
 
-    Ray does not remove them when an actor's process dies and is started anew; the new one does,
+    Ray does not remove them when an actor's process dies and is started anew; the new process does,
     by this name.
     """
     return ray.get_runtime_context().get_actor_id() or "driver"

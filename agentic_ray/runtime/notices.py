@@ -1,4 +1,4 @@
-"""Says what work waits for, at once and then now and then, to whoever runs it."""
+"""Tells the owners of runs what their work waits for, at once and then now and then."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MOST_SECONDS: Final = 60.0
 
 
 class Notices:
-    """What was said of the present obstacle, if there is one."""
+    """Record of the notices given of the present obstacle, if there is one."""
 
     def __init__(self) -> None:
         self._text: str | None = None
@@ -23,8 +23,8 @@ class Notices:
         self._due = 0.0
 
     def tell(self, text: str | None, runs: Iterable[Run]) -> None:
-        """Log the obstacle when it is new or was not told for a while, and show it at the
-        progress bars of what waits; None: there is none (any more). To be called every second."""
+        """Log the obstacle when it is new or was not told for a while, and show it at the progress
+        bars of the waiting runs; None: there is none (any more). To be called every second."""
         if text is None and self._text is None:
             return
         now = time.monotonic()
@@ -34,7 +34,7 @@ class Notices:
             for run in waiting:
                 run.note = ""
             return
-        if self._text is None:  # it may be gone before anybody has noticed: said the next time
+        if self._text is None:  # it may be gone before anybody has noticed: tell it the next time
             self._since = self._due = now
             self._text = text
             return

@@ -1,4 +1,4 @@
-"""What is done when a device's memory does not suffice: free, try again, split, give up.
+"""Ladder of steps when a device's memory does not suffice: free, try again, split, give up.
 
 A pure function over work that can be run and halved; it knows neither Ray nor a GPU.
 """
@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from agentic_ray.errors import OutOfDeviceMemoryError
 
 MOST_SPLITS: Final = 6
-"""How often work is halved: into 64 parts at most."""
+"""Number of times that work is halved at most: into 64 parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,25 +24,25 @@ class Note:
 
 
 class Work(Protocol):
-    """Something that runs on a device, all or nothing."""
+    """Work that runs on a device, all or nothing."""
 
     label: str
 
     def run(self) -> None:
-        """Do it and keep the result; after an error nothing of it is kept."""
+        """Do the work and keep the result; after an error nothing of it is kept."""
         ...
 
     def halves(self) -> tuple[Work, Work] | None:
-        """The same work in two parts, to be run in this order; None if it cannot be cut."""
+        """Cut the work in two parts, to be run in this order; return None if it cannot be cut."""
         ...
 
     def join(self) -> None:
-        """Make the result out of those of the halves, which have both run."""
+        """Join the results of the halves, which have both run, to the whole result."""
         ...
 
 
 class CannotSplitError(Exception):
-    """Internal: the results of two halves do not make a result of the whole."""
+    """Internal: the results of two halves cannot be joined to the result of the whole."""
 
 
 def climb(
@@ -58,18 +58,18 @@ def climb(
     Parameters
     ----------
     ran_out : callable
-        Whether an error says that memory did not suffice. Any other is raised on.
+        Returns whether an error says that memory did not suffice. Any other error is raised.
     make_room : callable
-        Frees what can be freed on the device and says what that was.
+        Frees memory on the device and says in words what was freed.
     note : callable
-        Told of each step.
+        Called with each step.
     parts : int
-        Halve at once, without trying the whole, until there are at least so many parts.
+        Number of parts: halve at once, without trying the whole, until there are so many.
 
     Raises
     ------
     OutOfDeviceMemoryError
-        Nothing helped. The work has left no result behind.
+        No step helped. The work has left no result behind.
     """
 
     def rise(work: Work, parts: int, splits_left: int) -> None:
@@ -82,7 +82,7 @@ def climb(
         why = _attempt(work, ran_out)
         if why is None:
             return
-        # Here the error is gone, and with its traceback what the failed attempt held.
+        # The error is gone here, and with its traceback all memory that the failed attempt held.
         note(Note("memory: freed", f"{work.label}: {why}; {make_room()}; tried again"))
         why = _attempt(work, ran_out)
         if why is None:
@@ -106,7 +106,7 @@ def climb(
 
 
 def _attempt(work: Work, ran_out: Callable[[BaseException], bool]) -> str | None:
-    """Run it; the text of the error if memory did not suffice, None if it did."""
+    """Run it; return the text of the error if memory did not suffice, None if it did."""
     try:
         work.run()
     except Exception as error:

@@ -1,6 +1,6 @@
 """A bundle made ready to be sent: pickled steps, and where each of its inputs comes from.
 
-Also what is held of values that stay on a GPU. Used by the loop only.
+Also the records of values that stay on a GPU. Used by the loop only.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Resident:
     ref: Any = None
 
     def copy(self) -> Literal["none", "coming", "there", "broken"]:
-        """What is known of the host copy."""
+        """State of the host copy."""
         if self.copied is None:
             return "none"
         if not ray.wait([self.copied], timeout=0)[0]:
@@ -53,8 +53,8 @@ def make_payload(
     codelet_table: CodeletTable,
     wanted: Collection[str],
 ) -> tuple[Payload, dict[str, Any], dict[str, Stored]]:
-    """The bundle of ``command`` as it is sent to ``executor``, the call's extra arguments, and
-    those of them that are the caller's own.
+    """Return the bundle of ``command`` as it is sent to ``executor``, the call's extra arguments,
+    and those of them that are the caller's own.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def make_payload(
     SerializationError
         A function or its data cannot be pickled.
     SessionError
-        A value among the arguments is of a session that has ended.
+        A value among the arguments belongs to a session that has ended.
     """
     graph_id, bundle = command.graph_id, command.bundle
     inline: dict[str, Inline] = {}
@@ -96,7 +96,7 @@ def make_payload(
         steps.append(Step(task.key, token, args, kwargs))
     try:
         pickled = cloudpickle.dumps(tuple(steps))
-    except Exception as error:  # pickle raises whatever the objects' hooks raise
+    except Exception as error:  # pickle raises anything that the objects' hooks raise
         raise SerializationError(f"the data of {bundle.key} cannot be sent: {error}") from error
     inputs.update((name, value.ref) for name, value in own.items())
     payload = Payload(pickled, codelets, tuple(inputs), inline, bundle.outputs)
@@ -106,7 +106,7 @@ def make_payload(
             payload,
             graph_id=graph_id,
             resident=tuple(resident),
-            # results of the graph are for the caller, who may ask when the GPU is gone
+            # Results of the graph are for the caller, who may ask when the GPU is gone.
             stay=tuple(key for key in bundle.outputs if key not in wanted),
             gpu_memory_bytes=command.gpu_memory_bytes,
             gpu_share=gpus if 0 < gpus < 1 else 1.0,
@@ -116,7 +116,7 @@ def make_payload(
 
 
 def _name_stored(value: Any, own: dict[str, Stored]) -> Any:
-    """``value`` with every `Stored` replaced by a Ref to an extra argument of the call."""
+    """Return ``value`` with every `Stored` replaced by a Ref to an extra argument of the call."""
     if isinstance(value, Stored):
         value.check()
         name = "@" + value.ref.hex()

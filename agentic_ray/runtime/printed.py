@@ -1,7 +1,8 @@
-"""What tasks print: taken where they run, sent with the report, written where they were asked for.
+"""Text that tasks print: taken where they run, sent with the report, written in the caller's
+process.
 
 A process that runs tasks calls `install` once: then ``sys.stdout`` and ``sys.stderr`` ask, at each
-write, which bundle the writing thread works for. Ray's own way, through log files, would cut lines
+write, which bundle the writing thread works for. Ray's own way, through log files, would drop lines
 that look alike, and bring the others to whichever cell of a notebook runs by then.
 """
 
@@ -17,7 +18,8 @@ from contextlib import contextmanager
 from typing import IO, Any, Final, Literal, NamedTuple, TextIO
 
 MOST_CHARACTERS: Final = 1 << 18
-"""Of what a bundle prints to one stream; more is cut, with a note that says how much."""
+"""Most characters kept of a bundle's text to one stream; more is cut, with a note that says how
+much."""
 
 StreamName = Literal["stdout", "stderr"]
 STREAMS: Final[tuple[StreamName, ...]] = ("stdout", "stderr")
@@ -31,7 +33,7 @@ class Piece(NamedTuple):
 
 
 class Taken:
-    """What one bundle has printed so far; its threads may print at the same time."""
+    """Text that one bundle has printed so far; its threads may print at the same time."""
 
     def __init__(self) -> None:
         self._pieces: list[Piece] = []
@@ -54,7 +56,7 @@ class Taken:
                 self._pieces.append(Piece(stream, kept))
 
     def pieces(self) -> tuple[Piece, ...]:
-        """All of it in order, with a note where something was cut."""
+        """Return all of it in order, with a note where something was cut."""
         with self._lock:
             pieces = list(self._pieces)
             for stream, cut in self._cut.items():
@@ -73,10 +75,10 @@ _installed = threading.Lock()
 
 
 def _current() -> Taken | None:
-    """The bundle that this thread prints for.
+    """Return the text of the bundle that this thread prints for.
 
-    A thread that a task has started is none of ours: it prints for the bundle that has run
-    longest, which belongs to the same caller in any case.
+    A thread that a task has started is none of ours: it prints for the bundle that has run longest,
+    which belongs to the same caller in any case.
     """
     taken: Taken | None = getattr(_mine, "taken", None)
     if taken is None:
@@ -86,7 +88,7 @@ def _current() -> Taken | None:
 
 @contextmanager
 def taking() -> Iterator[Taken]:
-    """Inside, what this thread prints is taken, if `install` was called in this process."""
+    """Take the text that this thread prints inside, if `install` was called in this process."""
     taken = Taken()
     _under_way.append(taken)
     _mine.taken = taken
@@ -98,7 +100,7 @@ def taking() -> Iterator[Taken]:
 
 
 class _Bytes(io.RawIOBase):
-    """``sys.stdout.buffer`` of a process that runs tasks."""
+    """Stand-in for ``sys.stdout.buffer`` in a process that runs tasks."""
 
     def __init__(self, stream: _Stream) -> None:
         self._stream = stream
@@ -117,7 +119,7 @@ class _Bytes(io.RawIOBase):
 
 
 class _Stream(io.TextIOBase):
-    """Stands for ``sys.stdout`` or ``sys.stderr`` in a process that runs tasks."""
+    """Stand-in for ``sys.stdout`` or ``sys.stderr`` in a process that runs tasks."""
 
     def __init__(self, stream: StreamName, original: TextIO) -> None:
         self.stream: StreamName = stream
@@ -152,11 +154,12 @@ class _Stream(io.TextIOBase):
             self.original.flush()
 
     def reconfigure(self, **options: Any) -> None:
-        """As of a text file; nothing here depends on the options."""
+        """Accept the options of a text file; nothing here depends on them."""
 
 
 def install() -> None:
-    """Have this process's streams ask for whom a thread prints. Later calls change nothing."""
+    """Replace this process's streams by streams that ask for whom a thread prints. Later calls
+    change nothing."""
     with _installed:
         for name in STREAMS:
             current = getattr(sys, name)
@@ -173,10 +176,10 @@ _files: dict[StreamName, IO[bytes]] = {}
 
 @contextmanager
 def descriptors(taken: Taken) -> Iterator[None]:
-    """Inside, also take what C code and child processes write, of this whole process.
+    """Take also the text that C code and child processes of this whole process write inside.
 
-    Only where one bundle runs at a time. Python's own streams are not concerned: they are flushed
-    before, and `install` has put others in their place.
+    This is only for processes that run one bundle at a time. Python's own streams are not
+    concerned: they are flushed before, and `install` has put others in their place.
     """
     try:
         for name in STREAMS:
@@ -184,7 +187,7 @@ def descriptors(taken: Taken) -> Iterator[None]:
                 # (kept for the life of the process)
                 _files[name] = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
     except OSError:
-        yield  # no room for such files: it goes to Ray's log instead, which shows it
+        yield  # no room for such files: the text goes to Ray's log instead, which shows it
         return
     saved = {}
     for number, name in enumerate(STREAMS, start=1):
@@ -203,7 +206,7 @@ def descriptors(taken: Taken) -> Iterator[None]:
 
 
 def take_files(taken: Taken, files: dict[StreamName, IO[bytes]]) -> None:
-    """Add what was written to files of the streams, each from its beginning."""
+    """Add the text in files of the streams, each from its beginning."""
     for name, file in files.items():
         size = os.fstat(file.fileno()).st_size
         if size:
@@ -216,7 +219,7 @@ def take_files(taken: Taken, files: dict[StreamName, IO[bytes]]) -> None:
 
 
 def write_out(pieces: Sequence[Piece]) -> None:
-    """Write to this process's streams what tasks printed elsewhere."""
+    """Write to this process's streams the text that tasks printed elsewhere."""
     for piece in pieces:
         stream = getattr(sys, piece.stream)
         if stream is None:

@@ -30,18 +30,18 @@ _TITLES: tuple[tuple[str, Role | None], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class RayProcess:
-    """One process of the cluster.
+    """A process of the cluster.
 
     Parameters
     ----------
     role : {"worker", "executor", "master", "node", "head"}
-        ``node`` is a raylet; ``head`` that of the head node, with which the cluster ends.
+        ``node`` is a raylet; ``head`` the raylet of the head node, with which the cluster ends.
         ``worker`` is any worker process that is neither an executor nor a master.
     pid : int
     started_at : float
         Seconds since the epoch; with the number it names the process for ever.
     title : str
-        What it calls itself.
+        Name that the process gives itself.
     """
 
     role: Role
@@ -51,14 +51,16 @@ class RayProcess:
 
 
 def session_name() -> str:
-    """The name of the Ray session that this process has joined; SessionError if none."""
+    """Return the name of the Ray session that this process has joined; raise SessionError if
+    none."""
     if not ray.is_initialized():
         raise SessionError("this process has joined no Ray cluster; call agentic_ray.init() first")
     return str(ray.get_runtime_context().get_session_name())
 
 
 def processes_of(session: str) -> Sequence[RayProcess]:
-    """The raylets of a session and their workers, oldest first; never this process or above."""
+    """Return the raylets of a session and their workers, oldest first; never this process or
+    above."""
     spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     found = [one for one in _processes_of(session) if one.pid not in spared]
     return sorted(found, key=lambda one: (one.started_at, one.pid))

@@ -13,21 +13,22 @@ from agentic_ray.config import Settings
 
 
 class _Bar(Protocol):
-    """One way to show progress."""
+    """A way to show progress."""
 
     def show(self, done: int, total: int | None, note: str) -> None: ...
     def close(self) -> None: ...
 
 
 class ProgressBar:
-    """Context manager; appears after ``settings.progress_after_seconds``, vanishes at the end.
+    """Progress bar as a context manager; appears after ``settings.progress_after_seconds``,
+    vanishes at the end.
 
     Parameters
     ----------
     wanted : bool or None
         None: only where a person watches (a terminal or a notebook).
     total : int or None
-        Items in all, None when not known.
+        Number of items in all; None when not known.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class ProgressBar:
 
 
 class _TerminalBar:
-    """Drawn by rich on standard error, with elapsed and remaining time."""
+    """Bar drawn by rich on standard error, with elapsed and remaining time."""
 
     def __init__(self, label: str) -> None:
         from rich import progress
@@ -95,7 +96,7 @@ class _TerminalBar:
 
 
 class _NotebookBar:
-    """An HTML progress element that is redrawn in place; needs no widget extension."""
+    """HTML progress element that is redrawn in place; needs no widget extension."""
 
     def __init__(self, label: str) -> None:
         ipython: Any = importlib.import_module("IPython.display")

@@ -30,9 +30,9 @@ class Recording:
     Attributes
     ----------
     path : Path
-        Its file, which only its owner may read: it names tasks and quotes errors.
+        File of the recording, which only its owner may read: it names tasks and quotes errors.
     why_ended : str
-        "" while it goes on.
+        Reason why it ended; "" while it goes on.
     """
 
     def __init__(self, path: str | os.PathLike[str], most_bytes: int = MOST_BYTES) -> None:
@@ -49,15 +49,15 @@ class Recording:
 
     @classmethod
     def of(cls, folder: str | os.PathLike[str], session: str) -> Recording:
-        """A file of its own for a session, in a folder that is there."""
+        """Open a new file for a session's recording, in a folder that exists."""
         return cls(Path(folder) / f"{time.strftime('%Y%m%d-%H%M%S')}-{session}.jsonl")
 
     def stops_by(self, stop: Callable[[], None]) -> None:
-        """Have this called when the recording ends: it is to end the writing."""
+        """Register ``stop``, which must end the writing, to be called when the recording ends."""
         self._stop = stop
 
     def write(self, text: str) -> None:
-        """Write a line, unless the recording has ended. Work goes on whatever happens here."""
+        """Write a line, unless the recording has ended. Never raises, so that work goes on."""
         if self.why_ended:
             return
         self._size += len(text)
@@ -70,7 +70,7 @@ class Recording:
             self.end(f"it cannot be written: {error}")
 
     def end(self, why: str) -> None:
-        """Write nothing more."""
+        """End the recording because of ``why``; write nothing more."""
         if self.why_ended:
             return
         self.why_ended = why
@@ -109,11 +109,11 @@ class Recordings:
     Parameters
     ----------
     record : callable
-        Has the loop write to a recording; gives a future of when it has begun.
+        Makes the loop write to a recording; returns a future that is set when it has begun.
     stop : callable
-        Has the loop write nothing more.
+        Makes the loop write nothing more.
     session : str
-        Its name.
+        Name of the session.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Recordings:
         self._present: Recording | None = None
 
     def begin(self, recording: Recording, *, wait: bool) -> Recording:
-        """Begin to write; without ``wait`` it is done before the session does anything else.
+        """Begin to write; without ``wait`` writing begins before the session does anything else.
 
         Raises
         ------
@@ -163,7 +163,7 @@ class Recordings:
 
 
 def _opened_for_its_owner(path: Path) -> int:
-    """Open a file that nobody else may read, and not one that somebody's link leads to."""
+    """Open a file that nobody else may read, refusing a link that somebody has laid there."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o600)
     os.fchmod(descriptor, 0o600)

@@ -1,7 +1,7 @@
-"""Values that stay on a device between bundles, least recently used first to the host.
+"""Values that stay on a device between bundles; the least recently used go to the host first.
 
-Lives in the device's executor. Who may use a value, and what follows from its loss, is the
-loop's and the Dispatcher's.
+The table lives in the device's executor. The loop and the Dispatcher decide who may use a value,
+and what follows from its loss.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Entry:
 
 
 class ValueTable:
-    """The values one executor keeps. Safe to use from several threads."""
+    """Table of the values that one executor keeps. Safe to use from several threads."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -49,25 +49,25 @@ class ValueTable:
             return sum(entry.nbytes for entry in self._entries.values() if entry.on_device)
 
     def keep(self, key: Key, value: Any) -> int:
-        """Take a value that is on the device; gives its size in bytes."""
+        """Take a value that is on the device; return its size in bytes."""
         nbytes = self._device.device_bytes(value)
         with self._lock:
             self._entries[key] = _Entry(value, nbytes)
         return nbytes
 
     def absent(self, keys: Iterable[Key]) -> tuple[Key, ...]:
-        """Those of ``keys`` that are not here."""
+        """Return the ``keys`` whose values are not here."""
         with self._lock:
             return tuple(key for key in keys if key not in self._entries)
 
     @contextmanager
     def using(self, keys: Iterable[Key]) -> Iterator[Mapping[Key, Any]]:
-        """The values as they are, on the device or spilled; inside, none of them is moved.
+        """Yield the values as they are, on the device or spilled; inside, none of them is moved.
 
         Raises
         ------
         ValueAbsentError
-            One is not here.
+            A value is not here.
         """
         wanted = list(keys)
         with self._lock:
@@ -86,12 +86,12 @@ class ValueTable:
                     entry.users -= 1
 
     def host_copy(self, key: Key) -> Any:
-        """The value on the host; what is on the device stays.
+        """Return the value on the host; a value on the device stays there.
 
         Raises
         ------
         ValueAbsentError
-            It is not here.
+            The value is not here.
         """
         with self.using([key]) as values, self._device.computing():
             return self._device.to_host(values[key])
@@ -121,7 +121,7 @@ class ValueTable:
         return freed
 
     def drop(self, keys: Iterable[Key]) -> None:
-        """Forget values; those that are not here are passed over."""
+        """Forget values; keys that are not here are passed over."""
         with self._lock:
             for key in keys:
                 self._entries.pop(key, None)

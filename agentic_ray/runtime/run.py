@@ -23,7 +23,7 @@ _logger = logging.getLogger("agentic_ray")
 
 
 class Backend(Protocol):
-    """What a run needs of the session's loop."""
+    """Part of the session's loop that a run needs."""
 
     def peek(self, graph_id: str, key: str) -> Any: ...
     def fetch(self, graph_id: str, key: str) -> Any: ...
@@ -45,7 +45,7 @@ class RunEvent:
 
 @dataclass(frozen=True, slots=True)
 class Tidings:
-    """What is new of a run, for the process that it was submitted from."""
+    """News of a run, for the process that it was submitted from."""
 
     records: tuple[PlacementRecord, ...]
     events: tuple[RunEvent, ...]
@@ -89,7 +89,7 @@ class Run:
         self.failed_bundles: set[str] = set()
         self.recovered_bundles: set[str] = set()
         self.history: list[RunEvent] = []
-        self.note = ""  # what it waits for, to be shown at a progress bar
+        self.note = ""  # the obstacle it waits for, shown at a progress bar
         self._backend = backend
         self._over = threading.Event()
         self._error: BaseException | None = None
@@ -107,21 +107,21 @@ class Run:
         self.history.append(RunEvent(time.time(), kind, bundle, node_id, text))
 
     def hear(self, bundle: str, pieces: tuple[Piece, ...], *, finished: bool) -> None:
-        """Tasks of a bundle printed this; once it has finished, what it prints when it is run
-        again, to make a lost value anew, is known."""
+        """Take in text that tasks of a bundle printed. Once the bundle has finished, the text that
+        it prints when it is run again, to make a lost value anew, is dropped as known."""
         if bundle not in self._heard and pieces:
             self._printed.append(pieces)
         if finished:
             self._heard.add(bundle)
 
     def record(self, record: PlacementRecord) -> None:
-        """A bundle is finished."""
+        """Add the record of a finished bundle."""
         self.records.append(record)
         self.items_done += record.items
         self._call(self._listeners)
 
     def settle(self, error: BaseException | None) -> None:
-        """The graph is finished or has failed, which is final."""
+        """End the run: the graph is finished or has failed, which is final."""
         with self._lock:
             if self._over.is_set() and self._error is not None:
                 return
@@ -136,17 +136,17 @@ class Run:
         for callback in callbacks:
             try:
                 callback()
-            except Exception:  # it is the caller's; others wait for theirs
+            except Exception:  # it is the caller's error; others wait for their callbacks
                 _logger.exception("what was to be called of %s raised", self.graph_id)
 
     def reopen(self) -> None:
-        """A finished output was lost and is being made again."""
+        """Go back to running: a finished output was lost and is being made again."""
         self._over.clear()
 
     # --- for a process that has borrowed the session -----------------------------------
 
     def tidings(self, records_seen: int, events_seen: int) -> Tidings:
-        """What is new since so many records and events; what was printed is given once."""
+        """Return the news after so many records and events; printed text is returned once."""
         records, events = self.records[records_seen:], self.history[events_seen:]
         printed = []
         while self._printed:
@@ -163,7 +163,7 @@ class Run:
         )
 
     def hear_of(self, tidings: Tidings) -> None:
-        """The same at the other end."""
+        """Take in the news of a run in the process that it was submitted from."""
         self.history += tidings.events
         self._printed.extend(tidings.printed)
         self.failed_bundles |= tidings.failed
@@ -175,19 +175,20 @@ class Run:
             self._call(self._listeners)
 
     def peek(self, key: str) -> Any:
-        """A finished output as it is held: `Inline`, where it is stored, or None if it is lost."""
+        """Return a finished output as it is held: `Inline`, its place, or None if it is lost."""
         return self._backend.peek(self.graph_id, key)
 
     def fetch(self, key: str) -> Any:
-        """The value of a finished output; ValueGone if it is being made again."""
+        """Return the value of a finished output; raise ValueGone if it is being made again."""
         return self._backend.fetch(self.graph_id, key)
 
     def held(self, key: str) -> Any:
-        """The same as an argument of other tasks."""
+        """Return a finished output as an argument of other tasks; raise ValueGone if it is being
+        made again."""
         return self._backend.held(self.graph_id, key)
 
     def small_values(self) -> dict[str, Inline]:
-        """The finished outputs that are small, as they travel."""
+        """Return the finished outputs that are small, as they travel."""
         found = {key: self.peek(key) for key in self.outputs}
         return {key: value for key, value in found.items() if isinstance(value, Inline)}
 
@@ -202,7 +203,7 @@ class Run:
         return self._error
 
     def raise_error(self) -> None:
-        """Raise what ended the run, if something did, as if for the first time."""
+        """Raise the error that ended the run, if there is one, as if for the first time."""
         if self._error is not None:
             raise self._error.with_traceback(self._trace)
 
@@ -223,15 +224,15 @@ class Run:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the run is over; False if ``timeout`` seconds passed before that.
 
-        Like all that waits for a run, it writes what the tasks printed.
+        While it waits, as all waiting for a run does, it writes the text that tasks printed.
         """
         over = self._over.wait(timeout)
         self.write_printed()
         return over
 
     def write_printed(self) -> None:
-        """Write what tasks have printed to this process's streams, from the caller's thread: in a
-        notebook that is what says to which cell it belongs."""
+        """Write the text that tasks have printed to this process's streams, from the caller's
+        thread: in a notebook the thread decides which cell it belongs to."""
         while self._printed:
             try:
                 pieces = self._printed.popleft()
@@ -244,18 +245,18 @@ class Run:
         self._backend.release(self.graph_id)
 
     def cancel(self) -> None:
-        """Stop what runs and drop the rest; `result` then raises JobCancelledError."""
+        """Stop running bundles and drop the rest; `result` then raises JobCancelledError."""
         self._backend.request_cancel(self.graph_id)
 
     def result(self, timeout: float | None = None) -> list[Any]:
-        """The values of the graph's outputs, in order.
+        """Wait for the values of the graph's outputs and return them, in order.
 
         Raises
         ------
         JobTimeoutError
-            Not there after ``timeout`` seconds; the run goes on.
+            The result is not there after ``timeout`` seconds; the run goes on.
         JobCancelledError, or the user's own exception
-            What ended the run.
+            The error that ended the run.
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         while self._values is None:
@@ -270,9 +271,9 @@ class Run:
         return self._values
 
     def handles(self) -> list[Any]:
-        """The outputs of a finished run for use as arguments of other tasks: small values
-        themselves, large ones where they are, as `Stored`. What was lost meanwhile is waited
-        for."""
+        """Return the outputs of a finished run for use as arguments of other tasks: small values
+        themselves, large ones where they are, as `Stored`. Wait for values that were lost
+        meanwhile."""
         while True:
             self._settled(math.inf)
             try:
@@ -283,7 +284,7 @@ class Run:
             return handles
 
     def _settled(self, deadline: float) -> bool:
-        """Wait until the run is over and raise its error; False if it is not over by
+        """Wait until the run is over and raise its error; return False if it is not over by
         ``deadline``, a time of `time.monotonic`."""
         # Short waits, so that a main thread notices Ctrl-C at once.
         while not self.wait(max(0.0, min(0.2, deadline - time.monotonic()))):
@@ -295,11 +296,11 @@ class Run:
         return True
 
     def placements(self) -> list[PlacementRecord]:
-        """Where each finished bundle ran and why."""
+        """List where each finished bundle ran and why."""
         return list(self.records)
 
     def explain(self) -> str:
-        """Where each finished bundle ran and why, as a table."""
+        """Return a table of where each finished bundle ran and why."""
         return placement_table(self.records)
 
     def events(self) -> list[RunEvent]:

@@ -1,4 +1,4 @@
-"""What one job puts on the cluster: its runs are counted, and cancelled, as one."""
+"""The runs that one job puts on the cluster, counted and cancelled together."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 _MOST_SHAPES = 100
-"""Graphs of one job whose shapes are kept."""
+"""Most graphs of one job whose shapes are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """Records of one run of a job from number ``first`` on; what was there from there on goes."""
+    """New records of one run of a job; they replace the records from number ``first`` on."""
 
     run: int
     first: int
@@ -36,18 +36,18 @@ class Fresh:
 class JobScope:
     """The runs of one job. Made by `job_scope`; safe to use from any thread.
 
-    Of a finished run its values are let go, and what is told of it is kept.
+    The values of a finished run are dropped; its records and events are kept.
 
     Parameters
     ----------
     job_id : str
     priority : int
-        Added to that of each run.
+        Number added to the priority of each run.
 
     Attributes
     ----------
     stages : Stages or None
-        Where finished stages are kept, if they are.
+        Keeper of finished stages, if there is one.
     """
 
     def __init__(self, job_id: str, priority: int = 0) -> None:
@@ -74,7 +74,7 @@ class JobScope:
             raise JobCancelledError(f"job {self.job_id} was cancelled")
 
     def add(self, run: Run, graph: TaskGraph) -> None:
-        """For the session: this run, of this graph, is the job's."""
+        """Add a run of this graph to the job. For the session."""
         shape = shape_of(graph) if len(self._shapes) < _MOST_SHAPES else None
         with self._lock:
             self._live[id(run)] = run
@@ -91,13 +91,13 @@ class JobScope:
             run.cancel()
 
     def expect(self, items: int) -> None:
-        """So many logical tasks will be asked for, in runs that are submitted one after the
+        """Announce that ``items`` logical tasks will be asked for, in runs submitted one after the
         other."""
         with self._lock:
             self._expected += items
 
     def cancel(self) -> None:
-        """Stop the job's runs, and those still to come."""
+        """Cancel the job's present and future runs."""
         with self._lock:
             self._cancelled = True
             runs = list(self._live.values())
@@ -105,24 +105,24 @@ class JobScope:
             run.cancel()
 
     def log(self, kind: str, text: str) -> None:
-        """Something happened to the job itself."""
+        """Add an event of the job itself."""
         with self._lock:
             self._events.append(RunEvent(time.time(), kind, "", "", text))
 
     def placements(self) -> list[PlacementRecord]:
-        """Where each finished bundle ran and why."""
+        """List where each finished bundle ran and why."""
         with self._lock:
             return [record for records in self._by_run().values() for record in records]
 
     def events(self) -> list[RunEvent]:
-        """What happened to the runs, in order."""
+        """Return the events of the runs, in order."""
         with self._lock:
             events = [*self._events, *(e for run in self._live.values() for e in run.events())]
         return sorted(events, key=lambda event: event.time)
 
     def fresh(self, seen: Mapping[int, int]) -> list[Fresh]:
-        """Records of which it is not known yet: of each run those beyond the number ``seen``, or
-        all where a run has begun anew with fewer."""
+        """Return the new records of each run: those beyond the number ``seen``, or all if the run
+        has begun anew with fewer."""
         with self._lock:
             by_run = self._by_run()
         found = []
@@ -134,24 +134,26 @@ class JobScope:
         return found
 
     def shapes(self, seen: int = 0) -> list[GraphShape]:
-        """The graphs of the job in small, from number ``seen`` on; the first hundred."""
+        """Return the shapes of the job's graphs from number ``seen`` on; the first hundred are
+        kept."""
         with self._lock:
             return self._shapes[seen:]
 
     @property
     def items_done(self) -> int:
-        """Logical tasks that have finished."""
+        """Number of logical tasks that have finished."""
         with self._lock:
             folded = sum(record.items for records in self._folded.values() for record in records)
             return folded + sum(run.items_done for run in self._live.values())
 
     @property
     def items_total(self) -> int:
-        """Logical tasks of all runs so far, or those that are expected if they are more."""
+        """Number of logical tasks of all runs so far, or of those expected if they are more."""
         return max(self._items, self._expected)
 
     def metrics(self, makespan_seconds: float) -> Metrics | None:
-        """The job's figures over ``makespan_seconds``; None if it put nothing on the cluster."""
+        """Compute the job's figures over ``makespan_seconds``; None if it put nothing on the
+        cluster."""
         records = self.placements()
         if not records:
             return None
@@ -184,13 +186,13 @@ _current: contextvars.ContextVar[JobScope | None] = contextvars.ContextVar("job"
 
 
 def current_scope() -> JobScope | None:
-    """The job that this thread works for."""
+    """Return the job that this thread works for."""
     return _current.get()
 
 
 @contextlib.contextmanager
 def job_scope(job_id: str, *, priority: int = 0) -> Iterator[JobScope]:
-    """Graphs submitted inside, in this thread, belong to the job."""
+    """Make graphs that this thread submits inside the block belong to the job."""
     scope = JobScope(job_id, priority)
     token = _current.set(scope)
     try:

@@ -1,4 +1,4 @@
-"""How bundles set out: here, over a line or through Ray; what is held of values meanwhile.
+"""Sends bundles: to the loop itself, over a line or through Ray; holds their values meanwhile.
 
 Used by the loop's thread alone.
 """
@@ -32,11 +32,11 @@ class Sender:
     Parameters
     ----------
     executor : callable
-        ``(node_id, device) -> actor handle`` of the executor there.
+        ``(node_id, device) -> actor handle``: returns the executor there.
     later : callable
-        Has the loop's thread call something; may itself be called from anywhere.
+        Makes the loop's thread call something; may itself be called from anywhere.
     value_info : callable
-        ``(graph_id, key) -> Location`` of a value, None if it is not known.
+        ``(graph_id, key) -> Location``: returns where a value is, None if it is not known.
     """
 
     def __init__(
@@ -61,13 +61,14 @@ class Sender:
         self._own_node = None
 
     def begin_anew(self) -> None:
-        """Ray has died and was started anew: only what is in this process is still there."""
+        """Drop everything but the values in this process: Ray has died and was started anew."""
         self.lines.close()
         self.values = {k: value for k, value in self.values.items() if isinstance(value, Inline)}
         self._begin()
 
     def send(self, command: Start, run: Run | None, now: float, *, alone: bool) -> tuple[Call, Any]:
-        """Send a bundle on the shortest way there is; the call, and the future of its report."""
+        """Send a bundle the shortest way there is; return the call, and the future of its
+        report."""
         call, future = self._sent(command, run, now)
         placement = command.placement
         if call.executor is not None and placement.device == "cpu":
@@ -102,19 +103,20 @@ class Sender:
                 return call, future
         try:
             refs = send_by_ray(command, executor, payload, inputs)
-        except ValueError as error:  # so Ray says that it does not know the owner of an ObjectRef
+        except ValueError as error:  # Ray says so that it does not know the owner of an ObjectRef
             raise of_other_cluster(" or ".join(map(str, inputs.values()))) from error
         return Call(command, payload, placement, refs, inputs, now, executor), refs[0].future()
 
     def node_of_caller(self) -> str:
-        """The node that this process is on."""
+        """Return the node that this process is on."""
         if self._own_node is None:
             self._own_node = str(ray.get_runtime_context().get_node_id())
         return self._own_node
 
     def send_again(self, call: Call, *, after_death: bool) -> Any:
-        """Send a call with all its inputs and through Ray: its executor does not keep what it
-        named, or has died with it on the line. The future of its report."""
+        """Send a call with all its inputs and through Ray, because its executor does not keep an
+        array that the call named, or has died with the call on the line. Return the future of its
+        report."""
         self.handed.lost(call.executor)
         look_at(call)
         assert call.payload is not None
@@ -124,7 +126,7 @@ class Sender:
         return refs[0].future()
 
     def forget(self, keys: Sequence[tuple[str, str]]) -> None:
-        """Drop values; executors of GPUs are told which they need not keep."""
+        """Drop values; executors of GPUs are told which of theirs they need not keep."""
         kept: dict[Any, list[tuple[str, str]]] = {}
         for key in keys:
             value = self.values.pop(key, None)
@@ -139,7 +141,7 @@ class Sender:
         self.forget([key for key in self.values if key[0] == graph_id])
 
     def restored(self, event: GpuLost) -> GpuLost:
-        """Use the copies that were made of values on a lost GPU, and tell which these are."""
+        """Use the host copies of values on a lost GPU; return the event with their keys."""
         copied: set[tuple[str, str]] = set()
         for key, value in self.values.items():
             if not isinstance(value, Resident) or value.device != event.device:

@@ -59,7 +59,7 @@ _logger = logging.getLogger("agentic_ray")
 _FIRST_REPORT_SECONDS = 5.0
 
 BUNDLES_PER_SLOT = 4
-"""Bundles a slot gets, where there is enough work, so that slots end together."""
+"""Number of bundles that a slot gets, where there is enough work, so that slots end together."""
 SHORTEST_BUNDLE_OVERHEADS = 20.0
 """Bundles shorter than this many call overheads are made only to use every slot. (The overhead
 of one bundle is hidden behind the work of the one before it on the same executor, but where the
@@ -69,9 +69,9 @@ LONGEST_BUNDLE_OVERHEADS = 200.0
 
 
 class Session:
-    """One connection to Ray with the executors, dispatcher and cost model that go with it.
+    """Connection of this process to Ray, with its executors, Dispatcher and cost model.
 
-    `init` and `get_session` give it.
+    `init` and `get_session` return it.
 
     Examples
     --------
@@ -86,7 +86,7 @@ class Session:
         self.policy = policy
         show_all(settings.full_tracebacks)
         self._name = uuid.uuid4().hex[:8]
-        chosen = get_policy(policy)  # a wrong one is refused before Ray is started
+        chosen = get_policy(policy)  # refuse a wrong one before Ray is started
         recording = None if settings.record is None else Recording.of(settings.record, self._name)
         self.model = CostModel()
         self._costs = CostStore() if settings.keep_costs else None
@@ -152,8 +152,8 @@ class Session:
 
     @property
     def closed(self) -> bool:
-        """Whether it takes no more work: it was shut down, or its Ray was. Not while a Ray of its
-        own that has died is started anew."""
+        """Whether it takes no more work: it was shut down, or its Ray was. It is not closed while a
+        dead Ray of its own is started anew."""
         if self._closed or is_forked():
             return True
         return not self._stay.lost and (self._stay.over or connection() != self._ray)
@@ -169,18 +169,18 @@ class Session:
 
     @property
     def stay(self) -> Stay:
-        """The present stay on a cluster; what is put in its object store lives as long."""
+        """Present stay on a cluster; objects put in the cluster's store live as long."""
         await_ray()
         return self._stay
 
     @property
     def slots(self) -> int:
-        """Bundles that run at once."""
+        """Number of bundles that run at once."""
         return max(1, sum(self._nodes.slots_by_device().values()))
 
     def cluster(self) -> ClusterState:
-        """The cluster as it is now, with the nodes' newest reports (new nodes get a moment to
-        send their first)."""
+        """Return the cluster as it is now, with the nodes' newest reports. Waits a moment for the
+        first report of new nodes."""
         await_ray()
         return self._nodes.await_reports(_FIRST_REPORT_SECONDS)
 
@@ -192,17 +192,17 @@ class Session:
         asked: int | None = None,
         target_seconds: float | None = None,
     ) -> Run:
-        """Run a graph; returns at once.
+        """Run a graph; return at once.
 
         Parameters
         ----------
         graph : TaskGraph
         priority : int
-            Higher goes first.
+            A graph of higher priority goes first.
         asked : int, optional
             Logical tasks the caller asked for, for the decomposition rate.
         target_seconds : float, optional
-            Predicted work in one bundle; None: chosen from call overhead and slots.
+            Predicted seconds of work in one bundle; None: chosen from call overhead and slots.
 
         Raises
         ------
@@ -231,7 +231,7 @@ class Session:
             self._codelets.source(codelet)  # an unpicklable function fails here, in the caller
         bundles = bundle_pass(
             graph,
-            # What is not known yet is not grouped: it may be long.
+            # Tasks of unknown seconds are not grouped: they may be long.
             seconds=lambda task: predicted[task.key] if predicted[task.key] >= 0 else float("inf"),
             target_seconds=self.bundle_seconds
             if target_seconds is None
@@ -259,16 +259,16 @@ class Session:
     def prospect(
         self, tasks: Sequence[Task], put_bytes: int
     ) -> tuple[float, int, Calibration] | None:
-        """What executors would take for tasks, how many of them run at once, and the rates of a
-        typical node.
+        """Predict the executors' seconds for tasks; return these, the bundles that run at once, and
+        the rates of a typical node.
 
-        None if the tasks are to be left to executors whatever these take: what a job computes is
-        to outlive this process, and GPUs may be much quicker.
+        Return None if the executors should do the tasks however long they take: what a job computes
+        is to outlive this process, and GPUs may be much quicker.
 
         Parameters
         ----------
         put_bytes : int
-            What would have to be put in the object store first.
+            Bytes that would have to be put in the object store first.
         """
         devices = self._nodes.slots_by_device()
         if current_scope() is not None or any(device != "cpu" for _, device in devices):
@@ -279,11 +279,12 @@ class Session:
         return there, self.slots, self.model.calibration
 
     def bundle_seconds(self, total_seconds: float) -> float:
-        """Predicted work to put in one bundle, of ``total_seconds`` that can go on side by side.
+        """Return the seconds of predicted work for one bundle, of ``total_seconds`` that can go on
+        side by side.
 
-        Several bundles a slot, and none longer than it need be, so that slots end together, but
-        none so short that its call overhead shows; work too small for that is split evenly, down
-        to one call's worth.
+        A slot gets several bundles, none longer than it need be, so that slots end together, but
+        none so short that its call overhead shows; work too small for that is split evenly, down to
+        one call's worth.
         """
         overhead = self.model.call_overhead_seconds
         least = overhead * SHORTEST_BUNDLE_OVERHEADS
@@ -292,17 +293,17 @@ class Session:
         wanted = max(min(max(least, min(fair / BUNDLES_PER_SLOT, most)), fair), overhead)
         each = fair / wanted
         if 1 < each < BUNDLES_PER_SLOT:
-            wanted = fair / round(each)  # as many for one slot as for another
+            wanted = fair / round(each)  # the same number for every slot
         return wanted
 
     def close(self) -> None:
         """End executors and, if we started it, Ray."""
-        with self._restarting:  # should Ray have died just now
+        with self._restarting:  # in case Ray has died just now
             if self._closed:
                 return
             connected = not self.closed
             self._closed = True
-        # (An embedded Ray ends with all that is on it; a dead one would not answer.)
+        # (An embedded Ray ends with everything on it; a dead Ray would not answer.)
         self._nodes.close(connected=connected and not self._started_ray)
         self._loop.close(SessionError("the session was shut down"))
         self._recordings.close()
@@ -320,7 +321,7 @@ class Session:
         self._keeper.close()
 
     def record(self, path: str | os.PathLike[str]) -> Recording:
-        """Write down what the scheduler is told and what it decides, from now on.
+        """Record the scheduler's events and decisions from now on.
 
         ``agentic-ray replay`` feeds a recording to the very same scheduler again, shows its
         decisions and compares policies. It holds names and costs of tasks and the text of errors,
@@ -362,12 +363,12 @@ class Session:
         return self._keeper.sees_dead
 
     def _ray_died(self, what: str) -> bool:
-        """The embedded Ray is dead: start it anew. Runs under way go on there. (In the keeper's
-        thread.) Gives whether there is a new one."""
+        """Start the dead embedded Ray anew and return whether there is a new one. Runs under way go
+        on there. (Called in the keeper's thread.)"""
         with self._restarting:
             if self._closed:
                 return False
-            if self.closed:  # it was shut down by somebody else
+            if self.closed:  # somebody else shut it down
                 self._ray_left()
                 return False
             old = self._stay
@@ -394,13 +395,15 @@ class Session:
         return True
 
     def _ray_leaves(self) -> None:
-        """`ray.shutdown` was called, perhaps by ourselves. (In the thread that called it.)"""
+        """Stop using Ray: `ray.shutdown` was called, perhaps by ourselves. (In the thread that
+        called it.)"""
         if not (self._closed or self._stay.lost):
             self._nodes.close(connected=False)
             self._ray_left()
 
     def _ray_left(self) -> None:
-        """This process has left the cluster, by no doing of ours: nothing will be answered."""
+        """Take in that this process has left the cluster, by no doing of ours: Ray will answer
+        nothing."""
         self._loop.close(
             SessionError(
                 f"this process has left the Ray cluster of {self._stay}: ray.shutdown() was "
@@ -410,8 +413,8 @@ class Session:
         self._stay.end()
 
     def _seconds(self, task: Task) -> float:
-        """Predicted seconds on the likelier device; -1 when unknown. Steps that only combine
-        (no items of their own) count as nothing until they were seen."""
+        """Return the predicted seconds on the likelier device; -1 when unknown. Steps that only
+        combine (no items of their own) count as nothing until they were seen."""
         for kind in reversed(task.kinds()):
             seconds = self.model.task_seconds(task, kind)
             if seconds is not None:
@@ -419,14 +422,14 @@ class Session:
         return -1.0 if task.cost.items else 0.0
 
     def _expect_calls(self, calls: HostCalls | None) -> None:
-        """Until it has measured its own, predict what an earlier session's calls took."""
+        """Predict with an earlier session's call times until this one has measured its own."""
         if calls is not None:
             least, most = CALL_BOUNDS_SECONDS
             seconds = min(max(calls.overhead_seconds, least), most)
             self.model.calibration = replace(self.model.calibration, call_overhead_seconds=seconds)
 
     def _calibrated(self, rates: HostRates) -> None:
-        """A node was measured: predict what was never observed for a typical node."""
+        """Predict never observed tasks for a typical node, now that a node was measured."""
 
         def learn() -> None:  # between two events, as a recording has it
             self._rates.append(rates)
@@ -440,7 +443,7 @@ class Session:
         self._loop.later(learn)
 
     def _hold(self, graph_id: str, on_gpus: bool) -> None:
-        """Have the devices that a graph may run on."""
+        """Reserve the devices that a graph may run on."""
         self._nodes.reserve()
         if on_gpus:
             with self._lock:
@@ -454,7 +457,7 @@ class Session:
         run.on_done(lambda: self._forget(run.graph_id))
 
     def _reopened(self, run: Run) -> None:
-        """A value of a finished graph was lost and is made again."""
+        """Remember again a finished run of which a lost value is made again."""
         self._hold(run.graph_id, run.on_gpus)
         self._remember(run)
 
@@ -486,7 +489,7 @@ def init(
     policy: str | Policy | None = None,
     **settings: Any,
 ) -> Session:
-    """Join a Ray cluster, or start an embedded Ray; gives the session if that is done.
+    """Join a Ray cluster, or start an embedded Ray; return the session, also if it exists already.
 
     Parameters
     ----------
@@ -496,10 +499,10 @@ def init(
         this machine is part of, else an embedded Ray. A Ray that this process has joined
         already is used.
     num_cpus : int, optional
-        CPUs of an embedded Ray; default: all. Refused where a cluster would be joined for want
-        of an address.
+        CPUs of an embedded Ray; default: all. Refused where a cluster would be joined for want of
+        an address.
     share : float, optional
-        Fraction of each node's CPUs to take; default: all when we started Ray, else what is
+        Fraction of each node's CPUs to take; default: all when we started Ray, else those that are
         free.
     policy : str or Policy, optional
         Decides which node and device runs a bundle; default: ``"predictive"``.
@@ -545,19 +548,19 @@ _lent: Callable[[], Session] | None = None
 
 
 def lend_to_this_process(lent: Callable[[], Any]) -> None:
-    """Have this process use a session of another one, which meets what is asked of a `Session`;
-    see `lent`. It is asked for when it is first used."""
+    """Make this process use a session of another one, which stands in for `Session`; see `lent`.
+    ``lent`` is called when the session is first used."""
     global _lent
     _lent = lent
 
 
 def get_session() -> Session:
-    """The session, started with default settings if there is none.
+    """Return the session, started with default settings if there is none.
 
     Raises
     ------
     SessionError
-        There can be none: this process was forked off one that uses Ray.
+        There can be no session: this process was forked off one that uses Ray.
 
     Examples
     --------
@@ -569,7 +572,7 @@ def get_session() -> Session:
 
 
 def current_session() -> Session | None:
-    """The session if there is one; starts nothing."""
+    """Return the session if there is one; start nothing."""
     if _lent is not None:
         return _lent()
     session = _session
@@ -593,7 +596,7 @@ def shutdown() -> None:
 
 
 def cluster() -> ClusterState:
-    """The cluster as it is now; prints as a table, renders in Jupyter.
+    """Return the cluster as it is now; prints as a table, renders in Jupyter.
 
     Examples
     --------
@@ -605,7 +608,7 @@ def cluster() -> ClusterState:
 
 
 def _check_same(session: Session, given: Mapping[str, Any], policy: str | Policy | None) -> None:
-    """Refuse settings that the session that is there does not have."""
+    """Refuse settings that the existing session does not have."""
     others = [name for name, value in given.items() if getattr(session.settings, name) != value]
     if policy is not None and policy != session.policy:
         others.append("policy")
@@ -617,7 +620,7 @@ def _check_same(session: Session, given: Mapping[str, Any], policy: str | Policy
 
 
 def taken(graph: TaskGraph) -> TaskGraph:
-    """``graph`` with the user's functions as they are now: some may be sent much later."""
+    """Return ``graph`` with the user's functions as they are now: some may be sent much later."""
     known = {id(task.codelet): task.codelet for task in graph}
     taken = {name: capture_codelet(codelet) for name, codelet in known.items()}
     if all(taken[name] is codelet for name, codelet in known.items()):
@@ -627,7 +630,7 @@ def taken(graph: TaskGraph) -> TaskGraph:
 
 
 def _forget() -> None:
-    """In a forked process: the session is the parent's."""
+    """Forget the session in a forked process: it is the parent's."""
     global _session, _session_lock
     _inherited.append(_session)  # not to be destroyed here
     _session, _session_lock = None, threading.RLock()

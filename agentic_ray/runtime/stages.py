@@ -1,7 +1,7 @@
-"""Stages of a job: what has finished is kept, so that a job that is run again goes on after it.
+"""Stages of a job: finished ones are kept, so that a job that is run again goes on after them.
 
-Where records are kept is the master's business (`StageStore`); outside a job that outlives its
-process nothing is kept, and a stage is a plain call.
+The master decides where records are kept (`StageStore`); outside a job that outlives its process
+nothing is kept, and a stage is a plain call.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ WORTH_BYTES = 64 << 20
 
 
 class StageStore(Protocol):
-    """The records of one job, by the names of its stages."""
+    """Records of one job, by the names of its stages."""
 
     def get(self, name: str) -> bytes | None:
-        """What was kept; None if nothing was, or it is damaged."""
+        """Return the kept record; None if there is none, or it is damaged."""
         ...
 
     def put(self, name: str, content: bytes) -> None:
-        """Keep this; durable on return, unless there is no room for it."""
+        """Keep a record; durable on return, unless there is no room for it."""
         ...
 
 
@@ -49,7 +49,7 @@ class Stages:
         self._named: set[str] = set()
 
     def named(self, name: str, compute: Callable[[], _T]) -> _T:
-        """See `stage`."""
+        """Compute as `stage` does."""
         path = f"{_path.get()}/{name}"
         if path in self._named:
             raise InvalidArgumentError(
@@ -71,7 +71,7 @@ class Stages:
         return value
 
     def graph(self, what: str, content: Callable[[], Any], compute: Callable[[], _T]) -> _T:
-        """See `recorded`."""
+        """Compute as `recorded` does."""
         path = f"{_path.get()}#{self._graphs[_path.get()]}"
         self._graphs[_path.get()] += 1
         kept = self._store.get(path)
@@ -105,9 +105,9 @@ def stage(name: str, function: Callable[..., _T], /, *args: Any, **kwargs: Any) 
     Parameters
     ----------
     name : str
-        Names the stage within the job, or within the stage that it is part of.
+        Name of the stage within the job, or within the stage that it is part of.
     function : callable
-        Its value must be picklable.
+        Function whose value must be picklable.
 
     Raises
     ------
@@ -136,18 +136,18 @@ def stage(name: str, function: Callable[..., _T], /, *args: Any, **kwargs: Any) 
 
 
 def recorded(what: str, content: Callable[[], Any], compute: Callable[[], _T]) -> _T:
-    """``compute()``, or its value from before the master died, if this is part of a job.
+    """Return ``compute()``, or its value from before the master died, if this is part of a job.
 
-    Graphs of a job are told apart by the order in which it asks for them; what is kept is used
-    only for the same content.
+    Graphs of a job are told apart by the order in which it asks for them; a kept value is used only
+    for the same content.
 
     Parameters
     ----------
     what : str
-        For people.
+        Name of the work, for people.
     content : callable
-        Gives everything the value depends on, for `content_key`; only called when needed.
-        Raises SerializationError where that cannot be told: then nothing is kept.
+        Returns everything the value depends on, for `content_key`; only called when needed. Raises
+        SerializationError where that cannot be told: then nothing is kept.
     """
     scope = current_scope()
     if scope is None or scope.stages is None:
@@ -165,6 +165,6 @@ def _digest(content: Callable[[], Any]) -> str | None:
 def _pickled(name: str, value: Any) -> bytes:
     try:
         content: bytes = cloudpickle.dumps(value)
-    except Exception as error:  # pickle raises whatever the object's hooks raise
+    except Exception as error:  # pickle raises anything that the object's hooks raise
         raise SerializationError(f"the value of stage {name!r} cannot be kept: {error}") from error
     return content

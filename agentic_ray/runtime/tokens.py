@@ -1,8 +1,8 @@
 """The token that an embedded Ray asks for: this process's own, written to no file.
 
-Where a user has no token, Ray would write a new one to ``~/.ray/auth_token``, readable by all.
-Every `ray start --head` of the user's would ask for it from then on, while the other nodes know
-nothing of it. So an embedded Ray is given one in the environment, which its processes, and programs
+If a user has no token, Ray would write a new one to ``~/.ray/auth_token``, readable by all. Every
+`ray start --head` of the user's would ask for it from then on, while the other nodes know nothing
+of it. So an embedded Ray is given a token in the environment, which its processes, and programs
 that this one starts, inherit.
 """
 
@@ -24,7 +24,7 @@ _mode_before: str | None = None
 
 
 def give_own() -> None:
-    """Have an embedded Ray that starts next use a token of its own, unless the user has one or has
+    """Make an embedded Ray that starts next use a token of its own, unless the user has one or has
     chosen that there be none."""
     global _own, _mode_before
     loader = _loader()
@@ -67,6 +67,6 @@ def use_that_of_this_user() -> None:
 
 
 def _loader() -> Any:
-    """The cache of the token; None: a Ray from before tokens."""
+    """Return the cache of the token; None: a Ray from before tokens."""
     loader = getattr(_core, "AuthenticationTokenLoader", None)
     return None if loader is None else loader.instance()

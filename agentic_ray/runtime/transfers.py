@@ -1,4 +1,4 @@
-"""Times what Ray takes to bring inputs from node to node, from the calls that need them anyway."""
+"""Times how long Ray takes to bring inputs from node to node, on calls that need them anyway."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agentic_ray.runtime.execute import Report
 from agentic_ray.schedule.events import Location, Transfer
 
 LEAST_BYTES: Final = 4 << 20
-"""Less than this says more of latency than of the network."""
+"""Smaller transfers tell more of latency than of the network."""
 _NO_WAIT_SECONDS: Final = 1e-3
 
 Key = tuple[str, str]
@@ -19,7 +19,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What Ray moves for one call, all of it from one node to another."""
+    """Bytes that Ray moves for one call, all of them from one node to another."""
 
     source: str
     destination: str
@@ -27,14 +27,15 @@ class Moved:
 
 
 class Copies:
-    """Knows to which nodes values were moved: Ray keeps what it has moved, so only the first
-    way of a value to a node takes time."""
+    """Record of the nodes to which values were moved: Ray keeps moved values, so only the first way
+    of a value to a node takes time."""
 
     def __init__(self) -> None:
         self._nodes: dict[Key, set[str]] = {}
 
     def send(self, node_id: str, inputs: Iterable[tuple[Key, Location]]) -> Moved | None:
-        """Note that these inputs go to ``node_id``; what is moved for that, if it can be timed."""
+        """Note that these inputs go to ``node_id``; return the move that this takes, if it can be
+        timed."""
         sources: set[str] = set()
         total = 0
         for key, info in inputs:
@@ -50,24 +51,24 @@ class Copies:
         return Moved(sources.pop(), node_id, total)
 
     def forget(self, key: Key) -> None:
-        """The value is gone."""
+        """Forget a value that is gone."""
         self._nodes.pop(key, None)
 
 
 def timed(
     moved: Moved | None, report: Report, round_trip_seconds: float, overhead_seconds: float
 ) -> tuple[Transfer, ...]:
-    """The transfer that was part of a call, if nothing else was waited for.
+    """Return the transfer that was part of a call, if the call waited for nothing else.
 
-    What is left of the round trip without what ran and what a call takes by itself: Ray brings
-    the inputs before it enters the executor.
+    Its seconds are the round trip less the work and less a call by itself: Ray brings the inputs
+    before it enters the executor.
 
     Parameters
     ----------
     round_trip_seconds : float
-        From sending the call to its answer.
+        Seconds from sending the call to its answer.
     overhead_seconds : float
-        Of a call without inputs.
+        Seconds of a call without inputs.
     """
     if moved is None or report.waited_seconds > _NO_WAIT_SECONDS or report.ray_attempt:
         return ()

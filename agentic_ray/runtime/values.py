@@ -1,4 +1,4 @@
-"""Values on the caller's side: what was put in the object store, and how codelets are sent."""
+"""Values on the caller's side: those put in the object store, and codelets as they are sent."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class Stored:
         return f"{self.stay and self.stay.number}/{self.ref.hex()}"
 
     def check(self) -> None:
-        """See that it is still there to be used.
+        """Check that the value can still be used.
 
         Raises
         ------
         LostDataError
-            Ray has died since it was made.
+            Ray has died since the value was made.
         SessionError
-            The session in which it was made has ended.
+            The session in which the value was made has ended.
         """
         check_process()
         if self.stay is None or not self.stay.over:
@@ -71,8 +71,8 @@ _put_elsewhere: Callable[[Any], Stored] | None = None
 
 
 def hold_elsewhere(put: Callable[[Any], Stored]) -> None:
-    """From now on large values are kept by another process, which has lent its session: ``put``
-    gives one to it. Their refs know how to get them back."""
+    """Let another process, which has lent its session, keep large values from now on: ``put`` hands
+    it one. The references know how to get the values back."""
     global _put_elsewhere
     _put_elsewhere = put
 
@@ -83,19 +83,20 @@ def is_object_ref(value: Any) -> bool:
 
 
 def stored(ref: Any) -> tuple[Stored, Any]:
-    """A user's ObjectRef as an argument, and the value it holds (without a copy if an array).
+    """Return a user's ObjectRef as an argument, and the value it holds (without a copy if an
+    array).
 
     Raises
     ------
     SessionError
-        It is of a cluster that this process has left.
+        The ObjectRef is of a cluster that this process has left.
     """
     if _put_elsewhere is not None:
         value = ray.get(ref)  # of a cluster that this process has joined by itself
         return _put_elsewhere(value), value
     await_ray()
     try:
-        # (`ray.get` waits for ever for some that it does not know)
+        # (`ray.get` waits for ever for some references that it does not know)
         ray_worker.global_worker.core_worker.get_owner_address(ref)
     except ValueError as error:
         raise of_other_cluster(ref) from error
@@ -104,7 +105,7 @@ def stored(ref: Any) -> tuple[Stored, Any]:
 
 
 def fetch(held: Stored) -> Any:
-    """The value of what a session keeps.
+    """Return a value that a session keeps.
 
     Raises
     ------
@@ -118,7 +119,8 @@ def fetch(held: Stored) -> Any:
 
 
 def of_other_cluster(ref: object) -> SessionError:
-    """The error for an ObjectRef of which Ray does not know the owner (it raises ValueError)."""
+    """Make the error for an ObjectRef of which Ray does not know the owner (it raises
+    ValueError)."""
     return SessionError(
         f"{ref} is not of the cluster that this process is on now; what was put in an object "
         "store ends with its cluster, so put it again"
@@ -126,7 +128,7 @@ def of_other_cluster(ref: object) -> SessionError:
 
 
 def get(ref: Any) -> Any:
-    """`ray.get` that ends when Ray dies meanwhile.
+    """Call `ray.get`, but end when Ray dies meanwhile.
 
     Raises
     ------
@@ -140,12 +142,12 @@ def get(ref: Any) -> Any:
         except Exception as error:
             if stay is not None and stay.over:
                 raise LostDataError(f"{ref} was in the object store of {stay}") from error
-            if type(error) is not GetTimeoutError:  # (one of a task's own is of a subclass)
+            if type(error) is not GetTimeoutError:  # (a task's own error is of a subclass)
                 raise
 
 
 def writable(value: Any) -> Any:
-    """``value``, or a copy of it where it holds arrays that are read-only.
+    """Return ``value``, or a copy of it where it holds arrays that are read-only.
 
     Large values come mapped from the object store, which nobody may write to; small ones do not.
     """
@@ -169,7 +171,7 @@ def writable(value: Any) -> Any:
 
 
 class _Copying(cloudpickle.Pickler):  # type: ignore[misc]  # Ray has no types
-    """Leaves read-only arrays out, wherever they are in a value, and copies them."""
+    """Pickler that leaves read-only arrays out, wherever they are in a value, and copies them."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
@@ -183,7 +185,7 @@ class _Copying(cloudpickle.Pickler):  # type: ignore[misc]  # Ray has no types
 
 
 class _Copied(pickle.Unpickler):
-    """Puts the copies in."""
+    """Unpickler that puts the copies in."""
 
     def __init__(self, file: io.BytesIO, copies: list[Any]) -> None:
         super().__init__(file)
@@ -194,7 +196,7 @@ class _Copied(pickle.Unpickler):
 
 
 def put(value: Any) -> Any:
-    """``value`` itself if it is small, else as `Stored` in the object store.
+    """Return ``value`` itself if it is small, else as `Stored` in the object store.
 
     Raises
     ------
@@ -206,7 +208,7 @@ def put(value: Any) -> Any:
 
 
 def pack(value: Any) -> Inline | Stored:
-    """``value`` as bytes if it is small, else in the object store: nothing looks into it.
+    """Return ``value`` as bytes if it is small, else in the object store: nothing looks into it.
 
     Raises
     ------
@@ -230,7 +232,8 @@ def pack(value: Any) -> Inline | Stored:
 
 @dataclass(frozen=True, slots=True)
 class _Sendable:
-    """A codelet, kept so that nothing else takes its identity; its pickle or where that is."""
+    """A codelet, kept so that no other object takes its identity, with its pickle or the pickle's
+    place."""
 
     codelet: Codelet
     token: str
@@ -244,10 +247,10 @@ class _Sendable:
 
 
 class CodeletTable:
-    """Pickles each codelet object once; a large one goes to the object store once.
+    """Table that pickles each codelet object once; a large one goes to the object store once.
 
-    By identity: what codelets hold of the user's was captured before. Remembers those used last
-    only, because they hold what their functions see.
+    Codelets are told apart by identity: user data that they hold was captured before. Only those
+    used last are remembered, because they hold the data that their functions see.
     """
 
     _KEPT = 256
@@ -260,7 +263,8 @@ class CodeletTable:
         self._lock = threading.Lock()
 
     def source(self, codelet: Codelet) -> tuple[str, Any]:
-        """The token executors know the codelet by, and its pickle or an ObjectRef of it.
+        """Return the token by which executors know the codelet, and its pickle or an ObjectRef of
+        it.
 
         Raises
         ------
@@ -290,7 +294,7 @@ class CodeletTable:
     def _pickle(self, codelet: Codelet) -> bytes:
         try:
             data: bytes = cloudpickle.dumps(replace(codelet, halve=None))  # that is for here
-        except Exception as error:  # pickle raises whatever the captured objects' hooks raise
+        except Exception as error:  # pickle raises anything that the captured objects' hooks raise
             raise SerializationError(
                 f"{codelet.name} cannot be sent to another process: {error}. Functions are sent "
                 "with everything they capture; open files, locks, sockets and generators must be "

@@ -1,4 +1,4 @@
-"""What the failure of a call through Ray means, and which values it shows to be lost."""
+"""Judges failed calls through Ray: the cause, and which values are lost."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agentic_ray.schedule.events import Cause
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Why a call failed, the error to show, and the keys of its inputs that are lost."""
+    """Cause of a failed call, the error to show, and the keys of its inputs that are lost."""
 
     cause: Cause
     error: BaseException
@@ -25,13 +25,13 @@ class Verdict:
 
 
 def judge(call: Call, error: BaseException, values: Mapping[tuple[str, str], Any]) -> Verdict:
-    """What a failed call means.
+    """Find the cause of a failed call and the inputs that are lost.
 
     Parameters
     ----------
     values : mapping
-        What is held of values now, by graph id and key. Of a lost one that is on a GPU the host
-        copy is forgotten, so that another can be made.
+        Values as they are held now, by graph id and key. If a lost one is on a GPU, its host copy
+        is forgotten, so that another can be made.
     """
     reason = error
     if isinstance(error, ray_errors.RayTaskError) and isinstance(error.cause, Exception):

@@ -1,7 +1,7 @@
-"""The watched lane: a bundle that keeps dying runs in a child process, to tell how it dies.
+"""The watched lane: a bundle that keeps dying runs in a child process, to learn how it dies.
 
-The child says which task and element it begins; when it dies, the parent, a Ray worker, knows
-where it was and what the kernel says of its end. The child has no connection to Ray.
+The child reports each task and element that it begins. When it dies, the parent, a Ray worker,
+knows where it was and how the kernel ended it. The child has no connection to Ray.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ _PROGRAM = "from agentic_ray.runtime.watch import child_main; child_main()"
 
 
 def run_watched(payload: Payload, inputs: Sequence[Any], *, node_id: str) -> tuple[Any, ...]:
-    """`run_payload` in a child; if that dies, the Report says where it was and of what."""
+    """Run a bundle as `run_payload` does, in a child; if the child dies, the Report says where and
+    how."""
     fetched = {
         token: ray.get(source) if isinstance(source, ray.ObjectRef) else source
         for token, source in payload.codelets.items()
@@ -50,7 +51,7 @@ def run_watched(payload: Payload, inputs: Sequence[Any], *, node_id: str) -> tup
         tempfile.TemporaryFile(buffering=0) as stdout,
         tempfile.TemporaryFile(buffering=0) as stderr,
         subprocess.Popen(
-            # (-u: what it prints before it dies is not to die with it)
+            # (-u: its printed text must not die with it)
             [sys.executable, "-u", "-c", _PROGRAM, str(there.fileno())],
             pass_fds=(there.fileno(),),
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
@@ -81,7 +82,7 @@ def _listen(
     chunk: int | None = None
     element: tuple[int, str] | None = None
     while True:
-        # (EOF is no sure sign: what the child started itself may hold the pipe open.)
+        # (EOF is no sure sign: a process that the child started may hold the pipe open.)
         if not here.poll(_POLL_SECONDS) and child.poll() is not None and not here.poll(0):
             break
         try:
@@ -103,7 +104,7 @@ def _listen(
 
 
 def poison_error(death: Death) -> PoisonTaskError | OutOfHostMemoryError:
-    """What the caller is told of a bundle that dies under watch too."""
+    """Make the caller's error for a bundle that dies under watch too."""
     name = signal.Signals(-death.exit_code).name if death.exit_code < 0 else None
     how = f"was killed by {name}" if name else f"ended with exit code {death.exit_code}"
     where = "" if death.chunk is None else f" on chunk {death.chunk}"
@@ -130,7 +131,7 @@ def poison_error(death: Death) -> PoisonTaskError | OutOfHostMemoryError:
 
 
 def child_main() -> None:
-    """The child: run what comes through the pipe, and tell each beginning."""
+    """Run, as the child, the bundle from the pipe, and report each beginning."""
     there = Connection(int(sys.argv[1]))
     payload, inputs, node_id = cloudpickle.loads(there.recv_bytes())
 
@@ -158,6 +159,7 @@ def child_main() -> None:
 
 
 def _end_with_parent(there: Connection) -> None:
-    """The parent says nothing more: what can be read is that it is gone."""
+    """End when the parent is gone: it writes nothing more, so the pipe only becomes readable
+    then."""
     there.poll(None)
     os._exit(1)

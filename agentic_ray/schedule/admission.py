@@ -24,13 +24,13 @@ INPUT_FACTOR: Final = 3.0
 again as result, as much again as temporaries."""
 RESERVE_FRACTION: Final = 0.05
 RESERVE_MOST_BYTES: Final = 2**30
-"""What is left free on a device for others: this fraction of it, at most this much."""
+"""Memory left free on a device for other programs: this fraction of it, at most this much."""
 MOST_PARTS: Final = 64
 """A bundle that would have to be cut into more parts than this does not belong on the GPU."""
 
 
 class Fit(Enum):
-    """How a need and a device's memory go together."""
+    """Whether a GPU has the memory that a bundle needs, now or later."""
 
     NOW = "fits now"
     LATER = "fits when bundles in flight have ended"
@@ -40,18 +40,18 @@ class Fit(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What is to be done with a bundle that a policy placed on a GPU.
+    """Decision about a bundle that a policy placed on a GPU.
 
     Parameters
     ----------
     executor : Executor or None
-        Where it may start now; None: it waits, or goes to the CPU.
+        Executor on which the bundle may start now; None: it waits, or goes to the CPU.
     parts : int
-        In how many parts along its chunk axis it is to run.
+        Number of parts, along its chunk axis, in which the bundle runs.
     to_cpu : bool
-        It is to be placed again, on CPUs only.
+        Whether the bundle is placed again, on CPUs only.
     reason : str
-        A clause for the user when this is not simply what the policy wanted.
+        A clause for the user where the policy's placement was not simply followed.
     """
 
     executor: Executor | None
@@ -61,7 +61,7 @@ class Admission:
 
 
 def reserve_bytes(total_bytes: int) -> int:
-    """Memory of a device of this size that is never planned for."""
+    """Return the bytes of a device of this size that are never planned for."""
     return min(int(total_bytes * RESERVE_FRACTION), RESERVE_MOST_BYTES)
 
 
@@ -71,25 +71,25 @@ def budget_bytes(total_bytes: int, free_bytes: int, held_bytes: int) -> int:
     Parameters
     ----------
     total_bytes, free_bytes : int
-        Of the device, as the driver reports them.
+        Memory of the device, as the driver reports it.
     held_bytes : int
-        What the executor's own pool has taken from the device: used by bundles that are
-        counted as in flight, cached, or values that can be moved to the host.
+        Memory that the executor's own pool has taken from the device: it is used by bundles that
+        count as in flight, cached, or holds values that can be moved to the host.
     """
     there = min(total_bytes, max(0, free_bytes) + max(0, held_bytes))
     return max(0, there - reserve_bytes(total_bytes))
 
 
 def working_set_bytes(bundle: Bundle, sizes: Mapping[str, int]) -> int:
-    """Predicted device memory of ``bundle`` at its peak, 0 when nothing is known of it.
+    """Predict the device memory of ``bundle`` at its peak; 0 when nothing is known of it.
 
-    What its tasks declare; else from the bytes they are hinted to read and write; else from
-    the bytes of its inputs.
+    The tasks' declaration counts first, then the bytes that they are hinted to read and write, then
+    the bytes of the inputs.
 
     Parameters
     ----------
     sizes : mapping of key to int
-        Bytes of the values made by other bundles, as far as known.
+        Bytes of the values made by other bundles, as far as they are known.
     """
     tasks = bundle.tasks
     alone = tasks[0] if len(tasks) == 1 else None
@@ -109,7 +109,8 @@ def working_set_bytes(bundle: Bundle, sizes: Mapping[str, int]) -> int:
 
 
 def _arrays(value: Any) -> Iterator[tuple[int, int]]:
-    """Identity and bytes of the arrays and stored values in arguments (one may be in many)."""
+    """Yield the identity and the bytes of each array and stored value in arguments, repeats
+    included."""
     if isinstance(value, list | tuple) or (
         not isinstance(value, str | bytes | dict) and isinstance(value, Iterator)
     ):
@@ -129,9 +130,9 @@ def can_split(bundle: Bundle) -> bool:
 
 
 def fit(need_bytes: int, executor: Executor) -> Fit:
-    """How ``need_bytes`` go together with the memory of a GPU executor.
+    """Compare ``need_bytes`` with the memory of a GPU executor.
 
-    With nothing known of the device's memory everything fits: the executor finds out.
+    If nothing is known of the device's memory, everything fits: the executor finds out.
     """
     budget = executor.memory_bytes
     if budget is None or need_bytes <= budget - executor.memory_in_flight_bytes:
@@ -163,10 +164,11 @@ def admit(
 
     Notes
     -----
-    Where it does not fit now it moves to a GPU where it does; else it waits for bundles of ours
-    to end; else, the memory being taken by others or too small altogether, it runs in parts
-    where that helps, goes to the CPU where it can, and waits where it cannot. A bundle that fits
-    nowhere and has no other way is tried alone: predictions can be wrong.
+    A bundle that does not fit on ``wanted`` now moves to a GPU on which it fits. If there is none,
+    it waits for bundles of ours to end. If the memory is taken by others or too small altogether,
+    the bundle runs in parts where that helps, goes to the CPU where it can, and waits where it
+    cannot. A bundle that fits nowhere and has no other way is tried alone: predictions can be
+    wrong.
     """
     if fit(need_bytes, wanted) is Fit.NOW:
         return Admission(wanted)
@@ -189,7 +191,7 @@ def admit(
 def _too_large(
     need_bytes: int, usable: Sequence[Executor], needs: str, *, split: bool, cpu: bool
 ) -> Admission:
-    """It is larger than every GPU."""
+    """Decide on a bundle that needs more memory than the largest GPU has."""
     largest = max(usable, key=lambda gpu: (gpu.memory_bytes or 0, -gpu.order))
     budget = largest.memory_bytes or 0
     reason = f"{needs}, more than the {format_bytes(budget)} of the largest GPU"

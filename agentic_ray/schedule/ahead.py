@@ -1,6 +1,6 @@
-"""Planning whole graphs: also what is not ready yet gets its time on a device. Pure.
+"""Planning whole graphs: bundles that are not ready yet get their time on a device too. Pure.
 
-Used by the policy ``predictive`` where bundles are few and long enough to be worth the thought.
+The policy ``predictive`` plans so where bundles are few and long enough to be worth the thought.
 """
 
 from __future__ import annotations
@@ -22,30 +22,32 @@ MOST_BUNDLES = 512
 """Larger graphs are not planned as a whole."""
 MOST_AT_ONCE = 256
 LEAST_AT_ONCE = 64
-"""Bundles that a plan is made of; one of fewer is no better than none."""
+"""Number of bundles in a plan: with fewer a plan is no better than none."""
 _STEP_SECONDS = 2e-6
-"""What it takes, about, to find a bundle's time on one slot."""
+"""Seconds, about, that finding a bundle's time on one slot takes."""
 _SHARE = 0.02
-"""Of the time in which a slot of the cluster comes free, the part that may go into a plan."""
+"""Planning may take this share of the time between two slots of the cluster coming free."""
 _TRANSFER_WEIGHTS = (1.0, 0.0, 2.0)
-"""Ranks are made with transfers counted so many times, and those kept that plan best."""
+"""Ranks are computed with each of these weights on transfers; the ranks of the shortest plan are
+kept."""
 
 Arrival = tuple[str | None, float, float]
-"""Where a value is or will be, from when, and what it takes from there to another node, seconds."""
+"""Node where a value is or will be, the time from when, and the seconds to move it to another
+node."""
 
 
 @dataclass(frozen=True, slots=True)
 class Upcoming:
-    """What is known of a graph beyond the ready bundles.
+    """The part of a graph that a plan looks at: ready bundles and later ones.
 
     Parameters
     ----------
     sequence : tuple of Bundle
-        Ready and not yet ready ones, most urgent first: what a bundle needs comes before it.
+        Ready bundles and later ones, most urgent first; a bundle comes after those that it needs.
     coming : mapping
-        Of values that are being made.
+        Arrivals of the values that are being made, by key.
     busy : mapping
-        Of executors that run something: when each of their bundles is expected to end.
+        Times at which the bundles under way are expected to end, by executor.
     """
 
     sequence: tuple[Bundle, ...]
@@ -54,8 +56,8 @@ class Upcoming:
 
 
 def most_bundles(slots: int, typical_seconds: float) -> int:
-    """How many bundles a plan may have, so that planning costs little beside running them; 0 if
-    it would not be worth it."""
+    """Return how many bundles a plan may have, so that planning costs little beside running them; 0
+    if a plan would not be worth its cost."""
     if not slots:
         return 0
     most = int(_SHARE * typical_seconds / (_STEP_SECONDS * slots * slots))
@@ -63,7 +65,7 @@ def most_bundles(slots: int, typical_seconds: float) -> int:
 
 
 def best_ranks(bundles: Sequence[Bundle], view: ClusterView, model: CostModel) -> list[float]:
-    """Upward ranks of a graph, by the variant whose plan is the shortest; those of HEFT on a tie.
+    """Return the upward ranks of a graph, by the variant with the shortest plan; HEFT's on a tie.
 
     Parameters
     ----------
@@ -94,11 +96,12 @@ def best_ranks(bundles: Sequence[Bundle], view: ClusterView, model: CostModel) -
 def place_ahead(
     ready: Sequence[Bundle], upcoming: Upcoming, view: ClusterView, model: CostModel
 ) -> list[Placement] | None:
-    """Those of the ready bundles that a plan of all upcoming ones begins with; None if there can
+    """Place the ready bundles with which a plan of all upcoming bundles begins; None if there can
     be no plan, because a cost is not known.
 
-    HEFT with insertion over what has not begun, made anew whenever something changes. A ready
-    bundle that the plan puts behind one that is not ready yet is left for later.
+    The plan is HEFT with insertion over the bundles that have not begun, made anew whenever
+    something changes. A ready bundle that the plan puts behind one that is not ready yet is left
+    for later.
 
     References
     ----------
@@ -115,7 +118,8 @@ def place_ahead(
 
 @dataclass(slots=True)
 class _Slot:
-    """One slot of a device: what is planned there, as (start, end, bundle), earliest first."""
+    """One slot of a device. ``spans`` are the bundles planned there, as (start, end, bundle),
+    earliest first."""
 
     executor: Executor
     slowness: float
@@ -124,7 +128,7 @@ class _Slot:
     spans: list[tuple[float, float, str]]
 
     def start(self, ready: float, seconds: float) -> float:
-        """The earliest start after ``ready`` of something that takes so long."""
+        """Return the earliest start, not before ``ready``, of a bundle that takes ``seconds``."""
         begin = max(ready, self.free_at)
         for start, end, _ in self.spans:
             if begin + seconds <= start:
@@ -135,7 +139,7 @@ class _Slot:
 
 
 class _Plan:
-    """Bundles in the order in which they are added, each where it ends first."""
+    """A schedule under construction: bundles are added one by one, each where it ends first."""
 
     def __init__(
         self, view: ClusterView, model: CostModel, busy: Mapping[Executor, Sequence[float]]
@@ -190,7 +194,8 @@ class _Plan:
         return True
 
     def _arrivals(self, bundle: Bundle) -> dict[str, float] | None:
-        """When all inputs can be at a node that holds some of them, and "" at any other."""
+        """Return when all inputs can be at each node that holds some of them, and under "" at any
+        other."""
         located: list[Arrival] = []
         for key in bundle.inputs:
             found = self.values.get(key)
@@ -211,7 +216,7 @@ class _Plan:
         return arrivals
 
     def firsts(self) -> list[Placement]:
-        """What the idle slots begin with."""
+        """Return the placements of the first bundle on each idle slot."""
         found: list[Placement] = []
         for slots in self._slots.values():
             for slot in slots:

@@ -1,4 +1,5 @@
-"""How others place, for comparison in the simulator; not offered to users as policies."""
+"""Other systems' ways to place, for comparison in the simulator; not offered to users as
+policies."""
 
 from __future__ import annotations
 
@@ -16,15 +17,16 @@ def _placed(bundle: Bundle, executor: Executor, reason: str) -> Placement:
 
 
 class RayHybrid:
-    """As Ray's default: pack nodes in a fixed order up to half their slots, then spread.
+    """Ray's default policy: pack nodes in a fixed order up to half their slots, then spread.
 
-    Knows nothing of speeds, and sends nothing ahead.
+    It knows nothing of speeds, and sends nothing ahead.
 
     Parameters
     ----------
     on_gpu : frozenset of str or None
-        Codelets whose tasks ask for a GPU; the others ask for a CPU, as a Ray task says once
-        and for all which it needs. None, kinder than Ray: whatever device is free first.
+        Codelets whose tasks ask for a GPU; the others ask for a CPU, since a Ray task names the
+        kind of device once and for all. None, kinder than Ray: a task takes any device that is free
+        first.
     """
 
     threshold = 0.5
@@ -92,7 +94,7 @@ class RoundRobin:
 
 
 def baseline(name: str, accelerated: frozenset[str]) -> Policy | None:
-    """The policy of this name to compare with, for a workload of these GPU codelets."""
+    """Return the policy of this name to compare with, for a workload of these GPU codelets."""
     if name == "round_robin":
         return RoundRobin()
     if name in ("ray_hybrid", "first_free"):

@@ -16,7 +16,7 @@ def lower_bound_seconds(
     gpu_speed: float = 1.0,
     gpu_other_speed: float = 1.0,
 ) -> float:
-    """The larger of critical path and total work, both on the fastest that there is.
+    """Return the larger of critical path and total work, both on the fastest devices there are.
 
     Parameters
     ----------
@@ -57,7 +57,8 @@ def _divide(fast: float, other: float, cpu: float, gpu_fast: float, gpu_other: f
         return (fast + other) / cpu
     if gpu_fast < gpu_other:
         fast, other, gpu_fast, gpu_other = other, fast, gpu_other, gpu_fast
-    # GPUs first take the class they are comparatively better at; who is done first helps.
+    # The GPUs first take the class at which they are comparatively better; a device that is done
+    # first helps with the other class.
     if fast / gpu_fast >= other / cpu:
         return (fast + other) / (gpu_fast + cpu)
     # GPUs have time left t - fast / gpu_fast for the others: gpu_other * that + cpu * t = other.

@@ -1,5 +1,5 @@
-"""What a node was measured to do a second, before anything is known of a codelet. Data only:
-the measuring is the runtime's."""
+"""Measured rates of a node, used before anything is known of a codelet. Data only: the runtime
+measures."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class Calibration:
     Parameters
     ----------
     cpu_flops_per_second, gpu_flops_per_second : float
-        Of a large matrix product, on one CPU slot and on one GPU.
+        Rate of a large matrix product, on one CPU slot and on one GPU.
     cpu_bytes_per_second, gpu_bytes_per_second : float
-        Of memory.
+        Rate of memory.
     store_bytes_per_second : float
-        A value from one node to another, through the object stores.
+        Rate of a value moved from one node to another, through the object stores.
     transfer_latency_seconds : float
-        What moving a value costs however small it is.
+        Seconds to move a value, however small it is.
     call_overhead_seconds : float
-        A call to an executor there and back, beside its work.
+        Seconds of a call to an executor, there and back, beside its work.
 
     Raises
     ------
@@ -49,8 +49,8 @@ class Calibration:
                 raise InvalidArgumentError(f"Calibration.{entry.name} cannot be {value!r}")
 
     def seconds(self, cost: CostHint, kind: str) -> float | None:
-        """What ``cost`` takes on a device of ``kind`` at these rates (roofline: the slower of
-        computing and memory); None if the hint says nothing."""
+        """Return the seconds of ``cost`` on a device of ``kind`` at these rates (roofline: the
+        slower of computing and memory); None if the hint says nothing."""
         moved = cost.read_bytes + cost.written_bytes
         if not (cost.flops or moved):
             return None
@@ -61,5 +61,5 @@ class Calibration:
         return max(cost.flops / flops, moved / memory)
 
     def transfer_seconds(self, size_bytes: float) -> float:
-        """What a value takes to another node."""
+        """Return the seconds to move a value of this size to another node."""
         return self.transfer_latency_seconds + size_bytes / self.store_bytes_per_second

@@ -1,4 +1,5 @@
-"""The contract of a policy: what it is asked, and what of its answers can be carried out."""
+"""The contract of a policy: the questions it is asked, and which of its answers can be carried
+out."""
 
 from __future__ import annotations
 
@@ -15,19 +16,19 @@ from agentic_ray.schedule.view import ClusterView, Executor
 
 @runtime_checkable
 class Policy(Protocol):
-    """Decides where ready bundles go; pure, it keeps no cluster state of its own.
+    """Object that decides where ready bundles go; pure, it keeps no cluster state of its own.
 
     ``place`` is given a window of ready bundles, most urgent first. It answers with placements
     for some of them; a bundle it leaves out stays ready and is offered again when something
     changes. It must place at least one bundle while a device that can run one has room and
     nothing is running.
 
-    Some attributes are optional. ``plans_ahead`` (default False): bundles are offered also when
-    no executor has room, a placement on a busy executor is kept as a plan, and plans are taken
-    back and offered again when something better may be possible. ``order(priority, rank_seconds,
-    submitted_seconds)``: what is ready is offered in this order, smallest first; the default is
-    by priority, then by rank. ``looks_ahead`` (default False): where it is worth the time,
-    ``cluster.upcoming`` says what is not ready yet.
+    Some attributes are optional. ``plans_ahead`` (default False): bundles are offered also when no
+    executor has room, a placement on a busy executor is kept as a plan, and plans are taken back
+    and offered again when something better may be possible. ``order(priority, rank_seconds,
+    submitted_seconds)``: ready bundles are offered in this order, smallest first; the default is by
+    priority, then by rank. ``looks_ahead`` (default False): where it is worth the time,
+    ``cluster.upcoming`` tells the bundles that are not ready yet.
     """
 
     name: str
@@ -40,8 +41,8 @@ class Policy(Protocol):
 def check_placements(
     placements: Iterable[Placement], offered: Mapping[str, Record], view: ClusterView, name: str
 ) -> tuple[list[Record], list[Executor]]:
-    """The bundles that the policy ``name`` placed and the executors it placed each on; refuses
-    what cannot be carried out.
+    """Return the bundles that the policy ``name`` placed and the executor of each; refuse
+    placements that cannot be carried out.
 
     Raises
     ------

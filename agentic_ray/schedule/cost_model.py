@@ -1,4 +1,4 @@
-"""Predicts the seconds of a task: from hints and calibration first, then from what was observed.
+"""Predicts the seconds of a task: from hints and calibration first, then from observations.
 
 History-based, as StarPU's: observations are kept per codelet and device kind in classes of
 size that double (Augonnet et al., CCPE 23(2), 2011). No clock, no I/O.
@@ -18,26 +18,26 @@ from agentic_ray.schedule.curves import Curve, RunningMedian, log_of, size_class
 from agentic_ray.schedule.links import Links
 
 Place = tuple[str, str]
-"""A device: node and name on the node."""
+"""A device: its node and its name on the node."""
 
 _WELL_KNOWN = 256
 _AS_EXPECTED = 0.1
 _SKIPPED = 31
-"""After so many observations of a codelet, of those that come within a tenth of what was expected
-so many in a row need only be counted."""
+"""Once a codelet is well known, each observation within a tenth of the prediction lets this many
+more of the kind only be counted, not learnt from."""
 _TYPICAL_SECONDS = 5e-2
 _LEAST_CALLS = 8
-"""Fewer calls do not tell what one takes by itself."""
+"""With fewer calls seen, the time of a call by itself is not known."""
 CALL_BOUNDS_SECONDS = (5e-4, 8e-3)
-"""No measurement makes a call's own time less or more than this."""
+"""Limits of a call's own time, whatever is measured."""
 _KEPT_ERRORS = 4096
 MOST_CODELETS = 4096
-"""Codelets, each on one kind of device, that are remembered: those observed last."""
+"""Most codelets remembered, each on one kind of device: those observed last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Seconds and how far off they may be (one standard deviation, seconds)."""
+    """Predicted seconds and their standard deviation, in seconds."""
 
     seconds: float
     spread_seconds: float
@@ -45,14 +45,14 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class ErrorReport:
-    """How good the predictions were that could be made before each observation.
+    """Accuracy of the predictions, each made before its observation.
 
     Parameters
     ----------
     median_relative_error : float or None
-        Of ``|predicted - observed| / observed`` over the newest observations.
+        Median of ``|predicted - observed| / observed`` over the newest observations.
     predictions, observations : int
-        How many were compared, and how many there were.
+        Number of predictions that were compared, and number of observations.
     """
 
     median_relative_error: float | None
@@ -62,7 +62,7 @@ class ErrorReport:
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
-    """What is known of a codelet at one class of sizes, to be kept across sessions.
+    """Observations of a codelet at one class of sizes, to be kept across sessions.
 
     ``sizes`` and ``seconds`` are the newest observations, oldest first, on the reference device.
     """
@@ -76,14 +76,14 @@ class Knowledge:
 class CostModel:
     """Expected seconds per codelet, device kind and size, and how slow each device is.
 
-    A time is taken for the product of what the codelet takes on a reference device and a factor
-    of the device it ran on. Both are medians of what came last. The reference is the device on
-    which a kind of device was first seen at work.
+    A task's time counts as the product of the codelet's seconds on a reference device and a factor
+    of the device on which it ran. Both are medians of the newest observations. The reference is the
+    device on which a kind of device was first seen at work.
 
     Parameters
     ----------
     calibration : Calibration, optional
-        Rates for what was never observed.
+        Rates for codelets that were never observed.
     """
 
     def __init__(self, calibration: Calibration | None = None) -> None:
@@ -108,13 +108,14 @@ class CostModel:
         Returns
         -------
         int
-            How many more of this codelet at this place, if they come `as_expected`, will tell
-            nothing new.
+            Number of further observations of this codelet at this place that will tell nothing new,
+            if they come `as_expected`.
         """
         return self.observe_size(task.codelet.name, kind, size_of(task), seconds, place)
 
     def as_expected(self, predicted: float, seconds: float) -> bool:
-        """Whether what took ``seconds`` was predicted to within a tenth; counts it if so."""
+        """Whether a bundle that took ``seconds`` was predicted to within a tenth; counts it if
+        so."""
         error = abs(predicted - seconds)
         if error < _AS_EXPECTED * seconds:
             self._observations += 1
@@ -126,8 +127,8 @@ class CostModel:
     def observe_size(
         self, codelet: str, kind: str, size: float, seconds: float, place: Place | None = None
     ) -> int:
-        """Record ``seconds`` for ``size`` units (see `size_of`); what is no time is ignored.
-        Gives what `observe` does."""
+        """Record ``seconds`` for ``size`` units (see `size_of`); a figure that is no time is
+        ignored. Return the same number as `observe`."""
         if not (0 <= seconds < math.inf and 0 < size < math.inf):
             return 0
         curve = self._curves.pop((codelet, kind), None) or Curve()
@@ -152,7 +153,7 @@ class CostModel:
             factor = self._learn_place(kind, place, seen - curve.log_seconds(size))
         elif place is not None and not known_place:
             self._places[kind][place] = RunningMedian((factor,))
-        # The first time on a device says how slow it is, and nothing new of the codelet.
+        # The first time on a device tells how slow the device is, and nothing new of the codelet.
         if known_place or place is None or not seen_here:
             curve.add(size, seen - factor)
             self._typical.add(math.exp(seen - factor))
@@ -165,12 +166,13 @@ class CostModel:
             self._seen.discard(oldest)
 
     def _usual_factor(self, kind: str) -> float:
-        """Logarithm of how slow a device is of which nothing is known."""
+        """Return the logarithm of the slowness of a device of which nothing is known."""
         usual = self._usual.get(kind)
         return usual.median if usual is not None else 0.0
 
     def _learn_place(self, kind: str, place: Place, residual: float) -> float:
-        """Logarithm of how slow ``place`` is, now that it was off by ``residual``."""
+        """Return the logarithm of the slowness of ``place``, now that it was off by
+        ``residual``."""
         places = self._places[kind]
         known = places.get(place)
         if known is None:
@@ -193,14 +195,15 @@ class CostModel:
             known.count += 1
 
     def observe_call(self, seconds: float) -> None:
-        """Record what a call to an executor took beyond its work, with no other under way."""
+        """Record the seconds of a call to an executor beyond its work, with no other call under
+        way."""
         if 0 <= seconds < math.inf:
             self._calls.add(seconds)
 
     # --- predicting --------------------------------------------------------------------
 
     def predict(self, task: Task, kind: str) -> Prediction | None:
-        """Expected seconds of ``task`` on the reference device of ``kind``.
+        """Predict the seconds of ``task`` on the reference device of ``kind``.
 
         None if neither history nor hint says anything.
         """
@@ -211,7 +214,8 @@ class CostModel:
         return None if seconds is None else Prediction(seconds, seconds)
 
     def predict_size(self, codelet: str, kind: str, size: float) -> Prediction | None:
-        """Expected seconds for ``size`` units, None if the codelet was never seen on ``kind``."""
+        """Predict the seconds for ``size`` units; None if the codelet was never seen on
+        ``kind``."""
         curve = self._curves.get((codelet, kind))
         if curve is None:
             return None
@@ -220,11 +224,11 @@ class CostModel:
         return Prediction(seconds, seconds * (1.0 if deviation is None else min(deviation, 1.0)))
 
     def predict_bundle(self, bundle: Bundle, kind: str) -> Prediction | None:
-        """Sum over the bundle's tasks; None if any task is unknown."""
+        """Sum the predictions of the bundle's tasks; None if any task is unknown."""
         return self.predict_all(bundle.tasks, kind)
 
     def predict_all(self, tasks: Iterable[Task], kind: str) -> Prediction | None:
-        """Sum over ``tasks``; None if any of them is unknown."""
+        """Sum the predictions of ``tasks``; None if any of them is unknown."""
         seconds = spread = 0.0
         for task in tasks:
             one = self.predict(task, kind)
@@ -235,7 +239,7 @@ class CostModel:
         return Prediction(seconds, spread)
 
     def seconds(self, bundle: Bundle, kind: str) -> float | None:
-        """`predict_bundle` without the spread, for placing many."""
+        """Predict as `predict_bundle` does, without the spread, for placing many."""
         total = 0.0
         for task in bundle.tasks:
             seconds = self.task_seconds(task, kind)
@@ -245,7 +249,7 @@ class CostModel:
         return total
 
     def task_seconds(self, task: Task, kind: str) -> float | None:
-        """`predict` without the spread."""
+        """Predict as `predict` does, without the spread."""
         curve = self._curves.get((task.codelet.name, kind))
         if curve is not None:
             return math.exp(curve.log_seconds(size_of(task)))
@@ -253,8 +257,8 @@ class CostModel:
 
     @property
     def measured_call_seconds(self) -> float | None:
-        """What a call takes by itself, None before enough were seen: the lower quartile of the
-        newest, because other load only ever slows one down."""
+        """Seconds of a call by itself; None until enough were seen. The lower quartile of the
+        newest calls, because other load only ever slows a call down."""
         if self._calls.count < _LEAST_CALLS:
             return None
         least, most = CALL_BOUNDS_SECONDS
@@ -262,17 +266,19 @@ class CostModel:
 
     @property
     def call_overhead_seconds(self) -> float:
-        """What a call takes by itself: as measured, or as calibrated until it is."""
+        """Seconds of a call by itself: the measured ones, or the calibrated ones until there are
+        any."""
         measured = self.measured_call_seconds
         return self.calibration.call_overhead_seconds if measured is None else measured
 
     @property
     def typical_seconds(self) -> float:
-        """What stands for the seconds of a task of which nothing is known."""
+        """Seconds assumed for a task of which nothing is known."""
         return self._typical.median if self._typical.count else _TYPICAL_SECONDS
 
     def slowness(self, place: Place, kind: str) -> float:
-        """Seconds on this device for a second on the reference device; usual if never seen."""
+        """Return the seconds on this device for a second on the reference device; the usual if
+        unseen."""
         places = self._places.get(kind, {})
         known = places.get(place)
         if known is not None:
@@ -280,10 +286,10 @@ class CostModel:
         return math.exp(self._usual_factor(kind))
 
     def transfer_seconds(self, size_bytes: float, source: str = "", destination: str = "") -> float:
-        """Expected seconds to bring a value of this size to another node.
+        """Predict the seconds to bring a value of this size to another node.
 
-        At the rate that transfers were seen to have between the two, from that source to
-        anywhere, or anywhere at all; before any was seen at the calibrated one.
+        The rate is that of transfers seen between the two nodes, else from that source to anywhere,
+        else anywhere at all; before any transfer was seen it is the calibrated rate.
         """
         rate = self.links.bytes_per_second(source, destination)
         if rate is None:
@@ -291,7 +297,8 @@ class CostModel:
         return self.calibration.transfer_latency_seconds + size_bytes / rate
 
     def output_transfer_seconds(self, bundle: Bundle) -> float:
-        """Expected seconds to bring what ``bundle`` will make to another node; 0 if unknown."""
+        """Predict the seconds to bring the output of ``bundle`` to another node; 0 if its size is
+        unknown."""
         last = bundle.tasks[-1]
         size: float = last.cost.written_bytes
         if not size:
@@ -302,14 +309,14 @@ class CostModel:
     # --- what is known -----------------------------------------------------------------
 
     def error_report(self, newest: int = _KEPT_ERRORS) -> ErrorReport:
-        """How far off the ``newest`` predictions were, each compared with the observation that
+        """Report the error of the ``newest`` predictions, each compared with the observation that
         came after it. No more than 4,096 are kept."""
         errors = list(self._errors)[-newest:] if newest > 0 else []
         middle = median(errors) if errors else None
         return ErrorReport(middle, self._predictions, self._observations)
 
     def knowledge(self) -> list[Knowledge]:
-        """All that is known of the codelets that were observed, for a store."""
+        """Return all knowledge of the codelets that were observed, for a store."""
         return [
             Knowledge(
                 codelet,
@@ -323,7 +330,8 @@ class CostModel:
         ]
 
     def learn(self, known: Iterable[Knowledge]) -> None:
-        """Take in what earlier sessions learnt, where this one has not seen that size itself."""
+        """Take in the knowledge of earlier sessions, for sizes that this session has not seen
+        itself."""
         for one in known:
             curve = self._curves.setdefault((one.codelet, one.kind), Curve())
             fresh = {size_class(size) for size in one.sizes if not curve.has_seen(size)}
@@ -336,17 +344,17 @@ class CostModel:
 
 
 def _factor(places: Sized, known: RunningMedian) -> float:
-    """Logarithm of how slow one of ``places`` is. The only one is the reference: what it was off
-    by when compared with earlier sessions may have been one slow start."""
+    """Return the logarithm of the slowness of one of ``places``. The only place is the reference:
+    if it differed from earlier sessions, that may have been one slow start."""
     return known.median if len(places) > 1 else 0.0
 
 
 WINDOW_OF_BYTES = 16
-"""Sizes of values are taken in one by one up to here, then every eighth."""
+"""Sizes of values are taken in one by one up to this count, then every eighth."""
 
 
 def size_of(task: Task) -> float:
-    """The size of a task on the axis of its codelet's curve: flops if hinted, else bytes moved
-    if hinted, else items."""
+    """Return the size of a task on the axis of its codelet's curve: flops if hinted, else bytes
+    moved if hinted, else items."""
     cost = task.cost
     return float(cost.flops or cost.read_bytes + cost.written_bytes or cost.items or 1)

@@ -1,4 +1,4 @@
-"""Robust statistics with bounded memory for the cost model: medians of what came last, and
+"""Robust statistics with bounded memory for the cost model: medians of the newest observations, and
 seconds over size as a line in log-log space. Numbers only: nothing of tasks or devices."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from itertools import combinations
 from statistics import median
 
 WINDOW = 31
-"""Observations kept per size class and per device."""
+"""Number of observations kept per size class and per device."""
 _SLOPES = (0.0, 3.0)
 """Seconds grow with size, and no faster than its cube."""
 _MAD_TO_DEVIATION = 1.4826
@@ -40,7 +40,7 @@ class RunningMedian:
 
     @property
     def values(self) -> tuple[float, ...]:
-        """Oldest first."""
+        """The numbers that are kept, oldest first."""
         return tuple(self._newest)
 
     @property
@@ -52,12 +52,13 @@ class RunningMedian:
 
     @property
     def lower_quartile(self) -> float:
-        """What a quarter of them are below."""
+        """Number that a quarter of the kept ones are below."""
         return self._sorted[len(self._sorted) // 4]
 
     @property
     def deviation(self) -> float | None:
-        """Standard deviation, from the median absolute one; None from fewer than three."""
+        """Standard deviation, from the median absolute deviation; None from fewer than three
+        numbers."""
         if len(self._sorted) < 3:
             return None
         middle = self.median
@@ -67,9 +68,9 @@ class RunningMedian:
 class Curve:
     """Logarithm of seconds over size, per class of sizes that double.
 
-    A size near one that was seen is predicted from that class, others from the nearest class
-    along the slope that the classes have between them (Theil-Sen: the median of the slopes of
-    all pairs, Sen, JASA 63, 1968).
+    A size near one that was seen is predicted from that class; another size from the nearest class,
+    along the slope that the classes have between them (Theil-Sen: the median of the slopes of all
+    pairs, Sen, JASA 63, 1968).
     """
 
     __slots__ = ("_predicted", "_slope", "classes", "count")
@@ -95,7 +96,7 @@ class Curve:
         return size_class(size) in self.classes
 
     def log_seconds(self, size: float) -> float:
-        """Expected logarithm of the seconds for ``size``."""
+        """Predict the logarithm of the seconds for ``size``."""
         found = self._predicted.get(size)
         if found is None:
             sizes, seconds = self.nearest(size)
@@ -114,7 +115,7 @@ class Curve:
 
     @property
     def slope(self) -> float:
-        """d log seconds / d log size; 1 (proportional) while only one class is known."""
+        """Derivative d log seconds / d log size; 1 (proportional) while only one class is known."""
         if self._slope is None:
             points = [(sizes.median, seconds.median) for sizes, seconds in self.classes.values()]
             slopes = [
@@ -128,10 +129,11 @@ class Curve:
 
 
 def size_class(size: float) -> int:
-    """Index of the range of sizes, each twice the one before, that ``size`` is in."""
+    """Return the index of the range that ``size`` is in; each range's sizes are twice the one
+    before's."""
     return math.frexp(size)[1]
 
 
 def log_of(seconds: float) -> float:
-    """Logarithm of a time, which may have been too short to measure."""
+    """Return the logarithm of a time, which may have been too short to measure."""
     return math.log(max(seconds, _SMALLEST))

@@ -1,4 +1,4 @@
-"""The Dispatcher: every decision of a run in one deterministic state machine.
+"""The Dispatcher: one deterministic state machine makes every decision of a run.
 
 Events in, commands out. No Ray, no clock, no threads, no I/O: the runtime and the simulator
 are its two adapters. An adapter must report every started attempt exactly once, as finished or
@@ -77,16 +77,17 @@ _TRANSITIONS: dict[type, str] = {
     Telemetry: "_observed",
     CancelRequested: "_cancel_requested",
 }
-"""Which method takes each other event in; a Tick only lets time pass."""
+"""Method that takes in each other event; a Tick only lets time pass."""
 _KINDS = 2
-"""Of devices: CPUs and GPUs."""
+"""Number of device kinds: CPUs and GPUs."""
 
 
 __all__ = ["Dispatcher", "RetryRules", "SpeculationRules"]
 
 
 class Dispatcher(Waiting):
-    """See the module. ``handle`` is the whole interface; the rest are read-only questions."""
+    """The state machine (see the module). ``handle`` is the whole interface; the rest are read-only
+    questions."""
 
     def __init__(
         self,
@@ -115,7 +116,7 @@ class Dispatcher(Waiting):
         return known is not None and not known.record.done and not known.record.graph.over
 
     def attempt(self, bundle_id: int, attempt: int) -> Attempt | None:
-        """An attempt that has not ended; None if there is none of these numbers."""
+        """Return an attempt that has not ended; None if there is none of these numbers."""
         return self._attempts.get((bundle_id, attempt))
 
     def knows(self, graph_id: str) -> bool:
@@ -123,15 +124,16 @@ class Dispatcher(Waiting):
         return graph_id in self._graphs
 
     def value_info(self, graph_id: str, key: str) -> Location | None:
-        """Where a value of a graph is, None if it is not there."""
+        """Return where a value of a graph is; None if it is not there."""
         graph = self._graphs.get(graph_id)
         return None if graph is None else graph.values.get(key)
 
     @property
     def next_wakeup_seconds(self) -> float | None:
-        """When a Tick is needed: a delayed retry, a lost patience, a look at what may be late.
+        """Time at which a Tick is needed: for a delayed retry, for the end of a wait, or to look
+        for late bundles.
 
-        On the adapter's clock; None: not before something else happens.
+        The time is on the adapter's clock; None: no Tick is needed before something else happens.
         """
         due = [since + self.retry.patience_seconds for since in self._stranded.values()]
         due += [at for at in (self._next_look_seconds, self._next_end_of_waiting) if at is not None]
@@ -139,16 +141,16 @@ class Dispatcher(Waiting):
 
     @property
     def idle(self) -> bool:
-        """No graph is unfinished and nothing runs."""
+        """Whether no graph is unfinished and nothing runs."""
         return not self._attempts and all(g.finished or g.over for g in self._graphs.values())
 
     # --- the state machine -------------------------------------------------------------
 
     def handle(self, event: Event) -> list[Command]:
-        """Take one event in, give the commands it leads to, in order."""
+        """Take one event in; return the commands that it leads to, in order."""
         self._commands = []
         self.view.now_seconds = event.time
-        if isinstance(event, BundleFinished):  # by far the most
+        if isinstance(event, BundleFinished):  # most events by far
             self._finished(event)
         elif isinstance(event, BundleStarted):
             attempt = self._attempts.get((event.bundle_id, event.attempt))
@@ -182,8 +184,8 @@ class Dispatcher(Waiting):
     def _observed(self, event: Telemetry) -> None:
         """Keep the newest figures; a node that went silent gets no new work until it reports.
 
-        What it is running is left to it: it may only be slow to answer, and if it is dead Ray
-        will say so. What was planned for it goes elsewhere.
+        Bundles that the node is running are left to it: it may only be slow to answer, and if it is
+        dead Ray will say so. Bundles planned for it go elsewhere.
         """
         self.view.state = event.cluster
         silent = {
@@ -278,7 +280,7 @@ class Dispatcher(Waiting):
             there = len(values)
             values.setdefault(key, graph.location(info))
             if len(values) == there:
-                continue  # another attempt's copy, still good
+                continue  # the copy of another attempt, still good
             consumers = graph.consumers.get(key)
             if not consumers or key in graph.outputs:
                 graph.outputs_missing -= 1
@@ -299,7 +301,7 @@ class Dispatcher(Waiting):
         graph.forget(record)
 
     def _learn_from(self, event: BundleFinished, attempt: Attempt) -> None:
-        """Pass on to the cost model what was measured, if it may tell something new."""
+        """Pass measured seconds on to the cost model, if they may tell something new."""
         executor, model = attempt.executor, self.model
         tasks, times, settled = attempt.record.bundle.tasks, event.task_seconds, executor.settled
         last = tasks[-1].codelet.name
@@ -311,16 +313,17 @@ class Dispatcher(Waiting):
                 left = model.observe(task, executor.kind, seconds, executor.place)
                 settled[task.codelet.name] = left
             if len(settled) > MOST_CODELETS:
-                settled.clear()  # then the next of each are learnt from
+                settled.clear()  # then the next bundles of each codelet are learnt from again
             self._tell_speed(executor)
         for one in event.transfers:
             model.links.record(one.source, one.destination, one.size_bytes, one.seconds)
 
     def _drop_uses(self, graph: Graph, keys: Iterable[str]) -> list[str]:
-        """One use less of each of ``keys``; gives the values that nobody needs any more.
+        """Count one use less of each value in ``keys``; return those that nobody needs any more.
 
-        A bundle that was to make lost values again, has not started, and of which nobody needs
-        a value any more counts as done, and so on up the graph.
+        A bundle that was to make lost values again counts as done if it has not started and nobody
+        needs any of its values any more. Its own inputs then lose a use too, and so on up the
+        graph.
         """
         released: list[str] = []
         pending = list(keys)
@@ -340,7 +343,7 @@ class Dispatcher(Waiting):
         return released
 
     def _is_spare(self, record: Record) -> bool:
-        """Whether it is to run again although nobody needs any more what was lost."""
+        """Whether a bundle is to run again for lost values that nobody needs any more."""
         if not record.again or record.done:
             return False
         graph = record.graph
@@ -387,7 +390,7 @@ class Dispatcher(Waiting):
     def _retry(self, record: Record, error: BaseException, *, final: bool = False) -> None:
         """Try a bundle again after a while, or fail its graph if its budget is spent.
 
-        Nothing of the kind if nobody waits for it any more.
+        Do neither if nobody waits for the bundle any more.
         """
         if record.done or record.graph.over or (record.running and not final):
             return
@@ -463,7 +466,7 @@ class Dispatcher(Waiting):
             executor.reason = ""
             self._tell_speed(executor)
             self._touch(executor)
-        self._credit = self._planned  # what is planned may be better off on the new devices
+        self._credit = self._planned  # plans may be better off on the new devices
 
     def _node_lost(self, event: NodeLost) -> None:
         for key in [key for key in self.view.executors if key[0] == event.node_id]:
@@ -492,7 +495,7 @@ class Dispatcher(Waiting):
                 self._lose(graph, lost)
 
     def _drop_executor(self, executor: Executor, reason: str) -> None:
-        """Forget an executor; what ran there goes elsewhere at once."""
+        """Forget an executor; bundles that ran there go elsewhere at once."""
         self._unplan(executor)
         self.view.remove(executor)
         executor.healthy = False
@@ -504,7 +507,7 @@ class Dispatcher(Waiting):
             self._retry(attempt.record, ExecutorLostError(reason))
 
     def _lose(self, graph: Graph, keys: Iterable[str]) -> None:
-        """Values are gone: make again what is still needed, recursively up the graph."""
+        """Drop values that are gone; have those that are still needed made again, up the graph."""
         gone: list[str] = []
         seen: set[str] = set()
         once: Bundle | None = None
@@ -550,7 +553,7 @@ class Dispatcher(Waiting):
         for record in graph.under_way:
             self._cancel_attempts(record)
         if graph.untaken or any(record.queued for record in graph.records.values()):
-            # Do not keep it alive in the queues.
+            # The graph's bundles must not keep it alive in the queues.
             self._withdraw(graph)
             self._delayed = [entry for entry in self._delayed if entry[2].graph is not graph]
             heapq.heapify(self._delayed)

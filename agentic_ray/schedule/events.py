@@ -1,7 +1,7 @@
-"""What goes into the Dispatcher (events) and what comes out (commands). Pure data.
+"""Events, which go into the Dispatcher, and commands, which come out of it. Pure data.
 
-Times are seconds of the adapter's clock (monotonic in the real runtime, virtual in the
-simulator); the Dispatcher knows no other.
+Times are seconds of the adapter's clock (monotonic in the real runtime, virtual in the simulator);
+the Dispatcher knows no other clock.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from agentic_ray.schedule.placement import Placement
 from agentic_ray.telemetry.state import ClusterState, NodeState
 
 Cause = Literal["user", "system", "crash", "pressure", "memory", "input_lost", "node_lost"]
-"""Why a bundle failed: the user's code raised; its executor could not be reached; the process it
-ran in died, or was killed because its node ran out of memory; the device had too little memory; a
-value it needs could not be fetched."""
+"""Reason why a bundle failed: the user's code raised; its executor could not be reached; the
+process it ran in died, or was killed because its node ran out of memory; the device had too little
+memory; an input could not be fetched; its node was lost."""
 
 Process = Literal["shared", "own", "watched"]
-"""Where a bundle runs on a device: in the executor with others, in a process of its own, or in one
-that a second process watches, so that what is known of its death comes home."""
+"""Process in which a bundle runs on a device: the executor's, shared with other bundles; a process
+of its own; or one that a second process watches, which reports how it died."""
 
 
 # --- events ------------------------------------------------------------------------------
@@ -28,8 +28,9 @@ that a second process watches, so that what is known of its death comes home."""
 
 @dataclass(frozen=True, slots=True)
 class GraphSubmitted:
-    """Bundles of one graph, in topological order. ``bundle_ids`` in events index into them:
-    bundle ``i`` of the graph has the id ``first_id + i`` that `Dispatcher.next_bundle_id` gave.
+    """Submission of a graph: its bundles, in topological order. ``bundle_ids`` in events index into
+    them: bundle ``i`` of the graph has the id ``first_id + i`` that `Dispatcher.next_bundle_id`
+    gave.
     """
 
     time: float
@@ -48,9 +49,9 @@ class BundleStarted:
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Where a value is and how big. ``node_id`` None: in the caller's own memory, safe.
-    ``device``: the GPU that holds it, None when it is in host memory. ``sent_seconds``: when it
-    set out to every node that may need it, None where a value is moved when it is asked for."""
+    """Place and size of a value. ``node_id`` None: it is in the caller's own memory, safe.
+    ``device``: the GPU that holds it, None when it is in host memory. ``sent_seconds``: when it set
+    out to every node that may need it, None where a value is moved only when it is asked for."""
 
     size_bytes: int
     node_id: str | None
@@ -60,7 +61,7 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class ValueInfo:
-    """A value that was made; the rest is as in `Location`."""
+    """A value that was made; the other fields are as in `Location`."""
 
     key: str
     size_bytes: int
@@ -81,8 +82,8 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class BundleFinished:
-    """``task_seconds`` are measured on the executor, one figure a task, in order.
-    ``transfers``: what of its inputs' way there was timed."""
+    """Report of a bundle that ended well. ``task_seconds`` are measured on the executor, one figure
+    a task, in order. ``transfers``: the moves of its inputs that were timed."""
 
     time: float
     bundle_id: int
@@ -103,18 +104,18 @@ class Holder(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """Who held the memory of a node when a process of ours was killed for want of it.
+    """Memory of a node, by who held it, when a process of ours was killed for want of it.
 
     Parameters
     ----------
     total_bytes, free_bytes : int
-        Of the node, after the kill.
+        Memory of the node, after the kill.
     own_bytes : int
-        What the process held that was killed; 0 where that is not known.
+        Memory that the killed process held; 0 where that is not known.
     others_bytes : int
-        What processes hold that belong neither to Ray nor to the caller.
+        Memory of processes that belong neither to Ray nor to the caller.
     holders : tuple of Holder
-        The largest of those.
+        The largest of those processes.
     """
 
     total_bytes: int
@@ -126,8 +127,9 @@ class MemoryUse:
 
 @dataclass(frozen=True, slots=True)
 class BundleFailed:
-    """``memory``: with "pressure", who held the node's memory; None where that is not known.
-    ``begun`` False: it surely had not begun, since it could not be sent."""
+    """Report of a bundle that failed. ``memory``: with "pressure", who held the node's memory; None
+    where that is not known. ``begun`` False: the bundle surely had not begun, since it could not be
+    sent."""
 
     time: float
     bundle_id: int
@@ -147,10 +149,10 @@ class ValueLost:
 
 @dataclass(frozen=True, slots=True)
 class DeviceSlots:
-    """One device of a node and how many bundles it runs at once.
+    """One device of a node and the number of bundles that it runs at once.
 
-    ``memory_bytes`` is what bundles in flight may use together, ``memory_total_bytes`` what the
-    device has if nobody else uses it; None when unknown.
+    Bundles in flight may use ``memory_bytes`` together; ``memory_total_bytes`` is the device's
+    memory if nobody else uses it; None when unknown.
     """
 
     device: str
@@ -163,8 +165,8 @@ class DeviceSlots:
 
 @dataclass(frozen=True, slots=True)
 class NodeUp:
-    """A node is there, or has other slots than before. ``awaited_gpus`` of its GPUs are held by
-    others and come when those give them back: what needs a GPU waits for them."""
+    """A node is there, or has other slots than before. Others hold ``awaited_gpus`` of its GPUs,
+    which come when they give them back: bundles that need a GPU wait for them."""
 
     time: float
     node: NodeState
@@ -181,7 +183,8 @@ class NodeLost:
 
 @dataclass(frozen=True, slots=True)
 class GpuLost:
-    """``copied``: values (graph id, key) of which its node has copies in host memory."""
+    """A GPU is gone. ``copied``: values (graph id, key) of which its node has copies in host
+    memory."""
 
     time: float
     node_id: str
@@ -235,10 +238,10 @@ Event = (
 
 
 class Start(NamedTuple):
-    """``gpu_memory_bytes`` is the predicted working set on a GPU, ``parts`` in how many parts
-    along its chunk axis the bundle is to run there from the outset. ``copy``: another attempt is
-    under way and late; the first to finish wins. ``process``: in what kind of process it is to
-    run (a GPU's is always shared).
+    """Order to send a bundle. ``gpu_memory_bytes`` is the predicted working set on a GPU, ``parts``
+    the number of parts along its chunk axis in which the bundle runs there from the outset.
+    ``copy``: another attempt is under way and late; the first to finish wins. ``process``: the kind
+    of process that runs it (a GPU's is always shared).
 
     A named tuple like `Placement`: one is made for every attempt, and a frozen dataclass takes
     four times as long to make."""
@@ -262,7 +265,7 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Recompute:
-    """These values are gone and will be made again; drop what is held of them."""
+    """Values that are gone and will be made again; the adapter drops all copies of them."""
 
     graph_id: str
     keys: tuple[str, ...]
@@ -278,7 +281,8 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A bundle is run as two from now on: ``bundle_id`` the second half, ``first_id`` the first."""
+    """A bundle runs as two from now on: ``bundle_id`` is the second half, ``first_id`` the
+    first."""
 
     graph_id: str
     bundle_id: int
@@ -296,7 +300,7 @@ class Quarantine:
 
 @dataclass(frozen=True, slots=True)
 class RequestResources:
-    """Capacity that waiting work could use beyond what there is, for the autoscaler."""
+    """Capacity that waiting work could use beyond the cluster's, for the autoscaler."""
 
     cpus: int
     gpus: int
@@ -309,7 +313,7 @@ class FinishGraph:
 
 @dataclass(frozen=True, slots=True)
 class FailGraph:
-    """``bundle`` is the one at fault when there is one."""
+    """A graph has failed. ``bundle`` is the one at fault when there is one."""
 
     graph_id: str
     error: BaseException

@@ -1,4 +1,4 @@
-"""A run as a drawing: one row a device, one bar a task, in SVG. Text in, text out."""
+"""A drawing of a run in SVG: one row a device, one bar a task. Text in, text out."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ _WIDTH = 1200
 _LEFT = 130
 _TOP = 42
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
-"""Paul Tol's bright scheme, which colour-blind readers can tell apart."""
+"""Colours of Paul Tol's bright scheme, which colour-blind readers can tell apart."""
 _MOST_BARS = 20_000
-"""Beyond, bars of one codelet that touch are drawn as one, so that a browser can show them."""
+"""Above this number, bars of one codelet that touch are drawn as one, so that a browser can show
+them."""
 
 
 def gantt_svg(result: SimulationResult) -> str:
-    """Draw where every task of a simulated run was and when.
+    """Draw the device and the time of every task of a simulated run.
 
     Returns
     -------
@@ -38,7 +39,7 @@ def timeline_svg(title: str, timeline: Sequence[Span]) -> str:
     Returns
     -------
     str
-        As of `gantt_svg`.
+        The SVG document, as of `gantt_svg`.
     """
     rows: dict[tuple[str, str], list[Span]] = {}
     for span in timeline:
@@ -87,7 +88,7 @@ def _row_order(row: tuple[tuple[str, str], list[Span]]) -> tuple[int, str, str]:
 
 
 def _joined(spans: list[Span], gap_seconds: float) -> list[Span]:
-    """Bars of one codelet with less than ``gap_seconds`` between them, as one each."""
+    """Join bars of one codelet with less than ``gap_seconds`` between them."""
     joined: list[Span] = []
     for span in spans:
         last = joined[-1] if joined else None

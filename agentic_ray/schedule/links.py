@@ -1,4 +1,4 @@
-"""What the network between nodes was seen to do, in the form that placing asks for it."""
+"""Measured rates of the network between nodes, in the form that placing asks for."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from agentic_ray.telemetry.bandwidth import BandwidthMeter
 
 _ODD = 2.0
-"""A link is told apart from the others of its source if it is this many times quicker or slower."""
+"""A link counts as odd, apart from the others of its source, if it is this many times quicker or
+slower."""
 _LEAST = 3
-"""Fewer transfers of a source say nothing: the first may have waited for something else."""
+"""With fewer transfers, a source has no rate yet: the first may have waited for something else."""
 _FIRST = 16
 _EVERY = 8
 """Each of the first transfers of a source changes its estimate, then one in so many."""
@@ -19,8 +20,8 @@ _ANY = ""
 class Links:
     """Bytes a second between nodes, from transfers that happened anyway.
 
-    Kept for every source (to anywhere), for all together, and for the links of a source that are
-    unlike its others, so that placing asks for one figure a source and few exceptions.
+    Rates are kept for every source (to anywhere), for all sources together, and for the odd links
+    of a source, so that placing asks for one figure a source and few exceptions.
     """
 
     def __init__(self) -> None:
@@ -57,7 +58,7 @@ class Links:
             del self._odd[source]
 
     def bytes_per_second(self, source: str, destination: str = _ANY) -> float | None:
-        """The rate expected from ``source``, None before any transfer was seen."""
+        """Return the rate expected from ``source``; None before any transfer was seen."""
         if not self._rates:
             return None
         odd = self._odd.get(source)
@@ -71,11 +72,11 @@ class Links:
         return bool(self._odd)
 
     def odd(self, source: str) -> Iterable[str]:
-        """The nodes to which ``source`` sends much quicker or slower than to others."""
+        """Return the nodes to which ``source`` sends much quicker or slower than to others."""
         return self._odd.get(source, ())
 
     def forget(self, node_id: str) -> None:
-        """Drop what is known of a node that left."""
+        """Drop the rates of a node that left."""
         self._meter.forget(node_id)
         for known in (self._rates, self._odd, self._counts):
             known.pop(node_id, None)

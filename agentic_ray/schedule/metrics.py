@@ -1,4 +1,4 @@
-"""What is said of a finished job: its placements and the figures E, L, D and F. Pure."""
+"""Report of a finished job: its placements and the figures E, L, D and F. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CALLER = "caller"
 
 @dataclass(frozen=True, slots=True)
 class PlacementRecord:
-    """Where one bundle ran and why, predicted and actual.
+    """Node and device on which one bundle ran and why, predicted and actual.
 
     ``started_seconds`` and ``finished_seconds`` are on the session's clock; the actual seconds
     are measured on the executor and exclude waiting and transport. ``retried`` says that an
@@ -73,12 +73,12 @@ def summarise(
     failed: int = 0,
     recovered: int = 0,
 ) -> Metrics:
-    """Metrics of one job from the records of its bundles.
+    """Summarise one job in `Metrics`, from the records of its bundles.
 
     Parameters
     ----------
     slots : mapping
-        Slots the job could use, also those it left idle, by node and device.
+        Slots the job could use, by node and device; idle ones too.
     asked : int
         Logical tasks the caller asked for.
     """
@@ -108,7 +108,7 @@ def summarise(
 def busy_per_slot(
     records: Iterable[PlacementRecord], slots: Mapping[tuple[str, str], int]
 ) -> list[float]:
-    """Busy seconds of each slot, idle ones included.
+    """Return the busy seconds of each slot, idle ones included.
 
     Executors do not name their threads, so bundles are laid on slots as an executor would:
     each, by its starting time, on the slot of its device that has been free the longest. A

@@ -1,4 +1,4 @@
-"""Where a bundle goes, as a policy answers. Data only; what a policy must do is in ``contract``."""
+"""A policy's answer: where a bundle goes. Data only; the duties of a policy are in ``contract``."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 new_tuple = tuple.__new__
 """``new_tuple(Placement, fields)`` takes a third of the time of ``Placement(...)``, which is a
-Python function; for what is made at every decision."""
+Python function; used for tuples that are made at every decision."""
 
 
 class Placement(NamedTuple):
-    """Where a bundle goes and why.
+    """Node and device that a bundle goes to, and why.
 
     Parameters
     ----------

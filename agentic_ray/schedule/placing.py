@@ -1,4 +1,5 @@
-"""Which ready bundle is started where and when: windows offered to the policy, plans, admission.
+"""Decides which ready bundle starts where and when: windows offered to the policy, plans,
+admission.
 
 The lower half of the Dispatcher, which takes events in and keeps graphs, values and retries.
 """
@@ -25,21 +26,23 @@ from agentic_ray.schedule.view import LONG_SECONDS, ClusterView, Executor
 MAX_WINDOW = 1024
 """Most ready bundles offered to a policy at once."""
 LEAST_WINDOW = 64
-"""Offered to a policy that plans ahead, as long as there are so many."""
+"""Number of bundles offered to a policy that plans ahead, as long as so many are ready."""
 PLANNED_PER_SLOT = 32
 """Most bundles planned ahead, over all executors."""
 REPLAN_CREDIT = 1
-"""Planned bundles that each event pays for being placed anew; this bounds the cost a task."""
+"""Planned bundles that may be placed anew for each event; this bounds the cost a task."""
 REPLAN_CREDIT_PER_SECOND = 400.0
-"""It pays for more where a slot seldom ends a bundle: this times the seconds between two ends."""
+"""Further planned bundles that an event may have placed anew: this times the seconds since a slot
+last ended a bundle."""
 
 
 _FIRST = float("-inf")
-"""Before every order."""
+"""Order that comes before every other."""
 
 
 def _strict_order(priority: int, rank: float, _submitted: float) -> float:
-    """Classes of priority, in each the highest rank (seconds) first; the smallest goes first."""
+    """Order by classes of priority, in each the highest rank (seconds) first; the smallest goes
+    first."""
     return -priority - rank / (1 + rank)
 
 
@@ -80,17 +83,17 @@ class Placer:
     # --- what is there -----------------------------------------------------------------
 
     def _touch(self, executor: Executor) -> None:
-        """Something of an executor changed; what is planned for it may be started now."""
+        """Note that an executor changed; bundles planned for it may be started now."""
         self._touched[executor] = self._dirty[executor] = None
 
     def _tell_speed(self, executor: Executor) -> None:
-        """Pass on to the view how slow an executor is, as given and as learnt."""
+        """Tell the view how slow an executor is, as given and as learnt."""
         if executor.healthy:
             learnt = self.model.slowness((executor.node_id, executor.device), executor.kind)
             executor.pool.slowness[executor.row] = learnt / executor.speed
 
     def _offer(self, record: Record) -> None:
-        """Put a bundle among the ready ones if it is."""
+        """Put a bundle among the ready ones if it is ready."""
         if record.missing or record.done or record.queued or record.running:
             return
         record.queued = True
@@ -106,7 +109,7 @@ class Placer:
         return queue
 
     def _withdraw(self, graph: Graph) -> None:
-        """Take a graph that is over out of the ready and the planned bundles."""
+        """Remove a graph that is over from the ready and the planned bundles."""
         for executor in list(self._planning):
             if any(record.graph is graph for record in executor.planned):
                 self._unplan(executor)
@@ -124,11 +127,11 @@ class Placer:
         return found
 
     def _attempts_on(self, executor: Executor) -> dict[tuple[int, int], Attempt]:
-        """What was sent to an executor and has not ended."""
+        """Return the attempts that were sent to an executor and have not ended."""
         return {key: found for key, found in self._attempts.items() if found.executor is executor}
 
     def _request_resources(self) -> None:
-        """Tell the adapter what waiting work could use, when that has changed."""
+        """Tell the adapter which capacity waiting work could use, when that has changed."""
         cpus = gpus = 0
         for (kinds, _, _), heap in self._ready.items():
             if kinds == ("gpu",):
@@ -151,7 +154,8 @@ class Placer:
     # --- placing -----------------------------------------------------------------------
 
     def _schedule(self) -> None:
-        """Offer what is ready to the policy, start what there is room for, until neither helps."""
+        """Offer ready bundles to the policy and start those there is room for, until neither
+        helps."""
         if self._planned:
             self._events += 1
             if not (self._maybe_urgent and self._is_urgent()):
@@ -160,7 +164,7 @@ class Placer:
                 if self._dirty:
                     self._bring_up_to_date()
                 if not self._is_hungry():
-                    return  # all have what they can take, as most of the time
+                    return  # all executors have enough to do, as most of the time
             self._bring_up_to_date()
             self._replan()
         while True:
@@ -168,20 +172,20 @@ class Placer:
             window = self._window_ahead() if self._plans_ahead else self._window()
             if window and self._place(window):
                 if self.view.upcoming is not None:
-                    self._start_planned()  # the next plan counts with what has begun
+                    self._start_planned()  # the next plan counts with the bundles that have begun
                 continue
             if not self._start_planned():
                 return
 
     def _bring_up_to_date(self) -> None:
-        """Let the view take over what has changed of executors."""
+        """Let the view take over the changes of executors."""
         for executor in self._dirty:
             if executor.healthy:
                 executor.pool.update(executor)
         self._dirty.clear()
 
     def _window(self) -> dict[str, Record]:
-        """The most urgent ready bundles that some executor has room for, by key, most urgent
+        """Take the most urgent ready bundles that some executor has room for, by key, most urgent
         first."""
         window: dict[str, Record] = {}
         for (kinds, opaque, where), queue in self._ready.items():
@@ -191,8 +195,8 @@ class Placer:
         return {record.bundle.key: record for record in ordered}
 
     def _window_ahead(self) -> dict[str, Record]:
-        """The most urgent ready bundles, by key, while an executor has nothing planned, or while
-        there are more urgent ones than the planned."""
+        """Take the most urgent ready bundles, by key, while an executor has nothing planned, or
+        while ready bundles are more urgent than planned ones."""
         queues: list[ReadyQueue] = []
         pools = self.view.pools
         for (kinds, _, where), queue in self._ready.items():
@@ -228,11 +232,12 @@ class Placer:
         return window
 
     def _replan(self) -> None:
-        """Take back all plans, to be made anew, if that promises something.
+        """Take back all plans, to be made anew, if that promises a gain.
 
-        It does when an executor has nothing to do and nothing else is ready, which moves work
-        from slow or busy executors to idle or new ones, and when bundles more urgent than the
-        planned became ready. Every event pays for a few, so that the cost a task is bounded.
+        A new plan gains when an executor has nothing to do and nothing else is ready: it moves work
+        from slow or busy executors to idle or new ones. It also gains when bundles more urgent than
+        the planned became ready. Every event pays for a few bundles, so that the cost a task is
+        bounded.
         """
         if not self._planned:
             return
@@ -252,8 +257,8 @@ class Placer:
         return REPLAN_CREDIT + REPLAN_CREDIT_PER_SECOND * self.model.typical_seconds / max(slots, 1)
 
     def _is_urgent(self) -> bool:
-        """Whether something ready goes before something that is planned."""
-        if self._maybe_urgent:  # not known since something was offered or planned
+        """Whether a ready bundle goes before a planned one."""
+        if self._maybe_urgent:  # unknown since something was offered or planned
             until = self._planned_until
             self._maybe_urgent = any(
                 queue.head is not None and queue.head[0] < until for queue in self._ready.values()
@@ -270,7 +275,7 @@ class Placer:
         return True
 
     def _unplan(self, executor: Executor) -> None:
-        """Make what is planned for an executor ready again."""
+        """Make the bundles planned for an executor ready again."""
         for record in executor.planned:
             record.queued = False
             record.plan = None
@@ -283,9 +288,10 @@ class Placer:
         self._touch(executor)
 
     def _place(self, window: dict[str, Record]) -> bool:
-        """Start or plan what the policy places of ``window``; the rest stays ready.
+        """Start or plan the bundles of ``window`` that the policy places; the rest stays ready.
 
-        False: nothing changed. An error of the policy fails the graph it happens with.
+        Return False if nothing changed. If the policy raises, fail the graph whose bundles cause
+        it.
         """
         lanes = [record.lane for record in window.values()]
         planned = self._planned
@@ -306,7 +312,7 @@ class Placer:
         )
 
     def _blame(self, error: PolicyError, window: dict[str, Record]) -> Collection[Graph]:
-        """Fail the graphs of ``window`` with whose bundles alone the policy errs too."""
+        """Fail each graph of ``window`` whose bundles alone make the policy fail too."""
         errors: dict[Graph, PolicyError | None] = {r.graph: error for r in window.values()}
         if len(errors) > 1:
             for graph in errors:
@@ -348,14 +354,14 @@ class Placer:
             self.view.room(self.view.kinds_for(r.bundle), r.bundle.opaque, r.lane[2])
             for r in window.values()
         ):
-            return None  # what they would rather have is there and gets nothing new for now
+            return None  # they prefer a device that is there and gets nothing new for now
         return PolicyError(
             f"policy {self.policy.name!r} places none of {len(window)} ready bundles where there "
             "is room although nothing is running"
         )
 
     def _most_ahead(self) -> int:
-        """How many bundles a plan of a whole graph may have; 0: there is none."""
+        """Return how many bundles a plan of a whole graph may have; 0: no plan is made."""
         typical = self.model.typical_seconds
         if not self._looks_ahead or typical <= LONG_SECONDS:
             return 0
@@ -364,8 +370,8 @@ class Placer:
     def _upcoming(
         self, window: dict[str, Record], values: dict[str, Location]
     ) -> ahead.Upcoming | None:
-        """What is left of the graph of ``window``, if it can be planned as a whole; ``values`` get
-        those that it takes as inputs."""
+        """Return the rest of the graph of ``window``, if it can be planned as a whole. The values
+        that the rest takes as inputs are added to ``values``."""
         offered = set(window.values())
         graph = next(iter(window.values())).graph
         most = self._most_ahead() if graph.sequence else 0
@@ -426,7 +432,7 @@ class Placer:
         for executor in dict.fromkeys(places):
             self._planning[executor] = None
             if executor.counted[0] or executor in self._dirty:
-                self._touched[executor] = None  # it has room, so what is planned may be started
+                self._touched[executor] = None  # it has room, so a planned bundle may be started
             executor.pool.plan(executor)
         self._planned += len(placements)
         if until > self._planned_until:
@@ -434,7 +440,8 @@ class Placer:
             self._maybe_urgent = True
 
     def _start_planned(self) -> bool:
-        """Start planned bundles where something changed and there is room; whether any moved."""
+        """Start planned bundles where something changed and there is room; return whether any
+        moved."""
         moved = False
         touched, self._touched = self._touched, {}
         for executor in touched:
@@ -447,7 +454,7 @@ class Placer:
                     placement = new_tuple(Placement, record.plan)
                     started = self._start_if_admitted(record, placement, executor, room, set())
                     if not started and executor.kind in record.lane[0]:
-                        break  # it waits here, and what is less urgent behind it
+                        break  # it waits here, and less urgent bundles wait behind it
                 del planned[0]
                 executor.planned_seconds -= record.plan_seconds
                 self._planned -= 1
@@ -471,7 +478,8 @@ class Placer:
         records: Sequence[Record],
         places: Sequence[Executor],
     ) -> bool:
-        """Start what is admitted now; whether something waits for memory or goes to a CPU."""
+        """Start the placements that are admitted now; return whether some wait for memory or go to
+        a CPU."""
         full: set[Executor] = set()
         waits = False
         for placement, record, executor in zip(placements, records, places, strict=True):
@@ -489,8 +497,8 @@ class Placer:
         room: int,
         full: set[Executor],
     ) -> bool:
-        """Start a bundle if its executor, which takes ``room`` more, takes it now; else count that
-        among the ``full``: nothing less urgent overtakes what waits for room."""
+        """Start a bundle if its executor, which has ``room`` for more, takes it now. Otherwise add
+        the executor to ``full``: nothing less urgent overtakes a bundle that waits for room."""
         opaque = record.lane[1]
         if not executor.has_left(record.lane[2]):
             full.add(executor)
@@ -512,7 +520,8 @@ class Placer:
         room: int,
         full: set[Executor],
     ) -> bool:
-        """Start a bundle on a GPU if memory admits it; False: it waits or goes to a CPU."""
+        """Start a bundle on a GPU if memory admits it; return False if it waits or goes to a
+        CPU."""
         bundle = record.bundle
         values = record.graph.values
         sizes = {key: values[key].size_bytes for key in bundle.inputs} if bundle.inputs else {}
@@ -568,8 +577,8 @@ class Placer:
         *,
         copy: bool = False,
     ) -> None:
-        """Send a bundle to an executor. What waits behind it there is none the nearer to starting,
-        so only the view is to be told."""
+        """Send a bundle to an executor. Bundles that wait behind it there come no nearer to
+        starting, so only the view is told."""
         number = record.attempts
         key = (record.bundle_id, number)
         record.attempts = number + 1
@@ -602,5 +611,5 @@ class Placer:
         self._commands.append(new_tuple(Start, command))
 
     def _usual_seconds(self, executor: Executor) -> float:
-        """What a placement is counted for while its cost is unknown."""
+        """Return the seconds that a placement counts for while its cost is unknown."""
         return self.model.typical_seconds * self.view.slowness(executor)

@@ -1,6 +1,6 @@
 """Objects of this package as JSON and back, for recordings of a Dispatcher.
 
-A reader makes nothing but the classes it was given, sets nothing but their own fields, and calls no
+A reader makes only objects of the classes it was given, sets only their own fields, and calls no
 code of theirs: a recording may come from anybody.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from agentic_ray.errors import InvalidArgumentError
 
 Json: TypeAlias = Any
-"""What ``json.loads`` gives."""
+"""Values that ``json.loads`` returns."""
 
 _MARK = "@"
 
@@ -23,19 +23,19 @@ class Plain:
     """Turns values into JSON and back.
 
     Numbers, texts, None, tuples, lists, dicts, sets, deques and the ``classes`` are known, nothing
-    else. Whether two names meant one object is not kept.
+    else. If two names meant one object, the copy has two.
 
     Parameters
     ----------
     classes : iterable of type
-        With dataclass fields, ``__slots__`` or a plain ``__dict__``, or a named tuple.
+        Classes with dataclass fields, ``__slots__`` or a plain ``__dict__``, or named tuples.
     """
 
     def __init__(self, classes: Iterable[type]) -> None:
         self._classes = {cls.__name__: cls for cls in classes}
 
     def encode(self, value: Any) -> Json:
-        """The JSON for a value.
+        """Turn a value into JSON.
 
         Raises
         ------
@@ -64,7 +64,7 @@ class Plain:
         raise InvalidArgumentError(f"a {kind.__qualname__} cannot be recorded: {value!r:.80}")
 
     def decode(self, data: Json) -> Any:
-        """The value that was encoded.
+        """Turn JSON back into the value.
 
         Raises
         ------
@@ -111,7 +111,7 @@ class Plain:
 
 
 def _names_of(cls: type) -> tuple[str, ...] | None:
-    """The fields of every object of a class; None where only an object knows them."""
+    """Return the field names of every object of a class; None where only an object knows them."""
     if issubclass(cls, tuple):
         return tuple(getattr(cls, "_fields", ()))
     if is_dataclass(cls):

@@ -1,4 +1,4 @@
-"""Bundles that end the process they run in: who is to blame, and how the guilty one is found.
+"""Bundles that end the process they run in: which bundle is to blame, and how it is found.
 
 Pure; the Dispatcher counts and retries by these answers.
 """
@@ -14,11 +14,11 @@ Verdict = Literal["guilty", "beside"]
 
 
 def process_of(record: Record, kind: str, rules: RetryRules) -> Literal["shared", "own", "watched"]:
-    """In what kind of process the next attempt of a bundle runs on a device of ``kind``.
+    """Choose the kind of process for the next attempt of a bundle on a device of ``kind``.
 
-    A suspect runs in a process of its own, where it can harm nobody and its guilt is certain.
-    When it has spent its budget it runs once more in a watched process, which tells which task
-    and which element it was at when it died, and of what.
+    A suspect runs in a process of its own, where it can harm nobody and its guilt is certain. When
+    it has spent its budget it runs once more in a watched process, which reports the task and the
+    element it was at when it died, and the cause of death.
     """
     if kind != "cpu":
         return "shared"
@@ -28,11 +28,11 @@ def process_of(record: Record, kind: str, rules: RetryRules) -> Literal["shared"
 
 
 def judge(attempt: Attempt, others: Iterable[Attempt]) -> Verdict:
-    """Whether the death of its process is to be blamed on ``attempt``, given the others on its
+    """Decide whether ``attempt`` is to blame for the death of its process, given the others on its
     executor.
 
-    It is if nothing else was in that process. Otherwise all that were there become suspects
-    (``attempt.beside`` is set for those whose deaths are reported after this one).
+    It is to blame if nothing else was in that process. Otherwise all attempts that were there
+    become suspects (``attempt.beside`` is set for those whose deaths are reported after this one).
     """
     if attempt.process != "shared":
         return "guilty"

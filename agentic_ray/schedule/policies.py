@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from agentic_ray.schedule.view import ClusterView, Executor
 
 AGEING_SECONDS = 60.0
-"""Waiting that is worth one step of priority to the policy ``priority``."""
+"""Seconds of waiting that are worth one step of priority to the policy ``priority``."""
 
 
 class LoadBalance:
-    """Each bundle to the executor with the fewest bundles a slot; near its inputs on a tie."""
+    """Policy that sends each bundle to the executor with the fewest bundles a slot; near its inputs
+    on a tie."""
 
     name = "load_balance"
 
@@ -55,7 +56,8 @@ class LoadBalance:
         cluster: ClusterView,
         added: dict[Executor, int],
     ) -> Executor | None:
-        """Least loaded executor with room; among equals the one that holds most inputs."""
+        """Return the least loaded executor with room; among equals the one that holds most
+        inputs."""
         local = cluster.local_bytes(bundle) if bundle.inputs else {}
         kept = cluster.device_bytes(bundle) if local else {}
         equals: list[tuple[float, int, Executor]] = []
@@ -108,11 +110,11 @@ class LoadBalance:
 
 
 class Priority(LoadBalance):
-    """Strict classes of priority with ageing; in a class first come, first served.
+    """Policy of strict priority classes with ageing; in a class first come, first served.
 
-    Waiting ``AGEING_SECONDS`` counts as one step of priority, so nothing starves: work of a
-    class is overtaken only by what was submitted before it had waited that long for every step
-    that it is lower.
+    Waiting ``AGEING_SECONDS`` counts as one step of priority, so nothing starves. A lower bundle
+    overtakes a higher one only if it was submitted ``AGEING_SECONDS`` earlier for each step between
+    them.
     """
 
     name = "priority"
@@ -129,7 +131,7 @@ _BUILT_IN: dict[str, type[Policy]] = {
 
 
 def get_policy(policy: str | Policy) -> Policy:
-    """The policy of this name, or the policy object itself.
+    """Return the policy of this name, or the policy object itself.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """The policy ``predictive``: every bundle where it is predicted to be finished first.
 
-Ranks and order are the Dispatcher's, predictions the cost model's; here is only the choice.
+The Dispatcher makes ranks and order, the cost model predictions; this module only chooses.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _Times = npt.NDArray[np.float64]
 
 
 class Predictive:
-    """Earliest finish time, as HEFT's second phase and StarPU's dmda choose.
+    """Policy of the earliest finish time, as in HEFT's second phase and StarPU's dmda.
 
-    Bundles come in the order of their upward ranks. The finish time of each is predicted for
-    every device: when the device is done with what it has and with what is planned for it, or
-    when the inputs have arrived from where they are, whichever is later, and the bundle's own
-    seconds there. The first to finish gets it, also if it is busy: the Dispatcher keeps it for
-    that device and asks again when something changes. Graphs of few and long bundles are planned
-    as a whole instead, see `ahead`.
+    Bundles come in the order of their upward ranks. The finish time of each is predicted for every
+    device: a bundle begins when the device is done with all work sent and planned there, or when
+    the inputs have arrived, whichever is later, and takes its own seconds there. The device that
+    finishes first gets it, even if it is busy: the Dispatcher keeps the bundle for that device and
+    asks again when something changes. Graphs of few and long bundles are planned as a whole
+    instead, see `ahead`.
 
     References
     ----------
@@ -58,9 +58,9 @@ class _Option:
     """A kind of device for bundles of a class.
 
     ``available`` is when each device is done with all that was placed there, also in this round,
-    ``own`` what a bundle takes on each, ``seconds`` on the reference device. ``known`` says whether
-    that is a prediction, ``reason`` what to say to the user. A ``picky`` bundle does not fit on
-    every device.
+    ``own`` the seconds of a bundle on each, ``seconds`` those on the reference device. ``known``
+    says whether that is a prediction, ``reason`` is the text for the user. A ``picky`` bundle does
+    not fit on every device.
     """
 
     kind: str
@@ -75,8 +75,9 @@ class _Option:
     def give(
         self, bundle: Bundle, row: int, free: float, finish: float, own: float
     ) -> tuple[Placement, float]:
-        """Let a device, which is done with all else when it is ``free``, have a bundle that takes
-        ``own`` there and that it will have finished then; also gives when it is free after that."""
+        """Give ``bundle`` to a device that is free at ``free``. The bundle takes ``own`` seconds
+        there and ends at ``finish``. Return its placement and the time at which the device is free
+        after it."""
         executor = self.pool.executors[row]
         begin = finish - own
         free = (free if free > begin else begin) + own / executor.slots
@@ -89,11 +90,11 @@ class _Option:
 
 
 _Choice = tuple[float, _Option, int]
-"""When a bundle ends that goes to a device of this option, in this row."""
+"""Time at which a bundle ends on a device of this option, and the row of the device."""
 
 
 class _Round:
-    """The placing of one window; what it places makes devices busy for the rest of it."""
+    """One window being placed; each placement makes its device busy for the rest of it."""
 
     def __init__(self, cluster: ClusterView, model: CostModel) -> None:
         self._cluster = cluster
@@ -131,9 +132,9 @@ class _Round:
         return placements
 
     def _options(self, bundle: Bundle) -> list[_Option]:
-        """The kinds of device there are for a bundle, with what it takes on each.
+        """Return the kinds of device for a bundle, with the bundle's seconds on each.
 
-        A kind it was never seen on is taken to be as fast as one that is known, so that it is
+        A kind on which it was never seen is taken to be as fast as a known one, so that it is
         tried: only by as many bundles as finish there first if that were true.
         """
         found: list[tuple[str, float | None]] = [
@@ -165,7 +166,8 @@ class _Round:
         return options
 
     def _earliest(self, options: Sequence[_Option], bundle: Bundle) -> _Choice | None:
-        """Where ``bundle`` is predicted to be finished first; None if no device can be used now."""
+        """Choose where ``bundle`` is predicted to finish first; None if no device can be used
+        now."""
         far, otherwise = self._arrivals(bundle)
         exceptions = [
             (executor, arrival)
@@ -191,7 +193,7 @@ class _Round:
                 best = (end, option, row)
         if best is None or best[0] < math.inf:
             return best
-        # Too large for every device: it runs alone on the one that does it best.
+        # The bundle is too large for every device: it runs alone on the device that does it best.
         where = bundle.resources.where
         for option in options:
             finish = option.available + option.own
@@ -205,10 +207,10 @@ class _Round:
         return None
 
     def _arrivals(self, bundle: Bundle) -> tuple[float, dict[str, float]]:
-        """When all inputs can be at a node, and the nodes where that is otherwise.
+        """Return when all inputs can be at a node, and the nodes where that time differs.
 
-        Transfers of several values run side by side, so only the node that holds the last to
-        arrive has all sooner than others.
+        Transfers of several values run side by side, so only the node that holds the last value to
+        arrive has all inputs sooner than others.
         """
         now = self._now
         far = near = now
@@ -232,8 +234,8 @@ class _Round:
         return far, otherwise
 
     def _move(self, key: str) -> tuple[str, float]:
-        """The node that holds a value, and when it can be at others: at once, and no node, if it
-        is in the caller's memory."""
+        """Return the node that holds a value, and when the value can be at others. A value in the
+        caller's memory is on no node and can be anywhere at once."""
         info = self._cluster.values.get(key)
         found = ("", self._now)
         if info is not None and info.node_id is not None:
@@ -244,7 +246,7 @@ class _Round:
         return found
 
     def _arrival_by_odd_links(self, bundle: Bundle, node_id: str) -> float:
-        """When all inputs can be at a node to which some holder sends otherwise than to others."""
+        """Return when all inputs can be at a node that has an odd link from some holder."""
         arrivals = [
             (self._now if info.sent_seconds is None else info.sent_seconds)
             + self._model.transfer_seconds(info.size_bytes, info.node_id, node_id)
@@ -257,7 +259,8 @@ class _Round:
 
 
 def _traits(bundle: Bundle) -> object:
-    """What decides the costs of a bundle, as long as the bundle lives, and if it needs inputs."""
+    """Return a key that is equal for bundles of equal cost, as long as the bundle lives; whether it
+    needs inputs is part of it."""
     if len(bundle.tasks) > 1:
         return bundle.key
     task = bundle.tasks[0]
@@ -265,7 +268,7 @@ def _traits(bundle: Bundle) -> object:
 
 
 class _Front:
-    """The devices that finish one more bundle of a class first, for bundles that need no input.
+    """Heap of the devices that finish one more bundle of a class first, for bundles without inputs.
 
     The finish times of all devices are computed once; a heap keeps the ``most`` earliest up to
     date, which are enough for that many bundles.
@@ -287,7 +290,7 @@ class _Front:
         heapq.heapify(self._heap)
 
     def spread(self, bundles: Sequence[Bundle]) -> list[Placement]:
-        """Let the device that finishes first have each of them, as long as one suits."""
+        """Give each of ``bundles`` to the device that finishes first, as long as one suits."""
         heap, options, replace = self._heap, self._options, heapq.heapreplace
         placements: list[Placement] = []
         left = iter(bundles if heap else ())
@@ -309,7 +312,7 @@ class _Front:
 
 def _suits(option: _Option, row: int, bundle: Bundle) -> bool:
     """Whether the bundle's node has what it asks for and, on a CPU, the bundle fits when it is
-    alone there. (What does not fit on a GPU is moved, split or refused by admission.)"""
+    alone there. (Admission moves, splits or refuses a bundle that does not fit on a GPU.)"""
     executor = option.pool.executors[row]
     need = bundle.tasks[0].resources if len(bundle.tasks) == 1 else bundle.resources
     if need.where and not executor.suits(need.where):

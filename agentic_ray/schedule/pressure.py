@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from agentic_ray.graph.task import Bundle
 
 CALM_SECONDS = 30.0
-"""After so long without pressure a node may run one bundle more at once."""
+"""After so long without pressure a node may run one more bundle at once."""
 
 
 @dataclass(slots=True)
@@ -18,10 +18,10 @@ class _Limit:
 
 
 class Pressure:
-    """How many bundles each node may run at once, given how often its memory ran out.
+    """Limits on the bundles that each node runs at once, given how often its memory ran out.
 
-    Halved when it does, raised by one after each calm while: additive increase, multiplicative
-    decrease, which is stable and fair where many share a resource of unknown size.
+    A limit is halved when memory runs out, raised by one after each calm while: additive increase,
+    multiplicative decrease, which is stable and fair where many share a resource of unknown size.
 
     References
     ----------
@@ -34,7 +34,8 @@ class Pressure:
         self._offered: dict[str, int] = {}
 
     def allowed(self, node_id: str, offered: int | None = None) -> int:
-        """How many slots of a node may be used, of those it has (``offered`` if that changes)."""
+        """Return the number of slots of a node that may be used, out of the ``offered`` it has
+        (None: as many as when last told)."""
         if offered is not None:
             self._offered[node_id] = offered
         offered = self._offered[node_id]
@@ -42,12 +43,14 @@ class Pressure:
         return offered if limit is None else min(offered, limit.slots)
 
     def cut(self, node_id: str, running: int, sent_seconds: float, now: float) -> bool:
-        """A bundle sent at ``sent_seconds`` died for want of memory, one of ``running``.
+        """Lower a node's limit after one of ``running`` bundles died for want of memory.
+
+        The bundle was sent at ``sent_seconds``.
 
         Returns
         -------
         bool
-            Whether the limit changed. Of several that die together only the first counts.
+            Whether the limit changed. Of several bundles that die together only the first counts.
         """
         limit = self._limits.get(node_id)
         if limit is not None:
@@ -58,7 +61,7 @@ class Pressure:
         return True
 
     def ease(self, now: float) -> list[str]:
-        """Let time pass: the nodes that may run more now."""
+        """Let time pass; return the nodes that may run more now."""
         eased: list[str] = []
         for node_id, limit in list(self._limits.items()):
             if now >= limit.eased_at + self.calm_seconds:
@@ -75,16 +78,16 @@ class Pressure:
 
 
 def halves(bundle: Bundle) -> tuple[Bundle, Bundle] | None:
-    """The bundle as two, the first's values going to the second.
+    """Cut the bundle in two; the first's values go to the second.
 
-    None if it is one task that cannot be made smaller, or if a half could run nowhere.
+    Return None if it is one task that cannot be made smaller, or if a half could run nowhere.
     """
     tasks = bundle.tasks
     if len(tasks) == 1:
         halve = tasks[0].codelet.halve
         whole = tasks[0].resources
         tasks = (halve(tasks[0]) if halve is not None else None) or tasks
-        if whole.where:  # smaller steps run where the whole was to run
+        if whole.where:  # smaller steps run on the nodes where the whole was to run
             tasks = tuple([replace(task, resources=whole) for task in tasks])
     middle = len(tasks) // 2
     if not middle:

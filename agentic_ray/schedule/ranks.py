@@ -1,4 +1,5 @@
-"""Upward ranks: how much work hangs on a bundle. Pure functions over bundles and costs."""
+"""Upward ranks: the seconds of work that depend on a bundle. Pure functions over bundles and
+costs."""
 
 from __future__ import annotations
 
@@ -17,14 +18,14 @@ def upward_ranks(
     seconds: Callable[[Bundle], float],
     transfer_seconds: Callable[[Bundle], float],
 ) -> list[float]:
-    """Seconds from the start of each bundle to the end of its graph along the longest path.
+    """Return the seconds from the start of each bundle to the end of its graph on the longest path.
 
     Parameters
     ----------
     bundles : sequence of Bundle
         In topological order.
     seconds, transfer_seconds : callable
-        Mean seconds of a bundle over the devices, and of moving what it makes.
+        Mean seconds of a bundle over the devices, and of moving its output.
 
     References
     ----------
@@ -49,14 +50,14 @@ def upward_ranks(
 
 
 def mean_seconds(view: ClusterView, model: CostModel) -> Callable[[Bundle], float]:
-    """A function for the mean seconds of a bundle over the devices that can run it."""
+    """Return a function for the mean seconds of a bundle over the devices that can run it."""
     pools = {kind: (len(pool.executors), pool.slowness.mean()) for kind, pool in view.pools.items()}
     typical = model.typical_seconds
     alike: dict[tuple[int, int, str], float] = {}
 
     def seconds(bundle: Bundle) -> float:
-        """Bundles of one task with the same codelet, cost and tag are computed once; they
-        live as long as this function is used, so identities do."""
+        """Compute bundles of one task with the same codelet, cost and tag once; they live as long
+        as this function is used, so identities do."""
         task = bundle.tasks[0]
         if len(bundle.tasks) > 1:
             return mean(bundle)

@@ -1,8 +1,9 @@
-"""The ready bundles of one lane, most urgent first. A queue only; what is offered is `placing`'s.
+"""The ready bundles of one lane, most urgent first. A queue only; `placing` decides which are
+offered.
 
 A graph may make very many bundles ready at once. They are sorted once and stand in the queue as one
-entry, under the most urgent that is left of them. So taking the next one costs O(log n) of the
-graphs and of what came singly.
+entry, under the most urgent bundle that is left of them. So taking the next bundle costs O(log n)
+of the number of graphs and of bundles that came singly.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import heapq
 from agentic_ray.schedule.records import Graph, Record
 
 _Entry = tuple[float, int, "Record | Fresh"]
-"""By order, then by the id of the bundle, which no two entries share."""
+"""Entries are sorted by order, then by the id of the bundle, which no two entries share."""
 
 
 class Fresh:
@@ -32,22 +33,22 @@ class Fresh:
         if len({traits[i - first].order for i in ids}) > 1:
             ids = sorted(ids, key=lambda i: traits[i - first].order)
         self.ids = ids
-        ids.reverse()  # the most urgent last
+        ids.reverse()  # the most urgent bundle last
 
     def entry(self) -> _Entry:
-        """How it stands in a queue."""
+        """Return the queue entry of these bundles, under the most urgent one."""
         bundle_id = self.ids[-1]
         return self.graph.traits[bundle_id - self.graph.first_id].order, bundle_id, self
 
     def rest(self) -> _Entry | None:
-        """Let the most urgent go: how what is left of them stands in a queue, None if none is."""
+        """Drop the most urgent bundle; return the entry of the rest, None if none is left."""
         self.ids.pop()
         self.graph.untaken -= 1
         return self.entry() if self.ids else None
 
     def move(self, window: dict[str, Record], most: int) -> int:
-        """Move up to ``most`` into ``window``, under their keys; how many it were before one that
-        is ready no more, or whose key is there already."""
+        """Move up to ``most`` bundles into ``window``, under their keys. Stop before a bundle that
+        is no longer ready or whose key is there already. Return how many moved."""
         ids, graph = self.ids, self.graph
         moved = 0
         for bundle_id in reversed(ids[-most:]):
@@ -63,8 +64,8 @@ class Fresh:
 
 
 class ReadyQueue:
-    """See the module. Some may be ready no more, being done, short of an input, or of a graph that
-    is over; `take` drops those."""
+    """The queue (see the module). Some entries may no longer be ready: done, short of an input, or
+    of a graph that is over. `take` drops those."""
 
     __slots__ = ("_heap", "_length")
 
@@ -80,25 +81,26 @@ class ReadyQueue:
         heapq.heappush(self._heap, (record.order, record.bundle_id, record))
 
     def add(self, fresh: Fresh) -> None:
-        """Add what became ready at once."""
+        """Add bundles that became ready at once."""
         self._length += len(fresh.ids)
         fresh.graph.untaken += len(fresh.ids)
         heapq.heappush(self._heap, fresh.entry())
 
     @property
     def graphs(self) -> set[Graph]:
-        """Those of which something is here."""
+        """Return the graphs that have bundles in the queue."""
         return {what.graph for _, _, what in self._heap}
 
     @property
     def head(self) -> tuple[float, int] | None:
-        """Order and id of the most urgent one, None if there is none."""
+        """Order and id of the most urgent bundle; None if there is none."""
         return self._heap[0][:2] if self._heap else None
 
     def take(self, window: dict[str, Record]) -> Record | None:
         """Move the most urgent bundle into ``window``, under its key.
 
-        None if there is none, or if its key is there already: the same work for another graph.
+        Return None if there is none, or if its key is there already: the same work for another
+        graph.
         """
         heap = self._heap
         while heap:
@@ -121,7 +123,7 @@ class ReadyQueue:
         return None
 
     def fill(self, window: dict[str, Record], most: int) -> None:
-        """`take` ``most`` times, or until it gives None."""
+        """Call `take` ``most`` times, or until it returns None."""
         heap = self._heap
         if most and len(heap) == 1 and isinstance(fresh := heap[0][2], Fresh):
             moved = fresh.move(window, most)

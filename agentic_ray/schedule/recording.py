@@ -1,7 +1,7 @@
-"""Writes what a Dispatcher was told and what it decided, as JSON lines; ``replaying`` reads them.
+"""Writes a Dispatcher's events and decisions as JSON lines; ``replaying`` reads them.
 
-A recording holds no data and no code of a user: of a task its key, what it costs and where it may
-run, of an exception its type's name and its text.
+A recording holds no data and no code of a user. Of a task it holds the key, the cost and where it
+may run; of an exception its type's name and its text.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from agentic_ray.telemetry.state import ClusterState, GpuState, NodeState
 from agentic_ray.tracebacks import text_of
 
 FORMAT = 1
-"""Of the lines; another one is not read."""
+"""Version of the lines; a recording of another version is not read."""
 ENDED = '{"ended":true}\n'
 """The last line of a recording that was not cut off."""
 CODELET_FIELDS = (
@@ -47,13 +47,13 @@ CODELET_FIELDS = (
     "host_inputs",
 )
 MOST_CODELETS = 512
-"""Codelets that are told apart by identity: those met last."""
+"""Most codelets told apart by identity: those met last."""
 MOST_TEXT = 2000
-"""Characters kept of an error's text."""
+"""Most characters kept of an error's text."""
 
 PLAIN = Plain(
     (
-        # what events are made of
+        # parts of events
         ev.DeviceSlots,
         ev.Holder,
         ev.MemoryUse,
@@ -72,7 +72,7 @@ PLAIN = Plain(
         ev.Telemetry,
         ev.Tick,
         ev.ValueLost,
-        # what a Dispatcher begins with
+        # state that a Dispatcher begins with
         BandwidthMeter,
         Calibration,
         CostHint,
@@ -88,11 +88,12 @@ PLAIN = Plain(
 
 
 class RecordedError(Exception):
-    """Stands for what a task raised when it was recorded: the name of its type, and its text."""
+    """Stand-in for an exception that a task raised when it was recorded: its type's name and its
+    text."""
 
 
 class RecordedRetry(RecordedError):
-    """The same, of a type that was to be tried again."""
+    """Stand-in for a recorded exception of a type that was to be tried again."""
 
 
 class Recorder:
@@ -103,9 +104,10 @@ class Recorder:
     write : callable
         Takes the text of a line, with its end.
     dispatcher : Dispatcher
-        One that knows no graph yet. Its cost model may know things; that is written first.
+        A Dispatcher that knows no graph yet. If its cost model knows things, they are written
+        first.
     about : dict, optional
-        Said of the recording, for people.
+        Notes on the recording, for people.
     """
 
     def __init__(
@@ -113,7 +115,8 @@ class Recorder:
     ) -> None:
         self._write = write
         self._dispatcher = dispatcher
-        # By identity, as the Dispatcher tells them apart; kept, so that no id is used again.
+        # Codelets are told apart by identity, as in the Dispatcher; they are kept, so that no id is
+        # used again.
         self._codelets: OrderedDict[int, tuple[Codelet, int]] = OrderedDict()
         self._codelet_count = 0
         self._parts: dict[int, int] = {}
@@ -132,7 +135,8 @@ class Recorder:
         )
 
     def handle(self, event: ev.Event) -> list[ev.Command]:
-        """Have the Dispatcher handle an event, and write both down. What it raises is raised."""
+        """Let the Dispatcher handle an event, and write both down. Exceptions of the Dispatcher
+        pass on."""
         model = self._dispatcher.model
         if model.calibration is not self._calibration:
             self._calibration = model.calibration
@@ -151,7 +155,7 @@ class Recorder:
         return commands
 
     def call_took(self, seconds: float) -> None:
-        """Note what the cost model was told of a call, beside the events."""
+        """Note a call's seconds that the cost model was told, beside the events."""
         self._line({"call_seconds": seconds})
 
     def renewed(self, dispatcher: Dispatcher) -> None:
@@ -206,7 +210,8 @@ class Recorder:
         ]
 
     def _part(self, value: Resources | CostHint) -> Json:
-        """The number of a part that tasks of one event share, with its fields where it is new."""
+        """Return the number of a part that tasks of one event share, with its fields where it is
+        new."""
         number = self._parts.get(id(value))
         if number is not None:
             return number
@@ -214,7 +219,7 @@ class Recorder:
         return [number, {name: getattr(value, name) for name in value.__dataclass_fields__}]
 
     def _codelet(self, codelet: Codelet) -> int:
-        """The number of a codelet in this recording, which it is given when it is first met."""
+        """Return the number of a codelet in this recording; a codelet met first gets the next."""
         known = self._codelets.get(id(codelet))
         if known is not None:
             self._codelets.move_to_end(id(codelet))
@@ -232,7 +237,7 @@ class Recorder:
 
 
 def told(command: ev.Command) -> Json:
-    """A command as it is compared and shown: its name, then its fields in plain words."""
+    """Return a command as it is compared and shown: its name, then its fields in plain words."""
     if isinstance(command, ev.Start):
         placement = command.placement
         return [

@@ -1,6 +1,6 @@
-"""What the Dispatcher remembers of graphs, bundles and attempts.
+"""Data that the Dispatcher keeps of graphs, bundles and attempts.
 
-Data only; the deciding is in ``dispatcher``.
+Data only; ``dispatcher`` decides.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from agentic_ray.schedule.events import Location, MemoryUse, Process, ValueInfo
 from agentic_ray.schedule.view import Executor
 
 Lane = tuple[tuple[str, ...], bool, Where]
-"""Device kinds, best first, whether it is opaque, and what its node must have: what decides where
-a bundle may go."""
+"""Facts that decide where a bundle may go: the device kinds, best first, whether it is opaque, and
+what its node must have."""
 
 
 _MOST_LOCATIONS = 4096
-"""Kept by a graph to be shared by its values."""
+"""Most locations that a graph keeps for its values to share."""
 
 
 class Traits(NamedTuple):
-    """What bundles that are alike have in common. ``order``: the smaller, the sooner one is
-    offered."""
+    """Properties that alike bundles share. ``order``: the bundle with the smaller one is offered
+    sooner."""
 
     lane: Lane
     resources: Resources
@@ -36,24 +36,24 @@ class Traits(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RetryRules:
-    """How often and how soon a bundle is tried again.
+    """Limits on how often and how soon a bundle is tried again.
 
     Parameters
     ----------
     max_failures : int
         Deaths of the bundle's own executor that it may survive.
     max_losses : int
-        Losses it had no part in (node gone, input gone).
+        Losses without its part (node gone, input gone).
     max_user_retries : int
-        Exceptions of the user's code that were asked to be tried again (``retry_on``).
+        Exceptions of the user's code that the caller asked to be retried (``retry_on``).
     max_too_large : int
         Times that it ran out of a node's memory while nothing else of ours ran there.
     base_seconds, cap_seconds : float
         Back-off: ``base * 2**(n - 1)`` up to the cap, plus up to half of it as jitter that
         depends on the bundle and the count only.
     patience_seconds : float
-        How long ready work waits for a kind of device that the cluster has not got (any more)
-        before its graph fails.
+        How long ready work waits for a kind of device that the cluster lacks (any more) before its
+        graph fails.
     no_node_seconds : float
         How long work waits for a node while there is none at all.
     memory_wait_seconds : float
@@ -81,15 +81,15 @@ class RetryRules:
 class Record:
     """A bundle's state. Ready when nothing is missing and it is neither done nor running.
 
-    ``missing`` counts the inputs that are not in the graph's values, also after they were
-    released. ``again``: it was done and is to be done again because values were lost. ``begun``: an
-    attempt that may have done a part of the work was lost.
-    ``crashed``: it died with its process; ``watched``: under watch too, which told what there is
-    to tell. ``starved_at``: when it was first killed because other programs held its node's
-    memory, and ``starved_by`` whom the last time. ``queued``: it is among the ready, the planned
-    or the delayed. ``order``: the smaller, the sooner it is offered. ``plan`` are the fields of
-    its placement on an executor that has no room for it yet (a plain tuple, which the garbage
-    collector need not look at again), ``plan_seconds`` what that is counted for.
+    ``missing`` counts the inputs that are not in the graph's values, also after they were released.
+    ``again``: it was done and is to be done again because values were lost. ``begun``: an attempt
+    that may have done a part of the work was lost. ``crashed``: it died with its process;
+    ``watched``: it also died under watch, which has reported all it can. ``starved_at``: when it
+    was first killed because other programs held its node's memory; ``starved_by``: those programs,
+    the last time. ``queued``: it is among the ready, the planned or the delayed. ``order``: the
+    bundle with the smaller one is offered sooner. ``plan`` are the fields of its placement on an
+    executor that has no room for it yet (a plain tuple, which the garbage collector need not look
+    at again), ``plan_seconds`` the seconds that the plan counts for.
     """
 
     bundle: Bundle
@@ -120,15 +120,16 @@ class Record:
 
 @dataclass(slots=True, eq=False)
 class Graph:
-    """A graph's state: its bundles, who makes and who takes each value, and which values there
-    are. ``sequence`` are its bundles, most urgent first, if it is small enough to be planned whole.
-    ``makers`` are looked up only once values were lost, None until then.
+    """A graph's state: its bundles, the makers and the takers of each value, and the values that
+    exist. ``sequence`` are its bundles, most urgent first, if it is small enough to be planned
+    whole. ``makers`` are looked up only once values were lost, None until then.
 
     ``bundles`` are those submitted, ``traits`` theirs, and ``first_id`` is the id of the first.
-    What needs no value may be ready in millions, so it has a record, in ``records`` by its id, only
-    from when it is taken to be placed until it is done, which ``ended`` keeps (``untaken`` counts
-    those that are still to be taken); then the next takes over the object. (What is made and
-    dropped all the time is a burden to Python's garbage collector, which walks over much of it.)
+    Millions of bundles that need no value may be ready at once. So such a bundle has a record, in
+    ``records`` by its id, only from when it is taken to be placed until it is done; the next bundle
+    then reuses the object. ``ended`` keeps which are done, and ``untaken`` counts those still to be
+    taken. (Objects made and dropped all the time are a burden to Python's garbage collector, which
+    walks over many of them.)
     """
 
     graph_id: str
@@ -152,14 +153,14 @@ class Graph:
     _spare: list[Record] = field(default_factory=list)
 
     def record(self, bundle_id: int) -> Record:
-        """The state of a bundle, made now if it has none: it is new, waits to be taken, or is
-        done."""
+        """Return the state of a bundle; make it if there is none, because the bundle is new, waits
+        to be taken, or is done."""
         found = self.records.get(bundle_id)
         if found is None:
             index = bundle_id - self.first_id
             bundle = self.bundles[index]
             lane, resources, order = self.traits[index]
-            if self._spare:  # all else of it is as it was at first
+            if self._spare:  # all its other fields are as in a new record
                 found = self._spare.pop()
                 found.bundle, found.bundle_id = bundle, bundle_id
                 found.lane, found.resources, found.order = lane, resources, order
@@ -173,8 +174,8 @@ class Graph:
         return found
 
     def forget(self, record: Record) -> None:
-        """Keep of a bundle that is done no more than that, if nothing else is to be known of it:
-        it took no values, went well at once, and is what was submitted."""
+        """Keep of a done bundle only that it is done. Its record is dropped if it took no values,
+        went well at once, and is as it was submitted."""
         if record.attempts > 1 or record.queued or record.bundle.inputs or self.sequence:
             return
         bundle_id = record.bundle_id
@@ -184,7 +185,7 @@ class Graph:
             self._spare.append(self.records.pop(bundle_id))
 
     def location(self, info: ValueInfo) -> Location:
-        """Where a value is, the same object for all of that size at that place."""
+        """Return where a value is; values of one size at one place share the object."""
         alike = (info.size_bytes, info.node_id, info.device, info.sent_seconds)
         found = self.locations.get(alike)
         if found is None:
@@ -194,7 +195,7 @@ class Graph:
         return found
 
     def maker(self, key: str) -> Record | None:
-        """The bundle that makes a value; None if none of this graph does."""
+        """Return the bundle that makes a value; None if no bundle of this graph does."""
         if self.makers is None:
             ids = range(self.first_id, self.first_id + len(self.bundles))
             self.makers = {
@@ -202,27 +203,27 @@ class Graph:
                 for bundle_id, bundle in zip(ids, self.bundles, strict=True)
                 for key in bundle.outputs
             }
-            for record in self.records.values():  # they may have been split
+            for record in self.records.values():  # bundles may have been split
                 self.makers |= dict.fromkeys(record.bundle.outputs, record.bundle_id)
         maker = self.makers.get(key)
         return None if maker is None else self.record(maker)
 
     def remaker(self, key: str) -> Record | None:
-        """The same, if it may be one that is to make again what was lost."""
+        """Return the bundle that makes a value, if it may be one that makes lost values again."""
         return None if self.makers is None else self.records.get(self.makers.get(key, -1))
 
     @property
     def under_way(self) -> list[Record]:
-        """What is running, in the order of the bundles."""
+        """Return the records of the running bundles, in the order of the bundles."""
         running = [record for record in self.records.values() if record.running]
         return sorted(running, key=attrgetter("bundle_id"))
 
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One try of a bundle on an executor. ``begun_seconds`` None: it was sent ahead and is not
-    known to have begun. ``expected_seconds`` is when it is expected to end. ``beside``: its
-    process died before, or may have, with others in it."""
+    """One try of a bundle on an executor. ``begun_seconds`` None: the bundle was sent ahead and may
+    not have begun. ``expected_seconds`` is when it is expected to end. ``beside``: its process died
+    before, or may have, with others in it."""
 
     record: Record
     executor: Executor
@@ -237,7 +238,7 @@ class Attempt:
     cancelled: bool = False
 
     def ends_at(self, now: float) -> float:
-        """When it may end: as expected; if it is late, soon; if it is very late, never."""
+        """Return when it may end: as expected; if it is late, soon; if it is very late, never."""
         late = now - self.expected_seconds
         if late <= 0:
             return self.expected_seconds
@@ -245,18 +246,18 @@ class Attempt:
 
 
 urgency = attrgetter("order", "bundle_id")
-"""What ready and planned bundles are sorted by, most urgent first."""
+"""Key by which ready and planned bundles are sorted, most urgent first."""
 
 
 def all_traits(
     bundles: Sequence[Bundle], ranks: Sequence[float], order: Callable[[int, float], float]
 ) -> list[Traits]:
-    """The traits of each bundle, the same object for those that are alike.
+    """Return the traits of each bundle; alike bundles share one object.
 
     Parameters
     ----------
     ranks : sequence of float
-        Of each bundle, in seconds.
+        Rank of each bundle, in seconds.
     order : callable
         The order of a bundle, from its priority and its rank.
     """

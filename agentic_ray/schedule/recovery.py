@@ -1,6 +1,6 @@
-"""What the death of a process or a full memory leads to: charging, isolating, splitting.
+"""Consequences of a dead process or a full memory: charging, isolating, splitting bundles.
 
-The part of the Dispatcher between second copies and the state machine.
+The layer of the Dispatcher between second copies and the state machine.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Recovery(Speculator):
         return process_of(record, kind, self.retry)
 
     def _crashed(self, attempt: Attempt) -> None:
-        """Its process died: charge the bundle if it was alone there, else suspect all of them."""
+        """Handle the death of a process: charge its bundle if it was alone there, else suspect all
+        of them."""
         record = attempt.record
         record.crashed = True
         if judge(attempt, self._attempts_on(attempt.executor).values()) == "guilty":
@@ -48,10 +49,11 @@ class Recovery(Speculator):
             )  # from now on in a process of its own
 
     def _pressed(self, attempt: Attempt, use: MemoryUse | None) -> Record:
-        """Its node ran out of memory: run less at once there, and this in smaller bundles. If
-        other programs hold the memory, nothing new goes there for a while, and it costs nothing.
+        """Handle a node that ran out of memory: run fewer bundles at once there, and this one in
+        halves. If other programs hold the memory, send the node nothing new for a while, and charge
+        nothing.
 
-        Gives the bundle that is to be tried again now: its first half if it could be split.
+        Return the bundle to try again now: the first half if it could be split.
         """
         record, node_id = attempt.record, attempt.executor.node_id
         running = 1 + sum(one.executor.node_id == node_id for one in self._attempts.values())
@@ -72,7 +74,7 @@ class Recovery(Speculator):
         if not (record.running or record.again or record.done or graph.over or graph.finished):
             first = self._split(record)
         if first is not None:
-            return first  # uncharged: it can be split only so often
+            return first  # uncharged: a bundle can be split only so often
         if running == 1:
             record.too_large += 1
         else:
@@ -80,14 +82,14 @@ class Recovery(Speculator):
         return record
 
     def _rest(self, node_id: str) -> None:
-        """Give nothing new to a node, and what is planned for it to others."""
+        """Give nothing new to a node, and its planned bundles to others."""
         for executor in self.view.rows.get(node_id, ()):
             if not executor.silent:
                 executor.silent = True
                 self._unplan(executor)
 
     def _limit_slots(self, node_id: str) -> None:
-        """Give a node's CPU as many slots as its memory has proved good for."""
+        """Give a node's CPU as many slots as its memory has held bundles for."""
         executor = self.view.executors.get((node_id, "cpu"))
         if executor is not None:
             executor.slots = self._pressure.allowed(node_id)
@@ -98,7 +100,7 @@ class Recovery(Speculator):
             self._limit_slots(node_id)
 
     def _split(self, record: Record) -> Record | None:
-        """Make two bundles of one that is to run; the first, None if it is a single task."""
+        """Split a bundle in two; return the first, None if it is a single task."""
         parts = halves(record.bundle)
         if parts is None:
             return None
@@ -110,7 +112,7 @@ class Recovery(Speculator):
         record.bundle = parts[1]
         self.next_bundle_id += 1
         graph.records[first.bundle_id] = first
-        graph.sequence.clear()  # it is planned as a whole no more
+        graph.sequence.clear()  # it is no longer planned as a whole
         for half in (first, record):
             half.resources = half.bundle.resources
             half.lane = (half.bundle.kinds(), *half.lane[1:])

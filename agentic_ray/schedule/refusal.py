@@ -1,4 +1,4 @@
-"""Why a cluster can never run a bundle, said at submit and not after waiting. Pure questions."""
+"""Reasons why a cluster can never run a bundle, told at submit and not after waiting. Pure."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from agentic_ray.schedule.view import ClusterView
 def refusal(
     bundles: Iterable[tuple[Bundle, Traits]], view: ClusterView
 ) -> tuple[PlacementError, Bundle] | None:
-    """The error for the first bundle that this cluster can never run, and the bundle.
+    """Return the error for the first bundle that this cluster can never run, and the bundle.
 
-    Alike bundles are looked at once. Before the first node is known only what no cluster can
-    run is refused.
+    Alike bundles are checked once. Before the first node is known only bundles that no cluster can
+    run are refused.
     """
     alike: dict[tuple[tuple[str, ...], Resources, bool], Bundle] = {}
     last = None
@@ -64,7 +64,7 @@ def refusal(
 
 
 def no_device(bundle: Bundle, view: ClusterView) -> NoSuitableDeviceError:
-    """The error for a bundle that no device here can run; it says what there is."""
+    """Return the error for a bundle that no device here can run; it lists the devices."""
     wanted = " or ".join(bundle.kinds()) or "no device at all (its tag excludes every version)"
     executors = view.executors.values()
     resources = bundle.resources
@@ -86,7 +86,7 @@ def no_device(bundle: Bundle, view: ClusterView) -> NoSuitableDeviceError:
 
 
 def too_large(record: Record, error: BaseException) -> OutOfHostMemoryError:
-    """The error for a bundle that runs out of a node's memory although it is alone there."""
+    """Return the error for a bundle that runs out of a node's memory although it is alone there."""
     raised = OutOfHostMemoryError(
         f"{codelet_names(record.bundle)} needs more memory than a node has, with nothing else of "
         f"this session running there, and cannot be made smaller; use smaller chunks or larger "
@@ -97,7 +97,7 @@ def too_large(record: Record, error: BaseException) -> OutOfHostMemoryError:
 
 
 def starved(record: Record, seconds: float, use: MemoryUse, error: BaseException) -> Exception:
-    """The error for a bundle that waited in vain for memory that other programs hold."""
+    """Return the error for a bundle that waited in vain for memory that other programs hold."""
     raised = OutOfHostMemoryError(
         f"{codelet_names(record.bundle)} was killed for want of memory that other programs hold, "
         f"and was tried again for {seconds:.0f} s (setting memory_wait_seconds) while they held "
@@ -108,7 +108,7 @@ def starved(record: Record, seconds: float, use: MemoryUse, error: BaseException
 
 
 def interrupted(bundle: Bundle, error: BaseException) -> InterruptedJobError:
-    """The error for a bundle with effects that may have begun and was lost."""
+    """Return the error for a bundle with effects that may have begun and was lost."""
     raised = InterruptedJobError(
         f"{codelet_names(bundle)} has effects (has_effects=True) and was lost after it may have "
         f"begun, so it is not run again: look up whether its effect happened. Bundle "
@@ -119,7 +119,7 @@ def interrupted(bundle: Bundle, error: BaseException) -> InterruptedJobError:
 
 
 def no_node(seconds: float) -> NoNodeError:
-    """The error for work that waited in vain for a node."""
+    """Return the error for work that waited in vain for a node."""
     return NoNodeError(
         f"no node of the cluster has taken work for {seconds:.0f} s (setting no_node_seconds): "
         "there is none, or none with a CPU. Start one with `ray start --address=...`, see "
@@ -128,7 +128,7 @@ def no_node(seconds: float) -> NoNodeError:
 
 
 def _largest_gpu_bytes(view: ClusterView) -> int | None:
-    """Memory of the largest GPU; None when there is none or one's memory is unknown."""
+    """Return the memory of the largest GPU; None when there is none or one's memory is unknown."""
     totals = [gpu.memory_total_bytes for gpu in view.of_kinds(("gpu",))]
     known = [total for total in totals if total is not None]
     return max(known) if known and len(known) == len(totals) else None

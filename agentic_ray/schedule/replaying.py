@@ -1,7 +1,7 @@
-"""Reads recordings: feeds what a Dispatcher was told to another one and compares the decisions.
+"""Reads recordings: feeds the recorded events to another Dispatcher and compares the decisions.
 
 Also turns the graphs of a recording into workloads for the simulator, so that policies can be
-compared on what really ran.
+compared on real runs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from agentic_ray.schedule.workloads import FLOPS_PER_SECOND, Workload
 class Step:
     """One event of a recording, with the commands of both Dispatchers.
 
-    ``raised`` is what an event was recorded or seen to raise, "" if nothing.
+    ``raised`` names the exception that was recorded or seen at an event, "" if there was none.
     """
 
     number: int
@@ -58,7 +58,7 @@ class Step:
     @property
     def same(self) -> bool:
         """Whether both decided alike."""
-        # (As text, where not-a-number is equal to itself.)
+        # (As text, where not-a-number equals itself.)
         agree = json.dumps(self.recorded) == json.dumps(self.replayed)
         return agree and self.recorded_raised == self.replayed_raised
 
@@ -70,7 +70,7 @@ class Replay:
     Parameters
     ----------
     lines : iterable of str
-        Of the recording. A last line that was cut off is ignored.
+        Lines of the recording. A last line that was cut off is ignored.
     policy : Policy, optional
         Decides instead of the recorded one. Events that do not fit its decisions are taken for
         late reports, so only the first difference means something then.
@@ -78,7 +78,7 @@ class Replay:
     Raises
     ------
     InvalidArgumentError
-        It is no recording, one of another version, or its policy is not known here.
+        The lines are no recording, one of another version, or its policy is not known here.
 
     Examples
     --------
@@ -139,7 +139,7 @@ class Replay:
                 self._beside(row)
 
     def _beside(self, row: dict[str, Json]) -> None:
-        """Take in a line that is no event."""
+        """Take in a line that holds no event."""
         model = self._dispatcher.model
         if "codelet" in row:
             self._codelets[row["codelet"]] = self._codelet(row)
@@ -153,7 +153,7 @@ class Replay:
             raise ValueError(f"it says {list(row)!r:.100}")
 
     def _note_halves(self, splits: Iterable[Json]) -> None:
-        """Remember into which tasks those were cut that the recorded Dispatcher cut."""
+        """Remember the tasks of the halves that the recorded Dispatcher cut bundles into."""
         for first, second in splits:
             self._parts = {0: DEFAULT_RESOURCES, 1: DEFAULT_COST}
             tasks = (*self._bundle(first).tasks, *self._bundle(second).tasks)
@@ -228,7 +228,7 @@ class Replay:
 
 @contextmanager
 def _reading(where: str) -> Iterator[None]:
-    """Says where, if what is read is not as recordings are."""
+    """Name the place in the error if the lines there are not a recording's."""
     try:
         yield
     except InvalidArgumentError as error:
@@ -246,11 +246,11 @@ def _error(kind: str, name: str, text: str) -> Exception:
 
 
 def _recorded(*_: Any) -> None:
-    """Stands for the implementations of recorded codelets."""
+    """Stand in for the implementations of recorded codelets."""
 
 
 def _rows(lines: Iterable[str]) -> Iterator[dict[str, Json]]:
-    """The lines as JSON objects; the last may be cut off, if what wrote it was killed."""
+    """Yield the lines as JSON objects; the last may be cut off, if its writer was killed."""
     waiting: ValueError | None = None
     for number, line in enumerate(lines, 1):
         if waiting is not None:
@@ -270,7 +270,7 @@ def _rows(lines: Iterable[str]) -> Iterator[dict[str, Json]]:
 
 @dataclass(slots=True)
 class Summary:
-    """What a recording tells of its graphs: when each began and ended, and all that ran.
+    """Overview of a recording's graphs: when each began and ended, and all tasks that ran.
 
     Feed it every step; ``spans`` and ``graphs`` may be read at any time.
     """
@@ -336,14 +336,14 @@ class RecordedGraph:
         self.bundles = {bundle.key: bundle for bundle in self.submitted.bundles}
 
     def ended(self, time: float, *, failed: bool) -> None:
-        """Note that it has finished or failed; what is made again later changes nothing."""
+        """Note that it has finished or failed; values made again later change nothing."""
         if self.finished_seconds is None:
             self.finished_seconds = time - self.submitted.time
             self.failed = failed
 
     def workload(self) -> Workload | None:
-        """The graph for the simulator, a task a bundle, each with the seconds that it took where
-        it ran. None if not all of it ran."""
+        """Return the graph for the simulator, a task a bundle, each with the seconds that it took
+        on its device. None if not all of it ran."""
         if self.ran.keys() != self.bundles.keys():
             return None
         makers = {value: one.key for one in self.bundles.values() for value in one.outputs}
@@ -366,5 +366,6 @@ class RecordedGraph:
 
 
 def cluster_of(summary: Summary) -> SimCluster:
-    """The nodes of a recording, for the simulator: all there from the beginning, of one speed."""
+    """Return the nodes of a recording, for the simulator: all there from the beginning, of one
+    speed."""
     return SimCluster(tuple(summary.nodes.values()), gpu_speed=1.0)

@@ -1,6 +1,6 @@
-"""Nodes whose memory is held by programs that are not ours: work waits until some comes free. Pure.
+"""Nodes whose memory programs that are not ours hold: work waits until some comes free. Pure.
 
-What a bundle takes itself is the business of ``pressure``.
+Memory that bundles take themselves is the business of ``pressure``.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from agentic_ray.telemetry.state import ClusterState, format_bytes
 
 FIRST_TRY_SECONDS = 5.0
 LAST_TRY_SECONDS = 60.0
-"""However little memory seems to be free, one bundle is tried after so long; doubles in between."""
+"""Seconds after which one bundle is tried, however little memory seems to be free; doubled each
+time up to here."""
 STALE_SECONDS = 2.0
-"""Reports that come so soon after a kill may be of the time before it."""
+"""A report within this many seconds after a kill may be of the time before it."""
 _MARGIN = 0.02
-"""Of a node's memory: what must have come free at least, to be no mere fluctuation."""
+"""Share of a node's memory that must have come free, so that it is no mere fluctuation."""
 
 
 @dataclass(slots=True)
@@ -28,7 +29,7 @@ class _Hold:
 
 
 class Scarcity:
-    """Knows the nodes that get nothing new because others hold their memory."""
+    """Record of the nodes that get nothing new because others hold their memory."""
 
     def __init__(self) -> None:
         self._holds: dict[str, _Hold] = {}
@@ -48,11 +49,12 @@ class Scarcity:
 
     @property
     def until_seconds(self) -> float | None:
-        """When a node is to be tried next, whatever it reports."""
+        """Time at which a node is tried next, whatever it reports."""
         return min((hold.until for hold in self._holds.values()), default=None)
 
     def killed(self, node_id: str, use: MemoryUse, now: float) -> None:
-        """A bundle was killed there because others hold the memory: send no more for a while."""
+        """Note that a bundle was killed there because others hold the memory: send no more for a
+        while."""
         tries = self._tries.get(node_id, 0)
         self._tries[node_id] = tries + 1
         wait = min(FIRST_TRY_SECONDS * 2.0 ** min(tries, 16), LAST_TRY_SECONDS)
@@ -60,7 +62,7 @@ class Scarcity:
         self._holds[node_id] = _Hold(use, now + wait, now + STALE_SECONDS, wanted)
 
     def observe(self, cluster: ClusterState, now: float) -> None:
-        """Reports came in: nodes whose memory has come free may be used again."""
+        """Take in reports: nodes whose memory has come free may be used again."""
         for node_id, hold in list(self._holds.items()):
             node = cluster.node(node_id)
             free = None if node is None else node.memory_free_bytes
@@ -68,14 +70,14 @@ class Scarcity:
                 del self._holds[node_id]
 
     def elapse(self, now: float) -> list[str]:
-        """Time has passed: the nodes that are to be tried again, whatever they report."""
+        """Let time pass; return the nodes that are tried again, whatever they report."""
         due = [node_id for node_id, hold in self._holds.items() if now >= hold.until]
         for node_id in due:
             del self._holds[node_id]
         return due
 
     def went_well(self, node_id: str) -> None:
-        """A bundle has ended well there."""
+        """Note that a bundle has ended well there."""
         self._tries.pop(node_id, None)
 
     def forget(self, node_id: str) -> None:
@@ -83,7 +85,7 @@ class Scarcity:
         self._tries.pop(node_id, None)
 
     def text(self) -> str | None:
-        """What is waited for, None if nothing is."""
+        """Text for people about the memory that work waits for; None if it waits for none."""
         if not self._holds:
             return None
         return "; ".join(
@@ -95,15 +97,15 @@ class Scarcity:
 def is_held_by_others(use: MemoryUse) -> bool:
     """Whether other programs are to blame that a bundle was killed for want of memory.
 
-    They are if they hold more than it took itself: without them it would have had more than
-    twice as much. Where that is not known, what others do not hold counts as its own.
+    They are if they hold more than it took itself: without them it would have had more than twice
+    as much. Where their memory is not known, all memory that others do not hold counts as its own.
     """
     own = use.own_bytes or use.total_bytes - use.others_bytes
     return use.others_bytes > own
 
 
 def who_holds(use: MemoryUse) -> str:
-    """In words who holds a node's memory."""
+    """Say in words who holds a node's memory."""
     named = ", ".join(
         f"{one.name} (process {one.pid}) {format_bytes(one.size_bytes)}" for one in use.holders
     )

@@ -1,6 +1,6 @@
 """A discrete-event simulator: the real Dispatcher and policies over a made-up cluster.
 
-Virtual time; the processor clock is read only to say what deciding costs. Workloads are in
+Time is virtual; the processor clock is read only to tell the cost of deciding. Workloads are in
 ``workloads``, lower bounds in ``bounds``, drawings in ``gantt``.
 """
 
@@ -48,9 +48,9 @@ Costs = Literal["given", "learnt"]
 
 @dataclass(frozen=True, slots=True)
 class SimNode:
-    """One node. ``speed`` is of each of its CPU slots, ``from_seconds`` when it joins,
-    ``until_seconds`` when it dies; ``slow_from_seconds`` on it takes ``slow_factor`` times as
-    long for what begins there."""
+    """One node. ``speed`` is that of each of its CPU slots. The node joins at ``from_seconds`` and
+    dies at ``until_seconds``; tasks that begin there from ``slow_from_seconds`` on take
+    ``slow_factor`` times as long."""
 
     node_id: str
     speed: float = 1.0
@@ -64,14 +64,14 @@ class SimNode:
 
 @dataclass(frozen=True, slots=True)
 class SimCluster:
-    """Nodes and what they have in common.
+    """Nodes and the properties that they share.
 
     Parameters
     ----------
     gpu_speed, gpu_other_speed : float
         Speed of a GPU on accelerated codelets and on the others.
     bytes_per_second, latency_seconds : float
-        Of moving a value between nodes. Transfers do not slow each other down.
+        Rates of moving a value between nodes. Transfers do not slow each other down.
     moves_ahead : bool
         Whether values set out as soon as they are made, as HEFT's model has it, or only when a
         task that needs them was placed, as on Ray.
@@ -87,8 +87,8 @@ class SimCluster:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One run of a task. ``sent_seconds`` is when it was started on its device, which then
-    fetched what it needs and finished what it had before."""
+    """One run of a task. At ``sent_seconds`` it was started on its device, which then fetched the
+    inputs and finished its earlier work."""
 
     task: str
     codelet: str
@@ -101,12 +101,12 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class SimulationResult:
-    """What came of a simulated run.
+    """Outcome of a simulated run.
 
     Parameters
     ----------
     lower_bound_seconds : float
-        No schedule can be shorter, were there no noise, no transfers and no faults.
+        Lower bound on the makespan without noise, transfers and faults.
     utilization : float
         Busy seconds of all slots over makespan times slots.
     imbalance : float
@@ -116,7 +116,7 @@ class SimulationResult:
     prediction_error : float or None
         Median relative error of the cost model, each prediction made before its observation.
     timeline : tuple of Span
-        In the order in which they ended; those lost with their node are not in it.
+        Tasks in the order in which they ended, without those lost with their node.
     """
 
     workload: str
@@ -131,13 +131,13 @@ class SimulationResult:
     timeline: tuple[Span, ...] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as plain JSON types, without the timeline."""
+        """Return the figures as plain JSON types, without the timeline."""
         names = (name for name in self.__dataclass_fields__ if name != "timeline")
         return {name: getattr(self, name) for name in names}
 
 
 def mixed_cluster(nodes: int = 64, *, seed: int = 0, gpu_every: int = 4) -> SimCluster:
-    """Nodes of one slot with speeds drawn uniformly from 1 to 8, every fourth with a GPU too.
+    """Make nodes of one slot with speeds drawn uniformly from 1 to 8, every fourth with a GPU too.
 
     Raises
     ------
@@ -171,29 +171,29 @@ def simulate(
     Parameters
     ----------
     workload : Workload or str
-        Or the name of a ready-made one.
+        A workload, or the name of a ready-made one.
     cluster : SimCluster or int
-        Or how many nodes a `mixed_cluster` of this seed is to have.
+        A cluster, or the number of nodes of a `mixed_cluster` of this seed.
     policy : str or Policy
-        Also ``"ray_hybrid"``, ``"first_free"`` and ``"round_robin"``, for comparison.
+        A policy; also ``"ray_hybrid"``, ``"first_free"`` and ``"round_robin"``, for comparison.
     seed : int
-        Of the noise, and of the cluster if only its size is given.
+        Seed of the noise, and of the cluster if only its size is given.
     noise : float
         Standard deviation of every duration, relative; the mean stays.
     costs : {"given", "learnt"}
         Whether the scheduler is told seconds, sizes, speeds and the network's rate, or starts with
         nothing.
     model : CostModel, optional
-        Learn on, from what this one knows; costs are not given then.
+        A model to go on learning with; costs are not given then.
     timeline : bool
-        Whether to keep where every task was; False saves memory.
+        Whether to keep the device and the times of every task; False saves memory.
 
     Raises
     ------
     InvalidArgumentError
         An argument cannot be used.
     AgenticRayError
-        What the Dispatcher failed the graph with.
+        The Dispatcher failed the graph with this error.
     """
     if isinstance(workload, str):
         workload = get_workload(workload)
@@ -235,7 +235,7 @@ class _Device:
 
 
 def _clock_seconds() -> float:
-    """What reading the clock adds to every time that is taken with it."""
+    """Measure the seconds that reading the clock adds to every time that is taken with it."""
     reads = [thread_time() for _ in range(1001)]
     return median(later - earlier for earlier, later in pairwise(reads))
 
@@ -263,10 +263,10 @@ class _Run:
                 store_bytes_per_second=cluster.bytes_per_second,
                 transfer_latency_seconds=cluster.latency_seconds,
             )
-        forever = RetryRules(no_node_seconds=math.inf)  # that none comes is said at once
+        forever = RetryRules(no_node_seconds=math.inf)  # no node at all is an error at once
         self.dispatcher = Dispatcher(policy, model or CostModel(calibration), forever)
-        # What is to happen when. The things themselves are kept apart, so that the collector need
-        # not look at the times of all.
+        # Times of the coming events. The events themselves are kept apart, so that the collector
+        # need not look at the times of all.
         self._agenda: list[tuple[float, int]] = []
         self._due: dict[int, _Call | SimNode | NodeLost] = {}
         self._sequence = 0
@@ -348,7 +348,7 @@ class _Run:
         heapq.heappush(self._agenda, (time, self._sequence))
 
     def _happen(self) -> None:
-        """Let the next thing happen: a call ends, a node comes or goes."""
+        """Process the next event: a call ends, a node comes or goes."""
         time, number = heapq.heappop(self._agenda)
         self._now = max(self._now, time)
         what = self._due.pop(number)
@@ -412,7 +412,7 @@ class _Run:
         self._begin(device)
 
     def _begin(self, device: _Device) -> None:
-        """Let a device begin what it can, in the order it was sent."""
+        """Let a device begin the bundles that it can, in the order in which they were sent."""
         while device.free and device.waiting:
             call = device.waiting.popleft()
             device.free -= 1

@@ -1,7 +1,7 @@
 """Stragglers: a bundle that takes far longer than predicted gets a second copy elsewhere.
 
-The part of the Dispatcher between placing and the state machine. The first result wins; the
-state machine cancels the other copy when it comes.
+The layer of the Dispatcher between placing and the state machine. The first result wins; the state
+machine cancels the other copy when it comes.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from agentic_ray.schedule.view import Executor
 
 _LOOKS_PER_FLOOR = 4.0
 _LOOKS_PER_BUNDLE = 8.0
-"""How finely lateness is seen: so often in the floor, or in a typical bundle if that is longer."""
+"""Number of looks for late bundles in ``floor_seconds``, or in a typical bundle's seconds if those
+are longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpeculationRules:
-    """When a bundle under way counts as late.
+    """Rules by which a bundle under way counts as late.
 
     Parameters
     ----------
     floor_seconds : float
-        What has run for less is never copied: a copy would cost more than it saves.
+        A bundle that has run for less is never copied: a copy would cost more than it saves.
     factor : float
-        Late is at least this many times the predicted seconds,
+        A bundle is late after at least this many times the predicted seconds,
     deviations : float
         and at least so many standard deviations past them (3: the 99.9 % quantile).
     enabled : bool
@@ -49,15 +50,15 @@ class SpeculationRules:
     enabled: bool = True
 
     def limit_seconds(self, expected: Prediction) -> float:
-        """The seconds after which a bundle expected so is late."""
+        """Return the seconds after which a bundle with this prediction is late."""
         past = expected.seconds + self.deviations * expected.spread_seconds
         return max(self.floor_seconds, self.factor * expected.seconds, past)
 
     def copy_after_seconds(self, here: Prediction, there: Prediction) -> float:
-        """How long a bundle is to have run before a copy elsewhere is worth while.
+        """Return how long a bundle must have run before a copy elsewhere is worth while.
 
-        Where it runs may be known to be slow. If even so, when it is late by the measure of the
-        other device, a copy there would be done before it, that measure counts.
+        Its device may be known to be slow. The measure of the other device counts if a copy that
+        starts there when the bundle is late by that measure would still be done first.
         """
         late_there = self.limit_seconds(there)
         if late_there + there.seconds < here.seconds:
@@ -75,7 +76,7 @@ class Speculator(Placer):
 
     @property
     def _next_look_seconds(self) -> float | None:
-        """When attempts under way are to be looked at, None while no copy could be made."""
+        """Time at which attempts under way are looked at; None while no copy could be made."""
         if not self._attempts or not self.speculation.enabled:
             return None
         if all(len(pool.executors) < 2 for pool in self.view.pools.values()):
@@ -97,7 +98,7 @@ class Speculator(Placer):
         sent: dict[Executor, int] = {}
         for attempt in self._attempts.values():
             if attempt.sent_seconds > now - rules.floor_seconds:
-                break  # they are in the order in which they were sent
+                break  # attempts are in the order in which they were sent
             older = sent[attempt.executor] = sent.get(attempt.executor, -1) + 1
             if _may_have_copy(attempt.record):
                 ran = self._ran_seconds(attempt, older)
@@ -107,8 +108,8 @@ class Speculator(Placer):
             self._copy_if_late(attempt, ran, idle)
 
     def _ran_seconds(self, attempt: Attempt, older: int) -> float:
-        """For how long an attempt is known to have run; what was sent ahead, after ``older`` ones
-        that are on its executor too, waits at first."""
+        """Return for how long an attempt is known to have run. An attempt sent ahead waits at
+        first, after ``older`` ones that are on its executor too."""
         now = self.view.now_seconds
         if attempt.begun_seconds is None:
             if older < attempt.executor.slots:
@@ -117,12 +118,12 @@ class Speculator(Placer):
         return now - attempt.begun_seconds
 
     def _copy_if_late(self, attempt: Attempt, ran: float, idle: Iterable[Executor]) -> None:
-        """Start a copy on the idle device that would be done first with it."""
+        """Start a copy on the idle device that would be done with it first."""
         record, here = attempt.record, attempt.executor
         expected = self.model.predict_bundle(record.bundle, here.kind)
         if expected is None:
             return
-        # The same kind of device, so that a copy has the same bits.
+        # Only devices of the same kind, so that a copy has the same bits.
         fits = [
             e
             for e in idle
@@ -136,7 +137,7 @@ class Speculator(Placer):
         there = min(fits, key=lambda e: (e.node_id == here.node_id, self.view.slowness(e), e.order))
         slowly = _scaled(expected, self.view.slowness(here))
         quickly = _scaled(expected, self.view.slowness(there))
-        if record.graph.sequence:  # planned as a whole: what is idle is kept for something
+        if record.graph.sequence:  # planned as a whole: idle devices are kept for something
             after = self.speculation.limit_seconds(slowly)
         else:
             after = self.speculation.copy_after_seconds(slowly, quickly)
@@ -163,9 +164,9 @@ class Speculator(Placer):
         self._start(record, placement, there, resources, copy=True)
 
     def _learn_from_late(self, winner: Attempt, seconds: float) -> None:
-        """Note how long the copies that did not win have taken at least.
+        """Note how long the losing copies have taken at least.
 
-        Only this tells that a device is slow whose bundles others always finish first.
+        Only this shows that a device is slow if others always finish its bundles first.
         """
         record, now = winner.record, self.view.now_seconds
         if not record.running or len(record.bundle.tasks) > 1:

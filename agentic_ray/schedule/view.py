@@ -1,4 +1,4 @@
-"""What a policy sees of the cluster while it decides: executors, their load, where values are.
+"""The cluster as a policy sees it while it decides: executors, their load, where values are.
 
 The Dispatcher keeps these objects up to date; a policy only reads them.
 """
@@ -22,39 +22,40 @@ if TYPE_CHECKING:
     from agentic_ray.schedule.records import Record
 
 PREFETCH_PER_SLOT = 1
-"""Bundles sent ahead to an executor so that a slot never waits for a round trip."""
+"""Number of bundles sent ahead to an executor so that a slot never waits for a round trip."""
 GPU_AHEAD_PER_SLOT = 3
-"""The same for a GPU, as far as its memory admits them: their inputs are copied to the device
-while another bundle computes, and small ones share it."""
+"""Number of bundles sent ahead to a GPU, as far as its memory admits them: their inputs are copied
+to the device while another bundle computes, and small ones share it."""
 
 SHORT_SECONDS = 0.02
-"""Behind bundles predicted to be shorter more are sent ahead: on a busy machine a round trip takes
-longer than one of them. Only to devices of several slots, which share what waits."""
+"""More are sent ahead behind bundles predicted to be shorter than this: on a busy machine a round
+trip takes longer than one of them. Only devices of several slots get more; their slots share the
+waiting bundles."""
 SHORT_AHEAD_PER_SLOT = 3
 
 _ROUNDING = 1e-9
-"""Custom resources may be fractions; sums of them are off by less."""
+"""Custom resources may be fractions; the rounding error of their sums is below this."""
 
 LONG_SECONDS = 0.3
-"""Nothing is sent ahead behind bundles predicted to take longer: a round trip is nothing to them,
-and what has not been sent can still go elsewhere."""
+"""Nothing is sent ahead behind bundles predicted to take longer than this: a round trip is nothing
+to them, and a bundle that has not been sent can still go elsewhere."""
 
 
 @dataclass(slots=True, eq=False)
 class Executor:
     """One device of one node: ``slots`` bundles run there at once.
 
-    ``in_flight`` counts the slots of the bundles sent there: as many as its CPUs for a bundle on
-    a CPU device, one on a GPU. ``wide`` of them belong to bundles of several slots.
+    ``in_flight`` counts the slots of the bundles sent there: as many as its CPUs for a bundle on a
+    CPU device, one on a GPU. ``wide`` of them belong to bundles of several slots.
     ``backlog_seconds`` is the predicted work in flight, divided by nothing; ``speed`` is the
     device's speed relative to the cost model's reference. ``planned`` are bundles that a policy
-    placed here and that have not been sent, most urgent first. A ``silent`` one is on a node that
-    has stopped reporting, or whose memory others hold, and gets nothing new. ``settled``: how many
-    more bundles that end with a codelet tell the cost model nothing new if they come as predicted.
-    ``place`` is its node and device; ``pool``, which the view sets, those of its kind; ``counted``
-    what that counts of it: room, room for opaque bundles, slots. ``labels`` and ``custom`` are
-    those of its node; ``custom_in_use``, which the executors of a node share, counts what our
-    bundles have of the latter.
+    placed here and that have not been sent, most urgent first. A ``silent`` executor is on a node
+    that has stopped reporting, or whose memory others hold, and gets nothing new. ``settled``: the
+    number of further bundles, by the codelet they end with, that tell the cost model nothing new if
+    they come as predicted. ``place`` is its node and device. The view sets ``pool``, the executors
+    of its kind, and ``counted``, the pool's count of its room, room for opaque bundles, and slots.
+    ``labels`` and ``custom`` are those of its node; ``custom_in_use``, which the executors of a
+    node share, counts the custom resources that our bundles use.
     """
 
     node_id: str
@@ -88,7 +89,7 @@ class Executor:
         self.place = (self.node_id, self.device)
 
     def room(self, opaque: bool = False) -> int:
-        """How many more bundles it takes. Opaque ones are processes: none is sent ahead."""
+        """Return how many more bundles it takes. Opaque ones are processes: none is sent ahead."""
         if not self.healthy or self.silent:
             return 0
         slots, in_flight = self.slots, self.in_flight
@@ -107,12 +108,12 @@ class Executor:
         return room if room > 0 else 0
 
     def admits(self, resources: Resources, opaque: bool = False, room: int | None = None) -> bool:
-        """Whether a bundle that needs ``resources`` may be sent now; ``room`` is that for bundles
-        that are not opaque, where it is known.
+        """Whether a bundle that needs ``resources`` may be sent now; ``room`` is the room for
+        bundles that are not opaque, where it is known.
 
         Nothing is sent ahead of or behind a bundle of several slots, since an executor counts
-        calls. A bundle that is too large for a node's memory runs there alone; what is too
-        large for a GPU is for `admission` to decide.
+        calls. A bundle that is too large for a node's memory runs there alone; `admission` decides
+        on a bundle that is too large for a GPU.
         """
         if not self.healthy or self.silent or self.slots < 1:
             return False
@@ -131,7 +132,7 @@ class Executor:
         return self.memory_bytes is None or after <= self.memory_bytes
 
     def suits(self, where: Where) -> bool:
-        """Whether its node has the labels, and ever so much of the custom resources."""
+        """Whether its node has the labels and, when idle, enough of the custom resources."""
         if not where:
             return True
         labels, custom = where
@@ -140,7 +141,7 @@ class Executor:
         )
 
     def has_left(self, where: Where) -> bool:
-        """Whether its node has the labels, and so much of the custom resources left."""
+        """Whether its node has the labels and enough of the custom resources left."""
         return not where or (
             self.suits(where)
             and all(
@@ -150,7 +151,7 @@ class Executor:
         )
 
     def _share(self, resources: Resources) -> tuple[int, int]:
-        """Slots and bytes of memory that a bundle with these resources takes here."""
+        """Return the slots and bytes of memory that a bundle with these resources takes here."""
         if self.kind != "cpu":
             return 1, resources.gpu_memory_bytes
         cpus = resources.cpus
@@ -168,7 +169,7 @@ class Executor:
 
     @property
     def load(self) -> float:
-        """Bundles in flight a slot."""
+        """Number of bundles in flight a slot."""
         return self.in_flight / self.slots if self.slots else float("inf")
 
     @property
@@ -207,16 +208,18 @@ class Executor:
         else:
             self.in_flight -= 1
         backlog = self.backlog_seconds - seconds
-        # Nothing in flight, nothing left to do: no drift from rounding.
+        # Nothing in flight means no work left: set 0, so that rounding cannot drift.
         self.backlog_seconds = backlog if backlog > 0 and self.in_flight else 0.0
         if self.slots == 1:
-            # What is left has not begun, except on a GPU where several may share the device.
+            # The work left has not begun, except on a GPU where several bundles may share the
+            # device.
             self.free_at_seconds = now + self.backlog_seconds
         else:
             self._predict_free(now)
 
     def _predict_free(self, now: float) -> None:
-        """Of ``slots`` bundles under way the first ends after a (slots + 1)-th of their mean."""
+        """Predict when a slot is free: of ``slots`` bundles under way the first ends after a (slots
+        + 1)-th of their mean."""
         if self.in_flight < self.slots or not self.slots:
             self.free_at_seconds = now
             return
@@ -233,12 +236,12 @@ class Pool:
     executors : list of Executor
         Row ``i`` of the arrays is ``executors[i]``.
     available : ndarray
-        When a slot is free after all that was sent and planned, in seconds of the clock;
-        infinite for a silent one.
+        Time at which a slot is free after all bundles sent and planned, in seconds of the clock;
+        infinite for a silent executor.
     slowness : ndarray
-        Seconds there for a second of the cost model's reference device.
+        Seconds on each executor for a second of the cost model's reference device.
     hungry : dict
-        Those with room for more and nothing planned, in the order in which they became so.
+        Executors with room for more and nothing planned, in the order in which they became so.
     """
 
     def __init__(self) -> None:
@@ -278,7 +281,8 @@ class Pool:
 
     @property
     def available(self) -> npt.NDArray[np.float64]:
-        """See above. Brought up to date when it is asked for, which is not at every event."""
+        """Times at which slots are free (see above). Computed when asked for, not at every
+        event."""
         if self._changed:
             rows = [executor.row for executor in self._changed]
             self._available[rows] = [
@@ -294,15 +298,15 @@ class Pool:
 
     @property
     def usable(self) -> bool:
-        """Whether one of them at least is not silent."""
+        """Whether at least one executor is not silent."""
         return any(not executor.silent for executor in self.executors)
 
     def room(self, opaque: bool) -> int:
-        """How many more bundles its executors take together."""
+        """Return how many more bundles its executors take together."""
         return self._room[opaque]
 
     def update(self, executor: Executor, room: int | None = None) -> None:
-        """Take over what has changed of an executor, which has ``room`` if that is known."""
+        """Take over the changes of an executor, which has ``room`` if that is known."""
         slots = executor.slots
         plain = executor.room() if room is None else room
         free = slots - executor.in_flight if plain else 0
@@ -324,7 +328,7 @@ class Pool:
         self._changed[executor] = None
 
     def plan(self, executor: Executor) -> None:
-        """Take over that something more is planned for an executor."""
+        """Take over that another bundle is planned for an executor."""
         self.hungry.pop(executor, None)
         self._changed[executor] = None
 
@@ -339,16 +343,16 @@ class ClusterView:
     values: Mapping[str, Location] = field(default_factory=dict)
     """Values that the offered bundles take as inputs, by key."""
     upcoming: Upcoming | None = None
-    """What is not ready yet, for a policy that looks ahead."""
+    """Bundles that are not ready yet, for a policy that looks ahead."""
     pools: dict[str, Pool] = field(default_factory=dict)
-    """The same executors by kind; a kind of which there is none has no pool."""
+    """The same executors by kind; a kind without any has no pool."""
     rows: dict[str, list[Executor]] = field(default_factory=dict)
     """The same executors by node."""
     awaited_gpus: dict[str, int] = field(default_factory=dict)
-    """GPUs that others hold and that are to come, by node."""
+    """Number of GPUs that others hold and that are to come, by node."""
 
     def of_kinds(self, kinds: Iterable[str]) -> list[Executor]:
-        """Executors of these kinds, in the order in which they came."""
+        """Return the executors of these kinds, in the order in which they came."""
         found = [
             executor
             for kind in dict.fromkeys(kinds)
@@ -358,7 +362,7 @@ class ClusterView:
         return sorted(found, key=lambda executor: executor.order)
 
     def with_room(self, kinds: Iterable[str]) -> list[Executor]:
-        """Executors of these kinds that take at least one more bundle."""
+        """Return the executors of these kinds that take at least one more bundle."""
         return [
             executor
             for kind in dict.fromkeys(kinds)
@@ -367,13 +371,14 @@ class ClusterView:
         ]
 
     def room(self, kinds: Iterable[str], opaque: bool, where: Where = ()) -> int:
-        """How many more bundles the executors of these kinds take together."""
+        """Return how many more bundles the executors of these kinds take together."""
         if where:
             return sum(executor.room(opaque) for executor in self.suiting(kinds, where))
         return sum(self.pools[kind].room(opaque) for kind in kinds if kind in self.pools)
 
     def suiting(self, kinds: Iterable[str], where: Where) -> list[Executor]:
-        """Executors of these kinds on nodes that have what is asked for."""
+        """Return the executors of these kinds on nodes that have the labels and resources asked
+        for."""
         return [executor for executor in self.of_kinds(kinds) if executor.suits(where)]
 
     def hungry(self, kinds: Iterable[str]) -> bool:
@@ -381,7 +386,7 @@ class ClusterView:
         return any(self.pools[kind].hungry for kind in kinds if kind in self.pools)
 
     def has(self, kinds: Collection[str], where: Where = ()) -> bool:
-        """Whether there is such a device of one of these kinds, or is to be one again."""
+        """Whether there is, or will be again, such a device of one of these kinds."""
         if where:
             return bool(self.suiting(kinds, where))
         if self.pools.keys().isdisjoint(kinds):
@@ -390,7 +395,7 @@ class ClusterView:
 
     def add(self, executor: Executor) -> None:
         for neighbour in self.rows.get(executor.node_id, ()):
-            executor.custom_in_use = neighbour.custom_in_use  # they share their node's
+            executor.custom_in_use = neighbour.custom_in_use  # executors share their node's count
         self.executors[executor.node_id, executor.device] = executor
         self.pools.setdefault(executor.kind, Pool()).add(executor)
         self.rows.setdefault(executor.node_id, []).append(executor)
@@ -407,16 +412,16 @@ class ClusterView:
             del self.rows[executor.node_id]
 
     def slowness(self, executor: Executor) -> float:
-        """Seconds there for a second of the cost model's reference device."""
+        """Return the seconds there for a second of the cost model's reference device."""
         return executor.pool.slowness.item(executor.row)
 
     def update(self, executor: Executor) -> None:
-        """Take over what has changed of an executor that is here."""
+        """Take over the changes of an executor that is here."""
         executor.pool.update(executor)
 
     def kinds_for(self, bundle: Bundle) -> tuple[str, ...]:
-        """Device kinds to place ``bundle`` on, best first: what is tagged gpu goes to a CPU only
-        where there is no GPU for it."""
+        """Return the device kinds to place ``bundle`` on, best first: a bundle tagged gpu goes to a
+        CPU only where there is no GPU for it."""
         kinds = bundle.kinds()
         if len(kinds) > 1 and "gpu" in self.pools and bundle.tag == "gpu":
             where = bundle.resources.where
@@ -428,7 +433,7 @@ class ClusterView:
         return self.state.node(node_id)
 
     def device_bytes(self, bundle: Bundle) -> dict[tuple[str, str], int]:
-        """Bytes of the bundle's inputs by the node and GPU that keeps them."""
+        """Sum the bytes of the bundle's inputs by the node and GPU that keeps them."""
         found: dict[tuple[str, str], int] = {}
         for key in bundle.inputs:
             info = self.values.get(key)
@@ -438,7 +443,7 @@ class ClusterView:
         return found
 
     def local_bytes(self, bundle: Bundle) -> dict[str, int]:
-        """Bytes of the bundle's inputs by the node that holds them."""
+        """Sum the bytes of the bundle's inputs by the node that holds them."""
         found: dict[str, int] = {}
         for key in bundle.inputs:
             info = self.values.get(key)

@@ -1,6 +1,7 @@
-"""What waits because the cluster cannot run it now, how long, and with what error that ends.
+"""Work that waits because the cluster cannot run it now: how long it waits, and the error at the
+end.
 
-The part of the Dispatcher between faults and the state machine.
+The layer of the Dispatcher between faults and the state machine.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Waiting(Recovery):
 
     @property
     def obstacle(self) -> str | None:
-        """In words what all the work waits for; None if it goes on."""
+        """Text for people about the thing that all work waits for; None if it goes on."""
         if self._nodeless_since is not None:
             seconds = self.retry.no_node_seconds
             return f"no node of the cluster takes work; one is waited for, {seconds:.0f} s at most"
@@ -38,12 +39,12 @@ class Waiting(Recovery):
 
     @property
     def _waits(self) -> bool:
-        """Whether something waits that `_give_up_waiting` looks after."""
+        """Whether some work waits that `_give_up_waiting` looks after."""
         return bool(self._starving) or self._nodeless_since is not None
 
     @property
     def _next_end_of_waiting(self) -> float | None:
-        """When that is to be looked at again."""
+        """Time at which waiting work is looked at again."""
         due: list[float] = []
         if self._scarcity.node_ids:  # else it may be tried now, and fails if it is killed again
             due += [
@@ -58,7 +59,7 @@ class Waiting(Recovery):
         return min((at for at in due if at < math.inf), default=None)
 
     def _wake_rested(self) -> None:
-        """Use nodes again that were let rest long enough."""
+        """Use nodes again that have rested long enough."""
         for node_id in self._scarcity.elapse(self.view.now_seconds):
             for executor in self.view.rows.get(node_id, ()):
                 executor.silent = False
@@ -78,7 +79,7 @@ class Waiting(Recovery):
         self._fail_graph(record.graph, failure, record.bundle)
 
     def _give_up_waiting(self) -> None:
-        """Fail what has waited too long for memory or for a node."""
+        """Fail the work that has waited too long for memory or for a node."""
         now = self.view.now_seconds
         for record, error in list(self._starving.items()):
             over = record.graph.over or record.graph.finished
@@ -98,7 +99,7 @@ class Waiting(Recovery):
             self._nodeless_since = None
 
     def _give_up_stranded(self) -> None:
-        """Fail what has waited too long for a kind of device that is not there."""
+        """Fail the work that has waited too long for a kind of device that is not there."""
         kinds_here = self.view.pools
         waiting: dict[tuple[tuple[str, ...], Where], float] = {}
         for (kinds, _, where), queue in self._ready.items():

@@ -19,10 +19,11 @@ _NUMBERED = re.compile(r"[_\-.]?(?:ID)?\d+$")
 
 
 def parse_wfformat(document: Any) -> Workload:
-    """A workload of the tasks, their recorded seconds and the bytes of the files they exchange.
+    """Build a workload of the tasks, their recorded seconds and the bytes of the files they
+    exchange.
 
-    A recorded second is one on a device of speed 1. What a task writes for others counts as one
-    value. Tasks of one program share a codelet.
+    A recorded second is one on a device of speed 1. The files that a task writes for others count
+    as one value. Tasks of one program share a codelet.
 
     Parameters
     ----------
@@ -32,7 +33,7 @@ def parse_wfformat(document: Any) -> Workload:
     Raises
     ------
     InvalidArgumentError
-        It is not WfFormat of these versions; the message says what is missing.
+        The document is not WfFormat of these versions; the message says what is missing.
     CycleError
         The tasks depend on each other in a circle.
     """
@@ -73,7 +74,7 @@ def parse_wfformat(document: Any) -> Workload:
 def _specification(
     workflow: Mapping[str, Any],
 ) -> tuple[list[Mapping[str, Any]], dict[str, Any], dict[str, Any]]:
-    """Tasks, seconds and sizes of files of schema 1.5."""
+    """Return the tasks, seconds and sizes of files of schema 1.5."""
     specification = _mapping(workflow["specification"], "workflow.specification")
     entries = _entries(specification.get("tasks"), "workflow.specification.tasks")
     execution = _mapping(workflow.get("execution") or {}, "workflow.execution")
@@ -84,7 +85,7 @@ def _specification(
 
 
 def _written(entry: Mapping[str, Any], sizes: Mapping[str, Any]) -> int:
-    """Bytes that a task writes."""
+    """Sum the bytes that a task writes."""
     total = sum(_number(sizes.get(name, 0)) for name in entry.get("outputFiles") or ())
     for file in entry.get("files") or ():
         if _mapping(file, "files").get("link") == "output":

@@ -1,4 +1,4 @@
-"""Graph generators for the simulator: what runs, how long on a device of speed 1, how many bytes.
+"""Graph generators for the simulator: tasks, their seconds on a device of speed 1, and their bytes.
 
 The figures are made up, in the proportions of the real algorithms; nothing here is executed.
 """
@@ -15,14 +15,14 @@ from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.graph.task import Codelet, CostHint, Ref, Task, TaskGraph
 
 FLOPS_PER_SECOND = 1e9
-"""A device of speed 1: the seconds of a task that says its flops are flops over this."""
+"""Speed of a device of speed 1: a task with a flops hint takes its flops over this, in seconds."""
 BYTES_PER_SECOND = 1e9
 """The bandwidth for which the generators choose sizes of values."""
 MOVE_SHARE = 0.05
 """Seconds to move a value, as a share of the seconds that the main kernel on values of that size
 takes on the average device of `simulate.mixed_cluster`."""
 AVERAGE_SPEED = (64 * 4.5 + 16 * 20) / (64 + 16)
-"""Of the 64 CPUs and 16 GPUs there, on accelerated codelets."""
+"""Average speed of the 64 CPUs and 16 GPUs there, on accelerated codelets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +48,26 @@ class Workload:
     accelerated: frozenset[str] = frozenset()
 
     def seconds_of(self, task: Task) -> float:
-        """Seconds of ``task`` on a device of speed 1."""
+        """Return the seconds of ``task`` on a device of speed 1."""
         flops = task.cost.flops
         return flops / FLOPS_PER_SECOND if flops else self.seconds[task.codelet.name]
 
     def bytes_of(self, task: Task) -> int:
-        """Bytes of the value that ``task`` makes."""
+        """Return the bytes of the value that ``task`` makes."""
         return task.cost.written_bytes or self.value_bytes.get(task.codelet.name, 0)
 
 
 def _simulated(*_: Any) -> None:
-    """Stands for the kernels of a workload that is only simulated."""
+    """Stand in for the kernels of a workload that is only simulated."""
 
 
 def codelet(name: str) -> Codelet:
-    """A codelet for simulations, with a version for each kind of device."""
+    """Make a codelet for simulations, with a version for each kind of device."""
     return Codelet(name, _simulated, _simulated)
 
 
 def _move_bytes(kernel_seconds: float) -> int:
-    """Bytes of a value whose main kernel takes ``kernel_seconds`` at speed 1."""
+    """Return the bytes of a value whose main kernel takes ``kernel_seconds`` at speed 1."""
     return int(MOVE_SHARE * kernel_seconds / AVERAGE_SPEED * BYTES_PER_SECOND)
 
 
@@ -76,7 +76,7 @@ def _task(what: Codelet, key: str, *inputs: str) -> Task:
 
 
 def _tree(what: Codelet, leaves: Sequence[str], fan_in: int, prefix: str) -> list[Task]:
-    """Tasks that combine ``leaves`` to one value, ``fan_in`` at a time."""
+    """Make the tasks that combine ``leaves`` to one value, ``fan_in`` at a time."""
     tasks: list[Task] = []
     level = list(leaves)
     depth = 0
@@ -94,7 +94,7 @@ def _tree(what: Codelet, leaves: Sequence[str], fan_in: int, prefix: str) -> lis
 
 
 def map_reduce(maps: int = 4096, fan_in: int = 8) -> Workload:
-    """``maps`` equal chunks and a tree that adds them up."""
+    """Build a graph of ``maps`` equal chunks and a tree that adds them up."""
     _at_least(maps, 1)
     map_, combine = codelet("map"), codelet("combine")
     tasks = [_task(map_, f"map/{i}") for i in range(maps)]
@@ -109,7 +109,7 @@ def map_reduce(maps: int = 4096, fan_in: int = 8) -> Workload:
 
 
 def tiled_cholesky(tiles: int = 40) -> Workload:
-    """Right-looking Cholesky of ``tiles`` x ``tiles`` tiles (Buttari et al., 2009)."""
+    """Build the right-looking Cholesky of ``tiles`` x ``tiles`` tiles (Buttari et al., 2009)."""
     _at_least(tiles, 1)
     potrf, trsm, syrk, gemm = map(codelet, ("potrf", "trsm", "syrk", "gemm"))
     newest: dict[tuple[int, int], str] = {}
@@ -138,7 +138,7 @@ def tiled_cholesky(tiles: int = 40) -> Workload:
 
 
 def tsqr(blocks: int = 2048) -> Workload:
-    """QR of a tall matrix: one of every block, then of pairs of triangles up a tree
+    """Build the QR of a tall matrix: one of every block, then of pairs of triangles up a tree
     (Demmel et al., SIAM J. Sci. Comput. 34(1), 2012)."""
     _at_least(blocks, 1)
     leaf, pair = codelet("qr"), codelet("qr_pair")
@@ -154,7 +154,7 @@ def tsqr(blocks: int = 2048) -> Workload:
 
 
 def kmeans(blocks: int = 1024, iterations: int = 5, fan_in: int = 8) -> Workload:
-    """Lloyd's iterations over blocks that are loaded once and then stay where they are."""
+    """Build Lloyd's iterations over blocks that are loaded once and then stay where they are."""
     _at_least(blocks, 1)
     _at_least(iterations, 1)
     load, assign, combine, centers = map(codelet, ("load", "assign", "combine", "centers"))
@@ -186,14 +186,14 @@ def random_layered(
     seed: int = 0,
     seconds: float = 1.0,
 ) -> Workload:
-    """A random graph of layers; every task takes up to ``degree`` values of the layer before.
+    """Build a random graph of layers; every task takes up to ``degree`` values of the layer before.
 
     Parameters
     ----------
     ccr : float
         Mean seconds to move a value over the mean seconds of a task at speed 1.
     seconds : float
-        The latter.
+        Mean seconds of a task at speed 1.
     """
     _at_least(tasks, 1)
     _at_least(layers, 1)
@@ -234,12 +234,12 @@ WORKLOADS: dict[str, Callable[[], Workload]] = {
 
 
 def get_workload(name: str) -> Workload:
-    """The ready-made workload of this name.
+    """Return the ready-made workload of this name.
 
     Raises
     ------
     InvalidArgumentError
-        There is none.
+        There is no workload of this name.
     """
     if name not in WORKLOADS:
         names = ", ".join(sorted(WORKLOADS))

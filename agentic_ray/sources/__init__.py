@@ -1,7 +1,7 @@
 """Files as input of `map_reduce`: text lines, CSV and Parquet, decomposed by fixed rules.
 
-A source says which parts there are; the executor that works on a part reads it. Nothing here
-knows of Ray, and pyarrow is imported by the formats that need it, when they need it.
+A source lists its parts; the executor that works on a part reads it. Nothing here knows of Ray, and
+pyarrow is imported by the formats that need it, when they need it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 
 
 def open_source(path: Paths) -> Source:
-    """The source for files, by the ends of their names.
+    """Return the source for files, by the ends of their names.
 
     ``.csv`` and ``.tsv`` (also with ``.gz`` or ``.zip``) are read by `csv`, ``.parquet`` and
     ``.pq`` by `parquet`, everything else by `text_lines`, all with their defaults.

@@ -1,7 +1,7 @@
-"""What a source of data is: a list of parts, each read where it is used.
+"""Interface of a source of data: a list of parts, each read where it is used.
 
-Also the one rule for part sizes. How files are found and unpacked is in ``_files``; the formats
-are in the modules named after them.
+Also the one rule for part sizes. ``_files`` finds and unpacks files; the formats are in the modules
+named after them.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Part:
     items : int or None
         Number of logical elements (lines, rows) when it is known without reading.
     unit : {"element", "block"}
-        ``"element"``: a map function is called for every element of what `load` returns;
-        ``"block"``: it is called once, with the loaded value.
+        ``"element"``: a map function is called for every element that `load` returns; ``"block"``:
+        it is called once, with the loaded value.
     read : callable
-        Without arguments, picklable, reads the data.
+        Reads the data; called without arguments, picklable.
     """
 
     label: str
@@ -63,12 +63,12 @@ class Source(Protocol):
     """Data that is read in parts."""
 
     def parts(self) -> list[Part]:
-        """The parts in order. Equal files give equal parts, whatever the cluster."""
+        """Return the parts in order. Equal files give equal parts, whatever the cluster."""
         ...
 
 
 def chosen_part_bytes(part_bytes: int | Literal["auto"], total_bytes: int) -> int:
-    """Bytes of a part of a file of ``total_bytes``.
+    """Return the bytes of a part of a file of ``total_bytes``.
 
     ``"auto"`` is a 64th of the file, as a power of two between 1 MiB and 64 MiB. It depends on
     the file's size and on nothing else, so that floating point results have the same bits on
@@ -81,7 +81,7 @@ def chosen_part_bytes(part_bytes: int | Literal["auto"], total_bytes: int) -> in
 
 
 def check_part_bytes(part_bytes: int | Literal["auto"]) -> None:
-    """Refuse what is not ``"auto"`` or a number of bytes from 1 to 1 GiB."""
+    """Refuse anything but ``"auto"`` or a number of bytes from 1 to 1 GiB."""
     if part_bytes == "auto":
         return
     if not isinstance(part_bytes, int) or isinstance(part_bytes, bool):
@@ -91,7 +91,8 @@ def check_part_bytes(part_bytes: int | Literal["auto"]) -> None:
 
 
 def checked_columns(columns: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Names of columns to read, refused when they are none, no sequence or not distinct."""
+    """Check names of columns to read; refuse no names, other types than a sequence, and repeated
+    names."""
     if columns is None:
         return None
     if isinstance(columns, str):

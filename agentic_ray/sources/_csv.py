@@ -1,6 +1,6 @@
 """CSV files as tables by byte ranges, with one schema for all of them.
 
-Where a file can be cut is decided in ``_rows``; pyarrow parses the ranges.
+``_rows`` decides where a file can be cut; pyarrow parses the ranges.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Csv:
     part_bytes: int | Literal["auto"]
 
     def parts(self) -> list[Part]:
-        """Ranges of whole rows of every file in order.
+        """Return ranges of whole rows of every file in order.
 
         Raises
         ------
@@ -94,7 +94,7 @@ class Csv:
         ]
 
     def _first_row(self, file: File, data: mmap.mmap) -> int:
-        """Offset of the first row after the header, or after a byte order mark."""
+        """Return the offset of the first row after the header, or after a byte order mark."""
         marked = byte_order_mark(data[:4])
         if marked not in ("", "utf-8-sig"):
             raise SourceError(f"{file.path} is in {marked}; convert it to UTF-8 first")
@@ -107,7 +107,7 @@ class Csv:
         return next(after, len(data))
 
     def _names(self, file: File, header: bytes, data: mmap.mmap) -> tuple[str, ...]:
-        """Names of the columns: those in the header, or f0, f1, … of the first row."""
+        """Return the names of the columns: those in the header, or f0, f1, … of the first row."""
         if self.dialect.has_header:
             row = header + b"\n"
         else:
@@ -119,7 +119,7 @@ class Csv:
         return names
 
     def _schema(self, names: tuple[str, ...], begin: int, spans: list[Span]) -> Any:
-        """Types of all columns: those given by the user, the others inferred."""
+        """Return the types of all columns: those given by the user, the others inferred."""
         types = Types(self.dialect, names, dict(self.column_types))
         file = spans[0].file
         with (
@@ -136,7 +136,7 @@ class Csv:
         return types.schema()
 
     def _selected(self, names: tuple[str, ...], schema: Any) -> Any:
-        """The schema of the columns wanted, in the order in which they are wanted."""
+        """Return the schema of the wanted columns, in the order in which they are wanted."""
         import pyarrow as pa
 
         wanted = names if self.columns is None else self.columns
@@ -151,7 +151,7 @@ class Csv:
 
 @dataclass(frozen=True, slots=True)
 class CsvRange:
-    """Reads the rows of a span as a table of the given schema."""
+    """Reader of the rows of a span as a table of the given schema."""
 
     span: Span
     dialect: Dialect
@@ -159,11 +159,11 @@ class CsvRange:
     schema: Any
 
     def __call__(self) -> Any:
-        """The rows as a ``pyarrow.Table``."""
+        """Read the rows as a ``pyarrow.Table``."""
         file, start = self.span.file, self.span.start
         data = self.span.read()
         if start == 0 and self.dialect.has_header and not data.endswith((b"\n", b"\r")):
-            data += b"\n"  # a header alone, which pyarrow wants ended
+            data += b"\n"  # a header alone; pyarrow needs its line ended
         elif not data.strip(b"\r\n"):
             return self.schema.empty_table()
         types = {field.name: field.type for field in self.schema}
@@ -184,18 +184,18 @@ def csv(
     has_header: bool = True,
     encoding: str = "utf-8",
 ) -> Csv:
-    """CSV files as tables, read by ranges of whole rows where they are used.
+    """Read CSV files as tables, by ranges of whole rows where they are used.
 
     A map function is called once per part, with a ``pyarrow.Table``. Quoted values may hold
     delimiters, newlines and doubled quotes.
 
-    Types hold for all parts. They are inferred from the first MiB and from samples spread over
-    all files; a column that has no value there is looked for in all the rest (which reads it once
-    more), and is float64 if it has none at all. A value further on that does not fit is a
-    `SourceError` with file, line and column: it is never another value than the one written.
-    Values are those that ``pandas.read_csv`` gives, except that dates and times are read as such,
-    that integers beside nulls stay integers, and that strings are never null unless
-    ``null_values`` says so.
+    Types hold for all parts. They are inferred from the first MiB and from samples spread over all
+    files. If a column has no value there, all the rest is searched for one (which reads it once
+    more); a column without any value is float64. A value further on that does not fit is a
+    `SourceError` with file, line and column: it is never another value than the one written. Values
+    are those that ``pandas.read_csv`` gives, except that dates and times are read as such, that
+    integers beside nulls stay integers, and that strings are never null unless ``null_values`` says
+    so.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def csv(
     columns : sequence of str, optional
         Columns to read, in this order; all by default.
     column_types : mapping of str to pyarrow.DataType or str, optional
-        Types not to be inferred, such as ``{"delay": "float64"}``.
+        Types of columns, which are then not inferred, such as ``{"delay": "float64"}``.
     part_bytes : int or "auto"
         Bytes per part; ``"auto"`` depends on the total size only.
     null_values : sequence of str, optional
@@ -217,7 +217,7 @@ def csv(
     has_header : bool
         Whether the first row holds the names; otherwise they are ``f0``, ``f1``, …
     encoding : str
-        Of the files; a byte order mark of UTF-8 is dropped. UTF-16 and UTF-32 are refused.
+        Encoding of the files; a byte order mark of UTF-8 is dropped. UTF-16 and UTF-32 are refused.
 
     Raises
     ------

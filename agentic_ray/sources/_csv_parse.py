@@ -19,12 +19,13 @@ _PROBLEM = re.compile(
 _MORE_NULLS = ("None", "<NA>")
 _TRUE = ("true", "True", "TRUE")
 _FALSE = ("false", "False", "FALSE")
-"""As in pandas. pyarrow would take 1 and 0 for them too, in a column that has others."""
+"""Texts of false, as in pandas. By itself pyarrow takes 1 and 0 for truth values too, in a column
+that has such texts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How the text of a CSV file is to be understood."""
+    """Rules by which the text of a CSV file is read."""
 
     delimiter: str = ","
     has_header: bool = True
@@ -33,7 +34,7 @@ class Dialect:
 
     @property
     def nulls(self) -> list[str]:
-        """The texts that stand for null."""
+        """Return the texts that stand for null."""
         import pyarrow.csv as pc
 
         if self.null_values is not None:
@@ -49,11 +50,11 @@ class Dialect:
         types: Mapping[str, Any] | None,
         columns: Sequence[str] | None = None,
     ) -> Any:
-        """``data`` as a ``pyarrow.Table``.
+        """Parse ``data`` into a ``pyarrow.Table``.
 
         ``names`` are those of all columns, empty to take them from the data; ``first`` says that
-        the data is the beginning of a file; ``types`` maps the columns wanted to their types, or
-        is None to infer the types of ``columns``, or of all.
+        the data is the beginning of a file; ``types`` maps the columns wanted to their types, or is
+        None to infer the types of ``columns``, or of all.
         """
         import pyarrow as pa
         import pyarrow.csv as pc
@@ -92,7 +93,8 @@ def parsed(
     types: Mapping[str, Any] | None,
     columns: Sequence[str] | None = None,
 ) -> Any:
-    """`Dialect.parse` of bytes at ``start``, with errors that say where and what to do."""
+    """Parse bytes at ``start`` as `Dialect.parse` does, with errors that say where and what to
+    do."""
     import pyarrow as pa
 
     text = _as_utf8(file, start, data, dialect.encoding)
@@ -118,8 +120,8 @@ def parsed(
 
 
 def line_of_row(file: File, start: int, data: bytes, row: int, dialect: Dialect) -> int:
-    """The number, from 1, of the line at which a row begins that has ``row`` rows before it in
-    ``data``, the bytes of the file from ``start``. A header counts as a row."""
+    """Return the number, from 1, of the line at which a row begins that has ``row`` rows before it
+    in ``data``, the bytes of the file from ``start``. A header counts as a row."""
     offset = row_offset(data, row, dialect.delimiter)
     return file.line_number(start) + data.count(b"\n", 0, offset)
 

@@ -1,5 +1,5 @@
-"""Types of the columns of CSV files: inferred from samples, and where pyarrow would take a value
-for another one than pandas does, the type that holds it, or an error that names it.
+"""Types of the columns of CSV files, inferred from samples. If pyarrow reads a value otherwise than
+pandas does, the column gets a type that holds the value, or an error names it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from agentic_ray.sources._rows import scanned_row_starts
 
 SPREAD_SAMPLES: Final = 16
 SPREAD_BYTES: Final = 1 << 16
-"""Beside the beginning so many places are looked at, and so many bytes at each."""
+"""Samples are taken at so many places beside the beginning, with so many bytes each."""
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+")
 _EXACT_IN_DOUBLE: Final = 1 << 53
 
@@ -30,7 +30,7 @@ class Span:
     stop: int
 
     def read(self, most: int | None = None) -> bytes:
-        """Its bytes, or the first ``most`` of them."""
+        """Read its bytes, or the first ``most`` of them."""
         size = self.stop - self.start
         with self.file.open() as content:
             content.seek(self.start)
@@ -38,7 +38,7 @@ class Span:
 
 
 def sampled(spans: list[Span], dialect: Dialect) -> Iterator[tuple[Span, bytes]]:
-    """Some rows of some of the spans, spread over all of them."""
+    """Yield some rows of some of the spans, spread over all of them."""
     for number in range(min(SPREAD_SAMPLES, len(spans))):
         span = spans[number * len(spans) // min(SPREAD_SAMPLES, len(spans))]
         data = span.read(SPREAD_BYTES)
@@ -51,12 +51,12 @@ def sampled(spans: list[Span], dialect: Dialect) -> Iterator[tuple[Span, bytes]]
 
 
 class Types:
-    """The types of all columns, as far as the samples tell.
+    """Types of all columns, as far as the samples tell.
 
     Parameters
     ----------
     names : sequence of str
-        Of all columns.
+        Names of all columns.
     given : mapping
         Types that were given: nothing is inferred of these columns.
     """
@@ -69,7 +69,7 @@ class Types:
         self._rows = 0
 
     def look_at(self, file: File, start: int, data: bytes) -> None:
-        """Widen the types so that they hold what is in ``data``, rows at ``start`` of a file."""
+        """Widen the types so that they hold the values in ``data``, rows at ``start`` of a file."""
         table = parsed(file, start, data, self._dialect, self._names, None)
         self._rows += table.num_rows
         for field in table.schema:
@@ -80,7 +80,7 @@ class Types:
             self._found[field.name] = kind if before is None else _wider(before, kind)
 
     def fill(self, rest: Iterable[Span]) -> None:
-        """Look for values of the columns that have had none so far, until each has one."""
+        """Look for values of the columns that have had none so far, until each has a value."""
         for span in rest:
             empty = self._empty()
             if not empty:
@@ -93,8 +93,8 @@ class Types:
                 self.look_at(span.file, span.start, data)
 
     def schema(self) -> Any:
-        """The schema of all columns. One without any value is float64, as in pandas, unless there
-        are no rows either."""
+        """Return the schema of all columns. A column without any value is float64, as in pandas,
+        unless there are no rows either."""
         import pyarrow as pa
 
         nothing = pa.float64() if self._rows else pa.string()
@@ -108,7 +108,7 @@ class Types:
         return [name for name, kind in self._found.items() if pa.types.is_null(kind)]
 
     def _checked(self, file: File, start: int, data: bytes, field: Any) -> Any:
-        """The type of a column in one sample, or another one that keeps its values."""
+        """Return the type of a column in one sample, or another type that keeps its values."""
         import pyarrow as pa
 
         if pa.types.is_binary(field.type):
@@ -142,7 +142,7 @@ class Types:
         )
 
     def _texts(self, file: File, start: int, data: bytes, name: str) -> list[str]:
-        """The cells of a column as they are written."""
+        """Return the cells of a column as they are written."""
         import pyarrow as pa
 
         types = {name: pa.string()}
@@ -156,7 +156,7 @@ def has_hexadecimal(data: bytes) -> bool:
 
 
 def is_hexadecimal(text: str) -> bool:
-    """Whether pyarrow would take a text for a number in base 16, which pandas does not."""
+    """Whether pyarrow reads a text as a number in base 16, which pandas does not."""
     return text.strip(" \t").lower().removeprefix("-").startswith("0x")
 
 
@@ -188,7 +188,7 @@ def refuse_hexadecimal(
 
 
 def _wider(first: Any, second: Any) -> Any:
-    """A type for the values of both."""
+    """Return a type for the values of both."""
     import pyarrow as pa
 
     if first == second or pa.types.is_null(second):
@@ -207,5 +207,5 @@ def _wider(first: Any, second: Any) -> Any:
     }:
         return pa.timestamp("ns")
     if kinds == {pa.int64(), pa.uint64()}:
-        return pa.uint64()  # a negative one among them does not fit, and is named then
+        return pa.uint64()  # a negative value among them does not fit, and is named then
     return pa.string()

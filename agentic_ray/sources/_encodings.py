@@ -1,4 +1,4 @@
-"""Which encodings of text can be cut at bytes, and where a separator can be found in them."""
+"""Decides which encodings of text can be cut at bytes, and finds separators in them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _LEAST_TRAIL = 0x30
 
 
 def checked_encoding(encoding: str, separator: bytes = b"\n") -> str:
-    """The normal name of an encoding in which ``separator`` can be looked for byte by byte.
+    """Return the normal name of an encoding in which ``separator`` can be looked for byte by byte.
 
     Raises
     ------
     InvalidArgumentError
-        It is unknown; a newline is not the single byte 0x0A in it; it keeps state from line to
-        line; or the separator's bytes may be parts of other characters.
+        The encoding is unknown; a newline is not the single byte 0x0A in it; it keeps state from
+        line to line; or the separator's bytes may be parts of other characters.
     """
     try:
         name = codecs.lookup(encoding).name
@@ -46,7 +46,7 @@ def _is_of_single_bytes(name: str) -> bool:
 
 
 def byte_order_mark(data: bytes) -> str:
-    """The encoding that the first bytes of a file name, empty if they name none."""
+    """Return the encoding that the first bytes of a file name, empty if they name none."""
     for mark, name in (
         (codecs.BOM_UTF8, "utf-8-sig"),
         (codecs.BOM_UTF32_LE, "utf-32"),

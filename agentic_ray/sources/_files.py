@@ -1,7 +1,7 @@
 """Finding files by path, directory or pattern, and opening them on whichever node reads them.
 
-Compressed files are unpacked once per node into the user's cache directory, because a byte range
-of a compressed file cannot be read on its own. What is in the files is not known here.
+Compressed files are unpacked once per node into the user's cache directory, because a byte range of
+a compressed file cannot be read on its own. The content of files is not looked at here.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class File:
 
     @classmethod
     def of(cls, path: PathLike) -> File:
-        """The file at ``path``, unpacked into the cache when its name ends in .gz or .zip."""
+        """Return the file at ``path``, unpacked into the cache when its name ends in .gz or
+        .zip."""
         absolute = os.path.abspath(os.fspath(path))
         packing: Packing = packing_of(absolute)
         mtime_ns = os.stat(absolute).st_mtime_ns
@@ -53,19 +54,18 @@ class File:
 
     @property
     def name(self) -> str:
-        """The last component of the path."""
+        """Last component of the path."""
         return os.path.basename(self.path)
 
     def local_path(self) -> str:
-        """Path of the unpacked content on this node.
+        """Return the path of the unpacked content on this node.
 
         Raises
         ------
         FileNotFoundError
             There is no such file on this node.
         SourceError
-            Its size is no longer the one it had when the work was planned, or it cannot be
-            unpacked.
+            Its size differs from that when the work was planned, or it cannot be unpacked.
         """
         try:
             plain = _plain_path(self.path, self.packing)
@@ -83,11 +83,12 @@ class File:
         return plain
 
     def open(self) -> IO[bytes]:
-        """The unpacked content, for reading. Errors are those of `local_path`."""
+        """Open the unpacked content for reading. Errors are those of `local_path`."""
         return open(self.local_path(), "rb")
 
     def line_number(self, offset: int) -> int:
-        """Number, from 1, of the line of text that holds byte ``offset`` (reads up to there)."""
+        """Return the number, from 1, of the line of text that holds byte ``offset`` (reads up to
+        there)."""
         lines = 1
         with self.open() as content:
             while offset > 0 and (block := content.read(min(offset, 1 << 20))):
@@ -97,13 +98,13 @@ class File:
 
 
 def packing_of(path: PathLike) -> Packing:
-    """How a file of this name is compressed."""
+    """Return the compression of a file of this name; empty for none."""
     suffix = os.path.splitext(os.fspath(path))[1].lower()
     return "gz" if suffix == ".gz" else "zip" if suffix == ".zip" else ""
 
 
 def find_files(paths: Paths, suffixes: Iterable[str] = ()) -> list[str]:
-    """The files meant by ``paths``, in a fixed order.
+    """Return the files that ``paths`` names, in a fixed order.
 
     Parameters
     ----------
@@ -160,7 +161,7 @@ def _expand(path: str, endings: tuple[str, ...]) -> list[str]:
 
 
 def _not_found(path: str) -> str:
-    """Say how far the path exists, and what is there instead."""
+    """Say how far the path exists, and which names are there instead."""
     missing = Path(os.path.abspath(path))
     parent = missing.parent
     if not parent.is_dir():
@@ -174,7 +175,7 @@ def _not_found(path: str) -> str:
 
 
 def _plain_path(path: str, packing: Packing) -> str:
-    """Where the unpacked content of ``path`` is on this node; unpacks it the first time.
+    """Return the path of the unpacked content of ``path`` on this node; unpack it the first time.
 
     The cache entry is named by the hash of path, modification time and size. It appears in one
     step, so that readers never see half a file, and replaces entries of older versions.
@@ -225,7 +226,7 @@ def _unpacked(path: str, packing: Packing) -> Iterator[IO[bytes]]:
 
 
 def _cache_directory() -> Path:
-    """``$XDG_CACHE_HOME/agentic_ray/sources``, or in the temporary directory if not writable."""
+    """Return ``$XDG_CACHE_HOME/agentic_ray/sources``, or a temporary directory if not writable."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     own_temporary = Path(tempfile.gettempdir()) / f"agentic_ray-{os.getuid()}"
     for base in (home / "agentic_ray", own_temporary):

@@ -13,8 +13,8 @@ from agentic_ray.sources._files import File, Paths, find_files
 
 SUFFIXES = (".parquet", ".pq")
 
-# Row groups are read together until they have this many bytes. A constant, so that the parts
-# depend on the files alone.
+# Row groups are read together until they have this many bytes. This is a constant, so that the
+# parts depend on the files alone.
 _PART_BYTES = 32 << 20
 
 
@@ -26,7 +26,7 @@ class Parquet:
     columns: tuple[str, ...] | None
 
     def parts(self) -> list[Part]:
-        """Runs of row groups of every file in order, with their rows and uncompressed bytes.
+        """Return runs of row groups of every file in order, with their rows and uncompressed bytes.
 
         Raises
         ------
@@ -86,7 +86,7 @@ class Parquet:
 
 @dataclass(frozen=True, slots=True)
 class RowGroups:
-    """Reads row groups ``first..end`` of a file as one table."""
+    """Reader of row groups ``first..end`` of a file as one table."""
 
     file: File
     first: int
@@ -94,7 +94,7 @@ class RowGroups:
     columns: tuple[str, ...] | None
 
     def __call__(self) -> Any:
-        """The rows as a ``pyarrow.Table``, columns in the order wanted."""
+        """Read the rows as a ``pyarrow.Table``, columns in the order wanted."""
         with _opened(self.file) as opened:
             table = opened.read_row_groups(
                 list(range(self.first, self.end)),
@@ -105,7 +105,7 @@ class RowGroups:
 
 
 def _difference(own: Any, first: Any) -> str:
-    """What sets the schema of a file apart from the first one's."""
+    """Say how the schema of a file differs from the first one's."""
     missing = [name for name in first.names if name not in own.names]
     more = [name for name in own.names if name not in first.names]
     said = [f"it lacks {name!r}" for name in missing] + [
@@ -121,7 +121,7 @@ def _difference(own: Any, first: Any) -> str:
 
 @contextmanager
 def _opened(file: File) -> Iterator[Any]:
-    """The file as a ``pyarrow.parquet.ParquetFile``; damage is a `SourceError` naming it."""
+    """Open the file as a ``pyarrow.parquet.ParquetFile``; damage is a `SourceError` naming it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -134,7 +134,7 @@ def _opened(file: File) -> Iterator[Any]:
 
 
 def _bytes_of(group: Any, columns: tuple[str, ...] | None) -> int:
-    """Uncompressed bytes of the columns wanted (a nested column is several in the file)."""
+    """Sum the uncompressed bytes of the columns wanted (a nested column is several in the file)."""
     if columns is None:
         return int(group.total_byte_size)
     chunks = map(group.column, range(group.num_columns))
@@ -146,7 +146,7 @@ def _bytes_of(group: Any, columns: tuple[str, ...] | None) -> int:
 
 
 def parquet(path: Paths, *, columns: Sequence[str] | None = None) -> Parquet:
-    """Parquet files as tables, read by row groups where they are used.
+    """Read Parquet files as tables, by row groups where they are used.
 
     A map function is called once per part, with a ``pyarrow.Table``. A part is one row group, or
     several of one file while they have less than 32 MiB together.

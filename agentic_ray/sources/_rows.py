@@ -1,7 +1,7 @@
-"""Where rows of CSV text begin, found without parsing the fields.
+"""Finds where rows of CSV text begin, without parsing the fields.
 
-Pure functions over bytes or a memory map. A newline inside quotes is part of a value, so whether
-one ends a row depends on all quotes before it.
+Pure functions over bytes or a memory map. A newline inside quotes is part of a value, so all quotes
+before a newline decide whether it ends a row.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ _QUOTED = re.compile(rb'[^"]*+(?:""[^"]*+)*+"?')
 
 
 def row_starts(data: Bytes, begin: int, step: int, delimiter: str) -> list[int]:
-    """Starts of the first row at or after each multiple of ``step`` bytes from ``begin``.
+    """Return the starts of the first row at or after each multiple of ``step`` bytes from
+    ``begin``.
 
     Parameters
     ----------
     data : bytes or mmap
         The text, in an encoding in which quote, newline and delimiter are single bytes.
     begin : int
-        Offset at which a row starts; not in the answer.
+        Offset at which a row starts; not in the result.
     step : int
         Bytes wanted between two starts.
     delimiter : str
@@ -35,14 +36,14 @@ def row_starts(data: Bytes, begin: int, step: int, delimiter: str) -> list[int]:
     Returns
     -------
     list of int
-        Strictly rising, each greater than ``begin`` and less than ``len(data)``.
+        Strictly rising offsets, each greater than ``begin`` and less than ``len(data)``.
 
     Notes
     -----
-    A quote opens a quoted field only at the start of a field and two quotes inside one stand for
-    one. Where all quotes follow that rule, an offset lies inside quotes exactly when the number
-    of quotes before it is odd, because ``""`` counts twice. So the quotes are counted (and the
-    rule is checked) at memory speed; text with stray quotes is scanned field by field instead.
+    A quote opens a quoted field only at the start of a field, and two quotes inside a field stand
+    for one. Where all quotes follow that rule, an offset lies inside quotes exactly when the number
+    of quotes before it is odd, because ``""`` counts twice. So the quotes are counted (and the rule
+    is checked) at memory speed; text with stray quotes is scanned field by field instead.
     """
     if data.find(b'"', begin) >= 0:
         parities = _parities(data, begin, step, delimiter)
@@ -52,7 +53,8 @@ def row_starts(data: Bytes, begin: int, step: int, delimiter: str) -> list[int]:
 
 
 def scanned_row_starts(data: Bytes, begin: int, step: int, delimiter: str) -> Iterator[int]:
-    """`row_starts` one after the other, by looking at each quoted field; right for any text."""
+    """Yield `row_starts` one after the other, by looking at each quoted field; right for any
+    text."""
     size = len(data)
     target = begin + step
     unquoted_from = begin
@@ -69,7 +71,8 @@ def scanned_row_starts(data: Bytes, begin: int, step: int, delimiter: str) -> It
 
 
 def row_offset(data: Bytes, number: int, delimiter: str) -> int:
-    """Where the row begins that has ``number`` others before it; empty lines are no rows."""
+    """Return the offset of the row that has ``number`` others before it; empty lines are no
+    rows."""
     last = 0
     for begin in (0, *scanned_row_starts(data, 0, 1, delimiter)):
         if data[begin : begin + 1] not in (b"\r", b"\n"):
@@ -81,7 +84,7 @@ def row_offset(data: Bytes, number: int, delimiter: str) -> int:
 
 
 def _quoted_spans(data: Bytes, begin: int, delimiter: str) -> Iterator[tuple[int, int]]:
-    """Start and end of every quoted field, then an empty span at the end of the text."""
+    """Yield start and end of every quoted field, then an empty span at the end of the text."""
     before_field = (ord(delimiter), ord("\n"), ord("\r"))
     position = begin
     while (quote := data.find(b'"', position)) >= 0:
@@ -94,9 +97,9 @@ def _quoted_spans(data: Bytes, begin: int, delimiter: str) -> Iterator[tuple[int
 
 
 def _parities(data: Bytes, begin: int, step: int, delimiter: str) -> list[int] | None:
-    """Number of quotes modulo 2 before ``begin + step``, ``begin + 2 step``, …
+    """Return the number of quotes modulo 2 before ``begin + step``, ``begin + 2 step``, …
 
-    None when an opening quote is not at the start of a field.
+    Return None when an opening quote is not at the start of a field.
     """
     size = len(data)
     before_quote = np.frombuffer(f'{delimiter}\n\r"'.encode("ascii"), dtype=np.uint8)
@@ -130,7 +133,7 @@ def _starts_by_parity(data: Bytes, begin: int, step: int, parities: list[int]) -
 
 
 def _next_row(data: Bytes, position: int, *, inside_quotes: bool) -> int | None:
-    """The first start of a row at or after ``position``."""
+    """Return the first start of a row at or after ``position``."""
     if not inside_quotes and data[position - 1] == ord("\n"):
         return position
     while True:

@@ -1,4 +1,4 @@
-"""Lines of text files by byte ranges. A line belongs to the range in which its first byte lies."""
+"""Reads lines of text files by byte ranges. A line belongs to the range of its first byte."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TextLines:
     delimiter: bytes = _NEWLINE
 
     def parts(self) -> list[Part]:
-        """Byte ranges of every file in order; an empty file has none."""
+        """Return byte ranges of every file in order; an empty file has none."""
         total = sum(file.size for file in self.files)
         step = chosen_part_bytes(self.part_bytes, total)
         return [
@@ -48,10 +48,10 @@ class TextLines:
         ]
 
     def _edges(self, file: File, step: int) -> tuple[bool, list[int]]:
-        """Where the ranges of a file begin and end, and whether a line begins at each.
+        """Return the edges of a file's ranges, and whether a line begins at each.
 
-        Of a delimiter that can overlap itself, as ``aa`` does in ``aaa``, the first occurrence
-        counts: which ones are meant can only be told from the beginning of the file.
+        A delimiter that can overlap itself, as ``aa`` does in ``aaa``, is taken at its first
+        occurrence: only a reader from the beginning of the file can tell which occurrences count.
         """
         edges = [*range(0, file.size, step), file.size]
         if file.size == 0:
@@ -77,8 +77,8 @@ def _overlaps_itself(delimiter: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class LineRange:
-    """Reads the lines whose first byte is in ``start..stop`` of a file; ``exact`` says that a line
-    begins at both."""
+    """Reader of the lines whose first byte is in ``start..stop`` of a file; ``exact`` says that a
+    line begins at both."""
 
     file: File
     start: int
@@ -89,7 +89,7 @@ class LineRange:
     exact: bool = False
 
     def __call__(self) -> list[str]:
-        """The lines without their ends."""
+        """Read the lines, without their ends."""
         with self.file.open() as content:
             begin, end = self._lines_of(content)
             if begin >= end:
@@ -109,12 +109,12 @@ class LineRange:
             text = text.replace("\r\n", "\n")
         lines = text.split("\n")
         if not lines[-1]:
-            lines.pop()  # what follows the last newline is not a line
+            lines.pop()  # text after the last newline is not a line here
         return lines
 
     def _decoded(self, data: bytes, begin: int, encoding: str) -> list[str]:
-        """The pieces between delimiters; cut before they are decoded, because replacing what is
-        wrong in one must not touch its end."""
+        """Return the pieces between delimiters. They are cut before they are decoded, because
+        replacing a wrong character in one must not touch its end."""
         pieces = data.split(self.delimiter)
         if not pieces[-1]:
             pieces.pop()
@@ -138,7 +138,7 @@ class LineRange:
             ) from error
 
     def _lines_of(self, content: IO[bytes]) -> tuple[int, int]:
-        """Where the lines of this range begin and end."""
+        """Return where the lines of this range begin and end."""
         if self.exact:
             return self.start, self.stop
         size = self.file.size
@@ -149,7 +149,7 @@ class LineRange:
         return begin, size if end is None else end
 
     def _first_line(self, content: IO[bytes], start: int, limit: int) -> int | None:
-        """The first start of a line in ``start..limit``, None when there is none."""
+        """Return the first start of a line in ``start..limit``; None when there is none."""
         length = len(self.delimiter)
         position = max(0, start - length)
         content.seek(position)
@@ -175,7 +175,7 @@ def text_lines(
     errors: str = "strict",
     part_bytes: int | Literal["auto"] = "auto",
 ) -> TextLines:
-    r"""The lines of text files, read by byte ranges where they are used.
+    r"""Read the lines of text files, by byte ranges where they are used.
 
     Lines end at ``\n`` only, as with ``open(path, newline="\n")``; the end, ``\n`` or ``\r\n``,
     is not part of the line. A last line without an end counts.
@@ -187,9 +187,9 @@ def text_lines(
         per node), directories, or patterns such as ``logs/*.txt``. On a cluster they must be at
         the same path on every node.
     delimiter : str or bytes
-        What ends a line, of one or more characters. With another one than ``"\n"`` the elements
-        are those of ``text.split(delimiter)``, without a last one that is empty: newlines are
-        then part of them.
+        End of a line, of one or more characters. With another delimiter than ``"\n"`` the elements
+        are those of ``text.split(delimiter)``, without a last one that is empty: newlines are then
+        part of them.
     encoding, errors : str
         As for `open`. Encodings in which a newline is not the single byte 0x0A (UTF-16, UTF-32)
         or that keep state from line to line are refused; ``utf-8-sig`` drops a leading BOM.

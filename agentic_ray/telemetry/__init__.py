@@ -1,4 +1,4 @@
-"""What is: the state of nodes and GPUs, the probes that read it, the rules that judge it.
+"""Observed facts: the state of nodes and GPUs, the probes that read it, the rules that judge it.
 
 Importing this imports neither ray nor pynvml; `probe_ray` is loaded when first asked for.
 """

@@ -9,7 +9,7 @@ from agentic_ray.errors import InvalidArgumentError
 
 
 class BandwidthMeter:
-    """Keeps the last transfers of each pair of nodes and estimates bytes per second.
+    """Meter that keeps the last transfers of each pair of nodes and estimates bytes per second.
 
     The estimate is the weighted median of the observed rates: robust against a transfer that
     waited for something else. A transfer weighs by its bytes, since short ones measure latency,
@@ -37,7 +37,8 @@ class BandwidthMeter:
         self._transfers: OrderedDict[tuple[str, str], deque[tuple[float, int]]] = OrderedDict()
 
     def record(self, source: str, destination: str, size_bytes: int, seconds: float) -> None:
-        """Note a transfer. One of no bytes or too quick to be timed tells nothing and is dropped.
+        """Note a transfer. A transfer of no bytes, or too quick to be timed, tells nothing and is
+        dropped.
 
         Raises
         ------
@@ -58,7 +59,7 @@ class BandwidthMeter:
             self._transfers.popitem(last=False)
 
     def bytes_per_second(self, source: str, destination: str) -> float | None:
-        """The estimate for this direction, or None when no transfer was seen."""
+        """Return the estimate for this direction; None when no transfer was seen."""
         transfers = self._transfers.get((source, destination))
         if not transfers:
             return None
@@ -73,7 +74,7 @@ class BandwidthMeter:
         return weighted[-1][0]  # rounding left a rest
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """The (source, destination) pairs with an estimate."""
+        """Return the (source, destination) pairs with an estimate."""
         return tuple(self._transfers)
 
     def forget(self, node_id: str) -> None:

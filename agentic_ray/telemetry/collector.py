@@ -1,7 +1,7 @@
-"""A node's reports: sampled on an interval, pushed to whoever decides, laid over Ray's view.
+"""A node's reports: sampled on an interval, pushed to a receiver, laid over Ray's view.
 
-How figures are read is in ``host`` and ``nvml``; what follows from them is not decided here.
-Measured transfer rates are in ``bandwidth``.
+``host`` and ``nvml`` read the figures; consequences are not decided here. Measured transfer rates
+are in ``bandwidth``.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class NodeReport:
     Parameters
     ----------
     host : HostState or None
-        None when the host could not be read; ``errors`` then says why.
+        State of the host; None when it could not be read: ``errors`` then says why.
     taken_at : float
         Seconds since the epoch by the clock of the node.
     sequence : int
-        Counts up by one from 0 per collector; a gap is a lost report.
+        Count up by one from 0 per collector; a gap is a lost report.
     errors : tuple of str
-        What went wrong while taking or sending samples since the report before.
+        Failures in taking or sending samples since the report before.
     received_at : float or None
-        To be set by the receiver to its own clock, so that the clocks need not agree.
+        Time by the clock of the receiver, which sets it, so that the clocks need not agree.
     """
 
     node_id: str
@@ -68,10 +68,10 @@ class Collector:
         Time from one sample to the next. GPU figures that change slowly (temperature, power,
         ECC) are read every five seconds at most, the list of MIG instances every thirty.
     push : callable
-        Called in the thread with each report. What it raises is logged, told in the next
+        Called in the thread with each report. An exception in it is logged, told in the next
         report, and stops nothing.
     read_host, nvml : callable, NvmlProbe
-        Where samples come from.
+        Sources of the samples.
 
     Raises
     ------
@@ -116,7 +116,7 @@ class Collector:
         return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
-        """Begin; the first report is pushed at once. Does nothing while running."""
+        """Start the thread; the first report is pushed at once. Does nothing while running."""
         if self.running:
             return
         self._stop = threading.Event()
@@ -187,16 +187,16 @@ class Collector:
 def merge_reports(
     cluster: ClusterState, reports: Mapping[str, NodeReport], now: float
 ) -> ClusterState:
-    """Ray's view of the cluster with what the nodes say of themselves laid over it. Pure.
+    """Return Ray's view of the cluster with the nodes' own reports laid over it. Pure.
 
-    Free memory is the smaller of what Ray has not promised and what the host really has free;
-    CPUs and memory are capped by the limits of the container. Nodes without a report stay as
-    they are, reports of unknown nodes are left out.
+    Free memory is the smaller of the memory that Ray has not promised and the memory that the host
+    really has free; CPUs and memory are capped by the limits of the container. Nodes without a
+    report stay as they are, reports of unknown nodes are left out.
 
     Parameters
     ----------
     reports : mapping of node id to NodeReport
-        The newest of each node.
+        Newest report of each node.
     now : float
         Seconds since the epoch; the age of a report counts from ``received_at`` where set.
     """

@@ -1,7 +1,7 @@
-"""CUDA's numbering of devices and NVML's, related by UUID. Pure.
+"""Relates CUDA's numbering of devices to NVML's by UUID. Pure.
 
 NVML sees every GPU of a machine; CUDA counts only those that ``CUDA_VISIBLE_DEVICES`` lets a
-process see, from 0, in its own order. Reading NVML is in ``nvml``.
+process see, from 0, in its own order. ``nvml`` reads NVML.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class VisibleDevices:
     Parameters
     ----------
     devices : tuple of GpuState
-        In CUDA's order.
+        Devices in CUDA's order.
     reason : str or None
         Why some or all devices are hidden, as far as it is a mistake: an entry that names no
-        device, or one named twice.
+        device, or a device named twice.
     certain : bool
         False when CUDA may number differently: indices refer to CUDA's own enumeration, which
         is fastest first and equals NVML's only under ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` or among
@@ -37,16 +37,16 @@ class VisibleDevices:
     certain: bool = True
 
     def ordinal(self, uuid: str) -> int | None:
-        """The CUDA ordinal of the device with this UUID, None when it is not visible."""
+        """Return the CUDA ordinal of the device with this UUID; None when it is not visible."""
         return next((i for i, gpu in enumerate(self.devices) if gpu.uuid == uuid), None)
 
     def device(self, ordinal: int) -> GpuState | None:
-        """The device with this CUDA ordinal, None when there is none."""
+        """Return the device with this CUDA ordinal; None when there is none."""
         return self.devices[ordinal] if 0 <= ordinal < len(self.devices) else None
 
 
 def visible_devices(gpus: Sequence[GpuState], environ: Mapping[str, str]) -> VisibleDevices:
-    """Which of ``gpus`` a CUDA process with this environment sees, in its order.
+    """Return the devices of ``gpus`` that a CUDA process with this environment sees, in its order.
 
     Parameters
     ----------
@@ -57,13 +57,14 @@ def visible_devices(gpus: Sequence[GpuState], environ: Mapping[str, str]) -> Vis
 
     Notes
     -----
-    After the CUDA C++ Programming Guide ("CUDA Environment Variables"), the MIG User Guide
-    ("CUDA Device Enumeration") and the behaviour that PyTorch reproduces in ``torch.cuda``:
+    The rules are those of the CUDA C++ Programming Guide ("CUDA Environment Variables"), the MIG
+    User Guide ("CUDA Device Enumeration") and the behaviour that PyTorch reproduces in
+    ``torch.cuda``:
 
     - unset: all devices; empty, ``-1`` or ``NoDevFiles``: none;
     - the first entry fixes the form (index, ``GPU-``, ``MIG-``); the first entry that is not of
       this form, or names no device or more than one, ends the list;
-    - an index is what ``strtoul`` makes of the entry (``"1x"`` is 1); a UUID may be shortened
+    - an index is read as ``strtoul`` reads the entry (``"1x"`` is 1); a UUID may be shortened
       to any prefix that only one device has;
     - a device named twice makes the whole list empty;
     - one MIG instance at most is visible, and with it no other device (a driver may relax this;
@@ -95,7 +96,8 @@ def visible_devices(gpus: Sequence[GpuState], environ: Mapping[str, str]) -> Vis
 
 
 def environment_for(gpu: GpuState) -> dict[str, str]:
-    """Environment variables under which a new process sees this device alone, as ordinal 0."""
+    """Return environment variables under which a new process sees this device alone, as ordinal
+    0."""
     return {VISIBLE_DEVICES: gpu.uuid, DEVICE_ORDER: "PCI_BUS_ID"}
 
 
@@ -105,7 +107,7 @@ def _one_instance(gpus: Sequence[GpuState]) -> tuple[GpuState, ...]:
 
 
 def _by_index(gpus: Sequence[GpuState], entry: str) -> GpuState | None:
-    """The GPU with this index; of a GPU in MIG mode its first instance."""
+    """Return the GPU with this index; of a GPU in MIG mode its first instance."""
     number = _leading_number(entry.strip())
     return next((gpu for gpu in gpus if gpu.index == number), None)
 

@@ -1,6 +1,6 @@
 """Rules that decide whether a GPU or a node is fit to be used. Pure: figures in, verdict out.
 
-Reading the figures is in ``nvml`` and ``collector``; acting on a verdict is the dispatcher's.
+``nvml`` and ``collector`` read the figures; the Dispatcher acts on a verdict.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ FATAL_XIDS: Final[dict[int, str]] = {
 }
 """XID codes after which a GPU must be reset, or its node rebooted, before it can be trusted.
 
-Chosen from NVIDIA, "XID Errors" (docs.nvidia.com/deploy/xid-errors, with the Xid catalog) and
-"Xid Checks" of NVIDIA Health Validation: codes whose remedy is a reset, a reboot or a repair,
-on data-centre and other cards. Left out on purpose are those that a faulty program causes (13, 31,
-32, 43, 45, 68, 69, 109: its own context dies and the GPU goes on), those that only report
-(63, 92, 154) and contained memory errors (94), which kill one program and leave the rest intact.
+Chosen from NVIDIA, "XID Errors" (docs.nvidia.com/deploy/xid-errors, with the Xid catalog) and "Xid
+Checks" of NVIDIA Health Validation: codes whose remedy is a reset, a reboot or a repair, on
+data-centre and other cards. Three kinds of code are left out on purpose: codes that a faulty
+program causes (13, 31, 32, 43, 45, 68, 69, 109: its own context dies and the GPU goes on), codes
+that only report (63, 92, 154), and contained memory errors (94), which kill one program and leave
+the rest intact.
 """
 
 SILENT_REPORTS: Final = 5.0
@@ -39,7 +40,7 @@ SILENT_FLOOR_SECONDS: Final = 2.0
 
 
 def assess(gpu: GpuState, previous: GpuState | None = None) -> GpuState:
-    """The same GPU with ``healthy``, ``reason`` and the ECC history decided.
+    """Decide ``healthy``, ``reason`` and the ECC history of a GPU; return it with these fields set.
 
     A verdict lasts: ``xid`` keeps a fatal code, and ECC errors count from the first reading
     until the driver's own counter starts again, also over readings that lack it.
@@ -47,7 +48,7 @@ def assess(gpu: GpuState, previous: GpuState | None = None) -> GpuState:
     Parameters
     ----------
     gpu : GpuState
-        A fresh reading. One that already is unhealthy (lost) keeps its reason.
+        A fresh reading. A GPU that already is unhealthy (lost) keeps its reason.
     previous : GpuState, optional
         The assessed reading before it, of the same UUID.
     """
@@ -66,9 +67,9 @@ def assess(gpu: GpuState, previous: GpuState | None = None) -> GpuState:
 
 
 def telling_xid(xids: Iterable[int]) -> int | None:
-    """Of the XIDs a device has had, oldest first, the one to report.
+    """Choose the XID to report of those that a device has had, oldest first.
 
-    The first fatal one, since what follows it is often its consequence; otherwise the newest;
+    This is the first fatal one, since later ones are often its consequence; otherwise the newest;
     None without any.
     """
     newest = None

@@ -23,7 +23,7 @@ CGROUP_MEMBERSHIP = Path("/proc/self/cgroup")
 
 @dataclass(frozen=True, slots=True)
 class CgroupLimits:
-    """The tightest limits on the path of control groups above a process; None is no limit.
+    """Tightest limits on the path of control groups above a process; None is no limit.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class CgroupLimits:
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    """One sample of the host. A figure that could not be read is None.
+    """Sample of the host. A figure that could not be read is None.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class HostState:
     cpu_limit, memory_limit_bytes : float, int or None
         The control-group limits alone.
     cpu_busy_seconds, monotonic_seconds : float
-        What ``cpu_fraction`` of the next sample is computed from.
+        Figures from which ``cpu_fraction`` of the next sample is computed.
     """
 
     hostname: str
@@ -96,7 +96,7 @@ def probe_host(
     previous : HostState, optional
         An earlier sample of this process; without one ``cpu_fraction`` is None.
     cgroup_root : Path
-        Where control groups are mounted.
+        Folder where control groups are mounted.
     cgroup_membership : str, optional
         Contents of ``/proc/self/cgroup``, read from there by default.
     """
@@ -136,7 +136,8 @@ def probe_host(
 
 
 def read_cgroup(root: Path, membership: str) -> CgroupLimits:
-    """The limits that hold for a process of control groups ``membership`` mounted at ``root``.
+    """Return the limits that hold for a process of control groups ``membership`` mounted at
+    ``root``.
 
     Every group from the process's own up to the mounted root counts, because a child may be
     given more than its parent has. A group that is not visible at the mount point (as in a
@@ -179,7 +180,7 @@ def read_cgroup(root: Path, membership: str) -> CgroupLimits:
 
 
 def oom_kills(root: Path = CGROUP_ROOT, membership: str | None = None) -> int | None:
-    """How many processes the kernel has killed for want of memory in this process's control
+    """Count the processes that the kernel has killed for want of memory in this process's control
     group and below, so far; None where that is not counted.
 
     Parameters
@@ -209,7 +210,7 @@ def oom_kills(root: Path = CGROUP_ROOT, membership: str | None = None) -> int | 
 
 
 def _groups(mount: Path, path: str) -> Iterator[Path]:
-    """The folders of ``path`` below ``mount``, innermost first, those that exist."""
+    """Yield the folders of ``path`` below ``mount`` that exist, innermost first."""
     names = [name for name in path.split("/") if name]
     if ".." in names:  # outside of our cgroup namespace: only its root is visible
         names = []
@@ -220,13 +221,13 @@ def _groups(mount: Path, path: str) -> Iterator[Path]:
 
 
 def _unified(root: Path) -> Path:
-    """The v2 tree: the root itself, or a folder in it on hybrid systems."""
+    """Return the v2 tree: the root itself, or a folder in it on hybrid systems."""
     hybrid = root / "unified"
     return hybrid if hybrid.is_dir() else root
 
 
 def _mount(root: Path, name: str, controllers: str) -> Path:
-    """The v1 tree of a controller, under its own name or that of all mounted with it."""
+    """Return the v1 tree of a controller, under its own name or that of all mounted with it."""
     own = root / name
     return own if own.is_dir() else root / controllers
 
@@ -278,7 +279,7 @@ def _rest(limit: int, current: int | None, cache: int | None) -> int | None:
 
 
 def _read(path: Path) -> str | None:
-    """Contents of a small file, or None where it cannot be read."""
+    """Return the contents of a small file, or None where it cannot be read."""
     try:
         with open(path, encoding="ascii", errors="replace") as file:
             return file.read()
@@ -287,7 +288,7 @@ def _read(path: Path) -> str | None:
 
 
 def _number(text: str | None) -> int | None:
-    """A whole number, or None for anything else (``max``, an empty or absent file)."""
+    """Return a whole number, or None for anything else (``max``, an empty or absent file)."""
     try:
         return int(text) if text else None
     except ValueError:
@@ -295,7 +296,7 @@ def _number(text: str | None) -> int | None:
 
 
 def _stat(path: Path, name: str) -> int | None:
-    """One figure out of a file of ``name value`` lines."""
+    """Return the figure of this name out of a file of ``name value`` lines."""
     for line in (_read(path) or "").splitlines():
         key, _, value = line.partition(" ")
         if key == name:
@@ -319,7 +320,7 @@ def _busy_fraction(
 def _load(cpus: int) -> float | None:
     try:
         return os.getloadavg()[0] / cpus
-    except OSError:  # not obtainable here, says the platform
+    except OSError:  # the platform says that it cannot be obtained
         return None
 
 

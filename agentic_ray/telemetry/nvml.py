@@ -1,6 +1,6 @@
 """NVIDIA GPUs as the driver reports them now: figures, MIG instances, topology, losses.
 
-Reads the real NVML through ``pynvml`` and never fails: what cannot be read is None, and a
+Reads the real NVML through ``pynvml`` and never fails: a figure that cannot be read is None, and a
 driver that is absent or goes away is a reason. Health rules are in ``health``, the thread that
 waits for XIDs in ``xid``, CUDA's numbering of devices in ``devices``.
 """
@@ -82,15 +82,15 @@ _IMPOSSIBLE_BYTES: Final = 1 << 56
 
 @dataclass(frozen=True, slots=True)
 class GpuLink:
-    """How two physical GPUs of a node are connected.
+    """Connection between two physical GPUs of a node.
 
     Parameters
     ----------
     first, second : str
         UUIDs.
     pcie : str or None
-        The nearest place where their PCIe paths meet, from ``"same board"`` to ``"system"``
-        (across sockets).
+        Nearest place where their PCIe paths meet, from ``"same board"`` to ``"system"`` (across
+        sockets).
     nvlinks : int or None
         NVLinks between the two, directly or through a switch.
     """
@@ -115,7 +115,7 @@ class _UnavailableError(Exception):
 
 
 class _DeviceGoneError(Exception):
-    """One GPU cannot be used any more."""
+    """A GPU cannot be used any more."""
 
 
 class _DriverGoneError(Exception):
@@ -201,7 +201,7 @@ class NvmlProbe:
         self.close()
 
     def read(self) -> GpuReading:
-        """The GPUs now. Never raises for anything that NVML does.
+        """Read the GPUs now. Never raises for an error of NVML.
 
         A GPU that was listed once stays listed: with ``healthy=False``, a reason and no figures
         while it or the driver is gone. MIG instances that were removed are dropped.
@@ -290,7 +290,7 @@ class NvmlProbe:
     # -- the list of devices --------------------------------------------------------------------
 
     def _lay_out(self, now: float) -> None:
-        """Find the compute devices, and which of the known ones are gone."""
+        """Find the compute devices, and the known ones that are gone."""
         slow = {device.state.uuid: (device.slow, device.slow_at) for device in self._devices}
         devices: list[_Device] = []
         cards: dict[str, Any] = {}
@@ -332,12 +332,12 @@ class NvmlProbe:
         self._watch(changed)
 
     def _compute_devices(self, card: Any, uuid: str, index: int) -> list[_Device]:
-        """The GPU itself, or its MIG instances when it is in MIG mode."""
+        """Return the GPU itself, or its MIG instances when it is in MIG mode."""
         known = self._known.get(uuid)
         name = self._ask("nvmlDeviceGetName", card) or (known.name if known else "NVIDIA GPU")
         mode = self._ask("nvmlDeviceGetMigMode", card)
         if mode is None and any(gpu.mig_parent == uuid for gpu in self._known.values()):
-            # not a card without MIG, but one that does not answer now
+            # The card has MIG, but does not answer now.
             raise _UnavailableError("the MIG mode of the GPU cannot be read")
         if mode is None or not mode[0]:
             return [_Device(card, GpuState(uuid, index, name), card)]
@@ -383,8 +383,8 @@ class NvmlProbe:
                 self._known.setdefault(uuid, device.state)
                 continue
             why = self._lost.pop(uuid, None)
-            # NVML shut down by another user of this process says nothing about the GPU; any
-            # other loss ends with a reset or a new driver, and what was before is history
+            # NVML shut down by another user of this process says nothing about the GPU. Any other
+            # loss ends with a reset or a new driver, and earlier XIDs are history.
             if why is not None and why != _SENTENCES[_ERROR_UNINITIALIZED]:
                 self._log.forget(state.mig_parent or uuid)
                 self._known.pop(uuid, None)
@@ -414,7 +414,7 @@ class NvmlProbe:
 
     def _figures(self, device: _Device, now: float) -> GpuState:
         handle, state = device.handle, device.state
-        # version 2 counts what the driver itself keeps apart from what programs use
+        # Version 2 counts the driver's own memory apart from that of programs.
         memory = self._ask("nvmlDeviceGetMemoryInfo", handle, _MEMORY_V2)
         if memory is None:
             memory = self._ask("nvmlDeviceGetMemoryInfo", handle)
@@ -503,7 +503,8 @@ class NvmlProbe:
         return GpuLink(first, second, pcie, nvlinks)
 
     def _nvlink_remotes(self, card: Any) -> list[str | None] | None:
-        """PCI address at the far end of each active NVLink; None without that knowledge."""
+        """Return the PCI address at the far end of each active NVLink; None without that
+        knowledge."""
         remotes: list[str | None] = []
         for link in range(_NVLINK_MAX_LINKS):
             active = self._ask("nvmlDeviceGetNvLinkState", card, link)
@@ -544,7 +545,7 @@ class NvmlProbe:
             raise _UnavailableError(f"{function} answers what is not UTF-8 text") from error
 
     def _ask(self, function: str, *arguments: Any) -> Any | None:
-        """The same, with None for a figure that this card or driver does not give."""
+        """Call as `_call` does, with None for a figure that this card or driver does not have."""
         try:
             return self._call(function, *arguments)
         except _UnavailableError:
@@ -559,13 +560,14 @@ class NvmlProbe:
 
 
 def _bytes(size: Any) -> int | None:
-    """A size; None for one that no GPU has: drivers answer -1, or less than nothing, unsigned."""
+    """Return a size; None for a size that no GPU has: drivers answer -1, or less than nothing,
+    unsigned."""
     size = int(size)
     return size if 0 <= size < _IMPOSSIBLE_BYTES else None
 
 
 def throttle_names(bits: int) -> tuple[str, ...]:
-    """Names of the set bits of NVML's clock event (throttle) reasons.
+    """Return the names of the set bits of NVML's clock event (throttle) reasons.
 
     >>> throttle_names(0x44)
     ('sw_power_cap', 'hw_thermal_slowdown')

@@ -1,7 +1,8 @@
 """The Ray cluster as Ray itself sees it: nodes, resources, object store.
 
-The only module here that talks to Ray, and it imports it when called. What is really free on a
-node comes from the reports of its ``collector``, laid over this view by `merge_reports`.
+This is the only module here that talks to Ray, and it imports Ray when called. The memory that is
+really free on a node comes from the reports of its ``collector``, laid over this view by
+`merge_reports`.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from agentic_ray.telemetry.state import ClusterState, NodeState
 
 
 def probe_ray(*, local: bool = True) -> ClusterState:
-    """The nodes of the cluster that this process is connected to.
+    """Read the nodes of the cluster that this process is connected to.
 
-    Two calls to the GCS, about 2 ms together; no worker is started and no node is contacted.
-    CPUs and memory are Ray's logical resources. Object-store use is as fresh as Ray's own
-    resource reports.
+    This takes two calls to the GCS, about 2 ms together; no worker is started and no node is
+    contacted. CPUs and memory are Ray's logical resources. Object-store use is as fresh as Ray's
+    own resource reports.
 
     Parameters
     ----------
     local : bool
-        Also read the host and the GPUs of the node this process runs on.
+        Whether to read the host and the GPUs of the node this process runs on, too.
 
     Raises
     ------
@@ -74,7 +75,7 @@ def probe_ray(*, local: bool = True) -> ClusterState:
 def cluster_from_tables(
     table: list[dict[str, Any]], free: Mapping[str, Mapping[str, float]], now: float
 ) -> ClusterState:
-    """A `ClusterState` from ``ray.nodes()`` and the free resources per node id. Pure.
+    """Make a `ClusterState` from ``ray.nodes()`` and the free resources per node id. Pure.
 
     A node that is missing from ``free`` has nothing free: Ray drops it there when it dies.
     """
@@ -109,10 +110,10 @@ def _node(row: Mapping[str, Any], free: Mapping[str, float]) -> NodeState:
 
 
 def _is_rays_own(name: str) -> bool:
-    """Whether Ray gives a node this resource by itself, and not whoever started it."""
+    """Whether Ray gives a node this resource by itself; otherwise whoever started the node did."""
     if name in ("CPU", "GPU", "memory", "object_store_memory"):
         return True
-    # The node's address, the type of an accelerator, and what placement groups make.
+    # These are the node's address, the type of an accelerator, and resources of placement groups.
     return name.startswith(("node:", "accelerator_type:", "bundle_group_")) or "_group_" in name
 
 
@@ -122,5 +123,6 @@ def _bytes(amount: float | None) -> int | None:
 
 @functools.cache
 def _local_nvml() -> NvmlProbe:
-    """One per process, because starting NVML is expensive. Without the event thread."""
+    """Return this process's probe, without the event thread. There is one because starting NVML is
+    expensive."""
     return NvmlProbe(slow_seconds=1.0, layout_seconds=30.0, retry_seconds=10.0, events=False)

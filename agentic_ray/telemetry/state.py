@@ -1,4 +1,4 @@
-"""What is known of the cluster at one moment: ClusterState, NodeState, GpuState.
+"""Knowledge of the cluster at one moment: ClusterState, NodeState, GpuState.
 
 Pure data; the probes that fill it are beside it. A figure that could not be read is None,
 never zero.
@@ -31,10 +31,11 @@ class GpuState:
     mig_parent : str or None
         UUID of the physical GPU when this is a MIG instance.
     healthy, reason
-        False with a sentence when the device is not to be used.
+        ``healthy`` is False when the device must not be used; ``reason`` is a sentence that says
+        why.
     mig_index, gpu_instance_id, compute_instance_id : int or None
-        Of a MIG instance: its place on its GPU (whose NVML index is ``index``) and the ids
-        that the older ``MIG-GPU-<uuid>/<gi>/<ci>`` names are made of.
+        Of a MIG instance: its place on its GPU (whose NVML index is ``index``) and the ids in the
+        older names ``MIG-GPU-<uuid>/<gi>/<ci>``.
     ecc_baseline, ecc_new : int or None, int
         ``ecc_uncorrected`` when the device was first seen, and the errors since; any is a fault.
 
@@ -76,11 +77,11 @@ class NodeState:
     """One Ray node. ``gpus_reason`` says why ``gpus`` is empty when it is; ``custom`` are its
     custom resources in Ray, how much of each it has.
 
-    ``heartbeat_age_seconds`` is the age of the newest report from a collector on the node,
-    ``load`` the one-minute load average divided by the cores, ``cpu_fraction`` the busy fraction
-    0..1 of the processors over the last second. ``memory_total_bytes`` and ``memory_free_bytes``
-    are what Ray may still promise, ``host_memory_total_bytes`` and ``host_memory_free_bytes`` what
-    the host has, whoever uses it.
+    ``heartbeat_age_seconds`` is the age of the newest report from a collector on the node, ``load``
+    the one-minute load average divided by the cores, ``cpu_fraction`` the busy fraction 0..1 of the
+    processors over the last second. ``memory_total_bytes`` and ``memory_free_bytes`` are the memory
+    that Ray may promise and the part it has not promised yet; ``host_memory_total_bytes`` and
+    ``host_memory_free_bytes`` are the memory of the host, whoever uses it.
 
     Examples
     --------
@@ -137,7 +138,7 @@ class ClusterState:
         return tuple(node for node in self.nodes if node.alive)
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain JSON types."""
+        """Return the state as plain JSON types."""
         return {"taken_at": self.taken_at, "nodes": [_plain(node) for node in self.nodes]}
 
     def __str__(self) -> str:
@@ -163,7 +164,7 @@ class ClusterState:
 
 
 def format_bytes(size: float | None) -> str:
-    """``1536`` -> ``"1.5 KiB"``; None -> ``"?"``."""
+    """Format a size: ``1536`` -> ``"1.5 KiB"``; None -> ``"?"``."""
     if size is None:
         return "?"
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):

@@ -1,6 +1,6 @@
 """XID events of NVIDIA GPUs: a thread that waits for them, and the log it writes.
 
-What an XID means for a device's health is decided in ``health``; ``nvml`` owns both objects.
+``health`` decides the meaning of an XID for a device; ``nvml`` owns both objects.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 _XID_CRITICAL_ERROR: Final = 0x8  # nvmlEventTypeXidCriticalError
 _ERROR_TIMEOUT: Final = 10
-_WHOLE_GPU: Final = 0xFFFFFFFF  # instance id of an event that no MIG instance is blamed for
+_WHOLE_GPU: Final = 0xFFFFFFFF  # instance id of an event that blames no MIG instance
 _WAIT_MILLISECONDS: Final = 200
 
 
@@ -44,7 +44,7 @@ class XidLog:
         gpu_instance_id: int | None = None,
         compute_instance_id: int | None = None,
     ) -> list[int]:
-        """XIDs of a GPU, or those of it that concern one of its MIG instances."""
+        """Return the XIDs of a GPU, or those of it that concern one of its MIG instances."""
         with self._lock:
             events = list(self._seen.get(uuid, ()))
         return [
@@ -72,8 +72,8 @@ class XidWatcher:
         An initialised ``pynvml``.
     log : XidLog
     gpus : iterable of (handle, uuid)
-        The physical GPUs to watch. Those that cannot be watched are left out; with none left
-        no thread is started and ``alive`` stays False.
+        The physical GPUs to watch. GPUs that cannot be watched are left out; with none left no
+        thread is started and ``alive`` stays False.
     """
 
     def __init__(self, nvml: ModuleType, log: XidLog, gpus: Iterable[tuple[Any, str]]) -> None:
@@ -148,7 +148,7 @@ class XidWatcher:
 
 
 def _address(handle: Any) -> int | None:
-    """The opaque handle as a number, by which an event's device is recognised."""
+    """Return the opaque handle as a number, by which an event's device is recognised."""
     return ctypes.cast(handle, ctypes.c_void_p).value
 
 

@@ -26,7 +26,7 @@ _REAP_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """One process that was killed.
+    """A process that was killed.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Kill:
     kind : {"worker", "executor", "node", "master"}
     pid : int
     title : str
-        What the process called itself, e.g. ``"ray::CpuExecutor"``.
+        Name that the process gave itself, e.g. ``"ray::CpuExecutor"``.
     """
 
     at: float
@@ -47,42 +47,43 @@ class Kill:
 class Chaos:
     """Kill (SIGKILL) worker, executor, node and master processes at random, while in its block.
 
-    Only processes on this machine that belong to the Ray cluster which the calling process has
-    joined: its raylets, and the worker processes that these have started. Never the calling
-    process, one that started it, or the head's raylet, without which there is no cluster.
+    It kills only processes on this machine that belong to the Ray cluster which the calling process
+    has joined: its raylets, and the worker processes that these have started. It never kills the
+    calling process, a process that started it, or the head's raylet, without which there is no
+    cluster.
 
     Parameters
     ----------
     seed : int
-        Fixes the times and the choices. (What there is to choose from is up to the run.)
+        Seed of the times and the choices. (The processes to choose from depend on the run.)
     every_seconds : float
         Time between two kills, on average: each pause is drawn from half to one and a half
         times this.
     kinds : sequence of {"worker", "executor", "node", "master"}
-        What may die. One kind is drawn first, evenly, and then one process of it, so that rare
-        kinds are not spared. A kind that has no process then is passed over.
+        Kinds of process that may die. One kind is drawn first, evenly, and then one process of it,
+        so that rare kinds are not spared. A kind that has no process then is passed over.
 
         ``worker``: a worker process, idle or running a function; ``executor``: the actor that
         runs codelets on a node or a GPU; ``node``: a raylet, and with it all that runs there;
         ``master``: a `Master` in an actor, and the processes named by ``masters``.
     masters : callable, optional
-        Gives the numbers of further processes that count as masters, e.g. of an
-        ``agentic-ray serve`` that you have started.
+        Returns the numbers of further processes that count as masters, e.g. of an ``agentic-ray
+        serve`` that you have started.
     least_age_seconds : float
-        Younger processes are spared, so that what comes to replace one gets to work. Where a
-        process takes longer than this to start, nothing may ever get done.
+        Age below which processes are spared, so that the successor of a killed process gets to
+        work. Where a process takes longer than this to start, nothing may ever get done.
     least_nodes : int
         Nodes besides the head that are left alive; no node is killed below that.
     most_kills : int, optional
-        After so many it ends, so that on a machine of any speed the rest gets done.
+        Number of kills after which it ends, so that on a machine of any speed the rest gets done.
     on_kill : callable, optional
-        Told each `Kill` right after it, in the thread that kills: the place to start a new node.
-        What it raises ends the chaos, and is raised on leaving the block.
+        Called with each `Kill` right after it, in the thread that kills: the place to start a new
+        node. An exception in it ends the chaos, and is raised on leaving the block.
 
     Attributes
     ----------
     kills : list of Kill
-        What was killed, in order.
+        Killed processes, in order.
 
     Raises
     ------
@@ -196,7 +197,8 @@ class Chaos:
 
 
 def _kill(chosen: RayProcess) -> bool:
-    """SIGKILL; False if the process has ended, though its number may be another's by now.
+    """Kill by SIGKILL; return False if the process has ended, though its number may be another's by
+    now.
 
     A raylet that this process has started would stay as a zombie until it is waited for, and its
     workers, which ask the system whether it is there, would live on.

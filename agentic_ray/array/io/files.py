@@ -1,4 +1,4 @@
-"""Paths and URLs: what a file was when it was opened, and replacing a file in one step.
+"""Paths and URLs: the state of a file when it was opened, and replacing a file in one step.
 
 Knows nothing of arrays or formats. A path with ``://`` is opened through fsspec.
 """
@@ -25,7 +25,7 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a file, or a directory that is one store, lies.
+    """Place of a file, or of a directory that is one store.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Place:
 
     @classmethod
     def of(cls, path: PathLike, storage_options: Mapping[str, Any] | None = None) -> Place:
-        """The place that a user names; ``file://`` is a local path.
+        """Return the place that a user names; ``file://`` is a local path.
 
         Raises
         ------
@@ -70,19 +70,19 @@ class Place:
         return found
 
     def filesystem(self) -> tuple[Any, str]:
-        """The fsspec file system of a URL, and the path in it."""
+        """Return the fsspec file system of a URL, and the path in it."""
         import fsspec
 
         system, path = fsspec.core.url_to_fs(self.path, **self.storage_options)
         return system, path
 
     def open(self) -> IO[bytes]:
-        """The file for reading, with seek.
+        """Open the file for reading, with seek.
 
         Raises
         ------
         FileNotFoundError
-            There is none.
+            There is no such file.
         """
         if not self.is_url:
             return open(self.path, "rb")
@@ -91,7 +91,7 @@ class Place:
         return opened
 
     def create(self) -> IO[bytes]:
-        """A new file for writing."""
+        """Open a new file for writing."""
         if not self.is_url:
             return open(self.path, "wb")
         system, path = self.filesystem()
@@ -99,19 +99,19 @@ class Place:
         return made
 
     def stamp(self) -> Stamp:
-        """What the file is now.
+        """Return the present state of the file.
 
         Raises
         ------
         FileNotFoundError
-            There is none.
+            There is no such file.
         """
         if not self.is_url:
             try:
                 found = os.stat(self.path)
             except FileNotFoundError:
                 raise FileNotFoundError(errno.ENOENT, "no such file", self.path) from None
-            # A directory's size and time say nothing of the files below it.
+            # A directory's size and time tell nothing of the files below it.
             if os.path.isdir(self.path):
                 return Stamp(self, 0, "")
             return Stamp(self, found.st_size, str(found.st_mtime_ns))
@@ -127,21 +127,21 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """A file as it was when it was opened. ``version`` makes expressions over it differ after
-    it was rewritten; only the size is checked when chunks are read, since copies of a file on
-    several nodes may differ in time."""
+    """A file as it was when it was opened. ``version`` makes expressions over it differ after it
+    was rewritten; only the size is checked when chunks are read, since copies of a file on several
+    nodes may differ in time."""
 
     place: Place
     size: int
     version: str
 
     def check(self) -> Place:
-        """The place, if what lies there still has the size it had.
+        """Return the place, if the file there still has the size it had.
 
         Raises
         ------
         SourceError
-            It has another size.
+            The file has another size.
         """
         size = self.place.stamp().size
         if size != self.size:
@@ -155,10 +155,10 @@ class Stamp:
 def places_of(
     paths: Any, storage_options: Mapping[str, Any] | None, *, suffix: str = ""
 ) -> list[Place]:
-    """The places of one path, a pattern such as ``"day-*.npy"``, or a sequence of these.
+    """Return the places of one path, a pattern such as ``"day-*.npy"``, or a sequence of these.
 
-    A pattern stands for the files that fit it, in the order of their names; a directory, where
-    ``suffix`` is given, for the files below it whose names end so.
+    A pattern stands for the files that fit it, in the order of their names. If ``suffix`` is given,
+    a directory stands for the files below it whose names end so.
 
     Raises
     ------
@@ -175,7 +175,7 @@ def places_of(
 
 
 def _expanded(place: Place, suffix: str) -> list[Place]:
-    """The places that a pattern or a directory stands for; else the place itself."""
+    """Return the places that a pattern or a directory stands for; else the place itself."""
     system, path = place.filesystem() if place.is_url else (None, place.path)
     is_folder = system.isdir(path) if system is not None else os.path.isdir(path)
     if suffix and is_folder:
@@ -195,11 +195,11 @@ def _expanded(place: Place, suffix: str) -> list[Place]:
 
 @contextlib.contextmanager
 def replacing(place: Place) -> Iterator[Place]:
-    """Inside, write to the place that is given; at the end it takes ``place``'s name.
+    """Give a place to write to inside; at the end it takes ``place``'s name.
 
-    If the body fails, what it wrote is removed and the old data stay. A local file or directory
-    changes hands in one step; on an object store, which has no renaming, new data are copied
-    there after all of them were written.
+    If the body fails, its output is removed and the old data stay. A local file or directory is
+    replaced in one step; on an object store, which has no renaming, new data are copied there after
+    all of them were written.
     """
     staged = Place(_beside(place.path), place.options)
     try:
@@ -237,7 +237,8 @@ def _replace_local(staged: str, path: str) -> None:
 
 
 def _sync(path: str) -> None:
-    """Bring a file to the disk, so that after a crash its name never stands for less of it."""
+    """Write a file through to the disk, so that after a crash its name never stands for less of
+    it."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -250,7 +251,7 @@ _AT_FDCWD = -100
 
 
 def _exchange(one: str, other: str) -> bool:
-    """Swap two paths in one step (Linux); False where that cannot be done."""
+    """Swap two paths in one step (Linux); return False where that cannot be done."""
     if not sys.platform.startswith("linux"):
         return False
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)

@@ -1,4 +1,5 @@
-"""Datasets in HDF5 files through h5py: read in parallel, written one chunk after the other."""
+"""Reads datasets in HDF5 files in parallel, and writes them one chunk after the other, through
+h5py."""
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ def from_hdf5(
     device: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Array:
-    """A lazy array over a dataset of an HDF5 file.
+    """Return a lazy array over a dataset of an HDF5 file.
 
     Parameters
     ----------
@@ -66,14 +67,14 @@ def from_hdf5(
     name : str
         Path of the dataset in the file.
     chunks
-        As in `asarray`; by default made up of whole chunks of the file.
+        Chunks as in `asarray`; by default made up of whole chunks of the file.
 
     Raises
     ------
     FileNotFoundError
         There is no such file.
     KeyError
-        The file has no such dataset; the message names those it has.
+        The file has no such dataset; the message names its datasets.
     SourceError
         (a ValueError) The file is truncated, or no HDF5 file.
 
@@ -131,7 +132,7 @@ def to_hdf5(
 ) -> None:
     """Write a dataset of a local HDF5 file; it appears when all of it is written.
 
-    What else the file holds stays; a dataset of this name is replaced. Chunks are computed in
+    Everything else in the file stays; a dataset of this name is replaced. Chunks are computed in
     parallel and written one after the other, because the format has one writer at a time. They go
     to a copy of the file, which takes the file's name at the end: an interrupted write leaves the
     old file as it was.
@@ -143,7 +144,7 @@ def to_hdf5(
         Path of the dataset in the file.
     x : array_like
     mode : {"a", "w"}
-        ``"a"``: add to a file that is there. ``"w"``: replace the file as a whole.
+        ``"a"``: add to an existing file. ``"w"``: replace the file as a whole.
     **options
         Further arguments of ``h5py.Group.create_dataset``, such as ``compression`` or ``chunks``.
 
@@ -154,7 +155,7 @@ def to_hdf5(
     SourceError
         (a ValueError) A file is there, and is no HDF5 file; or ``name`` is a group of it.
     OSError
-        Writing failed, and what was there before is there still.
+        Writing failed, and the old data are still there.
 
     Examples
     --------
@@ -196,11 +197,12 @@ def to_hdf5(
 
 
 _PIECE_BYTES = 1 << 20
-"""The library's chunk cache, which a chunk must fit in to be of use, has this size."""
+"""Size of the library's chunk cache; a chunk must fit in it for the cache to be of use."""
 
 
 def _moderate(sizes: tuple[int, ...], dtype: DType) -> tuple[int, ...]:
-    """Chunks of the file: an array's chunk halved along its longest axis until it is small."""
+    """Return the chunks of the file: an array's chunk halved along its longest axis until it is
+    small."""
     result = list(sizes)
     while np.prod(result) * dtype.itemsize > _PIECE_BYTES and max(result) > 1:
         axis = int(np.argmax(result))

@@ -1,4 +1,4 @@
-"""NumPy's own files: npy, and arrays in npz archives."""
+"""Reads and writes NumPy's own files: npy, and arrays in npz archives."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from agentic_ray.errors import InvalidTypeError, SourceError
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How elements lie in a file. ``stored`` is the dtype there, perhaps of foreign byte order."""
+    """Layout of the elements in a file. ``stored`` is the dtype there, perhaps of foreign byte
+    order."""
 
     shape: Shape
     stored: DType
@@ -75,7 +76,7 @@ class NpySource:
         return self._ranged(place, layout.shape, region)
 
     def _ranged(self, place: Place, shape: Shape, region: Region) -> NDArray:
-        """One request for the rows that hold the region."""
+        """Read the rows that hold the region in one request."""
         layout = self.layout
         if not shape:
             low, rows = 0, ()
@@ -129,14 +130,14 @@ class NpzMember:
 
 
 def _layout(file: IO[bytes], name: str) -> _Layout:
-    """The header at the file's position.
+    """Read the header at the file's position.
 
     Raises
     ------
     SourceError
-        This is no npy file, or its header is cut off.
+        The file is no npy file, or its header is cut off.
     InvalidTypeError
-        It holds something else than numbers.
+        The array holds other elements than numbers.
     """
     try:
         version = np.lib.format.read_magic(file)
@@ -162,7 +163,7 @@ def from_npy(
     device: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Array:
-    """A lazy array over npy files; local ones are memory-mapped chunk by chunk.
+    """Return a lazy array over npy files; local ones are memory-mapped chunk by chunk.
 
     Parameters
     ----------
@@ -179,8 +180,8 @@ def from_npy(
     FileNotFoundError
         There is no such file, or none fits a pattern.
     SourceError
-        (a ValueError) A file is truncated, longer than its header says, not npy, or of
-        another shape or dtype than the first.
+        (a ValueError) A file is truncated, longer than its header says, not npy, or of another
+        shape or dtype than the first.
     InvalidTypeError
         A file holds objects or texts.
 
@@ -228,15 +229,15 @@ def from_npz(
     device: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Array]:
-    """The arrays of an npz archive by name, lazily.
+    """Return the arrays of an npz archive by name, lazily.
 
-    Members that are stored as they are (``np.savez``) are read chunk by chunk; compressed ones
-    can only be read as a whole, so they are one chunk each.
+    Uncompressed members (``np.savez``) are read chunk by chunk; compressed ones can only be read as
+    a whole, so they are one chunk each.
 
     Raises
     ------
     FileNotFoundError, SourceError, InvalidTypeError
-        As `from_npy`.
+        Raised as by `from_npy`.
 
     Examples
     --------
@@ -279,8 +280,8 @@ def from_npz(
 
 
 def _data_offset(file: IO[bytes], member: zipfile.ZipInfo) -> int:
-    """Where a member's content begins: after its local header, whose extra field may differ in
-    length from the one in the archive's directory."""
+    """Return where a member's content begins: after its local header, whose extra field may differ
+    in length from the one in the archive's directory."""
     file.seek(member.header_offset)
     header = file.read(30)
     name, extra = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
@@ -315,15 +316,15 @@ class _NpyTarget:
 def to_npy(path: PathLike, x: Any, /, *, storage_options: Mapping[str, Any] | None = None) -> None:
     """Write an npy file; it appears under its name when all of it is written.
 
-    Chunks of a local file are written in parallel by the tasks that compute them (on several
-    nodes: to a shared file system); to a URL they are sent in order.
+    The tasks that compute the chunks of a local file write them in parallel (on several nodes: to a
+    shared file system); to a URL they are sent in order.
 
     Raises
     ------
     FileNotFoundError
         The directory does not exist.
     OSError
-        Writing failed, and what was there before is there still.
+        Writing failed, and the old data are still there.
 
     Examples
     --------

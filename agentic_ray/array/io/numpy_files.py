@@ -17,7 +17,7 @@ from agentic_ray.array.io.npy import from_npy, from_npz, to_npy
 
 
 class Archive(Mapping[str, Array]):
-    """The arrays of an npz archive by name, as `load` gives them: NumPy's ``NpzFile``.
+    """Arrays of an npz archive by name, as `load` returns them: NumPy's ``NpzFile``.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class Archive(Mapping[str, Array]):
         self.close()
 
     def close(self) -> None:
-        """Nothing is open: what is read later opens the file itself."""
+        """Do nothing: no file is open, and later reads open it themselves."""
 
     def __repr__(self) -> str:
         return f"Archive with keys: {', '.join(self.files)}"
@@ -59,11 +59,11 @@ def load(
     *,
     max_header_size: int = 10000,
 ) -> Any:
-    """The array of an npy file, or the arrays of an npz archive.
+    """Load the array of an npy file, or the arrays of an npz archive.
 
-    Files up to 32 MB, and open ones, are read now; larger ones of which the name is given chunk by
-    chunk when they are computed with (see `from_npy`): they must not change until then, or an
-    error says so.
+    Files up to 32 MB, and open files, are read now. Larger files that are given by name are read
+    chunk by chunk when they are computed with (see `from_npy`): they must not change until then, or
+    an error says so.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def load(
     mmap_mode : {None, "r", "c"}
         ``"r"`` and ``"c"``: read chunk by chunk whatever the size.
     allow_pickle, fix_imports, encoding, max_header_size
-        As in NumPy; arrays of objects are refused in any case.
+        Arguments as in NumPy; arrays of objects are refused in any case.
 
     Returns
     -------
@@ -80,7 +80,7 @@ def load(
     Raises
     ------
     ValueError
-        ``mmap_mode`` is to write to the file: assign, and `save` the array.
+        ``mmap_mode`` asks to write to the file: assign, and `save` the array.
     """
     if mmap_mode not in (None, "r", "c"):
         raise ValueError(f"mmap_mode {mmap_mode!r}: arrays do not write to files; see save")
@@ -103,15 +103,15 @@ def load(
 
 
 def save(file: Any, arr: Any, allow_pickle: bool = True) -> None:
-    """Write an array to an npy file; with a name chunk by chunk, as `to_npy` does.
+    """Write an array to an npy file; to a name chunk by chunk, as `to_npy` does.
 
     Parameters
     ----------
     file : path or file
-        ``.npy`` is added to a name without it.
+        File; ``.npy`` is added to a name without it.
     arr : array_like
     allow_pickle : bool
-        As in NumPy; there are no arrays of objects.
+        Ignored; there are no arrays of objects.
     """
     if isinstance(file, str | os.PathLike):
         name = os.fspath(file)
@@ -131,20 +131,20 @@ class _Brought:
 
 
 def savez(file: Any, *args: Any, allow_pickle: bool = True, **kwds: Any) -> None:
-    """Write several arrays to an npz archive, named by keyword or ``arr_0``, ``arr_1``, …; one
-    after the other is brought here."""
+    """Write several arrays to an npz archive, named by keyword or ``arr_0``, ``arr_1``, …; they are
+    brought here one after the other."""
     named = {name: _Brought(value) for name, value in kwds.items()}
     np.savez(file, *map(_Brought, args), allow_pickle=allow_pickle, **named)
 
 
 def savez_compressed(file: Any, *args: Any, allow_pickle: bool = True, **kwds: Any) -> None:
-    """`savez`, compressed."""
+    """Write as `savez` does, compressed."""
     named = {name: _Brought(value) for name, value in kwds.items()}
     np.savez_compressed(file, *map(_Brought, args), allow_pickle=allow_pickle, **named)
 
 
 def _read_here(name: str, text: str) -> Callable[..., Any]:
-    """A function of NumPy's that reads a text file in this process."""
+    """Make the function that reads a text file in this process by NumPy's of this name."""
     own: Callable[..., Any] = getattr(np, name)
 
     @functools.wraps(own)

@@ -98,23 +98,23 @@ def from_parquet(
     device: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Numeric columns of Parquet files as lazy arrays.
+    """Return numeric columns of Parquet files as lazy arrays.
 
-    Only the columns and row groups that are needed are read. A null becomes NaN, so that a
-    column of integers or booleans with nulls counts as float64.
+    Only the needed columns and row groups are read. A null becomes NaN, so that a column of
+    integers or booleans with nulls counts as float64.
 
     Parameters
     ----------
     path : path, URL, pattern, directory or sequence of these
-        Rows of several files follow each other, those of a pattern or directory in the order of
-        their names.
+        Files; rows of several files follow each other, those of a pattern or directory in the order
+        of their names.
     columns : sequence of str or str, optional
-        Default: all columns. One name alone gives an array of one axis.
+        Names of columns; default: all. One name alone gives an array of one axis.
     separate : bool
-        Give a dict with an array of one axis for each column, in its own dtype, instead of one
-        array of rows and columns in the dtype that all promote to.
+        Whether to return a dict with an array of one axis for each column, in its own dtype,
+        instead of one array of rows and columns in the dtype that all promote to.
     chunks
-        As in `asarray`; by default made up of whole row groups.
+        Chunks as in `asarray`; by default made up of whole row groups.
 
     Returns
     -------
@@ -127,7 +127,7 @@ def from_parquet(
     SourceError
         (a ValueError) A file is truncated, not Parquet, or its columns differ.
     KeyError
-        A column does not exist; the message names those that do.
+        A column does not exist; the message names the existing ones.
     InvalidTypeError
         A column does not hold numbers, booleans, dates or times.
 
@@ -171,7 +171,7 @@ def from_parquet(
 
 
 def _rows(chunks: Any) -> Any:
-    """The entry for rows of what a user wrote as chunks of a vector."""
+    """Return the chunks of rows that a user gave as chunks of a vector."""
     return chunks[0] if isinstance(chunks, tuple | list) and len(chunks) == 1 else chunks
 
 
@@ -190,7 +190,7 @@ def _opened(place: Place) -> tuple[Stamp, Any]:
 
 
 def _dtype(files: Sequence[tuple[Stamp, Any]], name: str) -> DType:
-    """The dtype that holds this column of all files."""
+    """Return the dtype that holds this column of all files."""
     import pyarrow as pa
 
     found: list[DType] = []
@@ -234,8 +234,8 @@ def _nulls(file: Any, name: str) -> bool:
 class _PartsTarget:
     """A directory that gets one file for each chunk of rows.
 
-    ``starts`` are the rows at which chunks begin; ``schema`` and ``options`` are what pyarrow
-    takes, pickled once.
+    ``starts`` are the rows at which chunks begin; ``schema`` and ``options`` are pyarrow's
+    arguments, pickled once.
     """
 
     folder: str
@@ -271,8 +271,8 @@ def to_parquet(
     storage_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> None:
-    """Write the columns of an array, or several arrays, as Parquet; it appears when all of it is
-    written.
+    """Write the columns of an array, or several arrays, as Parquet; the file appears when all of it
+    is written.
 
     A path that ends in ``.parquet`` or ``.pq`` becomes one file: chunk after chunk comes to the
     caller and makes a row group. Any other path becomes a directory with a file for each chunk of
@@ -282,10 +282,10 @@ def to_parquet(
     Parameters
     ----------
     path : path or URL
-        A URL has to be that of one file.
+        File or directory; a URL must be that of one file.
     x : array_like or dict of str to array_like
-        A matrix, whose columns are written; a vector, which is one column; or vectors by name,
-        each in its own dtype.
+        A matrix, whose columns are written; a vector, which is one column; or vectors by name, each
+        in its own dtype.
     columns : sequence of str, optional
         Names of the columns of an array; default: ``c0``, ``c1``, ...
     storage_options : dict, optional
@@ -296,11 +296,11 @@ def to_parquet(
     Raises
     ------
     InvalidArgumentError
-        Columns that differ in length, names that do not fit them, or a URL of a directory.
+        Columns differ in length, names do not fit them, or a URL is that of a directory.
     InvalidTypeError
         Parquet has no such numbers (complex ones).
     OSError
-        Writing failed, and what was there before is there still.
+        Writing failed, and the old data are still there.
 
     Examples
     --------
@@ -337,7 +337,7 @@ def to_parquet(
 
 
 def _vectors(x: Any, columns: Sequence[str] | None) -> dict[str, Array]:
-    """The columns to write, by name, in the same chunks."""
+    """Return the columns to write, by name, in the same chunks."""
     if isinstance(x, Mapping):
         if columns is not None:
             raise InvalidArgumentError("columns: vectors by name have their names already")

@@ -1,6 +1,7 @@
-"""The expression over a stored array: one read for each chunk, slices and cuts pushed into it.
+"""Makes the expression over a stored array: one read for each chunk, slices and cuts pushed into
+it.
 
-Formats say how to read a region, in modules of their own.
+The modules of the formats read a region.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from agentic_ray.array.core.views import AxisIndex, slice_of
 from agentic_ray.errors import InvalidTypeError
 
 Region = tuple[slice, ...]
-"""One slice for each axis of the stored array, each with a positive step."""
+"""A slice for each axis of the stored array, each with a positive step."""
 
 
 class Source(Protocol):
@@ -32,7 +33,7 @@ class Source(Protocol):
 
     @property
     def dtype(self) -> DType:
-        """As values are given out: in native byte order."""
+        """Dtype of the values as they are returned: in native byte order."""
         ...
 
     @property
@@ -45,12 +46,12 @@ class Source(Protocol):
 
 
 def opened(source: Source, chunks: Any, device: str | None) -> Array:
-    """The lazy array over ``source``.
+    """Return the lazy array over ``source``.
 
     Raises
     ------
     InvalidTypeError
-        Its elements are not numbers.
+        The elements are not numbers.
     """
     dtype = source.dtype
     try:
@@ -69,8 +70,8 @@ def opened(source: Source, chunks: Any, device: str | None) -> Array:
 
 
 def on_grain(lengths: tuple[int, ...], pieces: tuple[int, ...]) -> tuple[int, ...]:
-    """Chunks of about these lengths that begin where pieces begin, so that none is read twice.
-    Without pieces any cut will do."""
+    """Return chunks of about these lengths that begin where pieces begin, so that no piece is read
+    twice. Without pieces any cut will do."""
     if not pieces or len(lengths) == 1:
         return lengths
     wanted, result, current = lengths[0], list[int](), 0
@@ -86,7 +87,7 @@ def _read_kernel(xp: Any, index: tuple[AxisIndex, ...], source: Source) -> Any:
     region = tuple([slice(e[1], e[1] + 1) if e[0] == "i" else slice_of(*e[1:]) for e in index])
     block = source.read(region)
     gone = tuple([axis for axis, entry in enumerate(index) if entry[0] == "i"])
-    # A copy, even of mapped memory: the file may be written to after this.
+    # A copy, even of mapped memory: somebody may write to the file after this.
     block = np.array(block, dtype=source.dtype, order="C", ndmin=len(index))
     return xp.asarray(np.squeeze(block, axis=gone) if gone else block)
 
@@ -117,7 +118,7 @@ READ = Op("read", "tasks", _read_kernel, _lower_read, weight=4)
 
 @rule("slice into read", "slice")
 def _push_slice(node: Node) -> Node | None:
-    """Read only what a slice takes."""
+    """Read only the elements that a slice takes."""
     (below,) = node.inputs
     if below.op is not READ or below.value is not None:
         return None
@@ -156,5 +157,5 @@ def _push_rechunk(node: Node) -> Node | None:
 
 
 def regular_grain(shape: Shape, sizes: Sequence[int]) -> Chunks:
-    """The grain of a store in pieces of ``sizes``."""
+    """Return the grain of a store in pieces of ``sizes``."""
     return tuple([grids.regular(n, size) for n, size in zip(shape, sizes, strict=True)])

@@ -1,6 +1,6 @@
-"""Writing an array chunk by chunk: one task writes each chunk where it was computed.
+"""Writes an array chunk by chunk: one task writes each chunk where it was computed.
 
-What a written chunk is in a file, the formats say, in modules of their own.
+The modules of the formats put a chunk into a file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Target(Protocol):
         ...
 
     def write(self, region: Region, /, *blocks: NDArray) -> None:
-        """Write what lies in a region: a block of each array that is written."""
+        """Write a region: a block of each array that is written."""
         ...
 
 
@@ -49,7 +49,8 @@ def written(target: Target, *arrays: Any) -> None:
 
 
 def all_written(jobs: Sequence[tuple[Target, Sequence[Any]]]) -> None:
-    """`written` for several targets at once: what the arrays share is computed once."""
+    """Write to several targets at once, as `written` does: parts that the arrays share are computed
+    once."""
     made: list[Node] = []
     for target, arrays in jobs:
         nodes = tuple([strict_operand(x) for x in arrays])
@@ -75,7 +76,7 @@ def _write_whole(xp: Any, *arguments: Any) -> Any:
 
 def _lower_write(node: Node, lowering: Any) -> list[Any]:
     (target,) = node.params
-    # Never twice at the same time: an old writer must not meet the renamed file.
+    # A chunk is never written twice at the same time: an old writer must not meet the renamed file.
     code = Codelet("array.write", Call(_write_block, (target,)), speculative=False)
     rows = list(zip(*[lowering.blocks(source) for source in node.inputs], strict=True))
     size = sum(source.nbytes for source in node.inputs) // max(len(rows), 1) + 1
@@ -94,13 +95,13 @@ WRITE = Op("write", "tasks", _write_whole, _lower_write, weight=8)
 
 
 def in_regular_chunks(x: Array) -> tuple[Array, tuple[int, ...]]:
-    """``x`` in chunks of one size, but for the last along each axis, and that size."""
+    """Return ``x`` in chunks of one size, except the last along each axis, and that size."""
     sizes = tuple([max(1, max(lengths)) for lengths in x.chunks])
     return x.rechunk(sizes) if x.ndim else x, sizes
 
 
 def slabs(x: Array) -> list[Array]:
-    """``x`` in parts along its first axis that follow each other in C order."""
+    """Return ``x`` in parts along its first axis that follow each other in C order."""
     if x.ndim == 0 or x.size == 0:
         return [x]
     ends = list(itertools.accumulate(x.chunks[0]))

@@ -27,7 +27,7 @@ class ZarrSource:
     """An array in a zarr store. ``identity`` differs after the array was made anew.
 
     ``opening`` differs for each call of `from_zarr`: chunks may be written to without a trace in
-    the metadata, so a value that was read before must not stand for what is there now.
+    the metadata, so a value that was read before must not stand for the present one.
     """
 
     place: Place
@@ -39,7 +39,8 @@ class ZarrSource:
     opening: int
 
     def __content_key__(self) -> str:
-        """The same for every opening of one array, so that a job that is resumed finds it."""
+        """Return a key that is equal for every opening of one array, so that a resumed job finds
+        it."""
         return content_key(
             "zarr", str(self), self.place.options, self.shape, self.dtype.str, self.pieces,
             self.identity,
@@ -70,7 +71,7 @@ _openings = itertools.count()
 
 @functools.lru_cache(maxsize=64)
 def _opened(place: Place, component: str, identity: str) -> Any:
-    """The array, opened once a process: reading its metadata may cost more than a chunk."""
+    """Open the array, once a process: reading its metadata may cost more than a chunk."""
     import zarr
 
     return zarr.open_array(
@@ -86,23 +87,23 @@ def from_zarr(
     device: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Array:
-    """A lazy array over a zarr array, version 2 or 3.
+    """Return a lazy array over a zarr array, version 2 or 3.
 
     Parameters
     ----------
     path : path or URL
-        The store.
+        Path of the store.
     component : str
         Path of the array in a store that holds a group.
     chunks
-        As in `asarray`; by default made up of whole chunks of the file.
+        Chunks as in `asarray`; by default made up of whole chunks of the file.
 
     Raises
     ------
     FileNotFoundError
         There is no such store, or no such array in it.
     SourceError
-        (a ValueError) Its metadata cannot be read.
+        (a ValueError) The metadata cannot be read.
 
     Examples
     --------
@@ -151,7 +152,7 @@ def _identity(place: Place, component: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _ZarrTarget:
-    """An array that is there; ``origin`` is where the first element is written."""
+    """An existing array; ``origin`` is where the first element is written."""
 
     place: Place
     component: str
@@ -195,10 +196,10 @@ def to_zarr(
 ) -> None:
     """Write a zarr array, or a part of one; tasks write whole chunks of the file.
 
-    Without ``region`` and ``append_axis`` the array appears when all is written, and what was at
-    ``path`` (or at ``component`` in it) is replaced. A local directory changes hands in one step;
-    on an object store, which cannot rename, the old array is removed once the new one is
-    complete, and then the new one is copied to its name.
+    Without ``region`` and ``append_axis`` the array appears when all is written, and the old data
+    at ``path`` (or at ``component`` in it) are replaced. A local directory is replaced in one step;
+    on an object store, which cannot rename, the old array is removed once the new one is complete,
+    and then the new one is copied to its name.
 
     Parameters
     ----------
@@ -209,11 +210,11 @@ def to_zarr(
     chunks : int or sequence of int, optional
         Chunks of the file; default: those of ``x``.
     region : slice or tuple of slices, optional
-        Write to this part of the array that is there. Elements outside stay. Not in one step: a
+        Part of the existing array to write to. Elements outside stay. This is not one step: a
         reader may see some chunks before others.
     append_axis : int, optional
-        Make the array that is there longer along this axis, by ``x``. If that fails the array has
-        its old shape again.
+        Axis along which ``x`` is appended to the existing array. If that fails the array has its
+        old shape again.
     zarr_format : {2, 3}
     storage_options : dict, optional
         Options of the URL's fsspec file system.
@@ -223,14 +224,14 @@ def to_zarr(
     Raises
     ------
     InvalidArgumentError
-        There is no such version of the format; options that do not go together; or ``region`` is
-        none of the array's.
+        There is no such version of the format; options do not go together; or ``region`` is no part
+        of the array.
     FileNotFoundError
         There is no array to write to with ``region`` or ``append_axis``.
     ValueError
-        The shape of ``x`` is not that of the region.
+        The shape of ``x`` differs from that of the region.
     OSError
-        Writing failed, and what was there before is there still (but see ``region``).
+        Writing failed, and the old data are still there (but see ``region``).
 
     Examples
     --------
@@ -335,7 +336,7 @@ def _write_part(
 
 
 def place_of_region(region: Any, shape: Shape) -> tuple[tuple[int, ...], Shape]:
-    """Where a region begins, and its shape."""
+    """Return where a region begins, and its shape."""
     parts = region if isinstance(region, tuple) else (region,)
     if len(parts) > len(shape) or not all(isinstance(part, slice) for part in parts):
         raise InvalidArgumentError(f"region must be up to {len(shape)} slices, not {region!r}")
@@ -350,8 +351,8 @@ def place_of_region(region: Any, shape: Shape) -> tuple[tuple[int, ...], Shape]:
 
 
 def on_pieces(array: Array, pieces: tuple[int, ...], origin: tuple[int, ...]) -> Any:
-    """About the chunks of ``array``, cut where pieces of the file begin, so that no two tasks
-    write to one piece. The first element lies at ``origin`` of the file."""
+    """Return about the chunks of ``array``, cut where pieces of the file begin, so that no two
+    tasks write to one piece. The first element lies at ``origin`` of the file."""
     result = []
     for lengths, piece, begin, n in zip(array.chunks, pieces, origin, array.shape, strict=True):
         wanted = max(lengths, default=0)

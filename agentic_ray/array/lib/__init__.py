@@ -1,4 +1,4 @@
-"""Of ``numpy.lib`` what is about arrays: `stride_tricks`."""
+"""Namespace of ``numpy.lib``, as far as it is about arrays: `stride_tricks`."""
 
 from typing import Any as _Any
 

@@ -1,4 +1,4 @@
-"""Of ``numpy.lib.stride_tricks`` what needs no strides: chunks have none."""
+"""Namespace of ``numpy.lib.stride_tricks``, as far as it needs no strides: chunks have none."""
 
 from typing import Any as _Any
 

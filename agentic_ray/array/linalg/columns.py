@@ -1,9 +1,9 @@
 """LU with partial pivoting and Householder QR of one matrix over blocks of its columns.
 
-Right-looking: a block of columns (a panel) is factored in one task, as LAPACK would, and applied
-to every block to the right of it in a task each. Panels hold all rows, so pivots are sought in
-the whole column: errors are bounded as those of LAPACK's ``getrf`` and ``geqrf`` are. What users
-call is in ``decompositions`` and ``triangular``.
+The method is right-looking: a block of columns (a panel) is factored in one task, as LAPACK would,
+and applied to every block to the right of it in a task each. Panels hold all rows, so pivots are
+sought in the whole column: errors have the bounds of LAPACK's ``getrf`` and ``geqrf``. The
+functions for users are in ``decompositions`` and ``triangular``.
 
 References
 ----------
@@ -30,24 +30,24 @@ from agentic_ray.array.core.standard import dtype_of
 from agentic_ray.array.core.views import rechunk
 
 MOST_PANELS = 32
-"""With n of them there are about n² / 2 tasks and n steps one after the other."""
+"""Most panels: with n of them there are about n² / 2 tasks and n steps one after the other."""
 PANELS = 8
-"""A panel is cut down until there are so many, or it is as narrow as `LEAST_COLUMNS`: fewer
-leave nothing to do beside the panel."""
+"""Panels are cut down until there are so many, or they are as narrow as `LEAST_COLUMNS`: with
+fewer, other tasks have nothing to do beside the panel's."""
 LEAST_COLUMNS = 256
 LEAF_COLUMNS = 16
-"""Columns that are eliminated one by one; wider panels are halved, so that work is products."""
+"""Columns that are eliminated one by one; wider panels are halved, so that the work is products."""
 SWEEP_BYTES = 1 << 30
-"""A task that solves is given no more than this of the factors at a time."""
+"""Most bytes of the factors that a task that solves takes at a time."""
 
 
 def dagger(xp: Any, x: Any) -> Any:
-    """The conjugate transpose."""
+    """Return the conjugate transpose."""
     return xp.conj(x.T) if dtype_of(x).kind == "c" else x.T
 
 
 def in_columns(node: Node) -> Node:
-    """A matrix cut along its columns only, in panels."""
+    """Cut a matrix along its columns only, in panels."""
     rows, columns = node.shape
     width = max(min(max(lengths) for lengths in node.chunks), -(-columns // MOST_PANELS))
     width = min(width, max(LEAST_COLUMNS, -(-columns // PANELS)))
@@ -55,7 +55,7 @@ def in_columns(node: Node) -> Node:
 
 
 def right_sides(node: Node) -> Node:
-    """Right-hand sides (a matrix) with whole columns, several chunks of them if they are many."""
+    """Return right-hand sides (a matrix) with whole columns, in several chunks if they are many."""
     lengths = node.chunks[1]
     if len(lengths) == 1:
         lengths = grids.normalize((-1, "auto"), node.shape, node.dtype)[1]
@@ -63,7 +63,7 @@ def right_sides(node: Node) -> Node:
 
 
 def sweeps(starts: Sequence[int], panel_bytes: int) -> list[list[int]]:
-    """Consecutive panels, grouped so that each group fits in `SWEEP_BYTES`."""
+    """Group consecutive panels so that each group fits in `SWEEP_BYTES`."""
     size = max(1, SWEEP_BYTES // max(panel_bytes, 1))
     numbers = list(range(len(starts)))
     return [numbers[i : i + size] for i in range(0, len(numbers), size)]
@@ -73,13 +73,14 @@ def sweeps(starts: Sequence[int], panel_bytes: int) -> list[list[int]]:
 
 
 def _unit_lower(xp: Any, packed: Any, b: Any) -> Any:
-    """The solution of ``L @ x = b`` for the unit lower triangle of ``packed``."""
+    """Solve ``L @ x = b`` for the unit lower triangle of ``packed``."""
     lower = xp.tril(packed, -1)
     return xp.linalg.solve(lower + xp.eye(lower.shape[0], dtype=lower.dtype), b)
 
 
 def _eliminate(xp: Any, a: Any, order: Any) -> int:
-    """Factor ``a`` in place, its rows and those of ``order`` exchanged; how many exchanges."""
+    """Factor ``a`` in place, exchanging its rows and those of ``order``; return the number of
+    exchanges."""
     rows, columns = a.shape
     swaps = 0
     if columns <= LEAF_COLUMNS:
@@ -109,15 +110,16 @@ def _eliminate(xp: Any, a: Any, order: Any) -> int:
 
 
 def _lu_panel(xp: Any, column: Any, at: int) -> tuple[Any, Any, int]:
-    """Factors of the rows from ``at`` on, packed in one; their order; how many exchanges."""
+    """Factor the rows from ``at`` on; return the factors packed in one, the order of the rows, and
+    the number of exchanges."""
     packed = xp.array(column[at:])
     order = xp.arange(packed.shape[0])
-    with np.errstate(all="ignore"):  # infinities and NaN take their course, as in LAPACK
+    with np.errstate(all="ignore"):  # infinities and NaN pass through, as in LAPACK
         return packed, order, _eliminate(xp, packed, order)
 
 
 def _eliminated(xp: Any, column: Any, panels: Sequence[Any], starts: Sequence[int]) -> Any:
-    """``column`` with the panels' row exchanges and eliminations applied in turn."""
+    """Apply the panels' row exchanges and eliminations to ``column`` in turn."""
     out = xp.array(column)
     for (packed, order, _), at in zip(panels, starts, strict=True):
         width = packed.shape[1]
@@ -130,7 +132,7 @@ def _eliminated(xp: Any, column: Any, panels: Sequence[Any], starts: Sequence[in
 def _substituted(
     xp: Any, b: Any, columns: Sequence[Any], panels: Sequence[Any], starts: Sequence[int]
 ) -> Any:
-    """Back substitution with the panels' upper triangles, the last first."""
+    """Substitute back with the panels' upper triangles, the last first."""
     out = xp.array(b)
     for column, (packed, _, _), at in reversed(list(zip(columns, panels, starts, strict=True))):
         width = packed.shape[1]
@@ -143,7 +145,7 @@ def _substituted(
 
 
 def _lower_lu(node: Node, lowering: Any) -> list[Any]:
-    """The columns, final above their panel's rows, and then the panels."""
+    """Return the columns, final above their panel's rows, and then the panels."""
     (x,) = node.inputs
     rows, widths = x.shape[0], x.chunks[1]
     starts = grids.offsets(widths)
@@ -174,7 +176,7 @@ _LU = Op("lu", "tasks", _lu_whole, _lower_lu, weight=64)
 
 
 def lu(node: Node) -> Node:
-    """The factors of a square matrix, as `lu_solve`, `lu_det` and `lu_slogdet` take them."""
+    """Factor a square matrix for `lu_solve`, `lu_det` and `lu_slogdet`."""
     x = in_columns(node)
     return make(_LU, (x,), (), x.shape, x.dtype, x.chunks)
 
@@ -211,7 +213,7 @@ _LU_SOLVE = Op("lu_solve", "tasks", _lu_solve_whole, _lower_lu_solve, weight=64)
 
 
 def lu_solve(factors: Node, b: Node) -> Node:
-    """The solution for the columns of ``b``, of the factors' dtype."""
+    """Solve for the columns of ``b``, which have the factors' dtype."""
     b = right_sides(b)
     return make(_LU_SOLVE, (factors, b), (), b.shape, factors.dtype, b.chunks)
 
@@ -258,12 +260,12 @@ _PIVOTS = Op("lu_det", "tasks", _pivots_whole, _lower_pivots)
 
 
 def lu_det(factors: Node) -> Node:
-    """The determinant."""
+    """Return the determinant."""
     return make(_PIVOTS, (factors,), (False,), (), factors.dtype, ())
 
 
 def lu_slogdet(factors: Node, real: DType) -> list[Node]:
-    """Sign and logarithm of the absolute value of the determinant."""
+    """Return sign and logarithm of the absolute value of the determinant."""
     made = make(_PIVOTS, (factors,), (True,), (), factors.dtype, ())
     return picks(made, [((), factors.dtype, ()), ((), real, ())])
 
@@ -272,9 +274,9 @@ def lu_slogdet(factors: Node, real: DType) -> list[Node]:
 
 
 def _qr_panel(xp: Any, column: Any, at: int) -> tuple[Any, Any, Any]:
-    """V, T and R of the rows from ``at`` on: Q is I - V T V*.
+    """Factor the rows from ``at`` on; return V, T and R, where Q is I - V T V*.
 
-    Rows of zeros at the end, as in a matrix with a unit matrix below it, have no part in it.
+    Rows of zeros at the end, as in a matrix with a unit matrix below it, take no part.
     """
     below = column[at:]
     filled = xp.flatnonzero(xp.any(below != 0, axis=1))
@@ -293,7 +295,8 @@ def _qr_panel(xp: Any, column: Any, at: int) -> tuple[Any, Any, Any]:
 def _reflected(
     xp: Any, column: Any, panels: Sequence[Any], starts: Sequence[int], forward: bool
 ) -> Any:
-    """The conjugate transpose of the panels' Q times ``column``; Q itself if not ``forward``."""
+    """Multiply ``column`` by the conjugate transpose of the panels' Q; by Q itself if not
+    ``forward``."""
     out = xp.array(column)
     steps = list(zip(panels, starts, strict=True))
     for (v, t, _), at in steps if forward else reversed(steps):
@@ -303,7 +306,7 @@ def _reflected(
 
 
 def _lower_qr(node: Node, lowering: Any) -> list[Any]:
-    """The columns, final above their panel's rows, and then the panels."""
+    """Return the columns, final above their panel's rows, and then the panels."""
     (x,) = node.inputs
     rows, widths = x.shape[0], x.chunks[1]
     starts = grids.offsets(widths)
@@ -410,7 +413,7 @@ _Q = Op("blocked_qr_q", "tasks", _q_whole, _lower_q, weight=128)
 
 
 def blocked_qr(node: Node, *, complete: bool = False) -> tuple[Node, Node]:
-    """Q and R of a matrix of any shape; Q is made only if it is used."""
+    """Return Q and R of a matrix of any shape; Q is made only if it is used."""
     x = in_columns(node)
     rows, columns = x.shape
     count = rows if complete else min(rows, columns)

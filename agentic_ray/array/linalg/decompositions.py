@@ -1,9 +1,9 @@
 """Factorisations, solutions and spectra of stacks of matrices, one LAPACK call per matrix.
 
-Each matrix of a stack is in one chunk here. One matrix of several chunks is factored where they
-are: in ``tall`` if it has few columns, else over blocks of columns in ``columns``. Spectra of
-such a matrix (`eigh`, `svd` of a nearly square one) are in ``spectral``: LAPACK's up to a size, by
-blocks beyond it. Those of one that is not Hermitian (`eig`) are always LAPACK's of the matrix in
+Each matrix of a stack is in one chunk here. A matrix of several chunks is factored where they are:
+in ``tall`` if it has few columns, else over blocks of columns in ``columns``. Spectra of such a
+matrix (`eigh`, `svd` of a nearly square one) are in ``spectral``: LAPACK's up to a size, by blocks
+beyond it. Spectra of a matrix that is not Hermitian (`eig`) are always LAPACK's of the matrix in
 one piece, which has to fit in the memory of a node.
 """
 
@@ -67,7 +67,7 @@ class SVDResult(NamedTuple):
 
 
 def inexact(name: str, x: Any, *, square: bool = False) -> Node:
-    """A stack of matrices in a floating point dtype."""
+    """Return a stack of matrices in a floating point dtype."""
     node = matrix_operand(name, x, square=square)
     if node.dtype.kind in "biu":
         return cast(node, np.float64)
@@ -85,7 +85,7 @@ def _complex(dtype: DType) -> DType:
 
 
 def is_cut(node: Node) -> bool:
-    """Whether it is one matrix of several chunks."""
+    """Whether ``node`` is one matrix of several chunks."""
     return node.ndim == 2 and node.blocks > 1 and node.size > 0
 
 
@@ -98,7 +98,7 @@ _CHOLESKY = gufunc_op("cholesky", _cholesky_kernel, 64)
 
 
 def cholesky(a: Any, /, *, upper: bool = False) -> Array:
-    """The triangular factor of each positive definite matrix.
+    """Compute the triangular factor of each positive definite matrix.
 
     One matrix of several chunks is factored tile by tile.
 
@@ -128,18 +128,18 @@ _QR_RAW = gufunc_op("qr_raw", _qr_raw_kernel, 128)
 
 
 def qr(a: Any, mode: str = "reduced") -> Any:
-    """Orthonormal and triangular factor of each matrix.
+    """Compute the orthonormal and the triangular factor of each matrix.
 
-    One matrix of several chunks is factored in blocks, and Q only made if it is used: a tall one
+    A matrix of several chunks is factored in blocks, and Q only made if it is used: a tall one
     chunk by chunk, others by Householder's reflections over blocks of columns.
 
     Parameters
     ----------
     a : array_like
-        (..., m, n)
+        Matrices, of shape (..., m, n).
     mode : {"reduced", "complete", "r", "raw"}
-        ``"r"``: the triangular factor alone; ``"raw"``: LAPACK's reflections and their scales,
-        of each matrix in one task.
+        ``"r"``: the triangular factor alone; ``"raw"``: LAPACK's reflections and their scales, of
+        each matrix in one task.
 
     Returns
     -------
@@ -186,23 +186,23 @@ _SVDVALS = gufunc_op("svdvals", _svdvals_kernel, 256)
 def svd(
     a: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: bool = False
 ) -> Any:
-    """Singular vectors and values of each matrix: ``U @ diag(S) @ Vh``.
+    """Compute singular vectors and values of each matrix: ``U @ diag(S) @ Vh``.
 
-    Without ``full_matrices`` the factors of a tall or wide matrix of several chunks are made
-    chunk by chunk, and the long one only if it is used. One that is at least twice as long as
-    it is wide is brought to a square one by QR first. So is any other that is larger than
-    ``whole_matrix_bytes`` (see `config`); the square one is then factored by blocks, at the call.
+    Without ``full_matrices`` the factors of a tall or wide matrix of several chunks are made chunk
+    by chunk, and the long factor only if it is used. A matrix at least twice as long as wide is
+    first reduced to a square one by QR. So is any other matrix larger than ``whole_matrix_bytes``
+    (see `config`); the square one is then factored by blocks, at the call.
 
     Parameters
     ----------
     a : array_like
-        (..., m, n)
+        Matrices, of shape (..., m, n).
     full_matrices : bool
         Whether U and Vh are square.
     compute_uv : bool
-        False: give the singular values alone.
+        False: return the singular values alone.
     hermitian : bool
-        Whether each matrix is Hermitian: they are then found from its eigenvalues.
+        Whether each matrix is Hermitian: its singular values are then found from its eigenvalues.
 
     Returns
     -------
@@ -211,7 +211,7 @@ def svd(
     Raises
     ------
     numpy.linalg.LinAlgError
-        When computed: there are infinities or NaN in a matrix.
+        When computed: a matrix has infinities or NaN.
 
     References
     ----------
@@ -251,30 +251,31 @@ def _svd_of_hermitian(x: Array, compute_uv: bool) -> Any:
 
 
 def _is_long(node: Node) -> bool:
-    """Whether it is one matrix of several chunks, at least twice as long one way as the other."""
+    """Whether ``node`` is one matrix of several chunks, at least twice as long one way as the
+    other."""
     return is_cut(node) and max(node.shape) >= 2 * min(node.shape)
 
 
 def _upright(node: Node) -> Node:
-    """A matrix or its transpose, the one that is longer than wide."""
+    """Return a matrix or its transpose, whichever is longer than wide."""
     return permuted(node, (1, 0)) if node.shape[0] < node.shape[1] else node
 
 
 def _svd_by_qr(node: Node, full_matrices: bool) -> SVDResult:
     k = min(node.shape)
     q, r = map(Array, columns.blocked_qr(_upright(node), complete=full_matrices))
-    if by_blocks(node):  # else a product with q would take all of it to each task
+    if by_blocks(node):  # otherwise a product with q would bring all of it to each task
         q = tiled(q, tile_length(node.chunks))
     u, s, vh = svd(r[:k], full_matrices=False)
     u = matmul(q[:, :k], u)
     if full_matrices:
         u = concat([u, q[:, k:]], axis=1)
-    # The transpose's, exchanged: x.T = U S Vh, so x = Vh.T S U.T.
+    # The transpose's factors, exchanged: x.T = U S Vh, so x = Vh.T S U.T.
     return SVDResult(vh.T, s, u.T) if node.shape[0] < node.shape[1] else SVDResult(u, s, vh)
 
 
 def svdvals(x: Any, /) -> Array:
-    """Singular values of each matrix, largest first, as `svd` finds them."""
+    """Compute the singular values of each matrix, largest first, as `svd` finds them."""
     node = inexact("svdvals", x)
     thin = thin_svd(node)
     if thin is not None:
@@ -303,7 +304,7 @@ _EIGVALS = gufunc_op("eigvals", _eigvals_kernel, 512)
 
 
 def _lower(name: str, a: Any, UPLO: str) -> Node:
-    """Hermitian matrices, of which the lower triangle is to be read.
+    """Return Hermitian matrices whose lower triangle is read.
 
     Raises
     ------
@@ -317,22 +318,22 @@ def _lower(name: str, a: Any, UPLO: str) -> Node:
 
 
 def eigh(a: Any, UPLO: str = "L") -> EigResult:
-    """Eigenvalues, ascending, and eigenvectors of each Hermitian matrix.
+    """Compute eigenvalues, ascending, and eigenvectors of each Hermitian matrix.
 
-    One matrix of several chunks that is larger than ``whole_matrix_bytes`` (see `config`) is
-    divided by blocks, and computed at the call; any other one is brought to a task.
+    A matrix of several chunks that is larger than ``whole_matrix_bytes`` (see `config`) is divided
+    by blocks, and computed at the call; any other matrix is brought to a task.
 
     Parameters
     ----------
     a : array_like
-        (..., n, n)
+        Matrices, of shape (..., n, n).
     UPLO : {"L", "U"}
-        Which triangle is read.
+        Triangle that is read.
 
     Raises
     ------
     numpy.linalg.LinAlgError
-        Matrices are not square; or, when computed, there are infinities or NaN in them.
+        Matrices are not square; or, when computed, have infinities or NaN.
     """
     node = _lower("eigh", a, UPLO)
     if by_blocks(node):
@@ -341,27 +342,27 @@ def eigh(a: Any, UPLO: str = "L") -> EigResult:
 
 
 def eigvalsh(a: Any, UPLO: str = "L") -> Array:
-    """Eigenvalues, ascending, of each Hermitian matrix, as `eigh` finds them."""
+    """Compute the eigenvalues, ascending, of each Hermitian matrix, as `eigh` finds them."""
     node = _lower("eigvalsh", a, UPLO)
     return eigvalsh_by_blocks(Array(node)) if by_blocks(node) else whole_eigvalsh(node)
 
 
 def eig(a: Any) -> EigResult:
-    """Eigenvalues and eigenvectors of each matrix, in one task a stack.
+    """Compute eigenvalues and eigenvectors of each matrix, in one task a stack.
 
     Both are complex, as the array API standard says, so that the dtype is known before the values
-    are. NumPy's own function, ``np.linalg.eig(x)``, gives its own dtypes over these arrays, too:
-    it computes at the call, and real matrices whose eigenvalues are all real have real results.
+    are. NumPy's own function, ``np.linalg.eig(x)``, keeps NumPy's dtypes over these arrays, too: it
+    computes at the call, and real matrices whose eigenvalues are all real have real results.
 
     Parameters
     ----------
     a : array_like
-        (..., n, n)
+        Matrices, of shape (..., n, n).
 
     Raises
     ------
     numpy.linalg.LinAlgError
-        Matrices are not square; or, when computed, there are infinities or NaN in them.
+        Matrices are not square; or, when computed, have infinities or NaN.
     """
     node = inexact("eig", a, square=True)
     n, dtype = node.shape[-1], _complex(node.dtype)
@@ -371,14 +372,14 @@ def eig(a: Any) -> EigResult:
 
 
 def eigvals(a: Any) -> Array:
-    """Eigenvalues of each matrix, complex: see `eig`, also for what ``np.linalg.eigvals`` gives."""
+    """Compute the eigenvalues of each matrix, complex: see `eig`, also on ``np.linalg.eigvals``."""
     node = inexact("eigvals", a, square=True)
     dtype = _complex(node.dtype)
     return Array(gufunc(_EIGVALS, [node], (2,), node.shape[-1:], dtype, (dtype,)))
 
 
 def numpy_eig(a: Any) -> EigResult:
-    """`eig`, computed now, in NumPy's dtypes: real if the matrices and all eigenvalues are."""
+    """Compute `eig` now, in NumPy's dtypes: real if the matrices and all eigenvalues are."""
     found = eig(a)
     if not _is_real(a, found.eigenvalues):
         return found
@@ -386,7 +387,7 @@ def numpy_eig(a: Any) -> EigResult:
 
 
 def numpy_eigvals(a: Any) -> Array:
-    """`eigvals`, computed now, in NumPy's dtype: real if the matrices and all eigenvalues are."""
+    """Compute `eigvals` now, in NumPy's dtype: real if the matrices and all eigenvalues are."""
     found = eigvals(a)
     return found.real.copy() if _is_real(a, found) else found
 
@@ -421,7 +422,7 @@ _SOLVE = gufunc_op("solve", _solve_kernel, 64)
 
 
 def det(a: Any) -> Array:
-    """Determinant of each matrix."""
+    """Compute the determinant of each matrix."""
     node = inexact("det", a, square=True)
     if is_cut(node):
         return Array(columns.lu_det(columns.lu(node)))
@@ -429,7 +430,7 @@ def det(a: Any) -> Array:
 
 
 def slogdet(a: Any) -> SlogdetResult:
-    """Sign and logarithm of the absolute value of each determinant."""
+    """Compute sign and logarithm of the absolute value of each determinant."""
     node = inexact("slogdet", a, square=True)
     if is_cut(node):
         found = columns.lu_slogdet(columns.lu(node), _real(node.dtype))
@@ -440,7 +441,7 @@ def slogdet(a: Any) -> SlogdetResult:
 
 
 def inv(a: Any) -> Array:
-    """Inverse of each matrix; one of several chunks is factored over blocks of columns.
+    """Invert each matrix; a matrix of several chunks is factored over blocks of columns.
 
     Raises
     ------
@@ -456,9 +457,10 @@ def inv(a: Any) -> Array:
 
 
 def solve(a: Any, b: Any) -> Array:
-    """The solution of ``a @ x = b`` for each matrix; a single vector ``b`` is a column.
+    """Solve ``a @ x = b`` for each matrix; a single vector ``b`` is a column.
 
-    By LU with partial pivoting, over blocks of columns if operands are in several chunks.
+    The method is LU with partial pivoting, over blocks of columns if operands are in several
+    chunks.
 
     Raises
     ------
@@ -497,23 +499,25 @@ _PINV = gufunc_op("pinv", _pinv_kernel, 512)
 
 
 def default_rtol(node: Node) -> float:
-    """The relative size under which a singular value counts as zero."""
+    """Return the relative size under which a singular value counts as zero."""
     return float(max(node.shape[-2:]) * np.finfo(node.dtype).eps)
 
 
 def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = NO_VALUE) -> Array:
-    """Pseudo-inverse of each matrix; singular values below ``rtol`` times the largest are zero.
+    """Compute the pseudo-inverse of each matrix; singular values below ``rtol`` times the largest
+    count as zero.
 
     Parameters
     ----------
     a : array_like
-        (..., m, n)
+        Matrices, of shape (..., m, n).
     rcond : float or array_like, optional
         NumPy's older name of ``rtol``.
     hermitian : bool
         Whether each matrix is Hermitian.
     rtol : float or array_like, optional
-        Default: 1e-15, as in NumPy; None: the larger of m and n times the machine's precision.
+        Relative limit; default: 1e-15, as in NumPy; None: the larger of m and n times the machine's
+        precision.
 
     Raises
     ------
@@ -543,7 +547,7 @@ def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = NO_V
 
 
 def _from_svd(u: Array, s: Array, vh: Array, rtol: Any) -> Array:
-    """The pseudo-inverse of the matrix with these singular vectors and values."""
+    """Make the pseudo-inverse of the matrix with these singular vectors and values."""
     limit = expand_dims(rtol, -1) if isinstance(rtol, Array) else rtol
     kept = s > s.max(axis=-1, keepdims=True) * limit
     inverse = where(kept, divide(1.0, where(kept, s, 1.0)), 0.0)

@@ -24,7 +24,7 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def _parsed(operands: Sequence[Any]) -> tuple[str, list[Node]]:
-    """Subscripts as text and the operands, from either of NumPy's two spellings.
+    """Return subscripts as text and the operands, from either of NumPy's two spellings.
 
     Raises
     ------
@@ -66,12 +66,12 @@ def _letters(subscripts: Any) -> str:
 
 
 def _stand_ins(nodes: Sequence[Node]) -> list[Any]:
-    """Arrays of the operands' shapes without memory of that size."""
+    """Return arrays of the operands' shapes without memory of that size."""
     return [np.broadcast_to(np.empty((), node.dtype), node.shape) for node in nodes]
 
 
 def einsum_path(*operands: Any, optimize: Any = "greedy", einsum_call: bool = False) -> Any:
-    """NumPy's order of contractions for these operands, and a text that describes it.
+    """Return NumPy's order of contractions for these operands, and a text that describes it.
 
     `einsum` contracts in this order (without ``optimize``, in the greedy one); shapes suffice to
     find it, and nothing is computed.
@@ -89,7 +89,8 @@ def einsum(
     order: str = "K",
     casting: str = "safe",
 ) -> Any:
-    """Einstein's summation, as in NumPy; contracted two operands at a time.
+    """Sum products over subscripts by Einstein's rule, as in NumPy; contracts two operands at a
+    time.
 
     Parameters
     ----------
@@ -97,14 +98,14 @@ def einsum(
         Subscripts as a text and arrays, or arrays each followed by its list of subscripts.
     out : array, optional
     optimize : bool, str or list
-        The order of contractions, as in NumPy. Here it is never all at once: False is the greedy
-        order, too.
+        Order of contractions, as in NumPy. Operands are never contracted all at once here: False
+        means the greedy order, too.
     dtype : dtype, optional
-        In which is multiplied and added.
+        Dtype in which the products and sums are computed.
     order : {"C", "F", "A", "K"}
         As in `asarray`.
     casting : str
-        Which conversions to ``dtype`` are allowed.
+        Conversions to ``dtype`` that are allowed.
 
     Raises
     ------
@@ -148,8 +149,8 @@ def einsum(
 
 
 def _plan(optimize: Any) -> Any:
-    """NumPy's ``optimize`` as a parameter of `_contractions`; what is no order of contractions is
-    the greedy one."""
+    """Return NumPy's ``optimize`` as a parameter of `_contractions`; a value that is no order of
+    contractions becomes the greedy one."""
     if isinstance(optimize, list | tuple):
         return tuple([tuple(step) if not isinstance(step, str) else step for step in optimize])
     return "greedy" if isinstance(optimize, bool) or optimize is None else optimize
@@ -159,7 +160,8 @@ def _plan(optimize: Any) -> Any:
 def _contractions(
     text: str, operands: tuple[tuple[Shape, DType], ...], plan: Any
 ) -> tuple[tuple[int, ...], ...]:
-    """Which operands are contracted one after the other; NumPy checks the subscripts here."""
+    """Return which operands are contracted one after the other; NumPy checks the subscripts
+    here."""
     shapes: list[Any] = [np.broadcast_to(np.empty((), dtype), shape) for shape, dtype in operands]
     order = list(plan) if isinstance(plan, tuple) and plan[0] == "einsum_path" else plan
     path = np.einsum_path(text, *shapes, optimize=order)
@@ -174,7 +176,7 @@ def _summed(value: Array, axes: tuple[int, ...]) -> Array:
 
 
 def _spelled_out(text: str, ndims: Sequence[int]) -> tuple[list[str], str]:
-    """Subscripts of each operand and of the result, without ellipsis."""
+    """Return the subscripts of each operand and of the result, without ellipsis."""
     left, arrow, right = text.partition("->")
     terms = left.split(",")
     letters = [c for c in _LETTERS if c not in text]
@@ -195,7 +197,7 @@ def _spelled_out(text: str, ndims: Sequence[int]) -> tuple[list[str], str]:
 
 
 def _reduced(entry: tuple[Array, str], keep: set[str]) -> tuple[Array, str]:
-    """Diagonals taken for repeated names, and names summed over that nobody needs."""
+    """Take diagonals for repeated names, and sum over names that no other operand needs."""
     value, term = entry
     for name in set(term):
         while term.count(name) > 1:
@@ -213,7 +215,7 @@ def _reduced(entry: tuple[Array, str], keep: set[str]) -> tuple[Array, str]:
 def _contracted(
     first: tuple[Array, str], second: tuple[Array, str], keep: set[str]
 ) -> tuple[Array, str]:
-    """Two operands as one stack of matrix products."""
+    """Contract two operands as one stack of matrix products."""
     (a, left), (b, right) = _reduced(first, keep | set(second[1])), _reduced(
         second, keep | set(first[1]))  # fmt: skip
     shared = [name for name in left if name in right]

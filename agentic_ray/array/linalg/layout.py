@@ -1,7 +1,8 @@
-"""How the product of two matrices is cut in blocks: the least predicted seconds decide. Pure.
+"""Chooses how the product of two matrices is cut in blocks: the least predicted seconds decide.
+Pure.
 
 Each block of the result needs a row of blocks of the left and a column of blocks of the right
-operand; so few, large blocks of the result read the operands less often, while the inner axis,
+operand. So with few, large blocks of the result the operands are read less often. The inner axis,
 cut and summed in a tree, gives work to the other slots.
 """
 
@@ -16,24 +17,25 @@ from agentic_ray.array.core.chunks import Chunks, regular
 from agentic_ray.schedule.calibration import Calibration
 
 FOLDING_BLOCKS = 8
-"""From so many blocks of the result on there is work for all without cutting sums apart: one task
-adds up all products of a block, from left to right."""
+"""With at least so many blocks of the result there is work for all slots without cutting sums
+apart: one task adds up all products of a block, from left to right."""
 CUTTING_BLOCKS = 4
-"""From so many blocks of the result on, operands that are cut differently along the inner axis
-are used as they are: a task cuts views, while bringing them in line would copy one of them."""
+"""With at least so many blocks of the result, operands that are cut differently along the inner
+axis are used as they are: a task cuts views, while one common cut would need a copy of one
+operand."""
 WORTH_SECONDS = 0.1
 WORTH_SHARE = 0.7
-"""Another layout than the operands' own is worth it where theirs takes longer than that, and the
-other less than this share of it: predictions are not exact."""
+"""Another layout than the operands' own is chosen only if theirs takes longer than
+``WORTH_SECONDS``, and the other less than this share of it: predictions are not exact."""
 MOST_CHUNKS_A_TASK = 16
-"""What one task reads and writes, in chunks."""
+"""Number of chunks that one task reads and writes."""
 
 Lengths = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How both operands are cut: ``left`` in (rows, inner), ``right`` in (inner, columns)."""
+    """Cuts of both operands: ``left`` in (rows, inner), ``right`` in (inner, columns)."""
 
     left: tuple[Lengths, Lengths]
     right: tuple[Lengths, Lengths]
@@ -45,8 +47,8 @@ class Layout:
 
 
 def own(left: Chunks, right: Chunks, left_bytes: int, right_bytes: int, blocks: int) -> Layout:
-    """The operands' own cuts; brought in line along the inner axis where ``blocks`` (of the
-    result) are few, to the cut of the larger operand."""
+    """Return the operands' own cuts. If the result has few ``blocks``, both get the larger
+    operand's cut along the inner axis."""
     inner = left[-1], right[-2]
     if blocks < CUTTING_BLOCKS or not sum(left[-1]):
         inner = (inner[0],) * 2 if left_bytes >= right_bytes else (inner[1],) * 2
@@ -56,7 +58,7 @@ def own(left: Chunks, right: Chunks, left_bytes: int, right_bytes: int, blocks: 
 def chosen(
     left: Chunks, right: Chunks, itemsize: int, chunk_elements: int, rates: Calibration
 ) -> Layout:
-    """The layout of the product of two matrices with these chunks.
+    """Choose the layout of the product of two matrices with these chunks.
 
     Parameters
     ----------
@@ -65,7 +67,8 @@ def chosen(
     chunk_elements : int
         Wanted elements of a chunk.
     rates : Calibration
-        What things cost. To have the same bits on every cluster it must not be measured.
+        Rates of computing and moving. They must not be measured, so that bits are the same on every
+        cluster.
     """
     m, k, n = sum(left[0]), sum(left[1]), sum(right[1])
     blocks = len(left[0]) * len(right[1])
@@ -94,7 +97,7 @@ def _others(left: Chunks, right: Chunks, chunk_elements: int) -> Iterator[Layout
 
 
 def _task_elements(layout: Layout, k: int) -> int:
-    """Elements that one task reads and makes, at most."""
+    """Return the most elements that one task reads and makes."""
     row, column = max(layout.left[0]), max(layout.right[1])
     inner = k if layout.folds else max(layout.left[1])
     return row * inner + inner * column + 2 * row * column
@@ -103,7 +106,7 @@ def _task_elements(layout: Layout, k: int) -> int:
 def seconds(
     layout: Layout, left: Chunks, right: Chunks, itemsize: int, rates: Calibration
 ) -> float:
-    """Predicted seconds of a product in this layout: its parts work side by side as far as the
+    """Predict the seconds of a product in this layout: its parts work side by side as far as the
     operands are cut (they are cut for the slots there are)."""
     (rows, inner), (_, columns) = layout.left, layout.right
     m, k, n = sum(rows), sum(inner), sum(columns)

@@ -34,13 +34,13 @@ Axis = int | tuple[int, ...] | None
 
 
 def _numbers(x: Any) -> Array:
-    """``x`` in a floating point dtype."""
+    """Convert ``x`` to a floating point dtype."""
     node = strict_operand(x)
     return Array(cast(node, np.float64) if node.dtype.kind in "biu" else node)
 
 
 def vector_norm(x: Any, /, *, axis: Axis = None, keepdims: bool = False, ord: Any = 2) -> Array:
-    """Norm of order ``ord`` of the vectors over ``axis`` (default: of all elements).
+    """Compute the norm of order ``ord`` of the vectors over ``axis`` (default: of all elements).
 
     Raises
     ------
@@ -71,7 +71,7 @@ def vector_norm(x: Any, /, *, axis: Axis = None, keepdims: bool = False, ord: An
 
 
 def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Array:
-    """Norm of each matrix in a stack.
+    """Compute the norm of each matrix in a stack.
 
     Raises
     ------
@@ -102,23 +102,23 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Array
 
 
 def _nothing(x: Array, keepdims: bool) -> Array:
-    """The norm of matrices without elements."""
+    """Return the norm of matrices without elements."""
     shape = (*x.shape[:-2], 1, 1) if keepdims else x.shape[:-2]
     return zeros(shape, dtype=_abs(x).dtype)
 
 
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Array:
-    """The norm of vectors for one axis, of matrices for two.
+    """Compute the norm of vectors for one axis, of matrices for two.
 
     Parameters
     ----------
     x : array_like
     ord : number, "fro" or "nuc", optional
-        Default: the square root of the sum of squares.
+        Order of the norm; default: the square root of the sum of squares.
     axis : int or pair of int, optional
-        Default: all of the array.
+        Axes of the vectors or matrices; default: all of the array.
     keepdims : bool
-        Keep these axes with length 1.
+        Whether to keep these axes with length 1.
 
     Raises
     ------
@@ -157,14 +157,14 @@ _COND = gufunc_op("cond", _cond_kernel, 256)
 
 
 def cond(x: Any, p: Any = None) -> Array:
-    """The condition number of each matrix: its norm times that of its inverse.
+    """Compute the condition number of each matrix: its norm times that of its inverse.
 
     Parameters
     ----------
     x : array_like
-        (..., m, n)
+        Matrices, of shape (..., m, n).
     p : number, "fro" or "nuc", optional
-        Which norm; default: the largest singular value, by the smallest.
+        Norm; default: the largest singular value, by the smallest.
 
     Raises
     ------
@@ -188,24 +188,24 @@ def cond(x: Any, p: Any = None) -> Array:
     own = norm(array, p, (-2, -1))
     try:
         return own * norm(inv(array), p, (-2, -1)).persist()
-    except np.linalg.LinAlgError:  # no inverse: as far from one as can be
+    except np.linalg.LinAlgError:  # no inverse: the condition is infinite
         return own * 0 + np.inf
 
 
 def matrix_rank(A: Any, tol: Any = None, hermitian: bool = False, *, rtol: Any = None) -> Array:
-    """How many singular values of each matrix exceed a limit.
+    """Count the singular values of each matrix that exceed a limit.
 
     Parameters
     ----------
     A : array_like
-        (..., m, n); a vector's rank is 1 unless all its elements are zero.
+        Matrices, of shape (..., m, n); a vector's rank is 1 unless all its elements are zero.
     tol : float or array_like, optional
-        The limit.
+        Absolute limit.
     hermitian : bool
         Whether each matrix is Hermitian.
     rtol : float or array_like, optional
-        The limit in parts of the largest singular value; default: the larger of m and n times
-        the machine's precision.
+        Limit relative to the largest singular value; default: the larger of m and n times the
+        machine's precision.
 
     Raises
     ------
@@ -229,5 +229,5 @@ def matrix_rank(A: Any, tol: Any = None, hermitian: bool = False, *, rtol: Any =
 
 
 def _by_matrix(limit: Any) -> Any:
-    """One number for each matrix, beside its singular values."""
+    """Give a limit for each matrix the axis of its singular values; leave a number as it is."""
     return expand_dims(limit, axis=-1) if np.ndim(limit) else limit

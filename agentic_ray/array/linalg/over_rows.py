@@ -1,10 +1,10 @@
 """Products that sum over the rows of both operands, ``a.T @ b``, in one pass over their chunks.
 
-Where the rows are many and the result is small (normal equations, gradients, covariances, Gram
-matrices, ``v @ a``) each task multiplies a chunk of ``a`` with the chunk of ``b`` that has the
-same rows, and the products are added in a tree. A task takes the elementwise chains below both
-operands along, some rows at a time, so that what is multiplied is never written to memory.
-Which products are made so is decided by shapes and chunks alone.
+If the rows are many and the result is small (normal equations, gradients, covariances, Gram
+matrices, ``v @ a``), each task multiplies a chunk of ``a`` with the chunk of ``b`` that has the
+same rows, and the products are added in a tree. A task also computes the elementwise chains below
+both operands, some rows at a time, so that the multiplied values are never written to memory.
+Shapes and chunks alone decide which products are made so.
 """
 
 from __future__ import annotations
@@ -31,25 +31,26 @@ AT_ONCE_ELEMENTS = 2 * BLOCK_ELEMENTS
 """Elements of the wider operand that are made and multiplied at a time: they stay in a core's
 cache, and the product is large enough for a call."""
 LEAST_ROWS = 512
-"""Rows that are multiplied at a time even so: a wide result is read and written for each time."""
+"""Least rows that are multiplied at a time: a wide result is read and written for each time."""
 LEAST_ROWS_OF_VECTOR = 64
-"""The same where the result is a vector."""
+"""Least rows that are multiplied at a time where the result is a vector."""
 WORTH = 4
-"""The operands have so many times more elements than the products of all chunks, at least half of
-them in a result as square as may be: else a product is better cut in blocks."""
+"""The operands must have at least so many times the elements of all chunks' products; otherwise a
+product is better cut in blocks. (For a square result, chunks then have twice as many rows as
+columns.)"""
 
 Rows = Callable[[int, int], Any]
-"""``rows(start, stop)``: these rows of an operand, in C order."""
+"""``rows(start, stop)``: returns these rows of an operand, in C order."""
 
 
 # --- which products ----------------------------------------------------------------------
 
 
 def over_rows(left: Node, right: Node) -> Node | None:
-    """``left @ right`` as a sum over rows, or None where another way is better.
+    """Compute ``left @ right`` as a sum over rows; return None where another way is better.
 
-    ``left`` is a vector or the transpose of a matrix, ``right`` a vector or a matrix; their
-    lengths fit.
+    ``left`` is a vector or the transpose of a matrix, ``right`` a vector or a matrix; their lengths
+    fit.
     """
     source = _transposed(left)
     if source is None or right.ndim > 2 or not source.size or not right.size:
@@ -69,15 +70,15 @@ def over_rows(left: Node, right: Node) -> Node | None:
 
 
 def gram(x: Node) -> Node:
-    """The conjugate transpose of ``x``, a matrix cut along its rows, times ``x``."""
+    """Multiply the conjugate transpose of ``x``, a matrix cut along its rows, by ``x``."""
     left = conj(Array(x))._node if x.dtype.kind == "c" else x
     shape = (x.shape[1], x.shape[1])
     return make(_OVER_ROWS, (left, x), (), shape, x.dtype, grids.single(shape))
 
 
 def _transposed(node: Node) -> Node | None:
-    """What ``node`` is the transpose of. (Whether its value is known makes no difference: the
-    bits would have one.)"""
+    """Return the matrix whose transpose ``node`` is; None if it is no transpose. (The result does
+    not depend on whether the value is known, since bits must not.)"""
     if node.ndim == 1:
         return node
     if node.op is PERMUTE and node.params[0] == (1, 0):
@@ -94,8 +95,8 @@ def _width(shape: Shape) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ProductOverRows:
-    """What a task calls with one block of each input of ``left`` and then of ``right``; without
-    ``right`` the values of ``left`` are both operands."""
+    """Kernel that a task calls with one block of each input of ``left`` and then of ``right``;
+    without ``right`` the values of ``left`` are both operands."""
 
     left: Program
     right: Program | None
@@ -117,8 +118,8 @@ def _whole(xp: Any, a: Any, b: Any) -> Any:
 
 
 def summed(xp: Any, shape: Shape, left: Rows, shape_of_right: Shape, right: Rows | None) -> Any:
-    """The product of two operands of so many rows, added up some rows at a time, from the first
-    on. Without ``right`` it is that of ``left`` with itself."""
+    """Multiply two operands of so many rows and add up, some rows at a time, from the first on.
+    Without ``right``, multiply ``left`` by itself."""
     length, m, n = shape[0], _width(shape), _width(shape_of_right)
     step = max(AT_ONCE_ELEMENTS // max(m, n, 1), LEAST_ROWS if m > 1 < n else LEAST_ROWS_OF_VECTOR)
     total: Any = None
@@ -132,11 +133,11 @@ def summed(xp: Any, shape: Shape, left: Rows, shape_of_right: Shape, right: Rows
 
 
 def _product(xp: Any, a: Any, b: Any) -> Any:
-    """``a.T @ b``.
+    """Compute ``a.T @ b``.
 
-    A product of a matrix with itself needs half of the work, and has other bits: NumPy leaves it
-    to another routine of BLAS (`syrk`) where both operands are the same memory. Here it is made so
-    wherever both operands are the same values.
+    A product of a matrix with itself needs half of the work, and has other bits: NumPy leaves it to
+    another routine of BLAS (`syrk`) where both operands are the same memory. Here that routine is
+    used wherever both operands are the same values.
     """
     if xp is np:
         if a is not b and a.shape == b.shape and a.ndim == 2 and _same_bits(a, b):
@@ -147,7 +148,7 @@ def _product(xp: Any, a: Any, b: Any) -> Any:
 
 
 def _same_bits(a: Any, b: Any) -> bool:
-    """Whether two matrices are the same bytes. (Others differ in the first row, most often.)"""
+    """Whether two matrices are the same bytes. (Different ones mostly differ in the first row.)"""
     if a.dtype != b.dtype:
         return False
     one, other = a.view(np.uint8), b.view(np.uint8)

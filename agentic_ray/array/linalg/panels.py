@@ -1,10 +1,11 @@
 """Products ``a.T @ b`` of matrices with few columns, by OpenBLAS's kernels for small matrices.
 
-BLAS packs both operands of a product before it multiplies, which for few columns takes longer than
-the multiplying. OpenBLAS's kernels for AVX-512 multiply small matrices where they lie. So here a
-product is cut in panels, 16 columns of ``a`` with all columns of ``b``, of some hundred rows, and
-NumPy is given a stack of them; of ``a.T @ a`` only the upper half is made. Of 50 columns that takes
-a third less time than `syrk`, BLAS's own routine for it; with other kernels it takes longer.
+BLAS packs both operands of a product before it multiplies, and for few columns the packing takes
+longer than the multiplying. OpenBLAS's kernels for AVX-512 multiply small matrices where they lie.
+So here a product is cut in panels, 16 columns of ``a`` with all columns of ``b``, of some hundred
+rows, and NumPy multiplies a stack of them; of ``a.T @ a`` only the upper half is made. For 50
+columns that takes a third less time than `syrk`, BLAS's own routine for it; with other kernels it
+takes longer.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _SMALL = 600_000
 
 
 def fit(a: Any, b: Any) -> bool:
-    """Whether ``a.T @ b`` of these two arrays of NumPy is quicker in panels."""
+    """Whether ``a.T @ b`` of these two NumPy arrays is quicker in panels."""
     return (
         a.ndim == b.ndim == 2
         and a.shape[1] in _COLUMNS
@@ -47,14 +48,14 @@ def _small_products_are_quick() -> bool:
 
 @functools.cache
 def _cut(columns: int) -> list[tuple[int, int]]:
-    """Where panels of so many columns begin and end: at least two."""
+    """Return where panels of so many columns begin and end: at least two."""
     width = 16 if columns >= 32 else 8
     more = range(columns - width * (max(2, columns // width) - 1), columns + 1, width)
     return list(itertools.pairwise([0, *more]))
 
 
 def product(a: NDArray, b: NDArray) -> NDArray:
-    """``a.T @ b``; of one matrix with itself where ``b`` is ``a``."""
+    """Compute ``a.T @ b``; where ``b`` is ``a``, the product of the matrix with itself."""
     length, columns = a.shape
     panels = _cut(columns)
     rows = _SMALL // (panels[0][1] * b.shape[1])
@@ -66,7 +67,7 @@ def product(a: NDArray, b: NDArray) -> NDArray:
     for start, stop, count in stacks:
         left, right = (x[start:stop].reshape(count, -1, x.shape[1]) for x in (a, b))
         for begin, end in panels:
-            # Of the last panel with itself one column more, or NumPy would take `syrk` for it.
+            # The last panel with itself gets one column more, or NumPy would use `syrk` for it.
             first = begin - (end == columns) if b is a else 0
             part = np.matmul(left[..., begin:end].swapaxes(1, 2), right[..., first:])
             made[begin:end, first:] += np.add.reduce(part, axis=0)

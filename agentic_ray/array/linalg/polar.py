@@ -1,7 +1,7 @@
-"""The unitary factor of a square matrix of several chunks, by QDWH: products, QR and Cholesky.
+"""Computes the unitary factor of a square matrix of several chunks by QDWH: products, QR, Cholesky.
 
-Steps are computed one after the other where the call is made and stay in tiles in the cluster;
-no task is given the matrix. Spectra are made of such factors in ``spectral``.
+The caller computes the steps one after the other; their results stay in tiles in the cluster, and
+no task is given the whole matrix. ``spectral`` makes spectra of such factors.
 
 References
 ----------
@@ -34,53 +34,55 @@ from agentic_ray.array.statistics import max as _max
 from agentic_ray.array.statistics import sum as _sum
 
 MOST_TILES = 32
-"""Along an axis: a product takes as many tasks as there are tiles, each of a row and a column."""
+"""Most tiles along an axis: a product takes as many tasks as there are tiles, each of a row and a
+column."""
 CHOLESKY_WEIGHT = 100.0
-"""Up to this weight a step goes through ``I + c x* x``, whose condition is at most 1 + c; beyond
-it through QR, which costs twice as much and is stable for every weight (2010, section 5.3)."""
+"""Up to this weight a step goes through ``I + c x* x``, whose condition is at most 1 + c; beyond it
+through QR, which costs twice as much and is stable for every weight (2010, section 5.3)."""
 
 
 def tile_length(chunks: grids.Chunks) -> int:
-    """The side of square tiles of about the size of a matrix's chunks."""
+    """Return the side of square tiles of about the size of a matrix's chunks."""
     area = math.prod([max(lengths) for lengths in chunks])
     longest = max(grids.shape_of(chunks))
     return max(math.isqrt(area), -(-longest // MOST_TILES))
 
 
 def tiled(x: Array, side: int) -> Array:
-    """A matrix in square tiles."""
+    """Cut a matrix in square tiles."""
     grid = tuple([grids.regular(length, side) for length in x.shape])
     return Array(rechunk(x._node, grid))
 
 
 def dagger(x: Array) -> Array:
-    """The conjugate transpose of a matrix."""
+    """Return the conjugate transpose of a matrix."""
     return conj(x.T) if x.dtype.kind == "c" else x.T
 
 
 def persisted(*arrays: Array) -> list[Array]:
-    """Arrays computed together and kept in the cluster."""
+    """Compute arrays together and keep them in the cluster."""
     return [Array(node) for node in evaluate.persist([x._node for x in arrays])]
 
 
 def fetched(*arrays: Array) -> list[float]:
-    """The values of arrays without axes, computed together."""
+    """Compute arrays without axes together and return their values."""
     return [float(value) for value in evaluate.values([x._node for x in arrays])]
 
 
 def frobenius(x: Array) -> Array:
-    """The sum of the squares of a matrix's elements, in double precision."""
+    """Sum the squares of a matrix's elements, in double precision."""
     sizes = _abs(x)
     return _sum(sizes * sizes, dtype=np.float64)
 
 
 def unit_like(x: Array) -> Array:
-    """The unit matrix, cut as the square matrix ``x`` is."""
+    """Return the unit matrix, cut as the square matrix ``x`` is."""
     return eye(x.shape[0], dtype=x.dtype, chunks=x.chunks)
 
 
 def weights(lower: float, precision: float) -> Iterator[tuple[float, float, float]]:
-    """The weights (a, b, c) of each step, until singular values from ``lower`` to 1 are all 1.
+    """Yield the weights (a, b, c) of each step, until singular values from ``lower`` to 1 are all
+    1.
 
     A step takes a singular value s to ``s (a + b s²) / (1 + c s²)``; these weights take the
     interval to the one nearest to 1. Six steps are enough for double precision.
@@ -97,22 +99,22 @@ def weights(lower: float, precision: float) -> Iterator[tuple[float, float, floa
 
 
 def polar_unitary(x: Array, side: int, *, hermitian: bool = False) -> Array:
-    """The unitary factor U of ``x = U H``, computed at the call and kept in the cluster.
+    """Compute the unitary factor U of ``x = U H`` at the call, and keep it in the cluster.
 
     Parameters
     ----------
     x : Array
-        (n, n), without infinities and NaN.
+        Square matrix of shape (n, n), without infinities and NaN.
     side : int
-        Of the tiles.
+        Side of the tiles.
     hermitian : bool
-        ``x`` is Hermitian, and then so is U.
+        Whether ``x`` is Hermitian; U then is, too.
 
     Returns
     -------
     Array
-        Orthogonal to working precision as far as singular values exceed ``eps`` times the
-        largest. Smaller ones come out between 0 and 1; who needs all of U checks it.
+        Factor, orthogonal to working precision as far as singular values exceed ``eps`` times the
+        largest. Smaller ones come out between 0 and 1; a caller who needs all of U checks it.
     """
     sizes = _abs(x)
     columns, rows = fetched(_max(_sum(sizes, axis=0)), _max(_sum(sizes, axis=1)))

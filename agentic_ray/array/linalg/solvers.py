@@ -41,7 +41,7 @@ from agentic_ray.errors import InvalidArgumentError
 
 
 def matrix_power(a: Any, n: int) -> Array:
-    """Each matrix multiplied ``n`` times with itself; the inverse's power for negative ``n``.
+    """Multiply each matrix ``n`` times with itself; the inverse for negative ``n``.
 
     Raises
     ------
@@ -73,17 +73,17 @@ def matrix_power(a: Any, n: int) -> Array:
 
 
 def lstsq(a: Any, b: Any, rcond: float | None = None) -> tuple[Array, Array, Any, Array]:
-    """The vector of least norm among those that minimise ``norm(a @ x - b)``, as in NumPy.
+    """Return the vector of least norm among those that minimise ``norm(a @ x - b)``, as in NumPy.
 
-    Through the singular value decomposition, which for a tall ``a`` is made chunk by chunk.
+    The method is the singular value decomposition, which for a tall ``a`` is made chunk by chunk.
     The rank is computed at the call, because the shape of the residuals depends on it.
 
     Parameters
     ----------
     a : Array
-        (m, n)
+        Matrix of shape (m, n).
     b : Array
-        (m,) or (m, k)
+        Right-hand sides, of shape (m,) or (m, k).
     rcond : float, optional
         Singular values below this times the largest count as zero; default: the larger of m
         and n times the machine's precision; -1: the precision itself.
@@ -91,10 +91,10 @@ def lstsq(a: Any, b: Any, rcond: float | None = None) -> tuple[Array, Array, Any
     Returns
     -------
     x : Array
-        (n,) or (n, k)
+        Solutions, of shape (n,) or (n, k).
     residuals : Array
-        Squared norm of ``b - a @ x`` for each column of ``b``; empty if ``a`` has not full
-        column rank or not more rows than columns.
+        Squared norm of ``b - a @ x`` for each column of ``b``; empty if ``a`` lacks full column
+        rank or has not more rows than columns.
     rank : int
     s : Array
         Singular values of ``a``.
@@ -120,34 +120,34 @@ def lstsq(a: Any, b: Any, rcond: float | None = None) -> tuple[Array, Array, Any
     limit = float(np.finfo(node.dtype).eps) if rcond == -1 else limit
     kept = s > s[:1] * limit
     rank = int(count_nonzero(kept))
-    # Where a value counts as zero its direction is left out, not divided by it.
+    # The direction of a singular value that counts as zero is left out, not divided by it.
     inverse = where(kept, divide(1.0, where(kept, s, 1.0)), 0.0)
     projected = matmul(conj(u.T), target)
     x = matmul(conj(vh.T), projected * expand_dims(inverse, axis=1))
     residuals = zeros((0,), dtype=s.dtype)
     if rank == node.shape[1] < node.shape[0]:
-        # Not from x, whose error is that of the largest solution, but from what U spans.
+        # Computed from the columns of U, not from x, whose error is that of the largest solution.
         rest = target - matmul(u, projected)
         residuals = _sum((rest * conj(rest)).real, axis=0)
     return (squeeze(x, axis=1).copy() if vector else x), residuals, np.int32(rank), s
 
 
 def multi_dot(arrays: Any, *, out: Any = None) -> Any:
-    """The product of several matrices, in the order that takes the fewest multiplications.
+    """Multiply several matrices, in the order that takes the fewest multiplications.
 
     Parameters
     ----------
     arrays : sequence of array_like
         Matrices; the first and the last may be vectors.
     out : array, optional
-        Of the result's shape and dtype.
+        Array of the result's shape and dtype.
 
     Raises
     ------
     ValueError
-        There are fewer than two, or shapes do not fit.
+        There are fewer than two arrays, or shapes do not fit.
     numpy.linalg.LinAlgError
-        One in the middle is no matrix.
+        An array in the middle is no matrix.
 
     References
     ----------
@@ -187,7 +187,7 @@ def multi_dot(arrays: Any, *, out: Any = None) -> Any:
 
 
 def _best_splits(lengths: list[int]) -> dict[tuple[int, int], int]:
-    """For each run of matrices after which one its product is best divided in two."""
+    """Return for each run of matrices the one after which its product is best divided in two."""
     count = len(lengths) - 1
     costs = {(i, i): 0 for i in range(count)}
     splits: dict[tuple[int, int], int] = {}
@@ -210,12 +210,12 @@ def _multiplied(arrays: list[Array], splits: dict[tuple[int, int], int], i: int,
 
 
 def tensorsolve(a: Any, b: Any, axes: Any = None) -> Array:
-    """The solution ``x`` of ``tensordot(a, x, x.ndim) == b``.
+    """Solve ``tensordot(a, x, x.ndim) == b`` for ``x``.
 
     Parameters
     ----------
     a : array_like
-        Of shape ``b.shape + q``, the lengths in ``q`` multiplying to the size of ``b``.
+        Array of shape ``b.shape + q``, the lengths in ``q`` multiplying to the size of ``b``.
     b : array_like
     axes : sequence of int, optional
         Axes of ``a`` that are moved to the end first.
@@ -240,7 +240,7 @@ def tensorsolve(a: Any, b: Any, axes: Any = None) -> Array:
 
 
 def tensorinv(a: Any, ind: int = 2) -> Array:
-    """The inverse of ``a`` as a map from its last axes to its first ``ind`` ones.
+    """Invert ``a`` as a map from its last axes to its first ``ind`` ones.
 
     Raises
     ------
@@ -266,28 +266,28 @@ def svd_compressed(
     power_iterations: int = 2,
     seed: int = 0,
 ) -> SVDResult:
-    """The ``k`` largest singular values of a matrix and their vectors, approximately.
+    """Approximate the ``k`` largest singular values of a matrix and their vectors.
 
-    The error in norm is with high probability within a small factor of the largest singular
-    value that is left out, which power iterations bring towards one.
+    The error in norm is with high probability within a small factor of the largest singular value
+    that is left out; power iterations bring the factor towards one.
 
     Parameters
     ----------
     x : Array
-        (m, n)
+        Matrix of shape (m, n).
     k : int
-        At most min(m, n).
+        Number of singular values, at most min(m, n).
     oversample : int
         Additional directions that are tried.
     power_iterations : int
         Passes over ``x`` and back that sharpen the directions; each costs two products.
     seed : int
-        Of the random directions; equal seeds give equal results.
+        Seed of the random directions; equal seeds give equal results.
 
     Returns
     -------
     SVDResult
-        Of shapes (m, k), (k,), (k, n).
+        Factors of shapes (m, k), (k,), (k, n).
 
     Raises
     ------

@@ -1,8 +1,9 @@
-"""Eigenvalues of Hermitian matrices and singular values of square ones: LAPACK's in one task, or
-by blocks where the matrix is larger than a task should be given.
+"""Eigenvalues of Hermitian matrices and singular values of square ones: LAPACK's in one task, or by
+blocks if the matrix is larger than a task should be given.
 
-By blocks: the unitary factor of the matrix less a shift tells what lies above the shift from what
-lies below it; a basis of either side makes two matrices of one, and so on until they are small.
+By blocks, the unitary factor of the matrix less a shift separates the eigenvalues above the shift
+from those below it. A basis of either side makes two matrices of one, and so on until they are
+small.
 
 References
 ----------
@@ -48,12 +49,13 @@ from agentic_ray.array.statistics import sum as _sum
 from agentic_ray.array.triangles import tril, triu
 
 NEGLIGIBLE = 1.0
-"""What one division may drop, in ``sqrt(n) eps ||A||_F``: rounding errors of products of A with
-orthonormal matrices were measured to be a fifth to a half of that, for n from 100 to 1000."""
+"""Most that one division may drop, in units of ``sqrt(n) eps ||A||_F``: rounding errors of products
+of A with orthonormal matrices were measured to be a fifth to a half of that, for n from 100 to
+1000."""
 
 
 def by_blocks(node: Node) -> bool:
-    """Whether it is one matrix of several chunks that no task should be given whole."""
+    """Whether ``node`` is one matrix of several chunks that is too large for a task."""
     return node.ndim == 2 and node.blocks > 1 and node.nbytes > grids.rules().whole_matrix_bytes
 
 
@@ -73,7 +75,7 @@ _EIGVALSH = gufunc_op("eigvalsh", _eigvalsh_kernel, 256)
 
 
 def whole_eigh(node: Node) -> tuple[Array, Array]:
-    """Eigenvalues and vectors of each matrix of a stack, one LAPACK call each."""
+    """Compute eigenvalues and vectors of each matrix of a stack, one LAPACK call each."""
     n = node.shape[-1]
     own = np.empty(0, node.dtype).real.dtype
     made = gufunc(_EIGH, [node], (2,), (n,), own)
@@ -82,7 +84,7 @@ def whole_eigh(node: Node) -> tuple[Array, Array]:
 
 
 def whole_eigvalsh(node: Node) -> Array:
-    """Eigenvalues of each matrix of a stack, one LAPACK call each."""
+    """Compute the eigenvalues of each matrix of a stack, one LAPACK call each."""
     own = np.empty(0, node.dtype).real.dtype
     return Array(gufunc(_EIGVALSH, [node], (2,), node.shape[-1:], own))
 
@@ -92,16 +94,16 @@ def whole_eigvalsh(node: Node) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class _Division:
-    """What holds for all parts of one matrix.
+    """Settings shared by all parts of one matrix.
 
     Parameters
     ----------
     side : int
-        Of the tiles.
+        Side of the tiles.
     negligible : float
-        The Frobenius norm of what may be dropped from the matrix.
+        Frobenius norm of the part of the matrix that may be dropped.
     vectors : bool
-        Whether they are wanted, or only the values.
+        Whether vectors are wanted, or only the values.
     """
 
     side: int
@@ -109,7 +111,7 @@ class _Division:
     vectors: bool
 
     def parts(self, x: Array) -> tuple[Array, Array | None]:
-        """Eigenvalues of a Hermitian matrix and their vectors, all but computed."""
+        """Return the eigenvalues of a Hermitian matrix and their vectors, still to be computed."""
         if x.nbytes <= max(grids.rules().whole_matrix_bytes, self.side**2 * x.itemsize):
             if not self.vectors:
                 return whole_eigvalsh(x._node), None
@@ -135,10 +137,10 @@ class _Division:
         return values, tiled(concat(columns, axis=1), self.side)
 
     def halves(self, x: Array, shift: float) -> list[tuple[Array, Array]] | None:
-        """Bases of what belongs to eigenvalues below and above ``shift``, and the matrix in them.
+        """Return bases of the eigenvectors below and above ``shift``, and the matrix in each basis.
 
-        None if nothing is on one of the sides, or something so near to the shift that it is on
-        neither.
+        Return None if no eigenvalue is on one of the sides, or one is so near to the shift that it
+        is on neither.
         """
         unit = unit_like(x)
         n = x.shape[0]
@@ -158,10 +160,11 @@ class _Division:
         return [(lower, left), (upper, right)]
 
     def bases(self, projector: Array, rank: int) -> tuple[Array, Array]:
-        """Orthonormal bases of a projector's range and of its complement.
+        """Return orthonormal bases of a projector's range and of its complement.
 
-        Two steps of subspace iteration: the error of the first is that of the projector times
-        the condition of a random matrix of ``rank`` columns, the second's is the projector's.
+        The method is two steps of subspace iteration: the error of the first is that of the
+        projector times the condition of a random matrix of ``rank`` columns, the second's is the
+        projector's.
         """
         n = projector.shape[0]
         own = np.empty(0, projector.dtype).real.dtype
@@ -173,12 +176,14 @@ class _Division:
 
 
 def _shifts(entries: NDArray, deviation: float) -> Iterator[float]:
-    """Where to divide a spectrum, from the diagonal and the eigenvalues' standard deviation.
+    """Yield shifts at which to divide a spectrum, from the diagonal and the eigenvalues' standard
+    deviation.
 
-    First where about half of them is on either side, off the diagonal's own entries, which are
-    the eigenvalues of a matrix that is nearly diagonal. The mean divides all spectra but those
-    of one value, which may still have an eigenvalue there; but some eigenvalue is at least a
-    standard deviation from it, so half of one has eigenvalues on both sides, up or down.
+    The first shift has about half of the eigenvalues on either side, and avoids the diagonal's own
+    entries, which are the eigenvalues of a nearly diagonal matrix. The next is the mean, which
+    divides all spectra but those of one value, unless an eigenvalue lies there. But some eigenvalue
+    is at least a standard deviation from the mean, so half a deviation up or down has eigenvalues
+    on both sides.
     """
     ordered = np.sort(entries)
     quarter = ordered.size // 4
@@ -193,14 +198,15 @@ def _shifts(entries: NDArray, deviation: float) -> Iterator[float]:
 
 
 def _scaled(x: Array, message: str) -> tuple[Array, float]:
-    """``x`` divided by a power of two that makes its largest element about 1, and that power.
+    """Divide ``x`` by a power of two that makes its largest element about 1; return it and that
+    power.
 
-    Computed, once, and kept in the cluster.
+    The quotient is computed once, and kept in the cluster.
 
     Raises
     ------
     numpy.linalg.LinAlgError
-        With ``message``: there are infinities or NaN in it.
+        With ``message``: ``x`` has infinities or NaN.
     """
     (x,) = persisted(x)
     (largest,) = fetched(_max(_abs(x)))
@@ -212,7 +218,8 @@ def _scaled(x: Array, message: str) -> tuple[Array, float]:
 
 
 def _divided(x: Array, vectors: bool) -> tuple[Array, Array | None, float]:
-    """Eigenvalues and vectors as the parts give them, the values to be multiplied by a scale."""
+    """Return eigenvalues and vectors in the parts' order, and the scale to multiply the values
+    by."""
     side = tile_length(x.chunks)
     x = tiled(x, side)
     below = tril(x, k=-1)
@@ -224,20 +231,20 @@ def _divided(x: Array, vectors: bool) -> tuple[Array, Array | None, float]:
 
 
 def eigh_by_blocks(x: Array) -> tuple[Array, Array]:
-    """Eigenvalues, ascending, and eigenvectors of a Hermitian matrix of several chunks.
+    """Compute eigenvalues, ascending, and eigenvectors of a Hermitian matrix of several chunks.
 
-    Computed at the call, because the parts' shapes depend on the values; what comes out stays
+    They are computed at the call, because the parts' shapes depend on the values; the results stay
     in the cluster. Only the lower triangle of ``x`` is used.
 
     Raises
     ------
     numpy.linalg.LinAlgError
-        There are infinities or NaN in it.
+        ``x`` has infinities or NaN.
     """
     values, vectors, scale = _divided(x, True)
     assert vectors is not None
     values, vectors = persisted(values, vectors)
-    # Each part is in order and below the next, but for rounding.
+    # Each part is in order and below the next, except for rounding.
     found = values.compute()
     order = np.argsort(found, kind="stable")
     if np.any(np.diff(order) != 1):
@@ -246,13 +253,14 @@ def eigh_by_blocks(x: Array) -> tuple[Array, Array]:
 
 
 def eigvalsh_by_blocks(x: Array) -> Array:
-    """Eigenvalues, ascending, of a Hermitian matrix of several chunks: as `eigh_by_blocks`."""
+    """Compute the eigenvalues, ascending, of a Hermitian matrix of several chunks: as
+    `eigh_by_blocks`."""
     values, _, scale = _divided(x, False)
     return asarray(np.sort(values.compute()) * scale, device=x.device)
 
 
 def _polar_factors(x: Array) -> tuple[Array, Array, float]:
-    """P and H of ``x = P H``, the latter to be multiplied by a scale."""
+    """Return P and H of ``x = P H``, and the scale to multiply H by."""
     side = tile_length(x.chunks)
     x, scale = _scaled(tiled(x, side), "SVD did not converge")
     unitary = polar_unitary(x, side)
@@ -261,16 +269,16 @@ def _polar_factors(x: Array) -> tuple[Array, Array, float]:
 
 
 def svd_by_blocks(x: Array) -> tuple[Array, Array, Array]:
-    """U, S and Vh of a square matrix of several chunks; S and Vh are computed at the call.
+    """Compute U, S and Vh of a square matrix of several chunks; S and Vh are computed at the call.
 
-    Of ``x = P H`` with P unitary, S and Vh are the eigenvalues and vectors of H, and U = P V. For
-    singular values that count as zero the columns of P V may not be of length one: QR, which
-    changes nothing where they are, makes U of them whatever the rank.
+    In ``x = P H`` with P unitary, S and Vh are the eigenvalues and vectors of H, and U = P V. For
+    singular values that count as zero the columns of P V may not have length one: QR makes U of
+    them whatever the rank, and leaves orthonormal columns unchanged.
 
     Raises
     ------
     numpy.linalg.LinAlgError
-        There are infinities or NaN in it.
+        ``x`` has infinities or NaN.
     """
     unitary, factor, scale = _polar_factors(x)
     values, vectors = eigh_by_blocks((factor + dagger(factor)) / 2)
@@ -282,7 +290,8 @@ def svd_by_blocks(x: Array) -> tuple[Array, Array, Array]:
 
 
 def svdvals_by_blocks(x: Array) -> Array:
-    """Singular values of a square matrix of several chunks, as `svd_by_blocks` finds them."""
+    """Compute the singular values of a square matrix of several chunks, as `svd_by_blocks` finds
+    them."""
     _, factor, scale = _polar_factors(x)
     values = eigvalsh_by_blocks((factor + dagger(factor)) / 2)
     return maximum(values[::-1], 0) * scale

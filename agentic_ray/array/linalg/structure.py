@@ -38,12 +38,12 @@ _DIAGONAL = gufunc_op("diagonal", _diagonal_kernel)
 
 
 def matrix_operand(name: str, x: Any, *, square: bool = False) -> Node:
-    """``x`` as a stack of matrices.
+    """Return ``x`` as a stack of matrices.
 
     Raises
     ------
     numpy.linalg.LinAlgError
-        It has fewer than two axes, or the last two differ where they must not.
+        ``x`` has fewer than two axes, or the last two differ where they must not.
     """
     node = strict_operand(x)
     if node.ndim < 2:
@@ -55,7 +55,7 @@ def matrix_operand(name: str, x: Any, *, square: bool = False) -> Node:
 
 @dataclass(frozen=True, slots=True)
 class Diagonal:
-    """A view of the diagonals over two axes, which NumPy gives out read-only."""
+    """Step to a view of the diagonals over two axes, which NumPy makes read-only."""
 
     offset: int
     axis1: int
@@ -73,15 +73,15 @@ class Diagonal:
 
 
 def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array:
-    """The diagonal over two axes, which becomes the last axis; a read-only view.
+    """Return the diagonal over two axes, which becomes the last axis; a read-only view.
 
     Parameters
     ----------
     a : array_like
     offset : int
-        Columns to the right of the main diagonal.
+        Number of columns to the right of the main diagonal.
     axis1, axis2 : int
-        The axes of rows and of columns.
+        Axes of rows and of columns.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array:
 
 
 def matrix_diagonal(x: Any, /, *, offset: int = 0) -> Array:
-    """The diagonal of each matrix in a stack, a read-only view: ``linalg.diagonal``."""
+    """Return the diagonal of each matrix in a stack, a read-only view: ``linalg.diagonal``."""
     return diagonal(x, offset, -2, -1)
 
 
@@ -117,7 +117,7 @@ def _diagonal(node: Node, offset: int) -> Node:
 
 
 def _diagonal_in_blocks(node: Node, row: int, column: int, length: int) -> Node:
-    """The diagonal from one element on, a piece of each chunk it runs through."""
+    """Return the diagonal from one element on, in a piece of each chunk it runs through."""
     ends = {0, length}
     for lengths, start in zip(node.chunks, (row, column), strict=True):
         ends.update(end - start for end in grids.offsets(lengths) if 0 < end - start < length)
@@ -130,7 +130,7 @@ def _diagonal_in_blocks(node: Node, row: int, column: int, length: int) -> Node:
 
 
 def diagonal_axes(x: Array, first: int, second: int) -> Array:
-    """The diagonal over two axes, which becomes the last one."""
+    """Return the diagonal over two axes, which becomes the last one."""
     node = x._node
     rest = [axis for axis in range(node.ndim) if axis not in (first, second)]
     return Array(_diagonal(permuted(node, (*rest, first, second)), 0))
@@ -144,17 +144,17 @@ def trace(
     dtype: Any = None,
     out: Any = None,
 ) -> Any:
-    """The sum of the diagonal over two axes; arguments as in `diagonal` and `sum`."""
+    """Sum the diagonal over two axes; arguments as in `diagonal` and `sum`."""
     return _sum(diagonal(a, offset, axis1, axis2), axis=-1, dtype=dtype, out=out)
 
 
 def matrix_trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Array:
-    """The sum of the diagonal of each matrix in a stack: ``linalg.trace``."""
+    """Sum the diagonal of each matrix in a stack: ``linalg.trace``."""
     return trace(x, offset, -2, -1, dtype)  # type: ignore[no-any-return]
 
 
 def diag(v: Any, k: int = 0) -> Array:
-    """The ``k``-th diagonal of a matrix, or a matrix with this diagonal, as in NumPy.
+    """Return the ``k``-th diagonal of a matrix, or a matrix with this diagonal, as in NumPy.
 
     Raises
     ------
@@ -175,20 +175,20 @@ def diag(v: Any, k: int = 0) -> Array:
 
 
 def diagflat(v: Any, k: int = 0) -> Array:
-    """A matrix whose ``k``-th diagonal has the elements of ``v``, flattened."""
+    """Return a matrix whose ``k``-th diagonal has the elements of ``v``, flattened."""
     node = strict_operand(v)
     return diag(Array(reshaped(node, (node.size,))), k)
 
 
 def vander(x: Any, N: int | None = None, increasing: bool = False) -> Array:
-    """A matrix of powers of the elements of ``x``, each column one power.
+    """Return a matrix of powers of the elements of ``x``, each column one power.
 
     Parameters
     ----------
     x : array_like
         A vector.
     N : int, optional
-        How many columns; default: as many as rows.
+        Number of columns; default: as many as rows.
     increasing : bool
         Whether the powers rise from left to right.
 

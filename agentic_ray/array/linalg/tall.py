@@ -1,7 +1,7 @@
-"""QR and SVD of tall matrices that are cut along their rows, and what is built on them.
+"""QR and SVD of tall matrices that are cut along their rows, and functions built on them.
 
-One small factor is made of each chunk and these are combined; the matrix itself stays where it
-is. What users call is in ``decompositions`` and ``solvers``.
+One small factor is made of each chunk and these are combined; the matrix itself stays where it is.
+The functions for users are in ``decompositions`` and ``solvers``.
 
 References
 ----------
@@ -28,9 +28,9 @@ from agentic_ray.array.linalg.over_rows import gram
 GRAM_CONDITION = 100.0
 """Up to this condition singular values are taken from the product of the matrix with itself.
 
-Their error is then at most about ``GRAM_CONDITION`` units in the last place of the largest one,
-of the order of what LAPACK's own bound allows; beyond it each chunk is factored by Householder's
-method, which is accurate for every condition and several times slower.
+Their error is then at most about ``GRAM_CONDITION`` units in the last place of the largest one, of
+the order of LAPACK's own bound; beyond it each chunk is factored by Householder's method, which is
+accurate for every condition and several times slower.
 """
 
 
@@ -45,7 +45,7 @@ def is_tall(node: Node) -> bool:
 
 
 def is_wide(node: Node) -> bool:
-    """Whether its transpose is tall."""
+    """Whether the transpose of ``node`` is tall."""
     return node.ndim == 2 and is_tall(permuted(node, (1, 0)))
 
 
@@ -77,7 +77,7 @@ def _stacked_qr(xp: Any, factors: Sequence[Any]) -> tuple[Any, Any]:
 
 
 def _local_q(xp: Any, block: Any, factors: Any, i: int) -> Any:
-    """Rows of Q: the chunk's own Q times its part of the Q of the stacked factors."""
+    """Compute rows of Q: the chunk's own Q times its part of the Q of the stacked factors."""
     columns = block.shape[1]
     return xp.linalg.qr(block)[0] @ factors[0][i * columns : (i + 1) * columns]
 
@@ -122,7 +122,7 @@ _R = Op("tsqr_r", "tasks", _second, _lower_second)
 
 
 def tall_qr(node: Node) -> tuple[Node, Node]:
-    """Q and R of a tall matrix; Q is made only if it is used."""
+    """Return Q and R of a tall matrix; Q is made only if it is used."""
     x = _in_rows(node)
     n = x.shape[1]
     shape = (n, n)
@@ -136,7 +136,7 @@ def tall_qr(node: Node) -> tuple[Node, Node]:
 
 
 def _is_safe(xp: Any, product: Any) -> Any:
-    """Whether the condition is small enough for the product with itself."""
+    """Whether the condition is small enough for the product of the matrix with itself."""
     if not xp.all(xp.isfinite(product)):
         return xp.asarray(False)
     values = xp.linalg.eigvalsh(product)
@@ -151,7 +151,8 @@ def _local_r_if(xp: Any, block: Any, safe: Any) -> Any:
 
 
 def _small_svd(xp: Any, product: Any, safe: Any, factors: Sequence[Any]) -> tuple[Any, ...]:
-    """Singular values, right vectors, and what chunks are multiplied by to give left vectors."""
+    """Return singular values, right vectors, and the matrix by which chunks are multiplied to give
+    left vectors."""
     if bool(safe):
         r = _dagger(xp, xp.linalg.cholesky(product))
         _, s, vh = xp.linalg.svd(r, full_matrices=False)
@@ -207,7 +208,7 @@ def _real(dtype: DType) -> DType:
 
 
 def tall_svd(node: Node) -> tuple[Node, Node, Node]:
-    """Thin U, S and Vh of a tall matrix; U is made only if it is used."""
+    """Return thin U, S and Vh of a tall matrix; U is made only if it is used."""
     x = _in_rows(node)
     n = x.shape[1]
     square = ((n, n), grids.single((n, n)))
@@ -221,11 +222,11 @@ def tall_svd(node: Node) -> tuple[Node, Node, Node]:
 
 
 def thin_svd(node: Node) -> tuple[Node, Node, Node] | None:
-    """Thin U, S and Vh of a tall or a wide matrix; None if it is neither."""
+    """Return thin U, S and Vh of a tall or a wide matrix; None if it is neither."""
     if is_tall(node):
         return tall_svd(node)
     if not is_wide(node):
         return None
-    # The transpose's, exchanged: x.T = U S Vh, so x = Vh.T S U.T.
+    # The transpose's factors, exchanged: x.T = U S Vh, so x = Vh.T S U.T.
     u, s, vh = tall_svd(permuted(node, (1, 0)))
     return permuted(vh, (1, 0)), s, permuted(u, (1, 0))

@@ -1,4 +1,4 @@
-"""The Cholesky factor of a matrix of several chunks, tile by tile.
+"""Computes the Cholesky factor of a matrix of several chunks, tile by tile.
 
 Reference
 ---------
@@ -17,7 +17,8 @@ from agentic_ray.array.core.standard import dtype_of
 from agentic_ray.array.core.views import rechunk
 
 MOST_TILES = 32
-"""Along an axis: with n of them there are about n² / 2 tasks and n steps one after the other."""
+"""Most tiles along an axis: with n of them there are about n² / 2 tasks and n steps one after the
+other."""
 
 
 def _dagger(xp: Any, x: Any) -> Any:
@@ -25,7 +26,7 @@ def _dagger(xp: Any, x: Any) -> Any:
 
 
 def _updated(xp: Any, tile: Any, left: Sequence[Any], right: Sequence[Any]) -> Any:
-    """The tile less the products of the factor's tiles that stand before it."""
+    """Subtract from a tile the products of the factor's tiles before it."""
     result = xp.array(tile)
     for one, other in zip(left, right, strict=True):
         result -= one @ _dagger(xp, other)
@@ -37,7 +38,7 @@ def _diagonal_tile(xp: Any, tile: Any, row: Sequence[Any]) -> Any:
 
 
 def _lower_tile(xp: Any, tile: Any, left: Sequence[Any], right: Sequence[Any], corner: Any) -> Any:
-    """The solution of ``x @ corner.T = tile``, which makes it a tile of the factor."""
+    """Solve ``x @ corner.T = tile``, which makes ``tile`` a tile of the factor."""
     rest = _updated(xp, tile, left, right)
     return _dagger(xp, xp.linalg.solve(corner, _dagger(xp, rest)))
 
@@ -87,7 +88,8 @@ _CHOLESKY = Op("tiled_cholesky", "tasks", _whole, _lower_cholesky, weight=64)
 
 
 def tiled_cholesky(node: Node) -> Node:
-    """The lower factor of a positive definite matrix, of which only the lower half is read."""
+    """Return the lower factor of a positive definite matrix, of which only the lower half is
+    read."""
     size = node.shape[0]
     tile = max(min(max(lengths) for lengths in node.chunks), -(-size // MOST_TILES))
     lengths = grids.regular(size, tile)

@@ -1,4 +1,4 @@
-"""Triangular systems, block of rows after block of rows."""
+"""Solves triangular systems, block of rows after block of rows."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from agentic_ray.array.linalg.structure import matrix_operand
 
 
 def _triangle(xp: Any, a: Any, lower: bool, unit: bool) -> Any:
-    """Only the triangle of ``a`` that counts."""
+    """Return only the triangle of ``a`` that counts."""
     if not unit:
         return xp.tril(a) if lower else xp.triu(a)
     return (xp.tril(a, -1) if lower else xp.triu(a, 1)) + xp.eye(a.shape[-1], dtype=a.dtype)
 
 
 def _solved(xp: Any, a: Any, b: Any, lower: bool, unit: bool) -> Any:
-    """Substitution. A lower triangle is turned round: elimination with exchanges of rows leaves
-    an upper triangle as it is, so that only the substitution is left to be done."""
+    """Solve by substitution. A lower triangle is turned round: elimination with exchanges of rows
+    leaves an upper triangle as it is, so that only the substitution remains."""
     a = _triangle(xp, a, lower, unit)
     if lower:
         turned = xp.linalg.solve(a[..., ::-1, ::-1], b[..., ::-1, :])
@@ -37,7 +37,7 @@ _TRIANGULAR = gufunc_op("solve_triangular", _solved, 32)
 
 
 def _step(xp: Any, b: Any, column: Any, at: int, lower: bool, unit: bool) -> Any:
-    """Solve for the rows from ``at`` on and take them out of the others."""
+    """Solve for the rows from ``at`` on and subtract their part from the others."""
     width = column.shape[1]
     out = xp.array(b)
     part = _solved(xp, column[at : at + width], b[at : at + width], lower, unit)
@@ -72,23 +72,24 @@ _STEPS = Op("triangular_steps", "tasks", _solved, _lower_steps, weight=32)
 def solve_triangular(
     a: Array, b: Array, /, *, lower: bool = False, unit_diagonal: bool = False
 ) -> Array:
-    """The solution of ``a @ x = b`` for a triangular ``a``.
+    """Solve ``a @ x = b`` for a triangular ``a``.
 
     Parameters
     ----------
     a : Array
-        (..., n, n); only its upper triangle, or with ``lower`` its lower one, is read.
+        Matrices, of shape (..., n, n); only the upper triangle, or with ``lower`` the lower one, is
+        read.
     b : Array
-        (n,) or (..., n, k)
+        Right-hand sides, of shape (n,) or (..., n, k).
     lower : bool
     unit_diagonal : bool
-        The diagonal is taken to be ones and not read.
+        Whether the diagonal counts as ones and is not read.
 
     Returns
     -------
     Array
-        Of the shape of ``b`` (broadcast). One matrix of several chunks is solved block by block;
-        the other axes of ``b`` stay cut.
+        Solution in the shape of ``b`` (broadcast). One matrix of several chunks is solved block by
+        block; the other axes of ``b`` stay cut.
 
     Raises
     ------

@@ -1,5 +1,5 @@
-"""Products as NumPy spells them: matmul, vecdot and their like with all options, inner, outer,
-cross, kron."""
+"""Products in NumPy's spelling: matmul, vecdot and others with all options, inner, outer, cross,
+kron."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ _CORES: dict[str, tuple[Callable[[Node, Node], Array], tuple[int, int, int]]] = 
     "matvec": (_matvec, (2, 1, 1)),
     "vecmat": (_vecmat, (1, 2, 1)),
 }
-"""By name: the product over last axes, and the number of core axes of operands and result."""
+"""Products by name: the product over last axes, and the number of core axes of operands and
+result."""
 
 
 def _product(
@@ -67,7 +68,7 @@ def _product(
     axis: Any = None,
     keepdims: bool = False,
 ) -> Any:
-    """A product with the options of NumPy's generalised ufuncs."""
+    """Compute a product with the options of NumPy's generalised ufuncs."""
     function, cores = _CORES[name]
     check_order(order)
     nodes = [strict_operand(x1), strict_operand(x2)]
@@ -117,12 +118,12 @@ def _of_signature(signature: Any) -> Any:
 
 
 def _places(name: str, axes: Any, cores: Sequence[int]) -> list[tuple[int, ...]]:
-    """The axes that ``axes`` names for each operand and the result.
+    """Return the axes that ``axes`` names for each operand and the result.
 
     Raises
     ------
     TypeError, ValueError
-        It is no list of two or three entries of as many axes as there are core axes.
+        ``axes`` is no list of two or three entries of as many axes as there are core axes.
     """
     if not isinstance(axes, list):
         raise TypeError("axes should be a list.")
@@ -138,7 +139,7 @@ def _places(name: str, axes: Any, cores: Sequence[int]) -> list[tuple[int, ...]]
 
 
 def _last(node: Node, axes: tuple[int, ...]) -> Node:
-    """``node`` with ``axes`` moved to the end."""
+    """Move ``axes`` of ``node`` to the end."""
     found = [normalize_axis_index(axis, node.ndim) for axis in axes]
     return permuted(node, (*[a for a in range(node.ndim) if a not in found], *found))
 
@@ -156,7 +157,7 @@ def matmul(
     signature: Any = None,
     axes: Any = None,
 ) -> Any:
-    """Product of matrices, or of stacks of them; vectors are a row or a column.
+    """Multiply matrices, or stacks of them; vectors are a row or a column.
 
     Parameters
     ----------
@@ -195,12 +196,12 @@ def vecdot(
     axis: Any = None,
     keepdims: bool = False,
 ) -> Any:
-    """Products of vectors along an axis (default: the last), the first one conjugated.
+    """Multiply vectors along an axis (default: the last), the first one conjugated.
 
     Raises
     ------
     ValueError
-        Their lengths differ.
+        The vectors differ in length.
     """
     return _product("vecdot", x1, x2, out, casting, order, dtype, signature, axes, axis, keepdims)
 
@@ -218,7 +219,7 @@ def matvec(
     signature: Any = None,
     axes: Any = None,
 ) -> Any:
-    """Products of a matrix with a vector, of stacks of them.
+    """Multiply a matrix with a vector, or stacks of them.
 
     Examples
     --------
@@ -242,7 +243,7 @@ def vecmat(
     signature: Any = None,
     axes: Any = None,
 ) -> Any:
-    """Products of a vector, conjugated, with a matrix, of stacks of them."""
+    """Multiply a vector, conjugated, with a matrix, or stacks of them."""
     return _product("vecmat", x1, x2, out, casting, order, dtype, signature, axes)
 
 
@@ -250,7 +251,7 @@ def vecmat(
 
 
 def _exactly(result: Array, out: Any) -> Any:
-    """``result``, or ``out`` with it, which has to be just as the result.
+    """Return ``result``, or put it in ``out``, which must match it exactly, and return that.
 
     Raises
     ------
@@ -274,18 +275,18 @@ def _exactly(result: Array, out: Any) -> Any:
 
 
 def dot(a: Any, b: Any, out: Any = None) -> Any:
-    """NumPy's product: of scalars, vectors, matrices, or over the last and next to last axis.
+    """Multiply as NumPy's dot: scalars, vectors, matrices, or over the last and next to last axis.
 
     Parameters
     ----------
     a, b : array_like
     out : array, optional
-        Of the result's shape and dtype.
+        Array of the result's shape and dtype.
 
     Raises
     ------
     ValueError
-        Lengths differ, or ``out`` is not as the result.
+        Lengths differ, or ``out`` does not match the result.
     """
     left, right = strict_operand(a), strict_operand(b)
     if left.dtype.kind == "m" or right.dtype.kind == "m" or "M" in (left.dtype.kind,
@@ -300,7 +301,7 @@ def dot(a: Any, b: Any, out: Any = None) -> Any:
 
 
 def inner(a: Any, b: Any, /) -> Array:
-    """The product over the last axis of both operands; of scalars their product.
+    """Multiply over the last axis of both operands; scalars by each other.
 
     Raises
     ------
@@ -323,7 +324,7 @@ def inner(a: Any, b: Any, /) -> Array:
 
 
 def vdot(a: Any, b: Any, /) -> Array:
-    """The product of two arrays as vectors, the first one conjugated.
+    """Multiply two arrays as vectors, the first one conjugated.
 
     Raises
     ------
@@ -337,7 +338,7 @@ def vdot(a: Any, b: Any, /) -> Array:
 
 
 def outer(a: Any, b: Any, out: Any = None) -> Any:
-    """All products of an element of one operand with one of the other, both flattened.
+    """Multiply each element of one operand with each of the other, both flattened.
 
     Examples
     --------
@@ -352,7 +353,7 @@ def outer(a: Any, b: Any, out: Any = None) -> Any:
 
 
 def vector_outer(x1: Any, x2: Any, /) -> Array:
-    """All products of an element of one vector with one of the other: ``linalg.outer``.
+    """Multiply each element of one vector with each of the other: ``linalg.outer``.
 
     Raises
     ------
@@ -368,7 +369,8 @@ def vector_outer(x1: Any, x2: Any, /) -> Array:
 
 
 def kron(a: Any, b: Any) -> Array:
-    """Kronecker's product: blocks of the second operand, each scaled by an element of the first.
+    """Compute Kronecker's product: blocks of the second operand, each scaled by an element of the
+    first.
 
     Examples
     --------
@@ -389,15 +391,16 @@ def kron(a: Any, b: Any) -> Array:
 def cross(
     a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None
 ) -> Array:
-    """Cross products of vectors of length 3, or 2 (deprecated in NumPy; the third is then 0).
+    """Compute cross products of vectors of length 3, or 2 (deprecated in NumPy; the third is then
+    0).
 
     Parameters
     ----------
     a, b : array_like
     axisa, axisb, axisc : int
-        The axes of the vectors in the operands and in the result.
+        Axes of the vectors in the operands and in the result.
     axis : int, optional
-        For all three.
+        Axis for all three.
 
     Raises
     ------
@@ -428,7 +431,7 @@ def cross(
     one, other = Array(cast(left, dtype)), Array(cast(right, dtype))
 
     def term(i: int, j: int) -> Array | None:
-        """The product of two components; None where one of them is missing, and so 0."""
+        """Multiply two components; None where one of them is missing, and so 0."""
         if i >= lengths[0] or j >= lengths[1]:
             return None
         return one[..., i] * other[..., j]
@@ -447,12 +450,12 @@ def cross(
 
 
 def vector_cross(x1: Any, x2: Any, /, *, axis: int = -1) -> Array:
-    """Cross products of vectors of length 3 along ``axis``: ``linalg.cross``.
+    """Compute cross products of vectors of length 3 along ``axis``: ``linalg.cross``.
 
     Raises
     ------
     ValueError
-        The length is not 3.
+        The vectors have another length.
     """
     a, b = strict_operand(x1), strict_operand(x2)
     if a.shape[normalize_axis_index(axis, a.ndim)] != 3 or (
@@ -466,10 +469,10 @@ def vector_cross(x1: Any, x2: Any, /, *, axis: int = -1) -> Array:
 
 
 def vector_vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Array:
-    """Products of vectors along ``axis``, the first one conjugated: ``linalg.vecdot``."""
+    """Multiply vectors along ``axis``, the first one conjugated: ``linalg.vecdot``."""
     return vecdot(x1, x2, axis=axis)  # type: ignore[no-any-return]
 
 
 def matrix_tensordot(x1: Any, x2: Any, /, *, axes: Any = 2) -> Array:
-    """Sum of products over axes of both operands: ``linalg.tensordot``."""
+    """Sum products over axes of both operands: ``linalg.tensordot``."""
     return products.tensordot(x1, x2, axes)

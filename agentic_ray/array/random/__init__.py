@@ -26,7 +26,7 @@ _LEGACY = {
 
 
 def __getattr__(name: str) -> Any:
-    """NumPy's functions that share one hidden generator: which method to use instead."""
+    """Refuse NumPy's functions that share one hidden generator; name the method to use instead."""
     instead = _LEGACY.get(name, name if hasattr(Generator, name) else "")
     if not instead or name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

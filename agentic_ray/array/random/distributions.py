@@ -15,7 +15,7 @@ from agentic_ray.array.random.drawing import Drawing
 
 
 class Distributions(Drawing):
-    """Draws of single numbers."""
+    """Methods that draw single numbers."""
 
     def random(
         self,
@@ -26,7 +26,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Any:
-        """Uniform numbers in [0, 1)."""
+        """Draw uniform numbers in [0, 1)."""
         return self._filled("random", (), size, dtype, out, chunks, device)
 
     def standard_normal(
@@ -38,7 +38,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Any:
-        """Normal numbers with mean 0 and standard deviation 1."""
+        """Draw normal numbers with mean 0 and standard deviation 1."""
         return self._filled("standard_normal", (), size, dtype, out, chunks, device)
 
     def standard_exponential(
@@ -51,7 +51,8 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Any:
-        """Exponentially distributed numbers with mean 1, by Ziggurat or (``"inv"``) inversion."""
+        """Draw exponentially distributed numbers with mean 1, by Ziggurat or (``"inv"``)
+        inversion."""
         options = (("method", method),)
         return self._filled("standard_exponential", (), size, dtype, out, chunks, device, options)
 
@@ -65,7 +66,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Any:
-        """Gamma distributed numbers of scale 1."""
+        """Draw gamma distributed numbers of scale 1."""
         return self._filled("standard_gamma", (shape,), size, dtype, out, chunks, device)
 
     def integers(
@@ -79,7 +80,8 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Integers in [low, high), or up to ``high`` with ``endpoint``; in [0, low) without it.
+        """Draw integers in [low, high), or up to ``high`` with ``endpoint``; in [0, low) without
+        ``high``.
 
         Raises
         ------
@@ -102,7 +104,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Beta distributed numbers, between 0 and 1."""
+        """Draw beta distributed numbers, between 0 and 1."""
         return self._draw("beta", (a, b), size, chunks, device)
 
     def binomial(
@@ -114,7 +116,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """How many of ``n`` trials succeed that do so with probability ``p``."""
+        """Draw the number of successes in ``n`` trials that succeed with probability ``p``."""
         return self._draw("binomial", (n, p), size, chunks, device)
 
     def chisquare(
@@ -125,7 +127,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Chi-square distributed numbers with ``df`` degrees of freedom."""
+        """Draw chi-square distributed numbers with ``df`` degrees of freedom."""
         return self._draw("chisquare", (df,), size, chunks, device)
 
     def exponential(
@@ -136,7 +138,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Exponentially distributed numbers with mean ``scale``."""
+        """Draw exponentially distributed numbers with mean ``scale``."""
         return self._draw("exponential", (scale,), size, chunks, device)
 
     def f(
@@ -148,7 +150,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """F distributed numbers with these degrees of freedom."""
+        """Draw F distributed numbers with these degrees of freedom."""
         return self._draw("f", (dfnum, dfden), size, chunks, device)
 
     def gamma(
@@ -160,7 +162,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Gamma distributed numbers with mean ``shape * scale``."""
+        """Draw gamma distributed numbers with mean ``shape * scale``."""
         return self._draw("gamma", (shape, scale), size, chunks, device)
 
     def geometric(
@@ -171,7 +173,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """How many trials it takes until one succeeds that does so with probability ``p``."""
+        """Draw the number of trials up to the first success, with probability ``p`` each."""
         return self._draw("geometric", (p,), size, chunks, device)
 
     def gumbel(
@@ -183,7 +185,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Gumbel distributed numbers: of largest values."""
+        """Draw Gumbel distributed numbers: of largest values."""
         return self._draw("gumbel", (loc, scale), size, chunks, device)
 
     def hypergeometric(
@@ -196,7 +198,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """How many of ``nsample`` are good that are taken from good and bad ones."""
+        """Draw the number of good items among ``nsample`` taken from good and bad ones."""
         return self._draw("hypergeometric", (ngood, nbad, nsample), size, chunks, device)
 
     def laplace(
@@ -208,7 +210,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Laplace distributed numbers around ``loc``."""
+        """Draw Laplace distributed numbers around ``loc``."""
         return self._draw("laplace", (loc, scale), size, chunks, device)
 
     def logistic(
@@ -220,7 +222,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Logistically distributed numbers around ``loc``."""
+        """Draw logistically distributed numbers around ``loc``."""
         return self._draw("logistic", (loc, scale), size, chunks, device)
 
     def lognormal(
@@ -232,7 +234,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Numbers whose logarithm is normal, with this mean and deviation."""
+        """Draw numbers whose logarithm is normal, with this mean and deviation."""
         return self._draw("lognormal", (mean, sigma), size, chunks, device)
 
     def logseries(
@@ -243,7 +245,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Logarithmic series distributed integers, from 1 on."""
+        """Draw logarithmic series distributed integers, from 1 on."""
         return self._draw("logseries", (p,), size, chunks, device)
 
     def negative_binomial(
@@ -255,7 +257,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """How many trials fail before ``n`` succeed that do so with probability ``p``."""
+        """Draw the number of failures before ``n`` trials succeed, with probability ``p`` each."""
         return self._draw("negative_binomial", (n, p), size, chunks, device)
 
     def noncentral_chisquare(
@@ -267,7 +269,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Noncentral chi-square distributed numbers."""
+        """Draw noncentral chi-square distributed numbers."""
         return self._draw("noncentral_chisquare", (df, nonc), size, chunks, device)
 
     def noncentral_f(
@@ -280,7 +282,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Noncentral F distributed numbers."""
+        """Draw noncentral F distributed numbers."""
         return self._draw("noncentral_f", (dfnum, dfden, nonc), size, chunks, device)
 
     def normal(
@@ -292,7 +294,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Normal numbers with mean ``loc`` and standard deviation ``scale``."""
+        """Draw normal numbers with mean ``loc`` and standard deviation ``scale``."""
         return self._draw("normal", (loc, scale), size, chunks, device)
 
     def pareto(
@@ -303,7 +305,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Pareto II (Lomax) distributed numbers of shape ``a``."""
+        """Draw Pareto II (Lomax) distributed numbers of shape ``a``."""
         return self._draw("pareto", (a,), size, chunks, device)
 
     def poisson(
@@ -314,7 +316,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Poisson distributed integers with mean ``lam``."""
+        """Draw Poisson distributed integers with mean ``lam``."""
         return self._draw("poisson", (lam,), size, chunks, device)
 
     def power(
@@ -325,7 +327,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Numbers between 0 and 1 whose density is a power, ``a - 1``."""
+        """Draw numbers between 0 and 1 whose density is a power, ``a - 1``."""
         return self._draw("power", (a,), size, chunks, device)
 
     def rayleigh(
@@ -336,7 +338,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Rayleigh distributed numbers."""
+        """Draw Rayleigh distributed numbers."""
         return self._draw("rayleigh", (scale,), size, chunks, device)
 
     def standard_cauchy(
@@ -346,7 +348,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Cauchy distributed numbers around 0."""
+        """Draw Cauchy distributed numbers around 0."""
         return self._draw("standard_cauchy", (), size, chunks, device)
 
     def standard_t(
@@ -357,7 +359,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Student's t distributed numbers with ``df`` degrees of freedom."""
+        """Draw Student's t distributed numbers with ``df`` degrees of freedom."""
         return self._draw("standard_t", (df,), size, chunks, device)
 
     def triangular(
@@ -370,7 +372,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Numbers between ``left`` and ``right``, of which ``mode`` is the most likely."""
+        """Draw numbers between ``left`` and ``right``, of which ``mode`` is the most likely."""
         return self._draw("triangular", (left, mode, right), size, chunks, device)
 
     def uniform(
@@ -382,7 +384,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Uniform numbers in [low, high)."""
+        """Draw uniform numbers in [low, high)."""
         return self._draw("uniform", (low, high), size, chunks, device)
 
     def vonmises(
@@ -394,7 +396,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Angles around ``mu`` in [-pi, pi]."""
+        """Draw angles around ``mu`` in [-pi, pi]."""
         return self._draw("vonmises", (mu, kappa), size, chunks, device)
 
     def wald(
@@ -406,7 +408,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Wald (inverse Gaussian) distributed numbers."""
+        """Draw Wald (inverse Gaussian) distributed numbers."""
         return self._draw("wald", (mean, scale), size, chunks, device)
 
     def weibull(
@@ -417,7 +419,7 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Weibull distributed numbers of shape ``a``."""
+        """Draw Weibull distributed numbers of shape ``a``."""
         return self._draw("weibull", (a,), size, chunks, device)
 
     def zipf(
@@ -428,5 +430,5 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Zipf distributed integers, from 1 on."""
+        """Draw Zipf distributed integers, from 1 on."""
         return self._draw("zipf", (a,), size, chunks, device)

@@ -1,4 +1,4 @@
-"""The part of a `Generator` that every distribution is drawn by."""
+"""The part of a `Generator` that draws the numbers of every distribution."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COUNTS = frozenset(
 """Distributions of integers."""
 
 _probe = np.random.default_rng(0)
-"""Says what NumPy thinks of parameters; its numbers are not used."""
+"""Generator of NumPy's that checks parameters; its numbers are not used."""
 
 
 class Drawing:
@@ -56,20 +56,20 @@ class Drawing:
         options: Options = (),
         dtype: Any = None,
     ) -> Array:
-        """Numbers of NumPy's distribution ``method``, of which ``args`` may be arrays.
+        """Draw numbers of NumPy's distribution ``method``, whose ``args`` may be arrays.
 
         Parameters
         ----------
         options : tuple of (str, value)
             More arguments of NumPy's method.
         dtype : dtype, optional
-            Of the result; default NumPy's.
+            Dtype of the result; default NumPy's.
 
         Raises
         ------
         ValueError, TypeError
-            What NumPy raises for these parameters; of arrays when they are computed, or at the
-            call if that is done in this process.
+            NumPy's errors for these parameters; for arrays when they are computed, or at the call
+            if that is done in this process.
         """
         given = [_argument(arg) for arg in args]
         if any(isinstance(arg, Node) for arg in given):
@@ -111,7 +111,7 @@ class Drawing:
         device: str | None,
         options: Options = (),
     ) -> Any:
-        """Draws that know ``dtype=`` and ``out=``."""
+        """Draw from distributions that take ``dtype=`` and ``out=``."""
         wanted = np.dtype(dtype)
         target = single_out(out)
         if target is not None:
@@ -129,7 +129,7 @@ class Drawing:
 
 
 def _argument(value: Any) -> Any:
-    """A parameter: a number as it is, anything with axes as a node."""
+    """Return a parameter: a number as it is, anything with axes as a node."""
     if isinstance(value, bool | int | float):
         return value
     node = strict_operand(value)
@@ -139,7 +139,7 @@ def _argument(value: Any) -> Any:
 
 
 def _shape_for(spread: Shape, size: Any) -> Shape:
-    """The shape of draws whose parameters broadcast to ``spread``."""
+    """Return the shape of draws whose parameters broadcast to ``spread``."""
     if size is None:
         return spread
     shape = shape_of(size)
@@ -151,7 +151,7 @@ def _shape_for(spread: Shape, size: Any) -> Shape:
 
 
 def _cut(result: Array, chunks: Any, device: str | None) -> Array:
-    """``result`` in the chunks and on the device that were asked for."""
+    """Return ``result`` in the chunks and on the device that were asked for."""
     node = result._node
     if chunks != "auto":
         node = rechunk(node, grids.normalize(chunks, node.shape, node.dtype))
@@ -170,7 +170,7 @@ def items(
     device: str | None,
     options: Options = (),
 ) -> Array:
-    """Items of several numbers each, with the same parameters everywhere."""
+    """Draw items of several numbers each, with the same parameters everywhere."""
     shape = () if size is None else shape_of(size)
     params = (draws._key(), method, args, options, dtype, shape, item)
     whole = (*shape, *item)

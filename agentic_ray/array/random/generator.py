@@ -11,23 +11,23 @@ from agentic_ray.array.random.permuting import Permuting
 
 
 class Generator(Permuting):
-    """Makes random arrays, each from a stream of its own. See `default_rng`.
+    """Maker of random arrays, each from a stream of its own. See `default_rng`.
 
     It has the methods of `numpy.random.Generator`, with NumPy's signatures.
     """
 
     @property
     def bit_generator(self) -> np.random.BitGenerator:
-        """A bit generator of NumPy's with this seed. What is drawn from it changes nothing here:
-        arrays have streams of their own."""
+        """NumPy's bit generator with this seed. Drawing from it changes nothing here: arrays have
+        streams of their own."""
         return np.random.Philox(self._sequence)
 
     def spawn(self, n_children: int) -> list[Generator]:
-        """``n_children`` independent generators."""
+        """Return ``n_children`` independent generators."""
         return [Generator(child) for child in self._sequence.spawn(n_children)]
 
     def bytes(self, length: int) -> bytes:
-        """Random bytes."""
+        """Return random bytes."""
         found: bytes = self.integers(0, 256, operator.index(length), np.uint8).tobytes()
         return found
 
@@ -36,7 +36,7 @@ class Generator(Permuting):
 
 
 def default_rng(seed: Any = None) -> Generator:
-    """A generator of random arrays.
+    """Make a generator of random arrays.
 
     The same seed and the same calls give the same numbers, however the arrays are cut, and
     whether they are computed on one core or on many. They are not NumPy's numbers for the seed.

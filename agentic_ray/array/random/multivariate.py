@@ -19,12 +19,12 @@ from agentic_ray.array.random.streams import as_parameter, drawn_with
 
 
 def _held(value: Any) -> NDArray:
-    """Parameters that are small, as NumPy's array."""
+    """Return small parameters as NumPy's array."""
     return evaluate.value(strict_operand(value))
 
 
 class Multivariate(Distributions):
-    """Draws of several numbers each, along the last axis of the result."""
+    """Methods that draw several numbers at once, along the last axis of the result."""
 
     def multivariate_normal(
         self,
@@ -38,17 +38,17 @@ class Multivariate(Distributions):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """Normal vectors with these means and covariances.
+        """Draw normal vectors with these means and covariances.
 
         Parameters
         ----------
         mean : array_like, (d,)
         cov : array_like, (d, d)
-            Brought to the caller and factored there.
+            Covariances; brought to the caller and factored there.
         size : int or tuple of int, optional
-            How many vectors.
+            Number of vectors.
         check_valid : {"warn", "raise", "ignore"}
-            What to do if ``cov`` is not positive semidefinite.
+            Reaction if ``cov`` is not positive semidefinite.
         tol : float
         method : {"svd", "eigh", "cholesky"}
 
@@ -82,7 +82,7 @@ class Multivariate(Distributions):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """How often each of several outcomes comes in ``n`` trials.
+        """Draw how often each of several outcomes occurs in ``n`` trials.
 
         Parameters
         ----------
@@ -111,7 +111,7 @@ class Multivariate(Distributions):
     def dirichlet(
         self, alpha: Any, size: Any = None, *, chunks: Any = "auto", device: str | None = None
     ) -> Array:
-        """Shares that add up to 1, Dirichlet distributed with parameters ``alpha``."""
+        """Draw shares that add up to 1, Dirichlet distributed with parameters ``alpha``."""
         held = _held(alpha)
         _probe.dirichlet(held, 1)
         args = (as_parameter(held.astype(np.float64)),)
@@ -128,12 +128,12 @@ class Multivariate(Distributions):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Array:
-        """How many of each color are among ``nsample`` that are taken.
+        """Draw how many items of each color are among ``nsample`` that are taken.
 
         Parameters
         ----------
         colors : sequence of int
-            How many there are of each.
+            Number of items of each color.
         nsample : int
         size : int or tuple of int, optional
         method : {"marginals", "count"}
@@ -146,7 +146,7 @@ class Multivariate(Distributions):
 
 
 def _leading(chunks: Any, count: int) -> Any:
-    """Chunks of the axes of draws, with the axis of a vector in one piece."""
+    """Return the chunks of the axes of draws, with the axis of a vector in one piece."""
     if isinstance(chunks, tuple):
         return (*chunks[:count], -1)
     return (*[chunks] * count, -1)

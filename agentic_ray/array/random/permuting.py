@@ -27,14 +27,14 @@ def _is_number(value: Any) -> bool:
 
 
 class Permuting(Multivariate):
-    """Draws of positions."""
+    """Methods that draw positions."""
 
     def _order(self, count: int, chunks: Any = "auto") -> Array:
-        """``range(count)`` in random order."""
+        """Return ``range(count)`` in random order."""
         return argsort(self.random(count, chunks=chunks)) if count else arange(0)
 
     def permutation(self, x: Any, axis: int = 0, *, chunks: Any = "auto") -> Array:
-        """``range(x)``, or the slices of an array along ``axis``, in random order.
+        """Return ``range(x)``, or the slices of an array along ``axis``, in random order.
 
         Parameters
         ----------
@@ -78,15 +78,15 @@ class Permuting(Multivariate):
             x[:] = [x[place] for place in self._order(len(x)).tolist()]
 
     def permuted(self, x: Any, axis: int | None = None, out: Any = None) -> Any:
-        """``x`` with the elements of each line along ``axis`` in an order of their own.
+        """Return ``x`` with the elements of each line along ``axis`` in an order of their own.
 
         Parameters
         ----------
         x : array_like
         axis : int, optional
-            Default: all elements, whatever their axis.
+            Axis of the lines; default: all elements, whatever their axis.
         out : array, optional
-            It may be ``x``.
+            Array that receives the result; may be ``x``.
         """
         array = Array(strict_operand(x))
         if axis is None:
@@ -107,7 +107,7 @@ class Permuting(Multivariate):
         *,
         chunks: Any = "auto",
     ) -> Array:
-        """Elements of ``a``, or of ``range(a)``, drawn at random.
+        """Draw elements of ``a``, or of ``range(a)``, at random.
 
         Parameters
         ----------
@@ -116,16 +116,17 @@ class Permuting(Multivariate):
         replace : bool
             Whether an element may be drawn more than once.
         p : array_like, optional
-            The probability of each; default the same for all.
+            Probability of each; default the same for all.
         axis : int
-            Of ``a``, along which slices are drawn.
+            Axis of ``a`` along which slices are drawn.
         shuffle : bool
-            False: without replacement the order of what is drawn need not be random.
+            False: without replacement the order of the drawn elements need not be random.
 
         Raises
         ------
         ValueError
-            More are wanted than there are, without replacement; or probabilities do not fit.
+            Without replacement more elements are wanted than there are; or probabilities do not
+            fit.
         """
         array = None if _is_number(a) else Array(strict_operand(a))
         if array is not None and array.ndim == 0:
@@ -162,10 +163,10 @@ class Permuting(Multivariate):
         return take(array, index, axis=at)  # type: ignore[no-any-return]
 
     def _without_replacement(self, weights: np.ndarray[Any, Any], total: int) -> Array:
-        """Positions drawn one after the other, each as likely as its share of what is left.
+        """Draw positions one after the other, each with its share of the remaining probability.
 
-        The order of ``log(u) / p``, from the largest on, is distributed so (P. S. Efraimidis and
-        P. G. Spirakis, "Weighted random sampling with a reservoir", 2006).
+        The order of ``log(u) / p``, from the largest on, has this distribution (P. S. Efraimidis
+        and P. G. Spirakis, "Weighted random sampling with a reservoir", 2006).
         """
         heavy = Array(strict_operand(weights))
         keys = divide(log(1.0 - self.random(weights.size)), where(heavy > 0, heavy, 1.0))

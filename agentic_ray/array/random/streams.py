@@ -24,19 +24,20 @@ from agentic_ray.array.core.program import Location, host_only
 from agentic_ray.array.core.views import broadcast, rechunk, reshaped
 
 TILE = 1 << 14
-"""Numbers a generator makes; part of what a seed means, so it must not change."""
+"""Length of a tile, in numbers. It is part of the meaning of a seed, so it must not change."""
 
 Key = tuple[int, int]
 Options = tuple[tuple[str, Any], ...]
 
 
 def items_of(item: Shape) -> int:
-    """How many items are in a tile."""
+    """Return the number of items in a tile."""
     return max(1, TILE // max(1, math.prod(item)))
 
 
 def _tile(key: Key, index: int, method: str, args: Sequence[Any], options: Options, n: int) -> Any:
-    """The first ``n`` items of a tile. Draws are made in order, so it is a prefix of the tile."""
+    """Draw the first ``n`` items of a tile. Draws are made in order, so they are a prefix of the
+    tile."""
     # A tile draws far fewer than the 2**64 blocks that its second counter word leaves it.
     bits = np.random.Philox(key=np.array(key, dtype=np.uint64), counter=[0, index, 0, 0])
     return getattr(np.random.Generator(bits), method)(*args, size=n, **dict(options))
@@ -46,7 +47,7 @@ def _tile(key: Key, index: int, method: str, args: Sequence[Any], options: Optio
 
 
 def _runs(starts: Shape, lengths: Shape, shape: Shape) -> Iterator[tuple[int, int]]:
-    """The block's elements as runs of the flattened array: (start, length)."""
+    """Yield the block's elements as runs of the flattened array: (start, length)."""
     axis = len(shape)
     run = 1
     while axis > 0 and lengths[axis - 1] == shape[axis - 1]:
@@ -146,13 +147,13 @@ def drawn_with(
     item: Shape,
     dtype: DType,
 ) -> Node:
-    """Draws whose parameters are arrays: items in ``shape``.
+    """Draw items in ``shape`` whose parameters are arrays.
 
     Parameters
     ----------
     args : sequence
-        A node broadcasts to ``shape``, apart from as many last axes as ``cores`` says; anything
-        else is the same for all.
+        Parameters. A node broadcasts to ``shape``, apart from as many last axes as ``cores`` says;
+        any other parameter is the same for all.
     """
     count = math.prod(shape)
     tile = items_of(item)
@@ -176,5 +177,5 @@ def drawn_with(
 
 
 def as_parameter(value: NDArray) -> Any:
-    """A small array as a hashable parameter of a draw."""
+    """Return a small array as a hashable parameter of a draw."""
     return tuple(map(as_parameter, value)) if value.ndim else value.item()
