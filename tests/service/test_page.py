@@ -9,7 +9,7 @@ import itertools
 import re
 import threading
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from agentic_ray.errors import SessionError
@@ -26,6 +27,7 @@ from agentic_ray.master.jobs import JobFailure, advance
 from agentic_ray.service.http import create_app
 from agentic_ray.service.page.feed import EventFeed
 from agentic_ray.service.page.files import INDEX, load_files, manifest
+from agentic_ray.service.page.routes import seen_by
 from agentic_ray.service.page.shown import Filter, Snapshot, listing, row
 from agentic_ray.service.page.telemetry import Samples, sample
 from agentic_ray.telemetry import ClusterState, GpuState, NodeState
@@ -434,16 +436,12 @@ class Caller:
 
 def test_one_user_sees_nothing_of_another(master: Master) -> None:
     app = create_app(master, cluster=lambda: STATE)
-
-    async def asked_by_me(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        scope.setdefault("state", {})["caller"] = Caller("me")
-        await app(scope, receive, send)
-
+    app.state.page.sees = lambda request: Caller("me").may_see
     mine = master.submit("echo", 1, user="me", cache=False)
     yours = master.submit("echo", 2, user="you", cache=False)
     mine.result(30)
     yours.result(30)
-    client = TestClient(asked_by_me, base_url="http://127.0.0.1:8080")
+    client = TestClient(app, base_url="http://127.0.0.1:8080")
     page = client.get("/view/jobs").json()
     assert [shown["task_id"] for shown in page["jobs"]] == [mine.id]
     assert (page["users"], page["workloads"]) == (["me"], ["echo"])
@@ -463,6 +461,12 @@ def test_one_user_sees_nothing_of_another(master: Master) -> None:
         return re.findall(r'"(000\d)"', text)
 
     assert sorted(set(asyncio.run(followed()))) == ["0001", "0003"]
+
+
+def test_the_guard_says_whose_jobs_may_be_seen() -> None:
+    told = Request({"type": "http", "state": {"caller": Caller("me")}})
+    assert [seen_by(told)(user) for user in ("me", "you")] == [True, False]
+    assert seen_by(Request({"type": "http", "state": {}}))("you")
 
 
 # --- telemetry ---------------------------------------------------------------------------
