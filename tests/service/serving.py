@@ -38,6 +38,7 @@ def served(app: FastAPI) -> Iterator[str]:
         server.should_exit = True
         thread.join(30)
         listener.close()
+        getattr(app.state, "close", lambda: None)()
     assert not thread.is_alive()
 
 

@@ -17,14 +17,17 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from agentic_ray.errors import SessionError
 from agentic_ray.master import JobRecord, JobState, Master, Registry
 from agentic_ray.master.jobs import JobFailure, advance
+from agentic_ray.service.access import Caller
 from agentic_ray.service.http import create_app
 from agentic_ray.service.page.feed import EventFeed
 from agentic_ray.service.page.files import INDEX, load_files, manifest
+from agentic_ray.service.page.routes import seen_by
 from agentic_ray.service.page.shown import Filter, Snapshot, listing, row
 from agentic_ray.service.page.telemetry import Samples, sample
 from agentic_ray.service.tokens import TokenFile
@@ -453,6 +456,12 @@ def test_one_user_sees_nothing_of_another(master: Master, tmp_path: Path) -> Non
         return re.findall(r'"(000\d)"', text)
 
     assert sorted(set(asyncio.run(followed()))) == ["0001", "0003"]
+
+
+def test_the_guard_says_whose_jobs_may_be_seen() -> None:
+    told = Request({"type": "http", "state": {"caller": Caller("me", frozenset({"read"}))}})
+    assert [seen_by(told)(user) for user in ("me", "you")] == [True, False]
+    assert seen_by(Request({"type": "http", "state": {}}))("you")
 
 
 # --- telemetry ---------------------------------------------------------------------------

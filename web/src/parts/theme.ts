@@ -11,22 +11,26 @@ export function firstTheme(): Theme {
 }
 
 const changed = new Set<() => void>();
+const system = matchMedia("(prefers-color-scheme: dark)");
 
+/** Have the page in these colours, now and when it is opened again. */
 export function applyTheme(theme: Theme): void {
   localStorage.setItem(KEY, theme);
-  document.documentElement.dataset.theme = theme;
+  show();
+}
+
+function show(): void {
+  const theme = firstTheme();
+  document.documentElement.dataset.theme = theme === "auto" ? (system.matches ? "dark" : "light") : theme;
   for (const listener of changed) listener();
 }
 
+system.addEventListener("change", show);
+
 /** Call `listener` when colours change; returns what ends that. */
 export function onTheme(listener: () => void): () => void {
-  const system = matchMedia("(prefers-color-scheme: dark)");
   changed.add(listener);
-  system.addEventListener("change", listener);
-  return () => {
-    changed.delete(listener);
-    system.removeEventListener("change", listener);
-  };
+  return () => changed.delete(listener);
 }
 
 /** The value of a custom property of the style sheet now. */
