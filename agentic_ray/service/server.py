@@ -224,6 +224,7 @@ def _serve_jobs(
     host = SessionHost(
         {"address": settings.address, "num_cpus": settings.num_cpus}, session_changed
     )
+    shelf = DataShelf(_data_folder(settings), settings.max_upload_bytes)  # before the runners
     webhooks = None
     if settings.webhooks:
         webhooks = Webhooks(settings.webhooks, settings.webhook_secret or "")
@@ -256,7 +257,7 @@ def _serve_jobs(
         ray.start()  # not before: what it starts takes the processors for seconds
 
     closing = threading.Event()
-    server = _Server(settings, master, host, serving)
+    server = _Server(settings, master, host, shelf, serving)
     ray = threading.Thread(target=start_host, name="start Ray")
     servers.append(server)
     try:
@@ -291,6 +292,7 @@ class _Server(uvicorn.Server):
         settings: ServerSettings,
         master: Master,
         host: SessionHost,
+        data: DataShelf,
         started: Callable[[], None],
     ) -> None:
         limits = fitting(
@@ -303,7 +305,7 @@ class _Server(uvicorn.Server):
             master,
             token=settings.token,
             tokens=None if settings.tokens is None else TokenFile(settings.tokens),
-            data=DataShelf(_data_folder(settings), settings.max_upload_bytes),
+            data=data,
             audit=self._audit,
             origins=settings.origins,
             max_body_bytes=settings.max_body_bytes,
