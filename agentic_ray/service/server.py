@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -195,7 +196,12 @@ def serve(settings: ServerSettings, announce: Callable[[str], None] = print) -> 
             load_workloads(path)
         store = None if settings.journal is None else Journal(settings.journal)
         try:
-            return _serve_jobs(settings, store, listener, lambda: announce(f"serving on {url}"))
+            # (before the runners of jobs, which find it by the environment)
+            shelf = DataShelf(_data_folder(settings), settings.max_upload_bytes)
+            with contextlib.closing(shelf):
+                return _serve_jobs(
+                    settings, store, listener, shelf, lambda: announce(f"serving on {url}")
+                )
         finally:
             if store is not None:
                 store.close()
@@ -207,6 +213,7 @@ def _serve_jobs(
     settings: ServerSettings,
     store: JobStore | None,
     listener: socket.socket,
+    shelf: DataShelf,
     started: Callable[[], None],
 ) -> int:
     """Serve with a master until a signal; the exit code."""
@@ -224,7 +231,6 @@ def _serve_jobs(
     host = SessionHost(
         {"address": settings.address, "num_cpus": settings.num_cpus}, session_changed
     )
-    shelf = DataShelf(_data_folder(settings), settings.max_upload_bytes)  # before the runners
     webhooks = None
     if settings.webhooks:
         webhooks = Webhooks(settings.webhooks, settings.webhook_secret or "")
