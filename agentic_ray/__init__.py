@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from agentic_ray.master.actor import RemoteMaster, find_master, start_master
     from agentic_ray.master.default import job, jobs, submit
     from agentic_ray.runtime import Session, cluster, explain, get_session, init, shutdown, stage
-    from agentic_ray.service import Client
+    from agentic_ray.service import AsyncClient, Client
     from agentic_ray.telemetry import ClusterState, GpuState, NodeState
 
 _HOME = {
@@ -62,6 +62,7 @@ _HOME = {
     "init": "runtime",
     "shutdown": "runtime",
     "stage": "runtime",
+    "AsyncClient": "service",
     "Client": "service",
     "ClusterState": "telemetry",
     "GpuState": "telemetry",
@@ -70,6 +71,7 @@ _HOME = {
 _MODULES = ("errors", "ml", "sources")
 
 __all__ = [
+    "AsyncClient",
     "Client",
     "ClusterState",
     "Codelet",

@@ -35,7 +35,7 @@ class AsyncClient:
     Examples
     --------
     >>> import asyncio
-    >>> from agentic_ray.service import AsyncClient
+    >>> from agentic_ray import AsyncClient
     >>> async def total():
     ...     async with AsyncClient() as client:
     ...         return await client.result(await client.submit({"data": [1, 2, 3, 4, 5]}))

@@ -12,6 +12,7 @@ import binascii
 import contextlib
 import hashlib
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -31,7 +32,7 @@ from starlette.requests import ClientDisconnect
 
 from agentic_ray.errors import JournalError
 from agentic_ray.master.jsonvalues import cut_name, loads
-from agentic_ray.master.named.uploads import FORMATS, Upload, owner_folder, read_rows
+from agentic_ray.master.named.uploads import FOLDER, FORMATS, Upload, owner_folder, read_rows
 from agentic_ray.master.private import open_private, private_folder
 from agentic_ray.master.workloads import Parameters
 from agentic_ray.service import described
@@ -44,6 +45,7 @@ from agentic_ray.service.bodies import (
     plain,
     too_large,
 )
+from agentic_ray.service.reading import Reader
 
 UPLOAD_BYTES: Final = 1 << 30
 OWNER_BYTES: Final = 10 << 30
@@ -78,6 +80,8 @@ class Entry:
 class DataShelf:
     """The files in a folder; safe to use from any thread.
 
+    Jobs find them by the environment, so it has to be there before the processes of jobs are.
+
     Parameters
     ----------
     folder : path, optional
@@ -97,12 +101,15 @@ class DataShelf:
         self._temporary = folder is None
         self.folder = Path(folder or tempfile.mkdtemp(prefix="agentic-ray-data-"))
         private_folder(self.folder)
+        os.environ[FOLDER] = str(self.folder.absolute())
         self.max_bytes = max_bytes
         self.owner_bytes = owner_bytes
         self._lock = threading.Lock()
+        self._reader = Reader()
 
     def close(self) -> None:
         """Delete what nobody asked to keep."""
+        self._reader.close()
         if self._temporary:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -137,13 +144,7 @@ class DataShelf:
         """Take in a file that came whole, if it is what it says."""
         size = draft.stat().st_size
         folder = owner_folder(self.folder, owner)
-        try:
-            # Its beginning is read: what is no such file is told to whoever sends it.
-            next(iter(read_rows(draft, format)), None)
-        except Exception as error:  # the readers of formats raise what they like
-            raise RequestError(
-                422, f"not a file of format {format}: {str(error)[:200]}", "NotThisFormat"
-            ) from None
+        self._reader.call(check_beginning, draft, format)
         with self._lock:
             known = {each.name: each for each in self.entries(owner)}
             old = known.pop(name, None)
@@ -179,6 +180,22 @@ class DataShelf:
     def _drop(self, owner: str, sha256: str) -> None:
         if all(each.sha256 != sha256 for each in self.entries(owner)):
             (owner_folder(self.folder, owner) / sha256).unlink(missing_ok=True)
+
+
+def check_beginning(file: Path, format: str) -> None:
+    """Read the beginning of a file, to tell whoever sends it that it is none of its format.
+
+    Raises
+    ------
+    RequestError
+        422: it is none.
+    """
+    try:
+        next(iter(read_rows(file, format)), None)
+    except Exception as error:  # the readers of formats raise what they like
+        raise RequestError(
+            422, f"not a file of format {format}: {str(error)[:200]}", "NotThisFormat"
+        ) from None
 
 
 def add_data_routes(app: FastAPI, shelf: DataShelf, noted: Noted) -> None:

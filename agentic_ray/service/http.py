@@ -7,7 +7,6 @@ ever unpickled or evaluated.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection
 from typing import Any, Final
 
@@ -20,7 +19,6 @@ from starlette.routing import Match, Route
 from agentic_ray.errors import AgenticRayError, JournalError, QueueFullError
 from agentic_ray.master import Master
 from agentic_ray.master.named import register
-from agentic_ray.master.named.uploads import FOLDER
 from agentic_ray.service import described, exposition
 from agentic_ray.service.audit import Audit
 from agentic_ray.service.bodies import STATUS_OF, JsonResponse, RequestError, plain, problem
@@ -99,7 +97,6 @@ def create_app(
     _add_error_handlers(app)
     register(master.workloads)
     shelf = DataShelf() if data is None else data
-    os.environ[FOLDER] = str(shelf.folder.absolute())  # where jobs find it
     reader = Reader()
     service = Service(master, reader, BodyBudget(), max_body_bytes, shelf, audit)
     add_job_routes(app, service)

@@ -1,4 +1,7 @@
-"""`Reader`: reads large bodies in a process of its own, so that reading them stops nobody else."""
+"""`Reader`: does what could take long, or crash, in a process of its own: reading what came in.
+
+Two of them are used: one for large bodies (`read_body`), one for uploaded files.
+"""
 
 from __future__ import annotations
 
@@ -7,71 +10,102 @@ import multiprocessing
 import os
 import signal
 import threading
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from agentic_ray.service.bodies import RequestError, Submission, read_submission
 
 SMALL_BYTES: Final = 64 << 10
 """A body up to this size is read where it came in: to send it elsewhere would take longer."""
 
-_BODIES_OF_ONE_PROCESS: Final = 200
+_T = TypeVar("_T")
+_USES_OF_ONE_PROCESS: Final = 200
+_SECONDS: Final = 60.0
 
 
 class Reader:
-    """Reads bodies; safe to use from any thread. Its process is started by the first large one."""
+    """A process that is started when it is first needed, and anew when it has died.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    Safe to use from any thread; one call at a time runs, others wait.
+    """
+
+    def __init__(self, seconds: float = _SECONDS) -> None:
+        self._seconds = seconds
+        self._turn = threading.Lock()
         self._pool: ProcessPoolExecutor | None = None
+        self._pid = 0
+        self._uses = 0
 
-    def read(self, body: bytes) -> Submission:
-        """As `read_submission`.
+    @property
+    def pid(self) -> int:
+        """The number of the process; 0 if there is none."""
+        return self._pid
+
+    def call(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """What the function, which is found by its name there, answers.
 
         Raises
         ------
         RequestError
-            As there. 503: the process ended while it read this body, twice.
+            As the function. 422: the process died of it, or it took too long.
         """
-        if len(body) <= SMALL_BYTES:
-            return read_submission(body)
-        for _ in range(2):
+        with self._turn:
             pool = self._started()
+            self._uses += 1
             try:
-                found: Future[Submission | tuple[int, str, str]] = pool.submit(_read, body)
-                read = found.result()
+                done, value = pool.submit(_done, function, arguments).result(self._seconds)
+            except TimeoutError:
+                self._end()
+                raise RequestError(
+                    422, f"it could not be read within {self._seconds:g} seconds", "Unreadable"
+                ) from None
             except BrokenProcessPool:
-                self._forget(pool)
-                continue
-            if isinstance(read, tuple):
-                raise RequestError(*read)
-            return read
-        raise RequestError(503, "the body could not be read: its reader has died", "ReaderDied")
+                self._end()
+                raise RequestError(
+                    422, "the process that was to read it has died of it", "Unreadable"
+                ) from None
+        if not done:
+            raise RequestError(*value)
+        found: _T = value
+        return found
 
     def close(self) -> None:
         """End the process."""
-        with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(wait=True, cancel_futures=True)
+        with self._turn:
+            self._end()
 
     def _started(self) -> ProcessPoolExecutor:
-        with self._lock:
-            if self._pool is None:
-                self._pool = ProcessPoolExecutor(
-                    1,
-                    mp_context=multiprocessing.get_context("spawn"),
-                    initializer=_begin,
-                    max_tasks_per_child=_BODIES_OF_ONE_PROCESS,
-                )
-            return self._pool
+        if self._uses >= _USES_OF_ONE_PROCESS:
+            self._end()  # what its allocator keeps of large bodies goes with it
+        for _ in range(2):
+            try:
+                if self._pool is None:
+                    context = multiprocessing.get_context("spawn")
+                    self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin)
+                self._pid = self._pool.submit(os.getpid).result()
+                return self._pool
+            except BrokenProcessPool:  # it died while it had nothing to do
+                self._end()
+        raise RequestError(503, "no process that reads could be started", "ReaderDied")
 
-    def _forget(self, pool: ProcessPoolExecutor) -> None:
-        with self._lock:
-            if self._pool is pool:
-                self._pool = None
-        pool.shutdown(wait=False)
+    def _end(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        if self._pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+        pool.shutdown(wait=False, cancel_futures=True)
+        self._pid, self._uses = 0, 0
+
+
+def read_body(reader: Reader, body: bytes) -> Submission:
+    """As `read_submission`; a large body is read apart."""
+    if len(body) <= SMALL_BYTES:
+        return read_submission(body)
+    return reader.call(read_submission, body)
 
 
 def _begin() -> None:
@@ -90,8 +124,8 @@ def _begin() -> None:
         os.nice(5)  # who asks for a status goes first
 
 
-def _read(body: bytes) -> Submission | tuple[int, str, str]:
+def _done(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[bool, Any]:
     try:
-        return read_submission(body)
+        return True, function(*arguments)
     except RequestError as refused:
-        return refused.status, str(refused), refused.kind
+        return False, (refused.status, str(refused), refused.kind)

@@ -37,7 +37,7 @@ from agentic_ray.service.content import (
     status_content,
 )
 from agentic_ray.service.data import DataShelf
-from agentic_ray.service.reading import Reader
+from agentic_ray.service.reading import Reader, read_body
 
 _BODY_SECONDS: Final = 60.0
 _BODIES_BYTES: Final = 512 << 20
@@ -240,7 +240,7 @@ def add_job_routes(app: FastAPI, service: Service) -> None:
 
 def _submit(service: Service, caller: Caller, raw: bytes, key: str | None) -> dict[str, Any]:
     """Parse, check and submit: in a thread, for a large body and the journal take their time."""
-    submission = service.reader.read(raw)
+    submission = read_body(service.reader, raw)
     body = submission.body
     user = caller.user if body.user is None else body.user
     caller.may_act_for(user)

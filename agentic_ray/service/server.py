@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -195,7 +196,12 @@ def serve(settings: ServerSettings, announce: Callable[[str], None] = print) -> 
             load_workloads(path)
         store = None if settings.journal is None else Journal(settings.journal)
         try:
-            return _serve_jobs(settings, store, listener, lambda: announce(f"serving on {url}"))
+            # (before the runners of jobs, which find it by the environment)
+            shelf = DataShelf(_data_folder(settings), settings.max_upload_bytes)
+            with contextlib.closing(shelf):
+                return _serve_jobs(
+                    settings, store, listener, shelf, lambda: announce(f"serving on {url}")
+                )
         finally:
             if store is not None:
                 store.close()
@@ -207,6 +213,7 @@ def _serve_jobs(
     settings: ServerSettings,
     store: JobStore | None,
     listener: socket.socket,
+    shelf: DataShelf,
     started: Callable[[], None],
 ) -> int:
     """Serve with a master until a signal; the exit code."""
@@ -256,7 +263,7 @@ def _serve_jobs(
         ray.start()  # not before: what it starts takes the processors for seconds
 
     closing = threading.Event()
-    server = _Server(settings, master, host, serving)
+    server = _Server(settings, master, host, shelf, serving)
     ray = threading.Thread(target=start_host, name="start Ray")
     servers.append(server)
     try:
@@ -291,6 +298,7 @@ class _Server(uvicorn.Server):
         settings: ServerSettings,
         master: Master,
         host: SessionHost,
+        data: DataShelf,
         started: Callable[[], None],
     ) -> None:
         limits = fitting(
@@ -303,7 +311,7 @@ class _Server(uvicorn.Server):
             master,
             token=settings.token,
             tokens=None if settings.tokens is None else TokenFile(settings.tokens),
-            data=DataShelf(_data_folder(settings), settings.max_upload_bytes),
+            data=data,
             audit=self._audit,
             origins=settings.origins,
             max_body_bytes=settings.max_body_bytes,

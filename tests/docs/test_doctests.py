@@ -23,6 +23,7 @@ from agentic_ray.service.http import create_app
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 RUN_ALONE = {
+    "AsyncClient": "it needs a service",
     "Client": "it needs a service",
     "shutdown": "it would end the session that the tests share",
 }
@@ -104,9 +105,11 @@ def test_the_example_of_client(ray_session: ar.Session) -> None:
             while not server.started:
                 time.sleep(0.01)
             url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-            docstring = inspect.getdoc(ar.Client) or ""
-            assert "Client()" in docstring
-            run(docstring.replace("Client()", f"Client({url!r})"), "agentic_ray.Client")
+            for kind in (ar.Client, ar.AsyncClient):
+                docstring = inspect.getdoc(kind) or ""
+                assert "Client()" in docstring
+                docstring = docstring.replace("Client()", f"Client({url!r})")
+                run(docstring, f"agentic_ray.{kind.__name__}")
         finally:
             server.should_exit = True
             thread.join()
