@@ -459,7 +459,7 @@ def test_one_user_sees_nothing_of_another(master: Master, tmp_path: Path) -> Non
 
 
 def test_the_guard_says_whose_jobs_may_be_seen() -> None:
-    told = Request({"type": "http", "state": {"caller": Caller("me", frozenset({"read"}))}})
+    told = Request({"type": "http", "state": {"caller": Caller("me", "read")}})
     assert [seen_by(told)(user) for user in ("me", "you")] == [True, False]
     assert seen_by(Request({"type": "http", "state": {}}))("you")
 
