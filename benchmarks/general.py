@@ -1,33 +1,41 @@
 """Everyday array workloads against NumPy, Dask's threads and the machine's own limit, in one run.
 
     python benchmarks/general.py [--json] [--runs N] [--case NAME ...] [--unseen] [--no-dask]
+                                 [--cpu]
 
 In every round each library computes once, one after the other, on data in memory; figures are
 medians of the rounds after a warm time that compiles kernels. The limit of a case is the longer of
 what reading its inputs once takes and what its products take, at the rates of this machine, which
 are measured in the same run with all its CPUs. ``--unseen`` runs the workloads that were written
 when the code was done. Results are compared with NumPy's.
+
+``--cpu`` takes the CPU seconds of this process in place of elapsed ones, with one thread for NumPy
+and for us: a figure that other work on the machine disturbs less. What several threads gain is not
+in it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 import agentic_ray.array as axp
-from agentic_ray.array.core import evaluate, sizing
+from agentic_ray.array.core import evaluate, placing, sizing
 from agentic_ray.array.core.rules import optimize
+from agentic_ray.blas import one_thread
 
 WARM_SECONDS = 2.0
 WARM_RUNS = 20
@@ -268,11 +276,23 @@ def measured_rates() -> Rates:
     return Rates(parts.nbytes / read, 2 * 1500.0**3 / product)
 
 
-def _seconds(work: Callable[[], Any]) -> float:
+def _seconds(work: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:
     gc.collect()
-    began = time.perf_counter()
+    began = clock()
     work()
-    return time.perf_counter() - began
+    return clock() - began
+
+
+@contextlib.contextmanager
+def in_one_thread() -> Iterator[None]:
+    """NumPy and ours in one thread of this process each."""
+    with (
+        one_thread,
+        axp.config(seconds_here=math.inf),
+        mock.patch.object(sizing, "slots_of_host", return_value=1),
+        mock.patch.object(placing, "STARTING_SECONDS", math.inf),
+    ):
+        yield
 
 
 def _on_dask(data: Iterable[np.ndarray]) -> list[Any]:
@@ -289,7 +309,9 @@ def _known(result: Any) -> Any:
     return result.compute(scheduler="threads") if hasattr(result, "dask") else result
 
 
-def measure(case: Case, runs: int, rates: Rates, *, dask: bool) -> dict[str, Any]:
+def measure(
+    case: Case, runs: int, rates: Rates, *, dask: bool, clock: Callable[[], float]
+) -> dict[str, Any]:
     """Medians of all libraries for one case."""
     data = case.make(np.random.default_rng(1))
     ours = [axp.asarray(array).persist() for array in data]
@@ -318,7 +340,7 @@ def measure(case: Case, runs: int, rates: Rates, *, dask: bool) -> dict[str, Any
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(runs):
         for name, work in works.items():
-            seconds[name].append(_seconds(work))
+            seconds[name].append(_seconds(work, clock))
     found |= {f"{name}_seconds": statistics.median(some) for name, some in seconds.items()}
     limit = max(
         sum(array.nbytes for array in data) / rates.bytes_per_second,
@@ -371,7 +393,10 @@ def main() -> int:
     parser.add_argument("--case", nargs="*", help="only cases whose name contains one of these")
     parser.add_argument("--unseen", action="store_true")
     parser.add_argument("--no-dask", action="store_true")
+    parser.add_argument("--cpu", action="store_true")
     arguments = parser.parse_args()
+    clock = time.process_time if arguments.cpu else time.perf_counter
+    dask = not (arguments.no_dask or arguments.cpu)
     rates = measured_rates()
     print(f"this machine: {rates.bytes_per_second / 1e9:.1f} GB/s, "
           f"{rates.flops_per_second / 1e9:.0f} GFLOP/s", file=sys.stderr)  # fmt: skip
@@ -379,7 +404,8 @@ def main() -> int:
     for case in UNSEEN if arguments.unseen else CASES:
         if arguments.case and not any(part in case.name for part in arguments.case):
             continue
-        rows.append(measure(case, arguments.runs, rates, dask=not arguments.no_dask))
+        with in_one_thread() if arguments.cpu else contextlib.nullcontext():
+            rows.append(measure(case, arguments.runs, rates, dask=dask, clock=clock))
         print(json.dumps(rows[-1]) if arguments.json else _line(rows[-1]), flush=True)
     print(summary(rows), file=sys.stderr)
     return 0
