@@ -141,6 +141,8 @@ class Rows:
         Rows of each chunk.
     columns : tuple of str or None
         Names, where there are names.
+    skipped : tuple of str
+        Parts of files that could not be read and were left out.
 
     Examples
     --------
@@ -157,6 +159,7 @@ class Rows:
     lengths: tuple[int, ...]
     sample: Any
     steps: tuple[Step, ...] = ()
+    skipped: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -375,10 +378,10 @@ def loaded(chunk: Any, steps: Sequence[Step]) -> Any:
         label = chunk.label
         try:
             chunk = as_frame(chunk.load())
-        except (SourceError, FileNotFoundError):
+        except FileNotFoundError:
             raise
         except (ValueError, OSError) as error:
-            raise SourceError(f"{label} cannot be read: {error}") from error
+            raise SourceError(f"{label}: {error}") from error
     for step in steps:
         chunk = step(chunk)
     return chunk
@@ -449,8 +452,8 @@ def rows(
         Rows of a chunk, for what is in memory and for arrays; by default 32 MB, or the array's
         own chunks. Files are read by row groups.
     on_error : {"raise", "skip"}
-        A part of a file that cannot be read is an error, which names it, or is left out.
-        ``skipped`` of the result says how many were; each is read once for that.
+        A part of a file that cannot be read is an error, which names it, or is left out: a warning
+        counts them, ``skipped`` of the result names them. Each part is read once for that.
 
     Returns
     -------
@@ -561,6 +564,7 @@ def _of_parts(parts: Sequence[Part], on_error: str) -> Rows:
     counted, which reads the files once."""
     from agentic_ray.ml.passes import each_chunk
 
+    skipped: tuple[str, ...] = ()
     nbytes = sum(part.bytes for part in parts)
     small = nbytes <= evaluate.LOCAL_BYTES
     source = Given(tuple(parts), nbytes, small)
@@ -569,13 +573,14 @@ def _of_parts(parts: Sequence[Part], on_error: str) -> Rows:
         blank = Rows(source, (0,) * len(parts), None)
         known = each_chunk([blank], _counting if on_error == "skip" else _length)
         kept = [i for i, n in enumerate(known) if n is not None]
-        _tell_skipped([parts[i].label for i, n in enumerate(known) if n is None])
+        skipped = tuple([parts[i].label for i, n in enumerate(known) if n is None])
+        _tell_skipped(skipped)
         if not kept:
             raise SourceError("no part of the files can be read")
         parts, known = [parts[i] for i in kept], [known[i] for i in kept]
         source = Given(tuple(parts), nbytes, small)
     lengths = tuple([int(n) for n in known if n is not None])
-    return Rows(source, lengths, _first_row(parts))
+    return Rows(source, lengths, _first_row(parts), skipped=skipped)
 
 
 def _tell_skipped(labels: Sequence[str]) -> None:

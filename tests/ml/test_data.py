@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import warnings
 from pathlib import Path
@@ -28,6 +29,7 @@ from ml_cases import THREE, TWO, W, X, Y
 import agentic_ray.array as xp
 from agentic_ray import ml
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SourceError
+from agentic_ray.sources import Part
 
 
 @pytest.fixture
@@ -380,6 +382,54 @@ def test_bad_files_and_bad_input(files: str, tmp_path: Path) -> None:
         ml.Ridge().fit(array, Y).predict(array[:, :3])
     with pytest.raises(InvalidArgumentError, match="liblinear"):
         ml.LogisticRegression(solver="liblinear").fit(array, TWO)
+
+
+def test_parts_that_cannot_be_read_are_counted(frame: pd.DataFrame, tmp_path: Path) -> None:
+    path = tmp_path / "one.parquet"
+    frame.to_parquet(path, row_group_size=100)
+    readers = _groups(path)
+    metadata = pq.ParquetFile(path).metadata
+    middle = metadata.row_group(1).column(0)
+    start = middle.dictionary_page_offset or middle.data_page_offset
+    content = bytearray(path.read_bytes())
+    content[start : start + 40] = b"x" * 40
+    path.write_bytes(bytes(content))
+    groups = [
+        Part(f"one.parquet[row groups {i}:{i + 1}]", 1000, 100, "block", read)
+        for i, read in enumerate(readers)
+    ]
+    with pytest.raises(SourceError, match=r"one\.parquet\[row groups 1:2\]"):
+        ml.StandardScaler().fit(ml.rows(Listed(groups))[["size"]])
+    with pytest.warns(UserWarning, match=r"1 parts of files cannot be read and are left out"):
+        rest = ml.rows(Listed(groups), on_error="skip")
+    assert rest.skipped == ("one.parquet[row groups 1:2]",)
+    assert len(rest) == 200
+    kept = frame["size"].drop(range(100, 200))
+    assert ml.StandardScaler().fit(rest[["size"]]).mean_[0] == pytest.approx(kept.mean())
+
+
+def _groups(path: Path) -> list[Any]:
+    whole = ml.rows(str(path)).source.chunks[0].read
+    return [dataclasses.replace(whole, first=i, end=i + 1) for i in range(3)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed:
+    """A source of parts."""
+
+    own: list[Part]
+
+    def parts(self) -> list[Part]:
+        return self.own
+
+
+def test_csv_files(frame: pd.DataFrame, tmp_path: Path) -> None:
+    for part in range(2):
+        frame.iloc[part * 150 : part * 150 + 150].to_csv(tmp_path / f"{part}.csv", index=False)
+    table = ml.rows(str(tmp_path / "*.csv"))
+    assert len(table) == 300
+    ours = ml.StandardScaler().fit(table[["size"]])
+    assert ours.mean_[0] == pytest.approx(frame["size"].mean())
 
 
 def test_what_would_gather_is_refused() -> None:

@@ -186,8 +186,8 @@ def run_program(source: str, timeout: float = 280) -> str:
 
 @pytest.mark.slow
 def test_data_larger_than_the_store_are_gone_through() -> None:
-    """20 GB under a store of 1 GB where long tests are asked for, else 0.6 GB under 100 MB."""
-    rows, store = (50_000_000, 1000) if LONG else (1_500_000, 100)
+    """20 GB under a store of 1 GB where long tests are asked for, else 160 MB under 100 MB."""
+    rows, store = (50_000_000, 1000) if LONG else (400_000, 100)
     found = run_program(
         f"""
         ar.init(num_cpus=2, object_store_memory_bytes={store << 20})
