@@ -1,7 +1,7 @@
 """Errors that this package raises on purpose, each also the built-in that a user would catch.
 
 No other module defines a public exception; none of these carries behaviour beyond its message and
-how it is shown.
+its display.
 """
 
 from __future__ import annotations

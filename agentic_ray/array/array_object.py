@@ -144,7 +144,7 @@ class Array:
     def _is_scalar(self) -> bool:
         return not self._is_cell and not self._own.shape
 
-    # --- what is known without computing -------------------------------------------------
+    # --- known without computing ---------------------------------------------------------
 
     @property
     def shape(self) -> Shape:

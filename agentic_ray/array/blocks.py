@@ -194,7 +194,7 @@ def result_chunks(axes: Sequence[int | None], grid: Chunks, chunks: Any) -> Chun
     Raises
     ------
     InvalidArgumentError
-        ``chunks`` has another number of axes, or of blocks along one that is not new.
+        ``chunks`` has another number of axes, or of blocks along an axis that is not new.
     InvalidTypeError
         ``chunks`` is no tuple of lengths.
     """

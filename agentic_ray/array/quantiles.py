@@ -249,7 +249,7 @@ def _median_kernel(xp: Any, x: Any, skip_nan: bool, dtype: DType) -> Any:
 _MEDIANS = gufunc_op("median", _median_kernel, 32)
 
 
-# --- what users call ---------------------------------------------------------------------
+# --- functions for users -----------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 Runs are sampled at even distances; samples are merged in a tree that is thinned out on the way, so
 that no task sees more than a few summaries. An element is named by its value, its run and its place
 in the run. So no two elements are equal, and a boundary cuts every run at one place, also where
-very many values are equal. Nothing here moves more of the data than it looks at.
+very many values are equal. A task moves only the data that it looks at.
 
 References
 ----------

@@ -142,7 +142,7 @@ class _Borrower:
             run.release()
         self.wire.close()
 
-    # --- what is asked -----------------------------------------------------------------
+    # --- requests ----------------------------------------------------------------------
 
     def _answer(self, frame: Frame) -> None:
         head, parts = frame
@@ -281,7 +281,7 @@ class _Borrower:
             self._stored[self._number] = held
         return {"stored": self._number, "size": held.size_bytes, "node": held.node_id}
 
-    # --- what is told ------------------------------------------------------------------
+    # --- news --------------------------------------------------------------------------
 
     def _mark(self, number: int) -> None:
         with self._changed:

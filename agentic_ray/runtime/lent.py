@@ -121,7 +121,7 @@ class LentSession:
         threading.Thread(target=self._receive, name="lent-session", daemon=True).start()
         self._connected.set()
 
-    # --- what front ends ask of a session ----------------------------------------------
+    # --- methods of a session for front ends -------------------------------------------
 
     @property
     def stay(self) -> Stay:

@@ -169,7 +169,7 @@ def install() -> None:
                 setattr(sys, name, stream)
 
 
-# --- what goes past Python's streams ----------------------------------------------------------
+# --- text past Python's streams ---------------------------------------------------------------
 
 _files: dict[StreamName, IO[bytes]] = {}
 

@@ -451,7 +451,7 @@ class Session:
             self._nodes.reserve_gpus()
 
     def _remember(self, run: Run) -> None:
-        """Keep what it runs on until it is over."""
+        """Keep the run, and with it the devices it runs on, until it is over."""
         with self._lock:
             self._runs[run.graph_id] = run
         run.on_done(lambda: self._forget(run.graph_id))

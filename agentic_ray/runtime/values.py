@@ -112,7 +112,7 @@ def fetch(held: Stored) -> Any:
     SessionError
         The session has ended.
     LostDataError
-        The value was lost, and its session does not keep what it was made from.
+        The value was lost, and its session does not keep the inputs that it was made from.
     """
     held.check()
     return get(held.ref) if is_object_ref(held.ref) else held.ref.get()

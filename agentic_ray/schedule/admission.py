@@ -1,4 +1,4 @@
-"""GPU admission: the device memory a bundle will need, and what follows if it is not there.
+"""GPU admission: the device memory that a bundle will need, and the decision if it is not there.
 
 Pure functions over figures; the Dispatcher acts on the answers, the executor measures memory.
 """

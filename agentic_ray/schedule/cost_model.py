@@ -23,8 +23,8 @@ Place = tuple[str, str]
 _WELL_KNOWN = 256
 _AS_EXPECTED = 0.1
 _SKIPPED = 31
-"""Once a codelet is well known, each observation within a tenth of the prediction lets this many
-more of the kind only be counted, not learnt from."""
+"""Once a codelet has ``_WELL_KNOWN`` observations, so many further ones within a tenth of the
+prediction are only counted before the next one is learnt from."""
 _TYPICAL_SECONDS = 5e-2
 _LEAST_CALLS = 8
 """With fewer calls seen, the time of a call by itself is not known."""
@@ -306,7 +306,7 @@ class CostModel:
             size = known.median if known is not None else 0.0
         return self.transfer_seconds(size) if size else 0.0
 
-    # --- what is known -----------------------------------------------------------------
+    # --- knowledge ---------------------------------------------------------------------
 
     def error_report(self, newest: int = _KEPT_ERRORS) -> ErrorReport:
         """Report the error of the ``newest`` predictions, each compared with the observation that

@@ -80,7 +80,7 @@ class Placer:
     def _fail_graph(self, graph: Graph, error: BaseException, bundle: Bundle | None) -> None:
         raise NotImplementedError
 
-    # --- what is there -----------------------------------------------------------------
+    # --- executors and graphs ----------------------------------------------------------
 
     def _touch(self, executor: Executor) -> None:
         """Note that an executor changed; bundles planned for it may be started now."""
@@ -461,7 +461,7 @@ class Placer:
                 record.plan = None
                 record.queued = False
                 if not stale and not record.running:
-                    self._offer(record)  # it is to run on a CPU instead
+                    self._offer(record)  # it runs on a CPU instead
                 room = executor.room()
                 moved = True
             if not planned and executor in self._planning:

@@ -265,7 +265,7 @@ def _rows(lines: Iterable[str]) -> Iterator[dict[str, Json]]:
         yield row
 
 
-# --- what ran, for pictures and for the simulator ------------------------------------------
+# --- recorded runs, for pictures and for the simulator -------------------------------------
 
 
 @dataclass(slots=True)

@@ -100,7 +100,7 @@ _CHOLESKY = gufunc_op("cholesky", _cholesky_kernel, 64)
 def cholesky(a: Any, /, *, upper: bool = False) -> Array:
     """Compute the triangular factor of each positive definite matrix.
 
-    One matrix of several chunks is factored tile by tile.
+    A matrix of several chunks is factored tile by tile.
 
     Raises
     ------
