@@ -159,7 +159,7 @@ def _parse(name: str, text: str, hint: Any) -> Any:
 
 
 def cache_directory() -> Path:
-    """Return where this user's calibrations, kernels and unpacked data are kept (not created
+    """Return the place of this user's calibrations, kernels and unpacked data (not created
     here)."""
     caches = os.environ.get("XDG_CACHE_HOME")
     if caches:

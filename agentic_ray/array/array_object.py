@@ -123,8 +123,7 @@ class Array:
 
     @property
     def _layout(self) -> NDArray:
-        """Array with the memory layout that NumPy would give this one. Its values must not be
-        read."""
+        """Array with the memory layout that NumPy would give this one. Never read its values."""
         if self._base is None:
             return unmade(self.shape, self.dtype, is_fortran=self._is_fortran)
         assert self._step is not None

@@ -190,8 +190,7 @@ def capture(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def loaded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function inside a `Captured`; any other function as it is. For loops over many
-    elements."""
+    """Return the function inside a `Captured`; any other as it is. For loops over many elements."""
     return function.function if isinstance(function, Captured) else function
 
 

@@ -315,8 +315,7 @@ class _Borrower:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Unpickler that puts values which the borrower keeps in the cluster in their places in a
-    graph."""
+    """Unpickler that puts values which the borrower keeps in the cluster in place in a graph."""
 
     def __init__(self, file: io.BytesIO, stored: dict[int, Stored]) -> None:
         super().__init__(file)

@@ -287,8 +287,7 @@ class LentSession:
             return
 
     def _ask(self, op: str, parts: Sequence[Bytes] = (), **head: Any) -> Frame:
-        """Ask for something that does not depend on the lender's memory; ask again if the lender
-        ends."""
+        """Ask for something that the lender need not remember; ask again if the lender ends."""
         while True:
             try:
                 return self._ask_once(op, parts, **head)

@@ -402,8 +402,7 @@ class Session:
             self._ray_left()
 
     def _ray_left(self) -> None:
-        """Take in that this process has left the cluster, by no doing of ours: Ray will answer
-        nothing."""
+        """Take in that this process has left the cluster, not by us: Ray will answer nothing."""
         self._loop.close(
             SessionError(
                 f"this process has left the Ray cluster of {self._stay}: ray.shutdown() was "

@@ -119,8 +119,7 @@ def fetch(held: Stored) -> Any:
 
 
 def of_other_cluster(ref: object) -> SessionError:
-    """Make the error for an ObjectRef of which Ray does not know the owner (it raises
-    ValueError)."""
+    """Make the error for an ObjectRef whose owner Ray does not know (it raises ValueError)."""
     return SessionError(
         f"{ref} is not of the cluster that this process is on now; what was put in an object "
         "store ends with its cluster, so put it again"
@@ -232,7 +231,7 @@ def pack(value: Any) -> Inline | Stored:
 
 @dataclass(frozen=True, slots=True)
 class _Sendable:
-    """A codelet, kept so that no other object takes its identity, with its pickle or the pickle's
+    """A codelet, kept so that no other object takes its identity, and its pickle or that's
     place."""
 
     codelet: Codelet

@@ -109,8 +109,7 @@ def working_set_bytes(bundle: Bundle, sizes: Mapping[str, int]) -> int:
 
 
 def _arrays(value: Any) -> Iterator[tuple[int, int]]:
-    """Yield the identity and the bytes of each array and stored value in arguments, repeats
-    included."""
+    """Yield identity and bytes of each array and stored value in arguments, repeats included."""
     if isinstance(value, list | tuple) or (
         not isinstance(value, str | bytes | dict) and isinstance(value, Iterator)
     ):

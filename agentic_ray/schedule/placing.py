@@ -41,8 +41,7 @@ _FIRST = float("-inf")
 
 
 def _strict_order(priority: int, rank: float, _submitted: float) -> float:
-    """Order by classes of priority, in each the highest rank (seconds) first; the smallest goes
-    first."""
+    """Order by classes of priority, then by the highest rank (seconds); the smallest goes first."""
     return -priority - rank / (1 + rank)
 
 
@@ -154,8 +153,7 @@ class Placer:
     # --- placing -----------------------------------------------------------------------
 
     def _schedule(self) -> None:
-        """Offer ready bundles to the policy and start those there is room for, until neither
-        helps."""
+        """Offer ready bundles to the policy and start those that fit, until neither helps."""
         if self._planned:
             self._events += 1
             if not (self._maybe_urgent and self._is_urgent()):
@@ -185,7 +183,7 @@ class Placer:
         self._dirty.clear()
 
     def _window(self) -> dict[str, Record]:
-        """Take the most urgent ready bundles that some executor has room for, by key, most urgent
+        """Take the most urgent ready bundles that have room somewhere, by key, most urgent
         first."""
         window: dict[str, Record] = {}
         for (kinds, opaque, where), queue in self._ready.items():
@@ -440,7 +438,7 @@ class Placer:
             self._maybe_urgent = True
 
     def _start_planned(self) -> bool:
-        """Start planned bundles where something changed and there is room; return whether any
+        """Start planned bundles where things changed and there is room; return whether any
         moved."""
         moved = False
         touched, self._touched = self._touched, {}
@@ -478,8 +476,7 @@ class Placer:
         records: Sequence[Record],
         places: Sequence[Executor],
     ) -> bool:
-        """Start the placements that are admitted now; return whether some wait for memory or go to
-        a CPU."""
+        """Start the admitted placements; return whether some wait for memory or go to a CPU."""
         full: set[Executor] = set()
         waits = False
         for placement, record, executor in zip(placements, records, places, strict=True):
@@ -520,8 +517,7 @@ class Placer:
         room: int,
         full: set[Executor],
     ) -> bool:
-        """Start a bundle on a GPU if memory admits it; return False if it waits or goes to a
-        CPU."""
+        """Start a bundle on a GPU if memory admits it; False if it waits or goes to a CPU."""
         bundle = record.bundle
         values = record.graph.values
         sizes = {key: values[key].size_bytes for key in bundle.inputs} if bundle.inputs else {}

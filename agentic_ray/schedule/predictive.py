@@ -166,8 +166,7 @@ class _Round:
         return options
 
     def _earliest(self, options: Sequence[_Option], bundle: Bundle) -> _Choice | None:
-        """Choose where ``bundle`` is predicted to finish first; None if no device can be used
-        now."""
+        """Choose where ``bundle`` would finish first; None if no device can be used now."""
         far, otherwise = self._arrivals(bundle)
         exceptions = [
             (executor, arrival)

@@ -26,8 +26,7 @@ _MOST_LOCATIONS = 4096
 
 
 class Traits(NamedTuple):
-    """Properties that alike bundles share. ``order``: the bundle with the smaller one is offered
-    sooner."""
+    """Properties that alike bundles share. Those of smaller ``order`` are offered sooner."""
 
     lane: Lane
     resources: Resources

@@ -251,8 +251,7 @@ def _svd_of_hermitian(x: Array, compute_uv: bool) -> Any:
 
 
 def _is_long(node: Node) -> bool:
-    """Whether ``node`` is one matrix of several chunks, at least twice as long one way as the
-    other."""
+    """Whether ``node`` is one matrix of several chunks, one side at least twice the other."""
     return is_cut(node) and max(node.shape) >= 2 * min(node.shape)
 
 
