@@ -231,8 +231,8 @@ def pack(value: Any) -> Inline | Stored:
 
 @dataclass(frozen=True, slots=True)
 class _Sendable:
-    """A codelet, kept so that no other object takes its identity, and its pickle or that's
-    place."""
+    """A codelet, kept so that no other object takes its identity, and its pickle, or where
+    that is."""
 
     codelet: Codelet
     token: str

@@ -128,7 +128,7 @@ class Curve:
 
 
 def size_class(size: float) -> int:
-    """Return the index of the range that ``size`` is in; each range begins at twice the last."""
+    """Return the index of the range of sizes that ``size`` is in; the ranges double in size."""
     return math.frexp(size)[1]
 
 

@@ -32,8 +32,8 @@ PLANNED_PER_SLOT = 32
 REPLAN_CREDIT = 1
 """Planned bundles that may be placed anew for each event; this bounds the cost a task."""
 REPLAN_CREDIT_PER_SECOND = 400.0
-"""Further planned bundles that an event may have placed anew: this times the seconds since a slot
-last ended a bundle."""
+"""Further planned bundles that an event may have placed anew, for each second that usually passes
+between two ends of bundles on the cluster."""
 
 
 _FIRST = float("-inf")
