@@ -17,7 +17,7 @@ async def in_thread(call: Callable[[], _T], *, cancelled: Callable[[], object]) 
     Parameters
     ----------
     call : callable
-        It may block. It runs in a copy of the context of the task that waits.
+        Function that may block. It runs in a copy of the context of the task that waits.
     cancelled : callable
         Called, and must not block, when the task that waits is cancelled. The thread goes on
         until ``call`` returns.

@@ -21,7 +21,7 @@ class Settings:
     Parameters
     ----------
     address : str or None
-        A Ray cluster (``host:port``, or ``"auto"``: the one that this machine is part of) or
+        Ray cluster (``host:port``, or ``"auto"``: the one that this machine is part of) or
         ``"local"``, an embedded Ray of our own; None: ``RAY_ADDRESS`` if set, else the cluster
         that this machine is part of, else an embedded Ray.
     num_cpus : int or None
@@ -51,11 +51,11 @@ class Settings:
     keep_costs : bool
         Whether learnt costs are kept for later sessions, in the user's cache directory.
     no_node_seconds : float
-        How long work waits while no node of the cluster takes any, before it fails with
+        Seconds that work waits while no node of the cluster takes any, before it fails with
         NoNodeError. An embedded Ray that has died is started anew for as long.
     memory_wait_seconds : float
-        How long a bundle that was killed for want of memory is tried again while programs that
-        are not ours hold that memory, before it fails with OutOfHostMemoryError.
+        Seconds for which a bundle that was killed for want of memory is tried again while programs
+        that are not ours hold that memory, before it fails with OutOfHostMemoryError.
     gpu_device : str
         Path ``package.module:Class`` of the class through which executors use their GPU, importable
         on the GPU nodes; it meets `agentic_ray.runtime.devices.Device`.
@@ -159,7 +159,7 @@ def _parse(name: str, text: str, hint: Any) -> Any:
 
 
 def cache_directory() -> Path:
-    """Return where this user's calibrations, kernels and unpacked data are kept (not created
+    """Return the place of this user's calibrations, kernels and unpacked data (not created
     here)."""
     caches = os.environ.get("XDG_CACHE_HOME")
     if caches:

@@ -1,7 +1,7 @@
 """Errors that this package raises on purpose, each also the built-in that a user would catch.
 
 No other module defines a public exception; none of these carries behaviour beyond its message and
-how it is shown.
+its display.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ class AgenticRayError(Exception):
     """Base of all errors raised by agentic_ray."""
 
     def _render_traceback_(self) -> list[str]:
-        """Render for IPython, which looks for a method of this name: without this package's
-        frames."""
+        """Render for IPython, which looks for this method, without this package's frames."""
         return render_in_ipython(self)
 
 
@@ -29,8 +28,7 @@ class InvalidTypeError(AgenticRayError, TypeError):
 
 
 class EmptyInputError(AgenticRayError, ValueError, TypeError):
-    """A reduction has no elements and no ``initial`` (``functools.reduce`` raises
-    ``TypeError``)."""
+    """A reduction has neither elements nor ``initial`` (`functools.reduce` raises `TypeError`)."""
 
 
 class GraphError(AgenticRayError, ValueError):
@@ -74,8 +72,7 @@ class MasterDiffersError(SessionError, ValueError):
 
 
 class InternalError(SessionError):
-    """A fault of this package; its ``__cause__`` is the raised exception. Only the work named
-    fails."""
+    """A fault of this package; ``__cause__`` is the raised exception. Only the named work fails."""
 
 
 class LostDataError(SessionError):

@@ -25,8 +25,7 @@ def cut_line(text: str) -> str:
 
 
 def cut_text(text: str, most: int = KEPT_CHARACTERS) -> str:
-    """Return ``text``, or its beginning and its end with a note between them of how much is left
-    out."""
+    """Return ``text``, or its beginning and end with a note of how much is left out between."""
     if len(text) <= most:
         return text
     half = (most - 100) // 2

@@ -52,8 +52,7 @@ def _links(trace: TracebackType | None) -> Iterator[TracebackType]:
 
 
 def trimmed(trace: TracebackType | None) -> TracebackType | None:
-    """Return a copy without the frames of this package and of its plumbing; None if that leaves
-    nothing."""
+    """Return a copy without the frames of this package and its plumbing; None if none is left."""
     kept: list[TracebackType] = []
     inside = False
     for link in _links(trace):

@@ -153,6 +153,5 @@ def packed(value: Any) -> list[Bytes]:
 
 
 def unpacked(parts: Sequence[Bytes]) -> Any:
-    """Turn the parts that `packed` made back into the value; only for parts from a trusted
-    process."""
+    """Turn the parts of `packed` back into the value; only for parts from a trusted process."""
     return pickle.loads(parts[0], buffers=parts[1:])

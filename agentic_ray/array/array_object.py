@@ -123,8 +123,7 @@ class Array:
 
     @property
     def _layout(self) -> NDArray:
-        """Array with the memory layout that NumPy would give this one. Its values must not be
-        read."""
+        """Array with the memory layout that NumPy would give this one. Never read its values."""
         if self._base is None:
             return unmade(self.shape, self.dtype, is_fortran=self._is_fortran)
         assert self._step is not None
@@ -144,7 +143,7 @@ class Array:
     def _is_scalar(self) -> bool:
         return not self._is_cell and not self._own.shape
 
-    # --- what is known without computing -------------------------------------------------
+    # --- known without computing ---------------------------------------------------------
 
     @property
     def shape(self) -> Shape:

@@ -194,7 +194,7 @@ def result_chunks(axes: Sequence[int | None], grid: Chunks, chunks: Any) -> Chun
     Raises
     ------
     InvalidArgumentError
-        ``chunks`` has another number of axes, or of blocks along one that is not new.
+        ``chunks`` has another number of axes, or of blocks along an axis that is not new.
     InvalidTypeError
         ``chunks`` is no tuple of lengths.
     """
@@ -306,7 +306,7 @@ class Layout:
     sources: tuple[tuple[int, Shape, Chunks], ...]
 
     def blocks(self) -> Iterator[tuple[Shape, Shape]]:
-        """Yield positions of each block of the result, in C order: in the result and in the
+        """Yield the positions of each block of the result, in C order: there and in the
         arguments."""
         for index in itertools.product(*map(range, grids.numblocks(self.out))):
             inside = [0] * len(self.grid)
@@ -333,8 +333,7 @@ class Layout:
     def info(
         self, edges: list[Edges], index: Shape, inside: Shape, dtype: DType | None
     ) -> dict[Any, Any]:
-        """Return the dict that ``block_info`` passes to a function, with the keys that Dask
-        uses."""
+        """Return the dict that ``block_info`` passes to a function, with Dask's keys."""
         found: dict[Any, Any] = {
             place: _located(edges[number], self.within(number, inside))
             for number, (place, _, _) in enumerate(self.sources)

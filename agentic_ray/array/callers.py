@@ -1,5 +1,4 @@
-"""Finds out who called: a Python statement that assigns, or a NumPy function that looks at
-memory."""
+"""Finds out who called: a Python statement that assigns, or a NumPy function that reads memory."""
 
 from __future__ import annotations
 

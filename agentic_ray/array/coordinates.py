@@ -279,8 +279,7 @@ class Joined:
         return concat([part.astype(dtype) for part in parts], axis=axis)
 
     def _directive(self, text: str) -> tuple[int, int, int]:
-        """Return the axis, the least number of axes, and where a vector's own axis goes among
-        them."""
+        """Return axis, least number of axes, and the place of a vector's own axis among them."""
         if text in ("r", "c"):
             raise ValueError(f"{text!r} makes a matrix, which is left out: use '0,2' or '1,2'")
         try:

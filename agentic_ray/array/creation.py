@@ -166,8 +166,7 @@ def empty(
     like: Any = None,
     chunks: Any = "auto",
 ) -> Array:
-    """Return an array whose values do not matter: here zeros, so that equal calls have equal
-    bits."""
+    """Return an array of arbitrary values: here zeros, so that equal calls have equal bits."""
     return _filled(shape, False, dtype or np.float64, order, device, like, chunks)
 
 
@@ -254,8 +253,7 @@ def empty_like(
     device: str | None = None,
     chunks: Any = None,
 ) -> Array:
-    """Return an array whose values do not matter, shaped as ``prototype``: see `empty`,
-    `full_like`."""
+    """Return an array of arbitrary values, shaped as ``prototype``: see `empty`, `full_like`."""
     return _filled_like(prototype, False, dtype, order, shape, device, chunks)
 
 

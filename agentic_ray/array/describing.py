@@ -1,5 +1,4 @@
-"""Facts about any object as an array: ndim, shape, size and others; NumPy's settings for a
-while."""
+"""Facts about any object as an array: ndim, shape, size and others; NumPy's temporary settings."""
 
 from __future__ import annotations
 

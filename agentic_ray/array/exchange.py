@@ -81,8 +81,7 @@ def _ranges(starts: NDArray, lengths: NDArray) -> NDArray:
 def _put_together(
     xp: Any, arrays: Sequence[Any], homes: NDArray, starts: NDArray, lengths: NDArray
 ) -> Any:
-    """Put pieces of arrays together, one after the other; ``homes`` are the arrays they come
-    from."""
+    """Join pieces of arrays, one after the other; ``homes`` are the arrays they come from."""
     if int(lengths.sum()) >= LONG_PIECES * len(lengths):
         places = zip(homes.tolist(), starts.tolist(), lengths.tolist(), strict=True)
         return xp.concatenate([arrays[home][at : at + length] for home, at, length in places])
@@ -112,8 +111,7 @@ def _sent(
 
 
 def _sent_on(xp: Any, parcels: Sequence[Parcel], first: int, last: int) -> Parcel:
-    """Make one parcel of several for some of their destinations; runs in the order of their
-    numbers."""
+    """Make one parcel of several for some destinations; runs in the order of their numbers."""
     numbers = np.concatenate([routes.numbers for _, _, routes in parcels])
     cuts = np.concatenate([routes.cuts[:, first : last + 1] for _, _, routes in parcels])
     homes = np.repeat(np.arange(len(parcels)), [len(routes.numbers) for _, _, routes in parcels])

@@ -166,8 +166,7 @@ def _many(
     *,
     final: bool = False,
 ) -> Array:
-    """Apply ``name`` over all axes, with ``last`` for the last axis, done first or (``final``)
-    last."""
+    """Apply ``name`` over all axes, ``last`` over the last axis, done first or (``final``) last."""
     node = strict_operand(x)
     steps = [(name, n, axis) for n, axis in reversed(_axes(node, s, axes))]
     if last is not None and steps:

@@ -98,7 +98,7 @@ Row = tuple[list[int], list[tuple[NDArray, ...]]]
 
 
 def _wanted(node: Node, source: Node) -> list[list[_Wanted]]:
-    """Return for each chunk along the gathered axis of the result the elements it needs of each
+    """Return the elements that each chunk of the result, along the gathered axis, needs by
     block."""
     at, width, held = node.params
     starts = [np.asarray(grids.offsets(source.chunks[at + i])) for i in range(width)]

@@ -128,7 +128,7 @@ def apply_gufunc(
     return results[0] if len(outputs) == 1 else tuple(results)
 
 
-# --- what users write --------------------------------------------------------------------------
+# --- notations of users ------------------------------------------------------------------------
 
 
 def _parse(signature: str) -> tuple[Cores, Cores]:

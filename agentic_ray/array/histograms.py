@@ -32,8 +32,7 @@ WEIGHTED = reduce_op(
 
 
 def _counted(op: Op, nodes: list[Node], dtype: DType, params: tuple[Any, ...]) -> NDArray:
-    """Compute the counts of all elements: a value whose shape differs from the axis it stands
-    for."""
+    """Count all elements: a value whose shape differs from the axis it stands for."""
     return np.asarray(evaluate.table(reduction(op, nodes, (0,), True, dtype, params)))
 
 

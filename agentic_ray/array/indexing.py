@@ -275,7 +275,7 @@ def named(dtype: DType, key: str | list[str]) -> Field | Fields:
     ValueError
         There is no field of this name.
     KeyError
-        One of several names is no field's.
+        A name of several belongs to no field.
     """
     names = dtype.names or ()
     if isinstance(key, str):

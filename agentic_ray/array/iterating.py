@@ -83,8 +83,7 @@ _may_share: Any = np.may_share_memory
 
 
 def _plain(x: Any) -> np.ndarray[Any, Any]:
-    """Return a NumPy array with memory of its own for an array of ours: it shares none with
-    NumPy's."""
+    """Return a NumPy array with memory of its own for ours, which share none with NumPy's."""
     return np.empty(0) if isinstance(x, Array) else np.asarray(x)
 
 

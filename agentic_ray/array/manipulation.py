@@ -58,8 +58,7 @@ def broadcast_to(array: Any, shape: Any, subok: bool = False) -> Array:
 
 
 def broadcast_arrays(*args: Any, subok: bool = False) -> tuple[Array, ...]:
-    """Repeat all operands to their common shape, as views; operands of this shape stay as they
-    are."""
+    """Repeat all operands to their common shape, as views; those of this shape stay as they are."""
     arrays = [_array(x) for x in args]
     if not arrays:
         return ()
@@ -198,8 +197,7 @@ def atleast_2d(*arys: Any) -> Any:
 
 
 def atleast_3d(*arys: Any) -> Any:
-    """Give each operand at least three axes: a vector goes along the second, a matrix gets a third
-    one."""
+    """Give operands at least three axes: vectors go along the second, matrices get a third."""
     return _with_axes(arys, 3)
 
 

@@ -1,5 +1,4 @@
-"""Reductions of the elements that a mask keeps: NumPy's ``where=``, and reductions that skip
-NaN."""
+"""Reductions of the elements that a mask keeps: NumPy's ``where=``, and those that skip NaN."""
 
 from __future__ import annotations
 

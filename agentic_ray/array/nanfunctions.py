@@ -161,8 +161,7 @@ def nanvar(
     mean: Any = NO_VALUE,
     correction: Any = NO_VALUE,
 ) -> Array:
-    """Compute the variance of the elements over ``axis`` that are not NaN; parameters as in
-    `var`."""
+    """Compute the variance over ``axis`` of elements that are not NaN; parameters as in `var`."""
     lost = degrees_lost(ddof, correction)
     return _spread(a, axis, dtype, out, lost, keepdims, where, mean, False)
 
@@ -180,8 +179,7 @@ def nanstd(
     mean: Any = NO_VALUE,
     correction: Any = NO_VALUE,
 ) -> Array:
-    """Compute the standard deviation of the elements over ``axis`` that are not NaN; parameters as
-    in `var`."""
+    """Compute the standard deviation over ``axis`` of elements that are not NaN: see `nanvar`."""
     lost = degrees_lost(ddof, correction)
     return _spread(a, axis, dtype, out, lost, keepdims, where, mean, True)
 
@@ -286,6 +284,6 @@ def nanargmax(a: Any, axis: int | None = None, out: Any = None, *, keepdims: boo
 
 @by_numpy_if_small
 def nanargmin(a: Any, axis: int | None = None, out: Any = None, *, keepdims: bool = False) -> Array:
-    """Return the position of the smallest element along ``axis`` that is not NaN: see
+    """Return the position of the smallest element along ``axis`` that is no NaN: see
     `nanargmax`."""
     return _position(argmin, np.inf, a, axis, out, keepdims)

@@ -153,7 +153,7 @@ def map_overlap(
     return Array(make(op, tuple(nodes), (call, plans), grids.shape_of(out), wanted, out))
 
 
-# --- what users write ------------------------------------------------------------------------
+# --- notations of users ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,8 +137,7 @@ def _has_array(value: Any) -> bool:
 
 
 def _over_values(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Call ``func`` of NumPy over the values of our arrays; assign the values that it writes to
-    ``out``."""
+    """Call NumPy's ``func`` over the values of our arrays; assign the values written to ``out``."""
     args, kwargs = list(args), dict(kwargs)
     signature = _signature(func)
     if "out" not in kwargs and signature is not None:

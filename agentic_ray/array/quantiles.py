@@ -187,8 +187,7 @@ def _chosen(node: Node, positions: NDArray) -> tuple[Node, NDArray]:
 
 
 def _middle_kernel(xp: Any, chosen: Any, first: int, last: int, dtype: DType) -> Any:
-    """Compute the mean of the elements from ``first`` to ``last``; NaN if the last chosen one
-    is."""
+    """Compute the mean of elements ``first`` to ``last``; NaN if the last chosen one is."""
     result = xp.mean(chosen[first : last + 1], axis=0)
     if chosen.dtype.kind == "f":
         result = xp.where(xp.isnan(chosen[-1]), chosen[-1], result)
@@ -249,7 +248,7 @@ def _median_kernel(xp: Any, x: Any, skip_nan: bool, dtype: DType) -> Any:
 _MEDIANS = gufunc_op("median", _median_kernel, 32)
 
 
-# --- what users call ---------------------------------------------------------------------
+# --- functions for users -----------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 Runs are sampled at even distances; samples are merged in a tree that is thinned out on the way, so
 that no task sees more than a few summaries. An element is named by its value, its run and its place
 in the run. So no two elements are equal, and a boundary cuts every run at one place, also where
-very many values are equal. Nothing here moves more of the data than it looks at.
+very many values are equal. A task moves only the data that it looks at.
 
 References
 ----------
@@ -30,8 +30,7 @@ SAMPLES_PER_RUN = 8
 FAN_IN = 32
 """Number of summaries that one task merges."""
 WINDOW_BYTES = 256 << 20
-"""Ranks that are looked for together have at most about so many bytes of elements between
-brackets."""
+"""Most bytes of elements, about, between the brackets of ranks that are looked for together."""
 NOTHING = {"read_bytes": 0, "written_bytes": 0}
 
 Elements = tuple[Any, Any, Any]
@@ -127,8 +126,7 @@ def counts_upto(xp: Any, run: Any, number: int, elements: Elements) -> Any:
 
 
 def _windows(xp: Any, run: Any, number: int, brackets: Any) -> Any:
-    """Return the elements of a run in each bracket, and the numbers of those before it and in
-    it."""
+    """Return the elements of a run in each bracket, and the counts before it and in it."""
     start = counts_upto(xp, run, number, brackets[0])
     stop = counts_upto(xp, run, number, brackets[1])
     inside = [run[int(a) : int(b)] for a, b in zip(start, stop, strict=True)]
@@ -189,8 +187,7 @@ def summary(node: Node, lowering: Any, runs: Sequence[Any], lengths: Sequence[in
 
 
 def near(node: Node, lowering: Any, found: Summary, ranks: Sequence[int]) -> tuple[Any, int]:
-    """Return elements of about the given ranks (counted from 1), and by how many they may be
-    off."""
+    """Return elements of about the given ranks (counted from 1), and how far they may be off."""
     rows = [(found.parts, list(ranks), found.slack)]
     made = lowering.call(node, _near, rows, label=".near", **NOTHING)[0]
     return made, found.slack - found.slack // 2 + found.gap - 1

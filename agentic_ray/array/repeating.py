@@ -304,8 +304,7 @@ def _wrap(at: NDArray, n: int) -> NDArray:
 
 
 _FOLDED = {"edge": _edge, "reflect": _reflect, "symmetric": _symmetric, "wrap": _wrap}
-"""Functions by mode: each maps a place outside an axis of length ``n`` to the element taken
-there."""
+"""Functions by mode: from a place outside an axis of length ``n`` to the element taken there."""
 
 
 def _with_repeats(

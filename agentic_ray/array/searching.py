@@ -250,7 +250,7 @@ def counted_before(values: Node, table: Node, side: str) -> Node:
     back to where the value was.
     """
     dtype = np.result_type(values.dtype, table.dtype)
-    # Of equal elements the first in the order of the operands comes first.
+    # Among equal elements the first in the order of the operands comes first.
     first, second = (table, values) if side == "right" else (values, table)
     both = without_empty(concatenated([cast(first, dtype), cast(second, dtype)], 0))
     order = sorting_positions(both)

@@ -112,8 +112,9 @@ def convolve(a: Any, v: Any, mode: str = "full") -> Array:
 
 @by_numpy_if_small
 def correlate(a: Any, v: Any, mode: str = "valid") -> Array:
-    """Compute the cross-correlation of two one-dimensional arrays: sums of ``a[n + k] *
-    conj(v[n])``.
+    """Compute the cross-correlation of two one-dimensional arrays.
+
+    Its elements are sums of ``a[n + k] * conj(v[n])``.
 
     Parameters are those of `convolve`, except that ``mode`` is ``"valid"`` by default.
 

@@ -23,7 +23,8 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def by_numpy_if_small(function: Function) -> Function:
-    """Decorator: call NumPy's function of this name if all arrays are small and none is written to.
+    """Decorator: call NumPy's function of this name if all arrays are small and no array is written
+    to.
 
     NumPy must have each parameter that is used, and the result must be new.
     """

@@ -223,8 +223,7 @@ def _lanes(x: Any, axis: int | None) -> tuple[Node, int]:
 
 
 def _at_least_1d(x: Any) -> Array:
-    """Return an array with at least one axis: NumPy finds the position 0 in an array without
-    axes."""
+    """Return an array with at least one axis: NumPy finds the position 0 in one without axes."""
     array = asarray(x)
     return array if array.ndim else Array(reshaped(array._node, (1,)))
 
@@ -360,8 +359,7 @@ def lexsort(keys: Any, axis: int = -1) -> Array:
 
 
 def _joined_ranks(keys: Sequence[Array]) -> Array:
-    """Return one number for each place that orders vectors as their keys do, the first key
-    first."""
+    """Return one number for each place that orders vectors as their keys do, first key first."""
     result = ranked(keys[0])
     for key in keys[1:]:
         result = ranked(result * key.shape[0] + ranked(key))

@@ -76,7 +76,7 @@ def compress(condition: Any, a: Any, axis: int | None = None, out: Any = None) -
     ValueError
         ``condition`` is no vector.
     IndexError
-        It holds beyond the end of the axis.
+        ``condition`` holds beyond the end of the axis.
 
     Examples
     --------

@@ -39,8 +39,7 @@ def tri(
     like: Any = None,
     chunks: Any = "auto",
 ) -> Array:
-    """Return ones on and below the ``k``-th diagonal of ``N`` rows and ``M`` columns, zeros
-    above."""
+    """Return ones on and below the ``k``-th diagonal (``N`` rows, ``M`` columns), zeros above."""
     check_like(like)
     shape = tuple([max(operator.index(n), 0) for n in (N, N if M is None else M)])
     dtype = check_numbers(np.dtype(dtype))
@@ -95,8 +94,7 @@ def tril_indices(n: int, k: int = 0, m: int | None = None) -> tuple[Array, ...]:
 
 
 def triu_indices(n: int, k: int = 0, m: int | None = None) -> tuple[Array, ...]:
-    """Return row and column of each element of the upper triangle of ``n`` rows and ``m``
-    columns."""
+    """Return row and column of each element of the upper triangle: see `tril_indices`."""
     return nonzero(~tri(n, m, k - 1, bool))
 
 

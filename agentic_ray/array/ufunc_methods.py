@@ -123,8 +123,7 @@ def reduce(
 
 
 def _operand_dtype(ufunc: np.ufunc, dtype: DType, found: DType) -> DType:
-    """Return the dtype that elements are converted to: the results', unless those are truth
-    values."""
+    """Return the dtype that elements are converted to: the results', unless that is bool."""
     return dtype if found.kind == "b" and dtype.kind != "b" else found
 
 

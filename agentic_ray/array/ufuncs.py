@@ -194,8 +194,8 @@ class Ufunc(Generic[Result]):
     def _resolved(
         self, nodes: Sequence[Node], options: dict[str, Any]
     ) -> tuple[list[Node], list[DType]]:
-        """Return the operands in the dtypes of the loop that NumPy would choose, and its results'
-        dtypes."""
+        """Return the operands in the dtypes of the loop that NumPy would choose, and the
+        results'."""
         signature = options.get("signature")
         if isinstance(signature, str):
             signature = tuple(np.dtype(c) for c in signature.replace("->", ""))
@@ -221,8 +221,7 @@ class Ufunc(Generic[Result]):
         return made, list(found[self.nin :])
 
     def _where(self, op: Op, nodes: Sequence[Node], where: Any, target: Any, casting: Any) -> Array:
-        """Return the result where the mask holds, elsewhere the elements of ``target``, or
-        zeros."""
+        """Return the result where the mask holds, elsewhere elements of ``target``, or zeros."""
         mask = strict_operand(where)
         if mask.dtype.kind != "b":
             raise TypeError(

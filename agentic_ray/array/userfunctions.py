@@ -213,7 +213,7 @@ def checked(
 ) -> Any:
     """Check a user's result for one block, and return it as an array.
 
-    A dtype of the same kind, or one that holds every value, is converted.
+    A result of another dtype is converted if the dtype is of the same kind, or holds every value.
 
     Raises
     ------

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Parameters
     ----------
     arguments : sequence of str, optional
-        Default: those of the process.
+        Arguments; default: those of the process.
     """
     sys.exit(run_cli(arguments))
 

@@ -84,7 +84,7 @@ def migrate(
 @_results
 @options.as_json
 def compact(where: str, results: str | None, as_json: bool) -> None:
-    """Delete what belongs to no job of the journal WHERE, and give unused space back.
+    """Delete data that belong to no job of the journal WHERE, and give unused space back.
 
     No master may be using it.
     """

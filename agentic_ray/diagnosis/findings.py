@@ -123,8 +123,7 @@ def judge_files(limit: int) -> Check:
 
 
 def judge_tokens(mode: str, exposed: Path | None, permissions: int = 0) -> Check:
-    """Judge Ray's token of this user: a file that others may read lets them use the user's
-    clusters."""
+    """Judge Ray's token of this user: others who may read its file may use the user's clusters."""
     if exposed is not None:
         return Check(
             "token",
@@ -145,8 +144,7 @@ def judge_leftovers(count: int, size_bytes: int) -> Check:
 
 
 def judge_clock(node: str, behind: float, error: float) -> Check | None:
-    """Judge the clock of a node, ``behind`` this one by so many seconds, known to within
-    ``error``."""
+    """Judge a node's clock, ``behind`` this one by so many seconds, known to within ``error``."""
     skew = max(0.0, abs(behind) - error)
     if skew < _SKEW_SECONDS:
         return None

@@ -81,7 +81,8 @@ class Captured:
                 if self._function is None:
                     assert self._packed is not None
                     data, buffers = self._packed
-                    # Copies: the function may write to its arrays; what is sent must not change.
+                    # Copies: the function may write to its arrays; the bytes that are sent must not
+                    # change.
                     own = [b if type(b) is bytes else bytearray(b) for b in buffers]
                     self._function = _load(data, own)
                 found = self._function
@@ -189,8 +190,7 @@ def capture(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def loaded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function inside a `Captured`; any other function as it is. For loops over many
-    elements."""
+    """Return the function inside a `Captured`; any other as it is. For loops over many elements."""
     return function.function if isinstance(function, Captured) else function
 
 
@@ -395,7 +395,7 @@ def _is_users(value: Any) -> TypeGuard[ModuleType]:
 
 
 def _is_by_value(made: Any) -> bool:
-    """Whether this is how cloudpickle writes a class with all that is in it."""
+    """Whether cloudpickle wrote a class by value, with everything in it."""
     return isinstance(made, tuple) and made[0] in (
         reducers._make_skeleton_class,
         reducers._make_skeleton_enum,

@@ -270,7 +270,7 @@ class Ref:
 
 
 def find_refs(value: Any) -> Iterator[str]:
-    """Yield the keys of the ``Ref``s in ``value``: in tuples (named ones too), lists and dict
+    """Yield the keys of the ``Ref``s in ``value``: in tuples (also named), lists and dict
     values."""
     if isinstance(value, Ref):
         yield value.key

@@ -168,7 +168,7 @@ def _is_shared(target: Any) -> bool:
 def _protocols(store: Any) -> tuple[str, ...]:
     fs = getattr(
         store.fs, "sync_fs", store.fs
-    )  # what zarr wraps file systems without async methods in
+    )  # zarr wraps file systems without async methods in this
     found = fs.protocol
     return (found,) if isinstance(found, str) else tuple(found)
 

@@ -73,8 +73,8 @@ def map_reduce(
 ) -> Any:
     """Apply ``map_fn`` to every element of ``data`` and reduce the results in a fixed tree.
 
-    The tree depends on the number of elements only, so the result has the same bits whatever
-    the automatic chunk size, the cluster, the schedule, or what fails on the way.
+    The tree depends on the number of elements only, so the result has the same bits whatever the
+    automatic chunk size, the cluster, the schedule, or the failures on the way.
 
     Parameters
     ----------

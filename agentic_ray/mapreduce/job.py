@@ -51,8 +51,7 @@ _WAVE_BUNDLES_PER_SLOT = 8
 _FIRST_WAVE_PER_SLOT = 2
 _CANCEL_WAIT_SECONDS = 5.0
 _MOST_DEATHS = 8
-"""Deaths of the cluster's only node that one job outlives, though that node held pieces of the
-data."""
+"""Deaths of the cluster's only node that a job outlives, though pieces of the data were lost."""
 _LATE = "the map-reduce is not done in the time given"
 _CANCELLED = "the map-reduce was cancelled"
 _FACTORED_SECONDS = 0.25
@@ -67,8 +66,7 @@ Span = tuple[int, int]
 
 @dataclass(slots=True)
 class _Wave:
-    """Some consecutive chunks under way as one graph, and the tree nodes that its outputs stand
-    for."""
+    """Consecutive chunks under way as one graph, and the tree nodes that its outputs stand for."""
 
     run: Run
     nodes: list[Span]
@@ -186,8 +184,7 @@ class MapReduce:
         return self._outcome.get()
 
     def __await__(self) -> Generator[Any, None, Any]:
-        """Run as `result` does, in a thread: ``await job``. Cancelling the awaiting task cancels
-        the job."""
+        """Run as `result` does, in a thread. Cancelling the awaiting task cancels the job."""
         return in_thread(self.result, cancelled=self._ask_to_stop).__await__()
 
     def _ran(self, deadline: float | None) -> _Outcome:
@@ -300,8 +297,7 @@ class MapReduce:
         return self._shown().html()
 
     def _run_all(self, deadline: float | None, bar: ProgressBar) -> Any:
-        """Run the plan; start from the beginning if pieces of the data were lost with the only
-        node."""
+        """Run the plan; begin again if pieces of the data were lost with the only node."""
         deaths = 0
         while True:
             try:

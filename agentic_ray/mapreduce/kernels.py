@@ -55,7 +55,7 @@ NOTHING = Nothing()
 
 @dataclass(frozen=True)
 class MapChunk:
-    """Kernel that maps the leaves of a chunk; reduces them if there is a ``reduce``, else lists
+    """Kernel that maps the leaves of a chunk and, with a ``reduce``, reduces them, else lists
     them."""
 
     function: Callable[..., Any]
@@ -176,8 +176,8 @@ def _on_device(function: Callable[..., Any], xp: Any) -> Callable[..., Any]:
 def _watched(
     function: Callable[..., Any], first: int, watcher: Callable[[int | None, Any], None]
 ) -> Callable[..., Any]:
-    """Wrap ``function`` so that ``watcher`` is told each call, with the leaf's number from
-    ``first`` on."""
+    """Wrap ``function``: ``watcher`` is told each call, with the leaf's number from ``first``
+    on."""
     numbers = itertools.count(first)
 
     def call(leaf: Any) -> Any:
@@ -205,8 +205,7 @@ class Optional:
 
 @dataclass(frozen=True)
 class HalveChunk:
-    """Halver that makes two chunks and their combination of one, as in the canonical tree of its
-    leaves."""
+    """Halver: makes two chunks and their combination of one, as in its leaves' canonical tree."""
 
     map_fn: Any
     reduce_fn: Any
@@ -288,7 +287,7 @@ def taken(function: Any) -> Any:
 
 
 def implementations(function: Any) -> tuple[Callable[..., Any] | None, Callable[..., Any] | None]:
-    """Return CPU and GPU version of a result of `taken`: a codelet's own, or the function on the
+    """Return CPU and GPU version of a result of `taken`: a codelet's, or the function on the
     CPU."""
     if isinstance(function, Codelet):
         return function.cpu, function.gpu

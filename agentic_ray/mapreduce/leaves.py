@@ -27,8 +27,7 @@ GPU_BLOCK_BYTES = 1 << 28
 
 
 Blocked = tuple[Any, np.ndarray[Any, Any] | Rows]
-"""An array or table that is cut into blocks: as it is sent (a task's argument, or itself), and
-itself."""
+"""Array or table that is cut into blocks: as it is sent (an argument, or itself), and itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,7 @@ class Leaves(Protocol):
         ...
 
     def __content_key__(self) -> str:
-        """Name everything that is in the leaves; raise SerializationError where that cannot be
-        told."""
+        """Name everything in the leaves; raise SerializationError where that cannot be told."""
         ...
 
 

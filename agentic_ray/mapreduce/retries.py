@@ -83,8 +83,8 @@ class Retried:
 
 
 def _kept(arguments: tuple[Any, ...]) -> Callable[[], tuple[Any, ...]]:
-    """Return a function that gives the arguments as they are now, whatever the function does to
-    them."""
+    """Return a function that gives the arguments as they are now, even if they are changed
+    later."""
     if all(map(_cannot_change, arguments)):
         return lambda: arguments
     pickled = cloudpickle.dumps(arguments)

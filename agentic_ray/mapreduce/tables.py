@@ -66,8 +66,7 @@ class Rows:
 
 
 def _to_ipc(table: Any) -> bytes:
-    """Write a table as Arrow's own stream: pickling a slice would send the whole table each
-    time."""
+    """Write a table as Arrow's own stream: pickling a slice would send the whole table."""
     import pyarrow as pa
 
     sink = pa.BufferOutputStream()

@@ -17,9 +17,9 @@ LARGEST_BYTES = 4 << 20
 def keep_freed_memory() -> bool:
     """Make malloc keep freed memory for the next blocks; return whether it could be told.
 
-    By default glibc gives free memory beyond twice the largest block that came from the kernel back
-    to it. An array of a cache block's size, 512 KB, is then made of new pages each time, which the
-    kernel clears one by one; that takes several times as long as to compute the array. Other C
+    By default glibc returns free memory to the kernel beyond twice the largest block that came from
+    there. An array of a cache block's size, 512 KB, is then made of new pages each time. The kernel
+    clears these one by one, which takes several times as long as to compute the array. Other C
     libraries know no such setting.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None

@@ -103,7 +103,7 @@ class Answering:
             broken = isinstance(error, LineBrokenError)
             awaited = self._deal.dispatcher.expects(answer.bundle_id, answer.attempt)
             if broken and (call.bundle.has_effects or not awaited):
-                error = ray_errors.RayActorError()  # it is not to run a second time
+                error = ray_errors.RayActorError()  # it must not run a second time
             elif broken or names_what_is_not_kept(call, error):
                 refused = self._deal.send_again(call, after_death=broken)
                 if refused is not None:

@@ -97,8 +97,7 @@ def keep_host_calls(calls: HostCalls, directory: Path | None = None) -> None:
 
 
 def measure(store: Callable[[Any], Any] = through_store) -> HostRates:
-    """Measure now. The best of a few rounds counts, because other load only ever slows a round
-    down."""
+    """Measure now. The best of a few rounds counts, since other load only slows rounds down."""
     rng = np.random.default_rng(0)
     matrix = rng.random((_MATRIX, _MATRIX))
     product = np.empty_like(matrix)

@@ -154,7 +154,7 @@ def tells_overhead(call: Call, report: Report) -> bool:
 
 
 def names_what_is_not_kept(call: Call, error: BaseException) -> bool:
-    """Whether this call itself, not another that made an input of it, named an array that is not
+    """Whether this call itself, and not one that made its input, named an array that is not
     kept."""
     reason = error.cause if isinstance(error, ray_errors.RayTaskError) else error
     own = token_of(call.command.bundle_id, call.command.attempt)

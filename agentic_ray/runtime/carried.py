@@ -173,8 +173,7 @@ def _whole(error: BaseException) -> bytes | None:
 
 
 def _parts(error: BaseException, seen: list[int]) -> dict[str, Any]:
-    """Return the fields of `Carried` from which the exception is made without calling
-    ``__init__``."""
+    """Return fields of `Carried` that make the exception without a call of ``__init__``."""
     try:
         kind: bytes = cloudpickle.dumps(type(error))
         cloudpickle.loads(kind)

@@ -137,8 +137,8 @@ def check_process() -> None:
 
 
 def forget_when_forked(forget: Callable[[], None]) -> None:
-    """Register ``forget`` to be called in every process that is forked off this one while Ray is in
-    it."""
+    """Register ``forget`` to be called in processes that are forked off while Ray is in this
+    one."""
     _forgetful.append(forget)
 
 

@@ -98,7 +98,7 @@ class CostStore:
         ValueError
             The file is another program's, or of another version.
         sqlite3.Error
-            It is damaged, locked for long, or no database.
+            The file is damaged, locked for long, or no database.
         """
         connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS)
         try:

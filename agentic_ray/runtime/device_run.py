@@ -56,8 +56,7 @@ class Job:
         return {key: value for key, value in self.values.items() if key in keys}
 
     def timed(self, codelet: Codelet, args: Any, kwargs: Any) -> tuple[Any, float]:
-        """Run a task with its arguments moved to the device; return its value and its true seconds
-        there."""
+        """Run a task with its arguments on the device; return value and true seconds there."""
         self.running = codelet.name
         if not codelet.host_inputs:
             args, kwargs = self.device.to_device(args), self.device.to_device(kwargs)
@@ -160,8 +159,8 @@ class _Steps:
         job.seconds.update(seconds)
 
     def _last_uses(self) -> dict[int, list[str]]:
-        """Return the keys that no later task reads and nobody wants, by the number of the last
-        reader."""
+        """Return the keys that no later task reads and nobody wants, by the last reader's
+        number."""
         last = {step.key: number for number, step in enumerate(self._steps)}
         for number, step in enumerate(self._steps):
             last.update(dict.fromkeys(find_refs((step.args, dict(step.kwargs))), number))

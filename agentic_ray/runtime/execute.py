@@ -146,8 +146,7 @@ class Report:
 _MOST_NOTES = 1000
 
 _codelets: Recent[str, tuple[Codelet, int]] = Recent(256, 1 << 30, lambda entry: entry[1])
-"""Codelets by token, with the bytes of their pickles: a codelet holds the data that its functions
-see."""
+"""Codelets by token, with the bytes of their pickles, which hold data that functions see."""
 _current = threading.local()
 HOST = HostDevice()
 
@@ -160,14 +159,12 @@ def check_cancelled() -> None:
 
 
 def element_watcher() -> Callable[[int | None, Any], None] | None:
-    """Return the function that is told of each element that this thread begins (and, with None,
-    ends)."""
+    """Return the function that is told each element that this thread begins (None: ends)."""
     return getattr(_current, "on_element", None)
 
 
 def describe(value: Any) -> str:
-    """Describe a value: type, and dtype and shape or length where it has them; never the
-    content."""
+    """Describe a value: type, and dtype and shape or length if it has them; never the content."""
     shape = getattr(value, "shape", None)
     if shape is not None and hasattr(value, "dtype"):
         return f"{type(value).__name__} of {value.dtype} {tuple(shape)}"
@@ -327,15 +324,13 @@ def _run_steps(
 
 
 def with_printed(report: Report, taken: Taken) -> Report:
-    """Add to the report the text printed past Python's streams, after the text that went through
-    them."""
+    """Add to the report the text printed past Python's streams, after the text through them."""
     printed = taken.pieces()
     return replace(report, printed=(*report.printed, *printed)) if printed else report
 
 
 def pack_outputs(keys: Sequence[str], values: Mapping[str, Any]) -> tuple[list[Output], list[Any]]:
-    """Split the outputs of a bundle: small values inside the `Output`s, large ones (else None)
-    apart."""
+    """Split the outputs of a bundle: small values inside `Output`, large ones (else None) apart."""
     outputs: list[Output] = []
     large: list[Any] = []
     for key in keys:

@@ -28,8 +28,7 @@ from agentic_ray.schedule.events import MemoryUse
 from agentic_ray.telemetry.collector import Collector, NodeReport
 
 RAY_RETRIES = 1
-"""Number of times that Ray re-runs an executor's call whose process died, before the Dispatcher is
-told."""
+"""Number of times that Ray re-runs a call whose process died, before the Dispatcher is told."""
 
 _CANCELLED_KEPT_SECONDS = 60.0
 

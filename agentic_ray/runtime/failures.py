@@ -84,8 +84,7 @@ class BundleCancelled(BaseException):
 
 
 def internal_error(doing: str, error: BaseException) -> InternalError:
-    """Make the error for a fault of this package; its cause is the raised exception with its
-    traceback."""
+    """Make the error for a fault of this package, caused by the raised exception."""
     failure = InternalError(
         f"internal error of agentic_ray when {doing}: {type(error).__name__}: {text_of(error)}. "
         "Other work of the session goes on. Please report this with its traceback"

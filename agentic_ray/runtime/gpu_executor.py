@@ -64,8 +64,7 @@ class DeviceLostError(Exception):
 
 
 class _Turns:
-    """Queue that lets bundles compute as long as their shares of the device add up to at most
-    one."""
+    """Queue that lets bundles compute while their shares of the device add up to at most one."""
 
     def __init__(self) -> None:
         self._taken = 0.0
@@ -313,8 +312,7 @@ class GpuExecutor:
             )
 
     def _make_room(self) -> str:
-        """Free all memory that can be freed without hurting anyone; return in words what was
-        freed."""
+        """Free all memory that can be freed without harm; return in words what was freed."""
         with self._staging:
             for job in self._staged.values():
                 job.ready.clear()  # copied again when it is their turn
@@ -329,8 +327,7 @@ class GpuExecutor:
         return f"{text}, {format_bytes(spilled)} of kept values to the host" if spilled else text
 
     def _outputs(self, payload: Payload, job: Job) -> tuple[list[Output], list[Any]]:
-        """Split the outputs of the bundle: small values inline, large ones copied to the host or
-        kept."""
+        """Split the outputs of the bundle: small values inline, large ones to the host or kept."""
         outputs: list[Output] = []
         large: list[Any] = []
         for key in payload.outputs:

@@ -25,8 +25,7 @@ from agentic_ray.runtime.failures import NotKeptError
 from agentic_ray.runtime.values import Stored
 
 STORE_SHARE = 0.25
-"""Share of a node's object store that may be kept: Ray cannot move kept arrays to disk
-meanwhile."""
+"""Share of a node's object store that may be kept: Ray cannot move kept arrays to disk."""
 _STORE_BYTES = 1 << 30
 """Size assumed for the store where Ray does not say it."""
 

@@ -55,8 +55,8 @@ def main(path: str, settings: dict[str, Any]) -> int:
 
 def _await_parent(ready: threading.Event, orphaned: threading.Event) -> None:
     """Wait until standard input ends, as it does with the parent. If Ray is still starting, which
-    may take minutes, end at once: the kernel ends Ray's processes along with the one that started
-    them."""
+    may take minutes, end at once: the kernel ends Ray's processes along with the process that
+    started them."""
     while os.read(sys.stdin.fileno(), 1 << 16):
         pass  # nothing is written to it
     orphaned.set()

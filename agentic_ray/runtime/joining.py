@@ -246,8 +246,7 @@ class _Leaving:
 
 
 def _end_parts(before: Container[int]) -> None:
-    """End the processes that a failed start of Ray has left running: children newer than
-    ``before``."""
+    """End processes that a failed start of Ray has left: children newer than ``before``."""
     for child in psutil.Process().children():
         try:
             line = " ".join(child.cmdline())

@@ -142,7 +142,7 @@ class _Borrower:
             run.release()
         self.wire.close()
 
-    # --- what is asked -----------------------------------------------------------------
+    # --- requests ----------------------------------------------------------------------
 
     def _answer(self, frame: Frame) -> None:
         head, parts = frame
@@ -281,7 +281,7 @@ class _Borrower:
             self._stored[self._number] = held
         return {"stored": self._number, "size": held.size_bytes, "node": held.node_id}
 
-    # --- what is told ------------------------------------------------------------------
+    # --- news --------------------------------------------------------------------------
 
     def _mark(self, number: int) -> None:
         with self._changed:
@@ -315,8 +315,7 @@ class _Borrower:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Unpickler that puts values which the borrower keeps in the cluster in their places in a
-    graph."""
+    """Unpickler that puts values which the borrower keeps in the cluster in place in a graph."""
 
     def __init__(self, file: io.BytesIO, stored: dict[int, Stored]) -> None:
         super().__init__(file)

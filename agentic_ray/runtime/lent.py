@@ -121,7 +121,7 @@ class LentSession:
         threading.Thread(target=self._receive, name="lent-session", daemon=True).start()
         self._connected.set()
 
-    # --- what front ends ask of a session ----------------------------------------------
+    # --- methods of a session for front ends -------------------------------------------
 
     @property
     def stay(self) -> Stay:
@@ -287,8 +287,7 @@ class LentSession:
             return
 
     def _ask(self, op: str, parts: Sequence[Bytes] = (), **head: Any) -> Frame:
-        """Ask for something that does not depend on the lender's memory; ask again if the lender
-        ends."""
+        """Ask for something that the lender need not remember; ask again if the lender ends."""
         while True:
             try:
                 return self._ask_once(op, parts, **head)

@@ -58,8 +58,7 @@ def _of_ray() -> Iterable[int]:
 
 
 def _named(holder: Holder) -> Holder:
-    """Return ``holder`` with its command instead of its mere name, where the command can be
-    read."""
+    """Return ``holder`` with its command instead of its mere name, where it can be read."""
     try:
         line = " ".join(psutil.Process(holder.pid).cmdline()).strip()
     except psutil.Error:

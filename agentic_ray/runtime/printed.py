@@ -18,8 +18,7 @@ from contextlib import contextmanager
 from typing import IO, Any, Final, Literal, NamedTuple, TextIO
 
 MOST_CHARACTERS: Final = 1 << 18
-"""Most characters kept of a bundle's text to one stream; more is cut, with a note that says how
-much."""
+"""Most characters kept of a bundle's text to a stream; the rest is cut, with a note of how much."""
 
 StreamName = Literal["stdout", "stderr"]
 STREAMS: Final[tuple[StreamName, ...]] = ("stdout", "stderr")
@@ -169,7 +168,7 @@ def install() -> None:
                 setattr(sys, name, stream)
 
 
-# --- what goes past Python's streams ----------------------------------------------------------
+# --- text past Python's streams ---------------------------------------------------------------
 
 _files: dict[StreamName, IO[bytes]] = {}
 

@@ -51,16 +51,14 @@ class RayProcess:
 
 
 def session_name() -> str:
-    """Return the name of the Ray session that this process has joined; raise SessionError if
-    none."""
+    """Return the name of the Ray session that this process has joined; else raise SessionError."""
     if not ray.is_initialized():
         raise SessionError("this process has joined no Ray cluster; call agentic_ray.init() first")
     return str(ray.get_runtime_context().get_session_name())
 
 
 def processes_of(session: str) -> Sequence[RayProcess]:
-    """Return the raylets of a session and their workers, oldest first; never this process or
-    above."""
+    """Return raylets of a session and their workers, oldest first; never this process or above."""
     spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     found = [one for one in _processes_of(session) if one.pid not in spared]
     return sorted(found, key=lambda one: (one.started_at, one.pid))

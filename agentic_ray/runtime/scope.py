@@ -91,8 +91,7 @@ class JobScope:
             run.cancel()
 
     def expect(self, items: int) -> None:
-        """Announce that ``items`` logical tasks will be asked for, in runs submitted one after the
-        other."""
+        """Announce that ``items`` logical tasks will be asked for, in runs one after the other."""
         with self._lock:
             self._expected += items
 
@@ -134,8 +133,7 @@ class JobScope:
         return found
 
     def shapes(self, seen: int = 0) -> list[GraphShape]:
-        """Return the shapes of the job's graphs from number ``seen`` on; the first hundred are
-        kept."""
+        """Return shapes of the job's graphs from number ``seen`` on, of the first hundred."""
         with self._lock:
             return self._shapes[seen:]
 
@@ -152,8 +150,7 @@ class JobScope:
         return max(self._items, self._expected)
 
     def metrics(self, makespan_seconds: float) -> Metrics | None:
-        """Compute the job's figures over ``makespan_seconds``; None if it put nothing on the
-        cluster."""
+        """Compute the figures over ``makespan_seconds``; None if nothing was put on the cluster."""
         records = self.placements()
         if not records:
             return None

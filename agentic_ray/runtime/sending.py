@@ -67,8 +67,7 @@ class Sender:
         self._begin()
 
     def send(self, command: Start, run: Run | None, now: float, *, alone: bool) -> tuple[Call, Any]:
-        """Send a bundle the shortest way there is; return the call, and the future of its
-        report."""
+        """Send a bundle the shortest way; return the call, and the future of its report."""
         call, future = self._sent(command, run, now)
         placement = command.placement
         if call.executor is not None and placement.device == "cpu":

@@ -402,8 +402,7 @@ class Session:
             self._ray_left()
 
     def _ray_left(self) -> None:
-        """Take in that this process has left the cluster, by no doing of ours: Ray will answer
-        nothing."""
+        """Take in that this process has left the cluster, not by us: Ray will answer nothing."""
         self._loop.close(
             SessionError(
                 f"this process has left the Ray cluster of {self._stay}: ray.shutdown() was "
@@ -451,7 +450,7 @@ class Session:
             self._nodes.reserve_gpus()
 
     def _remember(self, run: Run) -> None:
-        """Keep what it runs on until it is over."""
+        """Keep the run, and with it the devices it runs on, until it is over."""
         with self._lock:
             self._runs[run.graph_id] = run
         run.on_done(lambda: self._forget(run.graph_id))

@@ -34,8 +34,7 @@ class Copies:
         self._nodes: dict[Key, set[str]] = {}
 
     def send(self, node_id: str, inputs: Iterable[tuple[Key, Location]]) -> Moved | None:
-        """Note that these inputs go to ``node_id``; return the move that this takes, if it can be
-        timed."""
+        """Note that these inputs go to ``node_id``; return the move, if it can be timed."""
         sources: set[str] = set()
         total = 0
         for key, info in inputs:

@@ -112,15 +112,14 @@ def fetch(held: Stored) -> Any:
     SessionError
         The session has ended.
     LostDataError
-        The value was lost, and its session does not keep what it was made from.
+        The value was lost, and its session does not keep the inputs that it was made from.
     """
     held.check()
     return get(held.ref) if is_object_ref(held.ref) else held.ref.get()
 
 
 def of_other_cluster(ref: object) -> SessionError:
-    """Make the error for an ObjectRef of which Ray does not know the owner (it raises
-    ValueError)."""
+    """Make the error for an ObjectRef whose owner Ray does not know (it raises ValueError)."""
     return SessionError(
         f"{ref} is not of the cluster that this process is on now; what was put in an object "
         "store ends with its cluster, so put it again"
@@ -232,8 +231,8 @@ def pack(value: Any) -> Inline | Stored:
 
 @dataclass(frozen=True, slots=True)
 class _Sendable:
-    """A codelet, kept so that no other object takes its identity, with its pickle or the pickle's
-    place."""
+    """A codelet, kept so that no other object takes its identity, and its pickle, or where
+    that is."""
 
     codelet: Codelet
     token: str

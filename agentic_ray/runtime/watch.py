@@ -37,7 +37,7 @@ _PROGRAM = "from agentic_ray.runtime.watch import child_main; child_main()"
 
 
 def run_watched(payload: Payload, inputs: Sequence[Any], *, node_id: str) -> tuple[Any, ...]:
-    """Run a bundle as `run_payload` does, in a child; if the child dies, the Report says where and
+    """Run a bundle in a child, as `run_payload`; if the child dies, the Report says where and
     how."""
     fetched = {
         token: ray.get(source) if isinstance(source, ray.ObjectRef) else source
@@ -159,7 +159,6 @@ def child_main() -> None:
 
 
 def _end_with_parent(there: Connection) -> None:
-    """End when the parent is gone: it writes nothing more, so the pipe only becomes readable
-    then."""
+    """End when the parent is gone: it writes nothing more, so the pipe is readable only then."""
     there.poll(None)
     os._exit(1)

@@ -1,4 +1,4 @@
-"""GPU admission: the device memory a bundle will need, and what follows if it is not there.
+"""GPU admission: the device memory that a bundle will need, and the decision if it is not there.
 
 Pure functions over figures; the Dispatcher acts on the answers, the executor measures memory.
 """
@@ -109,8 +109,7 @@ def working_set_bytes(bundle: Bundle, sizes: Mapping[str, int]) -> int:
 
 
 def _arrays(value: Any) -> Iterator[tuple[int, int]]:
-    """Yield the identity and the bytes of each array and stored value in arguments, repeats
-    included."""
+    """Yield identity and bytes of each array and stored value in arguments, repeats included."""
     if isinstance(value, list | tuple) or (
         not isinstance(value, str | bytes | dict) and isinstance(value, Iterator)
     ):

@@ -28,12 +28,10 @@ _STEP_SECONDS = 2e-6
 _SHARE = 0.02
 """Planning may take this share of the time between two slots of the cluster coming free."""
 _TRANSFER_WEIGHTS = (1.0, 0.0, 2.0)
-"""Ranks are computed with each of these weights on transfers; the ranks of the shortest plan are
-kept."""
+"""Ranks are computed with each of these weights on transfers; the shortest plan's are kept."""
 
 Arrival = tuple[str | None, float, float]
-"""Node where a value is or will be, the time from when, and the seconds to move it to another
-node."""
+"""Node where a value is or will be, the time from when, and the seconds to move it elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +192,7 @@ class _Plan:
         return True
 
     def _arrivals(self, bundle: Bundle) -> dict[str, float] | None:
-        """Return when all inputs can be at each node that holds some of them, and under "" at any
-        other."""
+        """Return when all inputs can be at each node that holds some, and under "" at any other."""
         located: list[Arrival] = []
         for key in bundle.inputs:
             found = self.values.get(key)

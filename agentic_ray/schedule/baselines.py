@@ -1,5 +1,4 @@
-"""Other systems' ways to place, for comparison in the simulator; not offered to users as
-policies."""
+"""Placement as in other systems, to compare with in the simulator; no policies for users."""
 
 from __future__ import annotations
 

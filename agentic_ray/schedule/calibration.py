@@ -1,5 +1,4 @@
-"""Measured rates of a node, used before anything is known of a codelet. Data only: the runtime
-measures."""
+"""Measured rates of a node, used while a codelet is unknown. Data only: the runtime measures."""
 
 from __future__ import annotations
 

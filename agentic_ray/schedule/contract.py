@@ -1,5 +1,4 @@
-"""The contract of a policy: the questions it is asked, and which of its answers can be carried
-out."""
+"""The contract of a policy: the questions put to it, and the answers that can be carried out."""
 
 from __future__ import annotations
 

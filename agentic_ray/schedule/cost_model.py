@@ -23,8 +23,8 @@ Place = tuple[str, str]
 _WELL_KNOWN = 256
 _AS_EXPECTED = 0.1
 _SKIPPED = 31
-"""Once a codelet is well known, each observation within a tenth of the prediction lets this many
-more of the kind only be counted, not learnt from."""
+"""Once a codelet has ``_WELL_KNOWN`` observations, so many further ones within a tenth of the
+prediction are only counted before the next one is learnt from."""
 _TYPICAL_SECONDS = 5e-2
 _LEAST_CALLS = 8
 """With fewer calls seen, the time of a call by itself is not known."""
@@ -114,8 +114,7 @@ class CostModel:
         return self.observe_size(task.codelet.name, kind, size_of(task), seconds, place)
 
     def as_expected(self, predicted: float, seconds: float) -> bool:
-        """Whether a bundle that took ``seconds`` was predicted to within a tenth; counts it if
-        so."""
+        """Whether ``seconds`` was predicted to within a tenth; counts the observation if so."""
         error = abs(predicted - seconds)
         if error < _AS_EXPECTED * seconds:
             self._observations += 1
@@ -171,8 +170,7 @@ class CostModel:
         return usual.median if usual is not None else 0.0
 
     def _learn_place(self, kind: str, place: Place, residual: float) -> float:
-        """Return the logarithm of the slowness of ``place``, now that it was off by
-        ``residual``."""
+        """Return the logarithm of the slowness of ``place``, which was off by ``residual``."""
         places = self._places[kind]
         known = places.get(place)
         if known is None:
@@ -195,8 +193,7 @@ class CostModel:
             known.count += 1
 
     def observe_call(self, seconds: float) -> None:
-        """Record the seconds of a call to an executor beyond its work, with no other call under
-        way."""
+        """Record the seconds of a call beyond its work, with no other call under way."""
         if 0 <= seconds < math.inf:
             self._calls.add(seconds)
 
@@ -214,8 +211,7 @@ class CostModel:
         return None if seconds is None else Prediction(seconds, seconds)
 
     def predict_size(self, codelet: str, kind: str, size: float) -> Prediction | None:
-        """Predict the seconds for ``size`` units; None if the codelet was never seen on
-        ``kind``."""
+        """Predict seconds for ``size`` units; None if the codelet was never seen on ``kind``."""
         curve = self._curves.get((codelet, kind))
         if curve is None:
             return None
@@ -266,8 +262,7 @@ class CostModel:
 
     @property
     def call_overhead_seconds(self) -> float:
-        """Seconds of a call by itself: the measured ones, or the calibrated ones until there are
-        any."""
+        """Seconds of a call by itself: the measured ones, or the calibrated ones before."""
         measured = self.measured_call_seconds
         return self.calibration.call_overhead_seconds if measured is None else measured
 
@@ -277,8 +272,7 @@ class CostModel:
         return self._typical.median if self._typical.count else _TYPICAL_SECONDS
 
     def slowness(self, place: Place, kind: str) -> float:
-        """Return the seconds on this device for a second on the reference device; the usual if
-        unseen."""
+        """Return the seconds here for a second on the reference device; the usual if unseen."""
         places = self._places.get(kind, {})
         known = places.get(place)
         if known is not None:
@@ -297,8 +291,7 @@ class CostModel:
         return self.calibration.transfer_latency_seconds + size_bytes / rate
 
     def output_transfer_seconds(self, bundle: Bundle) -> float:
-        """Predict the seconds to bring the output of ``bundle`` to another node; 0 if its size is
-        unknown."""
+        """Predict the seconds to move the output of ``bundle`` to another node; 0 if unknown."""
         last = bundle.tasks[-1]
         size: float = last.cost.written_bytes
         if not size:
@@ -306,7 +299,7 @@ class CostModel:
             size = known.median if known is not None else 0.0
         return self.transfer_seconds(size) if size else 0.0
 
-    # --- what is known -----------------------------------------------------------------
+    # --- knowledge ---------------------------------------------------------------------
 
     def error_report(self, newest: int = _KEPT_ERRORS) -> ErrorReport:
         """Report the error of the ``newest`` predictions, each compared with the observation that
@@ -330,8 +323,7 @@ class CostModel:
         ]
 
     def learn(self, known: Iterable[Knowledge]) -> None:
-        """Take in the knowledge of earlier sessions, for sizes that this session has not seen
-        itself."""
+        """Take in the knowledge of earlier sessions on sizes that this one has not seen."""
         for one in known:
             curve = self._curves.setdefault((one.codelet, one.kind), Curve())
             fresh = {size_class(size) for size in one.sizes if not curve.has_seen(size)}

@@ -57,8 +57,7 @@ class RunningMedian:
 
     @property
     def deviation(self) -> float | None:
-        """Standard deviation, from the median absolute deviation; None from fewer than three
-        numbers."""
+        """Standard deviation, from the median absolute deviation; None of fewer than three."""
         if len(self._sorted) < 3:
             return None
         middle = self.median
@@ -129,8 +128,7 @@ class Curve:
 
 
 def size_class(size: float) -> int:
-    """Return the index of the range that ``size`` is in; each range's sizes are twice the one
-    before's."""
+    """Return the index of the range of sizes that ``size`` is in; the ranges double in size."""
     return math.frexp(size)[1]
 
 

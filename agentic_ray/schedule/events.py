@@ -183,7 +183,7 @@ class NodeLost:
 
 @dataclass(frozen=True, slots=True)
 class GpuLost:
-    """A GPU is gone. ``copied``: values (graph id, key) of which its node has copies in host
+    """A GPU is gone. ``copied``: values (graph id, key) whose copies its node has in host
     memory."""
 
     time: float
@@ -281,8 +281,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A bundle runs as two from now on: ``bundle_id`` is the second half, ``first_id`` the
-    first."""
+    """A bundle is two from now on: ``bundle_id`` is the second half, ``first_id`` the first."""
 
     graph_id: str
     bundle_id: int

@@ -14,8 +14,7 @@ _TOP = 42
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
 """Colours of Paul Tol's bright scheme, which colour-blind readers can tell apart."""
 _MOST_BARS = 20_000
-"""Above this number, bars of one codelet that touch are drawn as one, so that a browser can show
-them."""
+"""With more bars, those of one codelet that touch become one, so that a browser can show them."""
 
 
 def gantt_svg(result: SimulationResult) -> str:

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from agentic_ray.telemetry.bandwidth import BandwidthMeter
 
 _ODD = 2.0
-"""A link counts as odd, apart from the others of its source, if it is this many times quicker or
-slower."""
+"""A link counts as odd if it is this many times quicker or slower than its source's others."""
 _LEAST = 3
 """With fewer transfers, a source has no rate yet: the first may have waited for something else."""
 _FIRST = 16

@@ -32,8 +32,8 @@ PLANNED_PER_SLOT = 32
 REPLAN_CREDIT = 1
 """Planned bundles that may be placed anew for each event; this bounds the cost a task."""
 REPLAN_CREDIT_PER_SECOND = 400.0
-"""Further planned bundles that an event may have placed anew: this times the seconds since a slot
-last ended a bundle."""
+"""Further planned bundles that an event may have placed anew, for each second that usually passes
+between two ends of bundles on the cluster."""
 
 
 _FIRST = float("-inf")
@@ -41,8 +41,7 @@ _FIRST = float("-inf")
 
 
 def _strict_order(priority: int, rank: float, _submitted: float) -> float:
-    """Order by classes of priority, in each the highest rank (seconds) first; the smallest goes
-    first."""
+    """Order by classes of priority, then by the highest rank (seconds); the smallest goes first."""
     return -priority - rank / (1 + rank)
 
 
@@ -80,7 +79,7 @@ class Placer:
     def _fail_graph(self, graph: Graph, error: BaseException, bundle: Bundle | None) -> None:
         raise NotImplementedError
 
-    # --- what is there -----------------------------------------------------------------
+    # --- executors and graphs ----------------------------------------------------------
 
     def _touch(self, executor: Executor) -> None:
         """Note that an executor changed; bundles planned for it may be started now."""
@@ -154,8 +153,7 @@ class Placer:
     # --- placing -----------------------------------------------------------------------
 
     def _schedule(self) -> None:
-        """Offer ready bundles to the policy and start those there is room for, until neither
-        helps."""
+        """Offer ready bundles to the policy and start those that fit, until neither helps."""
         if self._planned:
             self._events += 1
             if not (self._maybe_urgent and self._is_urgent()):
@@ -185,7 +183,7 @@ class Placer:
         self._dirty.clear()
 
     def _window(self) -> dict[str, Record]:
-        """Take the most urgent ready bundles that some executor has room for, by key, most urgent
+        """Take the most urgent ready bundles that have room somewhere, by key, most urgent
         first."""
         window: dict[str, Record] = {}
         for (kinds, opaque, where), queue in self._ready.items():
@@ -440,7 +438,7 @@ class Placer:
             self._maybe_urgent = True
 
     def _start_planned(self) -> bool:
-        """Start planned bundles where something changed and there is room; return whether any
+        """Start planned bundles where things changed and there is room; return whether any
         moved."""
         moved = False
         touched, self._touched = self._touched, {}
@@ -461,7 +459,7 @@ class Placer:
                 record.plan = None
                 record.queued = False
                 if not stale and not record.running:
-                    self._offer(record)  # it is to run on a CPU instead
+                    self._offer(record)  # it runs on a CPU instead
                 room = executor.room()
                 moved = True
             if not planned and executor in self._planning:
@@ -478,8 +476,7 @@ class Placer:
         records: Sequence[Record],
         places: Sequence[Executor],
     ) -> bool:
-        """Start the placements that are admitted now; return whether some wait for memory or go to
-        a CPU."""
+        """Start the admitted placements; return whether some wait for memory or go to a CPU."""
         full: set[Executor] = set()
         waits = False
         for placement, record, executor in zip(placements, records, places, strict=True):
@@ -520,8 +517,7 @@ class Placer:
         room: int,
         full: set[Executor],
     ) -> bool:
-        """Start a bundle on a GPU if memory admits it; return False if it waits or goes to a
-        CPU."""
+        """Start a bundle on a GPU if memory admits it; False if it waits or goes to a CPU."""
         bundle = record.bundle
         values = record.graph.values
         sizes = {key: values[key].size_bytes for key in bundle.inputs} if bundle.inputs else {}

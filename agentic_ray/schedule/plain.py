@@ -69,7 +69,7 @@ class Plain:
         Raises
         ------
         InvalidArgumentError
-            The JSON is not what `encode` makes with these classes.
+            `encode` does not make such JSON with these classes.
         """
         if isinstance(data, list):
             return tuple([self.decode(one) for one in data])

@@ -56,8 +56,7 @@ class LoadBalance:
         cluster: ClusterView,
         added: dict[Executor, int],
     ) -> Executor | None:
-        """Return the least loaded executor with room; among equals the one that holds most
-        inputs."""
+        """Return the least loaded executor with room; among equals the one with most inputs."""
         local = cluster.local_bytes(bundle) if bundle.inputs else {}
         kept = cluster.device_bytes(bundle) if local else {}
         equals: list[tuple[float, int, Executor]] = []

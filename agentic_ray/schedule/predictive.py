@@ -57,10 +57,10 @@ class Predictive:
 class _Option:
     """A kind of device for bundles of a class.
 
-    ``available`` is when each device is done with all that was placed there, also in this round,
-    ``own`` the seconds of a bundle on each, ``seconds`` those on the reference device. ``known``
-    says whether that is a prediction, ``reason`` is the text for the user. A ``picky`` bundle does
-    not fit on every device.
+    ``available`` is when each device is done with all bundles that were placed there, also in this
+    round, ``own`` the seconds of a bundle on each, ``seconds`` those on the reference device.
+    ``known`` says whether that is a prediction, ``reason`` is the text for the user. A ``picky``
+    bundle does not fit on every device.
     """
 
     kind: str
@@ -166,8 +166,7 @@ class _Round:
         return options
 
     def _earliest(self, options: Sequence[_Option], bundle: Bundle) -> _Choice | None:
-        """Choose where ``bundle`` is predicted to finish first; None if no device can be used
-        now."""
+        """Choose where ``bundle`` would finish first; None if no device can be used now."""
         far, otherwise = self._arrivals(bundle)
         exceptions = [
             (executor, arrival)

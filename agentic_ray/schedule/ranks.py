@@ -1,5 +1,4 @@
-"""Upward ranks: the seconds of work that depend on a bundle. Pure functions over bundles and
-costs."""
+"""Upward ranks: seconds of work that depend on a bundle. Pure functions of bundles and costs."""
 
 from __future__ import annotations
 

@@ -88,8 +88,7 @@ PLAIN = Plain(
 
 
 class RecordedError(Exception):
-    """Stand-in for an exception that a task raised when it was recorded: its type's name and its
-    text."""
+    """Stand-in for a recorded exception of a task: its type's name and its text."""
 
 
 class RecordedRetry(RecordedError):
@@ -135,8 +134,7 @@ class Recorder:
         )
 
     def handle(self, event: ev.Event) -> list[ev.Command]:
-        """Let the Dispatcher handle an event, and write both down. Exceptions of the Dispatcher
-        pass on."""
+        """Let the Dispatcher handle an event, and write both down. Its exceptions pass on."""
         model = self._dispatcher.model
         if model.calibration is not self._calibration:
             self._calibration = model.calibration
@@ -210,8 +208,7 @@ class Recorder:
         ]
 
     def _part(self, value: Resources | CostHint) -> Json:
-        """Return the number of a part that tasks of one event share, with its fields where it is
-        new."""
+        """Return the number of a part that an event's tasks share, with its fields if it is new."""
         number = self._parts.get(id(value))
         if number is not None:
             return number

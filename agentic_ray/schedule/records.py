@@ -26,8 +26,7 @@ _MOST_LOCATIONS = 4096
 
 
 class Traits(NamedTuple):
-    """Properties that alike bundles share. ``order``: the bundle with the smaller one is offered
-    sooner."""
+    """Properties that alike bundles share. Those of smaller ``order`` are offered sooner."""
 
     lane: Lane
     resources: Resources
@@ -52,13 +51,13 @@ class RetryRules:
         Back-off: ``base * 2**(n - 1)`` up to the cap, plus up to half of it as jitter that
         depends on the bundle and the count only.
     patience_seconds : float
-        How long ready work waits for a kind of device that the cluster lacks (any more) before its
-        graph fails.
+        Seconds that ready work waits for a kind of device that the cluster lacks (any more) before
+        its graph fails.
     no_node_seconds : float
-        How long work waits for a node while there is none at all.
+        Seconds that work waits for a node while there is none at all.
     memory_wait_seconds : float
-        How long a bundle that was killed for want of memory is tried again while other programs
-        hold that memory.
+        Seconds for which a bundle that was killed for want of memory is tried again while other
+        programs hold that memory.
     """
 
     max_failures: int = 4
@@ -82,8 +81,8 @@ class Record:
     """A bundle's state. Ready when nothing is missing and it is neither done nor running.
 
     ``missing`` counts the inputs that are not in the graph's values, also after they were released.
-    ``again``: it was done and is to be done again because values were lost. ``begun``: an attempt
-    that may have done a part of the work was lost. ``crashed``: it died with its process;
+    ``again``: the bundle was done and must be done again because values were lost. ``begun``: an
+    attempt was lost that may have done a part of the work. ``crashed``: it died with its process;
     ``watched``: it also died under watch, which has reported all it can. ``starved_at``: when it
     was first killed because other programs held its node's memory; ``starved_by``: those programs,
     the last time. ``queued``: it is among the ready, the planned or the delayed. ``order``: the

@@ -89,7 +89,7 @@ class Recovery(Speculator):
                 self._unplan(executor)
 
     def _limit_slots(self, node_id: str) -> None:
-        """Give a node's CPU as many slots as its memory has held bundles for."""
+        """Give a node's CPU as many slots as its `Pressure` allows."""
         executor = self.view.executors.get((node_id, "cpu"))
         if executor is not None:
             executor.slots = self._pressure.allowed(node_id)

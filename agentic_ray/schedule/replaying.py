@@ -265,7 +265,7 @@ def _rows(lines: Iterable[str]) -> Iterator[dict[str, Json]]:
         yield row
 
 
-# --- what ran, for pictures and for the simulator ------------------------------------------
+# --- recorded runs, for pictures and for the simulator -------------------------------------
 
 
 @dataclass(slots=True)
@@ -366,6 +366,5 @@ class RecordedGraph:
 
 
 def cluster_of(summary: Summary) -> SimCluster:
-    """Return the nodes of a recording, for the simulator: all there from the beginning, of one
-    speed."""
+    """Return a recording's nodes for the simulator: all there from the start, of one speed."""
     return SimCluster(tuple(summary.nodes.values()), gpu_speed=1.0)

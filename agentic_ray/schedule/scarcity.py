@@ -53,8 +53,7 @@ class Scarcity:
         return min((hold.until for hold in self._holds.values()), default=None)
 
     def killed(self, node_id: str, use: MemoryUse, now: float) -> None:
-        """Note that a bundle was killed there because others hold the memory: send no more for a
-        while."""
+        """Note that a bundle was killed because others hold the memory: send none for a while."""
         tries = self._tries.get(node_id, 0)
         self._tries[node_id] = tries + 1
         wait = min(FIRST_TRY_SECONDS * 2.0 ** min(tries, 16), LAST_TRY_SECONDS)

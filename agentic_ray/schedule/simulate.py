@@ -340,7 +340,7 @@ class _Run:
         accelerated = task.codelet.name in self._workload.accelerated
         return self._cluster.gpu_speed if accelerated else self._cluster.gpu_other_speed
 
-    # --- what happens ------------------------------------------------------------------
+    # --- events ------------------------------------------------------------------------
 
     def _at(self, time: float, what: _Call | SimNode | NodeLost) -> None:
         self._sequence += 1
@@ -449,7 +449,7 @@ class _Run:
         done = BundleFinished(self._now, *ids, seconds, (seconds,), values, call.transfers)
         self._send(done)
 
-    # --- what came of it ---------------------------------------------------------------
+    # --- outcome -----------------------------------------------------------------------
 
     def _result(self) -> SimulationResult:
         tasks = len(self._workload.graph)

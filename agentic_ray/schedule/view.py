@@ -281,8 +281,7 @@ class Pool:
 
     @property
     def available(self) -> npt.NDArray[np.float64]:
-        """Times at which slots are free (see above). Computed when asked for, not at every
-        event."""
+        """Times at which slots are free (see above). Computed when asked for."""
         if self._changed:
             rows = [executor.row for executor in self._changed]
             self._available[rows] = [
@@ -377,8 +376,7 @@ class ClusterView:
         return sum(self.pools[kind].room(opaque) for kind in kinds if kind in self.pools)
 
     def suiting(self, kinds: Iterable[str], where: Where) -> list[Executor]:
-        """Return the executors of these kinds on nodes that have the labels and resources asked
-        for."""
+        """Return the executors of these kinds on nodes with the labels and resources asked for."""
         return [executor for executor in self.of_kinds(kinds) if executor.suits(where)]
 
     def hungry(self, kinds: Iterable[str]) -> bool:

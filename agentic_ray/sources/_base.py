@@ -91,8 +91,7 @@ def check_part_bytes(part_bytes: int | Literal["auto"]) -> None:
 
 
 def checked_columns(columns: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Check names of columns to read; refuse no names, other types than a sequence, and repeated
-    names."""
+    """Check names of columns to read: they must be a sequence, not empty and distinct."""
     if columns is None:
         return None
     if isinstance(columns, str):

@@ -93,8 +93,7 @@ def parsed(
     types: Mapping[str, Any] | None,
     columns: Sequence[str] | None = None,
 ) -> Any:
-    """Parse bytes at ``start`` as `Dialect.parse` does, with errors that say where and what to
-    do."""
+    """Parse bytes at ``start`` as `Dialect.parse`; errors say where they are and what to do."""
     import pyarrow as pa
 
     text = _as_utf8(file, start, data, dialect.encoding)

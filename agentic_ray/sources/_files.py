@@ -45,8 +45,7 @@ class File:
 
     @classmethod
     def of(cls, path: PathLike) -> File:
-        """Return the file at ``path``, unpacked into the cache when its name ends in .gz or
-        .zip."""
+        """Return the file at ``path``, unpacked into the cache if its name ends in .gz or .zip."""
         absolute = os.path.abspath(os.fspath(path))
         packing: Packing = packing_of(absolute)
         mtime_ns = os.stat(absolute).st_mtime_ns
@@ -87,8 +86,8 @@ class File:
         return open(self.local_path(), "rb")
 
     def line_number(self, offset: int) -> int:
-        """Return the number, from 1, of the line of text that holds byte ``offset`` (reads up to
-        there)."""
+        """Return the number, from 1, of the text line that holds byte ``offset``; reads up to
+        there."""
         lines = 1
         with self.open() as content:
             while offset > 0 and (block := content.read(min(offset, 1 << 20))):

@@ -53,8 +53,7 @@ def row_starts(data: Bytes, begin: int, step: int, delimiter: str) -> list[int]:
 
 
 def scanned_row_starts(data: Bytes, begin: int, step: int, delimiter: str) -> Iterator[int]:
-    """Yield `row_starts` one after the other, by looking at each quoted field; right for any
-    text."""
+    """Yield `row_starts` one by one, by looking at each quoted field; right for any text."""
     size = len(data)
     target = begin + step
     unquoted_from = begin
@@ -71,8 +70,7 @@ def scanned_row_starts(data: Bytes, begin: int, step: int, delimiter: str) -> It
 
 
 def row_offset(data: Bytes, number: int, delimiter: str) -> int:
-    """Return the offset of the row that has ``number`` others before it; empty lines are no
-    rows."""
+    """Return the offset of the row with ``number`` others before it; empty lines are no rows."""
     last = 0
     for begin in (0, *scanned_row_starts(data, 0, 1, delimiter)):
         if data[begin : begin + 1] not in (b"\r", b"\n"):

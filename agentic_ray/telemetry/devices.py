@@ -96,8 +96,7 @@ def visible_devices(gpus: Sequence[GpuState], environ: Mapping[str, str]) -> Vis
 
 
 def environment_for(gpu: GpuState) -> dict[str, str]:
-    """Return environment variables under which a new process sees this device alone, as ordinal
-    0."""
+    """Return environment variables that show a new process only this device, as ordinal 0."""
     return {VISIBLE_DEVICES: gpu.uuid, DEVICE_ORDER: "PCI_BUS_ID"}
 
 

@@ -503,8 +503,7 @@ class NvmlProbe:
         return GpuLink(first, second, pcie, nvlinks)
 
     def _nvlink_remotes(self, card: Any) -> list[str | None] | None:
-        """Return the PCI address at the far end of each active NVLink; None without that
-        knowledge."""
+        """Return the PCI address at the far end of each active NVLink; None if that is unknown."""
         remotes: list[str | None] = []
         for link in range(_NVLINK_MAX_LINKS):
             active = self._ask("nvmlDeviceGetNvLinkState", card, link)
@@ -560,8 +559,8 @@ class NvmlProbe:
 
 
 def _bytes(size: Any) -> int | None:
-    """Return a size; None for a size that no GPU has: drivers answer -1, or less than nothing,
-    unsigned."""
+    """Return a size; None for one that no GPU has: drivers answer -1, or a negative unsigned
+    one."""
     size = int(size)
     return size if 0 <= size < _IMPOSSIBLE_BYTES else None
 

@@ -34,7 +34,7 @@ class GpuState:
         ``healthy`` is False when the device must not be used; ``reason`` is a sentence that says
         why.
     mig_index, gpu_instance_id, compute_instance_id : int or None
-        Of a MIG instance: its place on its GPU (whose NVML index is ``index``) and the ids in the
+        Place of a MIG instance on its GPU (whose NVML index is ``index``), and the ids in the
         older names ``MIG-GPU-<uuid>/<gi>/<ci>``.
     ecc_baseline, ecc_new : int or None, int
         ``ecc_uncorrected`` when the device was first seen, and the errors since; any is a fault.

@@ -64,11 +64,11 @@ class Chaos:
         so that rare kinds are not spared. A kind that has no process then is passed over.
 
         ``worker``: a worker process, idle or running a function; ``executor``: the actor that
-        runs codelets on a node or a GPU; ``node``: a raylet, and with it all that runs there;
+        runs codelets on a node or a GPU; ``node``: a raylet, and with it its processes;
         ``master``: a `Master` in an actor, and the processes named by ``masters``.
     masters : callable, optional
-        Returns the numbers of further processes that count as masters, e.g. of an ``agentic-ray
-        serve`` that you have started.
+        Returns the numbers of further processes that count as masters, such as that of
+        an ``agentic-ray serve`` that you have started.
     least_age_seconds : float
         Age below which processes are spared, so that the successor of a killed process gets to
         work. Where a process takes longer than this to start, nothing may ever get done.

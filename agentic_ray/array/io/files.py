@@ -237,8 +237,7 @@ def _replace_local(staged: str, path: str) -> None:
 
 
 def _sync(path: str) -> None:
-    """Write a file through to the disk, so that after a crash its name never stands for less of
-    it."""
+    """Write a file through to the disk, so that a crash never leaves less of it under its name."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,5 +1,4 @@
-"""Reads datasets in HDF5 files in parallel, and writes them one chunk after the other, through
-h5py."""
+"""Datasets in HDF5 files through h5py: read in parallel, written one chunk after the other."""
 
 from __future__ import annotations
 
@@ -201,8 +200,7 @@ _PIECE_BYTES = 1 << 20
 
 
 def _moderate(sizes: tuple[int, ...], dtype: DType) -> tuple[int, ...]:
-    """Return the chunks of the file: an array's chunk halved along its longest axis until it is
-    small."""
+    """Return the chunks of the file: an array's chunk halved along its longest axis until small."""
     result = list(sizes)
     while np.prod(result) * dtype.itemsize > _PIECE_BYTES and max(result) > 1:
         axis = int(np.argmax(result))

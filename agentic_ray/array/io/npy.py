@@ -25,7 +25,7 @@ from agentic_ray.errors import InvalidTypeError, SourceError
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Layout of the elements in a file. ``stored`` is the dtype there, perhaps of foreign byte
+    """Layout of elements in a file. ``stored`` is the dtype there, perhaps of foreign byte
     order."""
 
     shape: Shape

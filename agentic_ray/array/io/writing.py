@@ -49,8 +49,7 @@ def written(target: Target, *arrays: Any) -> None:
 
 
 def all_written(jobs: Sequence[tuple[Target, Sequence[Any]]]) -> None:
-    """Write to several targets at once, as `written` does: parts that the arrays share are computed
-    once."""
+    """Write several targets at once, as `written` does: shared parts are computed once."""
     made: list[Node] = []
     for target, arrays in jobs:
         nodes = tuple([strict_operand(x) for x in arrays])

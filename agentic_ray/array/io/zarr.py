@@ -39,7 +39,7 @@ class ZarrSource:
     opening: int
 
     def __content_key__(self) -> str:
-        """Return a key that is equal for every opening of one array, so that a resumed job finds
+        """Return a key that is equal for all openings of an array, so that a resumed job finds
         it."""
         return content_key(
             "zarr", str(self), self.place.options, self.shape, self.dtype.str, self.pieces,

@@ -79,8 +79,7 @@ def _unit_lower(xp: Any, packed: Any, b: Any) -> Any:
 
 
 def _eliminate(xp: Any, a: Any, order: Any) -> int:
-    """Factor ``a`` in place, exchanging its rows and those of ``order``; return the number of
-    exchanges."""
+    """Factor ``a`` in place, exchanging rows of it and of ``order``; return how many exchanges."""
     rows, columns = a.shape
     swaps = 0
     if columns <= LEAF_COLUMNS:
@@ -295,8 +294,7 @@ def _qr_panel(xp: Any, column: Any, at: int) -> tuple[Any, Any, Any]:
 def _reflected(
     xp: Any, column: Any, panels: Sequence[Any], starts: Sequence[int], forward: bool
 ) -> Any:
-    """Multiply ``column`` by the conjugate transpose of the panels' Q; by Q itself if not
-    ``forward``."""
+    """Multiply ``column`` by the adjoint of the panels' Q; by Q itself if not ``forward``."""
     out = xp.array(column)
     steps = list(zip(panels, starts, strict=True))
     for (v, t, _), at in steps if forward else reversed(steps):

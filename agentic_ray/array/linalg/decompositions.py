@@ -100,7 +100,7 @@ _CHOLESKY = gufunc_op("cholesky", _cholesky_kernel, 64)
 def cholesky(a: Any, /, *, upper: bool = False) -> Array:
     """Compute the triangular factor of each positive definite matrix.
 
-    One matrix of several chunks is factored tile by tile.
+    A matrix of several chunks is factored tile by tile.
 
     Raises
     ------
@@ -251,8 +251,7 @@ def _svd_of_hermitian(x: Array, compute_uv: bool) -> Any:
 
 
 def _is_long(node: Node) -> bool:
-    """Whether ``node`` is one matrix of several chunks, at least twice as long one way as the
-    other."""
+    """Whether ``node`` is one matrix of several chunks, one side at least twice the other."""
     return is_cut(node) and max(node.shape) >= 2 * min(node.shape)
 
 

@@ -160,8 +160,7 @@ def _plan(optimize: Any) -> Any:
 def _contractions(
     text: str, operands: tuple[tuple[Shape, DType], ...], plan: Any
 ) -> tuple[tuple[int, ...], ...]:
-    """Return which operands are contracted one after the other; NumPy checks the subscripts
-    here."""
+    """Return the operands that are contracted in each step; NumPy checks the subscripts here."""
     shapes: list[Any] = [np.broadcast_to(np.empty((), dtype), shape) for shape, dtype in operands]
     order = list(plan) if isinstance(plan, tuple) and plan[0] == "einsum_path" else plan
     path = np.einsum_path(text, *shapes, optimize=order)

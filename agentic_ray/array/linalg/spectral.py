@@ -218,8 +218,7 @@ def _scaled(x: Array, message: str) -> tuple[Array, float]:
 
 
 def _divided(x: Array, vectors: bool) -> tuple[Array, Array | None, float]:
-    """Return eigenvalues and vectors in the parts' order, and the scale to multiply the values
-    by."""
+    """Return eigenvalues and vectors in the parts' order, and the scale of the values."""
     side = tile_length(x.chunks)
     x = tiled(x, side)
     below = tril(x, k=-1)
@@ -253,8 +252,7 @@ def eigh_by_blocks(x: Array) -> tuple[Array, Array]:
 
 
 def eigvalsh_by_blocks(x: Array) -> Array:
-    """Compute the eigenvalues, ascending, of a Hermitian matrix of several chunks: as
-    `eigh_by_blocks`."""
+    """Compute the ascending eigenvalues of a Hermitian matrix as `eigh_by_blocks` does."""
     values, _, scale = _divided(x, False)
     return asarray(np.sort(values.compute()) * scale, device=x.device)
 
@@ -290,8 +288,7 @@ def svd_by_blocks(x: Array) -> tuple[Array, Array, Array]:
 
 
 def svdvals_by_blocks(x: Array) -> Array:
-    """Compute the singular values of a square matrix of several chunks, as `svd_by_blocks` finds
-    them."""
+    """Compute the singular values of a square matrix as `svd_by_blocks` does."""
     _, factor, scale = _polar_factors(x)
     values = eigvalsh_by_blocks((factor + dagger(factor)) / 2)
     return maximum(values[::-1], 0) * scale

@@ -17,8 +17,7 @@ from agentic_ray.array.core.standard import dtype_of
 from agentic_ray.array.core.views import rechunk
 
 MOST_TILES = 32
-"""Most tiles along an axis: with n of them there are about n² / 2 tasks and n steps one after the
-other."""
+"""Most tiles along an axis: n of them need about n² / 2 tasks, in n steps one after the other."""
 
 
 def _dagger(xp: Any, x: Any) -> Any:
@@ -88,8 +87,7 @@ _CHOLESKY = Op("tiled_cholesky", "tasks", _whole, _lower_cholesky, weight=64)
 
 
 def tiled_cholesky(node: Node) -> Node:
-    """Return the lower factor of a positive definite matrix, of which only the lower half is
-    read."""
+    """Return the lower factor of a positive definite matrix; only the lower half is read."""
     size = node.shape[0]
     tile = max(min(max(lengths) for lengths in node.chunks), -(-size // MOST_TILES))
     lengths = grids.regular(size, tile)

@@ -51,8 +51,7 @@ _CORES: dict[str, tuple[Callable[[Node, Node], Array], tuple[int, int, int]]] = 
     "matvec": (_matvec, (2, 1, 1)),
     "vecmat": (_vecmat, (1, 2, 1)),
 }
-"""Products by name: the product over last axes, and the number of core axes of operands and
-result."""
+"""Products over last axes by name, and the number of core axes of operands and result."""
 
 
 def _product(

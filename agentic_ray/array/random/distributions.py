@@ -51,8 +51,8 @@ class Distributions(Drawing):
         chunks: Any = "auto",
         device: str | None = None,
     ) -> Any:
-        """Draw exponentially distributed numbers with mean 1, by Ziggurat or (``"inv"``)
-        inversion."""
+        """Draw exponentially distributed numbers with mean 1, by Ziggurat or inversion
+        (``"inv"``)."""
         options = (("method", method),)
         return self._filled("standard_exponential", (), size, dtype, out, chunks, device, options)
 

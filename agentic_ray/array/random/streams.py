@@ -36,7 +36,7 @@ def items_of(item: Shape) -> int:
 
 
 def _tile(key: Key, index: int, method: str, args: Sequence[Any], options: Options, n: int) -> Any:
-    """Draw the first ``n`` items of a tile. Draws are made in order, so they are a prefix of the
+    """Draw the first ``n`` items of a tile. Draws are in order, so they are a prefix of the
     tile."""
     # A tile draws far fewer than the 2**64 blocks that its second counter word leaves it.
     bits = np.random.Philox(key=np.array(key, dtype=np.uint64), counter=[0, index, 0, 0])

@@ -1,4 +1,4 @@
-"""The device seam: where a bundle's arrays live while it runs, and the namespace over them.
+"""The device seam: the memory of a bundle's arrays while it runs, and the namespace over them.
 
 The CPU's device is the identity; a GPU's is CuPy, imported only in the executor of that GPU.
 """

@@ -1,6 +1,6 @@
-"""The contract of a device, the CPU's device, and how a device class is found by name.
+"""The contract of a device, the CPU's device, and the search for a device class by name.
 
-Imports no GPU library. What a device with memory of its own does is in ``cupy_device``.
+Imports no GPU library. ``cupy_device`` is the device with memory of its own.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class DeviceMemory:
     Parameters
     ----------
     total_bytes, free_bytes : int
-        As the driver sees them, whoever uses it.
+        Memory as the driver sees it, whoever uses it.
     held_bytes : int
-        Taken from the driver by this process's pool, in use or cached.
+        Memory taken from the driver by this process's pool, in use or cached.
     used_bytes : int
-        Of those, in use by live arrays.
+        Part of ``held_bytes`` in use by live arrays.
     """
 
     total_bytes: int
@@ -39,7 +39,7 @@ class DeviceMemory:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Upload:
-    """A value on its way to the device; `Device.arrived` gives it."""
+    """A value on its way to the device; `Device.arrived` returns it."""
 
     value: Any
     nbytes: int
@@ -47,9 +47,9 @@ class Upload:
 
 
 class Device(Protocol):
-    """What an executor needs of a device. Methods may be called from several threads.
+    """Interface of a device to its executor. Methods may be called from several threads.
 
-    "Arrays" are those in a value or in its lists, tuples and dicts; whatever else is in it, and
+    "Arrays" are those in a value or in its lists, tuples and dicts; everything else in it, and
     arrays of a type that the device does not have, stay as they are.
     """
 
@@ -58,30 +58,30 @@ class Device(Protocol):
     xp: Any
 
     def upload(self, value: Any) -> Upload:
-        """Begin to copy NumPy arrays to the device, beside what is being computed there.
+        """Begin to copy NumPy arrays to the device, beside the computation there.
 
-        Raises what `is_out_of_memory` recognises when the device has no room.
+        Raises an error that `is_out_of_memory` recognises when the device has no room.
         """
         ...
 
     def arrived(self, upload: Upload) -> Any:
-        """The uploaded value; what this thread computes next waits for the copy."""
+        """Return the uploaded value; this thread's next computation waits for the copy."""
         ...
 
     def to_device(self, value: Any) -> Any:
-        """``value`` with NumPy arrays moved to the device."""
+        """Move the NumPy arrays in ``value`` to the device."""
         ...
 
     def to_host(self, value: Any) -> Any:
-        """``value`` with device arrays moved to NumPy, complete when this returns."""
+        """Move the device arrays in ``value`` to NumPy, complete when this returns."""
         ...
 
     def device_bytes(self, value: Any) -> int:
-        """Bytes of the device arrays in ``value``."""
+        """Return the bytes of the device arrays in ``value``."""
         ...
 
     def computing(self) -> AbstractContextManager[Any]:
-        """While entered, this thread's kernels run in order on a stream of its own."""
+        """Run this thread's kernels in order on a stream of its own while entered."""
         ...
 
     def synchronize(self) -> None:
@@ -89,7 +89,7 @@ class Device(Protocol):
         ...
 
     def memory(self) -> DeviceMemory:
-        """The device's memory now."""
+        """Return the device's memory now."""
         ...
 
     def set_memory_limit(self, limit_bytes: int) -> None:
@@ -154,12 +154,12 @@ class HostDevice:
 
 
 def device_factory(path: str) -> Callable[[str], Device]:
-    """The device class (or function) at ``package.module:name``; called with a GPU's UUID.
+    """Return the device class (or function) at ``package.module:name``; called with a GPU's UUID.
 
     Raises
     ------
     InvalidArgumentError
-        There is none at this path.
+        There is no class or function at this path.
     """
     module, _, name = path.partition(":")
     try:
@@ -173,7 +173,7 @@ def device_factory(path: str) -> Callable[[str], Device]:
 
 
 def map_leaves(value: Any, is_leaf: Callable[[Any], bool], convert: Callable[[Any], Any]) -> Any:
-    """``value`` with ``convert`` applied to the leaves in it; containers are rebuilt."""
+    """Apply ``convert`` to the leaves in ``value``; containers are rebuilt."""
     if is_leaf(value):
         return convert(value)
     if type(value) in (list, tuple):

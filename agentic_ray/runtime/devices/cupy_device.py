@@ -1,4 +1,4 @@
-"""One NVIDIA GPU through CuPy: streams, pinned staging buffers, the memory pool and its limit.
+"""NVIDIA GPU through CuPy: streams, pinned staging buffers, the memory pool and its limit.
 
 CuPy is imported when a `CupyDevice` is made and nowhere else. Nothing here decides.
 """
@@ -16,7 +16,7 @@ from agentic_ray.errors import NoSuitableDeviceError
 from agentic_ray.runtime.devices.base import DeviceMemory, Upload, map_leaves
 
 STAGING_BYTES: Final = 16 * 2**20
-"""One pinned buffer. Two each way: one is filled while the other is on the bus."""
+"""Bytes of a pinned buffer. There are two each way: one is filled while the other is on the bus."""
 
 _OUT_OF_MEMORY: Final = 2  # cudaErrorMemoryAllocation
 _CONTEXT_LOST: Final = {
@@ -53,7 +53,7 @@ class _Staging:
         self._next = 0
 
     def take(self) -> tuple[int, Any]:
-        """Number and memory of the buffer whose turn it is, once its last copy has ended."""
+        """Return number and memory of the buffer whose turn it is, once its last copy has ended."""
         number = self._next
         self._next = 1 - number
         event = self._events[number]
@@ -62,18 +62,18 @@ class _Staging:
         return number, self._buffers[number]
 
     def mark(self, number: int, event: Any) -> None:
-        """The copy that uses this buffer has ended when ``event`` has."""
+        """Note that the copy which uses this buffer has ended when ``event`` has."""
         self._events[number] = event
 
 
 class CupyDevice:
-    """The one GPU, or MIG instance, that this process sees as ordinal 0.
+    """The GPU, or MIG instance, that this process sees as ordinal 0.
 
     Parameters
     ----------
     name : str, optional
-        Its UUID as NVML gives it; ``CUDA_VISIBLE_DEVICES`` must name it. Default: its place on
-        the PCI bus. (CuPy cuts the UUID in ``getDeviceProperties`` off at a zero byte.)
+        UUID as NVML gives it; ``CUDA_VISIBLE_DEVICES`` must name it. Default: its place on the PCI
+        bus. (CuPy cuts the UUID in ``getDeviceProperties`` off at a zero byte.)
 
     Raises
     ------
@@ -128,7 +128,7 @@ class CupyDevice:
             try:
                 moved = map_leaves(value, _can_move, copy)
             except BaseException:
-                # What was copied so far is dropped on return: no copy may still be writing.
+                # Buffers copied so far are dropped on return: no copy may still be writing.
                 self._inward.synchronize()
                 raise
             done = self._inward.record()
@@ -244,7 +244,7 @@ def _emptier(event: Any, buffer: Any, target: Any) -> Callable[[], None]:
 
 
 def _can_move(leaf: Any) -> bool:
-    """Whether it is an array of numbers that CUDA knows."""
+    """Whether a leaf is an array of numbers that CUDA knows."""
     if not isinstance(leaf, np.ndarray):
         return False
     dtype = leaf.dtype
