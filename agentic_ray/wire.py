@@ -40,7 +40,7 @@ class WireError(OSError):
 
 
 class Wire:
-    """One end of a connection. Any thread may send; one receives.
+    """An end of a connection. Any thread may send; one receives.
 
     Parameters
     ----------

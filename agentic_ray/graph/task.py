@@ -140,7 +140,7 @@ class CostHint:
 
 @dataclass(frozen=True, slots=True)
 class Codelet:
-    """One named operation with an implementation per device kind, as in StarPU.
+    """A named operation with an implementation per device kind, as in StarPU.
 
     Parameters
     ----------
@@ -309,7 +309,7 @@ alike."""
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One call of a codelet. Make it with `Task.of`, which finds dependencies and the key.
+    """A call of a codelet. Make it with `Task.of`, which finds dependencies and the key.
 
     Examples
     --------

@@ -97,7 +97,7 @@ class _Outcome:
 
 
 class MapReduce:
-    """One map-reduce. `result`, or ``await``, runs it; placements and metrics describe it then.
+    """A map-reduce. `result`, or ``await``, runs it; placements and metrics describe it then.
 
     Its ``repr`` shows its state.
     """

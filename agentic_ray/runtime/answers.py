@@ -17,7 +17,7 @@ _logger = logging.getLogger("agentic_ray")
 
 
 class Answers:
-    """One thread that takes answers in the order in which they come."""
+    """A thread that takes answers in the order in which they come."""
 
     def __init__(self, name: str) -> None:
         self._inbox: queue.SimpleQueue[tuple[Callable[[Any], object], Any] | None] = (

@@ -41,7 +41,7 @@ _STAND_IN_CHARACTERS: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One entry of a traceback: in a function that begins at ``first_line``, from ``column`` of
+    """An entry of a traceback: in a function that begins at ``first_line``, from ``column`` of
     ``line`` to ``end_column`` of ``end_line``."""
 
     file: str

@@ -26,7 +26,7 @@ _LOOK_SECONDS = 0.2
 
 @dataclass(slots=True, eq=False)
 class Stay:
-    """One stay of this process on one cluster.
+    """A stay of this process on one cluster.
 
     Attributes
     ----------

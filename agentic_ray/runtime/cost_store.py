@@ -45,7 +45,7 @@ CREATE TABLE knowledge (
 
 
 class CostStore:
-    """One file of observed costs, shared by all sessions of a user on a machine.
+    """A file of observed costs, shared by all sessions of a user on a machine.
 
     Parameters
     ----------

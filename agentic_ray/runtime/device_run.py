@@ -22,7 +22,7 @@ from agentic_ray.runtime.oom import CannotSplitError, Note, Work, climb
 
 @dataclass(slots=True)
 class Job:
-    """One bundle on its way through a device.
+    """A bundle on its way through a device.
 
     Parameters
     ----------

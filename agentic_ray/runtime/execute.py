@@ -45,7 +45,7 @@ class Inline:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One task as it is sent: its codelet by token, its arguments with Refs."""
+    """A task as it is sent: its codelet by token, its arguments with Refs."""
 
     key: str
     codelet: str

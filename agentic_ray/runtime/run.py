@@ -62,7 +62,7 @@ class ValueGone(Exception):
 
 
 class Run:
-    """One graph under way. Made by `Session.submit`; safe to use from any thread."""
+    """A graph under way. Made by `Session.submit`; safe to use from any thread."""
 
     def __init__(
         self,

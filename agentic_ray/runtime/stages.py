@@ -40,7 +40,7 @@ class StageStore(Protocol):
 
 
 class Stages:
-    """One run of a job through its stages."""
+    """A run of a job through its stages."""
 
     def __init__(self, store: StageStore, log: Callable[[str, str], None]) -> None:
         self._store = store

@@ -116,7 +116,7 @@ def place_ahead(
 
 @dataclass(slots=True)
 class _Slot:
-    """One slot of a device. ``spans`` are the bundles planned there, as (start, end, bundle),
+    """A slot of a device. ``spans`` are the bundles planned there, as (start, end, bundle),
     earliest first."""
 
     executor: Executor

@@ -149,7 +149,7 @@ class ValueLost:
 
 @dataclass(frozen=True, slots=True)
 class DeviceSlots:
-    """One device of a node and the number of bundles that it runs at once.
+    """A device of a node and the number of bundles that it runs at once.
 
     Bundles in flight may use ``memory_bytes`` together; ``memory_total_bytes`` is the device's
     memory if nobody else uses it; None when unknown.

@@ -94,7 +94,7 @@ _Choice = tuple[float, _Option, int]
 
 
 class _Round:
-    """One window being placed; each placement makes its device busy for the rest of it."""
+    """A window being placed; each placement makes its device busy for the rest of it."""
 
     def __init__(self, cluster: ClusterView, model: CostModel) -> None:
         self._cluster = cluster

@@ -220,7 +220,7 @@ class Graph:
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One try of a bundle on an executor. ``begun_seconds`` None: the bundle was sent ahead and may
+    """A try of a bundle on an executor. ``begun_seconds`` None: the bundle was sent ahead and may
     not have begun. ``expected_seconds`` is when it is expected to end. ``beside``: its process died
     before, or may have, with others in it."""
 

@@ -43,7 +43,7 @@ from agentic_ray.schedule.workloads import FLOPS_PER_SECOND, Workload
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One event of a recording, with the commands of both Dispatchers.
+    """An event of a recording, with the commands of both Dispatchers.
 
     ``raised`` names the exception that was recorded or seen at an event, "" if there was none.
     """

@@ -48,7 +48,7 @@ Costs = Literal["given", "learnt"]
 
 @dataclass(frozen=True, slots=True)
 class SimNode:
-    """One node. ``speed`` is that of each of its CPU slots. The node joins at ``from_seconds`` and
+    """A node. ``speed`` is that of each of its CPU slots. The node joins at ``from_seconds`` and
     dies at ``until_seconds``; tasks that begin there from ``slow_from_seconds`` on take
     ``slow_factor`` times as long."""
 
@@ -87,7 +87,7 @@ class SimCluster:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One run of a task. At ``sent_seconds`` it was started on its device, which then fetched the
+    """A run of a task. At ``sent_seconds`` it was started on its device, which then fetched the
     inputs and finished its earlier work."""
 
     task: str
@@ -241,7 +241,7 @@ def _clock_seconds() -> float:
 
 
 class _Run:
-    """One simulated run: an adapter of the Dispatcher in virtual time."""
+    """A simulated run: an adapter of the Dispatcher in virtual time."""
 
     def __init__(
         self,

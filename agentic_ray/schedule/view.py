@@ -43,7 +43,7 @@ to them, and a bundle that has not been sent can still go elsewhere."""
 
 @dataclass(slots=True, eq=False)
 class Executor:
-    """One device of one node: ``slots`` bundles run there at once.
+    """A device of one node: ``slots`` bundles run there at once.
 
     ``in_flight`` counts the slots of the bundles sent there: as many as its CPUs for a bundle on a
     CPU device, one on a GPU. ``wide`` of them belong to bundles of several slots.

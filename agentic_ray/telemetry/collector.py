@@ -30,7 +30,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """One sample of one node.
+    """A sample of one node.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class GpuState:
-    """One GPU or MIG instance.
+    """A GPU or MIG instance.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class GpuState:
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """One Ray node. ``gpus_reason`` says why ``gpus`` is empty when it is; ``custom`` are its
+    """A Ray node. ``gpus_reason`` says why ``gpus`` is empty when it is; ``custom`` are its
     custom resources in Ray, how much of each it has.
 
     ``heartbeat_age_seconds`` is the age of the newest report from a collector on the node, ``load``
