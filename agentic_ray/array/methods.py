@@ -137,7 +137,7 @@ def flatten(self: Array, order: str = "C") -> Array:
 
 
 def flat(self: Array) -> FlatView:
-    """Elements in C order: for loops, and to read or assign by position."""
+    """Return the elements in C order: for loops, and to read or assign by position."""
     return FlatView(self)
 
 

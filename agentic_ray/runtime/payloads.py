@@ -34,7 +34,7 @@ class Resident:
     ref: Any = None
 
     def copy(self) -> Literal["none", "coming", "there", "broken"]:
-        """State of the host copy."""
+        """Return the state of the host copy."""
         if self.copied is None:
             return "none"
         if not ray.wait([self.copied], timeout=0)[0]:

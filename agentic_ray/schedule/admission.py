@@ -66,7 +66,7 @@ def reserve_bytes(total_bytes: int) -> int:
 
 
 def budget_bytes(total_bytes: int, free_bytes: int, held_bytes: int) -> int:
-    """Memory that bundles in flight on a device may use together, in bytes.
+    """Return the bytes of memory that bundles in flight on a device may use together.
 
     Parameters
     ----------

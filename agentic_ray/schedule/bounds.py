@@ -52,7 +52,8 @@ def lower_bound_seconds(
 
 
 def _divide(fast: float, other: float, cpu: float, gpu_fast: float, gpu_other: float) -> float:
-    """Least time for two classes of work on CPUs (one speed for both) and GPUs (one for each)."""
+    """Return the least time for two classes of work on CPUs (one speed for both) and GPUs (one for
+    each)."""
     if not gpu_fast:
         return (fast + other) / cpu
     if gpu_fast < gpu_other:
@@ -66,6 +67,6 @@ def _divide(fast: float, other: float, cpu: float, gpu_fast: float, gpu_other: f
 
 
 def imbalance(busy: Sequence[float]) -> float:
-    """L = (max - mean) / max of the busy seconds per slot."""
+    """Return L = (max - mean) / max of the busy seconds per slot."""
     longest = max(busy, default=0.0)
     return (longest - sum(busy) / len(busy)) / longest if longest > 0 else 0.0

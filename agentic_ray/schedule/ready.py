@@ -88,7 +88,7 @@ class ReadyQueue:
 
     @property
     def graphs(self) -> set[Graph]:
-        """Return the graphs that have bundles in the queue."""
+        """Graphs that have bundles in the queue."""
         return {what.graph for _, _, what in self._heap}
 
     @property

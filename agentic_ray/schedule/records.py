@@ -213,7 +213,7 @@ class Graph:
 
     @property
     def under_way(self) -> list[Record]:
-        """Return the records of the running bundles, in the order of the bundles."""
+        """Records of the running bundles, in the order of the bundles."""
         running = [record for record in self.records.values() if record.running]
         return sorted(running, key=attrgetter("bundle_id"))
 

@@ -84,7 +84,7 @@ class Scarcity:
         self._tries.pop(node_id, None)
 
     def text(self) -> str | None:
-        """Text for people about the memory that work waits for; None if it waits for none."""
+        """Say for people which memory work waits for; None if it waits for none."""
         if not self._holds:
             return None
         return "; ".join(

@@ -34,7 +34,7 @@ class Dialect:
 
     @property
     def nulls(self) -> list[str]:
-        """Return the texts that stand for null."""
+        """Texts that stand for null."""
         import pyarrow.csv as pc
 
         if self.null_values is not None:
