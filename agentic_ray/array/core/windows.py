@@ -226,6 +226,21 @@ class Reading:
 # --- cutting blocks ----------------------------------------------------------------------
 
 
+def _reshaped(block: Any, shape: Shape) -> Any:
+    """A block in another shape. NumPy and CuPy have a method; a library that keeps to the standard
+    alone has a function."""
+    if hasattr(block, "reshape"):
+        return block.reshape(shape)
+    return block.__array_namespace__().reshape(block, shape)
+
+
+def _permuted(block: Any, axes: tuple[int, ...]) -> Any:
+    """A block with its axes in another order."""
+    if hasattr(block, "transpose"):
+        return block.transpose(axes)
+    return block.__array_namespace__().permute_dims(block, axes)
+
+
 @dataclass(frozen=True, slots=True)
 class Cut:
     """How a block of a view is made of pieces of other blocks.
@@ -271,7 +286,7 @@ class Cut:
         seen = block[tuple(index)]
         places = [place for place in self.order if place >= 0]
         if places != sorted(places):
-            seen = seen.transpose(places)
+            seen = _permuted(seen, tuple(places))
         if len(places) < len(self.order):
             seen = seen[tuple([slice(None) if place >= 0 else None for place in self.order])]
         return seen
@@ -320,7 +335,7 @@ def opened(argument: Any) -> Any:
         if len(blocks) > 1:
             return FlatPieces(cut, blocks)
         ((low, high),) = cut.spans
-        return blocks[0].reshape(-1)[low:high].reshape(cut.shape)
+        return _reshaped(_reshaped(blocks[0], (-1,))[low:high], cut.shape)
     if len(blocks) > 1:
         return Pieces(cut, blocks)
     part = cut.part(0, blocks[0])
@@ -395,7 +410,7 @@ class FlatPieces:
 
     def __init__(self, cut: FlatCut, blocks: Sequence[Any]) -> None:
         self._runs = [
-            block.reshape(-1)[low:high]
+            _reshaped(block, (-1,))[low:high]
             for block, (low, high) in zip(blocks, cut.spans, strict=True)
         ]
         self._ends = list(itertools.accumulate(high - low for low, high in cut.spans))
@@ -418,7 +433,7 @@ class FlatPieces:
         first = 0
         for (low, _), length in zip(wanted, self.shape, strict=True):
             first = first * length + low
-        return self._run(first, first + math.prod(shape)).reshape(shape)
+        return _reshaped(self._run(first, first + math.prod(shape)), tuple(shape))
 
     def _run(self, first: int, last: int) -> Any:
         parts: list[Any] = []
@@ -432,4 +447,5 @@ class FlatPieces:
 
     def whole(self, xp: Any) -> Any:
         """All of the block as one array."""
-        return xp.concatenate(self._runs).reshape(self.shape)
+        joined = self._runs[0] if len(self._runs) == 1 else xp.concatenate(self._runs)
+        return _reshaped(joined, self.shape)
