@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
 from agentic_ray.errors import PoisonTaskError
@@ -213,7 +214,8 @@ class Recorder:
         if number is not None:
             return number
         number = self._parts[id(value)] = len(self._parts)
-        return [number, {name: getattr(value, name) for name in value.__dataclass_fields__}]
+        named = [entry.name for entry in fields(value) if entry.init]
+        return [number, {name: getattr(value, name) for name in named}]
 
     def _codelet(self, codelet: Codelet) -> int:
         """Return the number of a codelet in this recording; a codelet met first gets the next."""

@@ -46,7 +46,7 @@ class Given:
 
 WIDTH_ELEMENTS = 8192
 """Of parts of blocks of which a single row has more than `BLOCK_ELEMENTS`."""
-ROWS_AT_ONCE = 16
+ROWS_AT_ONCE = 4
 """So many cache blocks are taken at a time where their rows are only added up."""
 EXACT = {
     "add", "subtract", "multiply", "divide", "true_divide", "negative", "positive", "absolute",
