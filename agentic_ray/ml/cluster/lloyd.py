@@ -59,8 +59,8 @@ def _compiled(block: Any, centres: Any, own: Any) -> Any:
     lloyd_iter_chunked_dense(
         np.ascontiguousarray(block), given, centres, means, weights, labels, moved, 1
     )
-    weights = np.bincount(labels, own, count)
-    return (means * weights[:, None], weights) if (weights > 0).all() else None
+    totals = np.bincount(labels, own, count)
+    return (means * totals[:, None], totals) if (totals > 0).all() else None
 
 
 def _shifted(block: Any, shift: Any, xp: Any) -> Any:
