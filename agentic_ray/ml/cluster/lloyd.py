@@ -33,27 +33,34 @@ def assign(x: Any, y: Any, w: Any, centres: Any, shift: Any, *, xp: Any = np) ->
     count, p = centres.shape
     sums, weights = xp.zeros((count, p)), xp.zeros(count)
     squares = (centres * centres).sum(axis=1)
-    for rows in row_blocks(x, 1 << 17):
+    for rows in row_blocks(x, 1 << 20):
         block = _shifted(x[rows], shift, xp)
-        labels = _labels(block, centres, squares, xp)
         own = None if w is None else w[rows]
-        weights += xp.bincount(labels, own, count)
-        sums += _sums(block, labels, own, count, xp)
+        found = _compiled(block, centres, own)
+        if found is None:
+            labels, _ = nearest(block, centres, squares, xp=xp)
+            found = _sums(block, labels, own, count, xp), xp.bincount(labels, own, count)
+        sums += found[0]
+        weights += found[1]
     return sums, weights
 
 
-def _labels(block: Any, centres: Any, squares: Any, xp: Any) -> Any:
-    """The nearest centre of each row; by scikit-learn's compiled loop where it is there."""
+def _compiled(block: Any, centres: Any, own: Any) -> Any:
+    """The same of a block by scikit-learn's compiled loop; None where it cannot be had.
+
+    It gives means, and moves centres without rows to other places: of them a block may have some.
+    """
     if lloyd_iter_chunked_dense is None or type(block) is not np.ndarray:
-        return nearest(block, centres, squares, xp=xp)[0]
+        return None
     n, count = len(block), len(centres)
     labels = np.empty(n, np.int32)
-    unused = np.empty_like(centres), np.empty(count), np.empty(count)
+    means, weights, moved = np.empty_like(centres), np.empty(count), np.empty(count)
+    given = np.ones(n) if own is None else np.ascontiguousarray(own, np.float64)
     lloyd_iter_chunked_dense(
-        np.ascontiguousarray(block), np.empty(n), centres, unused[0], unused[1], labels, unused[2],
-        1, update_centers=False,
-    )  # fmt: skip
-    return labels
+        np.ascontiguousarray(block), given, centres, means, weights, labels, moved, 1
+    )
+    totals = np.bincount(labels, own, count)
+    return (means * totals[:, None], totals) if (totals > 0).all() else None
 
 
 def _shifted(block: Any, shift: Any, xp: Any) -> Any:
