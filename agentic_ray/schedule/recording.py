@@ -89,7 +89,23 @@ PLAIN = Plain(
 
 
 class RecordedError(Exception):
-    """Stand-in for a recorded exception of a task: its type's name and its text."""
+    """Stands for an exception that a task raised when it was recorded.
+
+    Parameters
+    ----------
+    name : str
+        Of its type.
+    text : str
+        Its text, which reasons of placements may quote.
+    """
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(name, text)
+        self.name = name
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class RecordedRetry(RecordedError):
@@ -257,7 +273,7 @@ def told(command: ev.Command) -> Json:
         return ["Split", command.graph_id, command.bundle_id, command.first.key, command.first_id]
     if isinstance(command, ev.FailGraph):
         bundle, error = command.bundle.key if command.bundle else None, command.error
-        name = error.args[0] if isinstance(error, RecordedError) else type(error).__name__
+        name = error.name if isinstance(error, RecordedError) else type(error).__name__
         return ["FailGraph", command.graph_id, name, bundle]
     values = [getattr(command, name) for name in _fields_of(command)]
     return [type(command).__name__, *[list(v) if isinstance(v, tuple) else v for v in values]]
