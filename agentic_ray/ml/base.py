@@ -28,7 +28,8 @@ from agentic_ray.array.core import evaluate
 from agentic_ray.errors import InvalidTypeError
 from agentic_ray.graph import content_key
 from agentic_ray.ml.checkpoints import Log
-from agentic_ray.ml.data import Given, OfArray, Rows, aligned, loaded, rows
+from agentic_ray.ml.chunks import Given, OfArray, loaded
+from agentic_ray.ml.data import Rows, aligned, rows
 from agentic_ray.ml.passes import Check, Passes, single
 from agentic_ray.ml.progress import Progress
 

@@ -12,7 +12,8 @@ from sklearn.frozen import FrozenEstimator
 
 from agentic_ray.errors import InvalidTypeError
 from agentic_ray.ml.base import Distributed, blockwise, is_distributed
-from agentic_ray.ml.data import OfArray, Rows, rows
+from agentic_ray.ml.chunks import OfArray
+from agentic_ray.ml.data import Rows, rows
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import glob
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,110 +19,23 @@ from agentic_ray import sources
 from agentic_ray.array import Array
 from agentic_ray.array.core import evaluate
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SourceError
-from agentic_ray.graph import Ref, Task
+from agentic_ray.ml.chunks import (
+    AsMatrix,
+    Chain,
+    Chosen,
+    Columns,
+    Given,
+    OfArray,
+    Step,
+    Unreadable,
+    as_frame,
+    joined,
+    loaded,
+)
 from agentic_ray.sources import Part, Source
 
-Step: TypeAlias = Callable[[Any], Any]
-"""Makes a chunk of another, row by row."""
 CHUNK_BYTES = 32 << 20
 """Tables and sparse matrices in the caller's memory are cut in chunks of about this size."""
-
-
-# --- where chunks come from -----------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Given:
-    """Chunks that tasks can be given as they are: in memory, in the object store, or a `Part`,
-    which a task reads."""
-
-    chunks: tuple[Any, ...]
-    nbytes: int
-    is_here: bool
-    _placed: list[Any] = field(default_factory=list, init=False, repr=False)
-
-    def arguments(self, local: bool) -> tuple[list[Task], list[Any]]:
-        """Tasks that make chunks, and for each chunk what tasks are given: what is in the
-        caller's memory is put in the object store, once."""
-        if local or all(isinstance(chunk, Part) for chunk in self.chunks):
-            return [], list(self.chunks)
-        from agentic_ray.runtime import Stored, get_session, put
-
-        stay = get_session().stay
-        if not self._placed or self._placed[0] is not stay:  # a store ends with its stay
-            kept = (Part, Stored)
-            self._placed[:] = [stay, [c if isinstance(c, kept) else put(c) for c in self.chunks]]
-        return [], list(self._placed[1])
-
-    def content(self) -> Any:
-        """What tells these from other data, without reading them."""
-        parts = [c for c in self.chunks if isinstance(c, Part)]
-        return [(part.label, part.bytes, part.items) for part in parts]
-
-
-@dataclass(frozen=True, eq=False)
-class OfArray:
-    """The chunks of an `Array`, which are computed anew for each pass unless it is persisted."""
-
-    array: Array
-
-    @property
-    def nbytes(self) -> int:
-        return int(self.array.nbytes)
-
-    @property
-    def is_here(self) -> bool:
-        return evaluate.runs_locally([self.array._node])
-
-    def arguments(self, local: bool) -> tuple[list[Task], list[Any]]:
-        """Tasks that make chunks, and for each chunk what tasks are given."""
-        tasks, blocks = evaluate.for_tasks([self.array._node], local=local)
-        if local:
-            keys = [block.key for block in blocks[0] if type(block) is Ref]
-            made = evaluate.run_here(tasks, keys)
-            return [], [made[b.key] if type(b) is Ref else b for b in blocks[0]]
-        return tasks, blocks[0]
-
-    def content(self) -> Any:
-        """What tells these from other data, without reading them."""
-        return (str(self.array.dtype), self.array.chunks)
-
-
-class Taken(NamedTuple):
-    """Some rows of a chunk; a tuple, so that the chunk may be one that another task makes."""
-
-    chunk: Any
-    positions: Any
-
-
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """Some rows of each chunk of a source."""
-
-    source: Any
-    positions: tuple[Any, ...]
-
-    @property
-    def nbytes(self) -> int:
-        return int(self.source.nbytes)
-
-    @property
-    def is_here(self) -> bool:
-        return bool(self.source.is_here)
-
-    def arguments(self, local: bool) -> tuple[list[Task], list[Any]]:
-        """Tasks that make chunks, and for each chunk what tasks are given."""
-        tasks, chunks = self.source.arguments(local)
-        pairs = zip(chunks, self.positions, strict=True)
-        if local:
-            return tasks, [Taken(chunk, at) for chunk, at in pairs]
-        from agentic_ray.runtime import put
-
-        return tasks, [Taken(chunk, put(at)) for chunk, at in pairs]
-
-    def content(self) -> Any:
-        """What tells these from other data, without reading them."""
-        return self.source.content(), self.positions
 
 
 # --- rows -----------------------------------------------------------------------------------
@@ -347,86 +260,6 @@ def first(chunk: Any) -> Any:
     return chunk
 
 
-def joined(chunks: Sequence[Any]) -> Any:
-    """Chunks of one kind below each other."""
-    head = chunks[0]
-    if len(chunks) == 1:
-        return head
-    if sp.issparse(head):
-        return sp.vstack(chunks, format="csr")
-    if hasattr(head, "iloc"):
-        import pandas as pd
-
-        return pd.concat(chunks, ignore_index=True)
-    return np.concatenate(chunks)
-
-
-def loaded(chunk: Any, steps: Sequence[Step]) -> Any:
-    """A chunk as a pass sees it: read if it is a part of a file, then each step.
-
-    Raises
-    ------
-    SourceError
-        A file is damaged; the message names it and the row groups.
-    """
-    if isinstance(chunk, Taken):
-        whole = loaded(chunk.chunk, ())
-        return loaded(
-            whole.iloc[chunk.positions] if hasattr(whole, "iloc") else whole[chunk.positions], steps
-        )
-    if isinstance(chunk, Part):
-        label = chunk.label
-        try:
-            chunk = as_frame(chunk.load())
-        except FileNotFoundError:
-            raise
-        except (ValueError, OSError) as error:
-            raise SourceError(f"{label}: {error}") from error
-    for step in steps:
-        chunk = step(chunk)
-    return chunk
-
-
-def as_frame(table: Any) -> Any:
-    """A pandas DataFrame of any table; anything else as it is."""
-    if hasattr(table, "to_pandas") and not hasattr(table, "iloc"):
-        return table.to_pandas()
-    if isinstance(table, list):  # lines of text
-        return np.array(table, dtype=object)
-    return table
-
-
-@dataclass(frozen=True)
-class Chain:
-    """Some steps as one."""
-
-    steps: tuple[Step, ...]
-
-    def __call__(self, block: Any) -> Any:
-        return loaded(block, self.steps)
-
-
-@dataclass(frozen=True)
-class Columns:
-    """A step that takes columns of a table; ``single`` gives the one column's values."""
-
-    names: tuple[str, ...]
-    single: bool = False
-
-    def __call__(self, frame: Any) -> Any:
-        return frame[self.names[0]].to_numpy() if self.single else frame[list(self.names)]
-
-
-@dataclass(frozen=True)
-class AsMatrix:
-    """A step that makes a NumPy array of one dtype of a table or matrix."""
-
-    dtype: Any
-
-    def __call__(self, block: Any) -> Any:
-        return np.ascontiguousarray(block, dtype=self.dtype)
-
-
 # --- making rows ----------------------------------------------------------------------------
 
 
@@ -602,13 +435,6 @@ def _counting(chunk: Any) -> int | None:
 
 
 _counting.may_fail = True  # type: ignore[attr-defined]  # it is given `Unreadable` in place of an error
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """Stands for a chunk that cannot be read."""
-
-    reason: str
 
 
 def _first_row(parts: Sequence[Part]) -> Any:

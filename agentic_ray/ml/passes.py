@@ -33,7 +33,8 @@ from agentic_ray.graph import (
     tree_reduce,
 )
 from agentic_ray.ml.checkpoints import Log
-from agentic_ray.ml.data import Rows, Unreadable, loaded
+from agentic_ray.ml.chunks import Unreadable, loaded
+from agentic_ray.ml.data import Rows
 from agentic_ray.ml.progress import Progress
 
 Statistics: TypeAlias = Any

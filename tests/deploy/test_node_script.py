@@ -96,7 +96,9 @@ def test_a_master_is_a_head_and_then_the_service_and_ends_in_reverse(
     assert len(one.log) == 1, "the service waits for the head"
     (tmp_path / "head-answers").touch()
     service = one.started(2)[1]
-    assert service.startswith("agentic-ray serve --host 0.0.0.0 --behind-proxy --port 8080 --journal")
+    assert service.startswith(
+        "agentic-ray serve --host 0.0.0.0 --behind-proxy --port 8080 --journal"
+    )
     assert service.endswith("--address 127.0.0.1:7000 --max-running=3")
     assert (tmp_path / "agentic-ray-role").read_text() == "master\n"
     assert one.end() == 0
