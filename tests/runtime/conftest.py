@@ -54,8 +54,9 @@ class Program:
                 continue
         return found
 
-    def leftovers(self, seconds: float = 40) -> list[str]:
-        """What still runs of it when it had ``seconds`` to go away."""
+    def leftovers(self, seconds: float = 90) -> list[str]:
+        """What still runs of it when it had ``seconds`` to go away. (An agent of a raylet that was
+        killed, as Ray does where it is slow to end, tries for a minute to tell the dead GCS.)"""
         deadline = time.monotonic() + seconds
         while (found := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.1)
