@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from types import TracebackType
 from typing import Any
 
 import httpx
 
-from agentic_ray.errors import JobTimeoutError
 from agentic_ray.service.calls import (
-    FIRST_POLL_SECONDS,
-    LONGEST_POLL_SECONDS,
     Call,
+    Polls,
     answer_of,
     call,
     connection,
@@ -64,21 +61,12 @@ class AsyncClient:
 
     async def result(self, task_id: str, timeout: float | None = None) -> Any:
         """Wait for the result of a job."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        pause = FIRST_POLL_SECONDS
+        polls = Polls(task_id, timeout)
         while True:
             status = await self.status(task_id)
             if status["state"] not in ("queued", "running"):
                 return result_of(status)
-            if deadline is not None:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise JobTimeoutError(
-                        f"job {task_id} is {status['state']} after {timeout} seconds"
-                    )
-                pause = min(pause, left)
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_POLL_SECONDS)
+            await asyncio.sleep(polls.next_pause(status["state"]))
 
     async def cancel(self, task_id: str) -> dict[str, Any]:
         """Cancel a job; returns its status."""

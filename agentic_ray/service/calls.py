@@ -6,6 +6,7 @@ import json
 import os
 import random
 import ssl
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,13 +19,14 @@ from agentic_ray import errors
 from agentic_ray.errors import (
     InvalidArgumentError,
     JobCancelledError,
+    JobTimeoutError,
     ServiceError,
     TaskError,
 )
 from agentic_ray.master.workloads import DEFAULT, normalise
 
-FIRST_POLL_SECONDS: Final = 0.01
-LONGEST_POLL_SECONDS: Final = 0.5
+_FIRST_POLL_SECONDS: Final = 0.01
+_LONGEST_POLL_SECONDS: Final = 0.5
 
 _TRIES: Final = 4
 _FIRST_PAUSE: Final = 0.2
@@ -126,6 +128,43 @@ def submission(
 def quoted(text: str) -> str:
     """Text as part of a path."""
     return quote(text, safe="")
+
+
+class Polls:
+    """The pauses between two looks at a job: each is twice the one before, up to a limit.
+
+    Parameters
+    ----------
+    task_id : str
+        The job, for the error.
+    timeout : float or None
+        Seconds after which no more looks are taken; None: as many as it takes.
+    """
+
+    def __init__(self, task_id: str, timeout: float | None) -> None:
+        self._task_id = task_id
+        self._timeout = timeout
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._pause = _FIRST_POLL_SECONDS
+
+    def next_pause(self, state: str) -> float:
+        """Return the seconds until the next look at a job that is in this state.
+
+        Raises
+        ------
+        JobTimeoutError
+            The time is over.
+        """
+        pause = self._pause
+        if self._deadline is not None:
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                raise JobTimeoutError(
+                    f"job {self._task_id} is {state} after {self._timeout} seconds"
+                )
+            pause = min(pause, left)
+        self._pause = min(2 * pause, _LONGEST_POLL_SECONDS)
+        return pause
 
 
 def pause_after(attempt: int, response: httpx.Response | None) -> float:

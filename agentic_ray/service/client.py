@@ -14,11 +14,10 @@ from typing import Any, Final, Literal
 
 import httpx
 
-from agentic_ray.errors import InvalidArgumentError, JobTimeoutError
+from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.service.calls import (
-    FIRST_POLL_SECONDS,
-    LONGEST_POLL_SECONDS,
     Call,
+    Polls,
     answer_of,
     call,
     connection,
@@ -319,22 +318,13 @@ class Client:
     def _ended(
         self, task_id: str, timeout: float | None, show: Callable[[str], object]
     ) -> dict[str, Any]:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        pause = FIRST_POLL_SECONDS
+        polls = Polls(task_id, timeout)
         while True:
             status = self.status(task_id)
             show(str(status["state"]))
             if status["state"] not in ("queued", "running"):
                 return status
-            if deadline is not None:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise JobTimeoutError(
-                        f"job {task_id} is {status['state']} after {timeout} seconds"
-                    )
-                pause = min(pause, left)
-            time.sleep(pause)
-            pause = min(2 * pause, LONGEST_POLL_SECONDS)
+            time.sleep(polls.next_pause(status["state"]))
 
     def _result_as(self, task_id: str, form: Form) -> Any:
         path = f"/result/{quoted(task_id)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import threading
 import time
@@ -238,13 +237,10 @@ def _text(value: Any) -> str:
 def _described(workload: Workload) -> dict[str, Any]:
     """A workload for the page's form: what it is, and the JSON schema of its params if there is
     one."""
-    schema = None
-    if isinstance(workload.schema, str) and workload.schema:
-        schema = json.loads(workload.schema)
     return {
         "name": workload.name,
         "version": workload.version,
         "effects": workload.effects,
-        "schema": schema,
-        "summary": (inspect.getdoc(workload.function) or "").partition("\n\n")[0],
+        "schema": workload.json_schema,
+        "summary": workload.description,
     }
