@@ -20,7 +20,12 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, column_or_1d, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_is_fitted,
+    column_or_1d,
+    validate_data,
+)
 
 import agentic_ray.array as xp
 from agentic_ray.array import Array
@@ -160,14 +165,20 @@ def _dispatching(cls: Any, own: type, name: str) -> Any:
             return blockwise(self, name, X, *args, **kwargs)
         return getattr(super(cls, self), name)(X, *args, **kwargs)
 
-    if hasattr(original, "__get__") and not callable(original):
-        # There or not by the estimator's parameters (`available_if`): so is this.
-        def there(self: Any) -> bool:
-            getattr(super(cls, self), name)
-            return True
+    return _there_where_theirs_is(method, cls, name, original)
 
-        return available_if(there)(method)
-    return method
+
+def _there_where_theirs_is(method: Any, cls: Any, name: str, original: Any) -> Any:
+    """Let ``method`` of ``cls`` be there or not by the estimator's parameters, as ``original``,
+    scikit-learn's method of this name, is by its `available_if`."""
+    if callable(original) or not hasattr(original, "__get__"):
+        return method
+
+    def there(self: Any) -> bool:
+        getattr(super(cls, self), name)
+        return True
+
+    return available_if(there)(method)
 
 
 def _is_theirs(kind: type) -> bool:
@@ -201,14 +212,7 @@ def _refusing(cls: Any, own: type, name: str) -> Any:
             args = (X, *args)
         return getattr(super(cls, self), name)(*args, **kwargs)
 
-    if hasattr(original, "__get__") and not callable(original):
-
-        def there(self: Any) -> bool:
-            getattr(super(cls, self), name)
-            return True
-
-        return available_if(there)(method)
-    return method
+    return _there_where_theirs_is(method, cls, name, original)
 
 
 def _fit_transform(self: Any, X: Any, y: Any = None, **fit_params: Any) -> Any:
@@ -255,8 +259,6 @@ def as_sklearn(value: Any) -> Any:
 def blockwise(estimator: Any, name: str, X: Any, **options: Any) -> Any:
     """A method of a fitted estimator over each chunk: an `Array` of an array of which the method
     makes numbers, else `Rows`."""
-    from sklearn.utils.validation import check_is_fitted
-
     if get_tags(estimator).requires_fit:
         check_is_fitted(estimator)
     data = rows(X)

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
 from agentic_ray.errors import InvalidTypeError
-from agentic_ray.ml.base import Distributed, blockwise, is_distributed
+from agentic_ray.ml.base import Distributed, as_sklearn, blockwise, is_distributed
 from agentic_ray.ml.chunks import OfArray
 from agentic_ray.ml.data import Rows, rows
 
@@ -77,7 +77,7 @@ class ColumnTransformer(Distributed, sk.ColumnTransformer):
                     "of agentic_ray.ml"
                 )
             fitted[name] = clone(transformer).fit(part, y)
-            frozen.append((name, FrozenEstimator(_twin(fitted[name])), columns))
+            frozen.append((name, FrozenEstimator(as_sklearn(fitted[name])), columns))
         # scikit-learn's class learns from one row which columns go where.
         own, self.transformers = self.transformers, frozen
         try:
@@ -121,12 +121,6 @@ class ColumnTransformer(Distributed, sk.ColumnTransformer):
         if isinstance(data.source, OfArray) and not data.steps:
             return rows(data.source.array[:, places])
         return data.then(Places(tuple(places)))
-
-
-def _twin(estimator: Any) -> Any:
-    from agentic_ray.ml.base import as_sklearn
-
-    return as_sklearn(estimator)
 
 
 def _real_row(data: Rows) -> Any:

@@ -6,6 +6,7 @@ import functools
 import glob
 import itertools
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -418,8 +419,6 @@ def _of_parts(parts: Sequence[Part], on_error: str) -> Rows:
 
 def _tell_skipped(labels: Sequence[str]) -> None:
     if labels:
-        import warnings
-
         shown = ", ".join(labels[:5])
         warnings.warn(
             f"{len(labels)} parts of files cannot be read and are left out: {shown}", stacklevel=4

@@ -16,8 +16,19 @@ import sklearn.linear_model as linear
 from sklearn.base import is_classifier
 from sklearn.utils import gen_batches
 
+from agentic_ray.array import Array
 from agentic_ray.errors import InvalidArgumentError
-from agentic_ray.ml.base import Distributed, begin, encode_labels, seed_of
+from agentic_ray.ml.base import (
+    Distributed,
+    begin,
+    encode_labels,
+    is_distributed,
+    seed_of,
+    transformed,
+)
+from agentic_ray.ml.cluster import lloyd
+from agentic_ray.ml.cluster.kmeans import Nearest, start_centres
+from agentic_ray.ml.data import rows
 from agentic_ray.ml.linear.logistic import balanced
 from agentic_ray.ml.linear.losses import label_weights
 
@@ -25,14 +36,14 @@ from agentic_ray.ml.linear.losses import label_weights
 def learn(x: Any, y: Any, w: Any, state: Any, options: Any) -> Any:
     """An estimator of scikit-learn after one more chunk."""
     size, classes = options
-    for rows in gen_batches(len(y) if x is None else x.shape[0], size or x.shape[0]):
-        given = {} if w is None else {"sample_weight": w[rows]}
+    for batch in gen_batches(len(y) if x is None else x.shape[0], size or x.shape[0]):
+        given = {} if w is None else {"sample_weight": w[batch]}
         if classes is not None:
             given["classes"] = classes
         if y is None:
-            state.partial_fit(x[rows], **given)
+            state.partial_fit(x[batch], **given)
         else:
-            state.partial_fit(x[rows], y[rows], **given)
+            state.partial_fit(x[batch], y[batch], **given)
     return state
 
 
@@ -69,8 +80,6 @@ class _Descent(Distributed):
         -------
         self
         """
-        from agentic_ray.ml.base import is_distributed
-
         if not is_distributed(X):
             return self._sklearn_class.fit(
                 self, X, y, coef_init=coef_init, intercept_init=intercept_init,
@@ -209,8 +218,6 @@ class IncrementalPCA(Distributed, decomposition.IncrementalPCA):
         -------
         self
         """
-        from agentic_ray.ml.base import is_distributed
-
         if not is_distributed(X):
             return decomposition.IncrementalPCA.fit(self, X, y)
         run = begin(self, X)
@@ -228,8 +235,8 @@ class IncrementalPCA(Distributed, decomposition.IncrementalPCA):
 
 def in_batches(x: Any, y: Any, w: Any, state: Any, size: int, least: int) -> Any:
     """An incremental estimator after the batches of one more chunk."""
-    for rows in gen_batches(x.shape[0], size, min_batch_size=least):
-        state.partial_fit(x[rows])
+    for batch in gen_batches(x.shape[0], size, min_batch_size=least):
+        state.partial_fit(x[batch])
     return state
 
 
@@ -259,12 +266,6 @@ class MiniBatchKMeans(Distributed, clusters.MiniBatchKMeans):
         -------
         self
         """
-        from agentic_ray.array import Array
-        from agentic_ray.ml.base import is_distributed, transformed
-        from agentic_ray.ml.cluster import lloyd
-        from agentic_ray.ml.cluster.kmeans import Nearest, start_centres
-        from agentic_ray.ml.data import rows
-
         if not is_distributed(X):
             return clusters.MiniBatchKMeans.fit(self, X, y, sample_weight)
         run = begin(self, X, None, sample_weight, accept_sparse=True)

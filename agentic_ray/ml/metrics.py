@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import sklearn.metrics as sk
+from sklearn.base import is_classifier, is_regressor
 
 from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.ml.base import is_distributed
@@ -362,8 +363,6 @@ v_measure_score = _of_contingency(sk.v_measure_score)
 
 def score_of(estimator: Any, X: Any, y: Any, sample_weight: Any) -> float:
     """What `score` of an estimator gives for data in chunks."""
-    from sklearn.base import is_classifier, is_regressor
-
     if is_classifier(estimator):
         return float(accuracy_score(y, estimator.predict(X), sample_weight=sample_weight))
     if is_regressor(estimator):

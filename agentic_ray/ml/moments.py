@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
+from sklearn.utils.sparsefuncs import min_max_axis
 
 from agentic_ray.array.linalg import panels
 from agentic_ray.ml.passes import Passes, row_blocks
@@ -195,8 +196,6 @@ def merged_columns(left: Any, right: Any, *, xp: Any = np) -> Any:
 def extremes(x: Any, y: Any, w: Any) -> Any:
     """For each column the least and the greatest value that is no NaN; NaN if there is none."""
     if sp.issparse(x):
-        from sklearn.utils.sparsefuncs import min_max_axis
-
         return min_max_axis(x, axis=0, ignore_nan=True) if x.shape[0] else _no_extremes(x)
     if not x.shape[0]:
         return _no_extremes(x)
