@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sized
 from dataclasses import dataclass
 from statistics import median
 
-from agentic_ray.graph.task import Bundle, Task
+from agentic_ray.graph.task import Bundle, CostHint, Task
 from agentic_ray.schedule.calibration import Calibration
 from agentic_ray.schedule.curves import Curve, RunningMedian, log_of, size_class
 from agentic_ray.schedule.links import Links
@@ -346,7 +346,11 @@ WINDOW_OF_BYTES = 16
 
 
 def size_of(task: Task) -> float:
-    """Return the size of a task on the axis of its codelet's curve: flops if hinted, else bytes
-    moved if hinted, else items."""
-    cost = task.cost
+    """Return the size of a task on the axis of its codelet's curve."""
+    return size_of_cost(task.cost)
+
+
+def size_of_cost(cost: CostHint) -> float:
+    """Return the size that a cost stands for: flops if hinted, else bytes moved if hinted, else
+    items."""
     return float(cost.flops or cost.read_bytes + cost.written_bytes or cost.items or 1)

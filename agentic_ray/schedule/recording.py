@@ -47,6 +47,8 @@ CODELET_FIELDS = (
     "chunk_axis",
     "host_inputs",
 )
+DEFAULT_PARTS: tuple[Resources | CostHint, ...] = (DEFAULT_RESOURCES, DEFAULT_COST)
+"""The first parts of every event, by their numbers."""
 MOST_CODELETS = 512
 """Most codelets told apart by identity: those met last."""
 MOST_TEXT = 2000
@@ -164,7 +166,7 @@ class Recorder:
             raise
         splits = [command for command in commands if isinstance(command, ev.Split)]
         if splits:
-            self._parts = {id(DEFAULT_RESOURCES): 0, id(DEFAULT_COST): 1}
+            self._parts = {id(part): number for number, part in enumerate(DEFAULT_PARTS)}
             row["splits"] = [[self._bundle(one.first), self._bundle(one.second)] for one in splits]
         self._line({**row, "commands": list(map(told, commands))})
         return commands
@@ -183,7 +185,7 @@ class Recorder:
 
     def _event(self, event: ev.Event) -> Json:
         if isinstance(event, ev.GraphSubmitted):
-            self._parts = {id(DEFAULT_RESOURCES): 0, id(DEFAULT_COST): 1}
+            self._parts = {id(part): number for number, part in enumerate(DEFAULT_PARTS)}
             return {
                 "@": "GraphSubmitted",
                 "time": event.time,

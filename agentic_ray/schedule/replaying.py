@@ -14,8 +14,6 @@ from typing import Any
 
 from agentic_ray.errors import InvalidArgumentError, PoisonTaskError
 from agentic_ray.graph.task import (
-    DEFAULT_COST,
-    DEFAULT_RESOURCES,
     Bundle,
     Codelet,
     CostHint,
@@ -30,6 +28,7 @@ from agentic_ray.schedule.plain import Json
 from agentic_ray.schedule.policies import get_policy
 from agentic_ray.schedule.recording import (
     CODELET_FIELDS,
+    DEFAULT_PARTS,
     FORMAT,
     MOST_TEXT,
     PLAIN,
@@ -155,7 +154,7 @@ class Replay:
     def _note_halves(self, splits: Iterable[Json]) -> None:
         """Remember the tasks of the halves that the recorded Dispatcher cut bundles into."""
         for first, second in splits:
-            self._parts = {0: DEFAULT_RESOURCES, 1: DEFAULT_COST}
+            self._parts = dict(enumerate(DEFAULT_PARTS))
             tasks = (*self._bundle(first).tasks, *self._bundle(second).tasks)
             self._halves[tasks[-1].key] = tasks
 
@@ -170,7 +169,7 @@ class Replay:
     def _event(self, data: Json) -> ev.Event:
         kind = data.get("@")
         if kind == "GraphSubmitted":
-            self._parts = {0: DEFAULT_RESOURCES, 1: DEFAULT_COST}
+            self._parts = dict(enumerate(DEFAULT_PARTS))
             return ev.GraphSubmitted(
                 data["time"],
                 data["graph_id"],

@@ -179,12 +179,7 @@ class Executor:
 
     def sent(self, now: float, seconds: float, resources: Resources) -> None:
         """Count a bundle that was sent; predict anew when a slot is free, given its seconds."""
-        if (
-            resources.cpus > 1
-            or resources.memory_bytes
-            or resources.gpu_memory_bytes
-            or resources.where
-        ):
+        if _is_counted(resources):
             self._count(resources, 1)
         else:
             self.in_flight += 1
@@ -198,12 +193,7 @@ class Executor:
     def ended(self, now: float, seconds: float, resources: Resources) -> None:
         """Count a bundle predicted as ``seconds`` that has ended; predict anew when a slot is
         free."""
-        if (
-            resources.cpus > 1
-            or resources.memory_bytes
-            or resources.gpu_memory_bytes
-            or resources.where
-        ):
+        if _is_counted(resources):
             self._count(resources, -1)
         else:
             self.in_flight -= 1
@@ -226,6 +216,16 @@ class Executor:
         mean = self.backlog_seconds / self.in_flight
         waiting = self.in_flight - self.slots
         self.free_at_seconds = now + mean / (self.slots + 1) + waiting * mean / self.slots
+
+
+def _is_counted(resources: Resources) -> bool:
+    """Whether a bundle takes more of its executor than one slot."""
+    return bool(
+        resources.cpus > 1
+        or resources.memory_bytes
+        or resources.gpu_memory_bytes
+        or resources.where
+    )
 
 
 class Pool:

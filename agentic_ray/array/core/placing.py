@@ -19,32 +19,32 @@ from agentic_ray.array.core.chunks import rules
 from agentic_ray.array.core.threads import Ran
 from agentic_ray.graph import CostHint, Task, TaskGraph
 from agentic_ray.schedule.calibration import Calibration
-from agentic_ray.schedule.cost_model import CostModel
+from agentic_ray.schedule.cost_model import CostModel, size_of_cost
 
 STARTING_SECONDS = 4.0
-"""What it takes to start a session where there is none."""
+"""Seconds that the start of a session takes where there is none."""
 TASK_SECONDS = 3e-5
-"""What a task takes beside its work, in a thread of this process."""
+"""Seconds that a thread of this process spends on a task beside the task's own work."""
 MEMORY_SHARE = 0.25
-"""Of the memory that is free here, plans take no more than this in this process."""
+"""Share of the free memory that a plan may take in this process."""
 SURELY_FITS_BYTES = 64 << 20
-"""What writes no more than this is not checked for memory."""
+"""Plans that write no more than this are not checked for memory."""
 WORTH_SECONDS = 2e-3
 """Shorter work is done in one thread: starting another takes a tenth of a millisecond."""
 MOST_TASKS = 20_000
-"""Plans of more are for executors."""
+"""Plans of more tasks are left to the executors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prospect:
-    """What is predicted of a plan.
+    """The prediction for one plan: where it runs, and how long it takes.
 
     Parameters
     ----------
     here : bool
         Whether it runs in this process.
     threads : int
-        In how many threads, if so.
+        Number of threads, if so.
     here_seconds, there_seconds : float or None
         Predicted for this process and for the executors; None: not looked at.
     why : str
@@ -75,19 +75,19 @@ class Prospect:
 
 
 class Learnt:
-    """What tasks were seen to take in this process. Safe to use from several threads."""
+    """The seconds that tasks took in this process. Safe to use from several threads."""
 
     def __init__(self) -> None:
         self.model = CostModel()
         self._lock = threading.Lock()
 
     def expect(self, rates: Calibration) -> None:
-        """Predict what was never seen here by these rates."""
+        """Use these rates to predict tasks that never ran here."""
         with self._lock:
             self.model.calibration = rates
 
     def seconds(self, tasks: Sequence[Task]) -> float:
-        """Predicted for all of them, one after the other."""
+        """Predict the seconds that the tasks take one after the other."""
         hints: dict[tuple[int, int], tuple[Task, int]] = {}
         for task in tasks:  # very many tasks share a codelet and a cost
             key = (id(task.codelet), id(task.cost))
@@ -100,7 +100,7 @@ class Learnt:
         return total + TASK_SECONDS * len(tasks)
 
     def observe(self, tasks: Sequence[Task], ran: Ran) -> None:
-        """Remember what tasks took: for each kind of them the mean, as a task of mean size."""
+        """Remember the mean seconds of each codelet's tasks, as those of one task of mean size."""
         groups: dict[str, list[Task]] = {}
         for task in tasks:
             groups.setdefault(task.codelet.name, []).append(task)
@@ -109,29 +109,25 @@ class Learnt:
                 known = [ran.seconds[task.key] for task in group if task.key in ran.seconds]
                 if known:
                     cost = sum((task.cost for task in group), CostHint(items=0))
-                    size = _size(cost) / len(group)
+                    size = size_of_cost(cost) / len(group)
                     self.model.observe_size(
                         group[0].codelet.name, "cpu", size, max(sum(known) / len(known), 1e-9)
                     )
 
 
-def _size(cost: CostHint) -> float:
-    return float(cost.flops or cost.read_bytes + cost.written_bytes or cost.items or 1)
-
-
 learnt = Learnt()
-"""Of this process."""
+"""The predictions of this process."""
 
 
 def prospect(tasks: Sequence[Task], outputs: Sequence[str], *, put_bytes: int) -> Prospect:
-    """Where a plan is to run that is too large to be computed here without further thought.
+    """Decide where to run a plan that is not small enough to be computed here in any case.
 
     Parameters
     ----------
     outputs : sequence of str
         Keys of the results.
     put_bytes : int
-        What executors would have to be sent from this process first.
+        Bytes that this process would have to send to the executors first.
     """
     limit = rules().seconds_here
     if limit <= 0:
@@ -181,7 +177,7 @@ def _fits(tasks: Sequence[Task], outputs: Sequence[str], threads: int) -> bool:
 
 
 def threads_for(tasks: Sequence[Task]) -> int:
-    """In how many threads of this process to run tasks that stay here anyway."""
+    """Return the number of threads of this process for tasks that stay here in any case."""
     if len(tasks) < 2:
         return 1
     threads = min(sizing.slots_of_host(), len(tasks))
