@@ -244,7 +244,8 @@ def plan(roots: Sequence[Node], *, local: bool = True) -> tuple[list[Task], list
 
 
 def for_tasks(roots: Sequence[Node], *, local: bool) -> tuple[list[Task], list[list[Any]]]:
-    """As `plan`, for graphs of other packages; what was lost is computed again before."""
+    """Plan as `plan` does, for a package that puts the tasks into a graph of its own. Persisted
+    values that were lost are computed again first."""
     _see_to_stored(roots)
     return plan(roots, local=local)
 
@@ -384,11 +385,11 @@ class _Plan:
         return list(blocks)
 
     def prospect(self, roots: Sequence[Node]) -> placing.Prospect:
-        """Where it is to run.
+        """Decide where the plan runs.
 
-        Functions of the user's never run in threads of this process, and what is in the object
-        store is for executors: a Ray that dies, or is left by another thread, may end a process
-        that is reading from it.
+        Threads of this process never call a function of the user's, and never read from the object
+        store, which is left to the executors: a Ray that dies, or is left by another thread, may
+        end a process that is reading from it.
         """
         for node in topological(roots):
             if node.op.of_user:
@@ -416,7 +417,8 @@ class _Plan:
 
 
 def _with_stored(value: Any, stored: Mapping[int, Any]) -> Any:
-    """``value`` with what has another in its place, by its ``id``; lists and tuples are rebuilt."""
+    """Replace each object in ``value`` by the one that ``stored`` has under the object's ``id``;
+    look into lists and tuples, and rebuild them."""
     if type(value) in (list, tuple):
         return type(value)([_with_stored(part, stored) for part in value])
     found = stored.get(id(value))
@@ -426,7 +428,8 @@ def _with_stored(value: Any, stored: Mapping[int, Any]) -> Any:
 def _by_session(
     planned: _Plan, asked: Sequence[Node], *, handles: bool, progress: bool | None
 ) -> dict[str, Any]:
-    """What executors make of a plan: values, or with ``handles`` what tasks can be given."""
+    """Have executors run a plan; return its values by key, or with ``handles`` handles on them that
+    other tasks can take as arguments."""
     from agentic_ray.runtime import Run, get_session, recorded
     from agentic_ray.runtime.progress import ProgressBar
 
@@ -451,7 +454,7 @@ def _by_session(
 
 
 def prospect(roots: Sequence[Node]) -> placing.Prospect:
-    """Where the values of ``roots``, which are optimised, would be computed."""
+    """Predict where the values of the optimised ``roots`` would be computed."""
     if runs_locally(roots):
         return placing.Prospect(True, why="it touches little data")
     return _Plan(roots, local=False).prospect(roots)

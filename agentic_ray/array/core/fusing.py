@@ -1,4 +1,4 @@
-"""What goes into one program: which nodes, and through which windows each of them is seen."""
+"""Finds the nodes that one program computes, and the windows through which it reads each one."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Walked:
     Attributes
     ----------
     leaves : dict of Seen
-        What its tasks are given, in order.
+        Arrays that the program's tasks take as arguments, in order.
     inside : list of Seen
-        What it computes, each after its operands.
+        Arrays that the program computes, each after its operands.
     operands : dict of Seen to tuple of Seen
-        Of each of these.
+        Operands of each array in ``inside``.
     same : dict of Seen to Seen
-        A move, and what it is through its window.
+        For each move the operand that stands for it, with the window on that operand.
     """
 
     leaves: dict[Seen, None] = field(default_factory=dict)
@@ -49,7 +49,7 @@ def walk(
     is_inside : callable
         Whether an elementwise operation, or a move, is part of the program.
     moves : mapping
-        What each move shows of its operand.
+        The window of each move on its operand.
     """
     found = Walked()
     stack: list[tuple[Seen, bool]] = [((node, None), False) for node in reversed(outputs)]
@@ -82,7 +82,7 @@ def walk(
 
 
 def _below(node: Node, own: Window, window: Window | None, grid: Node) -> Seen:
-    """What a move shows through a window: its operand through another one."""
+    """Return a move's operand and the window on it, for a move that is seen through ``window``."""
     (source,) = node.inputs
     if window is not None:
         own = window.on(own)

@@ -38,11 +38,11 @@ written to memory once: writing a new element costs about as much as 16 addition
 PROGRAM_WEIGHT = 256.0
 """Longer chains are cut, so that programs stay small."""
 MOVE_WEIGHT = 1.0
-"""Of reading an element through a window, beside reading it."""
+"""Weight of finding an element through a window, added to that of reading it."""
 MOST_PIECES = 4
 """A move whose blocks consist of more pieces, in the mean, is made by tasks of its own."""
 MOST_TAKEN = 4
-"""So is one whose tasks would be given so many times its operand together."""
+"""So is a move whose tasks together would be given its operand more often than this."""
 SMALL_READING_BYTES = 1 << 20
 """Blocks of no more bytes may be given to any number of tasks that read a part of them."""
 
@@ -150,7 +150,8 @@ class Lowering:
         return self._read(source, window, node.chunks)
 
     def _seen_through(self, node: Node) -> tuple[Window, Node]:
-        """What a move shows, and of which array that is made by itself."""
+        """Return the array below a chain of moves that has tasks of its own, and the window through
+        which the outermost move shows it."""
         window, (source,) = self._windows[node], node.inputs
         while source in self._inlined and source in self._windows:
             window, (source,) = window.on(self._windows[source]), source.inputs
@@ -429,7 +430,8 @@ class Lowering:
         return user.op.kind in ("map", "reduce") and fits
 
     def _cheap_window(self, node: Node) -> Window | None:
-        """What a move shows, if blocks of it are made of few pieces of its operand's."""
+        """Return the window of a move whose blocks consist of few pieces of its operand's blocks;
+        None if they consist of many, or ``node`` is no move."""
         if node in self._looked_at:
             return self._looked_at[node]
         found = window_of(node)
@@ -443,8 +445,9 @@ class Lowering:
         return found
 
     def _is_read_often(self, node: Node) -> bool:
-        """Whether each task of a user that broadcasts a move may read through it: nothing is
-        computed for that, and what it is given is not much more than what it takes."""
+        """Whether each task of an operation that broadcasts a move may read through the move. The
+        array below must need no computing for that, and have at most twice the move's elements, or
+        small blocks: each of these tasks is given whole blocks of it."""
         (source,) = node.inputs
         while source in self._inlined and source in self._windows:
             (source,) = source.inputs

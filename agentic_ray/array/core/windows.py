@@ -358,6 +358,17 @@ def whole(argument: Any, xp: Any) -> Any:
     return argument
 
 
+def _for_each_axis(region: Any, ndim: int) -> tuple[slice, ...]:
+    """Return one slice for each axis; axes that ``region`` does not name are taken whole."""
+    given = region if type(region) is tuple else (region,)
+    return (*given, *[slice(None)] * (ndim - len(given)))
+
+
+def _spans(region: Sequence[slice], shape: Shape) -> list[tuple[int, int]]:
+    """Return the first position and the end of each slice along its axis."""
+    return [entry.indices(n)[:2] for entry, n in zip(region, shape, strict=True)]
+
+
 class Pieces:
     """A block that lies in pieces of several others, of which parts are taken."""
 
@@ -373,9 +384,7 @@ class Pieces:
 
     def __getitem__(self, region: Any) -> Any:
         """A part of the block as an array; ``region`` is one slice, or one for each axis."""
-        given = region if type(region) is tuple else (region,)
-        given = (*given, *[slice(None)] * (self.ndim - len(given)))
-        wanted = [entry.indices(n)[:2] for entry, n in zip(given, self.shape, strict=True)]
+        wanted = _spans(_for_each_axis(region, self.ndim), self.shape)
         found: list[tuple[tuple[slice, ...], Any]] = []
         for part, own in zip(self._parts, self._regions, strict=True):
             spans = [
@@ -422,9 +431,8 @@ class FlatPieces:
 
     def __getitem__(self, region: Any) -> Any:
         """A part of the block as an array; ``region`` is one slice, or one for each axis."""
-        given = region if type(region) is tuple else (region,)
-        given = (*given, *[slice(None)] * (self.ndim - len(given)))
-        wanted = [entry.indices(n)[:2] for entry, n in zip(given, self.shape, strict=True)]
+        given = _for_each_axis(region, self.ndim)
+        wanted = _spans(given, self.shape)
         shape = [high - low for low, high in wanted]
         if not grids.is_run(shape, self.shape):
             if self._whole is None:
