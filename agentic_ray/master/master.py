@@ -6,60 +6,42 @@ in ``workloads``.
 
 from __future__ import annotations
 
-import contextvars
-import itertools
 import logging
 import math
-import threading
 import time
-import uuid
-import weakref
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from agentic_ray.errors import (
-    IdempotencyError,
     InvalidArgumentError,
-    JobMemoryError,
     JournalError,
     SessionError,
 )
-from agentic_ray.master.alarms import Alarms
 from agentic_ray.master.cache import cache_key, open_cache
 from agentic_ray.master.checks import (
     check_limit,
-    check_priority,
-    check_seconds,
-    check_tags,
-    check_text,
 )
 from agentic_ray.master.clock import Clock
 from agentic_ray.master.core import (
     MAX_ATTEMPTS,
-    Command,
     MasterCore,
-    Show,
-    Start,
-    Stop,
-    Write,
 )
-from agentic_ray.master.handle import Job, UnderWay
-from agentic_ray.master.jobs import ANONYMOUS, JobEvent, JobRecord, JobState, advance
+from agentic_ray.master.handle import Job
+from agentic_ray.master.intake import read_submission, same_submission
+from agentic_ray.master.jobs import ANONYMOUS, JobRecord, JobState, advance
 from agentic_ray.master.journal import Journal
-from agentic_ray.master.jsonvalues import JsonText, digest_of, json_value
-from agentic_ray.master.keys import body_digests
+from agentic_ray.master.jsonvalues import json_value
 from agentic_ray.master.logs import LogLine, LogShelf
-from agentic_ray.master.outcome import Died
+from agentic_ray.master.operations import Operations
 from agentic_ray.master.own_session import OwnSession
 from agentic_ray.master.queue import QUEUED_BYTES, QueueLimits
 from agentic_ray.master.runners.pool import RunnerPool
-from agentic_ray.master.running import InRunners, InThreads, Workplace, run_job
-from agentic_ray.master.stages import StageShelf
-from agentic_ray.master.statistics import Statistics, Tally
+from agentic_ray.master.running import InRunners, InThreads, Workplace
+from agentic_ray.master.statistics import Statistics
 from agentic_ray.master.store import JobStore, MemoryStore, Receipt
 from agentic_ray.master.traces import Trace, TraceShelf
 from agentic_ray.master.workloads import DEFAULT, Parameters, Registry, Workload, registry
@@ -178,8 +160,6 @@ class Master:
             raise InvalidArgumentError("give either a journal or a store, not both")
         self._workloads = workloads
         self._clock = Clock(clock, steady_clock)
-        self._changed = threading.Condition(threading.RLock())
-        self._alarms = Alarms()
         limits = QueueLimits(
             max_queued,
             max_queued_per_user,
@@ -187,16 +167,6 @@ class Master:
             float(ageing_seconds),
             max_queued_bytes,
         )
-        self._core = MasterCore(max_running, limits, held=held, max_attempts=max_attempts)
-        self._under_way: dict[str, UnderWay] = {}
-        self._receipts: dict[str, Receipt] = {}
-        self._submitters: Counter[str] = Counter()
-        self._handles: weakref.WeakValueDictionary[str, Job] = weakref.WeakValueDictionary()
-        self._tally = Tally()
-        self._closed = False
-        self._broken: JournalError | SessionError | None = None
-        self._on_lost = on_lost
-        self._on_end = on_end
         if journal is not None:
             store = Journal(journal)
         self._store: JobStore = MemoryStore() if store is None else store
@@ -209,35 +179,38 @@ class Master:
             self._store.close()
             raise
         self._logs = LogShelf(None if beside is None else Path(f"{beside}.logs"))
-        self._traces = TraceShelf(None if beside is None else Path(f"{beside}.traces"))
-        self._watchers: list[Callable[[JobRecord], None]] = []
         self._lender: OwnSession | None = None
-        self._workplace: Workplace = InThreads()
+        workplace: Workplace = InThreads()
         if runners:
             if session is None:
                 session = self._lender = OwnSession()
-            self._workplace = InRunners(RunnerPool(runners), self._logs, session, memory_bytes)
+            workplace = InRunners(RunnerPool(runners), self._logs, session, memory_bytes)
+        self._operations = Operations(
+            MasterCore(max_running, limits, held=held, max_attempts=max_attempts),
+            self._clock,
+            self._store,
+            workplace,
+            workloads,
+            self._cache,
+            TraceShelf(None if beside is None else Path(f"{beside}.traces")),
+            lambda job_id: Job(self, job_id),
+            on_lost,
+            on_end,
+        )
+        self._core, self._changed = self._operations.core, self._operations.changed
+        self._submitters: Counter[str] = Counter()
+        self._closed = False
         try:
-            with self._changed:
-                unfinished = self._store.recover(self._stop_on)
-                self._stages = StageShelf(
-                    self._store.stage_results(),
-                    {record.id for record in unfinished},
-                    self._store.knows,
-                )
-                self._sequence = itertools.count(self._store.next_sequence())
-                receipts = self._carry_out(self._core.recover(unfinished, self._clock()))
-            for receipt in receipts:
-                receipt.wait(self._store.answer_seconds)
+            self._sequence = self._operations.recover()
         except BaseException:
-            self._workplace.close()
+            workplace.close()
             self._store.close()
             raise
 
     def begin(self) -> None:
         """Start jobs, after having been ``held``."""
         with self._changed:
-            self._carry_out(self._core.begin(self._clock()))
+            self._operations.carry_out(self._core.begin(self._clock()))
 
     def hold(self) -> None:
         """Start no more jobs until `begin`; those that run go on."""
@@ -315,56 +288,37 @@ class Master:
             The master is closed.
         """
         found = self._find(workload)
-        self._workplace.check(found)
-        check_priority(priority)
-        check_seconds("timeout_seconds", timeout_seconds)
-        check_seconds("deadline_seconds", deadline_seconds)
-        check_text("user", user)
-        tags = check_tags(tags)
-        if idempotency_key is not None:
-            check_text("idempotency_key", idempotency_key)
-        read = params if isinstance(params, Parameters) else Parameters.of(params)
-        found.prepare_text(read.text)
-        digest = digest_of(read.canonical)
-        now = self._clock().wall
-        record = JobRecord(
-            id=uuid.uuid4().hex,
-            workload=found.name,
-            version=found.version,
-            params=JsonText(read.text, digest),
+        self._operations.workplace.check(found)
+        asked = read_submission(
+            found,
+            params,
+            self._clock().wall,
             priority=priority,
-            sequence=0,
-            created_at=now,
             timeout_seconds=timeout_seconds,
-            size_bytes=len(read.text),
+            deadline_seconds=deadline_seconds,
             user=user,
-            deadline_at=None if deadline_seconds is None else now + deadline_seconds,
-            idempotency_key=idempotency_key or "",
-            effects=found.effects,
+            idempotency_key=idempotency_key,
             tags=tags,
             retry_of=retry_of,
         )
-        digests: frozenset[str] = frozenset()
-        if idempotency_key is not None:
-            digests = body_digests(
-                found.name, priority, (timeout_seconds, deadline_seconds), read.canonical
-            )
-            record = replace(record, body_digest=min(digests))
-        answer = self._cached(found, user, digest) if cache else None
+        record = asked.record
+        answer = self._cached(found, user, asked.params_digest) if cache else None
         old = self._submitted_before(record)
         with self._changed:
-            if self._closed or self._broken is not None:
-                raise self._broken or SessionError("the master is closed and takes no more jobs")
-            earlier = self._same_submit(record, old, digests)
+            if self._closed or self._operations.broken is not None:
+                raise self._operations.broken or SessionError(
+                    "the master is closed and takes no more jobs"
+                )
+            earlier = same_submission(asked, old, self._core, self._store)
             if earlier is not None:
-                job = self._handle(earlier)
-                pending = self._receipts.get(job.id)
+                job = self._operations.handle(earlier)
+                pending = self._operations.receipts.get(job.id)
                 receipts = [] if pending is None else [pending]
                 if pending is not None and self._core.is_live(job.id):
                     self._core.reclaim(job.id)
             else:
                 record = replace(record, sequence=next(self._sequence))
-                job = self._handle(record)
+                job = self._operations.handle(record)
                 job.submitted_here()
                 receipts = self._accept(record, answer)
             self._submitters[job.id] += 1
@@ -374,7 +328,7 @@ class Master:
         finally:
             self._submitter_gone(job.id, receipts)
         if earlier is not None:
-            self._settle(job)
+            self._operations.settle(job)
         return job
 
     def submit_task(self, task_data: Mapping[str, Any]) -> str:
@@ -455,12 +409,12 @@ class Master:
     def job(self, job_id: str) -> Job:
         """The handle of a job; UnknownJobError if there is none."""
         with self._changed:
-            found = self._handles.get(job_id)
+            found = self._operations.handle_at_hand(job_id)
         if found is None:
             record = self._store.get(job_id)
             with self._changed:
-                found = self._handle(record)
-        self._settle(found)
+                found = self._operations.handle(record)
+        self._operations.settle(found)
         return found
 
     def jobs(self) -> list[JobRecord]:
@@ -493,12 +447,12 @@ class Master:
         the master nothing.
         """
         with self._changed:
-            self._watchers.append(watcher)
+            self._operations.watchers.append(watcher)
 
     def progress(self) -> dict[str, tuple[int, int]]:
         """Of each job that runs: logical tasks done, and asked for so far."""
         with self._changed:
-            running = dict(self._under_way)
+            running = dict(self._operations.under_way)
         return {job_id: (one.items_done, one.items_total) for job_id, one in running.items()}
 
     def trace(self, job_id: str) -> Trace:
@@ -513,15 +467,15 @@ class Master:
         """
         self.record(job_id)
         with self._changed:
-            running = self._under_way.get(job_id)
+            running = self._operations.under_way.get(job_id)
         if running is not None:
-            return Trace.of(running, self._traces.before(job_id))
-        return self._traces.get(job_id)
+            return Trace.of(running, self._operations.traces.before(job_id))
+        return self._operations.traces.get(job_id)
 
     def statistics(self) -> Statistics:
         """Counts for monitoring."""
         with self._changed:
-            return self._tally.statistics(self._core.queued, self._core.running)
+            return self._operations.tally.statistics(self._core.queued, self._core.running)
 
     def wait(self, job_id: str, timeout_seconds: float | None = None) -> JobRecord:
         """The record once the job has finished, or as it is after ``timeout_seconds``.
@@ -537,12 +491,13 @@ class Master:
         job = self.job(job_id)
         with self._changed:
             self._changed.wait_for(
-                lambda: job.settled is not None or self._broken is not None, timeout_seconds
+                lambda: job.settled is not None or self._operations.broken is not None,
+                timeout_seconds,
             )
             if job.settled is not None:
                 return job.settled
-            if self._broken is not None:
-                raise self._broken
+            if self._operations.broken is not None:
+                raise self._operations.broken
         return self._store.get(job_id)
 
     # --- ending ------------------------------------------------------------------------
@@ -562,7 +517,7 @@ class Master:
         with self._changed:
             live = self._core.is_live(job_id)
             commands = self._core.cancel(job_id, self._clock()) if live else []
-            receipts = self._carry_out(commands)
+            receipts = self._operations.carry_out(commands)
         if not live:
             self._store.get(job_id)
         for receipt in receipts:
@@ -591,30 +546,30 @@ class Master:
             if drain:
                 self._drain(timeout_seconds)
             if self._store.durable:
-                if not self._core.idle and self._broken is None:
-                    self._broken = SessionError(
+                if not self._core.idle and self._operations.broken is None:
+                    self._operations.broken = SessionError(
                         "the master is closed; the job stays in the journal, and the next master "
                         "on it goes on with it"
                     )
-                self._carry_out(self._core.halt())
+                self._operations.carry_out(self._core.halt())
             else:
                 for job_id in self._core.live_ids():
-                    self._carry_out(self._core.cancel(job_id, self._clock()))
+                    self._operations.carry_out(self._core.cancel(job_id, self._clock()))
             self._changed.notify_all()
             stopped = self._changed.wait_for(lambda: self._core.idle, _CANCEL_GRACE_SECONDS)
         # Without the lock: the journal's last writes still report here.
         self._store.close()
-        self._workplace.close()
+        self._operations.workplace.close()
         if self._lender is not None:
             self._lender.close()
-        self._alarms.close()
-        self._stages.close(_CANCEL_GRACE_SECONDS)
+        self._operations.alarms.close()
+        self._operations.stages.close(_CANCEL_GRACE_SECONDS)
         return stopped
 
     def _drain(self, timeout_seconds: float | None) -> None:
         """Wait for the jobs to end, as long as the journal answers. Called with the lock held."""
         until = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
-        while not (self._core.idle or self._broken is not None or self._store.stalled):
+        while not (self._core.idle or self._operations.broken is not None or self._store.stalled):
             left = until - time.monotonic()
             if left <= 0:
                 return
@@ -645,15 +600,15 @@ class Master:
     def _accept(self, record: JobRecord, answer: tuple[Any, int] | None) -> list[Receipt]:
         """A new job, with its result if that is known. Called with the lock held."""
         if answer is None:
-            receipts = self._carry_out(self._core.submit(record, self._clock()))
+            receipts = self._operations.carry_out(self._core.submit(record, self._clock()))
         else:
             now = record.created_at
             running = advance(replace(record, cached=True), JobState.RUNNING, now)
             done = advance(
                 running, JobState.SUCCEEDED, now, result=answer[0], result_bytes=answer[1]
             )
-            receipts = self._carry_out(self._core.answer(replace(done, attempts=0)))
-        self._tally.submitted()
+            receipts = self._operations.carry_out(self._core.answer(replace(done, attempts=0)))
+        self._operations.tally.submitted()
         return receipts
 
     def _submitted_before(self, record: JobRecord) -> JobRecord | None:
@@ -665,29 +620,6 @@ class Master:
             at_hand = self._core.job_of_key(user, key) or self._store.known_key(user, key)
         return at_hand or self._store.find(user, key)
 
-    def _same_submit(
-        self, record: JobRecord, old: JobRecord | None, digests: Collection[str]
-    ) -> JobRecord | None:
-        """The job that was submitted with the same idempotency key. Called with the lock held.
-
-        ``old`` is the one that was found without the lock, a moment before.
-        """
-        key = record.idempotency_key
-        if not key:
-            return None
-        user = record.user
-        if old is not None:
-            # One that was withdrawn meanwhile has given its key back.
-            old = self._core.live_record(old.id) or self._store.known(old.id) or old
-            old = old if old.idempotency_key == key else None
-        earlier = self._core.job_of_key(user, key) or self._store.known_key(user, key) or old
-        if earlier is not None and earlier.body_digest not in digests:
-            raise IdempotencyError(
-                f"idempotency key {key!r} was used for job {earlier.id}, which is another one "
-                "(workload, params, priority, timeout or deadline differ); use a new key"
-            )
-        return earlier
-
     def _submitter_gone(self, job_id: str, receipts: Iterable[Receipt]) -> None:
         """A submit returns or raises; the last one that had no answer takes its job with it."""
         with self._changed:
@@ -697,185 +629,3 @@ class Master:
             del self._submitters[job_id]
             if not all(receipt.settled for receipt in receipts):
                 self._core.withdraw(job_id)
-
-    def _handle(self, record: JobRecord) -> Job:
-        found = self._handles.get(record.id)
-        if found is None:
-            found = self._handles[record.id] = Job(self, record.id)
-        return found
-
-    def _settle(self, job: Job) -> None:
-        """Let the handle of a job that has ended keep how. Called without the lock."""
-        if job.settled is None:
-            with self._changed:
-                if self._core.is_live(job.id):
-                    return
-            record = self._store.get(job.id)
-            if record.state.finished:
-                job.settle(record)
-
-    def _carry_out(self, commands: Iterable[Command]) -> list[Receipt]:
-        """Do what the core decided; receipts of what is written. Called with the lock held."""
-        receipts = []
-        for command in commands:
-            match command:
-                case Write():
-                    receipts.append(self._write(command))
-                case Show(record):
-                    self._show(record)
-                case Start(record):
-                    self._start(record)
-                case Stop(job_id):
-                    under_way = self._under_way.get(job_id)
-                    if under_way is not None:
-                        under_way.cancel()
-        self._changed.notify_all()
-        return receipts
-
-    def _write(self, write: Write) -> Receipt:
-        record, receipt = write.record, Receipt()
-        if write.first:
-            self._receipts[record.id] = receipt
-
-        def done(error: JournalError | None) -> None:
-            with self._changed:
-                if error is None:
-                    self._carry_out(self._core.written(record, self._clock()))
-                elif write.first:
-                    self._core.refused(record.id)
-                if write.first:
-                    del self._receipts[record.id]
-                self._changed.notify_all()
-            receipt.settle(error)
-
-        self._store.write(record, done, first=write.first)
-        return receipt
-
-    def _show(self, record: JobRecord) -> None:
-        self._store.put(record)
-        for watcher in self._watchers:
-            watcher(record)
-        if record.state is JobState.QUEUED and record.deadline_at is not None:
-            text = "its deadline passed before it had finished"
-            left = self._core.seconds_left(record.id, self._clock())
-            if left is not None:
-                self._alarms.set(left, lambda: self._expire(record.id, text))
-        if not record.state.finished:
-            return
-        if record.error is not None and record.state is JobState.FAILED:
-            shown = record.error.traceback
-            _logger.warning("job %s (%s) failed:\n%s", record.id, record.workload, shown)
-        self._tally.finished(record.state)
-        if self._on_end is not None:
-            self._on_end(record)
-        self._stages.drop(record.id)
-        self._traces.ended(record.id)
-        handle = self._handles.get(record.id)
-        if handle is not None:
-            handle.settle(record)
-
-    def _start(self, record: JobRecord) -> None:
-        if record.timeout_seconds is not None:
-            text = f"it ran longer than its {record.timeout_seconds:g} seconds"
-            attempt = record.attempts
-            self._alarms.set(record.timeout_seconds, lambda: self._expire(record.id, text, attempt))
-        handle = self._handles.get(record.id)
-        cell = contextvars.Context() if handle is None else handle.cell.copy()
-        threading.Thread(
-            target=cell.run, args=(self._run, record), name=f"job-{record.id[:8]}", daemon=True
-        ).start()
-
-    def _run(self, record: JobRecord) -> None:
-        """One job, in its own thread."""
-        ended = run_job(
-            record,
-            self._workloads,
-            self._workplace,
-            self._stages,
-            self._cache,
-            lambda under_way: self._entered(record, under_way),
-        )
-        if isinstance(ended, Died):
-            self._died(record, ended)
-            return
-        reference = None if ended.failure is not None else self._keep(record, ended.text)
-        self._keep_trace(record.id)
-        with self._changed:
-            self._under_way.pop(record.id, None)
-            if ended.metrics is not None:
-                self._tally.measured(ended.metrics)
-            self._carry_out(
-                self._core.ended(
-                    record.id,
-                    self._clock(),
-                    result=ended.result,
-                    result_bytes=len(ended.text),
-                    result_reference=reference,
-                    error=ended.failure,
-                    metrics=ended.metrics,
-                )
-            )
-
-    def _died(self, record: JobRecord, died: Died) -> None:
-        """The process of a job has ended before the job had."""
-        with self._changed:
-            under_way = self._under_way.pop(record.id, None)
-            if died.of_memory:
-                error = JobMemoryError(died.how)
-                commands = self._core.ended(record.id, self._clock(), error=error)
-            else:
-                commands = self._core.died(record.id, died.how, self._clock())
-                again = self._core.live_record(record.id)
-                if again is not None and again.state is JobState.QUEUED:
-                    _logger.warning("job %s is run again: %s", record.id, died.how)
-                    if under_way is not None:
-                        event = JobEvent(self._clock().wall, "run again", died.how)
-                        self._traces.again(record.id, under_way, event)
-                        under_way = None
-            if under_way is not None:
-                self._traces.keep(record.id, under_way)
-            self._carry_out(commands)
-
-    def _keep_trace(self, job_id: str) -> None:
-        with self._changed:
-            under_way = self._under_way.get(job_id)
-        if under_way is not None:
-            self._traces.keep(job_id, under_way)
-
-    def _entered(self, record: JobRecord, under_way: UnderWay) -> None:
-        """From now on the job can be told to stop; that may have been wished before."""
-        with self._changed:
-            self._under_way[record.id] = under_way
-            now = self._core.live_record(record.id) or record
-            if now.cancel_requested or now.state.finished or self._broken is not None:
-                under_way.cancel()
-            handle = self._handles.get(record.id)
-            if handle is not None:
-                handle.enter(under_way)
-
-    def _keep(self, record: JobRecord, text: str) -> str | None:
-        """Store a large result; on a full disk, try until there is room or the master ends."""
-        warned = False
-        while True:
-            try:
-                return self._store.keep_result(record.id, text)
-            except JournalError as error:
-                if not warned:
-                    _logger.error("the result of job %s waits: %s", record.id, error)
-                    warned = True
-            with self._changed:
-                if self._changed.wait_for(lambda: self._broken is not None, _KEEP_RETRY_SECONDS):
-                    return None
-
-    def _expire(self, job_id: str, text: str, attempt: int | None = None) -> None:
-        with self._changed:
-            self._carry_out(self._core.expire(job_id, text, self._clock(), attempt))
-
-    def _stop_on(self, error: JournalError) -> None:
-        """The journal can be written no more: stop, and leave the jobs as it has them."""
-        _logger.error("the master stops: %s", error)
-        with self._changed:
-            self._broken = error
-            self._carry_out(self._core.halt())
-        if self._on_lost is not None:
-            self._on_lost(error)

@@ -244,7 +244,7 @@ def test_two_journals_may_keep_their_results_in_one_place(tmp_path: Path) -> Non
         store=Journal(tmp_path / "one.sqlite3", results=shared), workloads=noted.registry
     )
     job = first.submit("once", 1)
-    shelf = first._stages.of(job.id)
+    shelf = first._operations.stages.of(job.id)
     assert shelf is not None
     shelf.put("pass 1", b"kept")
     with Master(store=Journal(tmp_path / "two.sqlite3", results=shared), workloads=noted.registry):

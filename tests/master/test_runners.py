@@ -313,7 +313,7 @@ def test_forty_jobs_of_which_half_are_bad(master: Master) -> None:
 def test_the_nursery_is_started_anew(registry: Registry) -> None:
     with Master(workloads=registry, runners=1) as master:
         assert master.submit("echo", 1).result(60) == 1
-        nursery = master._workplace._pool._nursery.pid  # type: ignore[attr-defined]
+        nursery = master._operations.workplace._pool._nursery.pid  # type: ignore[attr-defined]
         os.kill(nursery, 9)
         until(lambda: not Path(f"/proc/{nursery}/cmdline").read_text())
         assert master.submit("echo", 2).result(60) == 2

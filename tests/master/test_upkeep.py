@@ -70,7 +70,7 @@ def test_a_backup_of_a_running_journal_is_whole(
 
         running = master.submit("waits", "resumed")
         started.wait(60)
-        shelf = master._stages.of(running.id)
+        shelf = master._operations.stages.of(running.id)
         assert shelf is not None
         shelf.put("pass 1", b"kept")
         busy = threading.Thread(target=load)
