@@ -50,6 +50,9 @@ _WAVE_BUNDLES_PER_SLOT = 8
 """Number of bundles under way a slot; more would only delay learning the costs."""
 _FIRST_WAVE_PER_SLOT = 2
 _CANCEL_WAIT_SECONDS = 5.0
+_LATE_WAIT_SECONDS = 1.0
+"""As the wait before it, after a time-out: the caller wants an answer by then. A call that does not
+stop when it is told to is ended by the session a little later."""
 _MOST_DEATHS = 8
 """Deaths of the cluster's only node that a job outlives, though pieces of the data were lost."""
 _LATE = "the map-reduce is not done in the time given"
@@ -198,7 +201,8 @@ class MapReduce:
                 value = recorded("map_reduce", self._content, lambda: self._run_all(deadline, bar))
                 return _Outcome(writable(value))
         except BaseException as error:
-            self._cancel_runs()
+            late = isinstance(error, JobTimeoutError)
+            self._cancel_runs(_LATE_WAIT_SECONDS if late else _CANCEL_WAIT_SECONDS)
             if not isinstance(error, Exception) and not self._of_a_run(error):
                 # The exception ends the awaiting task, as Ctrl-C does, and is no outcome of the
                 # job.
@@ -224,14 +228,15 @@ class MapReduce:
         self._cancelled = True
         self._cancel_runs()
 
-    def _cancel_runs(self) -> None:
+    def _cancel_runs(self, wait_seconds: float = _CANCEL_WAIT_SECONDS) -> None:
         unfinished = [run for run in self._runs if not run.done]
         for run in unfinished:
             run.cancel()
+        deadline = time.monotonic() + wait_seconds
         for run in unfinished:
-            run.wait(_CANCEL_WAIT_SECONDS)
+            run.wait(max(0.0, deadline - time.monotonic()))
         # Also calls of a failed run: nothing goes on behind the caller's back.
-        self._session.drain(self._runs, _CANCEL_WAIT_SECONDS)
+        self._session.drain(self._runs, max(0.0, deadline - time.monotonic()))
         for run in self._runs:
             run.release()
 

@@ -57,6 +57,7 @@ class Placer:
         self.model = model
         self.view = ClusterView()
         self._attempts: dict[tuple[int, int], Attempt] = {}
+        self._own_processes = 0  # attempts under way that share no process
         self._ready: dict[Lane, ReadyQueue] = {}
         self._asks_for_nodes = False  # whether some work ever asked for certain nodes
         self._plans_ahead: bool = getattr(policy, "plans_ahead", False)
@@ -120,6 +121,7 @@ class Placer:
         found = self._attempts.pop(key, None)
         if found is not None:
             found.record.running -= 1
+            self._own_processes -= found.process != "shared"
             executor = found.executor
             executor.ended(self.view.now_seconds, found.predicted_seconds, found.resources)
             self._touched[executor] = self._dirty[executor] = None
@@ -601,6 +603,7 @@ class Placer:
         self._attempts[key] = Attempt(
             record, executor, resources, predicted, now, begun, expected, process
         )
+        self._own_processes += process != "shared"
         need = resources.gpu_memory_bytes if is_gpu else 0
         graph_id, bundle = record.graph.graph_id, record.bundle
         command = (graph_id, key[0], number, bundle, placement, need, parts, copy, process)

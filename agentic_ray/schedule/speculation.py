@@ -35,6 +35,9 @@ class SpeculationRules:
         A bundle is late after at least this many times the predicted seconds,
     deviations : float
         and at least so many standard deviations past them (3: the 99.9 % quantile).
+    same_device_factor : float
+        A copy on the very device, in another process, starts after so many times as long: it helps
+        only if the process is to blame (stopped, or stuck), and not the work or the device.
     enabled : bool
 
     References
@@ -47,6 +50,7 @@ class SpeculationRules:
     floor_seconds: float = 2.0
     factor: float = 2.0
     deviations: float = 3.0
+    same_device_factor: float = 2.0
     enabled: bool = True
 
     def limit_seconds(self, expected: Prediction) -> float:
@@ -79,7 +83,8 @@ class Speculator(Placer):
         """Time at which attempts under way are looked at; None while no copy could be made."""
         if not self._attempts or not self.speculation.enabled:
             return None
-        if all(len(pool.executors) < 2 for pool in self.view.pools.values()):
+        alone = all(len(pool.executors) < 2 for pool in self.view.pools.values())
+        if alone and not self._own_processes:
             return None
         return self._look_at
 
@@ -123,24 +128,30 @@ class Speculator(Placer):
         expected = self.model.predict_bundle(record.bundle, here.kind)
         if expected is None:
             return
-        # Only devices of the same kind, so that a copy has the same bits.
+        # Only devices of the same kind, so that a copy has the same bits. A process that other
+        # bundles share is the executor's: there a copy would be stuck as well.
         fits = [
             e
             for e in idle
-            if e is not here
+            if (e is not here or attempt.process != "shared")
             and e.kind == here.kind in record.lane[0]
             and _is_idle(e)
             and e.admits(record.resources, record.lane[1])
         ]
         if not fits:
             return
-        there = min(fits, key=lambda e: (e.node_id == here.node_id, self.view.slowness(e), e.order))
+        there = min(
+            fits,
+            key=lambda e: (e is here, e.node_id == here.node_id, self.view.slowness(e), e.order),
+        )
         slowly = _scaled(expected, self.view.slowness(here))
         quickly = _scaled(expected, self.view.slowness(there))
         if record.graph.sequence:  # planned as a whole: idle devices are kept for something
             after = self.speculation.limit_seconds(slowly)
         else:
             after = self.speculation.copy_after_seconds(slowly, quickly)
+        if there is here:
+            after *= self.speculation.same_device_factor
         if ran >= after:
             self._copy(attempt, there, ran, expected.seconds * self.view.slowness(there))
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import operator
+import os
+import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+import agentic_ray as ar
 
 pytestmark = pytest.mark.slow
 Make = Callable[[str], Any]
@@ -58,3 +64,23 @@ def test_a_bundle_that_hangs_is_copied_to_another_node(program: Make, tmp_path: 
     """
     )
     assert "done" in one.run(timeout=150)
+
+
+def test_a_stopped_process_is_passed_by_on_one_machine(
+    ray_session: ar.Session, tmp_path: Any
+) -> None:
+    stopped = tmp_path / "stopped"
+
+    def nap(x: float) -> float:
+        if x == 11.0 and not stopped.exists():
+            stopped.touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(0.05)
+        return x * 0.1
+
+    data = [float(i) for i in range(40)]
+    job = ar.map_reduce_job(nap, data, operator.add, chunk_size=2)
+    found = job.result(timeout=120)
+    assert stopped.exists()
+    assert [event for event in job.events() if event.kind == "second copy"]
+    assert found.hex() == ar.map_reduce(nap, data, operator.add, chunk_size=2).hex()

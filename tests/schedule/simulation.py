@@ -728,14 +728,18 @@ class Simulation:
         self._check(rested, f"started on {node_id} although others hold its memory")
 
     def _check_copy(self, part: _Part, place: tuple[str, str]) -> None:
-        """A second attempt: the first is late, awaited, elsewhere, and may run twice."""
+        """A second attempt: the first is late, awaited, elsewhere or in a process of its own, and
+        may run twice."""
         others = [attempt for attempt in self.attempts.values() if attempt.part is part]
         self._check(len(others) == 1, f"a copy beside {len(others)} attempts")
         self._check(others[0].awaited, "a copy of what nobody waits for")
-        self._check(others[0].place != place, "a copy on the same device")
+        same = others[0].place == place
+        self._check(not same or others[0].process != "shared", "a copy in the same process")
         self._check(part.bundle.speculative, "two copies of what must not have them")
         age = self.now - others[0].sent
-        self._check(age >= self.speculation.floor_seconds, f"a copy after {age} s")
+        least = self.speculation.floor_seconds
+        least *= self.speculation.same_device_factor if same else 1.0
+        self._check(age >= least, f"a copy after {age} s")
         self._check(self.speculation.enabled, "a copy although there are to be none")
 
     def _check_room(

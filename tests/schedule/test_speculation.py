@@ -60,6 +60,23 @@ def test_a_wakeup_is_asked_for_while_a_copy_could_be_made() -> None:
     assert alone.send(ev.Tick) == []
 
 
+OPAQUE = Codelet("opaque", work, opaque=True)
+
+
+def test_on_one_node_only_a_process_of_its_own_is_copied_and_later() -> None:
+    bench, first = late_bench(bundle_of("a", codelet=OPAQUE), nodes=1)
+    assert first.process == "own"
+    bench.now -= 7.0  # 3 s: late, but that may be the work itself
+    assert bench.send(ev.Tick) == []
+    bench.now += 7.0
+    copy = only(bench.send(ev.Tick), ev.Start)
+    assert copy.copy
+    assert copy.placement.device == first.placement.device == "cpu"
+    assert bench.finish(copy) == [ev.Cancel(first.bundle_id, 0), ev.FinishGraph("g")]
+    assert bench.fail(first, "system") == []
+    assert bench.dispatcher.next_wakeup_seconds is None, "nothing is under way"
+
+
 def test_what_has_effects_is_never_copied() -> None:
     bench, _ = late_bench(bundle_of("a", codelet=EFFECTS))
     assert bench.send(ev.Tick) == []
