@@ -126,6 +126,11 @@ class MasterCore:
         return len(self._queue)
 
     @property
+    def queued_bytes(self) -> int:
+        """Parameters of the jobs that wait, as JSON text."""
+        return self._queue.size_bytes
+
+    @property
     def running(self) -> int:
         """Places taken."""
         return self._places

@@ -475,7 +475,8 @@ class Master:
     def statistics(self) -> Statistics:
         """Counts for monitoring."""
         with self._changed:
-            return self._operations.tally.statistics(self._core.queued, self._core.running)
+            core = self._core
+            return self._operations.tally.statistics(core.queued, core.running, core.queued_bytes)
 
     def wait(self, job_id: str, timeout_seconds: float | None = None) -> JobRecord:
         """The record once the job has finished, or as it is after ``timeout_seconds``.

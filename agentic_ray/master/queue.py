@@ -192,6 +192,11 @@ class JobQueue:
             heapq.heapify(user.heap)
         return True
 
+    @property
+    def size_bytes(self) -> int:
+        """Parameters of the jobs that wait, as JSON text."""
+        return self._bytes
+
     def _head(self, user: _User) -> str | None:
         while user.heap:
             job_id = user.heap[0][2]

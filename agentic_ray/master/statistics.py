@@ -17,7 +17,8 @@ FIGURES = ("efficiency", "imbalance", "decomposition", "recovery")
 class Statistics:
     """Counts since the master began; ``queued`` and ``running`` are now.
 
-    ``figures`` are sums of E, L, D and F over the ``measured`` jobs, those that used the cluster.
+    ``figures`` are sums of E, L, D and F over the ``measured`` jobs, those that used the cluster;
+    ``queued_bytes`` are the parameters of the jobs that wait, as JSON text.
     """
 
     submitted: int
@@ -26,6 +27,7 @@ class Statistics:
     finished: Mapping[JobState, int]
     measured: int = 0
     figures: Mapping[str, float] = field(default_factory=dict)
+    queued_bytes: int = 0
 
 
 class Tally:
@@ -51,9 +53,15 @@ class Tally:
         for name in FIGURES:
             self._figures[name] += figures[name]
 
-    def statistics(self, queued: int, running: int) -> Statistics:
-        """What was counted so far."""
+    def statistics(self, queued: int, running: int, queued_bytes: int = 0) -> Statistics:
+        """Return what was counted so far."""
         finished = {state: self._finished[state] for state in JobState if state.finished}
         return Statistics(
-            self._submitted, queued, running, finished, self._measured, dict(self._figures)
+            self._submitted,
+            queued,
+            running,
+            finished,
+            self._measured,
+            dict(self._figures),
+            queued_bytes,
         )

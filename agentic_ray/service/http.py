@@ -138,6 +138,12 @@ def create_app(
             raise RequestError(503, "Ray is starting; jobs are accepted", "Starting")
         return (cluster or _session_cluster)()
 
+    def cluster_if_any() -> ClusterState | None:
+        try:
+            return cluster_now()
+        except (RequestError, AgenticRayError):
+            return None  # told by a metric of its own
+
     @app.get("/cluster", **described.CLUSTER)
     def cluster_state() -> Response:
         return JsonResponse(plain(cluster_now().to_dict()))
@@ -145,7 +151,7 @@ def create_app(
     @app.get("/metrics", **described.METRICS)
     def metrics() -> Response:
         return Response(
-            exposition.render(master.statistics()),
+            exposition.render(master.statistics(), cluster_if_any()),
             headers={"Content-Type": exposition.CONTENT_TYPE},
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import re
+from dataclasses import replace
 
 import pytest
 from deploy_manifests import ROOT
@@ -12,6 +13,7 @@ from starlette.testclient import TestClient
 
 import agentic_ray as ar
 from agentic_ray.service.http import create_app
+from agentic_ray.telemetry import ClusterState, GpuState
 
 MONITORING = ROOT / "deploy" / "kubernetes" / "components" / "monitoring"
 DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text())
@@ -26,13 +28,25 @@ def add(params: dict[str, int]) -> int:
     return total
 
 
+def with_card(state: ClusterState) -> ClusterState:
+    """The cluster as it is, and a card in its first node."""
+    card = GpuState(
+        "GPU-1", 0, "A card", memory_total_bytes=10, memory_free_bytes=4, utilization=0.5,
+        process_count=1, temperature_celsius=50.0, power_watts=100.0,
+    )  # fmt: skip
+    first, *others = state.nodes
+    first = replace(first, gpus=(card,), heartbeat_age_seconds=0.5, cpu_fraction=0.5)
+    return replace(state, nodes=(first, *others))
+
+
 @pytest.fixture
 def scraped(ray_session: ar.Session) -> str:
     """What Prometheus gets after a job that used the cluster."""
     ar.workload("dashboard-add")(add)
     with ar.Master(cache_bytes=0) as master:
         assert master.submit("dashboard-add", {"count": 10}).result(60) == 45
-        client = TestClient(create_app(master, token="t"), base_url="http://master:8080")
+        app = create_app(master, token="t", cluster=lambda: with_card(ar.cluster()))
+        client = TestClient(app, base_url="http://master:8080")
         answer = client.get("/metrics", headers={"Authorization": "Bearer t"})
         assert client.get("/metrics").status_code == 401
     assert answer.status_code == 200

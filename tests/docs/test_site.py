@@ -112,10 +112,12 @@ def _public_names() -> Iterator[str]:
 def test_each_metric_is_explained() -> None:
     from agentic_ray.master import Master
     from agentic_ray.service.exposition import render
+    from agentic_ray.telemetry import ClusterState
 
     page = (ROOT / "docs/operations/metrics.md").read_text()
     with Master() as master:
-        named = set(re.findall(r"^# TYPE (\w+)", render(master.statistics()), re.MULTILINE))
+        shown = render(master.statistics(), ClusterState((), 0.0))
+        named = set(re.findall(r"^# TYPE (\w+)", shown, re.MULTILINE))
     assert named
     assert {name for name in named if f"`{name}" not in page} == set()
 

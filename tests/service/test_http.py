@@ -11,6 +11,7 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from agentic_ray.errors import SessionError
@@ -18,7 +19,7 @@ from agentic_ray.master import Master, Registry
 from agentic_ray.service.guard import is_loopback, parse_host
 from agentic_ray.service.http import create_app
 from agentic_ray.service.server import check_exposure
-from agentic_ray.telemetry import ClusterState, NodeState
+from agentic_ray.telemetry import ClusterState, GpuState, NodeState
 
 JSON = {"Content-Type": "application/json"}
 LIMIT = 2000
@@ -61,7 +62,8 @@ def client_of(master: Master, **options: Any) -> TestClient:
 
 @pytest.fixture(scope="module")
 def client(master: Master) -> TestClient:
-    state = ClusterState((NodeState("n", "h", 2.0, 1.5),), 1.0)
+    gpu = GpuState("GPU-1", 0, 'A "card"', memory_total_bytes=10, memory_free_bytes=4)
+    state = ClusterState((NodeState("n", "h", 2.0, 1.5, gpus=(gpu,)),), 1.0)
     return client_of(master, cluster=lambda: state)
 
 
@@ -236,6 +238,12 @@ def test_health_cluster_metrics_and_description(client: TestClient) -> None:
     assert 'agentic_ray_jobs_finished_total{state="succeeded"}' in text
     for line in text.splitlines():
         assert line.startswith("# ") or len(line.rsplit(" ", 1)) == 2
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    free = families["agentic_ray_node_cpus_free"].samples[0]
+    assert (free.labels["node"], free.value) == ("n", 1.5)
+    card = families["agentic_ray_gpu_memory_free_bytes"].samples[0]
+    assert (card.labels["uuid"], card.labels["model"], card.value) == ("GPU-1", 'A "card"', 4)
+    assert families["agentic_ray_cluster_up"].samples[0].value == 1
     schema = client.get("/openapi.json").json()
     assert "data" in str(schema["paths"]["/submit"]["post"]["requestBody"])
 
