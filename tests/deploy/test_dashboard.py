@@ -44,7 +44,7 @@ def scraped(ray_session: ar.Session) -> str:
     """What Prometheus gets after a job that used the cluster."""
     ar.workload("dashboard-add")(add)
     with ar.Master(cache_bytes=0) as master:
-        assert master.submit("dashboard-add", {"count": 10}).result(60) == 45
+        assert master.submit("dashboard-add", {"count": 10}).result(120) == 45
         app = create_app(master, token="t", cluster=lambda: with_card(ar.cluster()))
         client = TestClient(app, base_url="http://master:8080")
         answer = client.get("/metrics", headers={"Authorization": "Bearer t"})
