@@ -1,4 +1,4 @@
-"""How arrays and their plans are shown: HTML for notebooks, text for `explain`.
+"""Shows arrays and their plans: HTML for notebooks, text for `explain`.
 
 Computes nothing.
 """

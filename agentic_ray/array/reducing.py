@@ -1,4 +1,4 @@
-"""What reductions are made of, and the sum that others are built on."""
+"""Builds reductions, and has the sum that other reductions are built on."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def reduce_op(
 
 
 def _params(rest: tuple[Any, ...]) -> int:
-    """How many of ``rest`` are parameters: from the axes, a tuple, onwards."""
+    """Count the parameters among ``rest``: from the axes, a tuple, onwards."""
     return len(rest) - next(i for i, value in enumerate(rest) if type(value) is tuple)
 
 

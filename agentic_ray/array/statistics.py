@@ -560,7 +560,7 @@ COUNT = reduce_op("count_nonzero", _count_partial, add_partials, unchanged)
 
 
 def count_nonzero(a: Any, axis: Axis = None, *, keepdims: bool = False) -> Array:
-    """How many elements over ``axis`` (default: all) are not zero.
+    """Count the elements over ``axis`` (default: all) that are not zero.
 
     Examples
     --------

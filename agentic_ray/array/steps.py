@@ -1,4 +1,4 @@
-"""What each kind of task of a plan does, in lines for people. Computes nothing."""
+"""Describes each kind of task of a plan, in lines for people. Computes nothing."""
 
 from __future__ import annotations
 

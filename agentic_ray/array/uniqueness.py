@@ -59,8 +59,8 @@ Found = tuple[Array, Array, Array, Array | None]
 
 
 def _unique(node: Node, equal_nan: bool, inverse: bool, *, first: bool = True) -> Found:
-    """Of all elements in C order. NaNs that are not equal are in the order of their positions.
-    Without ``first``, first positions may be left out."""
+    """Find the unique values of all elements in C order. NaNs that are not equal are in the order
+    of their positions. Without ``first``, first positions may be left out."""
     flat = reshaped(node, (node.size,))
     if flat.blocks == 1:
         return _of_one_block(evaluate.value(flat), None, equal_nan)
@@ -86,7 +86,7 @@ def _of_one_block(array: NDArray, axis: int | None, equal_nan: bool) -> Found:
 
 
 def _different(flat: Node) -> int:
-    """How many different values the chunks have, added up."""
+    """Add up the numbers of different values that the chunks have."""
     blocks = len(flat.chunks[0])
     op = blockwise_op("count_unique", _count_kernel, 8 if flat.dtype.kind in "iu" else 32)
     made = make(op, (flat,), (), (blocks,), INDEX, ((1,) * blocks,))
@@ -232,7 +232,8 @@ _NUMBERS = Op("unique_inverse", "tasks", _numbers_whole, _lower_numbers, weight=
 
 
 def _unique_rows(node: Node, axis: int, equal_nan: bool, inverse: bool) -> Found:
-    """Of the parts of an array along an axis; one with NaN is a value of its own, as in NumPy."""
+    """Find the unique parts of an array along an axis; a part with NaN is a value of its own, as in
+    NumPy."""
     if node.blocks == 1 or not node.size:
         return _of_one_block(evaluate.value(node), axis, equal_nan)
     order = (axis, *[a for a in range(node.ndim) if a != axis])

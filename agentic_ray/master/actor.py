@@ -291,7 +291,7 @@ class RemoteMaster:
         self._call("reload", _packed(), _paths(workloads))
 
     def describe(self) -> Description:
-        """What it runs with: journal, options, workloads."""
+        """Return its journal, options and workloads."""
         found: Description = self._call("describe")
         return found
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One moment: ``steady`` seconds since some point in this process, ``wall`` since the epoch."""
+    """A moment: ``steady`` seconds since some point in this process, ``wall`` since the epoch."""
 
     steady: float
     wall: float

@@ -253,7 +253,7 @@ class MasterCore:
             live.withdrawn = True
 
     def reclaim(self, job_id: str) -> None:
-        """The same job was submitted again, by its key, before it was known to be written."""
+        """Note that a job was submitted again, by its key, before it was known to be written."""
         self._live[job_id].withdrawn = False
 
     def refused(self, job_id: str) -> None:

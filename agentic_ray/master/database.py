@@ -38,7 +38,7 @@ class Transaction(Protocol):
         ...
 
     def change(self, statement: str, values: Mapping[str, Any]) -> int:
-        """How many rows it changed."""
+        """Run a statement that changes rows and return how many it changed."""
         ...
 
     def lock_schema(self) -> None:
@@ -51,7 +51,7 @@ Read = Callable[[str, Mapping[str, Any]], list[Row]]
 
 
 class Database(Protocol):
-    """One writer, any number of readers.
+    """A store with a single writer and any number of readers.
 
     A call raises `JournalError` when it is sure to have had no effect; the database is
     connected anew by the next call if the connection is gone.

@@ -1,4 +1,5 @@
-"""What a master runs with, so that a second program can tell whether it is what it wants."""
+"""Describes the journal, options and workloads of a master, so that a second program can tell
+whether it is the one that it wants."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ class Description:
     files: Mapping[str, str]
 
     def lacks(self, wanted: Description) -> list[str]:
-        """What of ``wanted`` is not so here; a program that names nothing wants nothing else."""
+        """List the parts of ``wanted`` that are not so here; a program that names nothing wants
+        nothing else."""
         found = []
         if self.journal != wanted.journal:
             found.append("another journal")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Owner(Protocol):
-    """What a handle needs of its master."""
+    """Methods of its master that a handle needs."""
 
     def record(self, job_id: str) -> JobRecord: ...
     def wait(self, job_id: str, timeout_seconds: float | None = None) -> JobRecord: ...
@@ -81,7 +81,7 @@ class Job:
 
     @property
     def settled(self) -> JobRecord | None:
-        """How the job ended, once the handle knows."""
+        """Record of the ended job, once the handle knows it; else None."""
         return self._final
 
     @property
@@ -128,7 +128,7 @@ class Job:
         return self._final is None and self._owner.cancel(self.id)
 
     def events(self) -> list[JobEvent]:
-        """What happened to the job and to its work on the cluster, in order.
+        """List the events of the job and of its work on the cluster, in order.
 
         Of the latter only what happened while this handle, or one like it, was held.
         """
@@ -138,8 +138,8 @@ class Job:
         return sorted(events, key=lambda event: event.time)
 
     def logs(self, first: int = 0) -> list[LogLine]:
-        """What the job has printed so far, to both streams, from line number ``first`` on; see
-        `Master.logs`.
+        """Return the lines that the job has printed so far, to both streams, from line number
+        ``first`` on; see `Master.logs`.
 
         Raises
         ------

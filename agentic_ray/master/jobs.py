@@ -1,4 +1,4 @@
-"""What a job is at one moment: `JobRecord`, `JobState`, and the legal steps between states.
+"""Describes a job at one moment: `JobRecord`, `JobState`, and the legal steps between states.
 
 Pure data and pure functions. The handle a caller holds is `handle.Job`.
 """
@@ -90,7 +90,7 @@ class JobFailure:
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """One job at one moment; each step makes a new record.
+    """A job at one moment; each step makes a new record.
 
     Parameters
     ----------
@@ -173,7 +173,8 @@ class JobRecord:
         )
 
     def to_dict(self, *, with_result: bool = True) -> dict[str, Any]:
-        """What is shown of the job, as JSON types; without its params, which may be large."""
+        """Return the job as JSON types, for people to see; without its params, which may be
+        large."""
         shown: dict[str, Any] = {
             "task_id": self.id,
             "state": self.state.value,

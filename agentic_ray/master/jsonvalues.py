@@ -131,7 +131,7 @@ def dumps_result(value: Any) -> str:
 
 
 def canonical_text(plain: Any) -> str:
-    """One JSON text for equal values."""
+    """Return the JSON text that all equal values share."""
     return _text_of(plain, _SORTED)
 
 
@@ -141,7 +141,7 @@ def digest_of(canonical: str) -> str:
 
 
 def loads_result(text: bytes | str) -> Any:
-    """What `dumps_result` wrote.
+    """Read a text that `dumps_result` wrote.
 
     Raises
     ------

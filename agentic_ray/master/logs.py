@@ -1,4 +1,4 @@
-"""What jobs print, line by line, bounded: in memory, and beside the journal if there is one."""
+"""Keeps the lines that jobs print, bounded: in memory, and beside the journal if there is one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _OVERHEAD_BYTES: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line that a job printed.
+    """A line that a job printed.
 
     Parameters
     ----------

@@ -372,7 +372,7 @@ class Master:
     # --- questions ---------------------------------------------------------------------
 
     def get_task_status(self, task_id: str) -> dict[str, Any]:
-        """What is known of a task: ``task_id``, ``state``, ``result``, ``error`` and more.
+        """Return the facts known of a task: ``task_id``, ``state``, ``result``, ``error`` and more.
 
         Raises
         ------
@@ -427,7 +427,8 @@ class Master:
             return sorted(self._store.records(), key=lambda record: record.sequence)
 
     def logs(self, job_id: str, first: int = 0) -> list[LogLine]:
-        """What the job has printed so far, from line number ``first`` on: the newest MiB of it.
+        """Return the lines that the job has printed so far, from line number ``first`` on: the
+        newest MiB.
 
         Of jobs that run in threads of this process (``runners=0``) there is nothing: what they
         print goes where this process's output goes.
@@ -450,13 +451,13 @@ class Master:
             self._operations.watchers.append(watcher)
 
     def progress(self) -> dict[str, tuple[int, int]]:
-        """Of each job that runs: logical tasks done, and asked for so far."""
+        """Return, for each job that runs, the logical tasks done and those asked for so far."""
         with self._changed:
             running = dict(self._operations.under_way)
         return {job_id: (one.items_done, one.items_total) for job_id, one in running.items()}
 
     def trace(self, job_id: str) -> Trace:
-        """What the job's work on the cluster was: its graphs, events, and placements with reasons.
+        """Return the job's work on the cluster: its graphs, events, and placements with reasons.
 
         Of the last jobs only; an empty one of others, and of those that used no cluster.
 

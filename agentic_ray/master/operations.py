@@ -212,7 +212,7 @@ class Operations:
         ).start()
 
     def _run(self, record: JobRecord) -> None:
-        """One job, in its own thread."""
+        """Run a job to its end, in its own thread."""
         ended = run_job(
             record,
             self._workloads,

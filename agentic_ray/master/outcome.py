@@ -1,4 +1,4 @@
-"""How one run of a workload's function ended: it came to an end, or its process did."""
+"""Describes the end of one run of a workload's function: the function's own, or its process's."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ class PostgresDatabase:
 
 
 class _Line:
-    """One connection: made on use, and cut when a call takes too long.
+    """A connection: made on use, and cut when a call takes too long.
 
     The driver waits for its server without a limit. So a thread of its own shuts the socket
     down, which the driver takes for the server's death.

@@ -21,7 +21,7 @@ _USERS_KEPT = 1000
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """How much may wait and run, and how waiting counts.
+    """Limits on the jobs that wait and run, and the worth of waiting.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class QueueLimits:
 
 @dataclass(slots=True)
 class _User:
-    """One user's waiting jobs and share.
+    """A user's waiting jobs and share.
 
     ``served`` is virtual time: jobs started, lifted to that of the others on return from
     having none, so that a pause earns no credit.

@@ -24,7 +24,7 @@ class ResultStore(Protocol):
         ...
 
     def get(self, reference: str) -> bytes:
-        """What was kept.
+        """Return the bytes kept under this name.
 
         Raises
         ------

@@ -28,7 +28,7 @@ class Receipt:
         self._error: JournalError | None = None
 
     def settle(self, error: JournalError | None) -> None:
-        """It is, or ``error`` keeps it from being."""
+        """Settle the write: it is durable, or ``error`` keeps it from being."""
         self._error = error
         self._done.set()
 
@@ -65,7 +65,7 @@ class JobStore(Protocol):
 
     @property
     def answer_seconds(self) -> float | None:
-        """How long to wait for a write before the caller is told that there is no answer."""
+        """Seconds to wait for a write before the caller is told that there is no answer."""
         ...
 
     @property
@@ -129,7 +129,7 @@ class JobStore(Protocol):
         ...
 
     def knows(self, job_ids: Collection[str]) -> set[str]:
-        """Those of these that are jobs of this store."""
+        """Return the ids, of these, that are jobs of this store."""
         ...
 
     def records(self) -> Iterator[JobRecord]:

@@ -1,4 +1,4 @@
-"""What is kept of a job's work on the cluster for people to look at: `Trace`, and its shelf.
+"""Keeps a job's work on the cluster for people to look at: `Trace`, and its shelf.
 
 Placements are kept as columns, in which equal texts are written once: a job may have ten thousands.
 """
@@ -57,7 +57,7 @@ class Trace:
 
     @classmethod
     def of(cls, under_way: UnderWay, before: Iterable[JobEvent] = ()) -> Trace:
-        """What is known now of a job that runs, or has just ended."""
+        """Return the trace, as known now, of a job that runs or has just ended."""
         events = [*before, *under_way.events()]
         return cls(
             under_way.items_done,
@@ -150,7 +150,7 @@ class TraceShelf:
             before += [*under_way.events(), event]
 
     def before(self, job_id: str) -> list[JobEvent]:
-        """What happened in earlier attempts of a job that runs."""
+        """Return the events of earlier attempts of a job that runs."""
         with self._lock:
             return list(self._before.get(job_id, ()))
 

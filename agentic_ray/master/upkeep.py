@@ -1,4 +1,4 @@
-"""What is done to journals beside running jobs: `backup`, `verify`, `migrate` and `compact`.
+"""Serves journals beside running jobs: `backup`, `verify`, `migrate` and `compact`.
 
 A journal that a master is using can be backed up and verified. For the others no master may run
 on it: they take its lease.
@@ -48,7 +48,8 @@ _LEASE_SECONDS: Final = 5.0
 
 @dataclass(slots=True)
 class Findings:
-    """What was met: counts, and in ``damage`` a line for each thing that is not as it was written.
+    """Counts of the rows and files met, and in ``damage`` a line for each that is not as it was
+    written.
 
     ``schema`` is the version of the tables, ``strays`` are results and stages beside the journal
     that belong to none of its jobs.
@@ -329,7 +330,7 @@ def _decoded(row: Mapping[str, Any], found: Findings) -> JobRecord | None:
 
 
 def _blob(results: ResultStore | None, reference: str, found: Findings) -> bytes | None:
-    """What is stored apart; None if it is missing or damaged."""
+    """Return a blob that is stored apart; None if it is missing or damaged."""
     try:
         content = None if results is None else results.get(reference)
     except ResultCorruptError:

@@ -119,7 +119,7 @@ def _module_name(source: Path) -> str:
 
 
 def _explain(error: BaseException, source: Path) -> str:
-    """One sentence with the place in the user's file."""
+    """Return a sentence with the place in the user's file."""
     if isinstance(error, AgenticRayError):
         return str(error)
     if isinstance(error, SyntaxError):

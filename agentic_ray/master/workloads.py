@@ -47,7 +47,7 @@ _F = TypeVar("_F", bound=Function)
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One named function. ``check`` turns JSON parameters into the function's argument.
+    """A named function. ``check`` turns JSON parameters into the function's argument.
 
     With ``effects`` it is never run a second time for one job; without ``cache`` equal jobs are
     computed each time. ``schema`` tells what ``check`` does, for the key of a result: a function,
@@ -212,7 +212,7 @@ class Parameters:
 
     @classmethod
     def of(cls, params: Any) -> Parameters:
-        """Those of any value that has a JSON form.
+        """Return the parameters that any value with a JSON form stands for.
 
         Raises
         ------
@@ -245,7 +245,8 @@ _Check = Callable[[Any], Any]
 def _checker(
     name: str, function: Function, schema: Any
 ) -> tuple[_Check, Any, Callable[[str], Any] | None]:
-    """What checks parameters, what tells what it does, and what checks their JSON text."""
+    """Return a function that checks parameters, a description of them, and a function that checks
+    their JSON text."""
     if schema is None:
         schema = _parameter_hint(function)
     elif _is_plain_callable(schema):

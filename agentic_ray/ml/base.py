@@ -1,4 +1,4 @@
-"""What all estimators share: they are scikit-learn's classes with another way to fit.
+"""Base of all estimators: scikit-learn's classes with another way to fit.
 
 An estimator of this package derives from scikit-learn's of the same name. Parameters, their
 checks, tags, metadata routing and prediction are scikit-learn's; `fit` goes over chunks, and so do
@@ -108,7 +108,7 @@ class Distributed:
                 setattr(cls, name, _refusing(cls, own, name))
 
     def to_sklearn(self) -> Any:
-        """The same estimator, with all it has learnt, as scikit-learn's own class.
+        """Return the estimator, with all it has learnt, as scikit-learn's own class.
 
         It needs nothing of this package, to be pickled for a server for example.
 
@@ -124,7 +124,7 @@ class Distributed:
         return twin
 
     def _for_steps(self) -> Any:
-        """The same without what it knows of the rows it was fitted on, to be sent to chunks."""
+        """Return a copy for the chunks, without the facts about the rows it was fitted on."""
         light = type(self).__new__(type(self))
         light.__dict__.update(
             {k: v for k, v in vars(self).items() if not isinstance(v, Array | Rows)}
@@ -475,7 +475,7 @@ def _plain(array: Any) -> Rows:
 
 
 def whole(matrix: Any) -> Rows:
-    """What is in memory: in one chunk if it is small, else cut."""
+    """Take data in memory: in one chunk if it is small, else cut."""
     nbytes = matrix.data.nbytes if sp.issparse(matrix) else matrix.nbytes
     if nbytes <= evaluate.LOCAL_BYTES or not matrix.shape[0]:
         return Rows(Given((matrix,), nbytes, True), (matrix.shape[0],), matrix[:1])

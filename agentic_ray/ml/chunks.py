@@ -46,7 +46,7 @@ class Given:
         return [], list(self._placed[1])
 
     def content(self) -> Any:
-        """What tells these from other data, without reading them."""
+        """Return a key that tells these chunks from other data, without reading them."""
         parts = [c for c in self.chunks if isinstance(c, Part)]
         return [(part.label, part.bytes, part.items) for part in parts]
 
@@ -75,7 +75,7 @@ class OfArray:
         return tasks, blocks[0]
 
     def content(self) -> Any:
-        """What tells these from other data, without reading them."""
+        """Return a key that tells these chunks from other data, without reading them."""
         return (str(self.array.dtype), self.array.chunks)
 
 
@@ -112,7 +112,7 @@ class Chosen:
         return tasks, [Taken(chunk, put(at)) for chunk, at in pairs]
 
     def content(self) -> Any:
-        """What tells these from other data, without reading them."""
+        """Return a key that tells these chunks from other data, without reading them."""
         return self.source.content(), self.positions
 
 

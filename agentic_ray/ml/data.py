@@ -105,8 +105,8 @@ class Rows:
         return sum(self.lengths)
 
     def __getitem__(self, names: Any) -> Rows:
-        """One column, or some, of a table by their names; or rows, by a slice, positions or a mask
-        in the caller's memory."""
+        """Return a column, or some, of a table by their names; or rows, by a slice, positions or a
+        mask in the caller's memory."""
         if isinstance(names, tuple) and len(names) == 2 and names[1] is Ellipsis:
             names = names[0] if isinstance(names[0], slice) else np.asarray(names[0])
         if isinstance(names, slice | np.ndarray):
@@ -142,7 +142,7 @@ class Rows:
         return self.then(function)
 
     def then(self, step: Step) -> Rows:
-        """The same rows after one more step."""
+        """Return these rows with one more step."""
         return replace(self, steps=(*self.steps, step), sample=step(self.sample))
 
     def take(self, positions: Any) -> Rows:
@@ -197,7 +197,7 @@ class Rows:
         return joined(each_chunk([self], first))
 
     def array(self, dtype: Any = np.float64) -> Array:
-        """The same values as an `agentic_ray.array` array, chunk by chunk.
+        """Return the values as an `agentic_ray.array` array, chunk by chunk.
 
         Raises
         ------
@@ -235,7 +235,7 @@ class Rows:
         return xp.map_blocks(call, chunks=chunks, dtype=dtype)
 
     def _read_only(self, names: tuple[str, ...]) -> Rows:
-        """The same where files need be read for these columns alone."""
+        """Return this data so that files need be read for these columns alone."""
         if self.steps or not isinstance(self.source, Given):
             return self
         chunks = self.source.chunks
@@ -369,7 +369,7 @@ def _equal(total: int, each: int) -> tuple[int, ...]:
 
 
 def cut(data: Any, nbytes: int, chunk_rows: int | None = None) -> Rows:
-    """What is in memory and is no array of numbers: cut in chunks of rows."""
+    """Cut data in memory that is no array of numbers into chunks of rows."""
     total = int(data.shape[0])
     each = chunk_rows or max(1, min(total, total * CHUNK_BYTES // max(nbytes, 1)))
     lengths = _equal(total, each)
@@ -437,7 +437,7 @@ _counting.may_fail = True  # type: ignore[attr-defined]  # it is given `Unreadab
 
 
 def _first_row(parts: Sequence[Part]) -> Any:
-    """One row of the first part that has any."""
+    """Return one row of the first part that has any."""
     part = next((p for p in parts if p.items != 0), parts[0])
     peek = getattr(part.read, "peek", None)
     frame = as_frame(part.load() if peek is None else peek())

@@ -56,7 +56,7 @@ def residual_sums(p: Any, y: Any, w: Any) -> Any:
 
 
 def merged_residuals(left: Any, right: Any) -> Any:
-    """Of two lots of rows together."""
+    """Merge the residuals' sums of two lots of rows."""
     w1, s1, a1, m1, c1, r1, d1, x1 = left
     w2, s2, a2, m2, c2, r2, d2, x2 = right
     total = w1 + w2
@@ -118,7 +118,7 @@ def r2_score(y_true: Any, y_pred: Any, *, sample_weight: Any = None) -> float:
 
 
 def explained_variance_score(y_true: Any, y_pred: Any, *, sample_weight: Any = None) -> float:
-    """The same about the mean residual."""
+    """Return the part of the variance that the predictions explain, about the mean residual."""
     if not _any_distributed(y_true, y_pred):
         return float(sk.explained_variance_score(y_true, y_pred, sample_weight=sample_weight))
     _, _, _, _, scatter, _, spread, _ = _residuals(y_true, y_pred, sample_weight)
@@ -145,7 +145,7 @@ def label_table(p: Any, y: Any, w: Any) -> Any:
 
 
 def merged_tables(left: Any, right: Any) -> Any:
-    """Of two lots of rows together."""
+    """Merge the tables of counts of two lots of rows."""
     labels = np.union1d(left[0], right[0])
     table = np.zeros((len(labels), len(labels)))
     for own, part in (left, right):
@@ -162,7 +162,7 @@ def _table(y_true: Any, y_pred: Any, sample_weight: Any) -> Any:
 def confusion_matrix(
     y_true: Any, y_pred: Any, *, labels: Any = None, sample_weight: Any = None
 ) -> Any:
-    """How often each label was predicted for each.
+    """Count how often each label was predicted for each.
 
     Examples
     --------
@@ -223,7 +223,7 @@ def score_table(p: Any, y: Any, w: Any) -> Any:
 
 
 def merged_scores(left: Any, right: Any) -> Any:
-    """Of two lots of rows together."""
+    """Merge the scores of two lots of rows."""
     labels, scores = np.union1d(left[0], right[0]), np.union1d(left[1], right[1])
     table = np.zeros((len(scores), len(labels)))
     for own, part, weights in (left, right):
@@ -362,7 +362,7 @@ v_measure_score = _of_contingency(sk.v_measure_score)
 
 
 def score_of(estimator: Any, X: Any, y: Any, sample_weight: Any) -> float:
-    """What `score` of an estimator gives for data in chunks."""
+    """Return the `score` of an estimator for data in chunks."""
     if is_classifier(estimator):
         return float(accuracy_score(y, estimator.predict(X), sample_weight=sample_weight))
     if is_regressor(estimator):

@@ -79,7 +79,7 @@ def _sparse_scatter(x: Any, y: Any, w: Any) -> Any:
 
 
 def merged_scatter(left: Any, right: Any) -> Any:
-    """Of two lots of rows together (T. F. Chan, G. H. Golub, R. J. LeVeque, 1979)."""
+    """Merge the scatter of two lots of rows (T. F. Chan, G. H. Golub, R. J. LeVeque, 1979)."""
     (w1, m1, s1, n1), (w2, m2, s2, n2) = left, right
     weight = w1 + w2
     if not w1 or not w2:
@@ -183,7 +183,7 @@ def _sparse_column_moments(x: Any, w: Any) -> Any:
 
 
 def merged_columns(left: Any, right: Any, *, xp: Any = np) -> Any:
-    """Of two lots of rows together, column by column."""
+    """Merge the statistics of two lots of rows, column by column."""
     (w1, m1, s1), (w2, m2, s2) = left, right
     weight = w1 + w2
     safe = xp.where(weight > 0, weight, 1.0)
@@ -207,5 +207,5 @@ def _no_extremes(x: Any) -> Any:
 
 
 def merged_extremes(left: Any, right: Any) -> Any:
-    """Of two lots of rows together."""
+    """Merge the extremes of two lots of rows."""
     return np.fmin(left[0], right[0]), np.fmax(left[1], right[1])

@@ -17,7 +17,7 @@ from agentic_ray.ml.passes import Passes, each_chunk
 def nearest_rows(
     x: Any, y: Any, w: Any, queries: Any, count: int, options: Any, start: int
 ) -> Any:  # fmt: skip
-    """Of each query the nearest rows of a chunk: distances, positions, and targets."""
+    """Find the nearest rows of a chunk for each query: distances, positions, and targets."""
     few = min(count, x.shape[0])
     if not few:
         empty = np.zeros((queries.shape[0], 0))
@@ -140,7 +140,7 @@ class _Neighbours(Distributed):
         return super().__getstate__()
 
     def to_sklearn(self) -> Any:
-        """The same estimator as scikit-learn's own class; of data in chunks with all of them.
+        """Return scikit-learn's own estimator; one of data in chunks takes all the rows along.
 
         Raises
         ------

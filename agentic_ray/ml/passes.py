@@ -47,7 +47,8 @@ _names = itertools.count()
 
 @dataclass(frozen=True)
 class Check:
-    """What chunks must be before a kernel sees them; scikit-learn's `check_array` sees to it.
+    """Conditions that chunks must meet before a kernel sees them; scikit-learn's `check_array` sees
+    to it.
 
     Parameters
     ----------
@@ -117,7 +118,7 @@ class Check:
 
 @functools.cache
 def _libraries() -> ThreadpoolController:
-    """Of OpenMP, which scikit-learn's compiled loops use."""
+    """Return the OpenMP libraries, which scikit-learn's compiled loops use."""
     return ThreadpoolController()
 
 

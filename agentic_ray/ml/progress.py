@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Iteration:
-    """One iteration of a fit.
+    """An iteration of a fit.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class Progress:
         self._number = 0
 
     def iteration(self, loss: float) -> None:
-        """One more iteration is done."""
+        """Note that one more iteration is done."""
         self._number += 1
         step = Iteration(
             self._estimator, self._number, float(loss), time.monotonic() - self._began

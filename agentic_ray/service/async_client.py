@@ -56,7 +56,7 @@ class AsyncClient:
         return str((await self._ask(submission(params, **options)))["task_id"])
 
     async def status(self, task_id: str) -> dict[str, Any]:
-        """What is known of a job."""
+        """Return the facts known of a job."""
         return await self._ask(call("GET", f"/status/{quoted(task_id)}"))
 
     async def result(self, task_id: str, timeout: float | None = None) -> Any:

@@ -32,7 +32,7 @@ _TAIL_BYTES: Final = 2 * _LONGEST_LINE
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How a log was found: its lines, the hash of the last, and what is wrong; empty: nothing."""
+    """State of a log: its lines, the hash of the last, and the fault found; empty: none."""
 
     lines: int
     last: str

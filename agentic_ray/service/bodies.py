@@ -1,4 +1,4 @@
-"""What requests may contain and how answers are written. Pure; the routes are in ``http``."""
+"""Reads bodies of requests and writes answers. Pure; the routes are in ``http``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What both clients share: requests, and how answers become values and errors. Pure."""
+"""Makes requests for both clients, and turns answers into values and errors. Pure."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _RAISED: Final[Mapping[str, type[errors.AgenticRayError]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. It may be made up to ``tries`` times: then it has the same effect as once."""
+    """A request. It may be made up to ``tries`` times, if it has the same effect as once."""
 
     method: str
     path: str

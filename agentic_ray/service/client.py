@@ -124,7 +124,7 @@ class Client:
         return str(self._ask(asked)["task_id"])
 
     def status(self, task_id: str) -> dict[str, Any]:
-        """What is known of a job: ``task_id``, ``state``, ``result``, ``error`` and more.
+        """Return the facts known of a job: ``task_id``, ``state``, ``result``, ``error`` and more.
 
         Raises
         ------
@@ -211,7 +211,7 @@ class Client:
             return self._ask(Call("PUT", f"/data/{quoted(name)}", options))
 
     def events(self, task_id: str | None = None) -> Iterator[dict[str, Any]]:
-        """What happens from now on, to all jobs of one's own or to one until it has ended.
+        """Yield the events from now on, of all jobs of one's own, or of one job until it has ended.
 
         Goes on after a connection that was lost, where it was.
 
@@ -259,7 +259,8 @@ class Client:
         return self._ask(call("POST", f"/cancel/{quoted(task_id)}"))
 
     def logs(self, task_id: str, first: int = 0) -> tuple[list[dict[str, Any]], int, bool]:
-        """What a job has printed, from line number ``first`` on, at most 1000 lines at once.
+        """Return the lines that a job has printed, from line number ``first`` on, at most 1000 at
+        once.
 
         Returns
         -------
@@ -363,7 +364,8 @@ class Client:
 
 @contextlib.contextmanager
 def _shown(progress: bool) -> Iterator[Callable[[str], object]]:
-    """What is told how a job stands, in a line on standard error."""
+    """Return a function that is told the state of a job and shows it in a line on standard
+    error."""
     if not progress:
         yield lambda state: None
         return

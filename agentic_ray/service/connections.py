@@ -29,7 +29,7 @@ _ACCEPT_FAILED: Final = "socket.accept() out of system resource"
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What connections may cost.
+    """Limits on the cost of connections.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class Counts:
         return True
 
     def leave(self, client: str) -> None:
-        """One that had entered is gone."""
+        """Note that a connection that had entered is gone."""
         self._open -= 1
         self._of[client] -= 1
         if not self._of[client]:

@@ -119,7 +119,7 @@ def json_content(master: Master, record: JobRecord) -> Content:
 
 
 def status_content(master: Master, record: JobRecord) -> Content:
-    """What ``GET /status`` tells of a job, with its result."""
+    """Return the content of ``GET /status`` for a job, with its result."""
     content = json_content(master, record)
     told = dumps(to_json(record.to_dict(with_result=False), name="answer"))
     content.head = f'{told[:-1]},"result":'.encode("ascii")

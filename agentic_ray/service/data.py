@@ -68,7 +68,7 @@ Noted = Callable[[Caller, str, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file of a user."""
+    """A file of a user."""
 
     name: str
     format: str
@@ -123,7 +123,7 @@ class DataShelf:
         return found
 
     def entry(self, owner: str, name: str) -> Entry:
-        """One file; RequestError 404 if there is none."""
+        """Return a file; RequestError 404 if there is none."""
         path = owner_folder(self.folder, owner) / f"{_checked(name)}.json"
         try:
             return Entry(**json.loads(path.read_bytes()))

@@ -1,4 +1,4 @@
-"""How the OpenAPI document tells of each route: answers, errors, examples. Data only."""
+"""Describes each route for the OpenAPI document: answers, errors, examples. Data only."""
 
 from __future__ import annotations
 

@@ -167,7 +167,8 @@ class SessionHost:
                 break
 
     def _hear(self, process: subprocess.Popen[bytes]) -> None:
-        """What the process says of the head; what else it prints goes where our output goes."""
+        """Read the process's words about the head; other text it prints goes where our output
+        goes."""
         assert process.stdout is not None
         for line in process.stdout:
             try:

@@ -167,7 +167,7 @@ def _session_cluster() -> ClusterState:
 
 
 def _methods(app: FastAPI, request: Request) -> list[str]:
-    """What may be done at the address of a request."""
+    """List the methods that the address of a request allows."""
     found: set[str] = set()
     for route in app.routes:
         if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:

@@ -44,7 +44,7 @@ class Reader:
         return self._pid
 
     def call(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        """What the function, which is found by its name there, answers.
+        """Call the function that has this name there, and return its answer.
 
         Raises
         ------

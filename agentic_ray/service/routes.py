@@ -57,7 +57,7 @@ class BodyBudget:
 
     @contextmanager
     def share(self) -> Iterator[_Share]:
-        """What one body takes of it; given back at the end."""
+        """Take one body's share of the budget; give it back at the end."""
         share = _Share(self)
         try:
             yield share
@@ -85,7 +85,7 @@ class _Share:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the routes work with."""
+    """Parts that the routes work with."""
 
     master: Master
     reader: Reader

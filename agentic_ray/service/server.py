@@ -38,7 +38,7 @@ _PER_CLIENT: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """How the service is to run.
+    """Settings of a running service.
 
     Parameters
     ----------

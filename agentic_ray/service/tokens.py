@@ -33,7 +33,7 @@ _VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What is known of a token; the token itself is not.
+    """Facts about a token; the token itself is not among them.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class Token:
     rate: float | None = None
 
     def shown(self) -> dict[str, Any]:
-        """What may be listed."""
+        """Return the facts about a token that may be listed."""
         return {name: value for name, value in asdict(self).items() if name != "hash"}
 
 
@@ -245,7 +245,7 @@ class Keyring:
 
 
 def hash_of(text: str) -> str:
-    """What is kept of a token."""
+    """Return the hash that is kept of a token."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 

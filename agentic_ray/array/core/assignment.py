@@ -115,8 +115,8 @@ def _lower_assign(node: Node, lowering: Any) -> list[Any]:
 
 
 def _pieces(node: Node, lowering: Any) -> Iterator[tuple[int, Any, tuple[AxisIndex, ...]]]:
-    """What one assignment changes: the number of a block, the piece of the value that is put in
-    it, and the index within the block."""
+    """Yield the changes of one assignment: the number of a block, the piece of the value that is
+    put in it, and the index within the block."""
     source, value = node.inputs
     pieces = lowering.blocks(value)
     steps = grids.strides(grids.numblocks(source.chunks))
@@ -154,7 +154,8 @@ def pending(node: Node) -> list[Node]:
 
 
 def operands_of(chain: Sequence[Node]) -> list[Node]:
-    """What a run of assignments to one array needs: the array before, and the values."""
+    """Return the operands of a run of assignments to one array: the array before, and the
+    values."""
     return [chain[0].inputs[0], *[step.inputs[1] for step in chain]]
 
 
@@ -205,7 +206,7 @@ def _range(entry: AxisIndex) -> range:
 
 
 def _overlap(index: tuple[AxisIndex, ...], region: tuple[AxisIndex, ...]) -> str:
-    """How much of what ``index`` selects ``region`` does too: ``"all"``, ``"some"`` or
+    """Say how much of the selection of ``index`` the ``region`` covers: ``"all"``, ``"some"`` or
     ``"none"``, where ``"some"`` may be none or all."""
     result = "all"
     for one, other in zip(index, region, strict=True):
@@ -226,7 +227,8 @@ def _overlap(index: tuple[AxisIndex, ...], region: tuple[AxisIndex, ...]) -> str
 
 
 def _within(one: AxisIndex, other: AxisIndex) -> AxisIndex:
-    """What ``one`` selects, all of it selected by ``other``, as an index of the latter."""
+    """Return the selection of ``one``, all of it selected by ``other``, as an index of the
+    latter."""
     _, start, _, step = other
     if one[0] == "i":
         return ("i", (one[1] - start) // step)

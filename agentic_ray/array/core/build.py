@@ -403,7 +403,7 @@ class Looped:
 
     @property
     def size_bytes(self) -> int:
-        """What it holds of a user's function."""
+        """Bytes of a user's function that the operation holds."""
         return int(getattr(self.kernel, "size_bytes", 0))
 
     def __call__(self, xp: Any, *values: Any) -> Any:

@@ -27,7 +27,7 @@ Chunks = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class ChunkRules:
-    """How ``"auto"`` chunks are sized.
+    """Rules by which ``"auto"`` chunks are sized.
 
     Parameters
     ----------
@@ -377,9 +377,9 @@ def _axis_chunks(entry: Any, length: int) -> tuple[int, ...] | None:
 
 
 def unify(shape: Shape, grids: Sequence[tuple[Shape, Chunks, int]]) -> Chunks:
-    """One grid for operands that broadcast to ``shape``: per axis that of the largest operand
-    whose axis is cut. Where operands are cut along different axes that could be as many blocks as
-    the product of theirs; then it is that of the largest operand, cut or not.
+    """Return one grid for operands that broadcast to ``shape``: per axis that of the largest
+    operand whose axis is cut. Where operands are cut along different axes that could be as many
+    blocks as the product of theirs; then it is that of the largest operand, cut or not.
 
     Parameters
     ----------

@@ -82,7 +82,7 @@ def give_up(kernel: Compiled, error: Exception) -> None:
 
 
 def _kind(block: NDArray, shape: Shape) -> str:
-    """How a block lies under the region: all of it, one row or one column repeated, one number;
+    """Say how a block lies under the region: all of it, one row or one column repeated, one number;
     else ""."""
     if not (block.flags.c_contiguous and block.flags.aligned):
         return ""
@@ -99,9 +99,9 @@ def _kind(block: NDArray, shape: Shape) -> str:
 
 
 def form_of(program: Any, shape: Shape, inner: set[int]) -> str:
-    """What the kernel makes of the values of a chunk: the values themselves (""), the sum of
-    each cache block ("total"), its sums over the first axis ("rows"), or the sums of deviations
-    from the mean, and of their squares, as well ("spread")."""
+    """Return the form in which the kernel gives the values of a chunk: the values themselves (""),
+    the sum of each cache block ("total"), its sums over the first axis ("rows"), or the sums of
+    deviations from the mean, and of their squares, as well ("spread")."""
     reducing = program.reducing
     if reducing is None or not any(
         isinstance(param, np.dtype) and param == program.dtype for param in reducing.params
@@ -205,7 +205,8 @@ class Compiled:
 
 @functools.lru_cache(maxsize=64)
 def _pairwise(length: int) -> tuple[NDArray, NDArray]:
-    """How NumPy adds ``length`` elements: eight running sums over up to 128, halves beyond.
+    """Plan the sum of ``length`` elements as NumPy adds them: eight running sums over up to 128,
+    halves beyond.
 
     Returns
     -------

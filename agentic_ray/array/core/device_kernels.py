@@ -62,7 +62,7 @@ _FORMS = {
 
 
 def run(program: Any, blocks: Sequence[Any], scalars: Sequence[Any], shape: Shape, xp: Any) -> Any:
-    """What the program gives for these blocks, from one kernel.
+    """Return the values of the program for these blocks, from one kernel.
 
     Parameters
     ----------

@@ -100,8 +100,8 @@ def _in_lanes(program: Any, kinds: tuple[str, ...], cast: str, lines: list[str])
 
 
 def _ending(dtype: str, blocks: int, scalars: int, form: str) -> str:
-    """What the kernel takes. Blocks as read-only ones, which others are taken for, too: there is
-    one machine code for all, and none is made when a kernel is called."""
+    """Return the types of the kernel's arguments. Blocks are read-only ones, for which others are
+    taken too: there is one machine code for all, and none is made when a kernel is called."""
     axes = {"": 1, "total": 1, "rows": 2, "spread": 3}[form]
     read = f'types.Array(types.{dtype}, 1, "C", readonly=True)'
     plan = 'types.Array(types.int64, 1, "C", readonly=True)'

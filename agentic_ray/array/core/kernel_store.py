@@ -43,7 +43,7 @@ class KernelStore:
         self._warn = warn
 
     def read(self, name: str) -> bytes | None:
-        """What was written under ``name``; None if there is nothing that can be trusted."""
+        """Return the bytes written under ``name``; None if nothing there can be trusted."""
         path = self.folder / f"{name}{_SUFFIX}"
         try:
             if not self._is_ours(os.stat(self.folder)):

@@ -65,7 +65,7 @@ def lanes_at(typing_context: Any, array: Any, start: Any) -> Any:
 def _all_equal(dtype: Any) -> Any:
     @intrinsic
     def lanes_of(typing_context: Any, number: Any) -> Any:
-        """One number, eight times."""
+        """Repeat a number eight times."""
 
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             vector = context.get_value_type(signature.return_type)

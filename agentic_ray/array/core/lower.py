@@ -62,8 +62,9 @@ MOST_EDGES = 40_000_000
 
 @dataclass(frozen=True, slots=True)
 class MadeInside:
-    """How a task makes the blocks of one of its operands: by ``program``, which takes an argument
-    from each of ``columns`` for a block. ``read_bytes`` and ``flops`` are of all blocks."""
+    """A way for a task to make the blocks of one of its operands: by ``program``, which takes an
+    argument from each of ``columns`` for a block. ``read_bytes`` and ``flops`` are of all
+    blocks."""
 
     program: Program
     columns: list[list[Any]]
@@ -214,7 +215,7 @@ class Lowering:
         written_bytes: int | None = None,
         flops: float = 0.0,
     ) -> list[Any]:
-        """One task ``kernel(xp, *row, *params)`` for each row of arguments.
+        """Make a task ``kernel(xp, *row, *params)`` for each row of arguments.
 
         ``read_bytes`` and ``written_bytes`` are of all tasks together; by default what the
         node reads and what it is.
@@ -325,8 +326,8 @@ class Lowering:
     def _reducing(
         self, node: Node, count: int | None
     ) -> tuple[Codelet, list[tuple[Any, ...]], int, float]:
-        """What makes the partial values of a reduction, or with ``count`` its results; the
-        arguments for each block; bytes read; flops."""
+        """Return the codelet that makes the partial values of a reduction, or with ``count`` its
+        results; the arguments for each block; bytes read; flops."""
         axes, keepdims, *params = node.params
         assert node.op.reduction is not None
         reducing = Reducing(node.op.reduction, (), axes, keepdims, tuple(params), count)
@@ -360,8 +361,8 @@ class Lowering:
     # --- fusion ------------------------------------------------------------------------
 
     def made_inside(self, node: Node) -> MadeInside:
-        """How tasks that use ``node`` make its blocks themselves; or take them, where they are
-        made by other tasks."""
+        """Tell how tasks that use ``node`` make its blocks themselves, or take them where other
+        tasks make them."""
         if node.value is None and (node in self._inlined or node.op.kind == "create"):
             return MadeInside(*self._fuse([node], node, None))
         taken = Program((False,), 0, (), node.dtype)
@@ -558,7 +559,7 @@ class Lowering:
 
 
 def _partials(node: Node) -> tuple[Any, ...]:
-    """What the partial values of a reduction depend on."""
+    """Return the values that the partial values of a reduction depend on."""
     reduction = node.op.reduction
     assert reduction is not None
     axes, _, *params = node.params

@@ -1,4 +1,4 @@
-"""How much memory a plan will take, predicted before it runs, and whether there is so much.
+"""Predicts the memory that a plan will take before it runs, and whether there is so much.
 
 Sizes in, sizes out; nothing here computes or asks a cluster.
 """
@@ -15,7 +15,7 @@ from agentic_ray.graph import TaskGraph
 
 @dataclass(frozen=True, slots=True)
 class PlanMemory:
-    """What a plan holds at its peak, in bytes.
+    """Bytes that a plan holds at its peak.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def refusal(need: PlanMemory, store_bytes: Iterable[int | None], spill_bytes: in
 
 
 def least(roots: Sequence[Node]) -> PlanMemory:
-    """What any plan of these expressions holds at least, known before it is made.
+    """Return the bytes that any plan of these expressions holds at least, known before it is made.
 
     Results are there at the end, and so is all that an operation needs at one time. Operations
     that only move elements are left out: their chunks may be those of their operands.

@@ -129,7 +129,7 @@ class Held:
 
 
 class Node:
-    """One array-valued expression. Make it with `make`, which shares equal ones unless small."""
+    """An array-valued expression. Make it with `make`, which shares equal ones unless small."""
 
     __slots__ = (
         "__weakref__",

@@ -97,7 +97,7 @@ def filled(params: Sequence[Any], given: Sequence[Any]) -> Sequence[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One kernel call: which registers it reads. Its result is the next register."""
+    """A kernel call and the registers it reads. Its result is the next register."""
 
     kernel: Callable[..., Any]
     registers: tuple[int, ...]
@@ -485,7 +485,7 @@ class Call:
 
     @property
     def held(self) -> tuple[Any, ...]:
-        """What it calls, or gives on; some of it may be a user's."""
+        """Functions that it calls, and values that it gives on; some may be a user's."""
         return (self.kernel, *self.params)
 
     @property

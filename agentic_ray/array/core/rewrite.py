@@ -14,7 +14,7 @@ from agentic_ray.array.core.node import Node, make, topological
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rewrite. ``op`` names the nodes it looks at."""
+    """A rewrite. ``op`` names the nodes it looks at."""
 
     name: str
     op: str

@@ -1,5 +1,5 @@
-"""How large ``"auto"`` chunks are: from the array's size, the cluster's slots and memory, and what
-tasks cost. The deciding is a pure function; finding out what there is comes after it.
+"""Sizes ``"auto"`` chunks by the array's size, the cluster's slots and memory, and the costs of
+tasks. The deciding is a pure function; finding out what there is comes after it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LEAST_BYTES = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What chunks are cut for.
+    """Slots, memory and costs for which chunks are cut.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def surroundings() -> Surroundings:
 
 
 def of_cluster(state: ClusterState) -> Surroundings | None:
-    """What chunks are cut for on these nodes; None if none of them has a CPU for work."""
+    """Return the surroundings that these nodes make; None if none of them has a CPU for work."""
     nodes = [node for node in state.alive_nodes if node.cpus_total >= 1]
     if not nodes:
         return None

@@ -23,7 +23,7 @@ from agentic_ray.graph import Task, TaskGraph, replace_refs
 
 @dataclass(slots=True)
 class Ran:
-    """What came of some tasks: the wanted values by key, and the seconds that each task took."""
+    """Results of some tasks: the wanted values by key, and the seconds that each task took."""
 
     values: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)

@@ -112,7 +112,7 @@ def _placed(
 
 
 def assembled(xp: Any, blocks: Sequence[Any], regions: Any, shape: Shape) -> Any:
-    """One block put together from regions of others."""
+    """Put a block together from regions of others."""
     if len(blocks) == 1:
         return blocks[0][tuple([slice(a, b) for a, b in regions[0][1]])]
     out = xp.empty(shape, dtype=blocks[0].dtype)
@@ -451,8 +451,8 @@ def reads_flat(node: Node, most_pieces: int) -> bool:
 
 
 def flat_readings(node: Node, values: Sequence[Any]) -> list[Any]:
-    """What tasks are given for each block of a reshape: a `FlatCut` and the blocks that it cuts, of
-    the operand's blocks ``values``."""
+    """Return the arguments of tasks for each block of a reshape: a `FlatCut` and the blocks that it
+    cuts, of the operand's blocks ``values``."""
     (source,) = node.inputs
     pieces = grids.overlaps(_flat_lengths(source.chunks), _flat_lengths(node.chunks))
     return [
@@ -482,7 +482,8 @@ RESHAPE = Op("reshape", "tasks", _reshape_kernel, _lower_reshape)
 
 
 def window_of(node: Node) -> Window | None:
-    """What a move that can be read through shows of its operand; None for other operations."""
+    """Return the part of its operand that a move shows, if tasks can read through the move; None
+    for other operations."""
     found = _WINDOWS.get(node.op)
     if found is None or not node.size or (node.op is RECHUNK and node.params):
         return None

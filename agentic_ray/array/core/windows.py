@@ -149,7 +149,7 @@ def _axis_pieces(
 
 
 class Reading:
-    """How the blocks of a window are read, for a window that is cut in ``cut``.
+    """Way to read the blocks of a window that is cut in ``cut``.
 
     Parameters
     ----------
@@ -178,8 +178,8 @@ class Reading:
         return pieces <= most_pieces and taken * itemsize <= most_bytes
 
     def arguments(self, values: Sequence[Any]) -> list[Any]:
-        """What tasks are given for each block of the view: a block below if it is that, else a list
-        of a `Cut` and the blocks that it cuts. ``values`` are the blocks below."""
+        """Return the arguments of tasks for each block of the view: a block below if it is that,
+        else a list of a `Cut` and the blocks that it cuts. ``values`` are the blocks below."""
         steps = grids.strides(grids.numblocks(self._chunks))
         kept = [to for _, _, to in self._window.axes if to != DROPPED]
         order = tuple([kept.index(to) if to in kept else -1 for to in range(len(self._cut))])
@@ -243,7 +243,7 @@ def _permuted(block: Any, axes: tuple[int, ...]) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How a block of a view is made of pieces of other blocks.
+    """Recipe that makes a block of a view of pieces of other blocks.
 
     Parameters
     ----------
@@ -268,7 +268,7 @@ class Cut:
 
     @property
     def shape(self) -> Shape:
-        """Of the block."""
+        """Shape of the block."""
         lengths = [sum(axis) for axis, kept in zip(self.counts, self.kept, strict=True) if kept]
         return tuple([lengths[place] if place >= 0 else 1 for place in self.order])
 
@@ -306,7 +306,7 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class FlatCut:
-    """How a block of a reshaped array is made of runs of other blocks' elements, in C order.
+    """Recipe that makes a block of a reshaped array of runs of other blocks' elements, in C order.
 
     Parameters
     ----------
@@ -345,7 +345,7 @@ def opened(argument: Any) -> Any:
 
 
 def in_one(block: Any, xp: Any) -> Any:
-    """What `opened` gives as an array in C order."""
+    """Return the result of `opened` as an array in C order."""
     return block.whole(xp) if type(block) in (Pieces, FlatPieces) else in_c_order(block)
 
 

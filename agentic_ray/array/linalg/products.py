@@ -59,8 +59,8 @@ def _matmul_cut(xp: Any, left: Sequence[Any], right: Sequence[Any], spans: Seque
 
 
 def _added(xp: Any, pairs: Iterable[tuple[Any, Any]]) -> Any:
-    """One product after the other, in the memory of two: what is not allocated anew costs
-    neither page faults nor cache."""
+    """Add up products one after the other, in the memory of two: memory that is not allocated anew
+    costs neither page faults nor cache."""
     (a, b), *rest = pairs
     total = _matmul_kernel(xp, a, b)
     if rest:

@@ -49,7 +49,7 @@ class MatmulParams(TypedDict):
 
 
 def array_expression(params: ExpressionParams) -> Any:
-    """What an expression makes of arrays: a number, or an array as lists.
+    """Evaluate an expression over arrays: a number, or an array as lists.
 
     Functions of one argument: abs, negative, sqrt, square, exp, expm1, log, log1p, log2, log10,
     sin, cos, tan, asin, acos, atan, sinh, cosh, tanh, floor, ceil, round, sign, transpose. Of two:
@@ -86,7 +86,8 @@ def matmul(params: MatmulParams) -> Any:
 
 
 class _Evaluation:
-    """One expression, counted as it is gone through. Each name is looked up in a fixed list."""
+    """The evaluation of an expression, with a count of its steps. Each name is looked up in a fixed
+    list."""
 
     def __init__(self, xp: Any, arrays: Mapping[str, Any]) -> None:
         self._xp = xp

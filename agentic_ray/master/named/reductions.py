@@ -80,7 +80,7 @@ _OF_NOTHING: Final[Mapping[str, int]] = {"sum": 0, "product": 1, "count": 0}
 
 
 def _of_block(map_name: MapName, reduce_name: ReduceName, block: Block) -> int | float:
-    """One number of a block; Python's own, so that integers may be of any size."""
+    """Reduce a block to one number; Python's own, so that integers may be of any size."""
     block = block.astype(np.int64) if block.dtype.kind == "b" else block
     mapped = _mapped(map_name, block)
     if reduce_name in ("min", "max"):

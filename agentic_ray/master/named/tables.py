@@ -61,7 +61,7 @@ def describe(params: TableParams) -> dict[str, Any]:
 
 
 def word_count(params: WordParams) -> dict[str, int]:
-    """How often each word is there, the most frequent first; upper and lower case are one."""
+    """Count each word, the most frequent first; upper and lower case are one."""
     from agentic_ray.mapreduce import map_reduce
 
     blocks = list(line_blocks(params["data"]))
@@ -71,7 +71,7 @@ def word_count(params: WordParams) -> dict[str, int]:
 
 
 def group_by(params: GroupParams) -> list[dict[str, Any]]:
-    """One row for each group, ordered by the columns of the groups.
+    """Return a row for each group, ordered by the columns of the groups.
 
     Columns are called ``COLUMN_AGGREGATION``. Sums of integers are exact.
     """
@@ -110,7 +110,7 @@ class _Column:
         self.most: Any = None
 
     def join(self, other: _Column) -> _Column:
-        """Of both."""
+        """Merge the facts about a column in two parts."""
         made = _Column(self.kind, self.count + other.count, self.missing + other.missing)
         if self.kind != other.kind:
             made.kind = f"{self.kind}, {other.kind}" if other.kind not in self.kind else self.kind

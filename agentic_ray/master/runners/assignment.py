@@ -43,7 +43,7 @@ class Stages(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a runner is to do.
+    """The job that a runner is to do.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ Log = Callable[[str, bytes], None]
 
 
 class Assignment:
-    """One job in one runner. `stop` may be called from any thread, and so may what asks."""
+    """A job in a runner. `stop`, and the methods that ask, may be called from any thread."""
 
     def __init__(self, runner: RunnerProcess, stages: Stages | None, log: Log) -> None:
         self._runner = runner
@@ -112,7 +112,7 @@ class Assignment:
         return self._total
 
     def events(self) -> list[JobEvent]:
-        """What happened to its work on the cluster; known at its end."""
+        """List the events of its work on the cluster; known at its end."""
         return list(self._events)
 
     def placements(self) -> list[PlacementRecord]:
@@ -259,7 +259,7 @@ class Assignment:
         return None
 
     def _hear(self, head: Mapping[str, Any]) -> None:
-        """How far it is: its graphs, and where its bundles ran, are told once."""
+        """Read a report of the runner: its graphs, and where its bundles ran, are told once."""
         self._items = _count(head.get("items", 0))
         self._total = _count(head.get("total", 0))
         for run, first, rows in head.get("fresh", []):

@@ -1,4 +1,4 @@
-"""What runs in a runner: functions of workloads, in its main thread, one job after the other.
+"""Runs functions of workloads in a runner, in its main thread, one job after the other.
 
 A second thread listens to the master. What the master is told is JSON and bytes that it need not
 look into: the result as JSON text, the error as texts.
@@ -154,7 +154,8 @@ class _Runner:
             self._wire.send(head_out, parts)
 
     def _workload(self, head: Mapping[str, Any], parts: list[bytearray]) -> Workload:
-        """What the master means: from the user's file, or from the code that it has sent."""
+        """Find the workload that the master means: in the user's file, or in the code that it has
+        sent."""
         if head["file"] is not None:
             path = head["file"]
             digest, known = self._files.get(path, ("", {}))
@@ -214,7 +215,7 @@ class _Runner:
             signal.pthread_kill(main_thread, _STOP)
 
     def _tell(self) -> None:
-        """How far the job is, if that has changed."""
+        """Tell the master how far the job is, if that has changed."""
         with self._telling:
             scope = self._scope
             if scope is not None and (scope.items_done, scope.items_total) != self._told:
@@ -222,7 +223,7 @@ class _Runner:
                 self._wire.send({"op": "told", **self._news(scope)})
 
     def _news(self, scope: JobScope) -> dict[str, Any]:
-        """What the master was not told yet of a job's work on the cluster."""
+        """Return the part of a job's work on the cluster that the master was not told yet."""
         fresh = scope.fresh(self._seen)
         for news in fresh:
             self._seen[news.run] = news.first + len(news.records)
@@ -259,7 +260,7 @@ class _MastersStages:
 
 
 class _Surroundings:
-    """What a job finds in its process, and may leave changed."""
+    """State of the process that a job finds, and may leave changed."""
 
     def __init__(self) -> None:
         self._environment = dict(os.environ)

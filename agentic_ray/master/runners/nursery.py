@@ -129,4 +129,4 @@ def _become_runner(out: int, err: int) -> None:
 
 
 def _nothing(number: int, frame: object) -> None:
-    """That a handler is there wakes the loop, which looks what has ended."""
+    """Do nothing: the mere handler wakes the loop, which looks for processes that have ended."""

@@ -40,14 +40,15 @@ def clean_environment(secrets: Collection[str] = SECRETS) -> dict[str, str]:
 
 
 def _environment() -> dict[str, str]:
-    """Of the nursery, which finds this package where this process has found it."""
+    """Return the environment of the nursery, which finds this package where this process has found
+    it."""
     found = clean_environment()
     paths = [found.get("PYTHONPATH", ""), str(Path(__file__).resolve().parents[3])]
     return found | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 class RunnerProcess:
-    """One runner. Used by one thread at a time."""
+    """A runner. Used by one thread at a time."""
 
     def __init__(self, wire: Wire, out: int, err: int, told: int) -> None:
         self.wire = wire
@@ -94,8 +95,8 @@ class RunnerProcess:
             os.killpg(self.pid, signal.SIGKILL)
 
     def exit_code(self, seconds: float) -> int | None:
-        """How it ended, negative for a signal; None if it has not within so many seconds, or if
-        that is not known."""
+        """Wait for its end and return its exit code, negative for a signal; None if it has not
+        ended within so many seconds, or if the code is not known."""
         return self._read_number(seconds)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What k-means asks of each chunk: nearest centres, sums of clusters, and rows to start from."""
+"""Kernels of k-means over a chunk: nearest centres, sums of clusters, and rows to start from."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def nearest(block: Any, centres: Any, squares: Any, *, xp: Any = np) -> Any:
 
 
 def assign(x: Any, y: Any, w: Any, centres: Any, shift: Any, *, xp: Any = np) -> Any:
-    """One half of Lloyd's iteration: for each centre the sum and the weight of the rows that are
-    nearest to it.
+    """Do half of an iteration of Lloyd's: for each centre return the sum and the weight of the rows
+    that are nearest to it.
 
     ``centres`` are relative to ``shift`` (None: 0), which is near the mean of all rows.
     """
@@ -46,7 +46,7 @@ def assign(x: Any, y: Any, w: Any, centres: Any, shift: Any, *, xp: Any = np) ->
 
 
 def _compiled(block: Any, centres: Any, own: Any) -> Any:
-    """The same of a block by scikit-learn's compiled loop; None where it cannot be had.
+    """Do the work of `assign` by scikit-learn's compiled loop; None where it cannot be had.
 
     It gives means, and moves centres without rows to other places: of them a block may have some.
     """
@@ -124,7 +124,7 @@ def farthest(x: Any, y: Any, w: Any, centres: Any, shift: Any, count: int) -> An
 
 
 def merged_farthest(left: Any, right: Any) -> Any:
-    """Of two lots of rows together as many as one of them has at most; first come, first kept."""
+    """Merge two lots of rows to as many as one of them has at most; first come, first kept."""
     count = max(len(left[0]), len(right[0]))
     both = [np.concatenate([a, b]) for a, b in zip(left, right, strict=True)]
     order = np.argsort(-both[0], kind="stable")[:count]
@@ -153,7 +153,7 @@ def draw_rows(x: Any, y: Any, w: Any, count: int, seed: Any) -> Any:
 
 
 def merged_draw(left: Any, right: Any) -> Any:
-    """Those of both with the largest keys."""
+    """Keep the rows of both draws with the largest keys."""
     count = max(len(left[0]), len(right[0]))
     keys = np.concatenate([left[0], right[0]])
     order = np.argsort(-keys, kind="stable")[:count]

@@ -39,7 +39,7 @@ def fold_scatters(x: Any, y: Any, w: Any, count: int, folds: Any) -> Any:
 
 
 def merged_folds(left: Any, right: Any) -> Any:
-    """Of two lots of rows together, fold by fold."""
+    """Merge the moments of two lots of rows, fold by fold."""
     return tuple([merged_scatter(a, b) for a, b in zip(left, right, strict=True)])
 
 

@@ -19,7 +19,7 @@ def target_sums(x: Any, y: Any, w: Any) -> Any:
 
 
 def merged_targets(left: Any, right: Any) -> Any:
-    """Of two lots of rows together."""
+    """Merge the targets' summaries of two lots of rows."""
     return left[0] + right[0], left[1] + right[1], min(left[2], right[2])
 
 

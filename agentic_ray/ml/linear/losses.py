@@ -73,7 +73,7 @@ def _tweedie_identity(mean: Any, y: Any, power: float, xp: Any) -> Any:
 
 
 def squared_hinge(raw: Any, y: Any, options: Any, xp: Any) -> Any:
-    """Of a linear support vector machine; y is 0 or 1."""
+    """Return the loss of a linear support vector machine; y is 0 or 1."""
     sign = 2.0 * y - 1.0
     margin = xp.maximum(1.0 - sign * raw, 0.0)
     return margin * margin, -2.0 * sign * margin, 2.0 * (margin > 0)
@@ -122,7 +122,7 @@ def loss_hessian(
     x: Any, y: Any, w: Any, coef: Any, intercept: Any, loss: str, options: Any, class_weight: Any,
     *, xp: Any = np,
 ) -> Any:  # fmt: skip
-    """The same, with the Hessian matrix; the intercept is the last parameter."""
+    """Return the loss, the gradient and the Hessian matrix; the intercept is the last parameter."""
     function = LOSSES[loss]
     p = x.shape[1]
     total, gradient, hessian = 0.0, xp.zeros(p + 1), xp.zeros((p + 1, p + 1))
@@ -200,7 +200,8 @@ def _softmax(raw: Any, y: Any, xp: Any) -> Any:
 def multinomial_hessian(
     x: Any, y: Any, w: Any, coef: Any, intercept: Any, class_weight: Any, *, xp: Any = np
 ) -> Any:
-    """The same with the Hessian matrix; parameters by class, the intercept last in each."""
+    """Return the loss, the gradient and the Hessian matrix; parameters by class, the intercept last
+    in each."""
     count, p = coef.shape
     size = p + 1
     total, gradient = 0.0, xp.zeros((count, size))

@@ -64,7 +64,7 @@ def bin_extremes(x: Any, y: Any, w: Any, low: Any, high: Any, chosen: Any) -> An
 
 
 def widest(left: Any, right: Any) -> Any:
-    """Of two lots of rows together."""
+    """Keep the widest range of two lots of rows."""
     return np.minimum(left[0], right[0]), np.maximum(left[1], right[1])
 
 
@@ -302,7 +302,7 @@ def _powered(column: Any, power: float, method: str) -> Any:
 
 
 def merged_powers(left: Any, right: Any) -> Any:
-    """Of two lots of rows together."""
+    """Merge the sums of powers of two lots of rows."""
     return merged_columns(left[0], right[0]), left[1] + right[1]
 
 

@@ -23,7 +23,7 @@ from agentic_ray.ml.progress import Progress
 
 
 def column_of(x: Any, at: int) -> Any:
-    """One column of a chunk as an array."""
+    """Return a column of a chunk as an array."""
     return x.iloc[:, at].to_numpy() if hasattr(x, "iloc") else np.asarray(x)[:, at]
 
 
@@ -45,7 +45,7 @@ def _plain(value: Any) -> Any:
 
 
 def merged_categories(left: Any, right: Any) -> Any:
-    """Of two lots of rows together."""
+    """Merge the categories of two lots of rows."""
     return tuple([_merged(a, b) for a, b in zip(left, right, strict=True)])
 
 
@@ -125,7 +125,7 @@ class _Encoder(Distributed):
         return self
 
     def _in_order(self: Any, at: int, values: Any, counts: Any) -> Any:
-        """How often each of the categories of a column is there."""
+        """Count the rows of each category of a column."""
         known = {_hashed(value): count for value, count in zip(values, counts, strict=True)}
         return np.array([known.get(_hashed(value), 0) for value in self.categories_[at]], int)
 

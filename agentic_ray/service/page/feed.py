@@ -40,7 +40,7 @@ class Event:
 
 
 def frame(kind: str, data: Any, number: str | None = None) -> bytes:
-    """One server-sent event."""
+    """Return the text of a server-sent event."""
     head = f"event: {kind}\n" + ("" if number is None else f"id: {number}\n")
     # (JSON in ASCII has no line ends.)
     return f"{head}data: {json.dumps(data, separators=(',', ':'))}\n\n".encode("ascii")
@@ -89,7 +89,7 @@ class EventFeed:
             self._wake()
 
     def tell_progress(self, progress: dict[str, tuple[int, int]]) -> None:
-        """How far running jobs are: tasks done, and asked for so far."""
+        """Tell how far running jobs are: tasks done, and asked for so far."""
         with self._lock:
             if progress != self._progress:
                 self._progress = progress

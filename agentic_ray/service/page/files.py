@@ -51,7 +51,7 @@ _TYPES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class PageFile:
-    """One file: its bytes, the same compressed, and its headers."""
+    """A file of the page: its bytes, the same compressed, and its headers."""
 
     content: bytes
     compressed: bytes
@@ -84,7 +84,7 @@ def load_files() -> dict[str, PageFile]:
 
 
 def manifest() -> dict[str, str]:
-    """What the bundle was built of: digests of the sources and of each file."""
+    """Return digests of the sources that the bundle was built of, and of each of its files."""
     folder = resources.files("agentic_ray.service.page") / "static"
     found: dict[str, str] = json.loads((folder / MANIFEST).read_text("ascii"))
     return found

@@ -49,7 +49,8 @@ def seen_by(request: Request) -> Sees:
 
 
 class Page:
-    """What the routes share: the feed of events, samples of the cluster, the newest list of jobs.
+    """State that the routes share: the feed of events, samples of the cluster, the newest list of
+    jobs.
 
     Parameters
     ----------
@@ -176,7 +177,7 @@ def add_page(app: FastAPI, page: Page) -> None:
 
 
 def _add_views(app: FastAPI, page: Page) -> None:
-    """What only the page asks for. It changes with the page; programs use the API."""
+    """Add routes that only the page asks. They change with the page; programs use the API."""
 
     @app.get("/view/jobs", include_in_schema=False)
     def jobs(

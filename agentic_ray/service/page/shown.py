@@ -76,7 +76,7 @@ class Snapshot:
 
 
 def listing(jobs: Snapshot, wanted: Filter, sees: Sees, offset: int, limit: int) -> dict[str, Any]:
-    """One page of the jobs that somebody may see and wants.
+    """Return a page of the jobs that somebody may see and wants.
 
     All jobs are gone through only where a text is looked for: a page is asked for often.
 
