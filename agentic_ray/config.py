@@ -59,6 +59,9 @@ class Settings:
     gpu_device : str
         Path ``package.module:Class`` of the class through which executors use their GPU, importable
         on the GPU nodes; it meets `agentic_ray.runtime.devices.Device`.
+    namespace : str
+        Ray's namespace in which masters have their names: teams that share a cluster take one each,
+        so that one team's ``master`` is not the other's.
     record : str or None
         Folder in which each session writes a recording of its own, for ``agentic-ray replay``.
     full_tracebacks : bool
@@ -81,6 +84,7 @@ class Settings:
     no_node_seconds: float = 300.0
     memory_wait_seconds: float = 300.0
     gpu_device: str = "agentic_ray.runtime.devices:CupyDevice"
+    namespace: str = "agentic_ray"
     record: str | None = None
     full_tracebacks: bool = False
 
@@ -106,6 +110,8 @@ class Settings:
         ):
             if not getattr(self, name) >= 0:
                 raise InvalidArgumentError(f"{name} must be >= 0, not {getattr(self, name)}")
+        if not self.namespace:
+            raise InvalidArgumentError("namespace must not be empty")
         if not self.poll_seconds > 0:
             raise InvalidArgumentError(f"poll_seconds must be > 0, not {self.poll_seconds}")
 

@@ -21,6 +21,13 @@ _address = click.option(
     metavar="ADDRESS",
     help="The Ray cluster: 'auto' or HOST:PORT.",
 )
+_namespace = click.option(
+    "--namespace",
+    metavar="NAME",
+    envvar="AGENTIC_RAY_NAMESPACE",
+    show_envvar=True,
+    help="Ray's namespace in which the masters have their names; teams may take one each.",
+)
 
 
 @click.group()
@@ -34,14 +41,20 @@ def master() -> None:
 @options.workload_files
 @click.option("--max-running", type=click.IntRange(min=1))
 @_address
+@_namespace
 def start(
-    name: str, journal: str, files: tuple[str, ...], max_running: int | None, address: str
+    name: str,
+    journal: str,
+    files: tuple[str, ...],
+    max_running: int | None,
+    address: str,
+    namespace: str | None,
 ) -> None:
     """Start a master, or find that it runs already with the same journal and workloads."""
     from agentic_ray.master.actor import start_master
 
     further = {} if max_running is None else {"max_running": max_running}
-    with _cluster(address):
+    with _cluster(address, namespace):
         made = start_master(name, journal=journal, workloads=files, **further)
         click.echo(f"master {name} runs, process {made.pid()}")
 
@@ -50,9 +63,10 @@ def start(
 @_name
 @options.workload_files
 @_address
-def reload(name: str, files: tuple[str, ...], address: str) -> None:
+@_namespace
+def reload(name: str, files: tuple[str, ...], address: str, namespace: str | None) -> None:
     """Let a master run these workloads from now on; jobs that run go on as they began."""
-    with _found(name, address) as found:
+    with _found(name, address, namespace) as found:
         found.reload(workloads=files)
         click.echo(f"master {name} has {', '.join(found.describe().workloads) or 'no'} workloads")
 
@@ -60,10 +74,11 @@ def reload(name: str, files: tuple[str, ...], address: str) -> None:
 @master.command()
 @_name
 @_address
+@_namespace
 @options.as_json
-def status(name: str, address: str, as_json: bool) -> None:
+def status(name: str, address: str, namespace: str | None, as_json: bool) -> None:
     """Show the journal and workloads of a master, and how many of its jobs wait and run."""
-    with _found(name, address) as found:
+    with _found(name, address, namespace) as found:
         told, counts, pid = found.describe(), found.statistics(), found.pid()
     shown = {
         "name": name,
@@ -95,18 +110,19 @@ def status(name: str, address: str, as_json: bool) -> None:
     help="How long jobs may go on; what is left stays in the journal.",
 )
 @_address
-def stop(name: str, drain_seconds: float, address: str) -> None:
+@_namespace
+def stop(name: str, drain_seconds: float, address: str, namespace: str | None) -> None:
     """End a master, for everybody. Its jobs stay in its journal."""
-    with _found(name, address) as found:
+    with _found(name, address, namespace) as found:
         found.close(timeout_seconds=drain_seconds)
         click.echo(f"master {name} has stopped")
 
 
 @contextmanager
-def _cluster(address: str) -> Iterator[None]:
+def _cluster(address: str, namespace: str | None) -> Iterator[None]:
     import agentic_ray as ar
 
-    ar.init(address)
+    ar.init(address, namespace=namespace)
     try:
         yield
     finally:
@@ -114,8 +130,8 @@ def _cluster(address: str) -> Iterator[None]:
 
 
 @contextmanager
-def _found(name: str, address: str) -> Iterator[RemoteMaster]:
+def _found(name: str, address: str, namespace: str | None) -> Iterator[RemoteMaster]:
     from agentic_ray.master.actor import find_master
 
-    with _cluster(address):
+    with _cluster(address, namespace):
         yield find_master(name)

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import ray
 from ray import cloudpickle
@@ -45,9 +45,6 @@ from agentic_ray.master.workloads import DEFAULT, Registry, registry
 from agentic_ray.runtime import get_session
 from agentic_ray.runtime.nodes import owner_of_groups
 from agentic_ray.schedule.metrics import PlacementRecord
-
-NAMESPACE: Final = "agentic_ray"
-"""Ray's name space of masters."""
 
 _CALLS = 32
 _WAITS = 128
@@ -331,7 +328,7 @@ def start_master(
     Parameters
     ----------
     name : str
-        By which `find_master` finds it.
+        By which `find_master` finds it, among the masters of the setting ``namespace``.
     journal : path or URL
         As for `Master`. A path is one of the node that this program runs on, and the actor stays
         on that node.
@@ -366,8 +363,7 @@ def start_master(
     """
     if not isinstance(name, str) or not name:
         raise InvalidArgumentError(f"a master needs a name, not {name!r}")
-    get_session()
-    where: dict[str, Any] = {}
+    where: dict[str, Any] = {"namespace": get_session().settings.namespace}
     if not is_url(journal):
         journal_file(journal)  # (an empty text would become the current folder)
         journal = Path(journal).expanduser().absolute()
@@ -384,7 +380,7 @@ def start_master(
         max_task_retries=-1,
         max_concurrency=_CALLS,
         concurrency_groups={"waits": _WAITS},
-    )(MasterActor).options(name=name, namespace=NAMESPACE, lifetime="detached", **where)
+    )(MasterActor).options(name=name, lifetime="detached", **where)
     try:
         actor = made.remote(str(journal), packed, files, options)
     except ValueError:
@@ -422,12 +418,12 @@ def _in_short(error: BaseException) -> str:
 
 
 def find_master(name: str = "master") -> RemoteMaster:
-    """The master that was started with this name.
+    """Return the master that was started with this name, in the setting ``namespace``.
 
     Raises
     ------
     SessionError
-        There is none in the cluster.
+        There is none in that namespace of the cluster.
 
     Examples
     --------
@@ -435,15 +431,16 @@ def find_master(name: str = "master") -> RemoteMaster:
     >>> try:
     ...     ar.find_master("nobody has started this one")
     ... except ar.errors.SessionError as error:
-    ...     print(str(error).split(";")[0])
+    ...     print(str(error).split(" (")[0])
     no master 'nobody has started this one' in this cluster
     """
-    get_session()
+    namespace = get_session().settings.namespace
     try:
-        return RemoteMaster(name, ray.get_actor(name, NAMESPACE))
+        return RemoteMaster(name, ray.get_actor(name, namespace))
     except ValueError:
         raise SessionError(
-            f"no master {name!r} in this cluster; agentic_ray.start_master starts one"
+            f"no master {name!r} in this cluster (namespace {namespace!r}); "
+            "agentic_ray.start_master starts one"
         ) from None
 
 

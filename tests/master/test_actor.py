@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,9 @@ def held_by(group: dict[str, Any], actor_id: str) -> bool:
 
 
 @pytest.mark.slow
-def test_errors_have_their_types(tmp_path: Path, workloads: None) -> None:
+def test_errors_have_their_types(
+    tmp_path: Path, workloads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(InvalidArgumentError, match="needs a name"):
         ar.start_master("", journal=tmp_path / "journal")
     with pytest.raises(SessionError, match="no master 'nobody'"):
@@ -146,6 +149,15 @@ def test_errors_have_their_types(tmp_path: Path, workloads: None) -> None:
         assert master.statistics().finished[JobState.CANCELLED] == 1
         with pytest.raises(JournalLockedError, match="another master"):
             ar.start_master("two", journal=tmp_path / "journal")
+        session = ar.get_session()
+        with monkeypatch.context() as other:
+            other.setattr(session, "settings", replace(session.settings, namespace="a team"))
+            with pytest.raises(SessionError, match=r"no master 'one' .*'a team'"):
+                ar.find_master("one")
+            theirs = ar.start_master("one", journal=tmp_path / "another")
+            assert theirs.pid() != master.pid()
+            assert theirs.close(drain=False)
+        assert ar.find_master("one").pid() == master.pid()
     finally:
         master.close(drain=False)
 
