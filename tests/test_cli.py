@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -62,6 +63,7 @@ def test_there_are_the_commands_that_are_real() -> None:
                 "events",
                 "upload",
                 "replay",
+                "completion",
             ]
         )
         == COMMANDS
@@ -79,7 +81,11 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(COMMANDS) - {"run", "serve", "join", "journal", "master", "token", "audit"})
+    "name",
+    sorted(
+        set(COMMANDS)
+        - {"run", "serve", "join", "journal", "master", "token", "audit", "completion"}
+    ),
 )
 def test_commands_that_print_data_can_print_json(name: str) -> None:
     assert "--json" in [option for p in cli.commands[name].params for option in p.opts]
@@ -92,6 +98,24 @@ def test_every_command_of_a_group_has_help(group: str, capsys: pytest.CaptureFix
     for name in commands.commands:
         assert run_cli([group, name, "--help"]) == 0
         assert f"Usage: agentic-ray {group} {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_in_shells(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(["completion", shell]) == 0
+    assert "_AGENTIC_RAY_COMPLETE" in capsys.readouterr().out
+
+
+def test_bash_completes_commands() -> None:
+    script = (
+        'eval "$(agentic-ray completion bash)"; COMP_WORDS=(agentic-ray master st); COMP_CWORD=2; '
+        '_agentic_ray_completion agentic-ray; echo "${COMPREPLY[@]}"'
+    )
+    environ = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", script], env=environ, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["start", "status", "stop"]
 
 
 def test_help_loads_nothing_large() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import click
 
 from agentic_ray import __version__
+from agentic_ray.cli.completion import PROGRAM, completion
 from agentic_ray.cli.doctor import doctor
 from agentic_ray.cli.jobs import cancel, events, jobs, logs, result, retry, status, submit, upload
 from agentic_ray.cli.join import join
@@ -27,7 +28,7 @@ from agentic_ray.errors import AgenticRayError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="agentic-ray")
+@click.version_option(__version__, prog_name=PROGRAM)
 def cli() -> None:
     """A GPU-aware compute framework on Ray."""
 
@@ -50,6 +51,7 @@ _COMMANDS = (
     simulate,
     serve,
     doctor,
+    completion,
 )
 for _command in _COMMANDS:
     cli.add_command(_command)
@@ -72,7 +74,7 @@ def run_cli(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
     try:
         code = cli.main(
-            None if arguments is None else list(arguments), "agentic-ray", standalone_mode=False
+            None if arguments is None else list(arguments), PROGRAM, standalone_mode=False
         )
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
