@@ -32,7 +32,7 @@ from agentic_ray.array import Array
 from agentic_ray.array.core import evaluate
 from agentic_ray.errors import InvalidTypeError
 from agentic_ray.graph import content_key
-from agentic_ray.ml.checkpoints import Log
+from agentic_ray.ml.checkpoints import Log, both_fingerprints, fingerprint
 from agentic_ray.ml.chunks import Given, OfArray, loaded
 from agentic_ray.ml.data import Rows, aligned, rows
 from agentic_ray.ml.passes import Check, Passes, single
@@ -101,7 +101,9 @@ class Distributed:
                 setattr(cls, name, _dispatching(cls, own, name))
         if _find(own, "fit_transform") is not None and "fit_transform" not in vars(cls):
             cls.fit_transform = _fit_transform  # type: ignore[attr-defined]
-        if _find(own, "score") is not None and "score" not in vars(cls):
+        if _find(own, "score") is not None and not any(
+            "score" in vars(kind) for kind in cls.__mro__ if not _is_theirs(kind)
+        ):
             cls.score = _scoring(cls)  # type: ignore[attr-defined]
         for name in _taking_rows(own):
             if not any(name in vars(kind) for kind in cls.__mro__ if not _is_theirs(kind)):
@@ -336,14 +338,19 @@ def begin(
     progress = Progress(name, getattr(estimator, "verbose", 0))
     log = None
     if checkpoint is not None:
-        log = Log(checkpoint, _identity(estimator, data, targets, weights))
+        whole_check = Check(dtype=None, as_table=True, name=name)
+        seen = Passes(data, targets, weights, whole_check, None, progress)
+        log = Log(checkpoint, _identity(estimator, seen))
     return Passes(data, targets, weights, check, log, progress)
 
 
-def _identity(estimator: Any, *columns: Rows | None) -> str:
+def _identity(estimator: Any, run: Passes) -> str:
+    """Names the estimator, its parameters and its data: one pass, since other values in arrays of
+    the same shape are other data."""
     params = {k: as_sklearn(v) for k, v in estimator.get_params().items()}
-    data = [None if c is None else (c.lengths, c.shape, c.source.content()) for c in columns]
-    return content_key(type(estimator).__name__, sklearn.__version__, params, data)
+    cuts = [None if c is None else (c.lengths, c.shape) for c in run.columns]
+    digest = run.run(fingerprint, combine=both_fingerprints)
+    return content_key(type(estimator).__name__, sklearn.__version__, params, cuts, digest)
 
 
 def _chunked(
@@ -408,12 +415,27 @@ def _weights_in_chunks(sample_weight: Any, data: Rows, non_negative: bool) -> Ro
             raise ValueError(
                 f"sample_weight.shape == {sample_weight.shape}, expected ({len(data)},)!"
             )
+        positive_weight(float(np.count_nonzero(sample_weight)))
         sample_weight = _plain(sample_weight)
-    step = _not_negative if non_negative else _as_floats
+    step = _not_negative if non_negative else as_floats
     return aligned(sample_weight, data.lengths, "sample_weight").then(step)
 
 
-def _as_floats(block: Any) -> Any:
+def positive_weight(total: float) -> float:
+    """The weight of all rows, if there is any.
+
+    Raises
+    ------
+    ValueError
+        It is zero, with scikit-learn's message.
+    """
+    if not total:
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    return total
+
+
+def as_floats(block: Any) -> Any:
+    """A chunk of weights as finite numbers."""
     found = np.asarray(block, dtype=np.float64)
     if not np.isfinite(found).all():
         raise ValueError("Input sample_weight contains NaN or infinity.")
@@ -421,7 +443,7 @@ def _as_floats(block: Any) -> Any:
 
 
 def _not_negative(block: Any) -> Any:
-    found = _as_floats(block)
+    found = as_floats(block)
     if (found < 0).any():
         raise ValueError("Negative values in data passed to `sample_weight`")
     return found

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 import sklearn.naive_bayes as sk
 
-from agentic_ray.ml.base import Distributed, begin, encode_labels
+from agentic_ray.ml.base import Distributed, begin, encode_labels, positive_weight
 from agentic_ray.ml.moments import column_moments, merged_columns
 from agentic_ray.ml.passes import row_blocks
 
@@ -71,14 +71,13 @@ class GaussianNB(Distributed, sk.GaussianNB):
             self.epsilon_ = self.var_smoothing * float((spread / seen).max())
         self.class_count_ = weight[:, 0].copy()
         self.theta_ = mean
-        with np.errstate(invalid="ignore", divide="ignore"):
-            self.var_ = squares / weight + self.epsilon_
+        self.var_ = squares / np.where(weight > 0, weight, 1.0) + self.epsilon_
         self.class_prior_ = self._prior(count)
         return self
 
     def _prior(self, count: int) -> Any:
         if self.priors is None:
-            return self.class_count_ / self.class_count_.sum()
+            return self.class_count_ / positive_weight(self.class_count_.sum())
         priors = np.asarray(self.priors)
         if len(priors) != count:
             raise ValueError("Number of priors must match number of classes.")

@@ -7,14 +7,16 @@ read, and the rest is made. It ends with the same bits as one that was never int
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import numpy as np
+import scipy.sparse as sp
 
 from agentic_ray.errors import InvalidArgumentError, SourceError
 from agentic_ray.graph import content_key
@@ -124,6 +126,48 @@ class Log:
         value = compute()
         self._folder.write(file, _packed(digest, value))
         return value
+
+
+# --- what data are ---------------------------------------------------------------------------
+
+
+def fingerprint(x: Any, y: Any, w: Any) -> str:
+    """A digest of the values of a chunk."""
+    digest = hashlib.blake2b(digest_size=16)
+    for block in (x, y, w):
+        for part in _plain_parts(block):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def both_fingerprints(left: str, right: str) -> str:
+    """Of two lots of rows together."""
+    return hashlib.blake2b(f"{left} {right}".encode(), digest_size=16).hexdigest()
+
+
+def _plain_parts(block: Any) -> Iterator[bytes]:
+    """The bytes that tell a block from others."""
+    if sp.issparse(block):
+        rows = block.tocsr()
+        yield f"sparse {block.shape}".encode()
+        for part in (rows.indptr, rows.indices, rows.data):
+            yield from _plain_parts(part)
+    elif hasattr(block, "iloc"):
+        yield f"table {list(block.columns)} {list(map(str, block.dtypes))}".encode()
+        for at in range(block.shape[1]):
+            yield from _plain_parts(block.iloc[:, at].to_numpy())
+    elif block is None:
+        yield b"none"
+    else:
+        array = np.asarray(block)
+        yield f"{array.dtype.str} {array.shape}".encode()
+        if array.dtype.hasobject:
+            yield repr(array.tolist()).encode("utf-8", "surrogatepass")
+        else:
+            yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).tobytes()
+
+
+# --- files -----------------------------------------------------------------------------------
 
 
 def _packed(digest: str, value: Any) -> bytes:

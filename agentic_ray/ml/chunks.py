@@ -45,11 +45,6 @@ class Given:
             self._placed[:] = [stay, [c if isinstance(c, kept) else put(c) for c in self.chunks]]
         return [], list(self._placed[1])
 
-    def content(self) -> Any:
-        """Return a key that tells these chunks from other data, without reading them."""
-        parts = [c for c in self.chunks if isinstance(c, Part)]
-        return [(part.label, part.bytes, part.items) for part in parts]
-
 
 @dataclass(frozen=True, eq=False)
 class OfArray:
@@ -73,10 +68,6 @@ class OfArray:
             made = evaluate.run_here(tasks, keys)
             return [], [made[b.key] if type(b) is Ref else b for b in blocks[0]]
         return tasks, blocks[0]
-
-    def content(self) -> Any:
-        """Return a key that tells these chunks from other data, without reading them."""
-        return (str(self.array.dtype), self.array.chunks)
 
 
 class Taken(NamedTuple):
@@ -110,10 +101,6 @@ class Chosen:
         from agentic_ray.runtime import put
 
         return tasks, [Taken(chunk, put(at)) for chunk, at in pairs]
-
-    def content(self) -> Any:
-        """Return a key that tells these chunks from other data, without reading them."""
-        return self.source.content(), self.positions
 
 
 # --- reading a chunk ------------------------------------------------------------------------

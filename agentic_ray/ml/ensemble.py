@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,14 @@ class _Forest(Distributed):
                 own = balanced(self.class_weight, self.classes_, totals)[1]
                 options["class_weight"] = dict(enumerate(own.tolist()))
         chunks = len(run.x.lengths)
+        if self.n_estimators < chunks:
+            warnings.warn(
+                f"n_estimators={self.n_estimators} is less than the number of chunks: "
+                f"{chunks - self.n_estimators} of {chunks} chunks grow no tree, and their rows are "
+                "not used; take more trees or larger chunks (rechunk)",
+                UserWarning,
+                stacklevel=2,
+            )
         seed = seed_of(run, self.random_state)
         seeds = np.random.SeedSequence(seed).generate_state(chunks) >> 1
         share = [len(range(i, self.n_estimators, chunks)) for i in range(chunks)]
@@ -180,15 +189,17 @@ class IsolationForest(Distributed, sk.IsolationForest):
         """
         if not is_distributed(X):
             return sk.IsolationForest.fit(self, X, y, sample_weight)
-        if sample_weight is not None:
-            raise InvalidArgumentError("sample_weight is not taken for data in chunks")
+        if sample_weight is not None or self.warm_start:
+            raise InvalidArgumentError(
+                "sample_weight and warm_start are not taken for data in chunks"
+            )
         run = begin(self, X, dtype=("float32",))
         each = 256 if self.max_samples == "auto" else self.max_samples
         each = int(each * run.n) if isinstance(each, float) else int(each)
         wanted = min(run.n, max(each, min(each * self.n_estimators, self._MOST_ROWS)))
         seed = seed_of(run, self.random_state)
         seeds = [(seed, 0, i) for i in range(len(run.x.lengths))]
-        _, drawn = run.run(lloyd.draw_rows, wanted, combine=lloyd.merged_draw, numbered=seeds)
+        _, drawn, _ = run.run(lloyd.draw_rows, wanted, combine=lloyd.merged_draw, numbered=seeds)
         options = {**self.get_params(deep=False), "max_samples": min(each, wanted)}
         twin = sk.IsolationForest(**{**options, "random_state": seed}).fit(drawn)
         kept = {name: vars(self)[name] for name in (*options, "n_features_in_")}

@@ -85,9 +85,13 @@ class _Descent(Distributed):
                 self, X, y, coef_init=coef_init, intercept_init=intercept_init,
                 sample_weight=sample_weight,
             )  # fmt: skip
-        if coef_init is not None or intercept_init is not None or self.early_stopping:
+        refused = [name for name in ("early_stopping", "warm_start") if getattr(self, name)]
+        if self.learning_rate == "adaptive":
+            refused.append("learning_rate='adaptive'")
+        if coef_init is not None or intercept_init is not None or refused:
             raise InvalidArgumentError(
-                "coef_init, intercept_init and early_stopping are not taken for data in chunks"
+                "coef_init, intercept_init, early_stopping, warm_start and "
+                "learning_rate='adaptive' are not taken for data in chunks"
             )
         classifier = is_classifier(self)
         run = begin(
@@ -242,7 +246,7 @@ def in_batches(x: Any, y: Any, w: Any, state: Any, size: int, least: int) -> Any
 
 class MiniBatchKMeans(Distributed, clusters.MiniBatchKMeans):
     """k-means by batches of rows; chunks are gone through in order, for ``max_iter`` epochs or
-    until the centres rest.
+    until the centres rest. All rows are looked at for where to start, whatever ``init_size`` is.
 
     Examples
     --------
@@ -270,12 +274,16 @@ class MiniBatchKMeans(Distributed, clusters.MiniBatchKMeans):
             return clusters.MiniBatchKMeans.fit(self, X, y, sample_weight)
         run = begin(self, X, None, sample_weight, accept_sparse=True)
         seed = seed_of(run, self.random_state)
+        shift = np.zeros(run.p)
+        starts = [start_centres(run, self, (seed, start)) for start in range(self._starts())]
+        if len(starts) > 1:
+            costs = [run.run(lloyd.exact_inertia, centres, shift)[0] for centres in starts]
+            starts = [starts[int(np.argmin(costs))]]
         state = clusters.MiniBatchKMeans(
-            self.n_clusters, init=start_centres(run, self, (seed, 0)), n_init=1,
+            self.n_clusters, init=starts[0], n_init=1,
             batch_size=self.batch_size, random_state=seed, tol=self.tol,
             reassignment_ratio=self.reassignment_ratio,
         )  # fmt: skip
-        shift = np.zeros(run.p)
         best, bad, epoch = math.inf, 0, 0
         for epoch in range(1, self.max_iter + 1):  # noqa: B007
             before = getattr(state, "cluster_centers_", None)
@@ -291,6 +299,15 @@ class MiniBatchKMeans(Distributed, clusters.MiniBatchKMeans):
         self.cluster_centers_ = state.cluster_centers_
         self._n_features_out, self._n_threads = self.n_clusters, 1
         self.inertia_, self.n_iter_, self.n_steps_ = inertia, epoch, state.n_steps_
-        step = Nearest(state.cluster_centers_.astype(np.float64), shift)
-        self.labels_ = transformed(rows(X), step, isinstance(X, Array))
+        if self.compute_labels:
+            step = Nearest(state.cluster_centers_.astype(np.float64), shift)
+            self.labels_ = transformed(rows(X), step, isinstance(X, Array))
         return self
+
+    def _starts(self) -> int:
+        """From so many sets of centres the one of least inertia is taken."""
+        if not isinstance(self.init, str | type(None)) and not callable(self.init):
+            return 1  # centres are given
+        if self.n_init != "auto":
+            return int(self.n_init)
+        return 1 if self.init == "k-means++" else 3

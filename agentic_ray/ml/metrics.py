@@ -5,6 +5,7 @@ Each metric is one pass over targets and predictions, which give counts and sums
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +13,10 @@ import numpy as np
 import scipy.sparse as sp
 import sklearn.metrics as sk
 from sklearn.base import is_classifier, is_regressor
+from sklearn.exceptions import UndefinedMetricWarning
 
 from agentic_ray.errors import InvalidArgumentError
-from agentic_ray.ml.base import is_distributed
+from agentic_ray.ml.base import as_floats, is_distributed, positive_weight
 from agentic_ray.ml.data import aligned, rows
 from agentic_ray.ml.passes import Check, Passes
 from agentic_ray.ml.progress import Progress
@@ -26,9 +28,36 @@ def pairs(y_true: Any, y_pred: Any, sample_weight: Any = None) -> Passes:
     lengths = rows(first).lengths
     predicted = aligned(y_pred, lengths, "y_pred")
     true = aligned(y_true, lengths, "y_true")
-    weight = None if sample_weight is None else aligned(sample_weight, lengths, "sample_weight")
+    weight = None
+    if sample_weight is not None:
+        weight = aligned(sample_weight, lengths, "sample_weight").then(as_floats)
     check = Check(dtype=None, as_table=True)
     return Passes(predicted, true, weight, check, None, Progress("metric"))
+
+
+def one_column(block: Any, what: str) -> Any:
+    """A chunk of labels or scores as a vector.
+
+    Raises
+    ------
+    ValueError
+        It has several columns: what a metric of pairs of labels would give then is no metric of
+        rows.
+    """
+    found = np.asarray(block)
+    if found.ndim > 1 and found.size != len(found):
+        raise ValueError(
+            f"{what} should be a 1d array, got an array of shape {found.shape} instead; several "
+            "columns of data in chunks are not taken here"
+        )
+    return found.ravel()
+
+
+def _finite(block: Any) -> Any:
+    found = np.asarray(block, np.float64)
+    if not np.isfinite(found).all():
+        raise ValueError("Input contains NaN or infinity.")
+    return found
 
 
 def _any_distributed(*values: Any) -> bool:
@@ -41,7 +70,7 @@ def _any_distributed(*values: Any) -> bool:
 def residual_sums(p: Any, y: Any, w: Any) -> Any:
     """Weight, sums of squared and absolute residuals, mean and scatter of the targets, sums of
     residuals and of logarithmic ones, and the largest."""
-    p, y = np.asarray(p, np.float64), np.asarray(y, np.float64)
+    p, y = _finite(p), _finite(y)
     own = np.ones(len(y)) if w is None else np.asarray(w, np.float64)
     shape = (-1, *([1] * (y.ndim - 1)))
     own = own.reshape(shape)
@@ -68,7 +97,13 @@ def merged_residuals(left: Any, right: Any) -> Any:
 
 def _residuals(y_true: Any, y_pred: Any, sample_weight: Any) -> Any:
     run = pairs(y_true, y_pred, sample_weight)
-    return run.run(residual_sums, combine=merged_residuals)
+    if not run.n:
+        raise ValueError(
+            "Found array with 0 sample(s) while a minimum of 1 is required: a metric of no rows"
+        )
+    found = run.run(residual_sums, combine=merged_residuals)
+    positive_weight(found[0])
+    return run.n, *found
 
 
 def mean_squared_error(y_true: Any, y_pred: Any, *, sample_weight: Any = None) -> float:
@@ -82,7 +117,7 @@ def mean_squared_error(y_true: Any, y_pred: Any, *, sample_weight: Any = None) -
     """
     if not _any_distributed(y_true, y_pred):
         return float(sk.mean_squared_error(y_true, y_pred, sample_weight=sample_weight))
-    total, squares, *_ = _residuals(y_true, y_pred, sample_weight)
+    _, total, squares, *_ = _residuals(y_true, y_pred, sample_weight)
     return float(np.mean(squares / total))
 
 
@@ -90,7 +125,7 @@ def root_mean_squared_error(y_true: Any, y_pred: Any, *, sample_weight: Any = No
     """The root of the mean of squared residuals, averaged over targets."""
     if not _any_distributed(y_true, y_pred):
         return float(sk.root_mean_squared_error(y_true, y_pred, sample_weight=sample_weight))
-    total, squares, *_ = _residuals(y_true, y_pred, sample_weight)
+    _, total, squares, *_ = _residuals(y_true, y_pred, sample_weight)
     return float(np.mean(np.sqrt(squares / total)))
 
 
@@ -98,7 +133,7 @@ def mean_absolute_error(y_true: Any, y_pred: Any, *, sample_weight: Any = None) 
     """The mean of absolute residuals."""
     if not _any_distributed(y_true, y_pred):
         return float(sk.mean_absolute_error(y_true, y_pred, sample_weight=sample_weight))
-    total, _, absolute, *_ = _residuals(y_true, y_pred, sample_weight)
+    _, total, _, absolute, *_ = _residuals(y_true, y_pred, sample_weight)
     return float(np.mean(absolute / total))
 
 
@@ -113,7 +148,14 @@ def r2_score(y_true: Any, y_pred: Any, *, sample_weight: Any = None) -> float:
     """The share of the targets' scatter that is explained, averaged over targets."""
     if not _any_distributed(y_true, y_pred):
         return float(sk.r2_score(y_true, y_pred, sample_weight=sample_weight))
-    _, squares, _, _, scatter, *_ = _residuals(y_true, y_pred, sample_weight)
+    n, _, squares, _, _, scatter, *_ = _residuals(y_true, y_pred, sample_weight)
+    if n < 2:
+        warnings.warn(
+            "R^2 score is not well-defined with less than two samples.",
+            UndefinedMetricWarning,
+            stacklevel=2,
+        )
+        return float("nan")
     return _explained(squares, scatter)
 
 
@@ -121,7 +163,7 @@ def explained_variance_score(y_true: Any, y_pred: Any, *, sample_weight: Any = N
     """Return the part of the variance that the predictions explain, about the mean residual."""
     if not _any_distributed(y_true, y_pred):
         return float(sk.explained_variance_score(y_true, y_pred, sample_weight=sample_weight))
-    _, _, _, _, scatter, _, spread, _ = _residuals(y_true, y_pred, sample_weight)
+    _, _, _, _, _, scatter, _, spread, _ = _residuals(y_true, y_pred, sample_weight)
     return _explained(spread, scatter)
 
 
@@ -136,8 +178,14 @@ def _explained(rest: Any, scatter: Any) -> float:
 
 def label_table(p: Any, y: Any, w: Any) -> Any:
     """The labels of a chunk, and the weight of each pair of a target and a prediction."""
-    p, y = np.asarray(p).ravel(), np.asarray(y).ravel()
-    labels, codes = np.unique(np.concatenate([y, p]), return_inverse=True)
+    p, y = one_column(p, "y_pred"), one_column(y, "y_true")
+    kinds = {"text" if a.dtype.kind in "UST" else "numbers" for a in (p, y) if a.dtype.kind != "O"}
+    if len(kinds) > 1:  # together they would be made texts
+        raise ValueError("Mix of label input types (string and number)")
+    try:
+        labels, codes = np.unique(np.concatenate([y, p]), return_inverse=True)
+    except TypeError as error:  # they have no order
+        raise ValueError("Mix of label input types (string and number)") from error
     n, count = len(y), len(labels)
     at = codes[:n] * count + codes[n:]
     table = np.bincount(at, w, count * count).reshape(count, count)
@@ -156,7 +204,10 @@ def merged_tables(left: Any, right: Any) -> Any:
 
 def _table(y_true: Any, y_pred: Any, sample_weight: Any) -> Any:
     run = pairs(y_true, y_pred, sample_weight)
-    return run.run(label_table, combine=merged_tables)
+    labels, table = run.run(label_table, combine=merged_tables)
+    if run.n:
+        positive_weight(float(np.abs(table).sum()))
+    return labels, table
 
 
 def confusion_matrix(
@@ -175,6 +226,8 @@ def confusion_matrix(
         return sk.confusion_matrix(y_true, y_pred, labels=labels, sample_weight=sample_weight)
     found, table = _table(y_true, y_pred, sample_weight)
     if labels is not None:
+        if not np.isin(labels, found[table.sum(axis=1) > 0]).any():
+            raise ValueError("At least one label specified must be in y_true")
         empty = np.zeros((len(labels), len(labels)))
         every, table = merged_tables((np.sort(np.asarray(labels)), empty), (found, table))
         at = np.searchsorted(every, labels)
@@ -215,7 +268,7 @@ cohen_kappa_score = _of_table(sk.cohen_kappa_score)
 
 def score_table(p: Any, y: Any, w: Any) -> Any:
     """Distinct scores with the weight of each label that has them."""
-    p, y = np.asarray(p).ravel(), np.asarray(y).ravel()
+    p, y = _finite(one_column(p, "y_score")), one_column(y, "y_true")
     labels, codes = np.unique(y, return_inverse=True)
     scores, at = np.unique(p, return_inverse=True)
     table = np.bincount(at * len(labels) + codes, w, len(scores) * len(labels))
@@ -261,12 +314,32 @@ def roc_auc_score(y_true: Any, y_score: Any, *, sample_weight: Any = None) -> fl
 
 def log_losses(p: Any, y: Any, w: Any, labels: Any) -> Any:
     """Sums of weights and of minus the logarithm of the probability of the targets."""
-    p = np.asarray(p, np.float64)
+    given = np.asarray(p)
+    tiny = np.finfo(given.dtype if given.dtype.kind == "f" else np.float64).eps
+    p = _finite(given)
+    if p.size and (p.min() < 0 or p.max() > 1):
+        over = p.max() > 1
+        raise ValueError(
+            f"y_prob contains values {'greater' if over else 'lower'} than {int(over)}: "
+            f"{p.max() if over else p.min()}"
+        )
     if p.ndim == 1:
         p = np.column_stack([1.0 - p, p])
-    at = np.searchsorted(labels, np.asarray(y).ravel())
-    tiny = np.finfo(np.float64).eps
-    chosen = np.clip(p / p.sum(axis=1, keepdims=True), tiny, 1.0 - tiny)[np.arange(len(at)), at]
+    if p.shape[1] == 1:
+        p = np.hstack([1.0 - p, p])
+    if p.shape[1] != len(labels):
+        raise ValueError(
+            f"y_true and y_pred contain different number of classes: {len(labels)} vs "
+            f"{p.shape[1]}. Please provide the true labels explicitly through the labels argument."
+        )
+    y = one_column(y, "y_true")
+    at = np.minimum(np.searchsorted(labels, y), len(labels) - 1)
+    if (labels[at] != y).any():
+        raise ValueError(
+            f"y_true contains values {sorted(set(y[labels[at] != y].tolist()))} not belonging to "
+            f"the passed labels {labels.tolist()}."
+        )
+    chosen = np.clip(p, tiny, 1.0 - tiny)[np.arange(len(at)), at]
     losses = -np.log(chosen)
     return float(len(at) if w is None else np.sum(w)), float(
         losses.sum() if w is None else losses @ w
@@ -297,7 +370,7 @@ def log_loss(y_true: Any, y_pred: Any, *, sample_weight: Any = None, labels: Any
             "explicitly through the labels argument."
         )
     total, losses = run.run(log_losses, found)
-    return float(losses / total)
+    return float(losses / positive_weight(total))
 
 
 # --- clusters --------------------------------------------------------------------------------
@@ -373,7 +446,7 @@ def score_of(estimator: Any, X: Any, y: Any, sample_weight: Any) -> float:
         return -float(sums)
     if hasattr(estimator, "score_samples"):
         total, sums = _row_sums(estimator.score_samples(X), sample_weight, row_values)
-        return float(sums / total)
+        return float(sums / positive_weight(total))
     raise InvalidArgumentError(f"{type(estimator).__name__} has no score of data in chunks")
 
 

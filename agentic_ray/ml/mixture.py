@@ -174,7 +174,7 @@ class GaussianMixture(Distributed, sk.GaussianMixture):
             self.means_ = model.cluster_centers_.astype(np.float64)
         elif self.init_params == "random_from_data":
             seeds = [(*seed, i) for i in range(len(run.x.lengths))]
-            _, drawn = run.run(lloyd.draw_rows, count, combine=lloyd.merged_draw, numbered=seeds)
+            _, drawn, _ = run.run(lloyd.draw_rows, count, combine=lloyd.merged_draw, numbered=seeds)
             self.means_ = drawn
             labels = run.x.then(Closest(drawn))
         else:

@@ -115,6 +115,8 @@ def summary(run: Passes, *, centred: bool) -> tuple[float, Any, Any]:
     One pass where the columns are well apart, two where they are nearly dependent.
     """
     weight, mean, spread, _ = run.run(scatter, combine=merged_scatter)
+    if run.n and not weight:
+        raise ValueError("Sample weights must contain at least one non-zero number.")
     if not centred:
         spread = spread + weight * np.outer(mean, mean)
         mean = np.zeros_like(mean)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -17,26 +18,28 @@ from agentic_ray.ml.passes import Passes, each_chunk
 def nearest_rows(
     x: Any, y: Any, w: Any, queries: Any, count: int, options: Any, start: int
 ) -> Any:  # fmt: skip
-    """Find the nearest rows of a chunk for each query: distances, positions, and targets."""
+    """Find the nearest rows of a chunk for each query: distances, positions, and targets; and how
+    many are wanted, of which a chunk may have fewer."""
     few = min(count, x.shape[0])
     if not few:
         empty = np.zeros((queries.shape[0], 0))
-        return empty, empty.astype(np.int64), None if y is None else y[:0][empty.astype(np.int64)]
+        none = empty.astype(np.int64)
+        return empty, none, None if y is None else y[:0][none], count
     finder = sk.NearestNeighbors(n_neighbors=few, algorithm="brute", **options).fit(x)
     distances, positions = finder.kneighbors(queries)
-    return distances, positions + start, None if y is None else y[positions]
+    return distances, positions + start, None if y is None else y[positions], count
 
 
 def merged_nearest(left: Any, right: Any) -> Any:
     """The nearest of both; of equal ones those that come first."""
-    count = max(left[0].shape[1], right[0].shape[1])
+    count = left[-1]
     both: list[Any] = [
         None if a is None else np.concatenate([a, b], axis=1)
-        for a, b in zip(left, right, strict=True)
+        for a, b in zip(left[:-1], right[:-1], strict=True)
     ]
     order = np.argsort(both[0], axis=1, kind="stable")[:, :count]
     at = np.arange(len(order))[:, None]
-    return tuple([None if part is None else part[at, order] for part in both])
+    return (*[None if part is None else part[at, order] for part in both], count)
 
 
 class _Neighbours(Distributed):
@@ -101,8 +104,36 @@ class _Neighbours(Distributed):
         check_is_fitted(self)
         if X is None:
             raise InvalidArgumentError("give the rows to search for: X=None is not taken here")
-        found = self._search(X, self.n_neighbors if n_neighbors is None else n_neighbors)
+        count = self.n_neighbors if n_neighbors is None else n_neighbors
+        if isinstance(count, bool) or not isinstance(count, Integral):
+            raise TypeError(f"n_neighbors does not take {type(count)} value, enter integer value")
+        if count <= 0:
+            raise ValueError(f"Expected n_neighbors > 0. Got {count}")
+        found = self._search(X, int(count))
         return (found[0], found[1]) if return_distance else found[1]
+
+    def radius_neighbors(
+        self: Any, X: Any = None, radius: Any = None, return_distance: bool = True,
+        sort_results: bool = False,
+    ) -> Any:  # fmt: skip
+        """The rows within a radius; where the estimator was fitted on data in memory."""
+        self._refuse_radius(X)
+        return self._sklearn_class.radius_neighbors(self, X, radius, return_distance, sort_results)
+
+    def radius_neighbors_graph(
+        self: Any, X: Any = None, radius: Any = None, mode: str = "connectivity",
+        sort_results: bool = False,
+    ) -> Any:  # fmt: skip
+        """The graph of that; where the estimator was fitted on data in memory."""
+        self._refuse_radius(X)
+        return self._sklearn_class.radius_neighbors_graph(self, X, radius, mode, sort_results)
+
+    def _refuse_radius(self: Any, X: Any) -> None:
+        if self._run is not None or is_distributed(X):
+            raise InvalidArgumentError(
+                "a search by radius is not there for data in chunks: its answer has no bound; use "
+                "kneighbors"
+            )
 
     def _search(self: Any, X: Any, count: int) -> Any:
         if count > self.n_samples_fit_:
@@ -124,7 +155,7 @@ class _Neighbours(Distributed):
         found = [
             self._run.run(
                 nearest_rows, block, count, options, combine=merged_nearest, numbered=starts
-            )
+            )[:-1]
             for block in queries
         ]
         return tuple(
@@ -181,7 +212,7 @@ class NearestNeighbors(_Neighbours, sk.NearestNeighbors):
 
 class _Predicting(_Neighbours):
     def _weights_of(self: Any, distances: Any) -> Any:
-        if self.weights == "uniform":
+        if self.weights in (None, "uniform"):
             return np.ones_like(distances)
         if self.weights == "distance":
             with np.errstate(divide="ignore"):

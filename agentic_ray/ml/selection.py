@@ -78,9 +78,11 @@ def _f_of_numbers(run: Any) -> Any:
     _, _, spread, n = run.run(scatter, combine=merged_scatter)
     p = run.p
     with np.errstate(divide="ignore", invalid="ignore"):
-        squared = spread[:p, p] ** 2 / (np.diag(spread)[:p] * spread[p, p])
+        squared = np.minimum(spread[:p, p] ** 2 / (np.diag(spread)[:p] * spread[p, p]), 1.0)
         found = squared / (1.0 - squared) * (n - 2)
-    return found, scipy.stats.f.sf(found, 1, n - 2)
+    found = np.where(np.isnan(squared), 0.0, found)  # a constant column or target tells nothing
+    chances = scipy.stats.f.sf(found, 1, n - 2)
+    return np.where(np.isinf(found), np.finfo(np.float64).max, found), chances
 
 
 def _chi2(run: Any) -> Any:

@@ -94,12 +94,11 @@ CASES = [
         (*COEF, "alpha_", "best_score_"),
         weights=False,
     ),
-    Case(ml.LassoCV(cv=4, alphas=12, tol=1e-9), Y, (*COEF, "alpha_", "mse_path_"), weights=False),
+    Case(ml.LassoCV(cv=4, alphas=12, tol=1e-9), Y, (*COEF, "alpha_", "mse_path_")),
     Case(
         ml.ElasticNetCV(cv=4, alphas=7, l1_ratio=[0.3, 0.9], tol=1e-9),
         Y,
         (*COEF, "alpha_", "mse_path_", "l1_ratio_"),
-        weights=False,
     ),
     Case(
         ml.MultiTaskLasso(alpha=0.1, tol=1e-10),

@@ -63,7 +63,8 @@ def test_a_fit_goes_on_at_its_checkpoint(
     original = passes.Passes._run
 
     def counted(self: Any, kernel: Any, *rest: Any) -> Any:
-        run.append(kernel.__name__)
+        if kernel.__name__ != "fingerprint":  # it looks whether the data are the same
+            run.append(kernel.__name__)
         return original(self, kernel, *rest)
 
     monkeypatch.setattr(passes.Passes, "_run", counted)

@@ -166,7 +166,7 @@ def _fill(
     found = run.run(
         lloyd.farthest, centres, shift, len(empty), combine=lloyd.merged_farthest
     )  # fmt: skip
-    distances, points, own, labels = found
+    distances, points, own, labels, _ = found
     if not len(distances) or distances.max() <= 0:
         return  # all rows lie on centres
     for cluster, point, weight, label in zip(empty, points, own, labels, strict=False):
@@ -200,7 +200,7 @@ def start_centres(run: Passes, estimator: Any, seed: tuple[int, ...]) -> Any:
         return centres.copy()
     numbers = range(len(run.x.lengths))
     if init == "random":
-        _, drawn = run.run(
+        _, drawn, _ = run.run(
             lloyd.draw_rows,
             count,
             combine=lloyd.merged_draw,
@@ -213,7 +213,7 @@ def start_centres(run: Passes, estimator: Any, seed: tuple[int, ...]) -> Any:
 def _scalable(run: Passes, count: int, seed: tuple[int, ...]) -> Any:
     """k-means||."""
     chunks = len(run.x.lengths)
-    _, centres = run.run(
+    _, centres, _ = run.run(
         lloyd.draw_rows,
         1,
         combine=lloyd.merged_draw,

@@ -50,9 +50,9 @@ def _compiled(block: Any, centres: Any, own: Any) -> Any:
 
     It gives means, and moves centres without rows to other places: of them a block may have some.
     """
-    if lloyd_iter_chunked_dense is None or type(block) is not np.ndarray:
-        return None
-    n, count = len(block), len(centres)
+    n, count = block.shape[0], len(centres)
+    if lloyd_iter_chunked_dense is None or type(block) is not np.ndarray or n < count:
+        return None  # of fewer rows than centres it cannot move all that have none
     labels = np.empty(n, np.int32)
     means, weights, moved = np.empty_like(centres), np.empty(count), np.empty(count)
     given = np.ones(n) if own is None else np.ascontiguousarray(own, np.float64)
@@ -108,7 +108,8 @@ def exact_inertia(x: Any, y: Any, w: Any, centres: Any, shift: Any) -> Any:
 
 
 def farthest(x: Any, y: Any, w: Any, centres: Any, shift: Any, count: int) -> Any:
-    """The ``count`` rows that are farthest from their centre: distance, row, weight, centre."""
+    """The ``count`` rows that are farthest from their centre: distance, row, weight, centre; and
+    ``count``, of which a chunk may have fewer."""
     found = None
     squares = (centres * centres).sum(axis=1)
     for rows in row_blocks(x, 1 << 17):
@@ -118,17 +119,17 @@ def farthest(x: Any, y: Any, w: Any, centres: Any, shift: Any, count: int) -> An
         at = np.argsort(-distances, kind="stable")[:count]
         dense = block[at].toarray() if sp.issparse(block) else block[at]
         own = np.ones(len(at)) if w is None else w[rows][at]
-        part = (distances[at], dense, own, labels[at])
+        part = (distances[at], dense, own, labels[at], count)
         found = part if found is None else merged_farthest(found, part)
     return found
 
 
 def merged_farthest(left: Any, right: Any) -> Any:
-    """Merge two lots of rows to as many as one of them has at most; first come, first kept."""
-    count = max(len(left[0]), len(right[0]))
-    both = [np.concatenate([a, b]) for a, b in zip(left, right, strict=True)]
+    """Merge two lots of rows to as many as are wanted; first come, first kept."""
+    count = left[-1]
+    both = [np.concatenate([a, b]) for a, b in zip(left[:-1], right[:-1], strict=True)]
     order = np.argsort(-both[0], kind="stable")[:count]
-    return tuple([part[order] for part in both])
+    return (*[part[order] for part in both], count)
 
 
 # --- where to start --------------------------------------------------------------------------
@@ -141,7 +142,8 @@ def generator(seed: Any) -> Any:
 
 def draw_rows(x: Any, y: Any, w: Any, count: int, seed: Any) -> Any:
     """``count`` rows with the largest random keys: of all chunks together a sample without
-    replacement, by weight (P. S. Efraimidis, P. G. Spirakis, 2006)."""
+    replacement, by weight (P. S. Efraimidis, P. G. Spirakis, 2006). With them goes ``count``, of
+    which a chunk may have fewer."""
     n = x.shape[0]
     keys = np.log(generator(seed).random(n))
     if w is not None:
@@ -149,15 +151,15 @@ def draw_rows(x: Any, y: Any, w: Any, count: int, seed: Any) -> Any:
             keys = np.where(w > 0, keys / np.where(w > 0, w, 1.0), -np.inf)
     at = np.argsort(-keys, kind="stable")[:count]
     block = x[at].toarray() if sp.issparse(x) else np.asarray(x[at], dtype=np.float64)
-    return keys[at], block
+    return keys[at], block, count
 
 
 def merged_draw(left: Any, right: Any) -> Any:
-    """Keep the rows of both draws with the largest keys."""
-    count = max(len(left[0]), len(right[0]))
+    """Keep the rows of both draws with the largest keys, as many as are wanted."""
+    count = left[2]
     keys = np.concatenate([left[0], right[0]])
     order = np.argsort(-keys, kind="stable")[:count]
-    return keys[order], np.concatenate([left[1], right[1]])[order]
+    return keys[order], np.concatenate([left[1], right[1]])[order], count
 
 
 def _distances(x: Any, centres: Any) -> Any:

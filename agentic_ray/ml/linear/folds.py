@@ -146,10 +146,7 @@ class _Path(Distributed):
             for i, ratio in enumerate(ratios):
                 coefs = self._path_coefs(x, target[:, 0], ratio, alphas[i])
                 errors[i, :, fold] = sums.errors(fold, coefs, mean)
-        weights = None
-        if sample_weight is not None:
-            weights = np.array([part[0] for part in sums.folds])
-        average = np.average(errors, axis=-1, weights=weights)
+        average = errors.mean(axis=-1)  # scikit-learn gives no fold more weight than another
         at_ratio, at_alpha = np.unravel_index(np.argmin(average), average.shape)
         self.alpha_ = float(alphas[at_ratio, at_alpha])
         self.l1_ratio_ = float(ratios[at_ratio])

@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import sklearn.linear_model as sk
+from sklearn.metrics import mean_tweedie_deviance
 
-from agentic_ray.ml.base import Distributed, begin
+from agentic_ray.ml.base import Distributed, begin, is_distributed, positive_weight
 from agentic_ray.ml.linear.logistic import Problem
+from agentic_ray.ml.metrics import pairs
 from agentic_ray.ml.passes import Passes
 
 
@@ -23,14 +25,37 @@ def merged_targets(left: Any, right: Any) -> Any:
     return left[0] + right[0], left[1] + right[1], min(left[2], right[2])
 
 
+def sums_of_targets(p: Any, y: Any, w: Any) -> Any:
+    """As `target_sums`, of the targets beside predictions."""
+    return target_sums(None, np.asarray(y, np.float64), w)
+
+
+def deviances(p: Any, y: Any, w: Any, mean: float, power: float) -> Any:
+    """The weighted sums of the Tweedie deviances of targets from predictions, and from ``mean``."""
+    y = np.asarray(y, np.float64)
+    if not len(y):
+        return 0.0, 0.0
+    total = float(len(y) if w is None else w.sum())
+    if not total:
+        return 0.0, 0.0
+    return tuple(
+        [
+            total * float(mean_tweedie_deviance(y, made, sample_weight=w, power=power))
+            for made in (np.asarray(p, np.float64), np.full(len(y), mean))
+        ]
+    )
+
+
 class _Generalised(Distributed):
     """`fit` of a generalised linear model.
 
     Attributes
     ----------
-    _above : bool
-        Targets must be above zero, not at least zero.
+    _power : float
+        Of the Tweedie distribution whose deviance `score` is made of.
     """
+
+    _power = 0.0
 
     def fit(self: Any, X: Any, y: Any, sample_weight: Any = None, *, checkpoint: Any = None) -> Any:
         """Fit the model; some passes over the rows for each iteration.
@@ -52,6 +77,7 @@ class _Generalised(Distributed):
         )
         loss, options, name, allowed = self._what()
         total, sums, least = run.run(target_sums, combine=merged_targets)
+        positive_weight(total)
         if not allowed(least):
             raise ValueError(f"Some value(s) of y are out of the valid range of the loss {name!r}.")
         problem = Problem(run, 2, self.fit_intercept, None, total, loss, options)
@@ -71,6 +97,23 @@ class _Generalised(Distributed):
         self._base_loss = self._get_loss()
         return self
 
+    def score(self: Any, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        """D², the share of the deviance that is explained; two passes over data in chunks.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix, Array or Rows of shape (n_samples, n_features)
+        y : array-like, Array or Rows of shape (n_samples,)
+        sample_weight : array-like, Array or Rows of shape (n_samples,), optional
+        """
+        if not is_distributed(X):
+            return self._sklearn_class.score(self, X, y, sample_weight)
+        run = pairs(y, self.predict(X), sample_weight)
+        weight, sums, _ = run.run(sums_of_targets, combine=merged_targets)
+        power = getattr(self, "power", self._power)
+        rest, null = run.run(deviances, sums / positive_weight(weight), float(power))
+        return float(1.0 - rest / null)
+
     def _what(self: Any) -> Any:
         """The loss, its options, its name for messages, and which least target it allows."""
         raise NotImplementedError
@@ -89,6 +132,8 @@ class PoissonRegressor(_Generalised, sk.PoissonRegressor):
     2.0
     """
 
+    _power = 1.0
+
     def _what(self) -> Any:
         return "poisson", None, "HalfPoissonLoss", lambda least: least >= 0
 
@@ -105,6 +150,8 @@ class GammaRegressor(_Generalised, sk.GammaRegressor):
     >>> float(np.exp(model.coef_[0]).round(3))
     2.0
     """
+
+    _power = 2.0
 
     def _what(self) -> Any:
         return "gamma", None, "HalfGammaLoss", lambda least: least > 0

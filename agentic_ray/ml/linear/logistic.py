@@ -9,7 +9,7 @@ import numpy as np
 import sklearn.linear_model as sk
 
 from agentic_ray.errors import InvalidArgumentError
-from agentic_ray.ml.base import Distributed, begin, encode_labels
+from agentic_ray.ml.base import Distributed, begin, encode_labels, positive_weight
 from agentic_ray.ml.linear.losses import (
     label_weights,
     loss_gradient,
@@ -69,17 +69,33 @@ class LogisticRegression(Distributed, sk.LogisticRegression):
                 "This solver needs samples of at least 2 classes in the data, but the data "
                 f"contains only one class: {self.classes_[0]!r}"
             )
-        total = float(weights.sum())
+        total = positive_weight(float(weights.sum()))
         problem = Problem(run, len(self.classes_), self.fit_intercept, class_weight, total)
         problem.l1 = l1 * strength / total
         problem.l2 = (1.0 - l1) * strength / total
-        point, iterations = problem.solve(self.solver, self.tol, self.max_iter)
+        start = self._warm_start(problem.size)
+        point, iterations = problem.solve(self.solver, self.tol, self.max_iter, start)
         kind = np.float32 if run.x.dtype == np.float32 else np.float64
         coef, intercept = problem.parts(point)
         self.coef_ = np.atleast_2d(coef).astype(kind)
         self.intercept_ = np.atleast_1d(intercept).astype(kind)
         self.n_iter_ = np.array([iterations], dtype=np.int32)
         return self
+
+    def _warm_start(self, size: int) -> Any:
+        """The parameters of the fit before, if the estimator goes on from there."""
+        if not (self.warm_start and hasattr(self, "coef_")):
+            return None
+        parts = [self.coef_]
+        if self.fit_intercept:
+            parts.append(np.broadcast_to(self.intercept_, len(self.coef_))[:, None])
+        start = np.hstack(parts).astype(np.float64).ravel()
+        if len(start) != size:
+            raise ValueError(
+                f"warm_start: coef_ of shape {self.coef_.shape} is of other classes or columns "
+                "than these data have; set warm_start=False"
+            )
+        return start
 
     def _penalties(self) -> tuple[float, float]:
         """The share of l1, and the weight of the penalty beside a sum of losses."""
@@ -224,12 +240,15 @@ class Problem:
         report = self._run.progress.iteration
         first = np.zeros(self.size) if start is None else start
         if self.l1:
-            return self._sparse(tol, max_iter)
+            return self._sparse(tol, max_iter, first)
         if solver.startswith("newton"):
-            return newton(self.curved, self.value, first, tol=tol, max_iter=max_iter, report=report)
+            return newton(
+                self.curved, self.value, first, tol=tol, max_iter=max_iter, report=report,
+                classes=self._classes,
+            )  # fmt: skip
         return lbfgs(self.value, first, tol=tol, max_iter=max_iter, report=report)
 
-    def _sparse(self, tol: float, max_iter: int) -> tuple[Any, int]:
+    def _sparse(self, tol: float, max_iter: int, start: Any) -> tuple[Any, int]:
         """With an l1 penalty: over the positive and the negative part of each coefficient."""
         p = self._run.p
         table = np.zeros((self._classes, p + self._intercept))
@@ -244,7 +263,7 @@ class Problem:
 
         both, iterations = lbfgs(
             split,
-            np.zeros(2 * self.size),
+            np.concatenate([np.maximum(start, 0.0), np.maximum(-start, 0.0)]),
             tol=tol,
             max_iter=max_iter,
             report=self._run.progress.iteration,

@@ -69,11 +69,23 @@ def newton(
     tol: float,
     max_iter: int,
     report: Callable[[float], None],
+    classes: int = 1,
 ) -> tuple[Any, int]:
     """Newton's method with a line search by halves.
 
     A Hessian matrix that is singular (an intercept for each of several classes is one too many)
-    has the shortest of its steps taken.
+    has the shortest of its steps taken. Where the matrix has lost the digits that a step needs,
+    L-BFGS goes on, which needs none of it.
+
+    Parameters
+    ----------
+    classes : int
+        The parameters are a table of so many rows, one for each class.
+
+    Raises
+    ------
+    ValueError
+        The gradient or the Hessian matrix overflows.
     """
     point = start
     iterations = 0
@@ -81,7 +93,15 @@ def newton(
         value, gradient, hessian = function(point)
         if np.abs(gradient).max(initial=0.0) <= tol:
             return point, iterations - 1
-        step = -_solved(hessian, gradient)
+        if not (np.isfinite(gradient).all() and np.isfinite(hessian).all()):
+            raise ValueError("Input X contains values too large for sums of their squares.")
+        solution, is_exact = _solved(hessian, gradient, classes)
+        if not is_exact:
+            more, turns = lbfgs(
+                value_of, point, tol=tol, max_iter=max_iter - iterations + 1, report=report
+            )
+            return more, iterations - 1 + turns
+        step = -solution
         slope = float(gradient @ step)
         if slope >= 0:  # curvature that is no curvature: go downhill
             step, slope = -gradient, -float(gradient @ gradient)
@@ -104,15 +124,26 @@ def newton(
     return point, iterations
 
 
-def _solved(hessian: Any, gradient: Any) -> Any:
+def _solved(hessian: Any, gradient: Any, classes: int) -> tuple[Any, bool]:
+    """The solution of ``hessian @ x = gradient``, and whether it solves the equations.
+
+    The equations are scaled first, so that columns of X of different magnitudes lose no digits.
+    All classes share the scale of a column: so the shortest solution of a singular system is the
+    one whose parameters sum to zero over the classes.
+    """
+    diagonal = np.abs(np.diag(hessian)).reshape(classes, -1).mean(axis=0)
+    scale = np.tile(np.where(diagonal > 0, np.sqrt(diagonal), 1.0), classes)
+    scaled, right = hessian / scale[:, None] / scale, gradient / scale
     try:
-        factor = scipy.linalg.cho_factor(hessian, check_finite=False)
+        factor = scipy.linalg.cho_factor(scaled, check_finite=False)
         pivots = np.abs(np.diag(factor[0]))
         if pivots.min() > 1e-7 * pivots.max():
-            return scipy.linalg.cho_solve(factor, gradient, check_finite=False)
+            return scipy.linalg.cho_solve(factor, right, check_finite=False) / scale, True
     except scipy.linalg.LinAlgError:
-        pass  # singular: the shortest step below
-    return scipy.linalg.lstsq(hessian, gradient, cond=1e-12, check_finite=False)[0]
+        pass  # singular: the shortest solution below
+    found = scipy.linalg.lstsq(scaled, right, cond=1e-12, check_finite=False)[0]
+    rest = np.abs(scaled @ found - right).max(initial=0.0)
+    return found / scale, bool(rest <= 1e-6 * np.abs(right).max(initial=0.0))
 
 
 def _tell(what: str, max_iter: int) -> None:

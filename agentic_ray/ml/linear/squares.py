@@ -81,11 +81,17 @@ def solve_squares(self: Any, run: Passes, per_sample: bool) -> None:
     short *= scale
     params = self.get_params(deep=False)
     twin = self._sklearn_class(**{**params, "fit_intercept": False})
+    if params.get("solver") == "auto" and not np.any(self.alpha) and not self.positive:
+        # Without a penalty columns may be dependent: the shortest solution, as LinearRegression's.
+        twin = sk.LinearRegression(fit_intercept=False)
+        self.solver_, self.n_iter_ = "svd", None
     twin.fit(np.asfortranarray(short[:, :p]), short[:, p] if single else short[:, p:])
     for name, value in vars(twin).items():
-        if name.endswith("_") and name not in ("n_features_in_", "feature_names_in_"):
+        if name.endswith("_") and name not in (
+            "n_features_in_", "feature_names_in_", "rank_", "singular_"
+        ):  # fmt: skip
             setattr(self, name, value)
-    if hasattr(twin, "singular_"):
+    if type(twin) is self._sklearn_class and hasattr(twin, "singular_"):
         self.rank_, self.singular_ = twin.rank_, twin.singular_[: min(run.n, p)]
     dtype = _result_dtype(run)
     self.coef_ = np.asarray(twin.coef_, dtype=dtype)

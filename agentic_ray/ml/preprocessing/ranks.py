@@ -18,6 +18,8 @@ from agentic_ray.ml.moments import column_moments, extremes, merged_columns, mer
 from agentic_ray.ml.passes import Passes
 
 _BINS = 512
+_LEAST_APART = 1e-8
+"""A standard deviation beside its mean that rounding alone may make."""
 _FEW = 2048
 """So many values of a column are brought here to be sorted."""
 
@@ -307,8 +309,8 @@ def merged_powers(left: Any, right: Any) -> Any:
 
 
 class PowerTransformer(Distributed, sk.PowerTransformer):
-    """Columns made more like a normal distribution by the likeliest power; some fifteen passes,
-    each of which tries nine powers.
+    """Columns made more like a normal distribution by the likeliest power from -6 to 6; some
+    fifteen passes, each of which tries nine powers.
 
     Examples
     --------
@@ -358,15 +360,19 @@ class PowerTransformer(Distributed, sk.PowerTransformer):
 
     def _likeliest(self, run: Passes) -> Any:
         low, high = np.full(run.p, -6.0), np.full(run.p, 6.0)
+        known = np.zeros(run.p, bool)
         while (high - low).max() > 1e-9:
             tried = low + (high - low) * np.linspace(0, 1, 9)[:, None]
-            (count, _, spread), logs = run.run(
+            (count, mean, spread), logs = run.run(
                 power_sums, tried, self.method, combine=merged_powers
             )
-            with np.errstate(divide="ignore", invalid="ignore"):
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 value = -0.5 * count * np.log(spread / count) + (tried - 1.0) * logs
-            best = np.where(np.isfinite(value), value, -np.inf).argmax(axis=0)
+                # A power that makes the values equal but for rounding says nothing of them.
+                is_told = np.isfinite(value) & (np.sqrt(spread / count) > _LEAST_APART * abs(mean))
+            best = np.where(is_told, value, -np.inf).argmax(axis=0)
+            known |= is_told.any(axis=0)
             at = np.arange(run.p)
             low = tried[np.maximum(best - 1, 0), at]
             high = tried[np.minimum(best + 1, 8), at]
-        return (low + high) / 2
+        return np.where(known, (low + high) / 2, 1.0)  # a constant column is left as it is

@@ -8,7 +8,7 @@ import numpy as np
 import sklearn.preprocessing as sk
 from sklearn.preprocessing._data import _handle_zeros_in_scale, _is_constant_feature
 
-from agentic_ray.ml.base import Distributed, begin
+from agentic_ray.ml.base import Distributed, begin, positive_weight
 from agentic_ray.ml.moments import column_moments, extremes, merged_columns, merged_extremes
 
 
@@ -50,6 +50,8 @@ class StandardScaler(Distributed, sk.StandardScaler):
                 "motivation and alternatives."
             )
         weight, mean, squares = run.run(column_moments, combine=merged_columns)
+        if sample_weight is not None:
+            positive_weight(float(np.max(weight, initial=0.0)))
         safe = np.where(weight > 0, weight, np.nan)
         means, variances = np.where(weight > 0, mean, np.nan), squares / safe
         same = bool(np.ptp(weight) == 0) if len(weight) else True
@@ -63,7 +65,7 @@ class StandardScaler(Distributed, sk.StandardScaler):
         if run.is_sparse and not self.with_mean and not self.with_std:
             self.mean_ = None
         if self.with_std:
-            self.var_ = variances
+            self.var_ = variances = np.where(np.isfinite(variances), variances, np.nan)
             constant = _is_constant_feature(variances, means, weight)
             self.scale_ = _handle_zeros_in_scale(
                 np.sqrt(variances), copy=False, constant_mask=constant

@@ -249,7 +249,9 @@ class SimpleImputer(Distributed, imputing.SimpleImputer):
 
     def _kinds(self, data: Rows) -> list[Any]:
         numbers = [column_of(data.sample, at).dtype for at in range(data.shape[1])]
-        return [np.float64 if kind.kind in "biuf" else object for kind in numbers]
+        if self.strategy in ("mean", "median"):
+            return [np.float64 if kind.kind in "biuf" else object for kind in numbers]
+        return [kind if kind.kind in "biuf" else object for kind in numbers]
 
     def _statistics(self, run: Passes) -> tuple[list[Any], Any]:
         """A value for each column that has its statistic, and whether values are missing."""
