@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agentic_ray import errors, ml, sources
     from agentic_ray.array.together import compute, persist
     from agentic_ray.graph import Codelet, CostHint, Resources, Task, TaskGraph, codelet
-    from agentic_ray.mapreduce import map_reduce, map_reduce_job
+    from agentic_ray.mapreduce import fold, map_reduce, map_reduce_job
     from agentic_ray.master import (
         Job,
         JobState,
@@ -40,6 +40,7 @@ _HOME = {
     "codelet": "graph",
     "compute": "array.together",
     "persist": "array.together",
+    "fold": "mapreduce",
     "map_reduce": "mapreduce",
     "map_reduce_job": "mapreduce",
     "Job": "master",
@@ -94,6 +95,7 @@ __all__ = [
     "errors",
     "explain",
     "find_master",
+    "fold",
     "get_session",
     "init",
     "job",
