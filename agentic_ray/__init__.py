@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from agentic_ray import errors, ml, sources
+    from agentic_ray import errors, ml, sources, tables
     from agentic_ray.array.together import compute, persist
     from agentic_ray.graph import Codelet, CostHint, Resources, Task, TaskGraph, codelet
     from agentic_ray.mapreduce import fold, map_reduce, map_reduce_job
@@ -69,7 +69,7 @@ _HOME = {
     "GpuState": "telemetry",
     "NodeState": "telemetry",
 }
-_MODULES = ("errors", "ml", "sources")
+_MODULES = ("errors", "ml", "sources", "tables")
 
 __all__ = [
     "AsyncClient",
@@ -110,6 +110,7 @@ __all__ = [
     "stage",
     "start_master",
     "submit",
+    "tables",
     "worker",
     "workload",
 ]
