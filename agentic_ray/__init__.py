@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from agentic_ray import errors, ml, sources
+    from agentic_ray import errors, ml, sources, tables
     from agentic_ray.array.together import compute, persist
     from agentic_ray.graph import Codelet, CostHint, Resources, Task, TaskGraph, codelet
-    from agentic_ray.mapreduce import map_reduce, map_reduce_job
+    from agentic_ray.mapreduce import fold, map_reduce, map_reduce_job
     from agentic_ray.master import (
         Job,
         JobState,
@@ -40,6 +40,7 @@ _HOME = {
     "codelet": "graph",
     "compute": "array.together",
     "persist": "array.together",
+    "fold": "mapreduce",
     "map_reduce": "mapreduce",
     "map_reduce_job": "mapreduce",
     "Job": "master",
@@ -68,7 +69,7 @@ _HOME = {
     "GpuState": "telemetry",
     "NodeState": "telemetry",
 }
-_MODULES = ("errors", "ml", "sources")
+_MODULES = ("errors", "ml", "sources", "tables")
 
 __all__ = [
     "AsyncClient",
@@ -94,6 +95,7 @@ __all__ = [
     "errors",
     "explain",
     "find_master",
+    "fold",
     "get_session",
     "init",
     "job",
@@ -108,6 +110,7 @@ __all__ = [
     "stage",
     "start_master",
     "submit",
+    "tables",
     "worker",
     "workload",
 ]

@@ -55,6 +55,18 @@ class SourceError(AgenticRayError, ValueError):
     """A file is damaged, has changed, or does not hold the data that was declared or inferred."""
 
 
+class SumOverflowError(AgenticRayError, OverflowError):
+    """A sum of integers or decimals is larger than its type can hold."""
+
+
+class SkippedDataWarning(UserWarning):
+    """Some files, or parts of them, could not be read and were left out, as was asked for."""
+
+
+class TargetExistsError(AgenticRayError, FileExistsError):
+    """There is data where a table is to be written, and it was not said to replace it."""
+
+
 class SerializationError(AgenticRayError, TypeError):
     """A function or a value cannot be sent to another process."""
 

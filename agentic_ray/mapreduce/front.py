@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import operator
+import os
+import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, SupportsIndex
 
-from agentic_ray.graph import Resources, Tag
+from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
+from agentic_ray.graph import Kernel, Resources, Tag
+from agentic_ray.mapreduce.folding import FoldLeaf, pickled_state
 from agentic_ray.mapreduce.job import MISSING, MapReduce
+from agentic_ray.mapreduce.leaves import GroupLeaves, IteratorGroups, fold_leaves
 from agentic_ray.runtime import get_session
+from agentic_ray.sources import Source, open_source
 from agentic_ray.tracebacks import entry
 
 
@@ -145,6 +152,107 @@ def map_reduce(
         initial=initial,
         chunk_size=chunk_size,
         tag=tag,
+        priority=priority,
+        progress=progress,
+        retry_on=retry_on,
+        has_effects=has_effects,
+        resources=resources,
+    ).result()
+
+
+@entry
+def fold(
+    data: Any,
+    step: Callable[[Any, Any], Any],
+    combine: Callable[[Any, Any], Any],
+    initial: Any,
+    *,
+    leaf_size: int | str = "auto",
+    priority: int = 0,
+    progress: bool | None = None,
+    retry_on: type[BaseException] | tuple[type[BaseException], ...] = (),
+    has_effects: bool = False,
+    resources: Resources | None = None,
+) -> Any:
+    """Fold ``data`` from the left, leaf by leaf, and combine the leaves' states in a fixed tree.
+
+    It is for states that are costly to combine and cheap to add an element to, such as counters:
+    ``map_reduce`` would combine one state for each element, ``fold`` combines one for each leaf.
+
+    The leaves depend on the data alone, so the result has the same bits whatever the cluster, the
+    schedule, or the failures on the way.
+
+    Parameters
+    ----------
+    data : sequence, range, array, table, iterator, path or source
+        As for `map_reduce`. Of files of text an element is a line; of CSV and Parquet files it is
+        the ``pyarrow.Table`` of one part.
+    step : callable
+        ``step(state, element) -> state``, in a worker process. It may change ``state`` and return
+        it.
+    combine : callable
+        ``combine(left, right) -> state`` of the states of two neighbouring runs of elements;
+        associative. It may change ``left``.
+    initial
+        State that each leaf begins with, a copy of its own each; also the result of empty data. It
+        must be neutral: ``combine(initial, state)`` equals ``state``.
+    leaf_size : int or "auto"
+        Elements that are folded one after the other. ``"auto"`` is a 256th of a sequence, as a
+        power of two, or 1,024 elements of an iterator; the leaves of files are the parts of their
+        source. Other leaves may give other last bits of floating-point numbers.
+    priority, progress, has_effects, resources
+        As for `map_reduce`.
+    retry_on : exception type or tuple of them
+        If ``step`` raises one of these, its leaf is begun anew, up to ``max_user_retries`` times.
+
+    Returns
+    -------
+    The state after all elements.
+
+    Raises
+    ------
+    SerializationError
+        A function, ``initial``, an element or a state cannot be pickled.
+    InvalidTypeError, InvalidArgumentError
+        An argument cannot be used.
+    The user's own exception
+        Exception that ``step`` or ``combine`` raised, with ``element_index`` where elements were
+        counted (not in files).
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> from collections import Counter
+    >>> def count(words, line):
+    ...     words.update(line.split())
+    ...     return words
+    >>> lines = ["to be or", "not to be"]
+    >>> sorted(ar.fold(lines, count, lambda a, b: a + b, Counter()).items())
+    [('be', 2), ('not', 1), ('or', 1), ('to', 2)]
+    """
+    for name, function in (("step", step), ("combine", combine)):
+        if isinstance(function, Kernel) or not callable(function):
+            raise InvalidTypeError(f"{name} must be a plain function, not {function!r}")
+    size: int | None = None
+    if leaf_size != "auto":
+        if not isinstance(leaf_size, SupportsIndex) or isinstance(leaf_size, bool):
+            raise InvalidTypeError(f"leaf_size must be 'auto' or an int, not {leaf_size!r}")
+        size = operator.index(leaf_size)
+        if size < 1:
+            raise InvalidArgumentError(f"leaf_size must be at least 1, not {leaf_size}")
+    if isinstance(data, os.PathLike):
+        data = open_source(os.fspath(data))
+    state = pickled_state(initial)
+    # A source's parts are all of one unit; a part of a table is one element.
+    whole = isinstance(data, Source) and any(part.unit == "block" for part in data.parts())
+    leaves = fold_leaves(data, size)
+    if leaves.count == 0:
+        return pickle.loads(state)
+    counted = leaves.size if isinstance(leaves, GroupLeaves | IteratorGroups) else 0
+    return map_reduce_job(
+        FoldLeaf(step, state, counted, whole),
+        leaves,
+        combine,
         priority=priority,
         progress=progress,
         retry_on=retry_on,

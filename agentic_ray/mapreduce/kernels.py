@@ -31,6 +31,7 @@ from agentic_ray.graph import (
     loaded,
     name_of,
 )
+from agentic_ray.mapreduce.folding import FoldLeaf, own, position_of
 from agentic_ray.mapreduce.retries import NO_RETRIES, Retries
 from agentic_ray.mapreduce.tables import Rows
 from agentic_ray.runtime import (
@@ -64,7 +65,12 @@ class MapChunk:
 
     def __call__(self, chunk: int, first: int, pieces: Sequence[Any], *, xp: Any = None) -> Any:
         function, reduce = loaded(self.function), self.reduce
-        if accepts_xp(function):
+        watcher = element_watcher()
+        size = 0  # elements of a leaf, for a fold
+        if isinstance(function, FoldLeaf):
+            size, function = function.size, function.opened(first, watcher)
+            watcher = None
+        elif accepts_xp(function):
             function = _on_device(function, xp)
         function = self.retries.around(function)
         if reduce is not None:
@@ -72,12 +78,11 @@ class MapChunk:
             if accepts_xp(reduce):
                 reduce = functools.partial(reduce, xp=xp)
             reduce = self.retries.around(reduce)
-        watcher = element_watcher()
         if watcher is not None and not (
             pieces and isinstance(pieces[0], Part) and pieces[0].unit != "block"
         ):
             function = _watched(function, first, watcher)
-        values = self._values(function, chunk, first, pieces, reduce)
+        values = self._values(function, chunk, first, pieces, reduce, size)
         try:
             if reduce is None:
                 return list(values)
@@ -98,6 +103,7 @@ class MapChunk:
         first: int,
         pieces: Sequence[Any],
         reduce: Callable[..., Any] | None,
+        size: int,
     ) -> Iterator[Any]:
         index = first - 1
         try:
@@ -119,7 +125,7 @@ class MapChunk:
                 if isinstance(data, Inline):
                     data = data.load()
                 if step is None:
-                    for element in _own(data[start:stop]):
+                    for element in own(data[start:stop]):
                         index += 1
                         yield function(element)
                 else:
@@ -130,25 +136,7 @@ class MapChunk:
         except (BundleCancelled, GeneratorExit):
             raise
         except BaseException as error:  # also SystemExit: on an executor it only ends the chunk
-            raise ElementFailure(chunk, index) from error
-
-
-def _own(elements: Any) -> Any:
-    """Return elements that a function may write to, whether they came with the call or are mapped
-    from the object store, where they are read-only.
-
-    An array's elements are in C order: otherwise the way the chunks were cut would decide the
-    order, and NumPy adds the same numbers up differently in another order.
-    """
-    if isinstance(elements, np.ndarray):
-        ready = elements.flags.writeable and elements.flags.c_contiguous
-        return elements if ready else elements.copy(order="C")
-    if isinstance(elements, list | tuple):
-        return [
-            e.copy(order="K") if type(e) is np.ndarray and not e.flags.writeable else e
-            for e in elements
-        ]
-    return elements
+            raise ElementFailure(chunk, position_of(error, index, size)) from error
 
 
 def _block(block: Any) -> Any:

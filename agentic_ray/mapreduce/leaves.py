@@ -9,12 +9,12 @@ import bisect
 import itertools
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
-from agentic_ray.errors import InvalidTypeError, SerializationError
+from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SerializationError
 from agentic_ray.graph import content_key
 from agentic_ray.mapreduce.tables import Column, Rows, sequence_of
 from agentic_ray.runtime import is_object_ref, pack, stored
@@ -67,16 +67,16 @@ class SequenceLeaves:
     bytes_per_leaf = 0.0
 
     def __init__(self, data: Sequence[Any] | np.ndarray[Any, Any] | Rows | Column) -> None:
-        self._data = data
+        self.data = data
         self.count: int | None = _length(data)
 
     def cut(self, start: int, stop: int) -> Cut:
         count = stop - start
-        piece = (pack(self._data[start:stop]), 0, count, None)
+        piece = (pack(self.data[start:stop]), 0, count, None)
         return Cut((piece,), count, 0, count)
 
     def __content_key__(self) -> str:
-        return content_key("elements", self._data)
+        return content_key("elements", self.data)
 
 
 class IteratorLeaves:
@@ -88,10 +88,10 @@ class IteratorLeaves:
     count: int | None = None
 
     def __init__(self, data: Iterable[Any]) -> None:
-        self._iterator = iter(data)
+        self.iterator = iter(data)
 
     def cut(self, start: int, stop: int) -> Cut | None:
-        items = list(itertools.islice(self._iterator, stop - start))
+        items = list(itertools.islice(self.iterator, stop - start))
         if not items:
             return None
         return Cut(((pack(items), 0, len(items), None),), len(items), 0, len(items))
@@ -164,6 +164,91 @@ class PartLeaves:
         return content_key("parts", self._parts)
 
 
+class GroupLeaves:
+    """Elements of a sequence, ``size`` of them to a leaf; a fold goes through a leaf in order."""
+
+    again = True
+    optional = False
+    bytes_per_leaf = 0.0
+
+    def __init__(
+        self, data: Sequence[Any] | np.ndarray[Any, Any] | Rows | Column, size: int
+    ) -> None:
+        self._data = data
+        self.size = size
+        self.count: int | None = -(-_length(data) // size)
+
+    def cut(self, start: int, stop: int) -> Cut:
+        part = self._data[start * self.size : stop * self.size]
+        piece = (pack(part), 0, _length(part), self.size)
+        return Cut((piece,), stop - start, 0, stop - start)
+
+    def __content_key__(self) -> str:
+        return content_key("groups", self._data, self.size)
+
+
+class IteratorGroups:
+    """Elements of an iterable that is read once, ``size`` of them to a leaf; an empty one is one
+    leaf without elements."""
+
+    again = False
+    optional = False
+    bytes_per_leaf = 0.0
+    count: int | None = None
+
+    def __init__(self, data: Iterable[Any], size: int) -> None:
+        self._iterator = iter(data)
+        self.size = size
+
+    def cut(self, start: int, stop: int) -> Cut | None:
+        items = list(itertools.islice(self._iterator, (stop - start) * self.size))
+        if not items and start:
+            return None
+        leaves = max(-(-len(items) // self.size), 1)
+        # (An empty range would be no leaf at all, hence the bound of 1.)
+        return Cut(((pack(items), 0, max(len(items), 1), self.size),), leaves, 0, leaves)
+
+    def __content_key__(self) -> str:
+        raise SerializationError("what an iterator gives cannot be told before it has")
+
+
+_GROUPS = 256
+"""Leaves of a fold over a sequence, about: enough for many slots, few enough to combine quickly."""
+_ITERATOR_GROUP = 1024
+
+
+def fold_leaves(data: Any, size: int | None) -> Leaves:
+    """Make the leaves of a fold: parts of files, or runs of ``size`` elements of anything else.
+
+    ``size`` None: a 256th of a sequence, as a power of two, or 1,024 elements of an iterator. It
+    depends on the data alone, so that the result has the same bits on every cluster.
+
+    Raises
+    ------
+    InvalidTypeError
+        The data cannot be gone through.
+    InvalidArgumentError
+        ``size`` was given with files, whose parts are the leaves.
+    """
+    if isinstance(data, os.PathLike):
+        data = open_source(os.fspath(data))
+    if isinstance(data, Source):
+        if size is not None:
+            raise InvalidArgumentError(
+                "leaf_size goes with elements; the leaves of files are the parts of their source, "
+                "which part_bytes of the source sets"
+            )
+        # Each part is handed over whole; its elements are gone through there.
+        return PartLeaves([replace(part, unit="block") for part in data.parts()])
+    leaves = leaves_of(data, blocks=False, block_rows=None, gpu=False)
+    if isinstance(leaves, IteratorLeaves):
+        return IteratorGroups(leaves.iterator, size or _ITERATOR_GROUP)
+    assert isinstance(leaves, SequenceLeaves), "files and arrays of blocks were dealt with"
+    if size is None:
+        size = 1 << max(_length(leaves.data) // _GROUPS, 1).bit_length() - 1
+    return GroupLeaves(leaves.data, size)
+
+
 def leaves_of(data: Any, *, blocks: bool, block_rows: int | None, gpu: bool) -> Leaves:
     """Make leaves of the user's data.
 
@@ -184,6 +269,8 @@ def leaves_of(data: Any, *, blocks: bool, block_rows: int | None, gpu: bool) -> 
     FileNotFoundError
         A path leads nowhere.
     """
+    if isinstance(data, GroupLeaves | IteratorGroups | PartLeaves):
+        return data
     if isinstance(data, str):
         raise InvalidTypeError(
             f"cannot map over the str {_short(data)}: it could mean its characters or a file; "

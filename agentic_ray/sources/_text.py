@@ -90,12 +90,9 @@ class LineRange:
 
     def __call__(self) -> list[str]:
         """Read the lines, without their ends."""
-        with self.file.open() as content:
-            begin, end = self._lines_of(content)
-            if begin >= end:
-                return []  # this range lies inside one line, which belongs to an earlier range
-            content.seek(begin)
-            data = content.read(end - begin)
+        begin, data = self.content()
+        if not data:
+            return []
         encoding = self.encoding
         if encoding == "utf-8-sig":
             encoding = "utf-8"
@@ -111,6 +108,18 @@ class LineRange:
         if not lines[-1]:
             lines.pop()  # text after the last newline is not a line here
         return lines
+
+    def content(self) -> tuple[int, bytes]:
+        """Read the lines as they are in the file; return where they begin, and their bytes.
+
+        A range that lies inside one line has none: that line belongs to an earlier range.
+        """
+        with self.file.open() as content:
+            begin, end = self._lines_of(content)
+            if begin >= end:
+                return begin, b""
+            content.seek(begin)
+            return begin, content.read(end - begin)
 
     def _decoded(self, data: bytes, begin: int, encoding: str) -> list[str]:
         """Return the pieces between delimiters. They are cut before they are decoded, because

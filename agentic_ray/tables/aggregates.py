@@ -1,0 +1,464 @@
+"""Aggregates of groups as states of parts: made by pyarrow's kernels, combined, and finished.
+
+A state holds one row for each group: what a part adds to each aggregate. States of neighbouring
+parts combine to the state of both. Groups stay in the order of their first row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SumOverflowError
+from agentic_ray.tables.columns import normalised_keys, plain, table_of
+
+FUNCTIONS = (
+    *("sum", "mean", "min", "max", "count", "size", "var", "std"),
+    *("first", "last", "any", "all", "nunique"),
+)
+_NEEDED = {
+    "sum": ("sum",),
+    "mean": ("sum", "count"),
+    "min": ("min",),
+    "max": ("max",),
+    "count": ("count",),
+    "size": ("rows",),
+    "var": ("sum", "count", "m2"),
+    "std": ("sum", "count", "m2"),
+    "first": ("first",),
+    "last": ("last",),
+    "any": ("any",),
+    "all": ("all",),
+    "nunique": (),
+}
+"""The states that each function is finished from."""
+_MERGED = {
+    "rows": "sum",
+    "count": "sum",
+    "sum": "sum",
+    "min": "min",
+    "max": "max",
+    "first": "first",
+    "last": "last",
+    "any": "any",
+    "all": "all",
+}
+_COUNTS = ("rows", "count")
+_WHOLE = pa.decimal128(38, 0)
+"""Type of sums of integers: it holds the sum of any number of 64-bit integers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """One column of the answer: ``function`` of ``column`` in each group, under the name
+    ``output``; ``column`` is None for ``size``."""
+
+    output: str
+    column: str | None
+    function: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """Keys and aggregates of a ``group_by``; without keys all rows are one group."""
+
+    keys: tuple[str, ...]
+    aggregates: tuple[Aggregate, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that are needed, each once."""
+        named = (a.column for a in self.aggregates if a.column is not None)
+        return tuple(dict.fromkeys((*self.keys, *named)))
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Columns that are aggregated, each once."""
+        named = (a.column for a in self.aggregates if a.column is not None)
+        return tuple(dict.fromkeys(named))
+
+    def wanted(self, column: str) -> tuple[str, ...]:
+        """Return the states that are kept of a column."""
+        used = [s for a in self.aggregates if a.column == column for s in _NEEDED[a.function]]
+        return tuple(dict.fromkeys(used))
+
+    @property
+    def distinct(self) -> tuple[str, ...]:
+        """Columns whose different values are counted."""
+        named = (a.column for a in self.aggregates if a.function == "nunique" and a.column)
+        return tuple(dict.fromkeys(named))
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What one part, or several neighbouring ones, add to each aggregate.
+
+    Parameters
+    ----------
+    groups : pyarrow.Table
+        Columns ``k0``, ``k1``, … (the keys) and ``STATE:COLUMN``; a row for each group.
+    distinct : mapping
+        For each column whose different values are counted a table of keys and value, each pair
+        once.
+    types : mapping
+        Types of the columns of values.
+    """
+
+    groups: pa.Table
+    distinct: Mapping[str, pa.Table] = field(default_factory=dict)
+    types: Mapping[str, pa.DataType] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.groups.nbytes + sum(table.nbytes for table in self.distinct.values()))
+
+
+def named_aggregates(
+    given: Mapping[str, Any] | None, named: Mapping[str, Any]
+) -> tuple[Aggregate, ...]:
+    """Return the aggregates of a call ``agg({column: functions}, name=(column, function))``.
+
+    Raises
+    ------
+    InvalidArgumentError, InvalidTypeError
+        An unknown function, two columns of one name, or nothing to do.
+    """
+    found: list[Aggregate] = []
+    for column, functions in (given or {}).items():
+        if not isinstance(column, str):
+            raise InvalidTypeError(f"a column is named by a str, not {column!r}")
+        several = [functions] if isinstance(functions, str) else functions
+        if not isinstance(several, Sequence):
+            raise InvalidTypeError(f"{column!r} needs the name of a function, not {functions!r}")
+        found += [Aggregate(f"{column}_{name}", column, name) for name in several]
+    for output, pair in named.items():
+        if pair == "size":
+            found.append(Aggregate(output, None, "size"))
+            continue
+        if not (isinstance(pair, tuple) and len(pair) == 2):
+            raise InvalidTypeError(f"{output} must be (column, function) or 'size', not {pair!r}")
+        found.append(Aggregate(output, None if pair[1] == "size" else pair[0], pair[1]))
+    for aggregate in found:
+        if aggregate.function not in FUNCTIONS:
+            raise InvalidArgumentError(
+                f"{aggregate.function!r} is no function of a group; there are "
+                f"{', '.join(FUNCTIONS)}"
+            )
+        if aggregate.function != "size" and not isinstance(aggregate.column, str):
+            raise InvalidTypeError(f"a column is named by a str, not {aggregate.column!r}")
+    outputs = [aggregate.output for aggregate in found]
+    if not outputs:
+        raise InvalidArgumentError("agg needs at least one aggregate")
+    twice = sorted({name for name in outputs if outputs.count(name) > 1})
+    if twice:
+        raise InvalidArgumentError(f"two aggregates are named {', '.join(twice)}")
+    return tuple(found)
+
+
+# --- of one part --------------------------------------------------------------------------
+
+
+def partial(table: pa.Table, grouping: Grouping) -> State:
+    """Return the state of one part.
+
+    Raises
+    ------
+    InvalidArgumentError
+        The part lacks a column.
+    InvalidTypeError
+        A column has a type that a function cannot take.
+    """
+    missing = [name for name in grouping.columns if name not in table.column_names]
+    if missing:
+        raise InvalidArgumentError(
+            f"there is no column {', '.join(map(repr, missing))}; there are "
+            f"{', '.join(table.column_names)}"
+        )
+    keys = normalised_keys([table[name] for name in grouping.keys], table.num_rows)
+    names = [f"k{i}" for i in range(len(keys))]
+    columns: dict[str, Any] = dict(zip(names, keys, strict=True))
+    calls: list[tuple[Any, str]] = []
+    outputs: list[str] = []
+    types: dict[str, pa.DataType] = {}
+    if any(a.function == "size" for a in grouping.aggregates):
+        calls.append(([], "count_all"))
+        outputs.append("rows:")
+    for column in grouping.values:
+        value = plain(table[column])
+        types[column] = value.type
+        for state in grouping.wanted(column):
+            name = f"{state}:{column}"
+            columns[name] = _prepared(value, state, column)
+            calls.append((name, "variance" if state == "m2" else state))
+            outputs.append(name)
+    whole = table_of(columns, table.num_rows)
+    found = _grouped(whole, names, calls, outputs)
+    for column in grouping.values:
+        for state in grouping.wanted(column):
+            found = _settled(found, f"{state}:{column}", state, types[column], column)
+    distinct = {
+        column: _distinct(
+            table_of(
+                {
+                    **dict(zip(names, keys, strict=True)),
+                    "value": normalised_keys([table[column]], table.num_rows)[0],
+                },
+                table.num_rows,
+            )
+        )
+        for column in grouping.distinct
+    }
+    return State(found, distinct, types)
+
+
+def _grouped(
+    table: pa.Table, keys: Sequence[str], calls: Sequence[tuple[Any, str]], outputs: Sequence[str]
+) -> pa.Table:
+    """Group by pyarrow, in one thread: groups come in the order of their first row."""
+    by = pa.TableGroupBy(table, list(keys), use_threads=False)
+    found = by.aggregate(list(calls))
+    given = {name: i for i, name in enumerate(found.column_names)}
+    places = [
+        given[call if not isinstance(column, str) else f"{column}_{call}"] for column, call in calls
+    ]
+    arrays = [found.column(given[key]) for key in keys] + [found.column(i) for i in places]
+    return pa.table(arrays, names=[*keys, *outputs])
+
+
+def _prepared(value: Any, state: str, column: str) -> Any:
+    """Return the column that a kernel takes for a state, in a type that loses nothing."""
+    kind = value.type
+    if state == "count":
+        return value
+    if state in ("any", "all"):
+        if not (pa.types.is_boolean(kind) or pa.types.is_null(kind)):
+            raise _unfit(state, column, kind)
+        return value.cast(pa.bool_())
+    if state in ("min", "max", "first", "last"):
+        if pa.types.is_duration(kind):
+            return value.cast(pa.int64())
+        if pa.types.is_nested(kind) or (pa.types.is_decimal(kind) and state in ("first", "last")):
+            raise _unfit(state, column, kind)
+        return value.cast(pa.int64()) if pa.types.is_null(kind) else value
+    if (
+        pa.types.is_boolean(kind)
+        or pa.types.is_null(kind)
+        or (pa.types.is_duration(kind) and state == "sum")
+    ):
+        value = value.cast(pa.int64())
+    elif pa.types.is_floating(kind):
+        return value.cast(pa.float64())
+    elif pa.types.is_decimal(kind):
+        wide = kind.precision > 28  # a sum of 10**10 of fewer digits has less than 38
+        return value.cast(pa.decimal256(76, kind.scale)) if wide else value
+    elif not pa.types.is_integer(kind):
+        raise _unfit("sum" if state == "sum" else "variance", column, kind)
+    if state == "m2":
+        return value
+    return _summable(value)
+
+
+def _summable(value: Any) -> Any:
+    """Return integers whose sums cannot overflow: as they are, or as decimals if they are large."""
+    bounds = pc.min_max(value).as_py()
+    most = max(abs(bounds["min"] or 0), abs(bounds["max"] or 0))
+    if most * max(len(value), 1) < 1 << 63:
+        return value.cast(pa.int64())
+    return value.cast(pa.decimal128(20, 0)).cast(_WHOLE)
+
+
+def _settled(table: pa.Table, name: str, state: str, kind: pa.DataType, column: str) -> pa.Table:
+    """Bring a state to the one type that it has in every part."""
+    at = table.column_names.index(name)
+    value = table.column(at)
+    if state == "sum":
+        if pa.types.is_decimal(kind):
+            value = value.cast(pa.decimal256(76, kind.scale))
+        elif not pa.types.is_floating(kind):
+            value = value.cast(_WHOLE)
+    elif state == "m2":
+        count = table[f"count:{column}"]
+        value = pc.fill_null(pc.multiply(value, count.cast(pa.float64())), 0.0)
+    return table.set_column(at, name, value)
+
+
+def _unfit(function: str, column: str, kind: pa.DataType) -> InvalidTypeError:
+    return InvalidTypeError(f"column {column!r} is {kind}, which has no {function}")
+
+
+def _distinct(table: pa.Table) -> pa.Table:
+    """Return the rows whose value is not null, each once."""
+    table = table.filter(pc.is_valid(table["value"]))
+    found = pa.TableGroupBy(table, table.column_names, use_threads=False).aggregate([])
+    return found.select(table.column_names)
+
+
+# --- of neighbouring parts ----------------------------------------------------------------
+
+
+def combine(left: State, right: State) -> State:
+    """Return the state of two neighbouring parts.
+
+    Raises
+    ------
+    InvalidTypeError
+        A column has another type in the right part.
+    """
+    types = dict(left.types)
+    for column, kind in right.types.items():
+        before = types.get(column, kind)
+        if before != kind and not (pa.types.is_null(before) or pa.types.is_null(kind)):
+            raise InvalidTypeError(
+                f"column {column!r} is {before} in one part and {kind} in another; cast it, or "
+                "give a schema"
+            )
+        types[column] = kind if pa.types.is_null(before) else before
+    both = _joined(left.groups, right.groups)
+    keys = [name for name in both.column_names if name.startswith("k") and name[1:].isdigit()]
+    states = [name for name in both.column_names if name not in keys]
+    plain_states = [name for name in states if not name.startswith("m2:")]
+    calls = [(name, _MERGED[name.partition(":")[0]]) for name in plain_states]
+    if len(plain_states) < len(states):
+        rows = pa.array(range(both.num_rows), pa.int64())
+        found = _grouped(
+            both.append_column("row", rows), keys, [*calls, ("row", "list")], [*plain_states, "row"]
+        )
+        lists = found["row"].combine_chunks()
+        found = found.drop_columns("row")
+        for name in states:
+            if name.startswith("m2:"):
+                found = found.append_column(name, _joint_m2(both, found, lists, name[3:]))
+    else:
+        found = _grouped(both, keys, calls, plain_states)
+    for name in plain_states:  # sums of decimals come back as wide as they can be
+        at = found.column_names.index(name)
+        kind = both.schema.field(name).type
+        if found.column(at).type != kind:
+            found = found.set_column(at, name, found.column(at).cast(kind))
+    found = found.select(both.column_names)
+    distinct = {
+        column: _distinct(_joined(left.distinct[column], right.distinct[column]))
+        for column in left.distinct
+    }
+    return State(found, distinct, types)
+
+
+def _joined(left: pa.Table, right: pa.Table) -> pa.Table:
+    """Concatenate; a column of nulls alone takes the type of the other part's."""
+    try:
+        return pa.concat_tables([left, right], promote_options="default")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InvalidTypeError(f"two parts have other types: {error}") from error
+
+
+def _joint_m2(both: pa.Table, found: pa.Table, lists: Any, column: str) -> Any:
+    """Add up sums of squared deviations, each moved to the mean of all (Chan, Golub, LeVeque)."""
+    rows = pc.list_flatten(lists)
+    group = pc.list_parent_indices(lists)
+    counts = both[f"count:{column}"].cast(pa.float64())
+    total = found[f"count:{column}"].cast(pa.float64())
+    means = pc.divide(both[f"sum:{column}"].cast(pa.float64()), counts)
+    mean = pc.divide(found[f"sum:{column}"].cast(pa.float64()), total)
+    away = pc.subtract(pc.take(means, rows), pc.take(mean, group))
+    between = pc.multiply(pc.take(counts, rows), pc.multiply(away, away))
+    # (Of one part alone the deviation is 0, also where the values are so large that it is not
+    # finite; and a part without values, whose mean is null, moves nothing.)
+    alone = pc.equal(pc.take(counts, rows), pc.take(total, group))
+    between = pc.fill_null(pc.if_else(alone, 0.0, between), 0.0)
+    values = pc.add(pc.take(both[f"m2:{column}"], rows), between)
+    table = pa.table({"group": group, "value": values})
+    return _grouped(table, ["group"], [("value", "sum")], ["value"])["value"]
+
+
+# --- the answer ---------------------------------------------------------------------------
+
+
+def finish(state: State, grouping: Grouping) -> pa.Table:
+    """Return the answer: the keys under their names, then the aggregates.
+
+    Raises
+    ------
+    SumOverflowError
+        A sum of integers or decimals does not fit the type of the answer.
+    """
+    groups = state.groups
+    if not grouping.keys and groups.num_rows == 0:
+        groups = _one_row(groups)
+    # (Without keys there is one constant column in their place.)
+    columns: list[Any] = [groups[f"k{i}"] for i in range(len(grouping.keys))]
+    names = list(grouping.keys)
+    for aggregate in grouping.aggregates:
+        names.append(aggregate.output)
+        columns.append(_finished(state, groups, aggregate))
+    return pa.table(columns, names=names)
+
+
+def _one_row(groups: pa.Table) -> pa.Table:
+    """Return the row of no rows at all: counts are 0, everything else is null."""
+    return pa.table(
+        {
+            field.name: pa.array([0], field.type)
+            if field.name.partition(":")[0] in _COUNTS
+            else pa.nulls(1, field.type)
+            for field in groups.schema
+        }
+    )
+
+
+def _finished(state: State, groups: pa.Table, aggregate: Aggregate) -> Any:
+    column, function = aggregate.column, aggregate.function
+    if function == "size":
+        return groups["rows:"]
+    assert column is not None, "every other function is of a column"
+    kind = state.types[column]
+    if function == "count":
+        return groups[f"count:{column}"]
+    if function == "nunique":
+        return _distinct_counts(groups, state.distinct[column])
+    if function == "sum":
+        return _sum_as(groups[f"sum:{column}"], kind, column)
+    if function in ("min", "max", "first", "last"):
+        value = groups[f"{function}:{column}"]
+        return value.cast(kind) if value.type != kind else value
+    if function in ("any", "all"):
+        return groups[f"{function}:{column}"]
+    count = groups[f"count:{column}"].cast(pa.float64())
+    if function == "mean":
+        if pa.types.is_duration(kind):
+            raise _unfit("mean", column, kind)
+        return pc.divide(groups[f"sum:{column}"].cast(pa.float64()), count)
+    less = pc.subtract(count, 1.0)
+    variance = pc.divide(groups[f"m2:{column}"], pc.if_else(pc.greater(less, 0.0), less, None))
+    return pc.sqrt(variance) if function == "std" else variance
+
+
+def _sum_as(value: Any, kind: pa.DataType, column: str) -> Any:
+    """Return a sum in the type of the answer: 64-bit integers, float64, or as many decimals."""
+    if pa.types.is_floating(kind):
+        return value
+    if pa.types.is_decimal(kind):
+        wanted: pa.DataType = pa.decimal128(38, kind.scale)
+        if pa.types.is_decimal256(kind):
+            wanted = pa.decimal256(76, kind.scale)
+    else:
+        wanted = pa.uint64() if pa.types.is_unsigned_integer(kind) else pa.int64()
+    try:
+        value = value.cast(wanted)
+    except pa.ArrowInvalid as error:
+        raise SumOverflowError(
+            f"a sum of column {column!r} does not fit {wanted}: {error}; cast the column to "
+            "float64 or to a decimal type first"
+        ) from error
+    return value.cast(kind) if pa.types.is_duration(kind) else value
+
+
+def _distinct_counts(groups: pa.Table, pairs: pa.Table) -> Any:
+    keys = [name for name in pairs.column_names if name != "value"]
+    # The groups come first, with 0 each, so that they stay in their order, also those without any.
+    none = groups.select(keys).append_column("n", pa.array([0] * groups.num_rows, pa.int64()))
+    each = pairs.select(keys).append_column("n", pa.array([1] * pairs.num_rows, pa.int64()))
+    return _grouped(_joined(none, each), keys, [("n", "sum")], ["n"])["n"]

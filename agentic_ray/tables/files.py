@@ -1,0 +1,224 @@
+"""Finding files by path, folder, pattern or URL, and telling whether one changed while it was read.
+
+Local paths are found as by `agentic_ray.sources`; URLs by pyarrow's file systems, or by fsspec's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs as pafs
+
+from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SourceError
+from agentic_ray.sources._files import Paths, find_files
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A file as it was when work on it was planned.
+
+    Parameters
+    ----------
+    filesystem : pyarrow.fs.FileSystem
+    path : str
+        Path in it.
+    size, mtime_ns : int
+        ``mtime_ns`` is 0 where the file system knows no times.
+    """
+
+    filesystem: Any
+    path: str
+    size: int
+    mtime_ns: int
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.filesystem, pafs.LocalFileSystem)
+
+    def now(self) -> Origin:
+        """Return the file as it is now.
+
+        Raises
+        ------
+        FileNotFoundError
+            It is not there.
+        """
+        info = self.filesystem.get_file_info(self.path)
+        if info.type != pafs.FileType.File:
+            raise FileNotFoundError(
+                f"{self.path} is not there any more, or not on this node; a file must be at the "
+                "same path on every node"
+            )
+        return Origin(self.filesystem, self.path, int(info.size or 0), info.mtime_ns or 0)
+
+    def check(self, since: Origin | None = None) -> Origin:
+        """Return the file as it is now, if it is as planned, and as it was ``since``.
+
+        Raises
+        ------
+        SourceError
+            It has another size than when the work was planned, or was written to meanwhile. (The
+            time of a copy on another node may differ from that of the plan.)
+        """
+        found = self.now()
+        if found.size != self.size or (since is not None and found.mtime_ns != since.mtime_ns):
+            raise SourceError(
+                f"{self.path} changed while it was in use: it had {self.size} bytes when the work "
+                f"was planned and has {found.size} now"
+                + ("" if found.size != self.size else ", written meanwhile")
+            )
+        return found
+
+
+def find_origins(paths: Paths, suffixes: Sequence[str], filesystem: Any = None) -> list[Origin]:
+    """Return the files that ``paths`` names, in a fixed order.
+
+    Parameters
+    ----------
+    paths : path, URL, or sequence of them
+        Files, folders, or patterns with ``*``, ``**`` and, for local paths, ``?`` and ``[…]``.
+    suffixes : sequence of str
+        Ends of the names that count in a folder.
+    filesystem : pyarrow.fs.FileSystem or fsspec file system, optional
+        Where the paths are; by default local, or as their URLs say.
+
+    Raises
+    ------
+    FileNotFoundError
+        A path does not exist, a pattern or a folder has no such file.
+    InvalidArgumentError, InvalidTypeError
+        A URL or a file system cannot be used.
+    """
+    several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if filesystem is not None:
+        filesystem = _as_filesystem(filesystem)
+    origins: list[Origin] = []
+    for path in several:
+        if isinstance(path, os.PathLike):
+            path = os.fspath(path)
+        if not isinstance(path, str):
+            raise InvalidTypeError(f"a path must be a str or os.PathLike, not {path!r}")
+        own, inside = filesystem, path
+        if own is None and "://" in path:
+            own, inside = _of_url(path)
+        if own is None or isinstance(own, pafs.LocalFileSystem):
+            local = pafs.LocalFileSystem()
+            found = [os.path.abspath(file) for file in find_files(inside, suffixes)]
+            origins += [Origin(local, file, 0, 0).now() for file in found]
+        else:
+            origins += _expanded(own, inside, tuple(suffixes))
+    if not origins:
+        raise InvalidArgumentError("no path was given")
+    return origins
+
+
+def _as_filesystem(given: Any) -> Any:
+    if isinstance(given, pafs.FileSystem):
+        return given
+    if hasattr(given, "protocol") and hasattr(given, "open"):
+        return pafs.PyFileSystem(pafs.FSSpecHandler(given))
+    raise InvalidTypeError(
+        f"filesystem must be a pyarrow.fs.FileSystem or of fsspec, not {type(given).__name__}"
+    )
+
+
+def _of_url(url: str) -> tuple[Any, str]:
+    """Return the file system of a URL, and the path in it."""
+    # pyarrow takes the text of a URL as it is: the pattern is put behind what it makes of the rest.
+    head, star, tail = url.partition("*")
+    base, slash, rest = head.rpartition("/") if star else (url, "", "")
+    pattern = f"/{rest}{star}{tail}" if slash else ""
+    try:
+        filesystem, inside = pafs.FileSystem.from_uri(base)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        try:
+            import fsspec  # an extra: only where pyarrow does not know the protocol
+        except ImportError:
+            raise InvalidArgumentError(
+                f"{url}: {error}; install fsspec and the package of this protocol"
+            ) from error
+        try:
+            found, inside = fsspec.core.url_to_fs(base)
+        except (ImportError, ValueError) as problem:
+            raise InvalidArgumentError(f"{url} cannot be used: {problem}") from problem
+        filesystem = pafs.PyFileSystem(pafs.FSSpecHandler(found))
+    return filesystem, inside + pattern
+
+
+def _expanded(filesystem: Any, path: str, suffixes: tuple[str, ...]) -> list[Origin]:
+    if "*" in path:
+        base = path.partition("*")[0].rpartition("/")[0]
+        matches = re.compile(_pattern(path)).fullmatch
+        found = [info for info in _below(filesystem, base) if matches(info.path)]
+        problem = f"no file matches {path}"
+    else:
+        info = filesystem.get_file_info(path)
+        if info.type == pafs.FileType.NotFound:
+            raise FileNotFoundError(f"{path} does not exist")
+        if info.type == pafs.FileType.File:
+            found, problem = [info], ""
+        else:
+            found = [
+                info
+                for info in _below(filesystem, path)
+                if info.path.lower().endswith(suffixes or ("",))
+                and not any(
+                    name.startswith((".", "_")) for name in info.path[len(path) :].split("/")
+                )
+            ]
+            problem = f"the folder {path} has no file whose name ends in {' or '.join(suffixes)}"
+    if not found:
+        raise FileNotFoundError(problem)
+    found.sort(key=lambda info: info.path)
+    return [
+        Origin(filesystem, info.path, int(info.size or 0), info.mtime_ns or 0) for info in found
+    ]
+
+
+def _below(filesystem: Any, base: str) -> list[Any]:
+    selector = pafs.FileSelector(base, allow_not_found=True, recursive=True)
+    return [info for info in filesystem.get_file_info(selector) if info.type == pafs.FileType.File]
+
+
+def _pattern(path: str) -> str:
+    """Return the regular expression of a pattern: ``**/`` is any folders, ``*`` stays in one."""
+    parts = re.split(r"(\*\*/|\*)", path)
+    known = {"**/": "(?:.*/)?", "*": "[^/]*"}
+    return "".join(known.get(part, re.escape(part)) for part in parts)
+
+
+def partition_values(origins: Sequence[Origin]) -> tuple[pa.Schema, list[Any]]:
+    """Return columns that names of folders such as ``year=2013`` stand for, and for each file the
+    expression of their values."""
+    paths = [origin.path for origin in origins]
+    if not any("=" in part for path in paths for part in path.split("/")[:-1]):
+        return pa.schema([]), [None] * len(paths)
+    names = [part.partition("=")[0] for part in paths[0].split("/")[:-1] if "=" in part]
+    as_text = pa.schema([(name, pa.string()) for name in names])
+    texts = [ds.get_partition_keys(ds.HivePartitioning(as_text).parse(path)) for path in paths]
+    kinds = [(name, _folder_type([text.get(name) for text in texts])) for name in names]
+    schema = pa.schema(kinds)
+    partitioning = ds.HivePartitioning(schema)
+    found = []
+    for path in paths:
+        keys = ds.get_partition_keys(partitioning.parse(path))
+        missing = [name for name in schema.names if name not in keys]
+        if missing:
+            raise SourceError(
+                f"{path} is in no folder {missing[0]}=…, as other files are; read them apart"
+            )
+        found.append(partitioning.parse(path))
+    return schema, found
+
+
+def _folder_type(texts: Sequence[str | None]) -> pa.DataType:
+    """Return the type of the values in folders' names: whole numbers, or else text."""
+    known = [text for text in texts if text is not None]
+    whole = all(re.fullmatch(r"-?(0|[1-9]\d{0,17})", text) for text in known)
+    return pa.int64() if known and whole else pa.string()
