@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from agentic_ray import errors, ml, sources
     from agentic_ray.array.together import compute, persist
+    from agentic_ray.functions import Function, Map, function, map
     from agentic_ray.graph import Codelet, CostHint, Resources, Task, TaskGraph, codelet
     from agentic_ray.mapreduce import map_reduce, map_reduce_job
     from agentic_ray.master import (
@@ -40,6 +41,10 @@ _HOME = {
     "codelet": "graph",
     "compute": "array.together",
     "persist": "array.together",
+    "Function": "functions",
+    "Map": "functions",
+    "function": "functions",
+    "map": "functions",
     "map_reduce": "mapreduce",
     "map_reduce_job": "mapreduce",
     "Job": "master",
@@ -76,9 +81,11 @@ __all__ = [
     "ClusterState",
     "Codelet",
     "CostHint",
+    "Function",
     "GpuState",
     "Job",
     "JobState",
+    "Map",
     "Master",
     "NodeState",
     "RemoteMaster",
@@ -94,11 +101,13 @@ __all__ = [
     "errors",
     "explain",
     "find_master",
+    "function",
     "get_session",
     "init",
     "job",
     "jobs",
     "load_workloads",
+    "map",
     "map_reduce",
     "map_reduce_job",
     "ml",

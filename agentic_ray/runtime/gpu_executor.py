@@ -34,11 +34,13 @@ from agentic_ray.runtime.execute import (
 )
 from agentic_ray.runtime.executors import CONTROL_GROUP, CancelledTokens, answer, control
 from agentic_ray.runtime.failures import BundleCancelled, PackedError
+from agentic_ray.runtime.functions.carry import run_function
+from agentic_ray.runtime.functions.pool import FunctionPool
 from agentic_ray.runtime.oom import Note
 from agentic_ray.runtime.printed import install, taking
 from agentic_ray.runtime.resident import Key, ValueAbsentError, ValueTable
 from agentic_ray.schedule.admission import budget_bytes
-from agentic_ray.schedule.view import GPU_AHEAD_PER_SLOT
+from agentic_ray.schedule.view import GPU_AHEAD_PER_SLOT, MOST_PROCESSES
 from agentic_ray.telemetry.devices import environment_for, visible_devices
 from agentic_ray.telemetry.nvml import NvmlProbe
 from agentic_ray.telemetry.state import GpuState, format_bytes
@@ -105,6 +107,7 @@ class GpuExecutor:
         self._turns = _Turns()
         self._staged: dict[int, Job] = {}  # waiting for their turn, by identity
         self._staging = threading.Lock()
+        self._functions: FunctionPool | None = None
         self._opened: Device | None = None
         self._kept: ValueTable | None = None
 
@@ -138,7 +141,13 @@ class GpuExecutor:
         gpu = self._gpu(uuid)
         if gpu is None:
             raise NoSuitableDeviceError(f"NVML lists no device {uuid} any more")
-        os.environ.update(environment_for(gpu))
+        environment = environment_for(gpu)
+        os.environ.update(environment)
+        self._functions = FunctionPool(
+            environment,
+            lambda: _free_bytes(self._gpu(uuid)),
+            lambda: self._nvml.process_bytes(uuid),
+        )
         device = device_factory(factory)(uuid)
         self._kept = ValueTable(device)
         self._opened = device
@@ -149,7 +158,8 @@ class GpuExecutor:
         """Return memory and health now."""
         device = self._device
         memory, gpu = self._memory()
-        budget = budget_bytes(memory.total_bytes, memory.free_bytes, memory.held_bytes)
+        held = memory.held_bytes + self._pool.held_bytes()
+        budget = budget_bytes(memory.total_bytes, memory.free_bytes, held)
         healthy = gpu is None or gpu.healthy
         reason = "" if gpu is None else gpu.reason or ""
         return GpuStatus(device.name, budget, memory, self._table.device_bytes, healthy, reason)
@@ -175,6 +185,12 @@ class GpuExecutor:
             raise NoSuitableDeviceError("this executor has no device yet")
         return self._kept
 
+    @property
+    def _pool(self) -> FunctionPool:
+        if self._functions is None:
+            raise NoSuitableDeviceError("this executor has no device yet")
+        return self._functions
+
     # --- values that stay ----------------------------------------------------------------
 
     @control
@@ -191,9 +207,27 @@ class GpuExecutor:
 
     def run(self, token: str, payload: Payload, *inputs: Any) -> Any:
         """Run a bundle; return its Report followed by its large outputs in order."""
+        if payload.function:
+            return answer(self._run_function(token, payload, *inputs))
         with taking() as taken:
             report, *large = self._run(token, payload, *inputs)
         return answer((with_printed(report, taken), *large))
+
+    def _run_function(self, token: str, payload: Payload, *inputs: Any) -> tuple[Any, ...]:
+        """Run a bundle of a function in a process of its own on this device."""
+        gpu = self._gpu(self._device.name)
+        if gpu is not None and not gpu.healthy:
+            why = gpu.reason or "the GPU is not healthy"
+            report = Report(self._node_id, os.getpid(), 0.0, (), (), device_lost=why)
+            return (report, *(None,) * len(payload.outputs))
+        return run_function(
+            payload,
+            inputs,
+            self._pool,
+            node_id=self._node_id,
+            is_cancelled=lambda: token in self._cancelled,
+            make_room=self._make_room,
+        )
 
     def _run(self, token: str, payload: Payload, *inputs: Any) -> tuple[Any, ...]:
         """Run a bundle as `run` does, without taking its printed text."""
@@ -306,6 +340,11 @@ class GpuExecutor:
         budget = budget_bytes(memory.total_bytes, memory.free_bytes, memory.held_bytes)
         self._device.set_memory_limit(budget)
         short = wanted_bytes - (budget - memory.used_bytes)
+        if short > 0 and (ended := self._pool.end_idle()):
+            notes.append(
+                Note("memory: freed", f"warm function processes ended: {format_bytes(ended)}")
+            )
+            short -= ended
         if short > 0 and (freed := self._table.spill(short)):
             notes.append(
                 Note("memory: spilled", f"{format_bytes(freed)} of kept values moved to the host")
@@ -317,6 +356,7 @@ class GpuExecutor:
             for job in self._staged.values():
                 job.ready.clear()  # copied again when it is their turn
         spilled = self._table.spill()
+        ended = self._pool.end_idle()
         gc.collect()  # arrays in reference cycles hold memory too
         self._device.free_pool()
         memory, _ = self._memory()
@@ -324,6 +364,8 @@ class GpuExecutor:
             budget_bytes(memory.total_bytes, memory.free_bytes, memory.held_bytes)
         )
         text = "pool freed"
+        if ended:
+            text += f", warm function processes ended ({format_bytes(ended)})"
         return f"{text}, {format_bytes(spilled)} of kept values to the host" if spilled else text
 
     def _outputs(self, payload: Payload, job: Job) -> tuple[list[Output], list[Any]]:
@@ -359,6 +401,10 @@ class GpuExecutor:
         return next((gpu for gpu in self._nvml.read().gpus if gpu.uuid == uuid), None)
 
 
+def _free_bytes(gpu: GpuState | None) -> int | None:
+    return None if gpu is None else gpu.memory_free_bytes
+
+
 def start_gpu_executor(node_id: str, share: float) -> Any:
     """Start an executor that holds this share of a Ray GPU of ``node_id``; return its handle."""
     actor = ray.remote(
@@ -367,7 +413,7 @@ def start_gpu_executor(node_id: str, share: float) -> Any:
         max_restarts=0,
         max_task_retries=0,
         # one more than may be in flight: two attempts of a bundle may meet here
-        max_concurrency=GPU_AHEAD_PER_SLOT + 2,
+        max_concurrency=GPU_AHEAD_PER_SLOT + 2 + MOST_PROCESSES,
         concurrency_groups=CONTROL_GROUP,
     )(GpuExecutor)
     return actor.options(

@@ -21,7 +21,7 @@ from agentic_ray.config import Settings
 from agentic_ray.errors import SessionError
 from agentic_ray.graph.passes import bundle as bundle_pass
 from agentic_ray.graph.passes import cull
-from agentic_ray.graph.task import Task, TaskGraph, capture_codelet
+from agentic_ray.graph.task import CARD, Task, TaskGraph, capture_codelet
 from agentic_ray.runtime import tokens
 from agentic_ray.runtime.calibrate import HostCalls, HostRates, host_calls, keep_host_calls
 from agentic_ray.runtime.connection import (
@@ -57,6 +57,7 @@ from agentic_ray.tracebacks import entry, show_all
 _logger = logging.getLogger("agentic_ray")
 
 _FIRST_REPORT_SECONDS = 5.0
+_GPUS = frozenset({"gpu", CARD})
 
 BUNDLES_PER_SLOT = 4
 """Number of bundles that a slot gets, where there is enough work, so that slots end together."""
@@ -238,7 +239,7 @@ class Session:
             else lambda _: target_seconds,
         )
         graph_id = f"{self._name}-{next(self._counter)}"
-        on_gpus = any("gpu" in bundle.kinds() for bundle in bundles)
+        on_gpus = any(not _GPUS.isdisjoint(bundle.kinds()) for bundle in bundles)
         self._hold(graph_id, on_gpus)
         items = sum(task.cost.items for task in graph)
         run = Run(

@@ -262,6 +262,8 @@ class Dispatcher(Waiting):
         record = attempt.record
         graph = record.graph
         self._learn_from(event, attempt)
+        for items, size in event.device_peaks:
+            self.model.device_peaks.observe(codelet_names(record.bundle), items, size)
         if self._scarcity.tried:
             self._scarcity.went_well(attempt.executor.node_id)
         if record.done or graph.over:
@@ -364,6 +366,10 @@ class Dispatcher(Waiting):
             if record.bundle.has_effects:
                 self._retry(record, event.error)
                 return
+        for items, size in event.device_peaks:
+            self.model.device_peaks.observe(codelet_names(record.bundle), items, size)
+        if attempt.process == "function" and self._function_failed(attempt, event):
+            return
         if event.cause == "memory" and "cpu" in record.lane[0]:
             self._send_to_cpu(record, f"its GPU had too little memory: {event.error}")
         final = False
@@ -433,7 +439,7 @@ class Dispatcher(Waiting):
             lost.__cause__ = error
             self._fail_graph(record.graph, lost, record.bundle)
             return
-        failures = record.failures + record.losses + record.user_failures
+        failures = record.failures + record.losses + record.user_failures + record.waits
         due = self.view.now_seconds + rules.delay_seconds(record.bundle.key, failures)
         record.queued = True  # not to be offered before it is due
         heapq.heappush(self._delayed, (due, record.bundle_id, record))

@@ -13,14 +13,18 @@ from agentic_ray.graph.task import Bundle
 from agentic_ray.schedule.placement import Placement
 from agentic_ray.telemetry.state import ClusterState, NodeState
 
-Cause = Literal["user", "system", "crash", "pressure", "memory", "input_lost", "node_lost"]
+Cause = Literal[
+    "user", "system", "crash", "pressure", "memory", "card_full", "input_lost", "node_lost"
+]
 """Reason why a bundle failed: the user's code raised; its executor could not be reached; the
 process it ran in died, or was killed because its node ran out of memory; the device had too little
-memory; an input could not be fetched; its node was lost."""
+memory; other programs took the memory of the card that it was admitted for, before it began; an
+input could not be fetched; its node was lost."""
 
-Process = Literal["shared", "own", "watched"]
+Process = Literal["shared", "own", "watched", "function"]
 """Process in which a bundle runs on a device: the executor's, shared with other bundles; a process
-of its own; or one that a second process watches, which reports how it died."""
+of its own; one that a second process watches, which reports how it died; or, on a GPU, a warm
+process of its function, which the executor keeps."""
 
 
 # --- events ------------------------------------------------------------------------------
@@ -83,7 +87,8 @@ class Transfer:
 @dataclass(frozen=True, slots=True)
 class BundleFinished:
     """Report of a bundle that ended well. ``task_seconds`` are measured on the executor, one figure
-    a task, in order. ``transfers``: the moves of its inputs that were timed."""
+    a task, in order. ``transfers``: the moves of its inputs that were timed. ``device_peaks``: of a
+    function on a card, numbers of items and the bytes that its process held there at most."""
 
     time: float
     bundle_id: int
@@ -92,6 +97,7 @@ class BundleFinished:
     task_seconds: tuple[float, ...] = ()
     values: tuple[ValueInfo, ...] = ()
     transfers: tuple[Transfer, ...] = ()
+    device_peaks: tuple[tuple[int, int], ...] = ()
 
 
 class Holder(NamedTuple):
@@ -129,7 +135,7 @@ class MemoryUse:
 class BundleFailed:
     """Report of a bundle that failed. ``memory``: with "pressure", who held the node's memory; None
     where that is not known. ``begun`` False: the bundle surely had not begun, since it could not be
-    sent."""
+    sent. ``device_peaks``: as in `BundleFinished`."""
 
     time: float
     bundle_id: int
@@ -138,6 +144,7 @@ class BundleFailed:
     error: BaseException
     memory: MemoryUse | None = None
     begun: bool = True
+    device_peaks: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
