@@ -17,11 +17,15 @@ from agentic_ray.schedule.placement import Placement
 from agentic_ray.schedule.placing import Placer
 from agentic_ray.schedule.ready import ReadyQueue
 from agentic_ray.schedule.records import Attempt, Record, urgency
-from agentic_ray.schedule.view import Executor
+from agentic_ray.schedule.view import MOST_PROCESSES, Executor
 from agentic_ray.telemetry.state import format_bytes
 
 MOST_OFFERED: Final = 64
 """Most waiting batches that are looked at when something changed."""
+LEAST_PROCESSES: Final = 2
+PROCESSES_PER_CPU: Final = 2
+"""Calls of functions at once on the cards of a node for each of its CPUs, and at least on a card:
+one computes there while another reads and writes on the host."""
 STARVING_SECONDS: Final = 10.0
 """A batch that has waited this long keeps a card for itself: smaller ones overtake it no more."""
 
@@ -111,7 +115,7 @@ class CardPlacer(Placer):
         kept: set[Executor] = set()
         full: set[object] = set()
         sent_to_cpu = False
-        for record in sorted(window.values(), key=urgency):
+        for record in sorted(window.values(), key=lambda r: (not self._starves(r), urgency(r))):
             record.queued = False
             task = record.bundle.tasks[0]
             shape = (task.codelet.name, record.resources, record.bundle.items, record.short)
@@ -139,7 +143,13 @@ class CardPlacer(Placer):
         )
         cards = [card for card in pool.executors if card.place not in record.short]
         cards = [card for card in cards if card.suits(record.lane[2])]
-        free = [c for c in cards if c not in kept and self._host_admits(c, resources)]
+        free = [
+            card
+            for card in cards
+            if card not in kept
+            and card.processes < self._most_processes(card)
+            and self._host_admits(card, resources)
+        ]
         answer = choose_card(
             need,
             resources.gpus,
@@ -162,14 +172,24 @@ class CardPlacer(Placer):
         self._start(record, placement, card, share, answer.parts, process="function")
         return True
 
+    def _most_processes(self, card: Executor) -> int:
+        """Return how many calls run on a card at once: the CPUs of its node have to feed them."""
+        neighbours = self.view.rows[card.node_id]
+        cpus = sum(one.slots for one in neighbours if one.kind == "cpu")
+        gpus = sum(one.kind == "gpu" for one in neighbours)
+        return min(MOST_PROCESSES, max(LEAST_PROCESSES, PROCESSES_PER_CPU * cpus // gpus))
+
     def _keep_waiting(self, record: Record, cards: Sequence[Executor], kept: set[Executor]) -> None:
         """Note since when a batch waits. One that waits for long keeps the largest card from all
         less urgent ones until it has room there."""
-        now = self.view.now_seconds
         if record.waits_since is None:
-            record.waits_since = now
-        if now - record.waits_since >= STARVING_SECONDS and cards:
+            record.waits_since = self.view.now_seconds
+        if self._starves(record) and cards:
             kept.add(max(cards, key=lambda card: (card.memory_bytes or 0, -card.order)))
+
+    def _starves(self, record: Record) -> bool:
+        since = record.waits_since
+        return since is not None and self.view.now_seconds - since >= STARVING_SECONDS
 
     def _host_admits(self, card: Executor, resources: Resources) -> bool:
         """Whether the card's node has the CPUs and the memory that a function takes beside it."""
