@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     )
     from agentic_ray.master.actor import RemoteMaster, find_master, start_master
     from agentic_ray.master.default import job, jobs, submit
-    from agentic_ray.runtime import Session, cluster, explain, get_session, init, shutdown, stage
+    from agentic_ray.runtime import (
+        Session,
+        cluster,
+        explain,
+        get_session,
+        init,
+        reserve,
+        shutdown,
+        stage,
+    )
     from agentic_ray.service import AsyncClient, Client
     from agentic_ray.telemetry import ClusterState, GpuState, NodeState
 
@@ -65,6 +74,7 @@ _HOME = {
     "explain": "runtime",
     "get_session": "runtime",
     "init": "runtime",
+    "reserve": "runtime",
     "shutdown": "runtime",
     "stage": "runtime",
     "AsyncClient": "service",
@@ -112,6 +122,7 @@ __all__ = [
     "map_reduce_job",
     "ml",
     "persist",
+    "reserve",
     "shutdown",
     "sources",
     "stage",

@@ -134,8 +134,8 @@ def map(function: Function | Callable[..., Any], items: Iterable[Any], *, priori
         The function needs a GPU, has no version for CPUs, and the cluster has none.
     ImpossibleResourcesError
         No node or card is as large as the function asks for.
-    OutOfDeviceMemoryError, or the framework's own error
-        One item alone did not fit on any card.
+    OutOfDeviceMemoryError
+        One item alone did not fit on any card; the text has the framework's own error.
     SerializationError
         The function, an item or a result cannot be pickled.
     The user's own exception

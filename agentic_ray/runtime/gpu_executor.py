@@ -36,6 +36,7 @@ from agentic_ray.runtime.executors import CONTROL_GROUP, CancelledTokens, answer
 from agentic_ray.runtime.failures import BundleCancelled, PackedError
 from agentic_ray.runtime.functions.carry import run_function
 from agentic_ray.runtime.functions.pool import FunctionPool
+from agentic_ray.runtime.leases import leased_bytes, leases_in_use
 from agentic_ray.runtime.oom import Note
 from agentic_ray.runtime.printed import install, taking
 from agentic_ray.runtime.resident import Key, ValueAbsentError, ValueTable
@@ -51,7 +52,8 @@ _LAYOUT_SECONDS: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class GpuStatus:
-    """A GPU as its executor sees it: the memory that bundles may use together, and its health."""
+    """A GPU as its executor sees it: the memory that bundles may use together, and its health.
+    Without ``arrays`` it runs functions in processes of their own only, for the ``reason``."""
 
     device: str
     budget_bytes: int
@@ -59,6 +61,7 @@ class GpuStatus:
     resident_bytes: int
     healthy: bool = True
     reason: str = ""
+    arrays: bool = True
 
 
 class DeviceLostError(Exception):
@@ -107,6 +110,8 @@ class GpuExecutor:
         self._turns = _Turns()
         self._staged: dict[int, Job] = {}  # waiting for their turn, by identity
         self._staging = threading.Lock()
+        self._uuid = ""
+        self._no_arrays = ""
         self._functions: FunctionPool | None = None
         self._opened: Device | None = None
         self._kept: ValueTable | None = None
@@ -137,6 +142,10 @@ class GpuExecutor:
         ------
         NoSuitableDeviceError
             The device cannot be used; the message says why.
+
+        Notes
+        -----
+        If the library of ``factory`` is not installed on this node, the device runs functions only.
         """
         gpu = self._gpu(uuid)
         if gpu is None:
@@ -148,7 +157,14 @@ class GpuExecutor:
             lambda: _free_bytes(self._gpu(uuid)),
             lambda: self._nvml.process_bytes(uuid),
         )
-        device = device_factory(factory)(uuid)
+        self._uuid = uuid
+        try:
+            device = device_factory(factory)(uuid)
+        except NoSuitableDeviceError as error:
+            if not isinstance(error.__cause__, ImportError):
+                raise
+            self._no_arrays = str(error)
+            return self.status()
         self._kept = ValueTable(device)
         self._opened = device
         return self.status()
@@ -156,18 +172,25 @@ class GpuExecutor:
     @control
     def status(self) -> GpuStatus:
         """Return memory and health now."""
-        device = self._device
         memory, gpu = self._memory()
-        held = memory.held_bytes + self._pool.held_bytes()
+        held = memory.held_bytes + self._pool.held_bytes() + self._leased_bytes()
         budget = budget_bytes(memory.total_bytes, memory.free_bytes, held)
         healthy = gpu is None or gpu.healthy
         reason = "" if gpu is None else gpu.reason or ""
-        return GpuStatus(device.name, budget, memory, self._table.device_bytes, healthy, reason)
+        if self._opened is None:
+            reason = reason or self._no_arrays
+            return GpuStatus(self._uuid, budget, memory, 0, healthy, reason, arrays=False)
+        return GpuStatus(self._uuid, budget, memory, self._table.device_bytes, healthy, reason)
 
     @control
     def cancel(self, token: str) -> None:
         """Make the call with this token stop at its next check."""
         self._cancelled.add(token)
+
+    @control
+    def leases_in_use(self) -> frozenset[str]:
+        """Return the ids of the leases that living processes of this machine use."""
+        return leases_in_use()
 
     @control
     def pid(self) -> int:
@@ -215,7 +238,7 @@ class GpuExecutor:
 
     def _run_function(self, token: str, payload: Payload, *inputs: Any) -> tuple[Any, ...]:
         """Run a bundle of a function in a process of its own on this device."""
-        gpu = self._gpu(self._device.name)
+        gpu = self._gpu(self._uuid)
         if gpu is not None and not gpu.healthy:
             why = gpu.reason or "the GPU is not healthy"
             report = Report(self._node_id, os.getpid(), 0.0, (), (), device_lost=why)
@@ -352,6 +375,9 @@ class GpuExecutor:
 
     def _make_room(self) -> str:
         """Free all memory that can be freed without harm; return in words what was freed."""
+        if self._opened is None:
+            ended = self._pool.end_idle()
+            return f"warm function processes ended ({format_bytes(ended)})"
         with self._staging:
             for job in self._staged.values():
                 job.ready.clear()  # copied again when it is their turn
@@ -389,13 +415,24 @@ class GpuExecutor:
 
     def _memory(self) -> tuple[DeviceMemory, GpuState | None]:
         """Return the device's figures, with NVML's where NVML has less memory to give."""
-        memory = self._device.memory()
-        gpu = self._gpu(self._device.name)
+        gpu = self._gpu(self._uuid)
+        if self._opened is None:
+            total = 0 if gpu is None else gpu.memory_total_bytes or 0
+            free = 0 if gpu is None else gpu.memory_free_bytes or 0
+            return DeviceMemory(total, free, 0, 0), gpu
+        memory = self._opened.memory()
         if gpu is None or gpu.memory_free_bytes is None or gpu.memory_total_bytes is None:
             return memory, gpu
         free = min(memory.free_bytes, gpu.memory_free_bytes)
         total = min(memory.total_bytes, gpu.memory_total_bytes)
         return replace(memory, total_bytes=total, free_bytes=free), gpu
+
+    def _leased_bytes(self) -> int:
+        """Return the memory that users of leases hold here: it is in the Dispatcher's books."""
+        held = self._nvml.process_bytes(self._uuid)
+        if not held:
+            return 0
+        return leased_bytes(held, frozenset({os.getpid(), *self._pool.pids()}))
 
     def _gpu(self, uuid: str) -> GpuState | None:
         return next((gpu for gpu in self._nvml.read().gpus if gpu.uuid == uuid), None)

@@ -102,6 +102,9 @@ class CardPlacer(Placer):
     """Waiting batches of functions in, `Start` commands out. Used only as a base of the
     Dispatcher."""
 
+    def _kept_for_leases(self) -> set[Executor]:
+        raise NotImplementedError
+
     def _schedule(self) -> None:
         super()._schedule()
         for lane, queue in list(self._ready.items()):
@@ -112,7 +115,7 @@ class CardPlacer(Placer):
         """Start the waiting batches that fit, the most urgent first; the rest goes on waiting."""
         window: dict[str, Record] = {}
         queue.fill(window, MOST_OFFERED)
-        kept: set[Executor] = set()
+        kept = self._kept_for_leases()
         full: set[object] = set()
         sent_to_cpu = False
         for record in sorted(window.values(), key=lambda r: (not self._starves(r), urgency(r))):
@@ -132,8 +135,8 @@ class CardPlacer(Placer):
         bundle, resources = record.bundle, record.resources
         task = bundle.tasks[0]
         cpu = "cpu" in record.lane[0] and self.view.has(("cpu",), record.lane[2])
-        pool = self.view.pools.get("gpu")
-        if pool is None:
+        there = self.view.cards()
+        if not there:
             if not cpu or self.view.awaited_gpus:
                 return False
             self._send_to_cpu(record, "this cluster has none")
@@ -141,7 +144,7 @@ class CardPlacer(Placer):
         need = self.model.device_peaks.need_bytes(
             task.codelet.name, bundle.items, resources.gpu_memory_bytes
         )
-        cards = [card for card in pool.executors if card.place not in record.short]
+        cards = [card for card in there if card.place not in record.short]
         cards = [card for card in cards if card.suits(record.lane[2])]
         free = [
             card
@@ -176,7 +179,7 @@ class CardPlacer(Placer):
         """Return how many calls run on a card at once: the CPUs of its node have to feed them."""
         neighbours = self.view.rows[card.node_id]
         cpus = sum(one.slots for one in neighbours if one.kind == "cpu")
-        gpus = sum(one.kind == "gpu" for one in neighbours)
+        gpus = sum(one.kind != "cpu" for one in neighbours)
         return min(MOST_PROCESSES, max(LEAST_PROCESSES, PROCESSES_PER_CPU * cpus // gpus))
 
     def _keep_waiting(self, record: Record, cards: Sequence[Executor], kept: set[Executor]) -> None:
@@ -224,10 +227,9 @@ class CardPlacer(Placer):
 
     def _has_other_card(self, record: Record) -> bool:
         """Whether there is a card on which a batch has not run out of memory."""
-        pool = self.view.pools.get("gpu")
-        return pool is not None and any(
+        return any(
             card.healthy and card.place not in record.short and card.suits(record.lane[2])
-            for card in pool.executors
+            for card in self.view.cards()
         )
 
 

@@ -159,11 +159,12 @@ class DeviceSlots:
     """A device of a node and the number of bundles that it runs at once.
 
     Bundles in flight may use ``memory_bytes`` together; ``memory_total_bytes`` is the device's
-    memory if nobody else uses it; None when unknown.
+    memory if nobody else uses it; None when unknown. A ``"card"`` is a GPU that only runs functions
+    in processes of their own: the library that computes with arrays there is missing.
     """
 
     device: str
-    kind: Literal["cpu", "gpu"]
+    kind: Literal["cpu", "gpu", "card"]
     slots: int
     speed: float = 1.0
     memory_bytes: int | None = None
@@ -173,12 +174,14 @@ class DeviceSlots:
 @dataclass(frozen=True, slots=True)
 class NodeUp:
     """A node is there, or has other slots than before. Others hold ``awaited_gpus`` of its GPUs,
-    which come when they give them back: bundles that need a GPU wait for them."""
+    which come when they give them back: bundles that need a GPU wait for them. ``links``: pairs of
+    its GPUs, with a figure that is larger for a quicker connection."""
 
     time: float
     node: NodeState
     devices: tuple[DeviceSlots, ...]
     awaited_gpus: int = 0
+    links: tuple[tuple[str, str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +228,35 @@ class GraphReleased:
     graph_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class LeaseRequested:
+    """Request for a part of ``cards`` GPUs on each of ``nodes`` nodes, all at once.
+
+    ``share`` is the fraction of each card (1: the whole card and nobody else there),
+    ``gpu_memory_bytes`` the memory of each. ``cpus`` and ``memory_bytes`` are taken once a node.
+    It is given up at ``until_seconds``.
+    """
+
+    time: float
+    lease_id: str
+    cards: int = 1
+    share: float = 0.0
+    gpu_memory_bytes: int = 0
+    cpus: float = 0.0
+    memory_bytes: int = 0
+    nodes: int = 1
+    until_seconds: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseReleased:
+    """A lease is not needed any more, whether it was granted or waits."""
+
+    time: float
+    lease_id: str
+    reason: str = "it was released"
+
+
 Event = (
     GraphSubmitted
     | BundleStarted
@@ -238,6 +270,8 @@ Event = (
     | Tick
     | CancelRequested
     | GraphReleased
+    | LeaseRequested
+    | LeaseReleased
 )
 
 
@@ -326,6 +360,27 @@ class FailGraph:
     bundle: Bundle | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LeaseGranted:
+    """A lease is granted: node and device of each card, and the bytes set aside there."""
+
+    lease_id: str
+    places: tuple[tuple[str, str], ...]
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseEnded:
+    """A lease has ended, or will not be granted: because nothing here could (``impossible``), its
+    time was over, its node or device was lost, or it was released."""
+
+    lease_id: str
+    reason: str
+    impossible: bool = False
+    timed_out: bool = False
+    lost: bool = False
+
+
 Command = (
     Start
     | Cancel
@@ -336,4 +391,6 @@ Command = (
     | RequestResources
     | FinishGraph
     | FailGraph
+    | LeaseGranted
+    | LeaseEnded
 )

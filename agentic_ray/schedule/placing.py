@@ -605,7 +605,7 @@ class Placer:
         self._dirty[executor] = None
         if record.note:
             placement = placement._replace(reason=f"{placement.reason}; {record.note}")
-        is_gpu = executor.kind == "gpu"
+        is_gpu = executor.kind != "cpu"
         if not is_gpu and (record.lane[1] or record.crashed):
             process = self._process_of(record, "cpu")
         begun = None

@@ -72,6 +72,8 @@ PLAIN = Plain(
         ev.CancelRequested,
         ev.GpuLost,
         ev.GraphReleased,
+        ev.LeaseReleased,
+        ev.LeaseRequested,
         ev.NodeLost,
         ev.NodeUp,
         ev.Telemetry,

@@ -90,8 +90,8 @@ class Record:
     executor that has no room for it yet (a plain tuple, which the garbage collector need not look
     at again), ``plan_seconds`` the seconds that the plan counts for. Of a function on cards:
     ``short`` are the cards (node and device) on which it ran out of memory, ``waits`` the times
-    that other programs took the memory it was admitted for, ``waits_since`` is since when it finds
-    no card with room.
+    that other programs took the memory it was admitted for, ``rounds`` the times that it was tried
+    on all cards anew, ``waits_since`` is since when it finds no card with room.
     """
 
     bundle: Bundle
@@ -119,6 +119,7 @@ class Record:
     starved_by: MemoryUse | None = None
     short: frozenset[tuple[str, str]] = frozenset()
     waits: int = 0
+    rounds: int = 0
     waits_since: float | None = None
     note: str = ""
 

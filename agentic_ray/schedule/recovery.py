@@ -19,6 +19,8 @@ from agentic_ray.schedule.speculation import SpeculationRules, Speculator
 
 _MOST_WAITS = 6
 """The pause of a function whose card others fill grows up to 2**5 times the first."""
+_MOST_ROUNDS = 2
+"""Times that a function which ran out of memory on every card is tried on them again."""
 
 
 class Recovery(Speculator):
@@ -60,8 +62,9 @@ class Recovery(Speculator):
         function's own process; return False for all others.
 
         Memory that did not suffice: the next card, where there is one on which it has not been
-        tried; then a CPU; then the graph fails. Memory that others took before the call began costs
-        nothing but a pause.
+        tried; then a CPU; without one the cards once more after a pause, since other programs may
+        have held the memory; then the graph fails. Memory that others took before the call began
+        costs nothing but a pause.
         """
         record, error = attempt.record, event.error
         cpu = "cpu" in record.lane[0]
@@ -69,9 +72,14 @@ class Recovery(Speculator):
             record.short |= {attempt.executor.place}
             final = False
             if self._has_other_card(record):
+                record.waits = 0
                 record.note = f"{attempt.executor.device} had too little memory"
             elif cpu:
                 self._send_to_cpu(record, f"no card had enough memory: {error}")
+            elif record.rounds < _MOST_ROUNDS:
+                record.rounds += 1
+                record.waits = _MOST_WAITS
+                record.short = frozenset()
             else:
                 final = True
             self._retry(record, error, final=final)

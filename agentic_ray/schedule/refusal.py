@@ -80,7 +80,7 @@ def no_device(bundle: Bundle, view: ClusterView) -> NoSuitableDeviceError:
             f"{', '.join(there) or 'none'}; custom resources: {', '.join(custom) or 'none'}"
         )
     cpus = sum(e.slots for e in executors if e.kind == "cpu")
-    gpus = sum(1 for e in executors if e.kind == "gpu")
+    gpus = sum(1 for e in executors if e.kind != "cpu")
     nodes = len({e.node_id for e in executors})
     return NoSuitableDeviceError(
         f"{codelet_names(bundle)} can only run on {wanted}, and this cluster has "
@@ -133,6 +133,6 @@ def no_node(seconds: float) -> NoNodeError:
 
 def _largest_gpu_bytes(view: ClusterView) -> int | None:
     """Return the memory of the largest GPU; None when there is none or one's memory is unknown."""
-    totals = [gpu.memory_total_bytes for gpu in view.of_kinds(("gpu",))]
+    totals = [gpu.memory_total_bytes for gpu in view.cards()]
     known = [total for total in totals if total is not None]
     return max(known) if known and len(known) == len(totals) else None

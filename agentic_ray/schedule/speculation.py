@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from agentic_ray.schedule.admission import Fit, fit, working_set_bytes
-from agentic_ray.schedule.cards import CardPlacer
 from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CostModel, Prediction
+from agentic_ray.schedule.leases import Leases
 from agentic_ray.schedule.placement import Placement
 from agentic_ray.schedule.records import Attempt, Record
 from agentic_ray.schedule.view import Executor
@@ -66,7 +66,7 @@ class SpeculationRules:
         return self.limit_seconds(here)
 
 
-class Speculator(CardPlacer):
+class Speculator(Leases):
     """Second copies of late bundles. Used only as a base of the Dispatcher."""
 
     def __init__(self, policy: Policy, model: CostModel, rules: SpeculationRules) -> None:

@@ -377,9 +377,10 @@ class Pool:
         self._changed[executor] = None
 
 
-def _pool_of(kind: str) -> str:
-    """Return the kind of the executors that run bundles of a device kind."""
-    return "gpu" if kind == CARD else kind
+def _pools_of(kinds: Iterable[str]) -> Iterable[str]:
+    """Return the kinds of the executors that run bundles of these device kinds: functions run on
+    GPUs, and on those that run nothing else."""
+    return [one for kind in kinds for one in (("gpu", CARD) if kind == CARD else (kind,))]
 
 
 @dataclass(slots=True)
@@ -404,11 +405,17 @@ class ClusterView:
         """Return the executors of these kinds, in the order in which they came."""
         found = [
             executor
-            for kind in dict.fromkeys(map(_pool_of, kinds))
+            for kind in dict.fromkeys(_pools_of(kinds))
             if kind in self.pools
             for executor in self.pools[kind].executors
         ]
         return sorted(found, key=lambda executor: executor.order)
+
+    def cards(self) -> list[Executor]:
+        """Return the executors that functions on cards may run on."""
+        if "gpu" not in self.pools and CARD not in self.pools:
+            return []
+        return self.of_kinds((CARD,))
 
     def with_room(self, kinds: Iterable[str]) -> list[Executor]:
         """Return the executors of these kinds that take at least one more bundle."""
@@ -437,7 +444,7 @@ class ClusterView:
         """Whether there is, or will be again, such a device of one of these kinds."""
         if where:
             return bool(self.suiting(kinds, where))
-        if self.pools.keys().isdisjoint(map(_pool_of, kinds)):
+        if self.pools.keys().isdisjoint(_pools_of(kinds)):
             return bool(self.awaited_gpus) and ("gpu" in kinds or CARD in kinds)
         return True
 

@@ -101,6 +101,20 @@ class GpuLink:
     nvlinks: int | None = None
 
 
+def closeness(link: GpuLink) -> float:
+    """Return a figure that is larger for a quicker connection of two GPUs: NVLinks count first,
+    then how near their PCIe paths meet.
+
+    Examples
+    --------
+    >>> closeness(GpuLink("a", "b", "system", 2)) > closeness(GpuLink("a", "b", "same board", 0))
+    True
+    """
+    levels = list(_PCIE_LEVELS.values())
+    near = len(levels) - levels.index(link.pcie) if link.pcie in levels else 0
+    return 10.0 * (link.nvlinks or 0) + near
+
+
 @dataclass(frozen=True, slots=True)
 class GpuReading:
     """All GPUs of this node; ``reason`` says why there are none or why some are missing."""

@@ -29,11 +29,11 @@ class Tensor:
     """Memory of the card, given back when this is dropped."""
 
     def __init__(self, size_bytes: int) -> None:
+        _change(size_bytes)  # raises, and nothing is to be given back
         self.size_bytes = size_bytes
-        _change(size_bytes)
 
     def __del__(self) -> None:
-        if "size_bytes" in self.__dict__ and self.size_bytes:
+        if "size_bytes" in self.__dict__:
             _change(-self.size_bytes)
 
 
@@ -43,11 +43,15 @@ def empty(size_bytes: int) -> Tensor:
 
 
 def card() -> str:
-    """The UUID of the card that this process sees."""
+    """The UUID of the card that this process computes on: the first that it sees."""
+    return visible()[0]
+
+
+def visible() -> list[str]:
+    """The UUIDs of the cards that this process sees."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     assert named.startswith(("GPU-", "MIG-")), f"no card is visible: {named!r}"
-    assert "," not in named, f"more than one card is visible: {named!r}"
-    return named
+    return named.split(",")
 
 
 def folder_of(uuid: str) -> Path:

@@ -28,8 +28,15 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scenario", ["functions"])
-def test_scenario(scenario: str, driver: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("scenario", "device"),
+    [
+        # (without CuPy, as where only PyTorch is installed)
+        ("functions", "absent_cupy:AbsentDevice"),
+        ("leases", "arena:ArenaDevice"),
+    ],
+)
+def test_scenario(scenario: str, device: str, driver: Path, tmp_path: Path) -> None:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     search = os.pathsep.join(filter(None, [str(driver), os.environ.get("LD_LIBRARY_PATH", "")]))
     (tmp_path / "cards").mkdir()
@@ -48,7 +55,7 @@ def test_scenario(scenario: str, driver: Path, tmp_path: Path) -> None:
             "PYTHONPATH": os.pathsep.join(
                 filter(None, [str(HERE), os.environ.get("PYTHONPATH", "")])
             ),
-            "AGENTIC_RAY_GPU_DEVICE": "arena:ArenaDevice",
+            "AGENTIC_RAY_GPU_DEVICE": device,
             "AGENTIC_RAY_KEEP_COSTS": "0",
         },
     )

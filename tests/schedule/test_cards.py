@@ -155,6 +155,11 @@ def test_out_of_memory_leads_to_another_card_then_to_a_cpu_then_to_the_error() -
         assert second.placement.device not in ("cpu", first.placement.device)
         commands = bench.fail(second, "memory", error)
         if last is None:
+            for _ in range(2):  # other programs may have held the memory: the cards once more
+                for _ in range(2):
+                    assert not any(isinstance(c, ev.FailGraph) for c in commands)
+                    (again,) = starts(bench.wake())
+                    commands = bench.fail(again, "memory", error)
             (failed,) = (c for c in commands if isinstance(c, ev.FailGraph))
             assert failed.error is error
         else:

@@ -23,12 +23,12 @@ from agentic_ray.runtime.functions.shortage import is_out_of_memory
 from agentic_ray.runtime.printed import install, taking
 
 
-def main() -> None:
-    """Read calls from the pipe whose number is the first argument, and answer them in order.
+def run(calls_descriptor: int, life_descriptor: int) -> None:
+    """Read calls from a pipe and answer them in order, in a process forked for that.
 
-    The second argument is a pipe that ends when the executor does, and with it this process.
+    The other pipe ends when the executor does, and with it this process.
     """
-    calls, life = Connection(int(sys.argv[1])), Connection(int(sys.argv[2]))
+    calls, life = Connection(calls_descriptor), Connection(life_descriptor)
     threading.Thread(target=_end_with, args=(life,), daemon=True).start()
     install()
     function: FunctionCall | None = None
@@ -38,7 +38,9 @@ def main() -> None:
         except (EOFError, OSError):
             os._exit(0)
         if kind == "function":
-            name, data = said
+            name, data, threads = said
+            if threads is not None:
+                os.environ["OMP_NUM_THREADS"] = str(threads)  # for frameworks not yet imported
             try:
                 function = cloudpickle.loads(data).gpu
                 answer: tuple[Any, ...] = ("ready",)
@@ -83,7 +85,3 @@ def _end_with(life: Connection) -> None:
     """End this process when the executor is gone: it never writes, so then the pipe is readable."""
     life.poll(None)
     os._exit(1)
-
-
-if __name__ == "__main__":
-    main()

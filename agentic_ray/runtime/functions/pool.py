@@ -6,9 +6,6 @@ ended when another function needs its memory, or after a while without calls.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +17,7 @@ from typing import Any, Final
 from ray import cloudpickle
 
 from agentic_ray.runtime.failures import BundleCancelled, PackedError
+from agentic_ray.runtime.functions.nursery import ForkedProcess, Nursery
 from agentic_ray.runtime.printed import Piece
 
 IDLE_SECONDS: Final = 30.0
@@ -69,7 +67,7 @@ class Answer:
 
 @dataclass(slots=True, eq=False)
 class _Process:
-    child: subprocess.Popen[bytes]
+    child: ForkedProcess
     calls: Connection
     life: Connection
     function: str
@@ -110,7 +108,7 @@ class FunctionPool:
         *,
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
-        self._environment = dict(environment)
+        self._nursery = Nursery(environment)
         self._free_bytes = free_bytes
         self._held_of = held_bytes
         self._idle_seconds = idle_seconds
@@ -183,9 +181,9 @@ class FunctionPool:
                 held = 0 if found is None else found.held_bytes
                 self.make_room(need_bytes - held, note, free_others)
             if found is None:
-                found = self._start(token, threads)
+                found = self._start(token)
                 with self._telling(found, is_cancelled) as tell:
-                    tell("function", name, data)
+                    tell("function", name, data, threads)
             process = found
 
             def call(args: tuple[Any, ...]) -> Answer:
@@ -248,6 +246,7 @@ class FunctionPool:
             self._changed.notify_all()
         for process in processes:
             process.end()
+        self._nursery.close()
 
     # --- processes -----------------------------------------------------------------------
 
@@ -263,26 +262,18 @@ class FunctionPool:
             found.peak_bytes = found.held_bytes or None
             return found
 
-    def _start(self, token: str, threads: int | None) -> _Process:
+    def _start(self, token: str) -> _Process:
         here, there = Pipe()
         life_here, life_there = Pipe()
-        environment = {
-            **os.environ,
-            **self._environment,
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        }
-        if threads is not None:
-            environment["OMP_NUM_THREADS"] = str(threads)
-        command = [sys.executable, "-u", "-m", "agentic_ray.runtime.functions.child"]
-        numbers = (there.fileno(), life_there.fileno())
-        child = subprocess.Popen(
-            [*command, *map(str, numbers)],
-            pass_fds=numbers,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-        )
-        there.close()
-        life_there.close()
+        try:
+            child = self._nursery.fork(there.fileno(), life_there.fileno())
+        except ChildProcessError:
+            here.close()
+            life_here.close()
+            raise
+        finally:
+            there.close()
+            life_there.close()
         process = _Process(child, here, life_here, token)
         with self._lock:
             self._processes.append(process)
@@ -321,7 +312,7 @@ class FunctionPool:
             yield tell
         except (EOFError, OSError):
             self._end(process)
-            raise ProcessDiedError(process.child.pid, process.child.returncode) from None
+            raise ProcessDiedError(process.child.pid, process.child.wait()) from None
         except RaisedError:
             raise
         except BaseException:
