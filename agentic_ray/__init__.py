@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from agentic_ray import errors, ml, sources
     from agentic_ray.array.together import compute, persist
-    from agentic_ray.functions import Function, Map, function, map
+    from agentic_ray.functions import function, map
     from agentic_ray.graph import Codelet, CostHint, Resources, Task, TaskGraph, codelet
     from agentic_ray.mapreduce import map_reduce, map_reduce_job
     from agentic_ray.master import (
@@ -50,8 +50,6 @@ _HOME = {
     "codelet": "graph",
     "compute": "array.together",
     "persist": "array.together",
-    "Function": "functions",
-    "Map": "functions",
     "function": "functions",
     "map": "functions",
     "map_reduce": "mapreduce",
@@ -91,11 +89,9 @@ __all__ = [
     "ClusterState",
     "Codelet",
     "CostHint",
-    "Function",
     "GpuState",
     "Job",
     "JobState",
-    "Map",
     "Master",
     "NodeState",
     "RemoteMaster",
