@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from agentic_ray import errors, ml, sources, tables
     from agentic_ray.array.together import compute, persist
+    from agentic_ray.functions import function, map
     from agentic_ray.graph import Codelet, CostHint, Resources, Task, TaskGraph, codelet
     from agentic_ray.mapreduce import fold, map_reduce, map_reduce_job
     from agentic_ray.master import (
@@ -27,7 +28,16 @@ if TYPE_CHECKING:
     )
     from agentic_ray.master.actor import RemoteMaster, find_master, start_master
     from agentic_ray.master.default import job, jobs, submit
-    from agentic_ray.runtime import Session, cluster, explain, get_session, init, shutdown, stage
+    from agentic_ray.runtime import (
+        Session,
+        cluster,
+        explain,
+        get_session,
+        init,
+        reserve,
+        shutdown,
+        stage,
+    )
     from agentic_ray.service import AsyncClient, Client
     from agentic_ray.telemetry import ClusterState, GpuState, NodeState
 
@@ -41,6 +51,8 @@ _HOME = {
     "compute": "array.together",
     "persist": "array.together",
     "fold": "mapreduce",
+    "function": "functions",
+    "map": "functions",
     "map_reduce": "mapreduce",
     "map_reduce_job": "mapreduce",
     "Job": "master",
@@ -61,6 +73,7 @@ _HOME = {
     "explain": "runtime",
     "get_session": "runtime",
     "init": "runtime",
+    "reserve": "runtime",
     "shutdown": "runtime",
     "stage": "runtime",
     "AsyncClient": "service",
@@ -96,15 +109,18 @@ __all__ = [
     "explain",
     "find_master",
     "fold",
+    "function",
     "get_session",
     "init",
     "job",
     "jobs",
     "load_workloads",
+    "map",
     "map_reduce",
     "map_reduce_job",
     "ml",
     "persist",
+    "reserve",
     "shutdown",
     "sources",
     "stage",

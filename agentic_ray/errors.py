@@ -170,6 +170,14 @@ class OutOfDeviceMemoryError(AgenticRayError, MemoryError):
     """A device has not enough memory for a bundle."""
 
 
+class LeaseTimeoutError(AgenticRayError, TimeoutError):
+    """A lease of GPUs was not granted in time; the text says what each card lacked."""
+
+
+class LeaseLostError(AgenticRayError, RuntimeError):
+    """A lease of GPUs has ended: it was released, or its node or card was lost."""
+
+
 class JobCancelledError(AgenticRayError, RuntimeError):
     """The job was cancelled before it had a result."""
 

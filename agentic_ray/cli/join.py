@@ -95,7 +95,7 @@ def join(
     \b
     agentic-ray join 10.0.0.1:6379 --cpus 1 --memory 512MB --label site=edge
     """
-    from agentic_ray.array.core.chunks import parse_bytes
+    from agentic_ray.graph.sizes import parse_bytes
     from agentic_ray.runtime.finding import check_reachable
 
     try:

@@ -277,6 +277,7 @@ def _phases(
 def _alike(first: Task, task: Task) -> bool:
     return (
         first.codelet.opaque == task.codelet.opaque
+        and not first.codelet.own_process  # a function's batch is a call by itself
         and first.priority == task.priority
         and first.tag == task.tag
         and first.resources.where == task.resources.where

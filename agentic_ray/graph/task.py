@@ -22,6 +22,8 @@ from agentic_ray.graph.keys import content_key
 
 Tag = Literal["cpu", "gpu", "any"]
 TAGS: tuple[Tag, ...] = ("cpu", "gpu", "any")
+CARD = "card"
+"""Device kind of tasks that run on a GPU in processes of their own."""
 Where: TypeAlias = tuple[tuple[tuple[str, Any], ...], ...]
 """Requirements on a node: pairs of labels, and of custom resources; () if any node will do."""
 
@@ -175,6 +177,9 @@ class Codelet:
     host_inputs : bool
         Whether the arguments stay in host memory on a GPU too: the implementation moves the part of
         them that it needs, which may be small.
+    own_process : bool
+        Whether the GPU implementation runs in processes of its own beside the executor of the GPU,
+        with memory of the card that only these processes use. See `function`.
 
     References
     ----------
@@ -201,6 +206,7 @@ class Codelet:
     speculative: bool = True
     chunk_axis: int | None = None
     host_inputs: bool = False
+    own_process: bool = False
     retry_on: tuple[type[BaseException], ...] = ()
     halve: Callable[[Task], tuple[Task, ...] | None] | None = None
     _content: str = field(default="", init=False, repr=False, compare=False)
@@ -224,19 +230,22 @@ class Codelet:
         """Digest everything that its values depend on, once: very many tasks share a codelet."""
         if not self._content:
             what = (self.name, self.version, self.cpu, self.gpu, self.cost)
-            how = (
+            how: tuple[Any, ...] = (
                 self.opaque,
                 self.has_effects,
                 self.speculative,
                 self.chunk_axis,
                 self.host_inputs,
             )
+            if self.own_process:
+                how = (*how, True)
             object.__setattr__(self, "_content", content_key("codelet", what, how))
         return self._content
 
     def implementation(self, kind: str) -> Callable[..., Any] | None:
-        """Return the implementation for device kind ``"cpu"`` or ``"gpu"``, or None."""
-        return self.gpu if kind == "gpu" else self.cpu
+        """Return the implementation for device kind ``"cpu"``, ``"gpu"`` or ``"card"``, or
+        None."""
+        return self.cpu if kind == "cpu" else self.gpu
 
 
 def capture_codelet(codelet: Codelet) -> Codelet:
@@ -377,7 +386,8 @@ class Task:
             return ("cpu",) if codelet.cpu is not None else ()
         if codelet.gpu is None:
             return ("cpu",)
-        return ("gpu", "cpu") if codelet.cpu is not None else ("gpu",)
+        kind = CARD if codelet.own_process else "gpu"
+        return (kind, "cpu") if codelet.cpu is not None else (kind,)
 
 
 class TaskGraph:

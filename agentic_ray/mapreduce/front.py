@@ -5,10 +5,12 @@ from __future__ import annotations
 import operator
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, SupportsIndex
 
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
+from agentic_ray.functions import Function
+from agentic_ray.functions import map as function_map
 from agentic_ray.graph import Kernel, Resources, Tag
 from agentic_ray.mapreduce.folding import FoldLeaf, pickled_state
 from agentic_ray.mapreduce.job import MISSING, MapReduce
@@ -47,6 +49,14 @@ def map_reduce_job(
     >>> job.metrics.recovery
     1.0
     """
+    if isinstance(map_fn, Function):
+        if resources is not None or retry_on or has_effects or tag != "any":
+            raise InvalidArgumentError(
+                "resources, retry_on, has_effects and tag of a Function are said where it is made: "
+                "@agentic_ray.function(...)"
+            )
+        data = function_map(map_fn, _elements(data), priority=priority)
+        map_fn = _itself
     return MapReduce(
         map_fn,
         data,
@@ -88,7 +98,9 @@ def map_reduce(
     map_fn : callable or codelet
         A plain function is called with one element, in a worker process. A codelet (see
         `agentic_ray.codelet`) is called with blocks of rows of an array, or with the parts of
-        a source, in threads beside the data, on CPUs or GPUs.
+        a source, in threads beside the data, on CPUs or GPUs. A `Function` (see
+        `agentic_ray.function`) is called as `agentic_ray.map` calls it; its ``data`` is an
+        iterable of items.
     data : sequence, range, array, table, iterator, path, source, or ObjectRef(s) of arrays
         An array is mapped along its first axis; a pandas, polars or Arrow table by its rows, each
         a dict by column; a column by its values. A `pathlib.Path` is read by its suffix: CSV and
@@ -259,3 +271,17 @@ def fold(
         has_effects=has_effects,
         resources=resources,
     ).result()
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+def _elements(data: Any) -> Iterable[Any]:
+    """Return data as items for a function; refuse what `map_reduce` reads and a function does
+    not."""
+    if isinstance(data, str | bytes | os.PathLike) or not isinstance(data, Iterable):
+        raise InvalidTypeError(
+            f"a Function is mapped over the items of an iterable, not over {type(data).__name__}"
+        )
+    return data

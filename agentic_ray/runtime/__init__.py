@@ -10,6 +10,7 @@ from agentic_ray.runtime.session import (
     cluster,
     get_session,
     init,
+    reserve,
     shutdown,
 )
 from agentic_ray.runtime.stages import Stages, StageStore, recorded, stage
@@ -48,6 +49,7 @@ __all__ = [
     "placement_table",
     "put",
     "recorded",
+    "reserve",
     "shutdown",
     "stage",
     "stored",

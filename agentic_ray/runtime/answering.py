@@ -13,7 +13,12 @@ from typing import Protocol
 
 from ray import exceptions as ray_errors
 
-from agentic_ray.errors import ExecutorLostError, SessionError, TaskError
+from agentic_ray.errors import (
+    ExecutorLostError,
+    OutOfDeviceMemoryError,
+    SessionError,
+    TaskError,
+)
 from agentic_ray.runtime.calls import (
     Answer,
     Call,
@@ -138,6 +143,9 @@ class Answering:
             self._deal.executor_died(call, report.device_lost)
         elif report.death is not None:
             self._failed(answer, call, "crash", poison_error(report.death))
+        elif report.card_full:
+            full = OutOfDeviceMemoryError(report.card_full)
+            self._failed(answer, call, "card_full", full)
         elif report.missing:
             for key in report.missing:
                 held = self._deal.sender.values.get((call.graph_id, key))
@@ -149,7 +157,7 @@ class Answering:
             self._failed(answer, call, "system", TaskError("cancelled"))
         elif report.error is not None:
             cause = "memory" if report.out_of_memory and call.placement.device != "cpu" else "user"
-            self._failed(answer, call, cause, report.error.rebuild())
+            self._failed(answer, call, cause, report.error.rebuild(), report.device_peaks)
         else:
             self._finished(answer, call, report, now)
 
@@ -188,10 +196,18 @@ class Answering:
                 () if call.here else report.task_seconds,  # no executor's device computed it
                 tuple(infos),
                 timed(call.moved, report, now - call.started, overhead) if quiet else (),
+                report.device_peaks,
             )
         )
 
-    def _failed(self, answer: Answer, call: Call, cause: Cause, error: BaseException) -> None:
+    def _failed(
+        self,
+        answer: Answer,
+        call: Call,
+        cause: Cause,
+        error: BaseException,
+        peaks: tuple[tuple[int, int], ...] = (),
+    ) -> None:
         """Report a failure; if memory may have been short, also who held it."""
         node_id = call.placement.node_id
         short = cause == "crash" and is_short(self._deal.dispatcher.view.state, node_id)
@@ -205,7 +221,7 @@ class Answering:
             except (ExecutorLostError, ray_errors.RayError):
                 report(None)
             return
-        self._report_failure(answer, call, cause, error, None)
+        self._report_failure(answer, call, cause, error, None, peaks)
 
     def _report_failure(
         self,
@@ -214,6 +230,7 @@ class Answering:
         cause: Cause,
         error: BaseException,
         use: MemoryUse | None,
+        peaks: tuple[tuple[int, int], ...] = (),
     ) -> None:
         run = self._deal.runs.get(call.graph_id)
         if run is not None and self._deal.dispatcher.expects(answer.bundle_id, answer.attempt):
@@ -224,4 +241,6 @@ class Answering:
             if cause != "user" or isinstance(error, call.bundle.retry_on):
                 run.failed_bundles.add(key)
         ids = (answer.bundle_id, answer.attempt)
-        self._deal.handle(BundleFailed(time.monotonic(), *ids, cause, error, use))
+        self._deal.handle(
+            BundleFailed(time.monotonic(), *ids, cause, error, use, device_peaks=peaks)
+        )

@@ -127,7 +127,7 @@ def retry_note(command: Start) -> tuple[str, str, str, str]:
     watched = ", watched" if command.process == "watched" else ""
     if command.copy:
         kind, text = "second copy", placement.reason
-    elif command.process != "shared" and not bundle.opaque:
+    elif command.process not in ("shared", "function") and not bundle.opaque:
         text += f", in a process of its own{watched}"
     else:
         text += watched

@@ -19,6 +19,7 @@ from pathlib import Path
 from agentic_ray.config import cache_directory
 from agentic_ray.schedule.cost_model import MOST_CODELETS, CostModel, Knowledge
 from agentic_ray.schedule.curves import size_class
+from agentic_ray.schedule.device_memory import Peak
 
 _logger = logging.getLogger("agentic_ray")
 _VERSION = 1
@@ -26,6 +27,22 @@ _APPLICATION = 0x41524159  # "ARAY", in the header of the file
 _BUSY_SECONDS = 5.0
 MOST_ROWS = MOST_CODELETS
 """Most rows kept; of more, the rows written longest ago are dropped."""
+_MOST_PEAKS = 4096
+_FORGET_PEAKS = """
+DELETE FROM device_peaks WHERE updated < (
+    SELECT updated FROM device_peaks ORDER BY updated DESC LIMIT 1 OFFSET ? - 1
+)
+"""
+_PEAKS = """
+CREATE TABLE IF NOT EXISTS device_peaks (
+    function TEXT NOT NULL,
+    items INTEGER NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    updated REAL NOT NULL,
+    PRIMARY KEY (function, items)
+) WITHOUT ROWID
+"""
+"""Memory that functions held on cards. (Added to stores of the version that had no such table.)"""
 _FORGET = """
 DELETE FROM knowledge WHERE updated < (
     SELECT updated FROM knowledge ORDER BY updated DESC LIMIT 1 OFFSET ? - 1
@@ -66,10 +83,12 @@ class CostStore:
                 return 0
             with closing(self._open()) as connection:
                 known = list(_read(connection))
+                peaks = list(_read_peaks(connection))
         except (sqlite3.Error, ValueError, OSError) as error:
             self._failed("read", error)
             return 0
         model.learn(known)
+        model.device_peaks.learn(peaks)
         return len(known)
 
     def save(self, model: CostModel) -> bool:
@@ -85,6 +104,11 @@ class CostStore:
                     _rows(model.knowledge(), time.time()),
                 )
                 connection.execute(_FORGET, (MOST_ROWS,))
+                connection.executemany(
+                    "INSERT OR REPLACE INTO device_peaks VALUES (?, ?, ?, ?)",
+                    _peak_rows(model.device_peaks.knowledge(), time.time()),
+                )
+                connection.execute(_FORGET_PEAKS, (_MOST_PEAKS,))
         except (sqlite3.Error, ValueError, OSError) as error:
             self._failed("written", error)
             return False
@@ -106,6 +130,8 @@ class CostStore:
                 connection.execute("BEGIN IMMEDIATE")  # another session may be doing the same
                 _begin_store(connection)
                 connection.commit()
+            connection.execute(_PEAKS)
+            connection.commit()
         except BaseException:
             connection.close()
             raise
@@ -163,6 +189,22 @@ def _rows(
         index = size_class(one.sizes[-1])
         sizes, seconds = json.dumps(one.sizes), json.dumps(one.seconds)
         yield one.codelet, one.kind, index, sizes, seconds, now
+
+
+def _peak_rows(known: Iterable[Peak], now: float) -> Iterator[tuple[str, int, int, float]]:
+    for one in known:
+        if not one.function.startswith("__main__."):  # in another program another function
+            yield one.function, one.items, one.size_bytes, now
+
+
+def _read_peaks(connection: sqlite3.Connection) -> Iterator[Peak]:
+    for function, items, size in connection.execute(
+        "SELECT function, items, size_bytes FROM device_peaks ORDER BY function, items"
+    ):
+        usable = isinstance(function, str) and isinstance(items, int) and isinstance(size, int)
+        if not (usable and items > 0 and size > 0):
+            raise ValueError(f"what it says of the memory of {function!r} makes no sense")
+        yield Peak(function, items, size)
 
 
 def _read(connection: sqlite3.Connection) -> Iterator[Knowledge]:

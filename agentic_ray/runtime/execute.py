@@ -66,7 +66,8 @@ class Payload:
     The other fields are for a GPU: ``resident`` are inputs that its executor keeps, ``stay``
     outputs that may stay there, ``gpu_memory_bytes`` the predicted working set, ``gpu_share`` the
     fraction of the GPU that the bundle computes on, ``parts`` the number of parts in which it runs
-    from the outset.
+    from the outset. ``function`` is the name of the function that runs in a process of its own on
+    the card, empty where the executor computes itself, ``cpus`` the CPUs that it takes.
     """
 
     steps: bytes
@@ -82,6 +83,8 @@ class Payload:
     gpu_memory_bytes: int = 0
     gpu_share: float = 1.0
     parts: int = 1
+    function: str = ""
+    cpus: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,9 @@ class Report:
     ``notes`` are steps for the events of the run, (kind, text). ``missing`` are resident inputs
     that the executor does not hold, ``kept`` inputs that it keeps from now on. ``device_lost`` says
     why it can no longer use its device. ``printed`` is the text that the tasks wrote to the
-    streams.
+    streams. ``device_peaks`` are the numbers of items that a function was called with on a card,
+    each with the bytes that its process came to hold there, as far as NVML tells. ``card_full``
+    says who holds the memory that a function was admitted for; it was not called then.
     """
 
     node_id: str
@@ -136,6 +141,8 @@ class Report:
     death: Death | None = None
     waited_seconds: float = 0.0
     printed: tuple[Piece, ...] = ()
+    device_peaks: tuple[tuple[int, int], ...] = ()
+    card_full: str = ""
 
     @property
     def is_small(self) -> bool:

@@ -73,7 +73,7 @@ class NotKeptError(Exception):
 class ElementFailure(Exception):
     """Internal: names the element of a chunk that raised. The cause is the user's exception."""
 
-    def __init__(self, chunk: int, element: int | None) -> None:
+    def __init__(self, chunk: int | None, element: int | None) -> None:
         super().__init__(chunk, element)
         self.chunk = chunk
         self.element = element

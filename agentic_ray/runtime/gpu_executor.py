@@ -34,11 +34,14 @@ from agentic_ray.runtime.execute import (
 )
 from agentic_ray.runtime.executors import CONTROL_GROUP, CancelledTokens, answer, control
 from agentic_ray.runtime.failures import BundleCancelled, PackedError
+from agentic_ray.runtime.functions.carry import run_function
+from agentic_ray.runtime.functions.pool import FunctionPool
+from agentic_ray.runtime.leases import leased_bytes, leases_in_use
 from agentic_ray.runtime.oom import Note
 from agentic_ray.runtime.printed import install, taking
 from agentic_ray.runtime.resident import Key, ValueAbsentError, ValueTable
 from agentic_ray.schedule.admission import budget_bytes
-from agentic_ray.schedule.view import GPU_AHEAD_PER_SLOT
+from agentic_ray.schedule.view import GPU_AHEAD_PER_SLOT, MOST_PROCESSES
 from agentic_ray.telemetry.devices import environment_for, visible_devices
 from agentic_ray.telemetry.nvml import NvmlProbe
 from agentic_ray.telemetry.state import GpuState, format_bytes
@@ -49,7 +52,8 @@ _LAYOUT_SECONDS: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class GpuStatus:
-    """A GPU as its executor sees it: the memory that bundles may use together, and its health."""
+    """A GPU as its executor sees it: the memory that bundles may use together, and its health.
+    Without ``arrays`` it runs functions in processes of their own only, for the ``reason``."""
 
     device: str
     budget_bytes: int
@@ -57,6 +61,7 @@ class GpuStatus:
     resident_bytes: int
     healthy: bool = True
     reason: str = ""
+    arrays: bool = True
 
 
 class DeviceLostError(Exception):
@@ -105,6 +110,9 @@ class GpuExecutor:
         self._turns = _Turns()
         self._staged: dict[int, Job] = {}  # waiting for their turn, by identity
         self._staging = threading.Lock()
+        self._uuid = ""
+        self._no_arrays = ""
+        self._functions: FunctionPool | None = None
         self._opened: Device | None = None
         self._kept: ValueTable | None = None
 
@@ -134,12 +142,29 @@ class GpuExecutor:
         ------
         NoSuitableDeviceError
             The device cannot be used; the message says why.
+
+        Notes
+        -----
+        If the library of ``factory`` is not installed on this node, the device runs functions only.
         """
         gpu = self._gpu(uuid)
         if gpu is None:
             raise NoSuitableDeviceError(f"NVML lists no device {uuid} any more")
-        os.environ.update(environment_for(gpu))
-        device = device_factory(factory)(uuid)
+        environment = environment_for(gpu)
+        os.environ.update(environment)
+        self._functions = FunctionPool(
+            environment,
+            lambda: _free_bytes(self._gpu(uuid)),
+            lambda: self._nvml.process_bytes(uuid),
+        )
+        self._uuid = uuid
+        try:
+            device = device_factory(factory)(uuid)
+        except NoSuitableDeviceError as error:
+            if not isinstance(error.__cause__, ImportError):
+                raise
+            self._no_arrays = str(error)
+            return self.status()
         self._kept = ValueTable(device)
         self._opened = device
         return self.status()
@@ -147,17 +172,25 @@ class GpuExecutor:
     @control
     def status(self) -> GpuStatus:
         """Return memory and health now."""
-        device = self._device
         memory, gpu = self._memory()
-        budget = budget_bytes(memory.total_bytes, memory.free_bytes, memory.held_bytes)
+        held = memory.held_bytes + self._pool.held_bytes() + self._leased_bytes()
+        budget = budget_bytes(memory.total_bytes, memory.free_bytes, held)
         healthy = gpu is None or gpu.healthy
         reason = "" if gpu is None else gpu.reason or ""
-        return GpuStatus(device.name, budget, memory, self._table.device_bytes, healthy, reason)
+        if self._opened is None:
+            reason = reason or self._no_arrays
+            return GpuStatus(self._uuid, budget, memory, 0, healthy, reason, arrays=False)
+        return GpuStatus(self._uuid, budget, memory, self._table.device_bytes, healthy, reason)
 
     @control
     def cancel(self, token: str) -> None:
         """Make the call with this token stop at its next check."""
         self._cancelled.add(token)
+
+    @control
+    def leases_in_use(self) -> frozenset[str]:
+        """Return the ids of the leases that living processes of this machine use."""
+        return leases_in_use()
 
     @control
     def pid(self) -> int:
@@ -175,6 +208,12 @@ class GpuExecutor:
             raise NoSuitableDeviceError("this executor has no device yet")
         return self._kept
 
+    @property
+    def _pool(self) -> FunctionPool:
+        if self._functions is None:
+            raise NoSuitableDeviceError("this executor has no device yet")
+        return self._functions
+
     # --- values that stay ----------------------------------------------------------------
 
     @control
@@ -191,9 +230,27 @@ class GpuExecutor:
 
     def run(self, token: str, payload: Payload, *inputs: Any) -> Any:
         """Run a bundle; return its Report followed by its large outputs in order."""
+        if payload.function:
+            return answer(self._run_function(token, payload, *inputs))
         with taking() as taken:
             report, *large = self._run(token, payload, *inputs)
         return answer((with_printed(report, taken), *large))
+
+    def _run_function(self, token: str, payload: Payload, *inputs: Any) -> tuple[Any, ...]:
+        """Run a bundle of a function in a process of its own on this device."""
+        gpu = self._gpu(self._uuid)
+        if gpu is not None and not gpu.healthy:
+            why = gpu.reason or "the GPU is not healthy"
+            report = Report(self._node_id, os.getpid(), 0.0, (), (), device_lost=why)
+            return (report, *(None,) * len(payload.outputs))
+        return run_function(
+            payload,
+            inputs,
+            self._pool,
+            node_id=self._node_id,
+            is_cancelled=lambda: token in self._cancelled,
+            make_room=self._make_room,
+        )
 
     def _run(self, token: str, payload: Payload, *inputs: Any) -> tuple[Any, ...]:
         """Run a bundle as `run` does, without taking its printed text."""
@@ -306,6 +363,11 @@ class GpuExecutor:
         budget = budget_bytes(memory.total_bytes, memory.free_bytes, memory.held_bytes)
         self._device.set_memory_limit(budget)
         short = wanted_bytes - (budget - memory.used_bytes)
+        if short > 0 and (ended := self._pool.end_idle()):
+            notes.append(
+                Note("memory: freed", f"warm function processes ended: {format_bytes(ended)}")
+            )
+            short -= ended
         if short > 0 and (freed := self._table.spill(short)):
             notes.append(
                 Note("memory: spilled", f"{format_bytes(freed)} of kept values moved to the host")
@@ -313,10 +375,14 @@ class GpuExecutor:
 
     def _make_room(self) -> str:
         """Free all memory that can be freed without harm; return in words what was freed."""
+        if self._opened is None:
+            ended = self._pool.end_idle()
+            return f"warm function processes ended ({format_bytes(ended)})"
         with self._staging:
             for job in self._staged.values():
                 job.ready.clear()  # copied again when it is their turn
         spilled = self._table.spill()
+        ended = self._pool.end_idle()
         gc.collect()  # arrays in reference cycles hold memory too
         self._device.free_pool()
         memory, _ = self._memory()
@@ -324,6 +390,8 @@ class GpuExecutor:
             budget_bytes(memory.total_bytes, memory.free_bytes, memory.held_bytes)
         )
         text = "pool freed"
+        if ended:
+            text += f", warm function processes ended ({format_bytes(ended)})"
         return f"{text}, {format_bytes(spilled)} of kept values to the host" if spilled else text
 
     def _outputs(self, payload: Payload, job: Job) -> tuple[list[Output], list[Any]]:
@@ -347,16 +415,31 @@ class GpuExecutor:
 
     def _memory(self) -> tuple[DeviceMemory, GpuState | None]:
         """Return the device's figures, with NVML's where NVML has less memory to give."""
-        memory = self._device.memory()
-        gpu = self._gpu(self._device.name)
+        gpu = self._gpu(self._uuid)
+        if self._opened is None:
+            total = 0 if gpu is None else gpu.memory_total_bytes or 0
+            free = 0 if gpu is None else gpu.memory_free_bytes or 0
+            return DeviceMemory(total, free, 0, 0), gpu
+        memory = self._opened.memory()
         if gpu is None or gpu.memory_free_bytes is None or gpu.memory_total_bytes is None:
             return memory, gpu
         free = min(memory.free_bytes, gpu.memory_free_bytes)
         total = min(memory.total_bytes, gpu.memory_total_bytes)
         return replace(memory, total_bytes=total, free_bytes=free), gpu
 
+    def _leased_bytes(self) -> int:
+        """Return the memory that users of leases hold here: it is in the Dispatcher's books."""
+        held = self._nvml.process_bytes(self._uuid)
+        if not held:
+            return 0
+        return leased_bytes(held, frozenset({os.getpid(), *self._pool.pids()}))
+
     def _gpu(self, uuid: str) -> GpuState | None:
         return next((gpu for gpu in self._nvml.read().gpus if gpu.uuid == uuid), None)
+
+
+def _free_bytes(gpu: GpuState | None) -> int | None:
+    return None if gpu is None else gpu.memory_free_bytes
 
 
 def start_gpu_executor(node_id: str, share: float) -> Any:
@@ -367,7 +450,7 @@ def start_gpu_executor(node_id: str, share: float) -> Any:
         max_restarts=0,
         max_task_retries=0,
         # one more than may be in flight: two attempts of a bundle may meet here
-        max_concurrency=GPU_AHEAD_PER_SLOT + 2,
+        max_concurrency=GPU_AHEAD_PER_SLOT + 2 + MOST_PROCESSES,
         concurrency_groups=CONTROL_GROUP,
     )(GpuExecutor)
     return actor.options(

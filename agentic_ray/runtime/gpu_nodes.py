@@ -113,6 +113,7 @@ class _Executor:
     actor: Any
     budget_bytes: int
     total_bytes: int
+    arrays: bool
     asked: bool = False
 
 
@@ -191,7 +192,7 @@ class NodeGpus:
             return [
                 DeviceSlots(
                     uuid,
-                    "gpu",
+                    "gpu" if executor.arrays else "card",
                     1,
                     memory_bytes=executor.budget_bytes,
                     memory_total_bytes=executor.total_bytes,
@@ -332,7 +333,9 @@ class NodeGpus:
                 self._failures = 0
                 status: GpuStatus = opened.result()
                 budget, total = status.budget_bytes, status.memory.total_bytes
-                self._executors[uuid] = _Executor(actor, budget, total)
+                self._executors[uuid] = _Executor(actor, budget, total, status.arrays)
+                if not status.arrays:
+                    self._tell(f"GPUs run functions only, arrays stay on CPUs: {status.reason}")
         self._changed()
 
     def _give_up(self, actor: Any, reason: str) -> None:

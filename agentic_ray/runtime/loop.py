@@ -59,6 +59,8 @@ from agentic_ray.schedule.events import (
     GpuLost,
     GraphReleased,
     GraphSubmitted,
+    LeaseEnded,
+    LeaseGranted,
     NodeLost,
     Quarantine,
     Recompute,
@@ -105,6 +107,8 @@ class Loop:
         Called with a finished run of which a value is made again, in the asking thread.
     announce : callable
         Announces every node again, to a new Dispatcher.
+    leased : callable
+        Called with the grant of a lease, and with its end.
     """
 
     def __init__(
@@ -116,6 +120,7 @@ class Loop:
         executor_died: Callable[[str, str, Any, str], None],
         reopened: Callable[[Run], None],
         announce: Callable[[], None],
+        leased: Callable[[LeaseGranted | LeaseEnded], None],
     ) -> None:
         self.dispatcher = new_dispatcher()
         self._new_dispatcher = new_dispatcher
@@ -123,6 +128,7 @@ class Loop:
         self._on_executor_died = executor_died
         self._on_reopened = reopened
         self._announce = announce
+        self._on_lease = leased
         self._inbox: queue.SimpleQueue[Event | Answer | Callable[[], None] | None] = (
             queue.SimpleQueue()
         )
@@ -356,6 +362,8 @@ class Loop:
         failure = internal_error(doing, error)
         _logger.error("%s", failure, exc_info=error)
         self._abandon(failure)
+        for lease_id in self.dispatcher.lease_books():
+            self._on_lease(LeaseEnded(lease_id, str(failure), lost=True))
         self._take_new_dispatcher()
         if self._recorder is not None:
             self._recorder.renewed(self.dispatcher)
@@ -433,6 +441,8 @@ class Loop:
                 run.settle(command.error)
         elif isinstance(command, Quarantine):
             _logger.warning("device %s is not used: %s", command.device, command.reason)
+        elif isinstance(command, LeaseGranted | LeaseEnded):
+            self._on_lease(command)
         elif isinstance(command, RequestResources):
             self._on_request(command.cpus, command.gpus)
         return None

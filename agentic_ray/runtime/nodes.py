@@ -36,6 +36,7 @@ from agentic_ray.schedule.events import (
     Telemetry,
 )
 from agentic_ray.telemetry.collector import NodeReport, merge_reports
+from agentic_ray.telemetry.nvml import closeness
 from agentic_ray.telemetry.ray_probe import probe_ray
 from agentic_ray.telemetry.state import ClusterState, NodeState
 
@@ -347,7 +348,9 @@ class Nodes:
         with self._lock:
             devices = [DeviceSlots("cpu", "cpu", node.slots), *node.gpus.devices()]
             awaited = node.gpus.awaited
-            self._post(NodeUp(time.monotonic(), node.state, tuple(devices), awaited))
+            links = () if node.report is None else node.report.links
+            close = tuple((link.first, link.second, closeness(link)) for link in links)
+            self._post(NodeUp(time.monotonic(), node.state, tuple(devices), awaited, close))
 
     def _gpus_changed(self, node_id: str) -> None:
         with self._lock:

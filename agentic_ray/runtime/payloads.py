@@ -111,6 +111,8 @@ def make_payload(
             gpu_memory_bytes=command.gpu_memory_bytes,
             gpu_share=gpus if 0 < gpus < 1 else 1.0,
             parts=command.parts,
+            function=bundle.tasks[0].codelet.name if command.process == "function" else "",
+            cpus=bundle.resources.cpus,
         )
     return payload, inputs, own
 

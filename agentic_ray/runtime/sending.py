@@ -82,7 +82,9 @@ class Sender:
     def _sent(self, command: Start, run: Run | None, now: float) -> tuple[Call, Any]:
         bundle, placement, graph_id = command.bundle, command.placement, command.graph_id
         executor = None
-        if command.process == "shared":
+        if command.process == "function":
+            executor = self.executor(placement.node_id, placement.device)
+        elif command.process == "shared":
             executor = self.executor(placement.node_id, placement.device)
             given = {key: self.values[graph_id, key] for key in bundle.inputs}
             if fits_here(bundle, placement, given.values()):

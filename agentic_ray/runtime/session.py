@@ -16,12 +16,13 @@ from statistics import median
 from typing import Any
 
 import ray
+from ray import exceptions as ray_errors
 
 from agentic_ray.config import Settings
-from agentic_ray.errors import SessionError
+from agentic_ray.errors import ExecutorLostError, SessionError
 from agentic_ray.graph.passes import bundle as bundle_pass
 from agentic_ray.graph.passes import cull
-from agentic_ray.graph.task import Task, TaskGraph, capture_codelet
+from agentic_ray.graph.task import CARD, Task, TaskGraph, capture_codelet
 from agentic_ray.runtime import tokens
 from agentic_ray.runtime.calibrate import HostCalls, HostRates, host_calls, keep_host_calls
 from agentic_ray.runtime.connection import (
@@ -40,6 +41,7 @@ from agentic_ray.runtime.joining import (
     leave_dead_ray,
 )
 from agentic_ray.runtime.keeper import Keeper
+from agentic_ray.runtime.leases import Lease, LeaseDesk, needs_of
 from agentic_ray.runtime.loop import Loop
 from agentic_ray.runtime.nodes import Nodes
 from agentic_ray.runtime.recordings import Recording, Recordings
@@ -50,6 +52,7 @@ from agentic_ray.schedule.calibration import Calibration
 from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CALL_BOUNDS_SECONDS, CostModel
 from agentic_ray.schedule.dispatcher import Dispatcher, RetryRules, SpeculationRules
+from agentic_ray.schedule.events import LeaseEnded, LeaseGranted
 from agentic_ray.schedule.policies import get_policy
 from agentic_ray.telemetry.state import ClusterState
 from agentic_ray.tracebacks import entry, show_all
@@ -57,6 +60,7 @@ from agentic_ray.tracebacks import entry, show_all
 _logger = logging.getLogger("agentic_ray")
 
 _FIRST_REPORT_SECONDS = 5.0
+_GPUS = frozenset({"gpu", CARD})
 
 BUNDLES_PER_SLOT = 4
 """Number of bundles that a slot gets, where there is enough work, so that slots end together."""
@@ -111,6 +115,7 @@ class Session:
         self._codelets = CodeletTable()
         self._runs: dict[str, Run] = {}
         self._gpu_runs: set[str] = set()
+        self._leased: set[str] = set()
         self._rates: list[HostRates] = []
         self._lock = threading.Lock()
         self._counter = itertools.count()
@@ -125,6 +130,14 @@ class Session:
             lambda *place: self._nodes.executor_died(*place),
             lambda run: self._reopened(run),
             lambda: self._nodes.announce(),
+            lambda command: self._lease_news(command),
+        )
+        self.leases = LeaseDesk(
+            self._loop.post,
+            self._hold_lease,
+            self._let_lease_go,
+            self._lease_users,
+            settings.poll_seconds,
         )
         self._nodes = Nodes(
             self._loop.post,
@@ -135,8 +148,8 @@ class Session:
             gpu_idle_release_seconds=math.inf
             if self._started_ray
             else settings.gpu_idle_release_seconds,
-            is_idle=lambda: not self._runs,
-            needs_gpus=lambda: bool(self._gpu_runs),
+            is_idle=lambda: not (self._runs or self._leased),
+            needs_gpus=lambda: bool(self._gpu_runs or self._leased),
             gpu_device=settings.gpu_device,
             on_rates=self._calibrated,
             is_connected=lambda: not self.closed,
@@ -238,7 +251,7 @@ class Session:
             else lambda _: target_seconds,
         )
         graph_id = f"{self._name}-{next(self._counter)}"
-        on_gpus = any("gpu" in bundle.kinds() for bundle in bundles)
+        on_gpus = any(not _GPUS.isdisjoint(bundle.kinds()) for bundle in bundles)
         self._hold(graph_id, on_gpus)
         items = sum(task.cost.items for task in graph)
         run = Run(
@@ -303,6 +316,7 @@ class Session:
                 return
             connected = not self.closed
             self._closed = True
+        self.leases.close("the session was shut down")
         # (An embedded Ray ends with everything on it; a dead Ray would not answer.)
         self._nodes.close(connected=connected and not self._started_ray)
         self._loop.close(SessionError("the session was shut down"))
@@ -464,6 +478,37 @@ class Session:
         with self._lock:
             self._runs.pop(graph_id, None)
             self._gpu_runs.discard(graph_id)
+
+    def _hold_lease(self, lease_id: str) -> None:
+        """Hold devices from Ray for as long as a lease is asked for and granted."""
+        await_ray()
+        if self._failure is not None:
+            raise self._failure
+        if self.closed:
+            raise SessionError(f"{self._stay} is shut down")
+        with self._lock:
+            self._leased.add(lease_id)
+        self._nodes.reserve()
+        self._nodes.reserve_gpus()
+
+    def _let_lease_go(self, lease_id: str) -> None:
+        with self._lock:
+            self._leased.discard(lease_id)
+
+    def _lease_news(self, command: LeaseGranted | LeaseEnded) -> None:
+        if isinstance(command, LeaseGranted):
+            self.leases.granted(command)
+        else:
+            self.leases.ended(command)
+
+    def _lease_users(self, node_id: str, device: str) -> frozenset[str] | None:
+        """Ask the executor of a card which leases are in use on its node; None: no answer."""
+        try:
+            executor = self._nodes.executor(node_id, device)
+            found: frozenset[str] = ray.get(executor.leases_in_use.remote(), timeout=5)
+        except (ExecutorLostError, ray_errors.RayError):
+            return None
+        return found
 
     def _request_resources(self, cpus: int, gpus: int) -> None:
         if self._started_ray:
@@ -638,3 +683,68 @@ def _forget() -> None:
 _inherited: list[Session | None] = []
 forget_when_forked(_forget)
 atexit.register(shutdown)
+
+
+@entry
+def reserve(
+    *,
+    gpu_memory: int | str | None = None,
+    gpus: float = 0.0,
+    cpus: float = 0.0,
+    memory: int | str | None = None,
+    nodes: int = 1,
+    timeout: float | None = 300.0,
+) -> Lease:
+    """Set GPUs aside for plain Ray actors and tasks, where their memory is really free.
+
+    ``Actor.options(**lease.options).remote()`` then runs there: on the lease's node, seeing its
+    cards only, by UUID. The lease is in the same books as the functions and arrays of this session,
+    so none of them takes its memory; what other programs use is respected when it is granted. It
+    ends with `Lease.release`, a ``with`` block, or the processes that use it.
+
+    Parameters
+    ----------
+    gpu_memory : int or str
+        Memory on each card, in bytes or as ``"6 GB"``; it shares the card with others.
+    gpus : float
+        Up to 1, a fraction of a card, whatever Ray could pack. 1 and more: so many whole cards of
+        one node, those that NVLink and PCIe connect best.
+    cpus : float
+        CPUs on each node.
+    memory : int or str
+        Host memory on each node.
+    nodes : int
+        Nodes that each give all of this, all at once or none.
+    timeout : float, optional
+        Seconds to wait; None: as long as it takes.
+
+    Returns
+    -------
+    Lease
+
+    Raises
+    ------
+    LeaseTimeoutError
+        It was not granted in time; the text says what each card lacked.
+    NoSuitableDeviceError
+        The cluster has no GPU.
+    ImpossibleResourcesError
+        No node or card is as large.
+    InvalidArgumentError
+        An argument cannot be used.
+    SessionError
+        The session has ended, or is lent by a master to the process of a job.
+
+    Examples
+    --------
+    >>> import agentic_ray as ar
+    >>> with ar.reserve(gpu_memory="6 GB", cpus=1) as lease:  # doctest: +SKIP
+    ...     model = Model.options(**lease.options).remote()
+    """
+    needs = needs_of(gpu_memory=gpu_memory, gpus=gpus, cpus=cpus, memory=memory, nodes=nodes)
+    session = get_session()
+    desk = getattr(session, "leases", None)
+    if desk is None:
+        raise SessionError("a job cannot reserve GPUs: its session belongs to the master")
+    found: Lease = desk.reserve(timeout, **needs)
+    return found

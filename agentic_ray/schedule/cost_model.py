@@ -15,6 +15,7 @@ from statistics import median
 from agentic_ray.graph.task import Bundle, CostHint, Task
 from agentic_ray.schedule.calibration import Calibration
 from agentic_ray.schedule.curves import Curve, RunningMedian, log_of, size_class
+from agentic_ray.schedule.device_memory import DevicePeaks
 from agentic_ray.schedule.links import Links
 
 Place = tuple[str, str]
@@ -99,6 +100,7 @@ class CostModel:
         self._predictions = 0
         self._typical = RunningMedian()
         self._calls = RunningMedian()
+        self.device_peaks = DevicePeaks()
 
     # --- observing ---------------------------------------------------------------------
 

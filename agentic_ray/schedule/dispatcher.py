@@ -35,6 +35,8 @@ from agentic_ray.schedule.events import (
     GpuLost,
     GraphReleased,
     GraphSubmitted,
+    LeaseReleased,
+    LeaseRequested,
     Location,
     NodeLost,
     NodeUp,
@@ -76,6 +78,8 @@ _TRANSITIONS: dict[type, str] = {
     GpuLost: "_gpu_lost",
     Telemetry: "_observed",
     CancelRequested: "_cancel_requested",
+    LeaseRequested: "_lease_requested",
+    LeaseReleased: "_lease_released",
 }
 """Method that takes in each other event; a Tick only lets time pass."""
 _KINDS = 2
@@ -107,6 +111,7 @@ class Dispatcher(Waiting):
         self.report_seconds = report_seconds
         self._delayed: list[tuple[float, int, Record]] = []
         self._executor_count = 0
+        self._begin_leases()
 
     # --- questions ---------------------------------------------------------------------
 
@@ -136,7 +141,8 @@ class Dispatcher(Waiting):
         The time is on the adapter's clock; None: no Tick is needed before something else happens.
         """
         due = [since + self.retry.patience_seconds for since in self._stranded.values()]
-        due += [at for at in (self._next_look_seconds, self._next_end_of_waiting) if at is not None]
+        ends = (self._next_look_seconds, self._next_end_of_waiting, self._next_lease_end)
+        due += [at for at in ends if at is not None]
         return min([*due, *(entry[0] for entry in self._delayed[:1])], default=None)
 
     @property
@@ -262,6 +268,8 @@ class Dispatcher(Waiting):
         record = attempt.record
         graph = record.graph
         self._learn_from(event, attempt)
+        for items, size in event.device_peaks:
+            self.model.device_peaks.observe(codelet_names(record.bundle), items, size)
         if self._scarcity.tried:
             self._scarcity.went_well(attempt.executor.node_id)
         if record.done or graph.over:
@@ -310,7 +318,8 @@ class Dispatcher(Waiting):
         elif times:
             for task, seconds in zip(tasks, times, strict=False):
                 seconds *= executor.speed
-                left = model.observe(task, executor.kind, seconds, executor.place)
+                kind = "cpu" if executor.kind == "cpu" else "gpu"
+                left = model.observe(task, kind, seconds, executor.place)
                 settled[task.codelet.name] = left
             if len(settled) > MOST_CODELETS:
                 settled.clear()  # then the next bundles of each codelet are learnt from again
@@ -364,6 +373,10 @@ class Dispatcher(Waiting):
             if record.bundle.has_effects:
                 self._retry(record, event.error)
                 return
+        for items, size in event.device_peaks:
+            self.model.device_peaks.observe(codelet_names(record.bundle), items, size)
+        if attempt.process == "function" and self._function_failed(attempt, event):
+            return
         if event.cause == "memory" and "cpu" in record.lane[0]:
             self._send_to_cpu(record, f"its GPU had too little memory: {event.error}")
         final = False
@@ -433,13 +446,14 @@ class Dispatcher(Waiting):
             lost.__cause__ = error
             self._fail_graph(record.graph, lost, record.bundle)
             return
-        failures = record.failures + record.losses + record.user_failures
+        failures = record.failures + record.losses + record.user_failures + record.waits
         due = self.view.now_seconds + rules.delay_seconds(record.bundle.key, failures)
         record.queued = True  # not to be offered before it is due
         heapq.heappush(self._delayed, (due, record.bundle_id, record))
 
     def _node_up(self, event: NodeUp) -> None:
         node_id = event.node.node_id
+        self._learn_links(event)
         self.view.awaited_gpus.pop(node_id, None)
         if event.awaited_gpus:
             self.view.awaited_gpus[node_id] = event.awaited_gpus
@@ -497,6 +511,7 @@ class Dispatcher(Waiting):
     def _drop_executor(self, executor: Executor, reason: str) -> None:
         """Forget an executor; bundles that ran there go elsewhere at once."""
         self._unplan(executor)
+        self._lose_leases(executor, reason)
         self.view.remove(executor)
         executor.healthy = False
         for key, attempt in sorted(self._attempts_on(executor).items(), key=itemgetter(0)):

@@ -13,14 +13,18 @@ from agentic_ray.graph.task import Bundle
 from agentic_ray.schedule.placement import Placement
 from agentic_ray.telemetry.state import ClusterState, NodeState
 
-Cause = Literal["user", "system", "crash", "pressure", "memory", "input_lost", "node_lost"]
+Cause = Literal[
+    "user", "system", "crash", "pressure", "memory", "card_full", "input_lost", "node_lost"
+]
 """Reason why a bundle failed: the user's code raised; its executor could not be reached; the
 process it ran in died, or was killed because its node ran out of memory; the device had too little
-memory; an input could not be fetched; its node was lost."""
+memory; other programs took the memory of the card that it was admitted for, before it began; an
+input could not be fetched; its node was lost."""
 
-Process = Literal["shared", "own", "watched"]
+Process = Literal["shared", "own", "watched", "function"]
 """Process in which a bundle runs on a device: the executor's, shared with other bundles; a process
-of its own; or one that a second process watches, which reports how it died."""
+of its own; one that a second process watches, which reports how it died; or, on a GPU, a warm
+process of its function, which the executor keeps."""
 
 
 # --- events ------------------------------------------------------------------------------
@@ -83,7 +87,8 @@ class Transfer:
 @dataclass(frozen=True, slots=True)
 class BundleFinished:
     """Report of a bundle that ended well. ``task_seconds`` are measured on the executor, one figure
-    a task, in order. ``transfers``: the moves of its inputs that were timed."""
+    a task, in order. ``transfers``: the moves of its inputs that were timed. ``device_peaks``: of a
+    function on a card, numbers of items and the bytes that its process held there at most."""
 
     time: float
     bundle_id: int
@@ -92,6 +97,7 @@ class BundleFinished:
     task_seconds: tuple[float, ...] = ()
     values: tuple[ValueInfo, ...] = ()
     transfers: tuple[Transfer, ...] = ()
+    device_peaks: tuple[tuple[int, int], ...] = ()
 
 
 class Holder(NamedTuple):
@@ -129,7 +135,7 @@ class MemoryUse:
 class BundleFailed:
     """Report of a bundle that failed. ``memory``: with "pressure", who held the node's memory; None
     where that is not known. ``begun`` False: the bundle surely had not begun, since it could not be
-    sent."""
+    sent. ``device_peaks``: as in `BundleFinished`."""
 
     time: float
     bundle_id: int
@@ -138,6 +144,7 @@ class BundleFailed:
     error: BaseException
     memory: MemoryUse | None = None
     begun: bool = True
+    device_peaks: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +159,12 @@ class DeviceSlots:
     """A device of a node and the number of bundles that it runs at once.
 
     Bundles in flight may use ``memory_bytes`` together; ``memory_total_bytes`` is the device's
-    memory if nobody else uses it; None when unknown.
+    memory if nobody else uses it; None when unknown. A ``"card"`` is a GPU that only runs functions
+    in processes of their own: the library that computes with arrays there is missing.
     """
 
     device: str
-    kind: Literal["cpu", "gpu"]
+    kind: Literal["cpu", "gpu", "card"]
     slots: int
     speed: float = 1.0
     memory_bytes: int | None = None
@@ -166,12 +174,14 @@ class DeviceSlots:
 @dataclass(frozen=True, slots=True)
 class NodeUp:
     """A node is there, or has other slots than before. Others hold ``awaited_gpus`` of its GPUs,
-    which come when they give them back: bundles that need a GPU wait for them."""
+    which come when they give them back: bundles that need a GPU wait for them. ``links``: pairs of
+    its GPUs, with a figure that is larger for a quicker connection."""
 
     time: float
     node: NodeState
     devices: tuple[DeviceSlots, ...]
     awaited_gpus: int = 0
+    links: tuple[tuple[str, str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +228,35 @@ class GraphReleased:
     graph_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class LeaseRequested:
+    """Request for a part of ``cards`` GPUs on each of ``nodes`` nodes, all at once.
+
+    ``share`` is the fraction of each card (1: the whole card and nobody else there),
+    ``gpu_memory_bytes`` the memory of each. ``cpus`` and ``memory_bytes`` are taken once a node.
+    It is given up at ``until_seconds``.
+    """
+
+    time: float
+    lease_id: str
+    cards: int = 1
+    share: float = 0.0
+    gpu_memory_bytes: int = 0
+    cpus: float = 0.0
+    memory_bytes: int = 0
+    nodes: int = 1
+    until_seconds: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseReleased:
+    """A lease is not needed any more, whether it was granted or waits."""
+
+    time: float
+    lease_id: str
+    reason: str = "it was released"
+
+
 Event = (
     GraphSubmitted
     | BundleStarted
@@ -231,6 +270,8 @@ Event = (
     | Tick
     | CancelRequested
     | GraphReleased
+    | LeaseRequested
+    | LeaseReleased
 )
 
 
@@ -319,6 +360,27 @@ class FailGraph:
     bundle: Bundle | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class LeaseGranted:
+    """A lease is granted: node and device of each card, and the bytes set aside there."""
+
+    lease_id: str
+    places: tuple[tuple[str, str], ...]
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseEnded:
+    """A lease has ended, or will not be granted: because nothing here could (``impossible``), its
+    time was over, its node or device was lost, or it was released."""
+
+    lease_id: str
+    reason: str
+    impossible: bool = False
+    timed_out: bool = False
+    lost: bool = False
+
+
 Command = (
     Start
     | Cancel
@@ -329,4 +391,6 @@ Command = (
     | RequestResources
     | FinishGraph
     | FailGraph
+    | LeaseGranted
+    | LeaseEnded
 )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from agentic_ray.errors import PolicyError
-from agentic_ray.graph.task import Bundle, Resources
+from agentic_ray.graph.task import CARD, Bundle, Resources
 from agentic_ray.schedule import ahead
 from agentic_ray.schedule.admission import Fit, admit, can_split, fit, working_set_bytes
 from agentic_ray.schedule.contract import Policy, check_placements
@@ -80,6 +80,12 @@ class Placer:
     def _fail_graph(self, graph: Graph, error: BaseException, bundle: Bundle | None) -> None:
         raise NotImplementedError
 
+    def _take(self, attempt: Attempt) -> None:
+        raise NotImplementedError
+
+    def _let_go(self, attempt: Attempt) -> None:
+        raise NotImplementedError
+
     # --- executors and graphs ----------------------------------------------------------
 
     def _touch(self, executor: Executor) -> None:
@@ -121,9 +127,12 @@ class Placer:
         found = self._attempts.pop(key, None)
         if found is not None:
             found.record.running -= 1
-            self._own_processes -= found.process != "shared"
+            self._own_processes -= found.process in ("own", "watched")
             executor = found.executor
-            executor.ended(self.view.now_seconds, found.predicted_seconds, found.resources)
+            if found.process == "function":
+                self._let_go(found)
+            else:
+                executor.ended(self.view.now_seconds, found.predicted_seconds, found.resources)
             self._touched[executor] = self._dirty[executor] = None
         return found
 
@@ -135,7 +144,7 @@ class Placer:
         """Tell the adapter which capacity waiting work could use, when that has changed."""
         cpus = gpus = 0
         for (kinds, _, _), heap in self._ready.items():
-            if kinds == ("gpu",):
+            if kinds in (("gpu",), (CARD,)):
                 gpus += len(heap)
             else:
                 cpus += len(heap)
@@ -189,6 +198,8 @@ class Placer:
         first."""
         window: dict[str, Record] = {}
         for (kinds, opaque, where), queue in self._ready.items():
+            if CARD in kinds:
+                continue  # `cards` places these
             room = self.view.room(kinds, opaque, where) if queue else 0
             queue.fill(window, min(room, MAX_WINDOW))
         ordered = sorted(window.values(), key=urgency)
@@ -200,7 +211,7 @@ class Placer:
         queues: list[ReadyQueue] = []
         pools = self.view.pools
         for (kinds, _, where), queue in self._ready.items():
-            if not queue:
+            if not queue or CARD in kinds:
                 continue
             head = queue.head
             urgent = head is not None and head[0] < self._planned_until
@@ -395,6 +406,8 @@ class Placer:
         coming: dict[str, ahead.Arrival] = {}
         busy: dict[Executor, list[float]] = {}
         for attempt in self._attempts.values():
+            if attempt.process == "function":
+                continue  # it runs beside the bundles that are planned
             expected = attempt.ends_at(now)
             busy.setdefault(attempt.executor, []).append(expected)
             if attempt.record.graph is graph and expected < math.inf:
@@ -574,6 +587,7 @@ class Placer:
         parts: int = 1,
         *,
         copy: bool = False,
+        process: Process = "shared",
     ) -> None:
         """Send a bundle to an executor. Bundles that wait behind it there come no nearer to
         starting, so only the view is told."""
@@ -588,12 +602,12 @@ class Placer:
             predicted = self._usual_seconds(executor)
         else:
             predicted = ends - begins
-        executor.sent(now, predicted, resources)
+        if process != "function":
+            executor.sent(now, predicted, resources)
         self._dirty[executor] = None
         if record.note:
             placement = placement._replace(reason=f"{placement.reason}; {record.note}")
-        is_gpu = executor.kind == "gpu"
-        process: Process = "shared"
+        is_gpu = executor.kind != "cpu"
         if not is_gpu and (record.lane[1] or record.crashed):
             process = self._process_of(record, "cpu")
         begun = None
@@ -603,7 +617,9 @@ class Placer:
         self._attempts[key] = Attempt(
             record, executor, resources, predicted, now, begun, expected, process
         )
-        self._own_processes += process != "shared"
+        self._own_processes += process in ("own", "watched")
+        if process == "function":
+            self._take(self._attempts[key])
         need = resources.gpu_memory_bytes if is_gpu else 0
         graph_id, bundle = record.graph.graph_id, record.bundle
         command = (graph_id, key[0], number, bundle, placement, need, parts, copy, process)

@@ -26,6 +26,7 @@ from agentic_ray.schedule import events as ev
 from agentic_ray.schedule.calibration import Calibration
 from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.curves import Curve, RunningMedian
+from agentic_ray.schedule.device_memory import DevicePeaks
 from agentic_ray.schedule.dispatcher import Dispatcher
 from agentic_ray.schedule.links import Links
 from agentic_ray.schedule.plain import Json, Plain
@@ -35,7 +36,7 @@ from agentic_ray.telemetry.bandwidth import BandwidthMeter
 from agentic_ray.telemetry.state import ClusterState, GpuState, NodeState
 from agentic_ray.tracebacks import text_of
 
-FORMAT = 1
+FORMAT = 2
 """Version of the lines; a recording of another version is not read."""
 ENDED = '{"ended":true}\n'
 """The last line of a recording that was not cut off."""
@@ -46,6 +47,7 @@ CODELET_FIELDS = (
     "speculative",
     "chunk_axis",
     "host_inputs",
+    "own_process",
 )
 DEFAULT_PARTS: tuple[Resources | CostHint, ...] = (DEFAULT_RESOURCES, DEFAULT_COST)
 """The first parts of every event, by their numbers."""
@@ -70,6 +72,8 @@ PLAIN = Plain(
         ev.CancelRequested,
         ev.GpuLost,
         ev.GraphReleased,
+        ev.LeaseReleased,
+        ev.LeaseRequested,
         ev.NodeLost,
         ev.NodeUp,
         ev.Telemetry,
@@ -81,6 +85,7 @@ PLAIN = Plain(
         CostHint,
         CostModel,
         Curve,
+        DevicePeaks,
         Links,
         Resources,
         RetryRules,
@@ -209,6 +214,7 @@ class Recorder:
                 "kind": "poison" if poison else "again" if again else "final",
                 "memory": PLAIN.encode(event.memory),
                 "begun": event.begun,
+                "device_peaks": event.device_peaks,
             }
         return PLAIN.encode(event)
 

@@ -88,7 +88,10 @@ class Record:
     the last time. ``queued``: it is among the ready, the planned or the delayed. ``order``: the
     bundle with the smaller one is offered sooner. ``plan`` are the fields of its placement on an
     executor that has no room for it yet (a plain tuple, which the garbage collector need not look
-    at again), ``plan_seconds`` the seconds that the plan counts for.
+    at again), ``plan_seconds`` the seconds that the plan counts for. Of a function on cards:
+    ``short`` are the cards (node and device) on which it ran out of memory, ``waits`` the times
+    that other programs took the memory it was admitted for, ``rounds`` the times that it was tried
+    on all cards anew, ``waits_since`` is since when it finds no card with room.
     """
 
     bundle: Bundle
@@ -114,6 +117,10 @@ class Record:
     watched: bool = False
     starved_at: float | None = None
     starved_by: MemoryUse | None = None
+    short: frozenset[tuple[str, str]] = frozenset()
+    waits: int = 0
+    rounds: int = 0
+    waits_since: float | None = None
     note: str = ""
 
 
@@ -222,7 +229,8 @@ class Graph:
 class Attempt:
     """A try of a bundle on an executor. ``begun_seconds`` None: the bundle was sent ahead and may
     not have begun. ``expected_seconds`` is when it is expected to end. ``beside``: its process died
-    before, or may have, with others in it."""
+    before, or may have, with others in it. ``host``: the executor whose CPUs and memory a function
+    on a card takes beside it."""
 
     record: Record
     executor: Executor
@@ -232,6 +240,7 @@ class Attempt:
     begun_seconds: float | None
     expected_seconds: float
     process: Process = "shared"
+    host: Executor | None = None
     beside: bool = False
     started: bool = False
     cancelled: bool = False

@@ -7,18 +7,27 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from agentic_ray.errors import OutOfHostMemoryError, PoisonTaskError
 from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CostModel
-from agentic_ray.schedule.events import MemoryUse, Process, Split
+from agentic_ray.schedule.events import BundleFailed, MemoryUse, Process, Split
 from agentic_ray.schedule.poison import judge, process_of
 from agentic_ray.schedule.pressure import Pressure, halves
 from agentic_ray.schedule.records import Attempt, Record, RetryRules
 from agentic_ray.schedule.scarcity import Scarcity, is_held_by_others
 from agentic_ray.schedule.speculation import SpeculationRules, Speculator
 
+_MOST_WAITS = 6
+"""The pause of a function whose card others fill grows up to 2**5 times the first."""
+_MOST_ROUNDS = 2
+"""Times that a function which ran out of memory on every card is tried on them again."""
+
 
 class Recovery(Speculator):
     """Used only as the base of the Dispatcher."""
+
+    def _retry(self, record: Record, error: BaseException, *, final: bool = False) -> None:
+        raise NotImplementedError
 
     def __init__(
         self, policy: Policy, model: CostModel, speculation: SpeculationRules, retry: RetryRules
@@ -47,6 +56,49 @@ class Recovery(Speculator):
                 True,
                 record.lane[2],
             )  # from now on in a process of its own
+
+    def _function_failed(self, attempt: Attempt, event: BundleFailed) -> bool:
+        """Handle a failure of a function on a card that says something of the card or of the
+        function's own process; return False for all others.
+
+        Memory that did not suffice: the next card, where there is one on which it has not been
+        tried; then a CPU; without one the cards once more after a pause, since other programs may
+        have held the memory; then the graph fails. Memory that others took before the call began
+        costs nothing but a pause.
+        """
+        record, error = attempt.record, event.error
+        cpu = "cpu" in record.lane[0]
+        if event.cause == "memory":
+            record.short |= {attempt.executor.place}
+            final = False
+            if self._has_other_card(record):
+                record.waits = 0
+                record.note = f"{attempt.executor.device} had too little memory"
+            elif cpu:
+                self._send_to_cpu(record, f"no card had enough memory: {error}")
+            elif record.rounds < _MOST_ROUNDS:
+                record.rounds += 1
+                record.waits = _MOST_WAITS
+                record.short = frozenset()
+            else:
+                final = True
+            self._retry(record, error, final=final)
+            return True
+        if event.cause == "card_full":
+            record.waits = min(record.waits + 1, _MOST_WAITS)
+            self._retry(record, error)
+            return True
+        if event.cause != "crash":
+            return False
+        if not isinstance(error, PoisonTaskError | OutOfHostMemoryError):
+            record.losses += 1  # the executor's process died, not the function's
+        else:
+            record.failures += 1
+            if record.failures > self.retry.max_failures and cpu:
+                record.crashed = True
+                self._send_to_cpu(record, "it ends its process on every card")
+        self._retry(record, error)
+        return True
 
     def _pressed(self, attempt: Attempt, use: MemoryUse | None) -> Record:
         """Handle a node that ran out of memory: run fewer bundles at once there, and this one in

@@ -12,12 +12,15 @@ from agentic_ray.errors import (
     OutOfHostMemoryError,
     PlacementError,
 )
-from agentic_ray.graph.task import Bundle, Resources
+from agentic_ray.graph.task import CARD, Bundle, Resources
 from agentic_ray.schedule.admission import can_split
 from agentic_ray.schedule.events import MemoryUse
 from agentic_ray.schedule.records import Record, Traits, codelet_names
 from agentic_ray.schedule.scarcity import who_holds
 from agentic_ray.schedule.view import ClusterView
+
+_ON_GPUS = (("gpu",), (CARD,))
+"""Device kinds of bundles that run on GPUs only."""
 
 
 def refusal(
@@ -35,7 +38,7 @@ def refusal(
             continue
         last = traits
         kinds = traits.lane[0]
-        alike.setdefault((kinds, traits.resources, kinds == ("gpu",) and can_split(bundle)), bundle)
+        alike.setdefault((kinds, traits.resources, kinds in _ON_GPUS and can_split(bundle)), bundle)
     for (kinds, _, _), bundle in alike.items():
         if not kinds:
             return no_device(bundle, view), bundle
@@ -56,7 +59,7 @@ def refusal(
         if memory and need.memory_bytes > memory:
             text = f"{names} asks for {need.memory_bytes} bytes of memory, the largest node "
             return ImpossibleResourcesError(text + f"has {memory}"), bundle
-        if kinds == ("gpu",) and not splits and need.gpu_memory_bytes > (gpu_memory or 1 << 62):
+        if kinds in _ON_GPUS and not splits and need.gpu_memory_bytes > (gpu_memory or 1 << 62):
             text = f"{names} asks for {need.gpu_memory_bytes} bytes of GPU memory, the largest GPU "
             text += f"has {gpu_memory}, and it can neither be split nor run on a CPU"
             return ImpossibleResourcesError(text), bundle
@@ -65,7 +68,8 @@ def refusal(
 
 def no_device(bundle: Bundle, view: ClusterView) -> NoSuitableDeviceError:
     """Return the error for a bundle that no device here can run; it lists the devices."""
-    wanted = " or ".join(bundle.kinds()) or "no device at all (its tag excludes every version)"
+    kinds = ["gpu" if kind == CARD else kind for kind in bundle.kinds()]
+    wanted = " or ".join(kinds) or "no device at all (its tag excludes every version)"
     executors = view.executors.values()
     resources = bundle.resources
     if resources.where and view.has(bundle.kinds()):
@@ -76,7 +80,7 @@ def no_device(bundle: Bundle, view: ClusterView) -> NoSuitableDeviceError:
             f"{', '.join(there) or 'none'}; custom resources: {', '.join(custom) or 'none'}"
         )
     cpus = sum(e.slots for e in executors if e.kind == "cpu")
-    gpus = sum(1 for e in executors if e.kind == "gpu")
+    gpus = sum(1 for e in executors if e.kind != "cpu")
     nodes = len({e.node_id for e in executors})
     return NoSuitableDeviceError(
         f"{codelet_names(bundle)} can only run on {wanted}, and this cluster has "
@@ -129,6 +133,6 @@ def no_node(seconds: float) -> NoNodeError:
 
 def _largest_gpu_bytes(view: ClusterView) -> int | None:
     """Return the memory of the largest GPU; None when there is none or one's memory is unknown."""
-    totals = [gpu.memory_total_bytes for gpu in view.of_kinds(("gpu",))]
+    totals = [gpu.memory_total_bytes for gpu in view.cards()]
     known = [total for total in totals if total is not None]
     return max(known) if known and len(known) == len(totals) else None

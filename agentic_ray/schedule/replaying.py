@@ -186,6 +186,7 @@ class Replay:
                 _error(data["kind"], data["error"], data["text"]),
                 PLAIN.decode(data["memory"]),
                 data["begun"],
+                tuple((items, size) for items, size in data["device_peaks"]),
             )
         event: ev.Event = PLAIN.decode(data)
         return event

@@ -227,7 +227,7 @@ class _Call:
 class _Device:
     node: SimNode
     name: str
-    kind: Literal["cpu", "gpu"]
+    kind: Literal["cpu", "gpu", "card"]
     free: int
     waiting: deque[_Call] = field(default_factory=deque)
     busy: float = 0.0

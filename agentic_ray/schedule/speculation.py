@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from agentic_ray.schedule.admission import Fit, fit, working_set_bytes
 from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CostModel, Prediction
+from agentic_ray.schedule.leases import Leases
 from agentic_ray.schedule.placement import Placement
-from agentic_ray.schedule.placing import Placer
 from agentic_ray.schedule.records import Attempt, Record
 from agentic_ray.schedule.view import Executor
 
@@ -70,7 +70,7 @@ class SpeculationRules:
         return self.limit_seconds(here)
 
 
-class Speculator(Placer):
+class Speculator(Leases):
     """Second copies of late bundles. Used only as a base of the Dispatcher."""
 
     def __init__(self, policy: Policy, model: CostModel, rules: SpeculationRules) -> None:
@@ -133,7 +133,7 @@ class Speculator(Placer):
         fits = [
             e
             for e in idle
-            if (e is not here or attempt.process != "shared")
+            if (e is not here or attempt.process in ("own", "watched"))
             and e.kind == here.kind in record.lane[0]
             and _is_idle(e)
             and e.admits(record.resources, record.lane[1])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from agentic_ray.graph.task import Bundle, Resources, Where
+from agentic_ray.graph.task import CARD, Bundle, Resources, Where
 from agentic_ray.schedule.ahead import Upcoming
 from agentic_ray.schedule.events import Location
 from agentic_ray.telemetry.state import ClusterState, NodeState
@@ -36,6 +36,10 @@ SHORT_AHEAD_PER_SLOT = 3
 _ROUNDING = 1e-9
 """Custom resources may be fractions; the rounding error of their sums is below this."""
 
+MOST_PROCESSES = 16
+"""Most calls of functions on a card at once, whatever their memory: each has a CUDA context and
+computes in its own time slices."""
+
 LONG_SECONDS = 0.3
 """Nothing is sent ahead behind bundles predicted to take longer than this: a round trip is nothing
 to them, and a bundle that has not been sent can still go elsewhere."""
@@ -55,7 +59,10 @@ class Executor:
     they come as predicted. ``place`` is its node and device. The view sets ``pool``, the executors
     of its kind, and ``counted``, the pool's count of its room, room for opaque bundles, and slots.
     ``labels`` and ``custom`` are those of its node; ``custom_in_use``, which the executors of a
-    node share, counts the custom resources that our bundles use.
+    node share, counts the custom resources that our bundles use. ``processes`` counts the calls of
+    functions on a card, which are not in ``in_flight``; ``share_in_flight`` is the fraction of the
+    card that they were declared to take, ``unknown`` the number of them whose memory is not known,
+    ``warm`` the processes without calls that its executor may keep, by function.
     """
 
     node_id: str
@@ -82,6 +89,10 @@ class Executor:
     labels: Mapping[str, str] = field(default_factory=dict)
     custom: Mapping[str, float] = field(default_factory=dict)
     custom_in_use: dict[str, float] = field(default_factory=dict)
+    processes: int = 0
+    unknown: int = 0
+    share_in_flight: float = 0.0
+    warm: dict[str, int] = field(default_factory=dict)
     place: tuple[str, str] = field(init=False)
     pool: Pool = field(init=False)
 
@@ -163,6 +174,40 @@ class Executor:
         self.memory_in_flight_bytes += sign * memory_bytes
         if width > 1:
             self.wide += sign * width
+        for name, amount in resources.custom.items():
+            left = self.custom_in_use.get(name, 0.0) + sign * amount
+            self.custom_in_use[name] = left if left > _ROUNDING else 0.0
+
+    def takes_process(self, need_bytes: int, share: float) -> bool:
+        """Whether a card takes another call of a function, apart from its memory. A call whose
+        memory is not known runs there without other calls, unless it was declared to take a
+        share."""
+        if self.processes >= MOST_PROCESSES or self.share_in_flight + share > 1.0 + _ROUNDING:
+            return False
+        alone = not (need_bytes or share)
+        return not (self.unknown or (alone and self.processes))
+
+    def take_process(self, function: str, resources: Resources) -> None:
+        """Count a call of a function that was sent to a card."""
+        self._count_process(resources, 1)
+        self.warm[function] = self.warm.get(function, 0) - 1
+        if self.warm[function] <= 0:
+            del self.warm[function]
+
+    def let_process_go(self, function: str, resources: Resources) -> None:
+        """Count a call of a function that has ended; its process stays warm for a while."""
+        self._count_process(resources, -1)
+        self.warm = {function: self.warm.pop(function, 0) + 1, **self.warm}
+        if len(self.warm) > MOST_PROCESSES:
+            self.warm.popitem()
+
+    def _count_process(self, resources: Resources, sign: int) -> None:
+        self.processes += sign
+        self.memory_in_flight_bytes += sign * resources.gpu_memory_bytes
+        self.unknown += sign * (not (resources.gpu_memory_bytes or resources.gpus))
+        self.share_in_flight += sign * resources.gpus
+        if not self.processes:
+            self.share_in_flight = 0.0  # no drift from rounding
         for name, amount in resources.custom.items():
             left = self.custom_in_use.get(name, 0.0) + sign * amount
             self.custom_in_use[name] = left if left > _ROUNDING else 0.0
@@ -332,6 +377,12 @@ class Pool:
         self._changed[executor] = None
 
 
+def _pools_of(kinds: Iterable[str]) -> Iterable[str]:
+    """Return the kinds of the executors that run bundles of these device kinds: functions run on
+    GPUs, and on those that run nothing else."""
+    return [one for kind in kinds for one in (("gpu", CARD) if kind == CARD else (kind,))]
+
+
 @dataclass(slots=True)
 class ClusterView:
     """The executors by (node, device), the newest telemetry, and the values' places."""
@@ -354,11 +405,17 @@ class ClusterView:
         """Return the executors of these kinds, in the order in which they came."""
         found = [
             executor
-            for kind in dict.fromkeys(kinds)
+            for kind in dict.fromkeys(_pools_of(kinds))
             if kind in self.pools
             for executor in self.pools[kind].executors
         ]
         return sorted(found, key=lambda executor: executor.order)
+
+    def cards(self) -> list[Executor]:
+        """Return the executors that functions on cards may run on."""
+        if "gpu" not in self.pools and CARD not in self.pools:
+            return []
+        return self.of_kinds((CARD,))
 
     def with_room(self, kinds: Iterable[str]) -> list[Executor]:
         """Return the executors of these kinds that take at least one more bundle."""
@@ -387,8 +444,8 @@ class ClusterView:
         """Whether there is, or will be again, such a device of one of these kinds."""
         if where:
             return bool(self.suiting(kinds, where))
-        if self.pools.keys().isdisjoint(kinds):
-            return bool(self.awaited_gpus) and "gpu" in kinds
+        if self.pools.keys().isdisjoint(_pools_of(kinds)):
+            return bool(self.awaited_gpus) and ("gpu" in kinds or CARD in kinds)
         return True
 
     def add(self, executor: Executor) -> None:

@@ -101,6 +101,20 @@ class GpuLink:
     nvlinks: int | None = None
 
 
+def closeness(link: GpuLink) -> float:
+    """Return a figure that is larger for a quicker connection of two GPUs: NVLinks count first,
+    then how near their PCIe paths meet.
+
+    Examples
+    --------
+    >>> closeness(GpuLink("a", "b", "system", 2)) > closeness(GpuLink("a", "b", "same board", 0))
+    True
+    """
+    levels = list(_PCIE_LEVELS.values())
+    near = len(levels) - levels.index(link.pcie) if link.pcie in levels else 0
+    return 10.0 * (link.nvlinks or 0) + near
+
+
 @dataclass(frozen=True, slots=True)
 class GpuReading:
     """All GPUs of this node; ``reason`` says why there are none or why some are missing."""
@@ -229,6 +243,30 @@ class NvmlProbe:
             if not self._known and reason is None:
                 reason = "the NVIDIA driver lists no GPU"
             return GpuReading(self._ordered(), reason, self._links or ())
+
+    def process_bytes(self, uuid: str) -> dict[int, int] | None:
+        """Return the memory of a device by the id of the process that holds it, now; None when the
+        driver does not tell. Never raises for an error of NVML.
+
+        A driver in a container may name processes by their ids outside it, or not at all; a process
+        whose memory it does not tell is left out.
+        """
+        with self._lock:
+            device = next((one for one in self._devices if one.state.uuid == uuid), None)
+            if device is None or not self._initialised:
+                return None
+            try:
+                found = self._running(device)
+            except (_DeviceGoneError, _DriverGoneError):
+                return None  # the next `read` tells why
+        if found is None:
+            return None
+        sizes: dict[int, int] = {}
+        for process in found:
+            size = None if process.usedGpuMemory is None else _bytes(process.usedGpuMemory)
+            if size is not None:
+                sizes[int(process.pid)] = size
+        return sizes
 
     def close(self) -> None:
         """End the event thread and release NVML. A later `read` starts again."""
@@ -442,12 +480,7 @@ class NvmlProbe:
 
     def _slow_figures(self, device: _Device) -> _SlowFigures:
         handle, card = device.handle, device.card
-        processes = self._first(
-            [
-                ("nvmlDeviceGetComputeRunningProcesses_v3", handle),
-                ("nvmlDeviceGetComputeRunningProcesses_v2", handle),
-            ]
-        )
+        processes = self._running(device)
         temperature = self._first(
             [
                 ("nvmlDeviceGetTemperatureV", card, _TEMPERATURE_GPU),
@@ -469,6 +502,16 @@ class NvmlProbe:
             ecc_uncorrected=None if ecc is None else int(ecc),
             throttle_reasons=None if reasons is None else throttle_names(int(reasons)),
         )
+
+    def _running(self, device: _Device) -> list[Any] | None:
+        """Return NVML's records of the processes that compute on a device."""
+        found: list[Any] | None = self._first(
+            [
+                ("nvmlDeviceGetComputeRunningProcesses_v3", device.handle),
+                ("nvmlDeviceGetComputeRunningProcesses_v2", device.handle),
+            ]
+        )
+        return found
 
     # -- topology -----------------------------------------------------------------------------
 

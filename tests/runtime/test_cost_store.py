@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -222,3 +223,25 @@ def test_what_was_written_longest_ago_makes_room(
     assert CostStore(path).load(model) <= 6  # both classes of the last three
     assert model.predict_size("c19", "cpu", 100) is not None
     assert model.predict_size("c0", "cpu", 100) is None
+
+
+def test_memory_of_functions_is_kept(tmp_path: Path) -> None:
+    first, second = CostModel(), CostModel()
+    first.device_peaks.observe("mine.f", 8, 3 * 10**9)
+    first.device_peaks.observe("__main__.f", 8, 10**9)
+    path = tmp_path / "costs.sqlite"
+    assert CostStore(path).save(first)
+    with closing(sqlite3.connect(path)) as connection:  # a store from before there was the table
+        old = sqlite3.connect(tmp_path / "old.sqlite")
+        connection.backup(old)
+        old.execute("DROP TABLE device_peaks")
+        old.commit()
+        old.close()
+    CostStore(path).load(second)
+    assert [(p.function, p.items, p.size_bytes) for p in second.device_peaks.knowledge()] == [
+        ("mine.f", 8, 3 * 10**9)
+    ]
+    older = CostModel()
+    CostStore(tmp_path / "old.sqlite").load(older)
+    assert older.device_peaks.knowledge() == []
+    assert CostStore(tmp_path / "old.sqlite").save(first)

@@ -10,7 +10,6 @@ import contextvars
 import itertools
 import math
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -20,6 +19,7 @@ from numpy.lib.array_utils import normalize_axis_index
 
 from agentic_ray.array.core import sizing
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
+from agentic_ray.graph.sizes import parse_bytes
 
 Shape = tuple[int, ...]
 Chunks = tuple[tuple[int, ...], ...]
@@ -176,26 +176,6 @@ def regular(length: int, size: int) -> tuple[int, ...]:
         )
     full, rest = divmod(length, size)
     return (size,) * full + ((rest,) if rest else ())
-
-
-def parse_bytes(text: str) -> int:
-    """A size such as ``"1 MB"`` (a million bytes), ``"64MiB"`` or ``"100"``.
-
-    Raises
-    ------
-    InvalidArgumentError
-        It is no size, or less than a byte.
-    """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmgtp]?)(i?)b?\s*", text, re.IGNORECASE)
-    if found is None or (found[3] and not found[2]):
-        raise InvalidArgumentError(
-            f"chunks must be 'auto', numbers or a size such as '1 MB', not {text!r}"
-        )
-    power = " kmgtp".index(found[2].lower() or " ")
-    size = int(float(found[1]) * (1024 if found[3] else 1000) ** power)
-    if size < 1:
-        raise InvalidArgumentError(f"a chunk has at least one byte, not {text!r}")
-    return size
 
 
 def auto(shape: Shape, dtype: np.dtype[Any], chunk_bytes: int | None = None) -> Chunks:

@@ -7,6 +7,9 @@
  *   gpus=<n>                      physical GPUs
  *   gpu.<i>.<field>=<value>       uuid name total free used reserved util processes temp power ecc
  *                                 throttle bus; an absent figure is "not supported"
+ *   gpu.<i>.allocations=<folder>  files named by process id hold the bytes of processes that are
+ *                                 alive: they are listed, and count as used beside the figures;
+ *                                 <folder>/../others holds the bytes of programs elsewhere
  *   gpu.<i>.error.<function>=<code>
  *   gpu.<i>.mig=<0|1>  gpu.<i>.migs=<places>
  *   gpu.<i>.mig.<j>.<field>       the same fields, and gi, ci; a place without uuid is empty
@@ -16,6 +19,9 @@
  *
  * Built with -DOLD_DRIVER it lacks the symbols that came with newer drivers.
  */
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +41,7 @@ enum {
 
 #define MAX_GPUS 8
 #define MAX_MIGS 7
+#define MAX_PROCESSES 256
 
 struct nvmlDevice_st {
     int gpu;
@@ -187,6 +194,68 @@ static nvmlReturn_t check(nvmlDevice_t device, const char *function)
             return code_;                                  \
     } while (0)
 
+/* ---- memory of real processes ---- */
+
+typedef struct {
+    int count;
+    unsigned int pids[MAX_PROCESSES];
+    unsigned long long sizes[MAX_PROCESSES];
+    unsigned long long sum;
+} allocations_t;
+
+static unsigned long long number_in(const char *folder, const char *name)
+{
+    char path[1024];
+    unsigned long long size = 0;
+    FILE *file;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    file = fopen(path, "r");
+    if (!file)
+        return 0;
+    if (fscanf(file, "%llu", &size) != 1)
+        size = 0;
+    fclose(file);
+    return size;
+}
+
+static int allocations(nvmlDevice_t device, allocations_t *found)
+{
+    char folder[512];
+    DIR *entries;
+    struct dirent *entry;
+    memset(found, 0, sizeof *found);
+    if (text_of(device, "allocations", folder, sizeof folder) != SUCCESS)
+        return 0;
+    entries = opendir(folder);
+    while (entries && (entry = readdir(entries)) && found->count < MAX_PROCESSES) {
+        char *end;
+        long pid = strtol(entry->d_name, &end, 10);
+        unsigned long long size;
+        if (pid <= 0 || *end || (kill((pid_t)pid, 0) != 0 && errno == ESRCH))
+            continue;
+        size = number_in(folder, entry->d_name);
+        if (size) {
+            found->pids[found->count] = (unsigned int)pid;
+            found->sizes[found->count++] = size;
+            found->sum += size;
+        }
+    }
+    if (entries)
+        closedir(entries);
+    found->sum += number_in(folder, "../others");
+    return 1;
+}
+
+static void take_off(nvmlDevice_t device, unsigned long long *free_bytes,
+                     unsigned long long *used_bytes)
+{
+    allocations_t found;
+    if (!allocations(device, &found))
+        return;
+    *free_bytes -= found.sum < *free_bytes ? found.sum : *free_bytes;
+    *used_bytes += found.sum;
+}
+
 /* ---- library ---- */
 
 nvmlReturn_t nvmlInitWithFlags(unsigned int flags)
@@ -273,6 +342,7 @@ nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memory)
     figure(device, "free", &memory->free);
     figure(device, "used", &memory->used);
     figure(device, "reserved", &reserved);
+    take_off(device, &memory->free, &memory->used);
     memory->used += reserved; /* version 1 counts it as used */
     return SUCCESS;
 }
@@ -290,6 +360,7 @@ nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t *me
     figure(device, "free", &memory->free);
     figure(device, "used", &memory->used);
     figure(device, "reserved", &memory->reserved);
+    take_off(device, &memory->free, &memory->used);
     return SUCCESS;
 }
 #endif
@@ -304,7 +375,21 @@ nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_
 static nvmlReturn_t processes(nvmlDevice_t device, unsigned int *count, nvmlProcessInfo_t *infos)
 {
     unsigned int running = 0, i;
-    nvmlReturn_t code = figure32(device, "processes", &running);
+    allocations_t found;
+    nvmlReturn_t code;
+    if (allocations(device, &found)) {
+        running = *count;
+        *count = (unsigned int)found.count;
+        if (running < *count)
+            return INSUFFICIENT_SIZE;
+        for (i = 0; i < *count; i++) {
+            infos[i].pid = found.pids[i];
+            infos[i].usedGpuMemory = found.sizes[i];
+            infos[i].gpuInstanceId = infos[i].computeInstanceId = 0xFFFFFFFFu;
+        }
+        return SUCCESS;
+    }
+    code = figure32(device, "processes", &running);
     if (code != SUCCESS)
         return code;
     if (*count < running) {

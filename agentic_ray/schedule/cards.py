@@ -1,0 +1,246 @@
+"""Functions on cards: which card a function's batch runs on, several on one card side by side.
+
+A function runs in a process of its own, whose memory is its own; the executor's slots, turns and
+plans are for work that the executor computes itself. Both draw on one account of the card's memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from agentic_ray.graph.task import CARD, Resources
+from agentic_ray.schedule.admission import Admission, Fit, fit
+from agentic_ray.schedule.placement import Placement
+from agentic_ray.schedule.placing import Placer
+from agentic_ray.schedule.ready import ReadyQueue
+from agentic_ray.schedule.records import Attempt, Record, urgency
+from agentic_ray.schedule.view import MOST_PROCESSES, Executor
+from agentic_ray.telemetry.state import format_bytes
+
+MOST_OFFERED: Final = 64
+"""Most waiting batches that are looked at when something changed."""
+LEAST_PROCESSES: Final = 2
+PROCESSES_PER_CPU: Final = 2
+"""Calls of functions at once on the cards of a node for each of its CPUs, and at least on a card:
+one computes there while another reads and writes on the host."""
+STARVING_SECONDS: Final = 10.0
+"""A batch that has waited this long keeps a card for itself: smaller ones overtake it no more."""
+
+
+def is_for_cards(kinds: Sequence[str]) -> bool:
+    """Whether bundles of these device kinds run on a card in processes of their own."""
+    return kinds[:1] == (CARD,)
+
+
+def choose_card(
+    need_bytes: int,
+    share: float,
+    cards: Iterable[Executor],
+    *,
+    warm: str,
+    cpu: bool,
+    items: int,
+) -> Admission:
+    """Decide on a batch of a function, given the cards that it may use.
+
+    Parameters
+    ----------
+    need_bytes : int
+        Memory that its process may come to hold; 0: not known, then it has the card's processes
+        to itself.
+    share : float
+        Fraction of a card that it was declared to take; 0: it shares by memory alone.
+    warm : str
+        Name of the function: a card with a warm process of it is better.
+    cpu : bool
+        Whether it can run on a CPU.
+    items : int
+        Number of items: it can run in at most as many parts.
+
+    Notes
+    -----
+    Among the cards on which it fits now, the one with a warm process goes first, then the one with
+    the fewest processes at work, then the one with most memory left. If it fits on none it waits
+    for batches of ours to end. If other programs hold the memory it goes to a CPU where it can, and
+    waits where it cannot; if it is too large for every card it runs in parts.
+    """
+    usable = [card for card in cards if card.healthy and not card.silent]
+    if not usable:
+        return Admission(None, to_cpu=cpu, reason="no card is left for it")
+    fits = {card: fit(need_bytes, card) for card in usable}
+    now = [
+        card for card in usable if fits[card] is Fit.NOW and card.takes_process(need_bytes, share)
+    ]
+    if now:
+        return Admission(min(now, key=lambda card: _preference(card, warm)))
+    if Fit.NOW in fits.values() or Fit.LATER in fits.values():
+        return Admission(None, reason="waits for memory of batches in flight")
+    needs = f"needs about {format_bytes(need_bytes)} of GPU memory"
+    if Fit.BLOCKED in fits.values():
+        return Admission(None, to_cpu=cpu, reason=f"{needs}, and other programs hold it")
+    largest = max(usable, key=lambda card: (card.memory_bytes or 0, -card.order))
+    budget = largest.memory_bytes or 0
+    parts = math.ceil(need_bytes / budget) if budget else items + 1
+    reason = f"{needs}, more than the {format_bytes(budget)} of the largest card"
+    if cpu and parts > items:
+        return Admission(None, to_cpu=True, reason=reason)
+    if largest.memory_in_flight_bytes or not largest.takes_process(0, share):
+        return Admission(None, reason=f"{reason}; waits to have it alone")
+    parts = min(parts, items)
+    return Admission(largest, max(parts, 1), reason=f"{reason}; runs in {parts} parts")
+
+
+def _preference(card: Executor, warm: str) -> tuple[bool, int, int, int]:
+    left = (card.memory_bytes or 0) - card.memory_in_flight_bytes
+    return (card.warm.get(warm, 0) <= 0, card.processes, -left, card.order)
+
+
+class CardPlacer(Placer):
+    """Waiting batches of functions in, `Start` commands out. Used only as a base of the
+    Dispatcher."""
+
+    def _kept_for_leases(self) -> set[Executor]:
+        raise NotImplementedError
+
+    def _schedule(self) -> None:
+        super()._schedule()
+        for lane, queue in list(self._ready.items()):
+            if queue and is_for_cards(lane[0]):
+                self._place_functions(queue)
+
+    def _place_functions(self, queue: ReadyQueue) -> None:
+        """Start the waiting batches that fit, the most urgent first; the rest goes on waiting."""
+        window: dict[str, Record] = {}
+        queue.fill(window, MOST_OFFERED)
+        kept = self._kept_for_leases()
+        full: set[object] = set()
+        sent_to_cpu = False
+        for record in sorted(window.values(), key=lambda r: (not self._starves(r), urgency(r))):
+            record.queued = False
+            task = record.bundle.tasks[0]
+            shape = (task.codelet.name, record.resources, record.bundle.items, record.short)
+            if shape not in full and not self._place_function(record, kept):
+                full.add(shape)
+            if not record.running:
+                sent_to_cpu = sent_to_cpu or not is_for_cards(record.lane[0])
+                self._offer(record)
+        if sent_to_cpu:
+            super()._schedule()
+
+    def _place_function(self, record: Record, kept: set[Executor]) -> bool:
+        """Start a batch on a card, or send it to the CPUs; return False if it waits."""
+        bundle, resources = record.bundle, record.resources
+        task = bundle.tasks[0]
+        cpu = "cpu" in record.lane[0] and self.view.has(("cpu",), record.lane[2])
+        there = self.view.cards()
+        if not there:
+            if not cpu or self.view.awaited_gpus:
+                return False
+            self._send_to_cpu(record, "this cluster has none")
+            return True
+        need = self.model.device_peaks.need_bytes(
+            task.codelet.name, bundle.items, resources.gpu_memory_bytes
+        )
+        cards = [card for card in there if card.place not in record.short]
+        cards = [card for card in cards if card.suits(record.lane[2])]
+        free = [
+            card
+            for card in cards
+            if card not in kept
+            and card.processes < self._most_processes(card)
+            and self._host_admits(card, resources)
+        ]
+        answer = choose_card(
+            need,
+            resources.gpus,
+            free or cards,
+            warm=task.codelet.name,
+            cpu=cpu,
+            items=bundle.items,
+        )
+        if answer.to_cpu:
+            self._send_to_cpu(record, answer.reason)
+            return True
+        card = answer.executor
+        if card is None or card not in free:
+            self._keep_waiting(record, cards, kept)
+            return False
+        share = replace(resources, gpu_memory_bytes=-(-need // answer.parts))
+        reason = answer.reason or _reason(need, resources.gpus, card)
+        placement = Placement(bundle.key, card.node_id, card.device, None, None, reason)
+        record.waits_since = None
+        self._start(record, placement, card, share, answer.parts, process="function")
+        return True
+
+    def _most_processes(self, card: Executor) -> int:
+        """Return how many calls run on a card at once: the CPUs of its node have to feed them."""
+        neighbours = self.view.rows[card.node_id]
+        cpus = sum(one.slots for one in neighbours if one.kind == "cpu")
+        gpus = sum(one.kind != "cpu" for one in neighbours)
+        return min(MOST_PROCESSES, max(LEAST_PROCESSES, PROCESSES_PER_CPU * cpus // gpus))
+
+    def _keep_waiting(self, record: Record, cards: Sequence[Executor], kept: set[Executor]) -> None:
+        """Note since when a batch waits. One that waits for long keeps the largest card from all
+        less urgent ones until it has room there."""
+        if record.waits_since is None:
+            record.waits_since = self.view.now_seconds
+        if self._starves(record) and cards:
+            kept.add(max(cards, key=lambda card: (card.memory_bytes or 0, -card.order)))
+
+    def _starves(self, record: Record) -> bool:
+        since = record.waits_since
+        return since is not None and self.view.now_seconds - since >= STARVING_SECONDS
+
+    def _host_admits(self, card: Executor, resources: Resources) -> bool:
+        """Whether the card's node has the CPUs and the memory that a function takes beside it."""
+        if not card.has_left(resources.where):
+            return False
+        host = self._host_of(card, resources)
+        return host is None or host.admits(_on_host(resources), opaque=True)
+
+    def _host_of(self, card: Executor, resources: Resources) -> Executor | None:
+        """Return the executor that keeps account of a card's node, if there is anything to keep."""
+        if not (resources.cpus or resources.memory_bytes):
+            return None
+        return self.view.executors.get((card.node_id, "cpu"))
+
+    def _take(self, attempt: Attempt) -> None:
+        """Enter a function's batch in the accounts of its card and its node."""
+        card, resources = attempt.executor, attempt.resources
+        card.take_process(attempt.record.bundle.tasks[0].codelet.name, resources)
+        host = self._host_of(card, resources)
+        if host is not None:
+            host.sent(self.view.now_seconds, attempt.predicted_seconds, _on_host(resources))
+            self._dirty[host] = None
+        attempt.host = host
+
+    def _let_go(self, attempt: Attempt) -> None:
+        """Take a function's batch, which has ended, out of the accounts."""
+        card, resources, host = attempt.executor, attempt.resources, attempt.host
+        card.let_process_go(attempt.record.bundle.tasks[0].codelet.name, resources)
+        if host is not None:
+            host.ended(self.view.now_seconds, attempt.predicted_seconds, _on_host(resources))
+            self._touched[host] = self._dirty[host] = None
+
+    def _has_other_card(self, record: Record) -> bool:
+        """Whether there is a card on which a batch has not run out of memory."""
+        return any(
+            card.healthy and card.place not in record.short and card.suits(record.lane[2])
+            for card in self.view.cards()
+        )
+
+
+def _on_host(resources: Resources) -> Resources:
+    """Return what a function on a card takes of its node beside it."""
+    return Resources(cpus=max(1.0, resources.cpus), memory_bytes=resources.memory_bytes)
+
+
+def _reason(need_bytes: int, share: float, card: Executor) -> str:
+    left = None if card.memory_bytes is None else card.memory_bytes - card.memory_in_flight_bytes
+    needs = f"needs {format_bytes(need_bytes)}" if need_bytes else "its memory is not known yet"
+    of_card = f", {share:g} of a card" if share else ""
+    beside = f"beside {card.processes} other calls" if card.processes else "no other call there"
+    return f"{needs}{of_card}; {format_bytes(left)} can be had there, {beside}"

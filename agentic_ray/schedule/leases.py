@@ -1,0 +1,284 @@
+"""Leases of cards: memory or whole cards set aside for code that is not run by this package.
+
+A lease of several cards or nodes is granted all at once or not at all, so that no two of them can
+wait for each other. The layer of the Dispatcher above the placing of functions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Final
+
+from agentic_ray.graph.task import Resources
+from agentic_ray.schedule.admission import Fit, fit, reserve_bytes
+from agentic_ray.schedule.cards import STARVING_SECONDS, CardPlacer
+from agentic_ray.schedule.events import (
+    LeaseEnded,
+    LeaseGranted,
+    LeaseReleased,
+    LeaseRequested,
+    NodeUp,
+)
+from agentic_ray.schedule.view import Executor
+from agentic_ray.telemetry.state import format_bytes
+
+_MOST_SETS: Final = 20_000
+"""Most sets of cards of a node that are compared by their connections."""
+
+
+@dataclass(slots=True, eq=False)
+class _Lease:
+    request: LeaseRequested
+    cards: list[Executor] = field(default_factory=list)
+    hosts: list[Executor] = field(default_factory=list)
+    holds: list[Resources] = field(default_factory=list)
+
+
+def closest(
+    cards: Sequence[Executor], count: int, closeness: Mapping[tuple[str, str], float]
+) -> tuple[Executor, ...]:
+    """Choose the ``count`` of a node's cards that are best connected with each other.
+
+    Parameters
+    ----------
+    closeness : mapping
+        Larger is quicker, by the names of two cards in alphabetic order; 0 where it is not known.
+
+    Examples
+    --------
+    >>> cards = [Executor("n", name, "gpu", 1, order=i) for i, name in enumerate("abcd")]
+    >>> [card.device for card in closest(cards, 2, {("b", "d"): 4.0, ("a", "b"): 1.0})]
+    ['b', 'd']
+    """
+    ordered = sorted(cards, key=lambda card: (card.processes, card.order))
+    if math.comb(len(ordered), count) > _MOST_SETS:
+        return tuple(ordered[:count])
+
+    def together(some: Sequence[Executor]) -> float:
+        return sum(
+            closeness.get((min(a.device, b.device), max(a.device, b.device)), 0.0)
+            for a, b in combinations(some, 2)
+        )
+
+    return max(combinations(ordered, count), key=together)  # of equal ones the first
+
+
+class Leases(CardPlacer):
+    """Requests for leases in, grants out. Used only as a base of the Dispatcher."""
+
+    def _begin_leases(self) -> None:
+        self._leases: dict[str, _Lease] = {}
+        self._lease_queue: list[_Lease] = []
+        self._closeness: dict[str, dict[tuple[str, str], float]] = {}
+
+    def lease_books(self) -> dict[str, tuple[tuple[str, str], ...]]:
+        """Return the places of each lease that is granted."""
+        return {
+            lease_id: tuple(card.place for card in lease.cards)
+            for lease_id, lease in self._leases.items()
+        }
+
+    @property
+    def _next_lease_end(self) -> float | None:
+        """Time at which a waiting request is given up, or keeps cards for itself."""
+        due: list[float] = []
+        for lease in self._lease_queue:
+            request = lease.request
+            starves = request.time + STARVING_SECONDS
+            due += [at for at in (starves, request.until_seconds) if at > self.view.now_seconds]
+        return min((at for at in due if at < math.inf), default=None)
+
+    def _lease_requested(self, event: LeaseRequested) -> None:
+        if event.lease_id in self._leases:
+            return
+        why = self._impossible(event)
+        if why:
+            self._commands.append(LeaseEnded(event.lease_id, why, impossible=True))
+            return
+        self._lease_queue.append(_Lease(event))
+
+    def _lease_released(self, event: LeaseReleased) -> None:
+        self._lease_queue = [
+            one for one in self._lease_queue if one.request.lease_id != event.lease_id
+        ]
+        lease = self._leases.pop(event.lease_id, None)
+        if lease is not None:
+            self._end_lease(lease)
+            self._commands.append(LeaseEnded(event.lease_id, event.reason))
+
+    def _lose_leases(self, executor: Executor, reason: str) -> None:
+        """End the leases on an executor that is gone."""
+        for lease_id, lease in list(self._leases.items()):
+            if executor in lease.cards:
+                del self._leases[lease_id]
+                self._end_lease(lease)
+                self._commands.append(LeaseEnded(lease_id, reason, lost=True))
+
+    def _learn_links(self, event: NodeUp) -> None:
+        self._closeness[event.node.node_id] = {
+            (min(first, second), max(first, second)): value for first, second, value in event.links
+        }
+
+    def _schedule(self) -> None:
+        if self._lease_queue:
+            self._grant_leases()
+        super()._schedule()
+
+    def _kept_for_leases(self) -> set[Executor]:
+        """Return cards that functions leave alone because a lease has waited long for them."""
+        kept: set[Executor] = set()
+        for lease in self._lease_queue:
+            request = lease.request
+            if self.view.now_seconds - request.time >= STARVING_SECONDS:
+                kept.update(self._places(request, self._could) or ())
+        return kept
+
+    def _grant_leases(self) -> None:
+        """Grant the waiting requests that fit, in the order of arrival; give up those whose time is
+        over. A request that has waited long is overtaken no more where it waits."""
+        kept: set[Executor] = set()
+        waiting: list[_Lease] = []
+        for lease in self._lease_queue:
+            request = lease.request
+
+            def free(card: Executor, request: LeaseRequested = request) -> bool:
+                return card not in kept and self._can(card, request)
+
+            cards = self._places(request, free)
+            if cards is not None:
+                self._grant(lease, cards)
+            elif self.view.now_seconds >= request.until_seconds:
+                why = f"it was not granted in time: {self._obstacle_of(request)}"
+                self._commands.append(LeaseEnded(request.lease_id, why, timed_out=True))
+            else:
+                waiting.append(lease)
+                if self.view.now_seconds - request.time >= STARVING_SECONDS:
+                    kept.update(self._places(request, self._could) or ())
+        self._lease_queue = waiting
+
+    def _grant(self, lease: _Lease, cards: Sequence[Executor]) -> None:
+        request = lease.request
+        hosts: set[str] = set()
+        for card in cards:
+            need = self._hold_of(card, request)
+            card.take_process(f"lease {request.lease_id}", need)
+            self._touch(card)
+            lease.cards.append(card)
+            lease.holds.append(need)
+            host = self.view.executors.get((card.node_id, "cpu"))
+            wanted = request.cpus or request.memory_bytes
+            if host is not None and wanted and card.node_id not in hosts:
+                host.sent(self.view.now_seconds, 0.0, _beside(request))
+                self._dirty[host] = None
+                lease.hosts.append(host)
+            hosts.add(card.node_id)
+        self._leases[request.lease_id] = lease
+        places = tuple(card.place for card in cards)
+        sizes = tuple(need.gpu_memory_bytes for need in lease.holds)
+        self._commands.append(LeaseGranted(request.lease_id, places, sizes))
+
+    def _end_lease(self, lease: _Lease) -> None:
+        for card, need in zip(lease.cards, lease.holds, strict=True):
+            card.let_process_go(f"lease {lease.request.lease_id}", need)
+            card.warm.pop(f"lease {lease.request.lease_id}", None)
+            if card.healthy:
+                self._touch(card)
+        for host in lease.hosts:
+            host.ended(self.view.now_seconds, 0.0, _beside(lease.request))
+            if host.healthy:
+                self._touch(host)
+
+    # --- where a lease fits ----------------------------------------------------------------
+
+    def _places(
+        self, request: LeaseRequested, fits: Callable[[Executor], bool]
+    ) -> list[Executor] | None:
+        """Return cards for a whole request; None if there are not so many."""
+        by_node: dict[str, list[Executor]] = {}
+        for card in self.view.cards():
+            if card.healthy and not card.silent and fits(card):
+                by_node.setdefault(card.node_id, []).append(card)
+        nodes = [node for node, cards in by_node.items() if len(cards) >= request.cards]
+        if len(nodes) < request.nodes:
+            return None
+        # The fullest nodes that suffice, so that whole nodes stay free for larger requests.
+        nodes.sort(key=lambda node: len(by_node[node]))
+        found: list[Executor] = []
+        for node in nodes[: request.nodes]:
+            found += closest(by_node[node], request.cards, self._closeness.get(node, {}))
+        return found
+
+    def _can(self, card: Executor, request: LeaseRequested) -> bool:
+        """Whether a card, and the node beside it, has room for its part of a request now."""
+        need = self._hold_of(card, request)
+        if request.share >= 1.0:
+            alone = not (card.processes or card.in_flight)
+            if not alone or fit(request.gpu_memory_bytes, card) is not Fit.NOW:
+                return False
+        elif fit(need.gpu_memory_bytes, card) is not Fit.NOW:
+            return False
+        if not card.takes_process(need.gpu_memory_bytes or 1, request.share):
+            return False
+        host = self.view.executors.get((card.node_id, "cpu"))
+        if host is None or not (request.cpus or request.memory_bytes):
+            return True
+        return host.admits(_beside(request), opaque=True)
+
+    def _could(self, card: Executor) -> bool:
+        return True
+
+    def _hold_of(self, card: Executor, request: LeaseRequested) -> Resources:
+        """Return what a request takes of a card: all its memory if it is to have it alone."""
+        size = request.gpu_memory_bytes
+        if request.share >= 1.0:
+            size = max(size, card.memory_total_bytes or 0)
+        return Resources(gpus=request.share, gpu_memory_bytes=size)
+
+    def _impossible(self, request: LeaseRequested) -> str:
+        """Return why no cluster like this one can grant a request; empty if it may."""
+        cards = self.view.cards()
+        if not cards and not self.view.awaited_gpus:
+            return "this cluster has no GPU"
+        if self.view.awaited_gpus:
+            return ""
+        totals = [card.memory_total_bytes for card in cards]
+        known = [total - reserve_bytes(total) for total in totals if total is not None]
+        if len(known) == len(totals) and request.gpu_memory_bytes > max(known):
+            return (
+                f"{format_bytes(request.gpu_memory_bytes)} of GPU memory are asked for, and the "
+                f"largest card can give {format_bytes(max(known))}"
+            )
+        counts: dict[str, int] = {}
+        for card in cards:
+            counts[card.node_id] = counts.get(card.node_id, 0) + 1
+        if sum(count >= request.cards for count in counts.values()) < request.nodes:
+            return (
+                f"{request.cards} GPUs on each of {request.nodes} node(s) are asked for; the nodes "
+                f"have {', '.join(map(str, sorted(counts.values(), reverse=True)))}"
+            )
+        return ""
+
+    def _obstacle_of(self, request: LeaseRequested) -> str:
+        """Return what keeps each card from a request, in words."""
+        said: list[str] = []
+        for card in self.view.cards():
+            if card.silent or not card.healthy:
+                why = "its node does not report"
+            elif self._can(card, request):
+                why = "it is free"
+            else:
+                left = (card.memory_bytes or 0) - card.memory_in_flight_bytes
+                total = format_bytes(card.memory_total_bytes)
+                why = f"{format_bytes(max(0, left))} of {total} can be had"
+                busy = card.processes + card.in_flight
+                why += f", {busy} calls and leases of this session there" if busy else ""
+            said.append(f"{card.device}: {why}")
+        return "; ".join(said) or "no card is there"
+
+
+def _beside(request: LeaseRequested) -> Resources:
+    """Return what a lease takes of a node beside its cards."""
+    return Resources(cpus=max(1.0, request.cpus), memory_bytes=request.memory_bytes)
