@@ -82,7 +82,16 @@ def submit(
             cache=not no_cache,
         )
         if wait:
-            _print_result(task_id, client.result(task_id), as_json)
+            try:
+                found = client.result(task_id)
+            except KeyboardInterrupt:
+                click.echo(
+                    f"the job goes on: `agentic-ray result {task_id}` waits for it, "
+                    f"`agentic-ray cancel {task_id}` ends it",
+                    err=True,
+                )
+                raise
+            _print_result(task_id, found, as_json)
         elif as_json:
             options.print_json({"task_id": task_id})
         else:

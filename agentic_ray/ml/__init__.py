@@ -81,7 +81,14 @@ __all__ = sorted(_HOME)
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: Any = importlib.import_module(f"{__name__}.{_HOME[name]}")
+    try:
+        value: Any = importlib.import_module(f"{__name__}.{_HOME[name]}")
+    except ModuleNotFoundError as error:
+        if error.name not in ("sklearn", "scipy", "pandas", "threadpoolctl", "joblib"):
+            raise
+        raise ModuleNotFoundError(
+            f"agentic_ray.ml needs {error.name}: pip install 'agentic-ray[ml]'", name=error.name
+        ) from error
     if name != _HOME[name]:
         value = getattr(value, name)
     globals()[name] = value

@@ -111,6 +111,10 @@ class Rows:
             names = names[0] if isinstance(names[0], slice) else np.asarray(names[0])
         if isinstance(names, slice | np.ndarray):
             return self.take(np.arange(len(self))[names])
+        if isinstance(names, int | np.integer):
+            raise InvalidTypeError(
+                f"rows are taken by lists or slices of positions: [[{names}]], not [{names}]"
+            )
         wanted = (names,) if isinstance(names, str) else tuple(names)
         if wanted and all(isinstance(at, int | np.integer) for at in wanted):
             return self.take(np.asarray(wanted))
@@ -248,7 +252,8 @@ class Rows:
         return replace(self, source=source, sample=self.sample[list(names)])
 
     def __repr__(self) -> str:
-        return f"<Rows of shape {self.shape} in {len(self.lengths)} chunks>"
+        chunks = "1 chunk" if len(self.lengths) == 1 else f"{len(self.lengths)} chunks"
+        return f"<Rows of shape {self.shape} in {chunks}>"
 
 
 def _numbered(data: Rows, block_id: tuple[int, ...]) -> Any:
@@ -343,7 +348,7 @@ def _rows(data: Any, chunk_rows: int | None, on_error: str) -> Rows:
             return of_array(xp.asarray(data), chunk_rows)
         nbytes = sum(len(str(value)) for value in data.ravel()) + data.nbytes
     else:
-        raise InvalidTypeError(f"a {type(data).__name__} has no rows to be gone through")
+        raise InvalidTypeError(f"data of type {type(data).__name__} has no rows to be gone through")
     return cut(data, nbytes, chunk_rows)
 
 

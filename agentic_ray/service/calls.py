@@ -20,9 +20,11 @@ from agentic_ray.errors import (
     InvalidArgumentError,
     JobCancelledError,
     JobTimeoutError,
+    SerializationError,
     ServiceError,
     TaskError,
 )
+from agentic_ray.master.jsonvalues import to_json
 from agentic_ray.master.workloads import DEFAULT, normalise
 
 _FIRST_POLL_SECONDS: Final = 0.01
@@ -78,7 +80,13 @@ def connection(
     if not url.startswith(("http://", "https://")):
         raise InvalidArgumentError(f"the url must begin with http:// or https://, not {url!r}")
     url = url.rstrip("/")
+    try:
+        httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise InvalidArgumentError(f"the url {url!r} is none: {error}") from error
     token = token or os.environ.get("AGENTIC_RAY_TOKEN") or None
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise InvalidArgumentError("the token must be printable ASCII text")
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     # trust_env=False: a proxy of the environment is not for a service of one's own.
     options = {"base_url": url, "headers": headers, "timeout": timeout, "trust_env": False}
@@ -111,9 +119,8 @@ def submission(
     tags: Any = (),
 ) -> Call:
     """The request that submits a job; with a key, so that it can be sent again."""
-    body = {
+    body: dict[str, Any] = {
         "workload": workload or DEFAULT,
-        "params": normalise(params)[0],
         "priority": priority,
         "timeout_seconds": timeout_seconds,
         "idempotency_key": idempotency_key or f"auto-{uuid.uuid4().hex}",
@@ -122,6 +129,12 @@ def submission(
     body |= {name: value for name, value in optional.items() if value is not None}
     if not cache:
         body["cache"] = False
+    for name, value in body.items():
+        try:
+            body[name] = to_json(value, name=name, non_finite="refuse")
+        except SerializationError as error:
+            raise InvalidArgumentError(str(error)) from None
+    body["params"] = normalise(params)[0]
     return Call("POST", "/submit", {"json": body}, _TRIES)
 
 

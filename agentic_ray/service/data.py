@@ -53,6 +53,7 @@ OWNER_BYTES: Final = 10 << 30
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 Name = Annotated[str, PathParameter(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 _PART_SECONDS: Final = 60.0
+_DRAFT_SECONDS: Final = 15 * _PART_SECONDS
 _MEDIA: Final[Mapping[str, str]] = {
     "application/x-npy": "npy",
     "application/vnd.apache.arrow.stream": "arrow",
@@ -106,6 +107,8 @@ class DataShelf:
         self.owner_bytes = owner_bytes
         self._lock = threading.Lock()
         self._reader = Reader()
+        for folder in self.folder.iterdir():
+            sweep_drafts(folder)
 
     def close(self) -> None:
         """Delete what nobody asked to keep."""
@@ -193,8 +196,9 @@ def check_beginning(file: Path, format: str) -> None:
     try:
         next(iter(read_rows(file, format)), None)
     except Exception as error:  # the readers of formats raise what they like
+        reason = str(error).partition(". ")[0]  # (more is advice for who wrote the reader)
         raise RequestError(
-            422, f"not a file of format {format}: {str(error)[:200]}", "NotThisFormat"
+            422, f"not a file of format {format}: {reason[:200]}", "NotThisFormat"
         ) from None
 
 
@@ -209,6 +213,7 @@ def add_data_routes(app: FastAPI, shelf: DataShelf, noted: Noted) -> None:
         expected = _expected_digest(request)
         folder = owner_folder(shelf.folder, caller.user)
         await run_in_threadpool(private_folder, folder)
+        sweep_drafts(folder)
         draft = folder / f".{uuid.uuid4().hex}.tmp"
         try:
             digest = await _receive(request, draft, shelf.max_bytes)
@@ -235,6 +240,18 @@ def add_data_routes(app: FastAPI, shelf: DataShelf, noted: Noted) -> None:
         shelf.delete(caller.user, name)
         noted(caller, "delete data", name)
         return Response(status_code=204)
+
+
+def sweep_drafts(folder: Path) -> None:
+    """Delete what a process that was killed has left of uploads.
+
+    An upload that is under way writes more often than that: other processes may share the folder.
+    """
+    before = time.time() - _DRAFT_SECONDS
+    for draft in folder.glob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):  # (deleted meanwhile)
+            if draft.stat().st_mtime < before:
+                draft.unlink()
 
 
 async def _receive(request: Request, draft: Path, limit_bytes: int) -> str:

@@ -107,7 +107,7 @@ _ENTRY: Final = {
 
 _REF: Final = {
     "type": "object",
-    "properties": {"ref": {"type": "string"}},
+    "properties": {"ref": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"}},
     "required": ["ref"],
     "additionalProperties": False,
 }
@@ -194,6 +194,7 @@ SUBMIT: Final = _route(
     "Submit a job",
     202,
     _json(_object(task_id=_TEXT), {"task_id": _ID}) | _LOCATION,
+    404,
     408,
     409,
     422,
@@ -232,6 +233,7 @@ SUBMIT: Final = _route(
 )
 STATUS: Final = _route("What is known of a job, with its result", 200, _json(_JOB), 404, 422)
 _BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
+_UPLOAD: Final = {"schema": _BINARY["schema"] | {"minLength": 1}}
 _FORMS: Final = {JSON: {"schema": {}}, NPY: _BINARY, ARROW: _BINARY, PARQUET: _BINARY}
 RESULT: Final = _route(
     "The result of a job, in the form that Accept asks for, whole or in part",
@@ -298,7 +300,7 @@ PUT_DATA: Final = _route(
         ],
         "requestBody": {
             "required": True,
-            "content": dict.fromkeys((NPY, ARROW, PARQUET, "text/csv", "text/plain"), _BINARY),
+            "content": dict.fromkeys((NPY, ARROW, PARQUET, "text/csv", "text/plain"), _UPLOAD),
         },
     },
 )

@@ -14,7 +14,7 @@ from sklearn.feature_selection import f_regression
 
 import agentic_ray.array as xp
 from agentic_ray import ml
-from agentic_ray.errors import InvalidArgumentError
+from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
 from agentic_ray.ml import metrics
 
 SMALL = X[:60]
@@ -284,3 +284,13 @@ def test_an_imputed_constant_keeps_integers() -> None:
     data = chunked((X * 3).astype(np.int64), 90)
     model = ml.SimpleImputer(strategy="constant", fill_value=1, keep_empty_features=True)
     np.testing.assert_array_equal(np.asarray(model.fit(data).transform(data)), (X * 3).astype(int))
+
+
+def test_a_row_by_its_number_is_refused_with_what_to_write() -> None:
+    data = ml.rows(SMALL)
+    assert repr(data) == "<Rows of shape (60, 6) in 1 chunk>"
+    assert np.asarray(data[[3]].compute()).shape == (1, 6)
+    with pytest.raises(InvalidTypeError, match=r"\[\[3\]\]"):
+        data[3]
+    with pytest.raises(InvalidTypeError, match="of type int"):
+        ml.rows(3)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import json
 import math
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -415,6 +417,19 @@ def test_one_users_data_is_not_anothers(tmp_path: Path) -> None:
     assert shelf.entries("bob") == []
     with pytest.raises(RequestError):
         shelf.entry("bob", "a.npy")
+
+
+def test_what_a_killed_process_left_of_uploads_is_deleted(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "alice"
+    folder.mkdir(parents=True)
+    (tmp_path / "data").chmod(0o700)
+    left, under_way = folder / ".left.tmp", folder / ".under-way.tmp"
+    for draft in (left, under_way):
+        draft.write_bytes(b"a")
+    day_ago = time.time() - 86400
+    os.utime(left, (day_ago, day_ago))
+    with contextlib.closing(DataShelf(tmp_path / "data")):
+        assert [path.name for path in folder.iterdir()] == [".under-way.tmp"]
 
 
 def test_a_reference_cannot_be_forged(client: TestClient) -> None:

@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
+from agentic_ray.cli.app import run_cli
 from agentic_ray.errors import (
     IdempotencyError,
     InvalidArgumentError,
@@ -73,6 +74,34 @@ def test_results_in_several_forms(url: str) -> None:
         with pytest.raises(UnknownJobError):
             client.retry("x")
         assert "matmul" in [each["name"] for each in client.workloads()]
+
+
+def test_what_has_no_json_form_or_is_no_address_is_said_before_anything_is_sent(url: str) -> None:
+    for number in (float("nan"), float("inf")):
+        with Client(url) as client:
+            for options in ({"timeout_seconds": number}, {"deadline_seconds": number}):
+                with pytest.raises(InvalidArgumentError, match=next(iter(options))):
+                    client.submit(1, workload="echo", **options)
+            with pytest.raises(InvalidArgumentError, match="priority"):
+                client.submit(1, workload="echo", priority=object())  # type: ignore[arg-type]
+    for address in ("http://[::1", "http://a:b"):
+        with pytest.raises(InvalidArgumentError, match="url"):
+            Client(address)
+    with pytest.raises(InvalidArgumentError, match="printable ASCII"):
+        Client(url, "sécret")
+
+
+def test_the_command_line_says_that_a_job_goes_on(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Client, "result", interrupted)
+    assert run_cli(["submit", "echo", "--params", "{}", "--wait", "--url", url]) == 130
+    assert "the job goes on" in capsys.readouterr().err
+    assert run_cli(["submit", "--data", "[1]", "--timeout", "nan", "--url", url]) == 1
+    assert "timeout_seconds" in capsys.readouterr().err
 
 
 def test_uploads(url: str, tmp_path: Path) -> None:
