@@ -483,6 +483,7 @@ class Dispatcher(Waiting):
         self._credit = self._planned  # plans may be better off on the new devices
 
     def _node_lost(self, event: NodeLost) -> None:
+        self._forget_links(event.node_id)
         for key in [key for key in self.view.executors if key[0] == event.node_id]:
             self._drop_executor(self.view.executors[key], event.reason)
         self.view.awaited_gpus.pop(event.node_id, None)

@@ -118,9 +118,15 @@ class Leases(CardPlacer):
                 self._commands.append(LeaseEnded(lease_id, reason, lost=True))
 
     def _learn_links(self, event: NodeUp) -> None:
-        self._closeness[event.node.node_id] = {
-            (min(first, second), max(first, second)): value for first, second, value in event.links
-        }
+        self._forget_links(event.node.node_id)
+        if event.links:
+            self._closeness[event.node.node_id] = {
+                (min(first, second), max(first, second)): value
+                for first, second, value in event.links
+            }
+
+    def _forget_links(self, node_id: str) -> None:
+        self._closeness.pop(node_id, None)
 
     def _schedule(self) -> None:
         if self._lease_queue:
