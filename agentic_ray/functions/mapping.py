@@ -9,6 +9,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+
 from agentic_ray.errors import InvalidTypeError
 from agentic_ray.functions.declared import Function
 from agentic_ray.graph import CostHint, Task, TaskGraph
@@ -40,7 +42,7 @@ class Map(Iterator[Any]):
     """
 
     def __init__(self, function: Function, items: Iterable[Any], *, priority: int = 0) -> None:
-        self._blocks = _blocks(function, iter(items), priority)
+        self._blocks = _blocks(function, _cutter(items), priority)
         self._results: Iterator[Any] = iter(())
 
     def __next__(self) -> Any:
@@ -54,7 +56,8 @@ class Map(Iterator[Any]):
         yield from self._blocks
 
     def close(self) -> None:
-        """Stop what is under way; nothing more is read or called."""
+        """Stop what is under way; nothing more is read, called or given."""
+        self._results = iter(())
         self._blocks.close()
 
     def __enter__(self) -> Map:
@@ -64,8 +67,28 @@ class Map(Iterator[Any]):
         self.close()
 
 
+def _cutter(items: Iterable[Any]) -> Callable[[int], Any]:
+    """Return a function that takes the next items, at most so many; nothing of them at the end.
+
+    Of an array, ours included, it takes slices of rows: they travel as one piece.
+    """
+    if hasattr(items, "__array_namespace__") and getattr(items, "ndim", None):
+        array: Any = items
+        at = 0
+
+        def cut(most: int) -> Any:
+            nonlocal at
+            rows = np.asarray(array[at : at + most])
+            at += len(rows)
+            return rows
+
+        return cut
+    iterator = iter(items)
+    return lambda most: list(itertools.islice(iterator, most))
+
+
 def _blocks(
-    function: Function, items: Iterator[Any], priority: int
+    function: Function, cut: Callable[[int], Any], priority: int
 ) -> Generator[Results, None, None]:
     """Yield the results of batch after batch, with later batches under way meanwhile."""
     session = get_session()
@@ -79,8 +102,8 @@ def _blocks(
     try:
         while more or under_way:
             while more and len(under_way) < window:
-                batch = list(itertools.islice(items, sizer.size))
-                if not batch:
+                batch = cut(sizer.size)
+                if not len(batch):
                     more = False
                     break
                 task = Task(
@@ -117,7 +140,8 @@ def map(function: Function | Callable[..., Any], items: Iterable[Any], *, priori
     function : Function or callable
         See `function`; a plain callable takes one item, on a CPU.
     items : iterable
-        Items that can be pickled.
+        Items that can be pickled. An array, of NumPy or of `agentic_ray.array`, is mapped along its
+        first axis; a function of batches gets slices of it.
     priority : int
         Work of higher priority goes first.
 
@@ -152,10 +176,8 @@ def map(function: Function | Callable[..., Any], items: Iterable[Any], *, priori
         raise InvalidTypeError(
             f"cannot map over {type(items).__name__}; use list(items) for its elements"
         )
-    try:
-        iter(items)
-    except TypeError as error:
-        raise InvalidTypeError(f"cannot map over {type(items).__name__}: {error}") from error
+    if not isinstance(items, Iterable) or getattr(items, "ndim", 1) == 0:
+        raise InvalidTypeError(f"cannot map over {type(items).__name__}")
     known = function if isinstance(function, Function) else Function(function)
     return Map(known, items, priority=priority)
 

@@ -19,6 +19,7 @@ from typing import Any
 
 _PLACES = {
     "data": ("Rows", "rows"),
+    "predicting": ("predict",),
     "progress": ("Iteration", "watching"),
     "metrics": ("metrics",),
     "bayes": ("BernoulliNB", "GaussianNB", "MultinomialNB"),

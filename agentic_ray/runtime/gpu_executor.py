@@ -361,6 +361,7 @@ class GpuExecutor:
         if gpu is not None and not gpu.healthy:
             raise DeviceLostError(gpu.reason or "the GPU is not healthy")
         budget = budget_bytes(memory.total_bytes, memory.free_bytes, memory.held_bytes)
+        budget = max(0, budget - self._pool.promised_bytes())  # to functions under way
         self._device.set_memory_limit(budget)
         short = wanted_bytes - (budget - memory.used_bytes)
         if short > 0 and (ended := self._pool.end_idle()):
@@ -386,9 +387,8 @@ class GpuExecutor:
         gc.collect()  # arrays in reference cycles hold memory too
         self._device.free_pool()
         memory, _ = self._memory()
-        self._device.set_memory_limit(
-            budget_bytes(memory.total_bytes, memory.free_bytes, memory.held_bytes)
-        )
+        budget = budget_bytes(memory.total_bytes, memory.free_bytes, memory.held_bytes)
+        self._device.set_memory_limit(max(0, budget - self._pool.promised_bytes()))
         text = "pool freed"
         if ended:
             text += f", warm function processes ended ({format_bytes(ended)})"

@@ -72,6 +72,7 @@ class _Process:
     life: Connection
     function: str
     busy: bool = True
+    promised_bytes: int = 0
     idle_since: float = 0.0
     held_bytes: int = 0
     peak_bytes: int | None = None
@@ -114,6 +115,7 @@ class FunctionPool:
         self._idle_seconds = idle_seconds
         self._processes: list[_Process] = []
         self._lock = threading.RLock()
+        self._admission = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._closed = False
         self._watcher: threading.Thread | None = None
@@ -127,6 +129,17 @@ class FunctionPool:
         self._look()
         with self._lock:
             return sum(process.held_bytes for process in self._processes)
+
+    def promised_bytes(self) -> int:
+        """Return the memory that calls under way may still come to take beyond what their
+        processes hold."""
+        self._look()
+        with self._lock:
+            return sum(
+                max(0, process.promised_bytes - process.held_bytes)
+                for process in self._processes
+                if process.busy
+            )
 
     def pids(self) -> list[int]:
         """Return the ids of the processes that are there."""
@@ -177,11 +190,14 @@ class FunctionPool:
         token, name, data = function
         found = self._warm(token)
         try:
-            if found is None or need_bytes > found.held_bytes:
-                held = 0 if found is None else found.held_bytes
+            held = 0 if found is None else found.held_bytes
+            is_new = found is None
+            with self._admission:  # the next one sees what this one is promised
                 self.make_room(need_bytes - held, note, free_others)
-            if found is None:
-                found = self._start(token)
+                if found is None:
+                    found = self._start(token)
+                found.promised_bytes = need_bytes
+            if is_new:
                 with self._telling(found, is_cancelled) as tell:
                     tell("function", name, data, threads)
             process = found
@@ -216,7 +232,7 @@ class FunctionPool:
         ended = asked = False
         while True:
             free = self._free_bytes()
-            if free is None or free >= wanted_bytes:
+            if free is None or free - self.promised_bytes() >= wanted_bytes:
                 return
             if self._end_idle_one():
                 ended = True
@@ -226,8 +242,9 @@ class FunctionPool:
                 note("memory: freed", free_others())
             elif not ended or time.monotonic() >= deadline:
                 raise CardFullError(
-                    f"{wanted_bytes:,} bytes more are needed and {free:,} are free on the card: "
-                    "other programs hold the rest"
+                    f"{wanted_bytes:,} bytes more are needed and {free:,} are free on the card, "
+                    f"{self.promised_bytes():,} of them promised to other calls: other programs "
+                    "hold the rest"
                 )
             else:
                 time.sleep(_LOOK_SECONDS)  # until the driver has taken in that it ended
@@ -322,6 +339,7 @@ class FunctionPool:
     def _give_back(self, process: _Process) -> None:
         with self._lock:
             process.busy = False
+            process.promised_bytes = 0
             process.idle_since = time.monotonic()
             self._changed.notify_all()
 
