@@ -233,6 +233,8 @@ class Array:
 
     @imag.setter
     def imag(self, value: Any) -> None:
+        if self.dtype.kind != "c":
+            raise TypeError("array does not have imaginary part to set")
         self._view(ComplexPart("imag"))[...] = value
 
     def __len__(self) -> int:

@@ -60,12 +60,12 @@ def setitem(array: Array, key: Any, value: Any) -> None:
             f"has {np.ndim(value)} dimensions"
         )
     if isinstance(key, Array) and key.dtype.kind == "b" and key.ndim:
-        array._node = _with_masked(node, key._node, converted(value, node.dtype))
+        array._node = _with_masked(node, key._node, converted(value, node.dtype, as_array=True))
         return
     index = parse(key, node.shape)
     if is_element(index, key) and np.ndim(value):
         np.empty(1, node.dtype)[0] = without_arrays(value)  # raises NumPy's own error
-    new = converted(value, node.dtype)
+    new = converted(value, node.dtype, as_array=bool(index.arrays))
     region = Region(tuple(index.basic), index.new)
     if index.arrays:
         part = region.read(node)
@@ -93,8 +93,16 @@ def _is_own_part(array: Array, region: Region, value: Any) -> bool:
 # --- values ------------------------------------------------------------------------------
 
 
-def converted(value: Any, dtype: DType) -> Node:
+def converted(value: Any, dtype: DType, *, as_array: bool = False) -> Node:
     """Return ``value`` as a node of ``dtype``, converted as NumPy does in an assignment.
+
+    Parameters
+    ----------
+    value : array_like
+    dtype : dtype
+    as_array : bool
+        Whether a date or a duration for numbers counts as an array of one element, whose integer is
+        taken. NumPy does so for index arrays, masks and flat positions; elsewhere it is an error.
 
     Raises
     ------
@@ -118,6 +126,8 @@ def converted(value: Any, dtype: DType) -> Node:
         return converted(np.asarray(value), dtype)
     if dtype.names is not None and isinstance(value, list | tuple):
         return build.leaf(np.array(value, dtype))  # a tuple is one record
+    if as_array and isinstance(value, np.datetime64 | np.timedelta64):
+        return build.leaf(np.asarray(value).astype(dtype))
     held = np.empty(np.shape(value), dtype)
     held[...] = value
     return build.leaf(held)
@@ -375,7 +385,7 @@ def cycled(value: Any, count: int, dtype: DType) -> Array:
     ValueError
         ``value`` is empty.
     """
-    node = converted(value, dtype)
+    node = converted(value, dtype, as_array=True)
     if not node.size and count:
         raise ValueError("cannot assign no values to the elements of an array")
     flat = reshaped(node, (node.size,))

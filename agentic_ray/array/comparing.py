@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core.build import broadcast_shapes, strict_operand
 from agentic_ray.array.elementwise import equal, isclose, isnan, logical_and, logical_or
@@ -30,6 +32,15 @@ def _arrays(a1: Any, a2: Any) -> tuple[Array, Array] | None:
         return None
 
 
+def _same(pair: tuple[Array, Array]) -> Array:
+    """Return where both are equal: nowhere if their dtypes cannot be compared, as of a date and a
+    number."""
+    try:
+        return pair[0] == pair[1]
+    except TypeError:
+        return equal(pair[0], pair[0]) & np.False_
+
+
 def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> bool:
     """Whether shapes and all elements are the same.
 
@@ -48,7 +59,7 @@ def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> bool:
     pair = _arrays(a1, a2)
     if pair is None or pair[0].shape != pair[1].shape:
         return False
-    same = pair[0] == pair[1]
+    same = _same(pair)
     if equal_nan and all_may_be_nan(pair):
         same = logical_or(same, logical_and(isnan(pair[0]), isnan(pair[1])))
     return bool(all(same))
@@ -68,4 +79,4 @@ def array_equiv(a1: Any, a2: Any) -> bool:
         broadcast_shapes([pair[0].shape, pair[1].shape])
     except ValueError:
         return False
-    return bool(all(equal(*pair)))
+    return bool(all(_same(pair)))

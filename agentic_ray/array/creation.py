@@ -281,6 +281,11 @@ def eye(
 ) -> Array:
     """Return ones on the ``k``-th diagonal of ``N`` rows and ``M`` columns, zeros elsewhere.
 
+    Raises
+    ------
+    ValueError
+        ``N`` or ``M`` is negative.
+
     Examples
     --------
     >>> import agentic_ray.array as xp
@@ -289,7 +294,9 @@ def eye(
            [0., 0., 1.]], dtype=float64)
     """
     check_like(like)
-    shape = tuple([max(operator.index(n), 0) for n in (N, N if M is None else M)])
+    shape = tuple([operator.index(n) for n in (N, N if M is None else M)])
+    if min(shape) < 0:
+        raise ValueError("negative dimensions are not allowed")
     dtype = check_numbers(np.dtype(dtype or np.float64))
     made = created(EYE, (operator.index(k), dtype), shape, dtype, chunks, device)
     made._is_fortran = check_order(order, "CF") == "F"

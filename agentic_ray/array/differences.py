@@ -232,7 +232,8 @@ def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> An
         raise ValueError("'edge_order' greater than 2 not supported")
     x = Array(node)
     if node.dtype.kind == "M":
-        x = x - x[(slice(0, 1),) * node.ndim]  # distances in time, whose slopes are defined
+        unit, count = np.datetime_data(node.dtype)
+        x = x.view(np.dtype(f"m8[{count}{unit}]"))  # distances in time, whose slopes are defined
     elif node.dtype.kind in "iu":
         x = Array(cast(node, np.float64))
     results = []
@@ -281,9 +282,7 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Array:
     elif isinstance(dx, list | tuple):
         step = Array(strict_operand(dx))
     after, before = values[_along(at, 1, None)], values[_along(at, None, -1)]
-    if node.dtype.kind == "b":
-        after, before = after.astype(np.int64), before.astype(np.int64)
-    return sum(step * (after + before) / 2.0, at)
+    return sum(step * (after + before) / 2.0, axis)
 
 
 @by_numpy_if_small

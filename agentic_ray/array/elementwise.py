@@ -18,7 +18,7 @@ from agentic_ray.array.core.elements import ELEMENTWISE
 from agentic_ray.array.core.node import Op
 from agentic_ray.array.core.standard import dtype_of
 from agentic_ray.array.operators import FUNCTIONS
-from agentic_ray.array.outputs import NO_VALUE, delivered
+from agentic_ray.array.outputs import NO_VALUE, delivered, looked_at
 from agentic_ray.array.ufuncs import Named, Part, Ufunc, plain_function
 from agentic_ray.array.viewing import ComplexPart
 
@@ -175,6 +175,23 @@ left_shift, right_shift = bitwise_left_shift, bitwise_right_shift
 mod = remainder
 power = pow
 true_divide = divide
+
+_power_of_any = pow.plain
+
+
+def _power(x1: Any, x2: Any) -> Array:
+    """Raise ``x1`` to the power ``x2``; refuse negative powers of integers at the call, so that
+    ``x **= -1`` leaves ``x`` as it is."""
+    result: Array = _power_of_any(x1, x2)
+    if result.dtype.kind != "i" or not result.size:
+        return result
+    if isinstance(x2, int):
+        np.power(np.ones(1, result.dtype), x2)  # raises NumPy's own error
+        return result
+    return looked_at(result)
+
+
+pow.plain = _power
 
 # --- not ufuncs in NumPy -----------------------------------------------------------------
 

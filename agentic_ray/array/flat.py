@@ -34,6 +34,10 @@ class FlatView:
 
     def __setitem__(self, key: Any, value: Any) -> None:
         selected = self._flat[key]
+        if not selected.shape and np.ndim(value):
+            raise ValueError("Error setting single item of array.")
+        if not np.size(value):
+            return  # nothing to repeat: NumPy assigns nothing
         values = cycled(value, selected.size, self.base.dtype)
         self._flat[key] = values if selected.shape else values[0]
 

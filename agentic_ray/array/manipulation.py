@@ -14,7 +14,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from agentic_ray.array.array_object import Array, check_order, viewed
 from agentic_ray.array.conversion import asarray, sequence_of
 from agentic_ray.array.core import build, evaluate
-from agentic_ray.array.core.build import strict_operand
+from agentic_ray.array.core.build import axes_of_ufunc, strict_operand
 from agentic_ray.array.core.chunks import Shape
 from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import Node
@@ -163,7 +163,7 @@ def squeeze(a: Any, axis: Any = None) -> Array:
     if axis is None:
         axes = tuple([at for at, n in enumerate(array.shape) if n == 1])
     else:
-        axes = normalize_axis_tuple(axis, array.ndim)
+        axes = axes_of_ufunc(axis, array.ndim)
     for at in axes:
         if array.shape[at] != 1:
             raise ValueError(
@@ -430,7 +430,8 @@ def concatenate(
     if out is not None and dtype is not None:
         raise TypeError("concatenate() only takes `out` or `dtype` as an argument, but both were "
                         "provided.")  # fmt: skip
-    nodes = [strict_operand(x) for x in sequence_of(arrays)]
+    parts = sequence_of(arrays)
+    nodes = [strict_operand(x) for x in parts]
     if not nodes:
         raise ValueError("need at least one array to concatenate")
     if axis is None:
@@ -441,7 +442,12 @@ def concatenate(
     at = normalize_axis_index(axis, nodes[0].ndim)
     for place, node in enumerate(nodes):
         _check_joins(nodes[0].shape, node.shape, place, at)
-    natural = np.result_type(*[node.dtype for node in nodes])
+    natural = np.result_type(
+        *[
+            type(part)(0) if type(part) in (int, float, complex) else node.dtype
+            for part, node in zip(parts, nodes, strict=True)
+        ]
+    )  # Python's numbers give way
     wanted = natural if dtype is None else np.dtype(dtype)
     if dtype is not None or casting != "same_kind":
         for node in nodes:

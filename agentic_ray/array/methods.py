@@ -168,7 +168,15 @@ def resize(self: Array, *new_shape: Any, refcheck: bool = True) -> None:
 
 
 def fill(self: Array, value: Any) -> None:
-    """Set every element to ``value``."""
+    """Set every element to ``value``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        ``value`` has axes: NumPy's own error.
+    """
+    if np.ndim(value):
+        np.empty(1, self.dtype).fill(build.without_arrays(value))  # raises NumPy's own error
     self[...] = value
 
 

@@ -83,6 +83,8 @@ def put(a: Array, ind: Any, v: Any, mode: str = "raise") -> None:
     >>> x
     Array([-44,   1, -55,   3,   4], dtype=int64)
     """
+    if not np.size(v):
+        return  # nothing to repeat: NumPy assigns nothing, wherever the positions lie
     places = positions_in(ind, a.size, mode, 0).reshape(-1)
     flat = a._view(Reshape((a.size,)))
     if places.size:
@@ -100,7 +102,10 @@ def place(arr: Array, mask: Any, vals: Any) -> None:
     ValueError
         ``vals`` is empty though ``mask`` holds somewhere, or the sizes of ``mask`` and ``arr``
         differ.
+    TypeError
+        ``vals`` is an array that cannot be converted to the dtype of ``arr`` safely.
     """
+    _check_safe(vals, arr)
     node = strict_operand(mask)
     if node.size != arr.size:
         raise ValueError("place: mask and data must be the same size")
@@ -121,11 +126,14 @@ def putmask(a: Array, mask: Any, values: Any) -> None:
     ------
     ValueError
         The sizes of ``mask`` and ``a`` differ.
+    TypeError
+        ``values`` is an array that cannot be converted to the dtype of ``a`` safely.
     """
+    _check_safe(values, a)
     node = strict_operand(mask)
     if node.size != a.size:
         raise ValueError("putmask: mask and data must be the same size")
-    new = converted(values, a.dtype)
+    new = converted(values, a.dtype, as_array=True)
     if not new.size or not a.size:
         return
     held = reshaped(converted_to(node, np.bool_), a.shape)
@@ -136,6 +144,25 @@ def putmask(a: Array, mask: Any, values: Any) -> None:
     elif not fits:
         whole = reshaped(cycled(values, a.size, a.dtype)._node, a.shape)
     a._node = replaced(a._node, held, whole)
+
+
+def _check_safe(values: Any, target: Array) -> None:
+    """Refuse an array of values that NumPy does not convert to the dtype of ``target``; lists and
+    numbers are assigned one by one.
+
+    Raises
+    ------
+    TypeError
+        The conversion is not safe.
+    """
+    is_array = isinstance(values, np.ndarray) or (
+        isinstance(values, Array) and not values._is_scalar
+    )
+    if is_array and not np.can_cast(values.dtype, target.dtype, "safe"):
+        raise TypeError(
+            f"Cannot cast array data from {values.dtype!r} to {target.dtype!r} according to the "
+            "rule 'safe'"
+        )
 
 
 @_writes
@@ -194,7 +221,7 @@ def fill_diagonal(a: Array, val: Any, wrap: bool = False) -> None:
         step = 1 + sum(np.cumprod(a.shape[:-1]).tolist())
         end = a.size
     places = np.unravel_index(np.arange(0, min(end, a.size), step), a.shape)
-    if places[0].size:
+    if places[0].size and np.size(val):
         values = cycled(val, places[0].size, a.dtype)._node
         a._node = scattered(a._node, a.ndim, list(places), values)
 
@@ -237,13 +264,26 @@ def ufunc_at(ufunc: np.ufunc, a: Array, indices: Any, *b: Any) -> None:
     ------
     IndexError
         The index is refused as in reading.
+    ValueError
+        The values do not broadcast to the elements.
+    TypeError
+        The ufunc does not take elements and values of these dtypes.
     """
     node = a._node
+    values = [Array(strict_operand(value)) for value in b]
+    with np.errstate(all="ignore"):  # raises NumPy's own error if there is no such loop
+        ufunc.at(np.ones(1, node.dtype), [0], *[np.ones(1, value.dtype) for value in values])
     index = parse(indices, node.shape)
+    region = Region(tuple(index.basic), index.new)
+    ndim = len(region.shape)
     if index.arrays:
-        region = Region(tuple(index.basic), index.new)
+        spread = np.broadcast_shapes(*[places.shape for places in index.arrays.values()])
+        ndim += len(spread) - len(index.arrays)
+    if values and values[0].ndim > ndim:
+        raise ValueError("array is not broadcastable to correct shape")
+    if index.arrays:
         update = Update(ufunc.__name__, unary=not b)
-        value = strict_operand(b[0]) if b else leaf(np.zeros((), node.dtype))
+        value = values[0]._node if values else leaf(np.zeros((), node.dtype))
         a._node = region.write(node, with_positions(region.read(node), index, value, update))
     else:  # no element is named twice
-        a[indices] = ufunc(a[indices], *b)
+        a[indices] = ufunc(a[indices], *values)

@@ -1,4 +1,4 @@
-"""Reductions that skip NaN, as in NumPy; for dates NaT."""
+"""Reductions that skip NaN, as in NumPy. NaT of dates is skipped by `nanmax` and `nanmin` alone."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from agentic_ray.array.statistics import Axis, any, degrees_lost
 
 
 def _present(node: Node) -> Node | None:
-    """Return where ``node`` is not NaN; None for dtypes without NaN."""
-    if node.dtype.kind not in "fcmM":
+    """Return where ``node`` is not NaN; None for dtypes without NaN. NaT is none for NumPy here."""
+    if node.dtype.kind not in "fc":
         return None
     return elementwise(ELEMENTWISE["logical_not"], [elementwise(ELEMENTWISE["isnan"], [node])])
 
@@ -254,8 +254,7 @@ def _position(
     present = _present(node)
     if present is None:
         return function(a, axis, out, keepdims=keepdims)
-    fill = np.asarray("NaT", node.dtype)[()] if node.dtype.kind in "mM" else worst
-    at = function(Array(masked.kept(node, present, fill)), axis, keepdims=keepdims)
+    at = function(Array(masked.kept(node, present, worst)), axis, keepdims=keepdims)
     if not node.size:
         return delivered_position(at, out)
     some = any(Array(present), axis, keepdims=keepdims)

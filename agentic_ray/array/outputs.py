@@ -62,6 +62,30 @@ def delivered(
     out = single_out(out)
     if out is None:
         return result
+    check_delivery(result, out, casting, broadcasts=broadcasts)
+    if isinstance(out, Array):
+        node = broadcast_to(cast(result._node, out.dtype), out.shape)
+        out._node = rechunk(node, out._node.chunks)
+    else:
+        out[...] = np.asarray(result)
+    given: Array = out
+    return given
+
+
+def check_delivery(
+    result: Array, out: Any, casting: Any = "same_kind", *, broadcasts: bool = False
+) -> None:
+    """Raise the error that `delivered` would; parameters as there.
+
+    Raises
+    ------
+    TypeError
+        The conversion is not allowed.
+    ValueError
+        Shapes differ.
+    """
+    if out is None:
+        return
     if result.shape != out.shape and not (broadcasts and _broadcasts(result.shape, out.shape)):
         raise ValueError(
             f"non-broadcastable output operand with shape {out.shape} doesn't match the broadcast "
@@ -72,13 +96,24 @@ def delivered(
             f"Cannot cast output from {result.dtype!r} to {out.dtype!r} with casting rule "
             f"{casting!r}"
         )
-    if isinstance(out, Array):
-        node = broadcast_to(cast(result._node, out.dtype), out.shape)
-        out._node = rechunk(node, out._node.chunks)
-    else:
-        out[...] = np.asarray(result)
-    given: Array = out
-    return given
+
+
+def returned(result: Array, out: Any) -> Array:
+    """Return ``result``, or assign it to ``out`` as `take`, `compress` and `choose` do: NumPy
+    converts ``out`` to the dtype of the result first, which must be safe, and the result back.
+
+    Raises
+    ------
+    TypeError
+        ``out`` cannot be converted to the dtype of the result safely.
+    """
+    target = single_out(out)
+    if target is not None and not np.can_cast(target.dtype, result.dtype, "safe"):
+        raise TypeError(
+            f"Cannot cast array data from {target.dtype!r} to {result.dtype!r} according to the "
+            "rule 'safe'"
+        )
+    return delivered(result, target, "unsafe")
 
 
 def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:

@@ -146,7 +146,7 @@ def _between_kernel(xp: Any, chosen: Any, before: Held, after: Held, gamma: Held
         step = right - left
         # From the nearer side, as NumPy does: exact at both ends.
         result = xp.where(t >= 0.5, right - step * (1 - t), left + step * t)
-    if chosen.dtype.kind == "f":
+    if chosen.dtype.kind in "fmM":
         result = xp.where(xp.isnan(chosen[-1]), chosen[-1], result)
     return result
 
@@ -157,7 +157,7 @@ _BETWEEN = blockwise_op("quantile_between", _between_kernel)
 def _in_order(node: Node, skip_nan: bool) -> int:
     """Count the elements that a quantile is taken of: all, or those that are not NaN."""
     n = node.size
-    if skip_nan and node.dtype.kind == "f":
+    if skip_nan and node.dtype.kind in "fmM":
         # NaN sorts last, so that the other elements keep their places.
         n = int(count_nonzero(logical_not(isnan(Array(node))))) or n
     return n
@@ -189,7 +189,7 @@ def _chosen(node: Node, positions: NDArray) -> tuple[Node, NDArray]:
 def _middle_kernel(xp: Any, chosen: Any, first: int, last: int, dtype: DType) -> Any:
     """Compute the mean of elements ``first`` to ``last``; NaN if the last chosen one is."""
     result = xp.mean(chosen[first : last + 1], axis=0)
-    if chosen.dtype.kind == "f":
+    if chosen.dtype.kind in "fmM":
         result = xp.where(xp.isnan(chosen[-1]), chosen[-1], result)
     return xp.asarray(result).astype(dtype, copy=False)
 

@@ -220,12 +220,13 @@ def linspace(
         )
         wanted = np.dtype(dtype or natural)
         made = made if wanted.kind not in "iu" else floor(made)
-        made = moveaxis(made.astype(wanted), 0, axis) if made.ndim > 1 else made.astype(wanted)
+        made = made.astype(wanted) if axis == 0 else moveaxis(made.astype(wanted), 0, axis)
         return (made, step) if retstep else made
     first, last = (value.item() if isinstance(value, np.generic) else value for value in ends)
     dtype = check_numbers(np.dtype(natural if dtype is None else dtype))
     params = (first, last, num, bool(endpoint), dtype)
     made = created(LINSPACE, params, (num,), dtype, chunks, device)
+    made = made if axis == 0 else moveaxis(made, 0, axis)
     if not retstep:
         return made
     with np.errstate(all="ignore"):
@@ -331,5 +332,5 @@ def geomspace(
         if num > 1 and endpoint:
             pieces = [pieces[0], powers[1:-1], asarray(last / sign)[None]]
     made = concat(pieces, axis=0) * sign
-    made = moveaxis(made, 0, axis) if made.ndim > 1 else made
+    made = made if axis == 0 else moveaxis(made, 0, axis)
     return made.astype(wanted)  # type: ignore[no-any-return]

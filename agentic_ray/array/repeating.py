@@ -53,7 +53,7 @@ def repeat(a: Any, repeats: Any, axis: int | None = None) -> Array:
         A number is negative, or the numbers do not fit the elements.
     """
     node = strict_operand(a)
-    if axis is None:
+    if axis is None or (node.ndim == 0 and axis in (0, -1)):
         node, axis = reshaped(node, (node.size,)), 0
     at = normalize_axis_index(axis, node.ndim)
     length = node.shape[at]

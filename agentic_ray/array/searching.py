@@ -33,7 +33,7 @@ from agentic_ray.array.ranges import ARANGE, positions
 from agentic_ray.array.reducing import reduce_op
 from agentic_ray.array.samplesort import sorted_by, sorting_positions
 from agentic_ray.array.scans import cumulative_sum
-from agentic_ray.array.statistics import all as all_
+from agentic_ray.array.statistics import any as any_
 from agentic_ray.array.statistics import count_nonzero
 
 __all__ = [
@@ -187,6 +187,9 @@ def argwhere(a: Any) -> Array:
     """Return the positions of the non-zero elements as rows, as in NumPy."""
     from agentic_ray.array.manipulation import stack
 
+    node = strict_operand(a)
+    if not node.ndim:
+        return argwhere(Array(reshaped(node, (1,))))[:, :0]
     return stack(list(nonzero(a)), axis=1)
 
 
@@ -364,10 +367,10 @@ def _direction(edges: Array) -> tuple[bool, bool]:
     """Return whether edges never fall, and whether they never rise; computed now."""
     if edges.shape[0] < 2:
         return True, False
-    rises = all_(edges[1:] >= edges[:-1])
-    falls = all_(edges[1:] <= edges[:-1])
-    found = evaluate.values([rises._node, falls._node])
-    return bool(found[0]), bool(found[1])
+    falls = any_(edges[1:] < edges[:-1])  # NaN neither rises nor falls, as in NumPy
+    rises = any_(edges[1:] > edges[:-1])
+    found = evaluate.values([falls._node, rises._node])
+    return not found[0], not found[1]
 
 
 FUNCTIONS["nonzero"] = nonzero

@@ -18,16 +18,22 @@ from agentic_ray.array.core.build import blockwise_op, strict_operand
 from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import NDArray, Node, Op, make
 from agentic_ray.array.core.views import concatenated, rechunk, sliced
-from agentic_ray.array.creation import zeros
 from agentic_ray.array.elementwise import conj
 from agentic_ray.array.small import by_numpy_if_small
 
 _MODES = ("valid", "same", "full")
 
 
-def _correlate_kernel(xp: Any, a: Any, v: Any) -> Any:
-    """Sum products without the conjugate: it is taken before."""
-    return xp.convolve(a, v[::-1], "valid")
+def _correlate_kernel(xp: Any, a: Any, v: Any, start: int, count: int) -> Any:
+    """Sum products without the conjugate, which is taken before, for ``count`` runs of ``a``.
+
+    The first run ends at element ``start``. Runs that reach over an end of ``a`` are summed as far
+    as they go, so that NaN and infinities meet no zeros that nobody wrote.
+    """
+    whole = start == v.shape[0] - 1 and start + count == a.shape[0]
+    if whole:
+        return xp.convolve(a, v[::-1], "valid")
+    return xp.convolve(a, v[::-1], "full")[start : start + count]
 
 
 _CORRELATE = blockwise_op("correlate", _correlate_kernel, 8)
@@ -42,16 +48,17 @@ def _slid(a: Node, v: Node, mode: str) -> Node:
         "full": (width - 1, width - 1),
     }[mode]
     dtype = np.convolve(np.ones(1, a.dtype), np.ones(1, v.dtype)).dtype
-    head, tail = (zeros(n, dtype=a.dtype)._node for n in (before, behind))
-    padded = concatenated([head, a, tail], 0)
     table = rechunk(v, grids.single(v.shape))
-    length = padded.size - width + 1
+    length = a.size + before + behind - width + 1
     parts: list[Node] = []
     for low, high in itertools.pairwise(_edges(a, length)):
-        piece = sliced(padded, (("s", low, high - low + width - 1, 1),))
+        first = max(0, low - before)
+        last = min(a.size, high + width - 1 - before)
+        piece = sliced(a, (("s", first, last - first, 1),))
         piece = rechunk(piece, grids.single(piece.shape))
+        params = (low + width - 1 - before - first, high - low)
         shape = (high - low,)
-        parts.append(make(_CORRELATE, (piece, table), (), shape, dtype, grids.single(shape)))
+        parts.append(make(_CORRELATE, (piece, table), params, shape, dtype, grids.single(shape)))
     return concatenated(parts, 0)
 
 

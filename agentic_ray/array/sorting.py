@@ -342,6 +342,8 @@ def lexsort(keys: Any, axis: int = -1) -> Array:
     >>> xp.lexsort(([9, 4, 0, 4], [1, 5, 1, 4])).compute()
     array([2, 0, 3, 1])
     """
+    if not np.ndim(keys):
+        raise TypeError("need sequence of keys with len > 0 in lexsort")
     given = [keys[i] for i in range(keys.shape[0])] if isinstance(keys, Array) else list(keys)
     if not given:
         raise TypeError("need sequence of keys with len > 0 in lexsort")
@@ -350,6 +352,8 @@ def lexsort(keys: Any, axis: int = -1) -> Array:
         shape = broadcast_shapes([array.shape for array in arrays], "lexsort")
         arrays = [broadcast_to(array, shape) for array in arrays]
     if not arrays[0].ndim:
+        if operator.index(axis) not in (0, -1):
+            raise np.exceptions.AxisError(axis, 0)
         return asarray(np.zeros((), INDEX))
     nodes = [array._node for array in arrays]
     at = normalize_axis_index(operator.index(axis), nodes[0].ndim)

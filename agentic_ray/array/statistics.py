@@ -17,7 +17,13 @@ from agentic_ray.array import masked
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.assigning import broadcast_to
 from agentic_ray.array.core import standard
-from agentic_ray.array.core.build import axes_of, elementwise, reduction, strict_operand
+from agentic_ray.array.core.build import (
+    axes_of,
+    axes_of_ufunc,
+    elementwise,
+    reduction,
+    strict_operand,
+)
 from agentic_ray.array.core.elements import ELEMENTWISE, cast
 from agentic_ray.array.core.node import DType, Node, Op, make
 from agentic_ray.array.outputs import NO_VALUE, delivered, initial_of, mask_of
@@ -92,7 +98,7 @@ def sum(
     wanted = loop_dtype(np.add, node.dtype, None if dtype is None else asked(dtype))
     if where is not True:
         node = masked.kept(node, mask_of(where, node), 0)
-    made = summed(node, axes_of(axis, node.ndim), keepdims, wanted)
+    made = summed(node, axes_of_ufunc(axis, node.ndim), keepdims, wanted)
     if initial is not NO_VALUE:
         made = _started(np.add, "add", made, initial)
     result = Array(made)
@@ -120,7 +126,7 @@ def prod(
     wanted = loop_dtype(np.multiply, node.dtype, None if dtype is None else asked(dtype))
     if where is not True:
         node = masked.kept(node, mask_of(where, node), 1)
-    made = reduction(PROD, [node], axes_of(axis, node.ndim), keepdims, wanted, (wanted,))
+    made = reduction(PROD, [node], axes_of_ufunc(axis, node.ndim), keepdims, wanted, (wanted,))
     if initial is not NO_VALUE:
         made = _started(np.multiply, "multiply", made, initial)
     result = Array(made)
@@ -414,7 +420,7 @@ def _extreme(
     op: Op, ufunc: np.ufunc, a: Any, axis: Axis, out: Any, keepdims: bool, initial: Any, where: Any
 ) -> Array:
     node = strict_operand(a)
-    axes = axes_of(axis, node.ndim)
+    axes = axes_of_ufunc(axis, node.ndim)
     loop_dtype(ufunc, node.dtype)  # raises for records
     name = ufunc.__name__
     start = None if initial is NO_VALUE else initial_of(ufunc, node.dtype, initial)
@@ -526,7 +532,7 @@ def _truth(op: Op, ufunc: np.ufunc, a: Any, axis: Axis, out: Any, keepdims: bool
     loop_dtype(ufunc, node.dtype)  # raises for records
     if where is not True:
         node = masked.kept(cast(node, np.bool_), mask_of(where, node), op is ALL)
-    axes = axes_of(axis, node.ndim)
+    axes = axes_of_ufunc(axis, node.ndim)
     result = Array(reduction(op, [node], axes, keepdims, np.dtype(np.bool_)))
     return result if out is None else delivered(result, out, "unsafe")
 
@@ -569,5 +575,5 @@ def count_nonzero(a: Any, axis: Axis = None, *, keepdims: bool = False) -> Array
     Array([2, 2], dtype=int64)
     """
     node = strict_operand(a)
-    axes = axes_of(axis, node.ndim)
+    axes = axes_of_ufunc(axis, node.ndim)
     return Array(reduction(COUNT, [node], axes, keepdims, np.dtype(np.int64)))

@@ -15,7 +15,7 @@ from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.views import permuted, reshaped
 from agentic_ray.array.gathering import gather
 from agentic_ray.array.indexing import checked_positions, masked, positions_in
-from agentic_ray.array.outputs import delivered
+from agentic_ray.array.outputs import returned
 
 
 def take(
@@ -56,7 +56,7 @@ def take(
     if positions.ndim != 1:
         shape = (*node.shape[:at], *positions.shape, *node.shape[at + 1 :])
         taken = reshaped(taken, shape)
-    return delivered(Array(taken), out, "unsafe" if mode != "raise" else "same_kind")
+    return returned(Array(taken), out)
 
 
 def compress(condition: Any, a: Any, axis: int | None = None, out: Any = None) -> Any:
@@ -88,14 +88,14 @@ def compress(condition: Any, a: Any, axis: int | None = None, out: Any = None) -
     if mask.ndim != 1:
         raise ValueError("condition must be a 1-d array")
     node = strict(a)
-    if axis is None:
+    if axis is None or (node.ndim == 0 and axis in (0, -1)):
         node, axis = reshaped(node, (node.size,)), 0
     at = normalize_axis_index(axis, node.ndim)
     mask = cast(mask, np.bool_)
     if at == 0 and mask.size == node.shape[0] and not mask.small:
-        return delivered(Array(masked(node, mask)), out)
+        return returned(Array(masked(node, mask)), out)
     places = np.flatnonzero(evaluate.value(mask))
-    return delivered(
+    return returned(
         Array(gather(node, (at,), (checked_positions(places, node.shape[at], at),))), out
     )
 

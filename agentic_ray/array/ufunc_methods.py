@@ -85,14 +85,10 @@ def reduce(
     node = strict_operand(array)
     wanted = asked(dtype)
     if name in _OWN and (wanted is None or name in ("add", "multiply")):
-        if axis == 0 and node.ndim == 0:
-            axis = None
         options = {"dtype": wanted} if wanted is not None else {}
         return _OWN[name](array, axis, out=out, keepdims=keepdims, initial=initial, where=where,
                           **options)  # fmt: skip
-    if node.ndim == 0 and axis in (0, -1):
-        axis = ()
-    axes = build.axes_of(axis, node.ndim)
+    axes = build.axes_of_ufunc(axis, node.ndim)
     own: np.ufunc = self.numpy
     found = loop_dtype(own, node.dtype, wanted)
     mask = None if where is True else mask_of(where, node)

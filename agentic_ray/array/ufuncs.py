@@ -18,7 +18,7 @@ from agentic_ray.array.core import standard
 from agentic_ray.array.core.build import elementwise, leaf, operand, strict_operand
 from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import LITERAL, DType, Node, Op
-from agentic_ray.array.outputs import delivered, single_out
+from agentic_ray.array.outputs import check_delivery, delivered, single_out
 from agentic_ray.errors import InvalidTypeError
 
 
@@ -174,8 +174,13 @@ class Ufunc(Generic[Result]):
                 if target is not None:
                     self._check_output(nodes, number, result.dtype, target.dtype, casting)
             else:
-                result = self._where(op, nodes, mask, target, casting)
-            results.append(delivered(result, target, casting, broadcasts=True))
+                result = self._where(op, number, nodes, mask, target, casting)
+            check_delivery(result, target, casting, broadcasts=True)
+            results.append(result)
+        # Nothing is assigned before everything is checked; of two results that are assigned to
+        # one array the first is kept, as in NumPy.
+        for number in reversed(range(self.nout)):
+            results[number] = delivered(results[number], targets[number], casting, broadcasts=True)
         return results[0] if self.nout == 1 else tuple(results)
 
     def _targets(self, given: Any) -> list[Any]:
@@ -220,7 +225,9 @@ class Ufunc(Generic[Result]):
         ]
         return made, list(found[self.nin :])
 
-    def _where(self, op: Op, nodes: Sequence[Node], where: Any, target: Any, casting: Any) -> Array:
+    def _where(
+        self, op: Op, number: int, nodes: Sequence[Node], where: Any, target: Any, casting: Any
+    ) -> Array:
         """Return the result where the mask holds, elsewhere elements of ``target``, or zeros."""
         mask = strict_operand(where)
         if mask.dtype.kind != "b":
@@ -231,7 +238,7 @@ class Ufunc(Generic[Result]):
         dtype = elementwise(op, nodes).dtype
         base = operand(0)
         if target is not None:
-            self._check_output(nodes, 0, dtype, target.dtype, casting)
+            self._check_output(nodes, number, dtype, target.dtype, casting)
             dtype, base = target.dtype, strict_operand(target)
         masked = Op(f"masked_{op.name}", "map", Masked(op.kernel), weight=op.weight + 1)
         masked = _MASKED.setdefault(op.name, masked)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -232,13 +233,33 @@ def axes_of(axis: Any, ndim: int) -> tuple[int, ...]:
     Raises
     ------
     numpy.exceptions.AxisError
-        There is no such axis, or one is named twice.
+        There is no such axis.
+    ValueError
+        An axis is named twice.
+    TypeError
+        An axis is no integer.
     """
     if axis is None:
         return tuple(range(ndim))
-    if hasattr(axis, "_node"):
-        axis = int(axis)
+    if isinstance(axis, bool | np.bool_ | list):
+        raise TypeError(f"an axis is an integer or a tuple of integers, not {axis!r}")
+    if not isinstance(axis, tuple):
+        axis = operator.index(axis)
     return tuple(sorted(normalize_axis_tuple(axis, ndim)))
+
+
+def axes_of_ufunc(axis: Any, ndim: int) -> tuple[int, ...]:
+    """Axes that a ufunc reduces, sorted: as `axes_of`, but an array without axes may be reduced
+    over axis 0 or -1, as in NumPy.
+
+    Raises
+    ------
+    numpy.exceptions.AxisError
+        There is no such axis, or one is named twice.
+    """
+    if ndim == 0 and isinstance(axis, int | np.integer) and axis in (0, -1):
+        axis = ()
+    return axes_of(axis, ndim)
 
 
 def reduction(
