@@ -127,6 +127,23 @@ def entries(names: MutableMapping[str, Any]) -> None:
             names[name] = made
 
 
+def attribute_entry(function: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+    """Wrap a ``__getattr__`` as `entry` does, and answer at once that there is no attribute of a
+    protocol: NumPy asks for two of them, such as ``__array_struct__``, at each conversion, and
+    catches the error."""
+    shown = entry(function)
+
+    @functools.wraps(function)
+    def call(self: Any, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self
+            )
+        return shown(self, name)
+
+    return call
+
+
 def entry_methods(kind: type[_T]) -> type[_T]:
     """Make the methods of a class entries, except private ones; also those it has inherited from
     classes of this package."""
@@ -137,7 +154,8 @@ def entry_methods(kind: type[_T]) -> type[_T]:
             # (Not where they are made: this package makes one at each step.)
             private = name.startswith("_") and (name == "__init__" or not name.endswith("__"))
             if isinstance(value, FunctionType) and not private:
-                setattr(kind, name, entry(value))
+                made = attribute_entry if name == "__getattr__" else entry
+                setattr(kind, name, made(value))
     return kind
 
 

@@ -140,6 +140,13 @@ class Array:
         return self._layout.flags
 
     @property
+    def _is_record(self) -> bool:
+        """Whether this is one record of an array of records: a sequence of its fields' values, as
+        NumPy's are."""
+        base = self._base
+        return base is not None and not self.shape and bool(base.shape) and bool(self.dtype.names)
+
+    @property
     def _is_scalar(self) -> bool:
         return not self._is_cell and not self._own.shape
 
@@ -239,6 +246,8 @@ class Array:
 
     def __len__(self) -> int:
         if not self.shape:
+            if self._is_record:
+                return len(self.dtype.names or ())
             raise TypeError("len() of unsized object")
         return self.shape[0]
 
@@ -412,10 +421,14 @@ class Array:
 
     def __iter__(self) -> Iterator[Array]:
         if not self.shape:
+            if self._is_record:
+                return (self[name] for name in self.dtype.names or ())
             raise TypeError("iteration over a 0-d array")
         return (self[i] for i in range(self.shape[0]))
 
     def __contains__(self, value: object) -> bool:
+        if self._is_record:
+            return any(bool(field == value) for field in self)
         return bool((self == value).any())
 
     def _in_memory(self) -> NDArray:

@@ -28,6 +28,7 @@ from agentic_ray.array.indexing import (
     are_names,
     broadcastable,
     counts_per_chunk,
+    field_name,
     is_element,
     named,
     parse,
@@ -48,6 +49,8 @@ def setitem(array: Array, key: Any, value: Any) -> None:
         The value is not a number.
     """
     node = array._node
+    if node.dtype.names is not None:
+        key = field_name(array, key)
     if node.dtype.names is not None and are_names(key):
         step = named(node.dtype, key)
         dtype, inner = element_of(node.dtype[key])

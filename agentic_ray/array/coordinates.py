@@ -17,9 +17,11 @@ from agentic_ray.array.creation import created, shape_of
 from agentic_ray.array.manipulation import concat, reshape, stack, transpose
 from agentic_ray.array.ranges import arange, linspace
 from agentic_ray.array.searching import nonzero
+from agentic_ray.array.small import by_numpy_if_small
 from agentic_ray.array.viewing import Broadcast
 
 
+@by_numpy_if_small
 def meshgrid(
     *xi: Any, copy: bool = True, sparse: bool = False, indexing: str = "xy"
 ) -> tuple[Array, ...]:

@@ -234,8 +234,10 @@ def getitem(array: Array, key: Any) -> Array:
         The index is refused as in NumPy.
     """
     node = array._node
-    if node.dtype.names is not None and are_names(key):
-        return field(array, key)
+    if node.dtype.names is not None:
+        key = field_name(array, key)
+        if are_names(key):
+            return field(array, key)
     if isinstance(key, Array) and key.dtype.kind == "b" and key.ndim and not key._node.small:
         return Array(masked(node, key._node))
     index = parse(key, node.shape)
@@ -260,6 +262,23 @@ def are_names(key: Any) -> bool:
     if isinstance(key, list):
         return bool(key) and all(isinstance(name, str) for name in key)
     return isinstance(key, str)
+
+
+def field_name(array: Array, key: Any) -> Any:
+    """Return the name of the field that ``key`` numbers, if ``array`` is one record and ``key`` an
+    integer; else ``key``.
+
+    Raises
+    ------
+    IndexError
+        The record has no such field.
+    """
+    if not array._is_record or not isinstance(key, int | np.integer):
+        return key
+    names = array.dtype.names or ()
+    if not -len(names) <= key < len(names):
+        raise IndexError(f"invalid index ({key})")
+    return names[key]
 
 
 def field(array: Array, key: str | list[str]) -> Array:

@@ -16,6 +16,7 @@ from agentic_ray.array.core.program import codelet
 from agentic_ray.array.core.views import concatenated, rechunk, reshaped
 from agentic_ray.array.creation import ones, zeros
 from agentic_ray.array.elementwise import logical_not
+from agentic_ray.array.manipulation import concatenate
 from agentic_ray.array.searching import are_many, counted_before
 from agentic_ray.array.sorting import argsort, sort
 from agentic_ray.array.taking import take
@@ -148,7 +149,7 @@ def union1d(x1: Any, x2: Any, /) -> Array:
     >>> xp.union1d([3, 1], [1, 2]).compute()
     array([1, 2, 3])
     """
-    result: Array = unique(_both(_flat(x1), _flat(x2)))
+    result: Array = unique(concatenate((x1, x2), None))
     return result
 
 

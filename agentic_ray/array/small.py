@@ -26,7 +26,8 @@ def by_numpy_if_small(function: Function) -> Function:
     """Decorator: call NumPy's function of this name if all arrays are small and no array is written
     to.
 
-    NumPy must have each parameter that is used, and the result must be new.
+    NumPy must have each parameter that is used, and the result must be new (as it is not with
+    ``copy=False``).
     """
     own: Callable[..., Any] = getattr(np, function.__name__)
     known = frozenset(inspect.signature(own).parameters)
@@ -41,6 +42,7 @@ def by_numpy_if_small(function: Function) -> Function:
             and args[0]._node.small
             and kwargs.keys() <= known
             and kwargs.get("out") is None
+            and kwargs.get("copy", True)
             and (len(args) <= place or args[place] is None)
         ):
             values = _values((*args, *kwargs.values()))

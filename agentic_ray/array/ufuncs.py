@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from agentic_ray.array.array_object import Array
+from agentic_ray.array.assigning import broadcast_to
 from agentic_ray.array.core import standard
 from agentic_ray.array.core.build import elementwise, leaf, operand, strict_operand
 from agentic_ray.array.core.elements import cast
@@ -177,6 +178,10 @@ class Ufunc(Generic[Result]):
                 result = self._where(op, number, nodes, mask, target, casting)
             check_delivery(result, target, casting, broadcasts=True)
             results.append(result)
+        if self.nout > 1 and any(target is not None for target in targets):
+            # One output with more elements makes the others as large.
+            shape = np.broadcast_shapes(*[x.shape for x in (*results, *targets) if x is not None])
+            results = [Array(broadcast_to(result._node, shape)) for result in results]
         # Nothing is assigned before everything is checked; of two results that are assigned to
         # one array the first is kept, as in NumPy.
         for number in reversed(range(self.nout)):
