@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from agentic_ray import errors, ml, sources, tables
+    from agentic_ray import errors, ml, sources, stream, tables
     from agentic_ray.array.together import compute, persist
     from agentic_ray.functions import function, map
     from agentic_ray.graph import Codelet, CostHint, Resources, Task, TaskGraph, codelet
@@ -82,7 +82,7 @@ _HOME = {
     "GpuState": "telemetry",
     "NodeState": "telemetry",
 }
-_MODULES = ("errors", "ml", "sources", "tables")
+_MODULES = ("errors", "ml", "sources", "stream", "tables")
 
 __all__ = [
     "AsyncClient",
@@ -125,6 +125,7 @@ __all__ = [
     "sources",
     "stage",
     "start_master",
+    "stream",
     "submit",
     "tables",
     "worker",

@@ -59,6 +59,14 @@ class SumOverflowError(AgenticRayError, OverflowError):
     """A sum of integers or decimals is larger than its type can hold."""
 
 
+class StreamStateError(AgenticRayError, MemoryError):
+    """Open windows of a stream hold more rows than they may."""
+
+
+class CheckpointError(AgenticRayError, ValueError):
+    """A stream's checkpoint is damaged, in use, or of another stream."""
+
+
 class SkippedDataWarning(UserWarning):
     """Some files, or parts of them, could not be read and were left out, as was asked for."""
 

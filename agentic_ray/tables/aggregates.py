@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -184,6 +185,7 @@ def partial(table: pa.Table, grouping: Grouping) -> State:
     calls: list[tuple[Any, str]] = []
     outputs: list[str] = []
     types: dict[str, pa.DataType] = {}
+    apart: dict[str, Any] = {}
     if any(a.function == "size" for a in grouping.aggregates):
         calls.append(([], "count_all"))
         outputs.append("rows:")
@@ -192,14 +194,27 @@ def partial(table: pa.Table, grouping: Grouping) -> State:
         types[column] = value.type
         for state in grouping.wanted(column):
             name = f"{state}:{column}"
+            if state == "m2":
+                apart[column] = _numbers(value, column)
+                continue
             columns[name] = _prepared(value, state, column)
-            calls.append((name, "variance" if state == "m2" else state))
+            calls.append((name, state))
             outputs.append(name)
+    if apart:
+        columns["row"] = pa.array(range(table.num_rows), pa.int64())
+        calls.append(("row", "list"))
+        outputs.append("row")
     whole = table_of(columns, table.num_rows)
     found = _grouped(whole, names, calls, outputs)
     for column in grouping.values:
         for state in grouping.wanted(column):
-            found = _settled(found, f"{state}:{column}", state, types[column], column)
+            if state != "m2":
+                found = _settled(found, f"{state}:{column}", state, types[column])
+    if apart:
+        lists = found["row"].combine_chunks()
+        found = found.drop_columns("row")
+        for column, numbers in apart.items():
+            found = found.append_column(f"m2:{column}", _deviations(numbers, found, lists, column))
     distinct = {
         column: _distinct(
             table_of(
@@ -218,9 +233,14 @@ def partial(table: pa.Table, grouping: Grouping) -> State:
 def _grouped(
     table: pa.Table, keys: Sequence[str], calls: Sequence[tuple[Any, str]], outputs: Sequence[str]
 ) -> pa.Table:
-    """Group by pyarrow, in one thread: groups come in the order of their first row."""
-    by = pa.TableGroupBy(table, list(keys), use_threads=False)
-    found = by.aggregate(list(calls))
+    """Group by pyarrow, in one thread; groups come in the order of their first row.
+
+    (pyarrow's own order is that of its hash table, which is nearly, but not always, this one.)
+    """
+    numbered = table.append_column("first row", pa.array(np.arange(table.num_rows)))
+    by = pa.TableGroupBy(numbered, list(keys), use_threads=False)
+    found = by.aggregate([*calls, ("first row", "min")])
+    found = found.take(pc.sort_indices(found["first row_min"]))
     given = {name: i for i, name in enumerate(found.column_names)}
     places = [
         given[call if not isinstance(column, str) else f"{column}_{call}"] for column, call in calls
@@ -256,9 +276,7 @@ def _prepared(value: Any, state: str, column: str) -> Any:
         wide = kind.precision > 28  # a sum of 10**10 of fewer digits has less than 38
         return value.cast(pa.decimal256(76, kind.scale)) if wide else value
     elif not pa.types.is_integer(kind):
-        raise _unfit("sum" if state == "sum" else "variance", column, kind)
-    if state == "m2":
-        return value
+        raise _unfit("sum", column, kind)
     return _summable(value)
 
 
@@ -271,19 +289,49 @@ def _summable(value: Any) -> Any:
     return value.cast(pa.decimal128(20, 0)).cast(_WHOLE)
 
 
-def _settled(table: pa.Table, name: str, state: str, kind: pa.DataType, column: str) -> pa.Table:
+def _settled(table: pa.Table, name: str, state: str, kind: pa.DataType) -> pa.Table:
     """Bring a state to the one type that it has in every part."""
+    if state != "sum" or pa.types.is_floating(kind):
+        return table
     at = table.column_names.index(name)
-    value = table.column(at)
-    if state == "sum":
-        if pa.types.is_decimal(kind):
-            value = value.cast(pa.decimal256(76, kind.scale))
-        elif not pa.types.is_floating(kind):
-            value = value.cast(_WHOLE)
-    elif state == "m2":
-        count = table[f"count:{column}"]
-        value = pc.fill_null(pc.multiply(value, count.cast(pa.float64())), 0.0)
-    return table.set_column(at, name, value)
+    wide = pa.decimal256(76, kind.scale) if pa.types.is_decimal(kind) else _WHOLE
+    return table.set_column(at, name, table.column(at).cast(wide))
+
+
+def _numbers(value: Any, column: str) -> Any:
+    kind = value.type
+    if pa.types.is_boolean(kind):
+        value = value.cast(pa.int8())
+    elif not (
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_decimal(kind)
+        or pa.types.is_null(kind)
+    ):
+        raise _unfit("variance", column, kind)
+    return value.cast(pa.float64(), safe=False)
+
+
+def whole(column: Any) -> Any:
+    """Return a column as one array."""
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _deviations(value: Any, found: pa.Table, lists: Any, column: str) -> Any:
+    """Return each group's sum of squared deviations from its mean.
+
+    (pyarrow's variance of a group depends, in its last bits, on how the column is chunked. Its sums
+    go row by row.)
+    """
+    rows = pc.list_flatten(lists)
+    numbers = np.empty(len(rows), np.int64)
+    numbers[rows.to_numpy()] = pc.list_parent_indices(lists).to_numpy()
+    group = pa.array(numbers)
+    count = found[f"count:{column}"].cast(pa.float64())
+    mean = pc.divide(found[f"sum:{column}"].cast(pa.float64()), count)
+    away = pc.subtract(whole(value), whole(mean).take(group))
+    table = pa.table({"group": group, "value": pc.multiply(away, away)})
+    return pc.fill_null(_grouped(table, ["group"], [("value", "sum")], ["value"])["value"], 0.0)
 
 
 def _unfit(function: str, column: str, kind: pa.DataType) -> InvalidTypeError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -238,6 +238,16 @@ class Table:
                 break
         self._tell(work, found)
         return together([outcome.value for outcome in found]).slice(0, rows)
+
+    def iterate(self) -> Iterator[pa.Table]:
+        """Give the parts one after the other; the next is read when it is asked for."""
+        work = self._work(Whole(), None)
+        found: list[Outcome] = []
+        for piece in work.pieces:
+            (one,) = outcomes(dataclasses.replace(work, pieces=(piece,)))
+            found.append(dataclasses.replace(one, value=None))
+            yield one.value
+        self._tell(work, found)
 
     def count(self) -> int:
         """Count the rows."""

@@ -247,3 +247,18 @@ def test_descriptions_are_checked() -> None:
         named_aggregates(None, {"a": "b"})
     with pytest.raises(InvalidArgumentError, match="no column 'z'; there are x"):
         partial(pa.table({"x": [1]}), of(("z",), n="size"))
+
+
+def test_many_groups_of_two_keys_come_in_the_order_of_their_first_rows() -> None:
+    rng = np.random.default_rng(0)
+    table = pa.table(
+        {
+            "a": rng.integers(0, 50, 4000),
+            "b": pa.array([f"c{k}" for k in rng.integers(0, 5, 4000)]),
+            "x": rng.normal(size=4000),
+        }
+    )
+    found = aggregated(table, of(("a", "b"), v=("x", "var")), [1000, 1001, 3000]).to_pandas()
+    by = table.to_pandas().groupby(["a", "b"], sort=False)["x"].var().reset_index()
+    assert found[["a", "b"]].equals(by[["a", "b"]])
+    np.testing.assert_allclose(found["v"], by["x"], rtol=1e-9)
