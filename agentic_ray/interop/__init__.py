@@ -10,6 +10,17 @@ Examples
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
+_OPTIONAL = ("dask", "joblib", "xarray")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _OPTIONAL:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 def register_joblib() -> None:
     """Make the backend ``"agentic_ray"`` known to joblib.
