@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from agentic_ray import errors, ml, sources, stream, tables
+    from agentic_ray import errors, interop, ml, sources, stream, tables
     from agentic_ray.array.together import compute, persist
     from agentic_ray.functions import function, map
     from agentic_ray.graph import Codelet, CostHint, Resources, Task, TaskGraph, codelet
+    from agentic_ray.interop.executor import Executor
+    from agentic_ray.interop.pool import Pool
     from agentic_ray.mapreduce import fold, map_reduce, map_reduce_job
     from agentic_ray.master import (
         Job,
@@ -53,6 +55,8 @@ _HOME = {
     "fold": "mapreduce",
     "function": "functions",
     "map": "functions",
+    "Executor": "interop.executor",
+    "Pool": "interop.pool",
     "map_reduce": "mapreduce",
     "map_reduce_job": "mapreduce",
     "Job": "master",
@@ -82,7 +86,7 @@ _HOME = {
     "GpuState": "telemetry",
     "NodeState": "telemetry",
 }
-_MODULES = ("errors", "ml", "sources", "stream", "tables")
+_MODULES = ("errors", "interop", "ml", "sources", "stream", "tables")
 
 __all__ = [
     "AsyncClient",
@@ -90,11 +94,13 @@ __all__ = [
     "ClusterState",
     "Codelet",
     "CostHint",
+    "Executor",
     "GpuState",
     "Job",
     "JobState",
     "Master",
     "NodeState",
+    "Pool",
     "RemoteMaster",
     "Resources",
     "Session",
@@ -112,6 +118,7 @@ __all__ = [
     "function",
     "get_session",
     "init",
+    "interop",
     "job",
     "jobs",
     "load_workloads",

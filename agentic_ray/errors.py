@@ -6,7 +6,9 @@ its display.
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterable
+from concurrent.futures import BrokenExecutor
 
 from agentic_ray.tracebacks import render_in_ipython
 
@@ -166,6 +168,14 @@ class PoisonTaskError(ExecutorLostError):
         super().__init__(message)
 
 
+class BrokenExecutorError(ExecutorLostError, BrokenExecutor):
+    """A call ended every process that it ran in, or the initializer of an executor raised.
+
+    ``__cause__`` is the exception that says more: `PoisonTaskError`, `InterruptedJobError`, or the
+    initializer's own.
+    """
+
+
 class OutOfHostMemoryError(AgenticRayError, MemoryError):
     """A bundle that cannot be made smaller needs more memory than its node has."""
 
@@ -192,6 +202,14 @@ class JobCancelledError(AgenticRayError, RuntimeError):
 
 class JobTimeoutError(AgenticRayError, TimeoutError):
     """A result was not there in the time the caller gave."""
+
+
+class PoolTimeoutError(JobTimeoutError, multiprocessing.TimeoutError):
+    """A result of `agentic_ray.Pool` was not there in the time the caller gave."""
+
+
+class PoolClosedError(SessionError, ValueError):
+    """The pool was closed or terminated, and takes no more calls."""
 
 
 class UnknownJobError(AgenticRayError, LookupError):

@@ -14,6 +14,7 @@ NOT_RUN = {
     "CONTRIBUTING.md": 3,
     "docs/functions.md": 1,
     "docs/gpu.md": 1,
+    "docs/howto/executors.md": 1,
     "docs/howto/nodes.md": 2,
     "docs/howto/share.md": 1,
     "docs/tutorials/cluster-job.md": 1,

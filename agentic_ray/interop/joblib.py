@@ -1,0 +1,118 @@
+"""The backend of joblib: what scikit-learn and others run in parallel goes to worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Final
+
+import joblib
+from joblib.parallel import ParallelBackendBase
+
+from agentic_ray.errors import InvalidTypeError
+from agentic_ray.graph import capture
+from agentic_ray.interop.calls.engine import Call, Engine
+from agentic_ray.interop.calls.parcels import SharedArrays, pack_arguments
+from agentic_ray.interop.executor import FutureReceiver
+from agentic_ray.runtime import get_session
+
+NAME: Final = "agentic_ray"
+
+
+def register() -> None:
+    """Make ``joblib.parallel_config("agentic_ray")`` known; see `interop.register_joblib`."""
+    joblib.register_parallel_backend(NAME, Backend)
+
+
+def _run(batch: Callable[[], Any]) -> Any:
+    """Run the calls that joblib has put in a batch."""
+    return batch()
+
+
+class Backend(ParallelBackendBase):  # type: ignore[misc]  # joblib has no types
+    """Backend of joblib over the session's worker processes.
+
+    Arrays of a megabyte and more are put in the object store once for each ``Parallel`` call, and
+    functions get them read-only, as they do from loky. Parallel calls inside a function run in
+    threads of its process, those inside these one after the other, as under loky.
+    """
+
+    supports_retrieve_callback = True
+    default_n_jobs = -1
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if self.backend_kwargs:
+            unknown = ", ".join(self.backend_kwargs)
+            raise InvalidTypeError(f"the backend {NAME!r} has no option {unknown}")
+        self._engine: Engine | None = None
+        self._shared = SharedArrays()
+        self._workers: int | None = None
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """Return the number of workers that ``n_jobs`` means here; -1 means all slots."""
+        if n_jobs == 0:
+            raise ValueError("n_jobs == 0 in Parallel has no meaning")
+        slots = get_session().slots
+        if n_jobs is None:
+            return 1
+        return n_jobs if n_jobs > 0 else max(slots + 1 + n_jobs, 1)
+
+    def configure(
+        self,
+        n_jobs: int | None = 1,
+        parallel: Any = None,
+        prefer: str | None = None,
+        require: str | None = None,
+        **options: Any,
+    ) -> int:
+        """Prepare for a ``Parallel`` call; return its number of workers. (The size of arrays that
+        are shared, and how, is this backend's own.)"""
+        self.parallel = parallel
+        workers = self.effective_n_jobs(n_jobs)
+        self._workers = workers if workers < get_session().slots else None
+        return workers
+
+    def start_call(self) -> None:
+        """Begin a ``Parallel`` call: arrays may have changed since the last."""
+        self._shared = SharedArrays()
+
+    def stop_call(self) -> None:
+        """End a ``Parallel`` call: its arrays are not needed any more."""
+        self._shared = SharedArrays()
+
+    def submit(
+        self, func: Callable[[], Any], callback: Callable[[Future[Any]], object] | None = None
+    ) -> Future[Any]:
+        """Send a batch of joblib's; ``callback`` is called with the future when it has ended."""
+        future: Future[Any] = Future()
+        if callback is not None:
+            future.add_done_callback(callback)
+        try:
+            packed = pack_arguments((func,), {}, self._shared)
+        except Exception as error:  # raised where joblib retrieves the result
+            future.set_running_or_notify_cancel()
+            future.set_exception(error)
+            return future
+        if self._engine is None:
+            self._engine = Engine(workers=self._workers)
+        self._engine.add([Call(capture(_run), packed, FutureReceiver(future))])
+        return future
+
+    def retrieve_result_callback(self, out: Future[Any]) -> Any:
+        """Return the results of a batch, or raise its exception."""
+        return out.result()
+
+    def abort_everything(self, ensure_ready: bool = True) -> None:
+        """Cancel all batches: one has failed, or its time is over."""
+        self._end()
+
+    def terminate(self) -> None:
+        """Cancel what is left, and give shared arrays up."""
+        self._end()
+
+    def _end(self) -> None:
+        engine, self._engine = self._engine, None
+        self._shared = SharedArrays()
+        if engine is not None:
+            engine.stop()
