@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket as sockets
+import subprocess
+import sys
 import textwrap
 import threading
 import time
@@ -25,6 +28,7 @@ from agentic_ray.errors import (
     SourceError,
 )
 from agentic_ray.stream import front
+from agentic_ray.stream.sinks import FolderSink
 from agentic_ray.tables import col
 
 DEADLINE = 60
@@ -206,6 +210,47 @@ def test_a_sink_that_fails_is_given_the_same_again(tmp_path: Path, wanted: list[
             continue
         break
     assert in_order(pa.concat_tables([seen[epoch] for epoch in sorted(seen)])) == wanted
+
+
+def run_and_die(folder: str, point: str, left: str) -> None:
+    """Run the stream of the test below in this process; SIGKILL it before or after a ``put``."""
+    rows = json.loads((Path(folder) / "rows.json").read_text())
+    batches = pa.Table.from_pylist(rows).to_batches(max_chunksize=100)
+    put, puts = FolderSink.put, 0
+
+    def dying(self: FolderSink, windows: pa.Table, epoch: int) -> None:
+        nonlocal puts
+        puts += 1
+        if puts == int(left) and point == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        put(self, windows, epoch)
+        if puts == int(left) and point == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def slowly() -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield batch
+            time.sleep(0.02)  # so that there are several epochs; how many does not matter
+
+    FolderSink.put = dying  # type: ignore[method-assign]
+    described(slowly).sink(Path(folder) / "windows").run(checkpoint=Path(folder) / "state")
+
+
+def test_killed_at_any_time_each_window_comes_out_once(tmp_path: Path, wanted: list[Any]) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps(events()))
+    program = "import runpy, sys; runpy.run_path(sys.argv[1])['run_and_die'](*sys.argv[2:])"
+    codes = []
+    for point, left in [("before", 1), ("after", 1), ("before", 2), ("after", 2), ("never", 0)]:
+        done = subprocess.run(
+            [sys.executable, "-c", program, __file__, str(tmp_path), point, str(left)],
+            capture_output=True, text=True, timeout=240, check=False,
+        )  # fmt: skip
+        codes.append(done.returncode)
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    assert codes[0] == -signal.SIGKILL
+    assert codes[-1] == 0
+    files = sorted((tmp_path / "windows").glob("windows-*.parquet"))
+    assert in_order(pa.concat_tables([pq.read_table(file) for file in files])) == wanted
 
 
 def test_a_run_that_is_stopped_keeps_open_windows(tmp_path: Path, wanted: list[Any]) -> None:
