@@ -99,7 +99,7 @@ from agentic_ray.cli import options
     show_default=True,
     type=click.FloatRange(min=0),
     help="How long accepted jobs may go on after SIGTERM; then they stay in the journal, or are "
-    "cancelled where there is none.",
+    "cancelled where there is none. Runners and Ray end after that, in some seconds.",
 )
 @click.option(
     "--journal",
