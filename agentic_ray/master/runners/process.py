@@ -17,7 +17,7 @@ from typing import Final
 import psutil
 
 from agentic_ray.errors import SessionError
-from agentic_ray.master.runners.nursery import NUMBER, ask
+from agentic_ray.forking import NUMBER, ask
 from agentic_ray.wire import Wire, readable
 
 SECRETS: Final = frozenset(

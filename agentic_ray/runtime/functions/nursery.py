@@ -1,8 +1,6 @@
 """The process that a card's function processes are forked off, and the executor's handles of them.
 
-A fork takes milliseconds where an import of Ray and NumPy takes seconds. The nursery runs no thread
-and no code of the user's, and touches no device, so there is nothing in it that a fork could break.
-It ends when its executor does.
+The nursery touches no device, so that a fork breaks nothing of one. It ends when its executor does.
 """
 
 from __future__ import annotations
@@ -11,19 +9,18 @@ import contextlib
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import Final
 
+from agentic_ray.forking import NUMBER, ask, serve
 from agentic_ray.wire import readable
 
-_THREE: Final = struct.Struct("3i")
-"""Descriptors sent with the wish for a process: its calls, its executor's life, and where the
-nursery writes its number and, later, how it ended."""
-_NUMBER: Final = struct.Struct("!i")
+_DESCRIPTORS: Final = 3
+"""Number of descriptors of each process: its calls, its executor's life, and where the nursery
+writes its number and, later, its exit code."""
 _WAIT_SECONDS: Final = 60.0
 _PROGRAM: Final = (
     "import sys; from agentic_ray.runtime.functions import child, nursery; "
@@ -70,8 +67,8 @@ class ForkedProcess:
     def _read(self, seconds: float) -> int | None:
         if not readable([self._told], seconds):
             return None
-        data = os.read(self._told, _NUMBER.size)
-        return int(_NUMBER.unpack(data)[0]) if len(data) == _NUMBER.size else None
+        data = os.read(self._told, NUMBER.size)
+        return int(NUMBER.unpack(data)[0]) if len(data) == NUMBER.size else None
 
 
 class Nursery:
@@ -100,7 +97,7 @@ class Nursery:
         mine, told = os.pipe()
         try:
             with self._lock:
-                self._ask(_THREE.pack(calls, life, told))
+                self._ask((calls, life, told))
         except OSError as error:
             os.close(mine)
             raise ChildProcessError(f"no function process can be started: {error}") from error
@@ -118,12 +115,11 @@ class Nursery:
                 self._process.wait()
             self._socket = self._process = None
 
-    def _ask(self, descriptors: bytes) -> None:
+    def _ask(self, descriptors: tuple[int, ...]) -> None:
         if self._process is None or self._process.poll() is not None:
             self._start()
         assert self._socket is not None
-        # (`socket.send_fds` imports the module `array`, in whose place a user may have another)
-        self._socket.sendmsg([b"f"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+        ask(self._socket, descriptors)
 
     def _start(self) -> None:
         if self._socket is not None:
@@ -145,58 +141,4 @@ class Nursery:
 
 def main(descriptor: int, run: Callable[[int, int], None]) -> None:
     """Fork a process that calls ``run`` for each request, until the executor closes the socket."""
-    requests = socket.socket(fileno=descriptor)
-    asked, woken = os.pipe()
-    for end in (asked, woken):
-        os.set_blocking(end, False)
-    signal.set_wakeup_fd(woken)
-    signal.signal(signal.SIGCHLD, _nothing)
-    ends: dict[int, int] = {}  # where to write how each process ended
-    while True:
-        ready = readable([requests.fileno(), asked], None)
-        if asked in ready:
-            with contextlib.suppress(BlockingIOError):
-                os.read(asked, 4096)
-        _bury(ends)
-        if requests.fileno() not in ready:
-            continue
-        message, rights, _, _ = requests.recvmsg(1, socket.CMSG_LEN(_THREE.size))
-        if not message or not rights:
-            return
-        calls, life, told = _THREE.unpack(rights[0][2][: _THREE.size])
-        pid = os.fork()
-        if pid == 0:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for end in (requests.detach(), asked, woken, told, *ends.values()):
-                os.close(end)
-            run(calls, life)
-            os._exit(0)
-        os.close(calls)
-        os.close(life)
-        ends[pid] = told
-        _write(told, pid)
-
-
-def _bury(ends: dict[int, int]) -> None:
-    """Write how each process that has ended did so."""
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if not pid:
-            return
-        told = ends.pop(pid, None)
-        if told is not None:
-            _write(told, os.waitstatus_to_exitcode(status))
-            os.close(told)
-
-
-def _write(told: int, number: int) -> None:
-    with contextlib.suppress(OSError):  # the executor has lost interest
-        os.write(told, _NUMBER.pack(number))
-
-
-def _nothing(number: int, frame: object) -> None:
-    """Do nothing: that a handler is there wakes the loop, which looks what has ended."""
+    serve(descriptor, _DESCRIPTORS, lambda own: run(*own))
