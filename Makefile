@@ -13,7 +13,7 @@ SEED = 0
 KINDS = worker,executor,node
 MINUTES = 10
 
-.PHONY: help setup demo test lint fmt docs bench chaos soak clean deploy-tools deploy-audit lock \
+.PHONY: help setup demo test lint fmt docs bench chaos soak gpu clean deploy-tools deploy-audit lock \
 	web web-check screenshots
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo 'make docs    build the documentation into build/site; a warning is an error'
 	@echo 'make bench   run the benchmarks side by side with NumPy, plain Ray and Dask'
 	@echo 'make chaos   jobs on four raylets while processes die (JOBS=200 SEED=0 KINDS=...)'
+	@echo 'make gpu     everything that needs an NVIDIA GPU, in 8 minutes, into build/gpu/report.json'
 	@echo 'make soak    MINUTES=10: a mixed load; fails if memory or open files grow'
 	@echo 'make deploy-tools  fetch helm and kubectl, with which tests check deploy/ (x86-64 only)'
 	@echo 'make deploy-audit  checkov over the rendered manifests and the Dockerfile'
@@ -79,6 +80,9 @@ chaos: $(VENV)/.installed
 	$(BIN)/python tests/chaos/drill.py --jobs $(JOBS) --seed $(SEED) --kinds $(KINDS) --check
 	AGENTIC_RAY_LONG=1 $(BIN)/python -m pytest tests/chaos/test_partition.py \
 		tests/deploy tests/docs/test_blocks.py tests/docs/test_headers.py
+
+gpu: $(VENV)/.installed
+	$(BIN)/python tests/gpu
 
 soak: $(VENV)/.installed
 	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
