@@ -3,8 +3,9 @@
     python tests/gpu [--out build/gpu] [--minutes 8]
 
 The order gives the most in the time: facts about the machine, the tests, the measurements. A step
-that exceeds its part of the time is ended, and the report says so. Nothing is fetched. Writes ``report.json`` and prints a table. Exit codes: 0 all passed, 1 something failed,
-2 there is no usable GPU here.
+that exceeds its part of the time is ended, and the report says so. Nothing is fetched. Writes
+``report.json`` and prints a table. Exit codes: 0 all passed, 1 something failed, 2 there is no
+usable GPU here.
 """
 
 from __future__ import annotations
