@@ -93,6 +93,7 @@ class _Session:
 def test_the_sooner_end_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     x = xp.asarray(np.ones((9_000_000,)), chunks=1_000_000)
     plan = _planned(x * 2 + 1)
+    monkeypatch.setattr(placing, "learnt", placing.Learnt())  # not what other tests have seen here
 
     def chosen(seconds: float, **rules: Any) -> placing.Prospect:
         monkeypatch.setattr(placing, "_session", lambda: _Session(seconds))

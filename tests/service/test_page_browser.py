@@ -374,7 +374,7 @@ def test_everybody_can_use_each_view(
         expect(page.locator("main")).not_to_contain_text(re.compile("^(Loading|加载中)$"))
         page.wait_for_timeout(300)
         assert violations(page) == [], view
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), view
+        page.wait_for_function("document.documentElement.scrollWidth <= innerWidth")
         words = page.locator(".top nav").inner_text()
         assert ("作业" in words) == (locale == "zh-CN")
         assert page.evaluate("document.documentElement.lang")[:2] == locale[:2]
@@ -387,9 +387,10 @@ def test_language_and_colours_are_chosen_and_kept(service: Service, open_page: O
     page.get_by_label("Language").select_option("zh")
     expect(page.get_by_role("heading", name="作业", level=1)).to_be_visible()
     page.get_by_label("配色").select_option("dark")
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     page.reload()
     expect(page.get_by_role("heading", name="作业", level=1)).to_be_visible()
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
 
 
 def test_the_keyboard_is_enough(service: Service, open_page: Open) -> None:
