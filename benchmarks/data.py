@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0, help="of the numbers of rows")
     arguments = parser.parse_args()
-    ar.init(num_cpus=2, progress=False)
+    ar.init(num_cpus=2, progress=False, idle_release_seconds=600)  # as the peers, which stay
     rows = [
         row
         for name in arguments.case or CASES

@@ -181,7 +181,7 @@ def main() -> None:
     parser.add_argument("--case", action="append", choices=CASES, help="only this case")
     parser.add_argument("--repeat", type=int, default=3, help="counted runs of each")
     options = parser.parse_args()
-    ar.init(num_cpus=WORKERS)
+    ar.init(num_cpus=WORKERS, idle_release_seconds=600)
     for name in options.case or CASES:
         case, goal = CASES[name]
         with case() as ways:
