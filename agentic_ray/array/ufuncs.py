@@ -179,7 +179,7 @@ class Ufunc(Generic[Result]):
             check_delivery(result, target, casting, broadcasts=True)
             results.append(result)
         if self.nout > 1 and any(target is not None for target in targets):
-            # One output with more elements makes the others as large.
+            # NumPy broadcasts all results to one shape, that of the largest output array given.
             shape = np.broadcast_shapes(*[x.shape for x in (*results, *targets) if x is not None])
             results = [Array(broadcast_to(result._node, shape)) for result in results]
         # Nothing is assigned before everything is checked; of two results that are assigned to

@@ -1,4 +1,4 @@
-"""The ``@function`` decorator: a Python function with what it needs of a machine."""
+"""The ``@function`` decorator: declares the resources that a Python function needs."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Map(Iterator[Any]):
         yield from self._blocks
 
     def close(self) -> None:
-        """Stop what is under way; nothing more is read, called or given."""
+        """Cancel the batches under way; read no more items, and yield no more results."""
         self._results = iter(())
         self._blocks.close()
 

@@ -103,8 +103,6 @@ class Executor(BaseExecutor):
     ) -> None:
         if max_workers is not None and max_workers < 1:
             raise InvalidArgumentError(f"max_workers must be at least 1, not {max_workers}")
-        if initializer is not None and not callable(initializer):
-            raise InvalidTypeError(f"the initializer cannot be called: {initializer!r}")
         self._engine = Engine(
             workers=max_workers,
             initializer=initializer,

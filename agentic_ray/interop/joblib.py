@@ -108,7 +108,7 @@ class Backend(ParallelBackendBase):  # type: ignore[misc]  # joblib has no types
         self._end()
 
     def terminate(self) -> None:
-        """Cancel what is left, and give shared arrays up."""
+        """Cancel the calls that have not ended, and release the arrays put in the object store."""
         self._end()
 
     def _end(self) -> None:

@@ -10,7 +10,6 @@ from typing import Any, Self
 
 from agentic_ray.errors import (
     InvalidArgumentError,
-    InvalidTypeError,
     PoolClosedError,
     PoolTimeoutError,
     SessionError,
@@ -82,7 +81,7 @@ class PoolResult:
         finally:
             self._over.set()
 
-    # One call's receiver; a map's result has a `Gathered` instead.
+    # The methods of `Receiver`, for the result of a single call; a map uses `Gathered` for its own.
 
     def begin(self, index: int) -> bool:
         """Take in that the call is sent."""
@@ -138,8 +137,6 @@ class Pool:
     ) -> None:
         if processes is not None and processes < 1:
             raise InvalidArgumentError(f"processes must be at least 1, not {processes}")
-        if initializer is not None and not callable(initializer):
-            raise InvalidTypeError(f"the initializer cannot be called: {initializer!r}")
         self._engine = Engine(
             workers=processes,
             initializer=initializer,

@@ -141,7 +141,10 @@ class Operations:
                 job.settle(record)
 
     def carry_out(self, commands: Iterable[Command]) -> list[Receipt]:
-        """Do what the core decided; receipts of what is written. Called with the lock held."""
+        """Carry out the core's commands; return a receipt for each write to the store.
+
+        Called with the lock held.
+        """
         receipts = []
         for command in commands:
             match command:

@@ -54,7 +54,7 @@ class Tally:
             self._figures[name] += figures[name]
 
     def statistics(self, queued: int, running: int, queued_bytes: int = 0) -> Statistics:
-        """Return what was counted so far."""
+        """Return the counts so far, with the queue's figures of this moment."""
         finished = {state: self._finished[state] for state in JobState if state.finished}
         return Statistics(
             self._submitted,

@@ -141,7 +141,7 @@ def fingerprint(x: Any, y: Any, w: Any) -> str:
 
 
 def both_fingerprints(left: str, right: str) -> str:
-    """Of two lots of rows together."""
+    """Return the fingerprint of two lots of rows, from the fingerprints of each."""
     return hashlib.blake2b(f"{left} {right}".encode(), digest_size=16).hexdigest()
 
 

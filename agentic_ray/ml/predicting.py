@@ -1,4 +1,4 @@
-"""`predict`: a model, or a function with what it needs, over the rows of data of any size."""
+"""`predict`: applies a model, or a `Function` and its resources, to rows of data of any size."""
 
 from __future__ import annotations
 

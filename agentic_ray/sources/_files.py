@@ -240,3 +240,13 @@ def _cache_directory() -> Path:
     raise SourceError(
         f"no directory to unpack into: neither {home} nor {own_temporary} can be used"
     )
+
+
+def sync(path: str | os.PathLike[str]) -> None:
+    """Have the kernel write a file, or the entries of a folder, through to the disk, so that a
+    crash loses nothing of it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -18,6 +18,7 @@ import pyarrow as pa
 from blake3 import blake3
 
 from agentic_ray.errors import CheckpointError
+from agentic_ray.sources._files import sync
 from agentic_ray.stream.sources import Position
 from agentic_ray.stream.windows import Open
 
@@ -129,8 +130,4 @@ def write_whole(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(path.parent)

@@ -222,7 +222,7 @@ def added(open_: Open, table: pa.Table, rules: Rules) -> Open:
     if rules.max_jump and _jumps(times, before, used, rules.max_jump).any():
         before, ahead = _without_jumps(open_.latest, times, used, rules.max_jump)
         used &= ~ahead
-    latest = int(max([open_.latest, *times[used]])) if used.any() else open_.latest
+    latest = max(open_.latest, int(times[used].max())) if used.any() else open_.latest
     kept = table.select(list(rules.grouping.columns))
     after = replace(
         open_,

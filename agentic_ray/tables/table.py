@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SkippedDataWarning
-from agentic_ray.graph import capture
+from agentic_ray.graph import capture, content_key
 from agentic_ray.runtime.session import current_session
 from agentic_ray.tables.aggregates import (
     Aggregate,
@@ -390,7 +390,7 @@ class Table:
         delimiter: str = ",",
     ) -> Written:
         """Write the rows as CSV files in a folder, all or nothing; as `write_parquet`."""
-        from agentic_ray.tables.writing import write
+        from agentic_ray.tables.writing import write  # it makes work of tables
 
         return write(self, path, "csv", partition_by, mode, job, {"delimiter": delimiter})
 
@@ -426,8 +426,6 @@ class Table:
         session = current_session()
         call = self._call(Whole(), columns, expression, rest)
         if session is not None:
-            from agentic_ray.graph import content_key
-
             kind = content_key("tables", call)[:24]
             known = [session.model.predict_size(kind, "cpu", float(p.bytes)) for p in plan[0]]
             seconds = [entry.seconds for entry in known if entry is not None]

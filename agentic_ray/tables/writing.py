@@ -30,6 +30,7 @@ from agentic_ray.errors import (
     SourceError,
     TargetExistsError,
 )
+from agentic_ray.sources._files import sync
 from agentic_ray.tables.columns import plain
 from agentic_ray.tables.running import outcomes
 from agentic_ray.tables.table import Table
@@ -123,7 +124,7 @@ class WritePart:
         if total != table.num_rows:
             raise SourceError(f"{total} of {table.num_rows} rows were written to {folder}")
         for file in counted:
-            _sync(os.path.join(folder, file.path))
+            sync(os.path.join(folder, file.path))
         return folder, counted, schema
 
     def _partitioning(self, schema: pa.Schema) -> Any:
@@ -151,15 +152,6 @@ def _rows_of(path: str, format: str, columns: Sequence[str], delimiter: str) -> 
         convert_options=pacsv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string())),
     ) as reader:
         return sum(batch.num_rows for batch in reader)
-
-
-def _sync(path: str) -> None:
-    """Have the kernel write a file to the disk: a manifest must not name what a crash loses."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write(
@@ -265,7 +257,7 @@ def _gathered(
     )
     manifest = whole / MANIFEST
     manifest.write_text(json.dumps(dataclasses.asdict(found), indent=1) + "\n")
-    _sync(str(manifest))
+    sync(manifest)
     return found
 
 
@@ -284,7 +276,7 @@ def _put_in_place(new: Path, target: Path, mode: str) -> None:
             os.rename(new, target)
         except OSError as error:  # not empty
             raise TargetExistsError(f"{target} was written by another job meanwhile") from error
-    _sync(str(target.parent))
+    sync(target.parent)
 
 
 def _exchange(new: Path, target: Path) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SourceError
+from agentic_ray.sources._files import sync
 
 PathLike = str | os.PathLike[str]
 
@@ -219,7 +220,7 @@ def _beside(path: str) -> str:
 
 def _replace_local(staged: str, path: str) -> None:
     if os.path.isfile(staged):
-        _sync(staged)
+        sync(staged)
         if not os.path.isdir(path):
             os.replace(staged, path)
             return
@@ -234,15 +235,6 @@ def _replace_local(staged: str, path: str) -> None:
             os.rename(old, path)
             raise
         _remove(Place(old))
-
-
-def _sync(path: str) -> None:
-    """Write a file through to the disk, so that a crash never leaves less of it under its name."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 _RENAME_EXCHANGE = 2

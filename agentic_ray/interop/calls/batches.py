@@ -8,7 +8,7 @@ from typing import Final
 
 MOST_CALLS: Final = 1 << 14
 _KEPT: Final = 0.5
-"""Share of what was known that still counts after the next batch."""
+"""Weight that the calls and seconds counted so far keep when the next batch is counted."""
 _PATIENCE: Final = 4.0
 """A batch that takes this many times its expected seconds gives its rest back to the queue."""
 _LEAST_PATIENCE_SECONDS: Final = 0.05

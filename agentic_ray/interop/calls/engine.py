@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from agentic_ray.errors import (
     BrokenExecutorError,
     InterruptedJobError,
+    InvalidTypeError,
     JobCancelledError,
     PoisonTaskError,
     SessionError,
@@ -110,6 +111,8 @@ class Engine:
         priority: int = 0,
         resources: Resources | None = None,
     ) -> None:
+        if initializer is not None and not callable(initializer):
+            raise InvalidTypeError(f"the initializer cannot be called: {initializer!r}")
         self.session = get_session()
         self._name = uuid.uuid4().hex[:12]
         self._initializer = None

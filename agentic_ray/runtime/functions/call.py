@@ -1,4 +1,4 @@
-"""One call of a user's function on a batch of items, and the value of its setup in this process.
+"""Calls a user's function on a batch of items, and keeps the value of its setup in this process.
 
 Runs in worker processes on CPUs and in function processes on GPUs. No Ray, no GPU library.
 """

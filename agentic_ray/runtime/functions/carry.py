@@ -142,7 +142,7 @@ def run_function(
         return time.perf_counter() - began
 
     def report(**rest: Any) -> Report:
-        # (the start of a process and its setup are no part of what a batch takes)
+        # The seconds of a batch do not include the start of its process and the setup.
         seconds = batch.seconds if batch is not None and batch.answers else elapsed()
         return Report(
             node_id,
