@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final
@@ -48,6 +50,7 @@ class Backend(ParallelBackendBase):  # type: ignore[misc]  # joblib has no types
         self._engine: Engine | None = None
         self._shared = SharedArrays()
         self._workers: int | None = None
+        self._telling = threading.RLock()  # held while joblib is told of a batch's end
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Return the number of workers that ``n_jobs`` means here; -1 means all slots."""
@@ -76,6 +79,14 @@ class Backend(ParallelBackendBase):  # type: ignore[misc]  # joblib has no types
     def start_call(self) -> None:
         """Begin a ``Parallel`` call: arrays may have changed since the last."""
         self._shared = SharedArrays()
+        # joblib (1.6) keeps the batches that a failed call has cut and not sent, and would send
+        # them as the first of this call.
+        left = self.parallel._ready_batches
+        while True:
+            try:
+                left.get_nowait()
+            except queue.Empty:
+                return
 
     def stop_call(self) -> None:
         """End a ``Parallel`` call: its arrays are not needed any more."""
@@ -86,18 +97,30 @@ class Backend(ParallelBackendBase):  # type: ignore[misc]  # joblib has no types
     ) -> Future[Any]:
         """Send a batch of joblib's; ``callback`` is called with the future when it has ended."""
         future: Future[Any] = Future()
-        if callback is not None:
-            future.add_done_callback(callback)
         try:
             packed = pack_arguments((func,), {}, self._shared)
         except Exception as error:  # raised where joblib retrieves the result
             future.set_running_or_notify_cancel()
             future.set_exception(error)
+            if callback is not None:
+                callback(future)
             return future
-        if self._engine is None:
-            self._engine = Engine(workers=self._workers)
-        self._engine.add([Call(capture(_run), packed, FutureReceiver(future))])
+        engine = self._engine
+        if engine is None:
+            engine = self._engine = Engine(workers=self._workers)
+        if callback is not None:
+            future.add_done_callback(lambda ended: self._tell(engine, callback, ended))
+        engine.add([Call(capture(_run), packed, FutureReceiver(future))])
         return future
+
+    def _tell(
+        self, engine: Engine, callback: Callable[[Future[Any]], object], ended: Future[Any]
+    ) -> None:
+        """Tell joblib that a batch has ended, unless its ``Parallel`` call is over: joblib would
+        count the batch for the next call."""
+        with self._telling:
+            if engine is self._engine:
+                callback(ended)
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
         """Return the results of a batch, or raise its exception."""
@@ -112,7 +135,8 @@ class Backend(ParallelBackendBase):  # type: ignore[misc]  # joblib has no types
         self._end()
 
     def _end(self) -> None:
-        engine, self._engine = self._engine, None
+        with self._telling:  # once `Parallel` goes on, joblib is told nothing more
+            engine, self._engine = self._engine, None
         self._shared = SharedArrays()
         if engine is not None:
             engine.stop()

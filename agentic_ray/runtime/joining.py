@@ -31,6 +31,10 @@ from agentic_ray.runtime.head import check_head
 _logger = logging.getLogger("agentic_ray")
 _STARTS: Final = 3
 _END_SECONDS: Final = 60.0
+# Ray ends a worker process that has had nothing to do for a second; the next task of a function
+# then waits seconds for a new one. An embedded Ray keeps its processes for a pause of the user's.
+_IDLE_SETTING: Final = "RAY_idle_worker_killing_time_threshold_ms"
+_IDLE_MILLISECONDS: Final = 60_000
 _NO_RAY_CLIENT: Final = (
     "a session cannot run through Ray Client; run the program on a node of the cluster, send it "
     "with `ray job submit`, or start `agentic-ray serve` there and submit jobs to it over HTTP"
@@ -152,6 +156,8 @@ def _start(settings: Settings, until: float) -> None:
     options: dict[str, Any] = {}
     if settings.object_store_memory_bytes is not None:
         options["object_store_memory"] = settings.object_store_memory_bytes
+    if _IDLE_SETTING not in os.environ:
+        options["_system_config"] = {_IDLE_SETTING.removeprefix("RAY_"): _IDLE_MILLISECONDS}
     tokens.give_own()
     for number in itertools.count(1):
         before = {child.pid for child in psutil.Process().children()}

@@ -178,10 +178,10 @@ def test_writer_killed_half_way_leaves_the_old_data(name: str, tmp_path: Path) -
     for line in writer.stdout:
         if line == "at 2\n":
             break
-    time.sleep(0.05)
+    while len(list(tmp_path.iterdir())) < 2 and writer.poll() is None:
+        time.sleep(0.01)  # until what is begun lies beside it
     writer.send_signal(signal.SIGKILL)
-    writer.wait()
+    assert writer.wait() == -signal.SIGKILL
     writer.stdout.close()
-    assert len(list(tmp_path.iterdir())) == 2  # what was begun lies beside it
     found = io.from_npy(path) if name.endswith("npy") else io.from_zarr(path)
     np.testing.assert_array_equal(np.asarray(found), np.arange(10))

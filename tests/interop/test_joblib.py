@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import threading
@@ -87,6 +88,28 @@ def test_an_exception_ends_the_call_and_the_next_one_works() -> None:
         with pytest.raises(KeyError, match="three"):
             parallel(joblib.delayed(fails)(i) for i in range(10))
         assert parallel(joblib.delayed(fails)(i) for i in range(3)) == [0, 1, 2]
+
+
+def test_batches_that_a_failed_call_has_not_sent_are_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """joblib cuts two batches at a time: after the failure of a call the second may be left."""
+    sizes: Iterator[int]
+
+    def batch_size(_: object) -> int:
+        if next(sizes) == 2:  # before the third and the fourth batch are cut
+            while not parallel._aborting:
+                time.sleep(0.01)
+        return 1
+
+    with joblib.Parallel(n_jobs=2, pre_dispatch="all") as parallel:
+        monkeypatch.setattr(type(parallel._backend), "compute_batch_size", batch_size)
+        for _ in range(2):
+            sizes = itertools.count()
+            with pytest.raises(KeyError):
+                parallel(joblib.delayed({}.__getitem__)(i) for i in range(4))
+            sizes = itertools.count(10)
+            assert parallel(joblib.delayed(abs)(i) for i in range(3)) == [0, 1, 2]
 
 
 def test_a_time_out(tmp_path: Path) -> None:
