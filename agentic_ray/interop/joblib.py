@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from typing import Any, Final
 
 import joblib
+from joblib._parallel_backends import AutoBatchingMixin
 from joblib.parallel import ParallelBackendBase
 
 from agentic_ray.errors import InvalidTypeError
@@ -31,12 +32,13 @@ def _run(batch: Callable[[], Any]) -> Any:
     return batch()
 
 
-class Backend(ParallelBackendBase):  # type: ignore[misc]  # joblib has no types
+class Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  # joblib has no types
     """Backend of joblib over the session's worker processes.
 
     Arrays of a megabyte and more are put in the object store once for each ``Parallel`` call, and
     functions get them read-only, as they do from loky. Parallel calls inside a function run in
-    threads of its process, those inside these one after the other, as under loky.
+    threads of its process, those inside these one after the other, as under loky. joblib cuts
+    short calls into batches that take a fraction of a second.
     """
 
     supports_retrieve_callback = True

@@ -7,6 +7,7 @@ import pickle
 import threading
 import weakref
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -67,31 +68,37 @@ def is_shareable(value: Any) -> bool:
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-    """Pickler that leaves large arrays out and puts them in the object store."""
+    """Pickler that leaves large arrays out and puts them in the object store.
+
+    (It has no ``persistent_id``, which pickle would call for every string and number.)
+    """
 
     def __init__(self, file: io.BytesIO, shared: SharedArrays) -> None:
         super().__init__(file)
         self._shared = shared
-        self._numbers: dict[int, int] = {}
         self.arrays: list[Stored] = []
 
-    def persistent_id(self, value: Any) -> int | None:
+    def reducer_override(self, value: Any) -> Any:
         if type(value) not in (np.ndarray, np.memmap) or not is_shareable(value):
-            return None
-        number = self._numbers.get(id(value))
-        if number is None:
-            number = self._numbers[id(value)] = len(self.arrays)
-            self.arrays.append(self._shared.stored(value))
-        return number
+            return super().reducer_override(value)
+        self.arrays.append(self._shared.stored(value))
+        return _array, (len(self.arrays) - 1,)
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, arrays: tuple[Any, ...]) -> None:
-        super().__init__(file)
-        self._arrays = arrays
+_arrays: ContextVar[tuple[Any, ...]] = ContextVar("agentic_ray_arrays_of_a_parcel")
+"""The arrays of the parcel that is unpickled now."""
 
-    def persistent_load(self, number: Any) -> Any:
-        return self._arrays[number]
+
+def _array(number: int) -> Any:
+    return _arrays.get()[number]
+
+
+def _load(content: bytes, arrays: tuple[Any, ...]) -> Any:
+    before = _arrays.set(arrays)
+    try:
+        return pickle.loads(content)
+    finally:
+        _arrays.reset(before)
 
 
 _PARCEL: Final = "agentic_ray.parcel"
@@ -135,7 +142,7 @@ def unpack_arguments(packed: Packed) -> tuple[tuple[Any, ...], Mapping[str, Any]
         args, kwargs = packed.load()
         return args, kwargs
     if type(packed) is tuple and packed and packed[0] == _PARCEL:
-        args, kwargs = _Unpickler(io.BytesIO(packed[1]), packed[2:]).load()
+        args, kwargs = _load(packed[1], packed[2:])
         return args, kwargs
     if type(packed) is tuple and all(map(is_literal, packed)):
         return packed, {}
