@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from strategies import arrays, same
 
 import agentic_ray.array as xp
+from agentic_ray.array import io
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core import compiled, evaluate, kernel_source
 from agentic_ray.array.core.compile_queue import compiling
@@ -36,6 +38,35 @@ def test_slices_go_down_to_where_values_are_made() -> None:
     tasks, _ = evaluate.plan([y._node])
     assert len(tasks) <= y._node.blocks + 1
     same(y, ((np.arange(1000) + 1) * 2 - 1.0)[100:300:2][:50])
+
+
+def test_what_is_needed_as_a_whole_is_not_computed_again_for_its_slices() -> None:
+    """Edges of each generation are slices of the one before: computed apart, they would be edges
+    of edges, and the plan would grow as a power of the number of generations."""
+
+    def generation(names: Any, x: Any) -> Any:
+        return names.maximum(names.roll(x, 1, axis=0) + names.roll(x, (0, -1), axis=(0, 1)), x + 1)
+
+    theirs = np.arange(120.0).reshape(10, 12)
+    ours, sizes = xp.asarray(theirs, chunks=5), []
+    for _ in range(12):
+        ours, theirs = generation(xp, ours), generation(np, theirs)
+        sizes.append(len(list(topological(optimize([ours._node])))))
+    assert sizes[-1] - sizes[-2] <= sizes[3] - sizes[2]
+    same(ours, theirs)
+    both = xp.asarray(np.arange(12.0)) + 1
+    assert "slice before elementwise" in _steps(both[:2] + both[2:4])
+    assert "slice before elementwise" not in _steps(both[:4] + both[4:8])
+
+
+def test_a_stencil_reads_a_file_once(tmp_path: Path) -> None:
+    values = np.arange(60_000.0).reshape(10_000, 6)
+    io.to_zarr(tmp_path / "x.zarr", xp.asarray(values), chunks=(5_000, 6))
+    x = io.from_zarr(tmp_path / "x.zarr")
+    y = x[1:] - x[:-1]
+    assert "slice into read" not in _steps(y)
+    same(y, values[1:] - values[:-1])
+    assert "slice into read" in _steps(x[:3_000] + x[3_000:6_000])
 
 
 @given(arrays(("int64", "float64")), st.data())

@@ -251,7 +251,10 @@ def literal(value: bool | int | float | complex) -> Node:
 @functools.lru_cache(maxsize=1024, typed=True)
 def _literal(value: Any, text: str) -> Node:
     kind = type(value)
-    return Node(LITERAL, (), (kind.__name__, text, value), (), np.dtype(kind), (), "cpu")
+    node = Node(LITERAL, (), (kind.__name__, text, value), (), np.dtype(kind), (), "cpu")
+    node.value = np.asarray(value)  # for an array that is nothing but this scalar
+    node.value.flags.writeable = False
+    return node
 
 
 def _literal_kernel(xp: Any, kind: str, text: str, value: Any) -> Any:

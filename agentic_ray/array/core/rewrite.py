@@ -6,6 +6,8 @@ Sharing of equal expressions needs no rule: equal nodes are one node.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,11 +16,17 @@ from agentic_ray.array.core.node import Node, make, topological
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A rewrite. ``op`` names the nodes it looks at."""
+    """A rewrite. ``op`` names the nodes it looks at.
+
+    ``most_share``: the rewrite makes a part of the node's input by itself. That saves work only if
+    little else of the input is needed, so the rule is not asked where all who use the input need
+    more than this share of its elements together.
+    """
 
     name: str
     op: str
     apply: Callable[[Node], Node | None]
+    most_share: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +47,13 @@ MOST_PASSES = 64
 _rules: dict[str, list[Rule]] = {}
 
 
-def rule(name: str, op: str) -> Callable[[Callable[[Node], Node | None]], Rule]:
+def rule(
+    name: str, op: str, *, most_share: float = math.inf
+) -> Callable[[Callable[[Node], Node | None]], Rule]:
     """Decorator: add a rule for nodes of operation ``op`` to the table."""
 
     def add(apply: Callable[[Node], Node | None]) -> Rule:
-        made = Rule(name, op, apply)
+        made = Rule(name, op, apply, most_share)
         _rules.setdefault(op, []).append(made)
         return made
 
@@ -99,7 +109,9 @@ def _passed(
 ) -> list[Node]:
     """Every node looked at once, inputs first; without recursion, as expressions may be deep."""
     better: dict[Node, Node] = {}
-    for node in topological(roots):
+    nodes = list(topological(roots))
+    needed = _needed_elements(nodes, roots)
+    for node in nodes:
         current = replaced.get(node, node)
         if node.value is None:
             inputs = tuple([better[source] for source in current.inputs])
@@ -109,6 +121,10 @@ def _passed(
                     node.device,
                 )  # fmt: skip
             for candidate in _rules.get(current.op.name, ()):
+                if candidate.most_share < math.inf:
+                    (source,) = node.inputs
+                    if needed[source] > candidate.most_share * source.size:
+                        continue
                 found = candidate.apply(current)
                 if found is not None and found is not current:
                     trace.append(Applied(candidate.name, current, found))
@@ -116,3 +132,15 @@ def _passed(
                     break
         better[node] = current
     return [better[root] for root in roots]
+
+
+def _needed_elements(nodes: Sequence[Node], roots: Sequence[Node]) -> Counter[Node]:
+    """How many elements of each node all others need: slices those they take, others all."""
+    needed = Counter[Node]()
+    for root in roots:
+        needed[root] += root.size
+    for node in nodes:
+        if node.value is None:
+            for source in node.inputs:
+                needed[source] += node.size if node.op.name == "slice" else source.size
+    return needed

@@ -36,11 +36,11 @@ def slice_of_slice(node: Node) -> Node | None:
     return rechunk(found, node.chunks)
 
 
-@rule("slice before elementwise", "slice")
+@rule("slice before elementwise", "slice", most_share=0.5)
 def slice_of_map(node: Node) -> Node | None:
-    """Compute only what is kept, if that is less than half."""
+    """Compute only what is kept."""
     (source,) = node.inputs
-    if source.op.kind != "map" or source.value is not None or 2 * node.size > source.size:
+    if source.op.kind != "map" or source.value is not None:
         return None
     index: tuple[AxisIndex, ...] = node.params[0]
     if not node.ndim:  # one axis stays: NumPy rounds some float16 otherwise if there is none

@@ -116,7 +116,7 @@ def _lower_read(node: Node, lowering: Any) -> list[Any]:
 READ = Op("read", "tasks", _read_kernel, _lower_read, weight=4)
 
 
-@rule("slice into read", "slice")
+@rule("slice into read", "slice", most_share=1.0)
 def _push_slice(node: Node) -> Node | None:
     """Read only the elements that a slice takes."""
     (below,) = node.inputs
