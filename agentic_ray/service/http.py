@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any, Final
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
@@ -25,6 +25,7 @@ from agentic_ray.service.bodies import STATUS_OF, JsonResponse, RequestError, pl
 from agentic_ray.service.data import DataShelf, add_data_routes
 from agentic_ray.service.guard import Guard
 from agentic_ray.service.page import Page, add_page
+from agentic_ray.service.queries import check_query
 from agentic_ray.service.reading import Reader
 from agentic_ray.service.routes import BodyBudget, Service, add_job_routes
 from agentic_ray.service.tokens import Keyring, TokenFile
@@ -80,6 +81,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         version="1",
+        dependencies=[Depends(check_query)],
     )
 
     def refused(path: str, error: RequestError) -> None:

@@ -424,3 +424,16 @@ def test_no_bytes_break_the_service(client: TestClient, body: bytes) -> None:
     answer = client.post("/submit", content=body, headers=JSON)
     refusal(answer, answer.status_code)
     assert 400 <= answer.status_code < 500
+
+
+def test_query_names_that_nobody_reads_are_refused(client: TestClient) -> None:
+    assert "there is no parameter 'statee'" in refusal(client.get("/jobs?statee=failed"), 422)
+    assert "there are: none" in refusal(client.get("/workloads?name=x"), 422)
+    assert "2 times" in refusal(client.get("/jobs?limit=1&limit=2"), 422)
+    assert client.get("/jobs?tag=a&tag=b&limit=1").status_code == 200
+    for path in ("/healthz", "/metrics", "/"):
+        assert client.get(path, params={"probe": 1}).status_code == 200
+    before = client.get("/jobs").json()["jobs"]
+    answer = client.post("/submit?priority=3", json={"data": [1.0]})
+    assert "'priority'" in refusal(answer, 422)
+    assert client.get("/jobs").json()["jobs"] == before
