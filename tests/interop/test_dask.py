@@ -11,14 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 import agentic_ray as ar
 from agentic_ray.errors import (
+    BlockResultError,
     InvalidArgumentError,
     InvalidTypeError,
     MissingKeyError,
     PoisonTaskError,
 )
+from agentic_ray.runtime import Stored
 
 dask = pytest.importorskip("dask", reason="needs the extra agentic-ray[dask]")
 
@@ -201,3 +206,48 @@ def test_an_xarray_climatology() -> None:
     expected = anomaly.compute(scheduler="sync")
     with ar.interop.dask.enabled():
         xr.testing.assert_identical(anomaly.compute(), expected)
+
+
+@given(hnp.arrays(np.float64, hnp.array_shapes(max_dims=3, max_side=7)), st.data())
+@settings(max_examples=15, deadline=None)
+def test_arrays_go_both_ways(values: Any, data: st.DataObject) -> None:
+    chunks = tuple(data.draw(st.integers(1, n)) for n in values.shape)
+    theirs = da.from_array(values, chunks=chunks)
+    ours = ar.interop.dask.from_dask((theirs * 2).T)
+    assert ours.chunks == (theirs * 2).T.chunks
+    np.testing.assert_array_equal(np.asarray(ours + 1), (values * 2).T + 1)
+    back = ar.interop.dask.to_dask(ours.T)
+    assert back.chunks == ours.T.chunks
+    for scheduler in (ar.interop.dask.get, "threads"):
+        np.testing.assert_array_equal(back.compute(scheduler=scheduler), values * 2)
+
+
+def test_chunks_in_the_object_store_are_given_to_tasks_where_they_are() -> None:
+    values = np.random.default_rng(0).standard_normal((600, 500))
+    ours = ar.array.map_blocks(lambda b: b * 3, ar.array.asarray(values, chunks=200), dtype=float)
+    theirs = ar.interop.dask.to_dask(ours)
+    assert any(isinstance(node.chunk, Stored) for node in dict(theirs.dask).values())
+    with ar.interop.dask.enabled():
+        found = (theirs @ theirs.T - 1).compute()
+    np.testing.assert_allclose(found, (values * 3) @ (values * 3).T - 1)
+    again = ar.interop.dask.from_dask(theirs + 1)
+    np.testing.assert_array_equal(np.asarray(again), values * 3 + 1)
+
+
+def test_what_is_no_array_of_numbers_is_refused() -> None:
+    x = da.arange(10, chunks=5)
+    with pytest.raises(InvalidArgumentError, match="compute_chunk_sizes"):
+        ar.interop.dask.from_dask(x[x > 2])
+    assert np.asarray(ar.interop.dask.from_dask(x[x > 2].compute_chunk_sizes())).tolist() == [
+        *range(3, 10)
+    ]
+    with pytest.raises(BlockResultError, match="shape"):
+        ar.interop.dask.from_dask(x.map_blocks(lambda b: b[:2], dtype=x.dtype, chunks=(5,)))
+    with pytest.raises(BlockResultError, match="masked"):
+        ar.interop.dask.from_dask(da.ma.masked_greater(x, 3))
+    with pytest.raises(InvalidTypeError):
+        ar.interop.dask.from_dask(da.from_array(np.array([None, 1]), chunks=1))
+    with pytest.raises(InvalidTypeError):
+        ar.interop.dask.from_dask(np.arange(3))
+    with pytest.raises(InvalidTypeError):
+        ar.interop.dask.to_dask(x)
