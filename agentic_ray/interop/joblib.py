@@ -20,6 +20,7 @@ from agentic_ray.interop.executor import FutureReceiver
 from agentic_ray.runtime import get_session
 
 NAME: Final = "agentic_ray"
+_JOBLIB_OPTIONS: Final = frozenset({"max_nbytes", "temp_folder", "mmap_mode", "verbose", "context"})
 
 
 def register() -> None:
@@ -52,6 +53,7 @@ class Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  # 
         self._engine: Engine | None = None
         self._shared = SharedArrays()
         self._workers: int | None = None
+        self._initializer: tuple[Callable[..., Any] | None, tuple[Any, ...]] = (None, ())
         self._telling = threading.RLock()  # held while joblib is told of a batch's end
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
@@ -69,11 +71,26 @@ class Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  # 
         parallel: Any = None,
         prefer: str | None = None,
         require: str | None = None,
+        initializer: Callable[..., Any] | None = None,
+        initargs: tuple[Any, ...] = (),
         **options: Any,
     ) -> int:
-        """Prepare for a ``Parallel`` call; return its number of workers. (The size of arrays that
-        are shared, and how, is this backend's own.)"""
+        """Prepare for a ``Parallel`` call; return its number of workers.
+
+        Each worker process calls ``initializer(*initargs)`` before its first batch. (The size of
+        arrays that are shared, and how, is this backend's own: joblib's options for that are not
+        looked at.)
+
+        Raises
+        ------
+        InvalidTypeError
+            There is an option that is neither of joblib's nor known here.
+        """
+        unknown = options.keys() - _JOBLIB_OPTIONS
+        if unknown:
+            raise InvalidTypeError(f"the backend {NAME!r} has no option {min(unknown)}")
         self.parallel = parallel
+        self._initializer = (initializer, tuple(initargs))
         workers = self.effective_n_jobs(n_jobs)
         self._workers = workers if workers < get_session().slots else None
         return workers
@@ -109,7 +126,10 @@ class Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  # 
             return future
         engine = self._engine
         if engine is None:
-            engine = self._engine = Engine(workers=self._workers)
+            initializer, initargs = self._initializer
+            engine = self._engine = Engine(
+                workers=self._workers, initializer=initializer, initargs=initargs
+            )
         if callback is not None:
             future.add_done_callback(lambda ended: self._tell(engine, callback, ended))
         engine.add([Call(capture(_run), packed, FutureReceiver(future))])
@@ -135,6 +155,7 @@ class Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  # 
     def terminate(self) -> None:
         """Cancel the calls that have not ended, and release the arrays put in the object store."""
         self._end()
+        self.reset_batch_stats()
 
     def _end(self) -> None:
         with self._telling:  # once `Parallel` goes on, joblib is told nothing more

@@ -128,6 +128,20 @@ def test_what_cannot_be_sent_is_refused() -> None:
         joblib.Parallel()(joblib.delayed(id)(threading.Lock()) for _ in range(2))
     with pytest.raises(TypeError, match="no option"), joblib.parallel_config("agentic_ray", x=1):
         _squares()
+    with pytest.raises(TypeError, match="no option idle_worker_timeout"):
+        joblib.Parallel(n_jobs=2, idle_worker_timeout=3)(joblib.delayed(abs)(i) for i in (1, 2))
+
+
+def test_an_initializer_is_called_before_the_first_batch_of_each_process() -> None:
+    def begin(value: int) -> None:
+        os.environ["AGENTIC_RAY_TEST_BEGUN"] = str(value)
+
+    def begun(_: int) -> str | None:
+        return os.environ.get("AGENTIC_RAY_TEST_BEGUN")
+
+    for value in (1, 2):
+        parallel = joblib.Parallel(n_jobs=2, initializer=begin, initargs=(value,))
+        assert set(parallel(joblib.delayed(begun)(i) for i in range(20))) == {str(value)}
 
 
 def test_calls_inside_calls_run_in_threads_of_the_process() -> None:
