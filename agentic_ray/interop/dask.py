@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 import dask
 
@@ -21,6 +21,12 @@ from agentic_ray.interop.dask_run import run_graph
 from agentic_ray.runtime import Run, get_session
 
 __all__ = ["enabled", "from_dask", "get", "to_dask"]
+
+_OF_OTHERS: Final = frozenset(
+    {"allow_other_workers", "cache", "num_workers", "pool", "resources", "retries", "workers"}
+)
+"""Options by which other schedulers place and repeat work. Schedulers of Dask's are given options
+of libraries above them too, such as ``flush`` of xarray, and must not mind these."""
 
 
 def get(dsk: Any, keys: Any, *, priority: int = 0, **options: Any) -> Any:
@@ -47,7 +53,8 @@ def get(dsk: Any, keys: Any, *, priority: int = 0, **options: Any) -> Any:
     InvalidArgumentError
         Dask would shuffle by files on one machine; see `enabled`.
     InvalidTypeError
-        An option of another scheduler was given, such as ``num_workers``.
+        An option was given by which other schedulers place work, such as ``num_workers``. (Others
+        are not looked at, as all schedulers of Dask's do.)
     MissingKeyError
         A key is not in the graph.
     SerializationError
@@ -89,10 +96,9 @@ def enabled() -> Iterator[list[Run]]:
 def _compute(
     runs: list[Run] | None, dsk: Any, keys: Any, *, priority: int = 0, **options: Any
 ) -> Any:
-    if options:
-        raise InvalidTypeError(
-            f"the scheduler of agentic_ray has no option {', '.join(sorted(options))}"
-        )
+    refused = sorted(options.keys() & _OF_OTHERS)
+    if refused:
+        raise InvalidTypeError(f"the scheduler of agentic_ray has no option {', '.join(refused)}")
     plan = Plan.of(dsk)
     wanted = list(dict.fromkeys(_flat(keys)))
     found = {key: plan.result(key) for key in wanted}

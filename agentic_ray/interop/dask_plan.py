@@ -17,6 +17,7 @@ from dask.utils import key_split
 from agentic_ray.errors import InvalidArgumentError, MissingKeyError
 from agentic_ray.graph import Codelet, Ref, Task, capture, content_key, loaded
 from agentic_ray.interop.calls.parcels import is_literal
+from agentic_ray.interop.dask_writes import check_writes
 from agentic_ray.runtime import Inline, Stored, fetch, pack, writable
 
 _ON_DISK: Final = ("partd-", "zpartd-")
@@ -124,6 +125,8 @@ class Plan:
                 "ar.interop.dask.enabled():`, or dask.config.set({'dataframe.shuffle.method': "
                 "'tasks'}), when the collection is made and computed"
             )
+        if type(node) is DaskTask:
+            check_writes(node, self._nodes)
         name = self._name(key)
         if type(node) is DaskTask and all(map(_is_plain, (*node.args, *node.kwargs.values()))):
             args = tuple(self._argument(each) for each in node.args)

@@ -45,15 +45,21 @@ class Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  # 
     supports_retrieve_callback = True
     default_n_jobs = -1
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        initializer: Callable[..., Any] | None = None,
+        initargs: tuple[Any, ...] = (),
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         if self.backend_kwargs:
             unknown = ", ".join(self.backend_kwargs)
             raise InvalidTypeError(f"the backend {NAME!r} has no option {unknown}")
+        self._initializer = (initializer, initargs)
         self._engine: Engine | None = None
         self._shared = SharedArrays()
         self._workers: int | None = None
-        self._initializer: tuple[Callable[..., Any] | None, tuple[Any, ...]] = (None, ())
         self._telling = threading.RLock()  # held while joblib is told of a batch's end
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
@@ -90,7 +96,8 @@ class Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  # 
         if unknown:
             raise InvalidTypeError(f"the backend {NAME!r} has no option {min(unknown)}")
         self.parallel = parallel
-        self._initializer = (initializer, tuple(initargs))
+        if initializer is not None:
+            self._initializer = (initializer, initargs)
         workers = self.effective_n_jobs(n_jobs)
         self._workers = workers if workers < get_session().slots else None
         return workers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -251,3 +252,26 @@ def test_what_is_no_array_of_numbers_is_refused() -> None:
         ar.interop.dask.from_dask(np.arange(3))
     with pytest.raises(InvalidTypeError):
         ar.interop.dask.to_dask(x)
+
+
+def test_writes_that_would_be_lost_are_refused(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    x = da.ones((4, 4), chunks=2) + 1
+    on_disk = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", shape=(4, 4))
+    with ar.interop.dask.enabled():
+        for target in (np.zeros((4, 4)), on_disk, zarr.zeros((4, 4), chunks=(2, 2))):
+            with pytest.raises(InvalidArgumentError, match="only copies"):
+                x.store(target)
+            with pytest.raises(InvalidArgumentError, match="only copies"):
+                da.store([x, x * 2], [target, target], lock=False)
+        with pytest.raises(InvalidArgumentError, match="only copies"):
+            x.to_zarr(zarr.zeros((4, 4), chunks=(2, 2)))
+        with pytest.raises(InvalidArgumentError, match="only copies"):
+            xr.Dataset({"x": (("a", "b"), x)}).to_zarr(zarr.storage.MemoryStore(), compute=True)
+        target = zarr.create_array(tmp_path / "y.zarr", shape=(4, 4), chunks=(2, 2), dtype="f8")
+        x.store(target, lock=False)
+        x.to_zarr(str(tmp_path / "z.zarr"))
+        xr.Dataset({"x": (("a", "b"), x)}).to_zarr(tmp_path / "w.zarr")
+    assert (target[:] == 2).all()
+    assert (zarr.open_array(tmp_path / "z.zarr")[:] == 2).all()
+    assert (zarr.open_group(tmp_path / "w.zarr")["x"][:] == 2).all()

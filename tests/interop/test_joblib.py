@@ -142,6 +142,8 @@ def test_an_initializer_is_called_before_the_first_batch_of_each_process() -> No
     for value in (1, 2):
         parallel = joblib.Parallel(n_jobs=2, initializer=begin, initargs=(value,))
         assert set(parallel(joblib.delayed(begun)(i) for i in range(20))) == {str(value)}
+    with joblib.parallel_config("agentic_ray", n_jobs=2, initializer=begin, initargs=(3,)):
+        assert set(joblib.Parallel()(joblib.delayed(begun)(i) for i in range(20))) == {"3"}
 
 
 def test_calls_inside_calls_run_in_threads_of_the_process() -> None:
