@@ -360,7 +360,17 @@ def pack_value(value: Any) -> tuple[Inline | None, int]:
     if plain and isinstance(value, np.ndarray) and value.nbytes > INLINE_BYTES:
         return None, value.nbytes
     try:
-        data = pickle.dumps(value, 5) if plain else cloudpickle.dumps(value)
+        if plain:
+            data = pickle.dumps(value, 5)
+        else:
+            # (Large arrays are left out: only their size counts, and a copy takes long.)
+            large: list[Any] = []
+            data = cloudpickle.dumps(value, protocol=5, buffer_callback=large.append)
+            if large:
+                size = len(data) + sum(memoryview(buffer).nbytes for buffer in large)
+                if size > INLINE_BYTES:
+                    return None, size
+                data = cloudpickle.dumps(value)
     except Exception as error:  # pickle raises anything that the object's hooks raise
         raise SerializationError(
             f"a value of type {type(value).__name__} cannot be sent to another process: {error}"

@@ -121,6 +121,8 @@ class Csv:
     def _schema(self, names: tuple[str, ...], begin: int, spans: list[Span]) -> Any:
         """Return the types of all columns: those given by the user, the others inferred."""
         types = Types(self.dialect, names, dict(self.column_types))
+        if set(names) <= set(dict(self.column_types)):
+            return types.schema()  # nothing to infer
         file = spans[0].file
         with (
             file.open() as content,

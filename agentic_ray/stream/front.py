@@ -32,7 +32,7 @@ from agentic_ray.stream.windows import (
     microseconds,
 )
 from agentic_ray.tables import from_arrow
-from agentic_ray.tables.aggregates import Grouping, named_aggregates
+from agentic_ray.tables.grouping import Grouping, named_aggregates
 from agentic_ray.tables.steps import Filter, Map, Step, is_expression
 
 _BATCH_ROWS = 131_072

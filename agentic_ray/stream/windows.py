@@ -22,8 +22,9 @@ from agentic_ray.errors import (
     SourceError,
     StreamStateError,
 )
-from agentic_ray.tables.aggregates import Grouping, State, combine, finish, partial
+from agentic_ray.tables.aggregates import State, combine, finish, partial
 from agentic_ray.tables.columns import normalised_keys
+from agentic_ray.tables.grouping import Grouping
 
 BLOCK_ROWS = 4096
 """Rows that are aggregated together; the rows of a block that is not full are kept."""

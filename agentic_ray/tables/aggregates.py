@@ -15,29 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SumOverflowError
-from agentic_ray.tables.columns import normalised_keys, plain, table_of
+from agentic_ray.tables.columns import normalised_keys, plain, table_of, whole
+from agentic_ray.tables.grouping import Aggregate, Grouping
 
-FUNCTIONS = (
-    *("sum", "mean", "min", "max", "count", "size", "var", "std"),
-    *("first", "last", "any", "all", "nunique"),
-)
-_NEEDED = {
-    "sum": ("sum",),
-    "mean": ("sum", "count"),
-    "min": ("min",),
-    "max": ("max",),
-    "count": ("count",),
-    "size": ("rows",),
-    "var": ("sum", "count", "m2"),
-    "std": ("sum", "count", "m2"),
-    "first": ("first",),
-    "last": ("last",),
-    "any": ("any",),
-    "all": ("all",),
-    "nunique": (),
-}
-"""The states that each function is finished from."""
 _MERGED = {
+    "at": "min",
     "rows": "sum",
     "count": "sum",
     "sum": "sum",
@@ -51,47 +33,6 @@ _MERGED = {
 _COUNTS = ("rows", "count")
 _WHOLE = pa.decimal128(38, 0)
 """Type of sums of integers: it holds the sum of any number of 64-bit integers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Aggregate:
-    """One column of the answer: ``function`` of ``column`` in each group, under the name
-    ``output``; ``column`` is None for ``size``."""
-
-    output: str
-    column: str | None
-    function: str
-
-
-@dataclass(frozen=True, slots=True)
-class Grouping:
-    """Keys and aggregates of a ``group_by``; without keys all rows are one group."""
-
-    keys: tuple[str, ...]
-    aggregates: tuple[Aggregate, ...]
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Columns that are needed, each once."""
-        named = (a.column for a in self.aggregates if a.column is not None)
-        return tuple(dict.fromkeys((*self.keys, *named)))
-
-    @property
-    def values(self) -> tuple[str, ...]:
-        """Columns that are aggregated, each once."""
-        named = (a.column for a in self.aggregates if a.column is not None)
-        return tuple(dict.fromkeys(named))
-
-    def wanted(self, column: str) -> tuple[str, ...]:
-        """Return the states that are kept of a column."""
-        used = [s for a in self.aggregates if a.column == column for s in _NEEDED[a.function]]
-        return tuple(dict.fromkeys(used))
-
-    @property
-    def distinct(self) -> tuple[str, ...]:
-        """Columns whose different values are counted."""
-        named = (a.column for a in self.aggregates if a.function == "nunique" and a.column)
-        return tuple(dict.fromkeys(named))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,48 +57,6 @@ class State:
     @property
     def nbytes(self) -> int:
         return int(self.groups.nbytes + sum(table.nbytes for table in self.distinct.values()))
-
-
-def named_aggregates(
-    given: Mapping[str, Any] | None, named: Mapping[str, Any]
-) -> tuple[Aggregate, ...]:
-    """Return the aggregates of a call ``agg({column: functions}, name=(column, function))``.
-
-    Raises
-    ------
-    InvalidArgumentError, InvalidTypeError
-        An unknown function, two columns of one name, or nothing to do.
-    """
-    found: list[Aggregate] = []
-    for column, functions in (given or {}).items():
-        if not isinstance(column, str):
-            raise InvalidTypeError(f"a column is named by a str, not {column!r}")
-        several = [functions] if isinstance(functions, str) else functions
-        if not isinstance(several, Sequence):
-            raise InvalidTypeError(f"{column!r} needs the name of a function, not {functions!r}")
-        found += [Aggregate(f"{column}_{name}", column, name) for name in several]
-    for output, pair in named.items():
-        if pair == "size":
-            found.append(Aggregate(output, None, "size"))
-            continue
-        if not (isinstance(pair, tuple) and len(pair) == 2):
-            raise InvalidTypeError(f"{output} must be (column, function) or 'size', not {pair!r}")
-        found.append(Aggregate(output, None if pair[1] == "size" else pair[0], pair[1]))
-    for aggregate in found:
-        if aggregate.function not in FUNCTIONS:
-            raise InvalidArgumentError(
-                f"{aggregate.function!r} is no function of a group; there are "
-                f"{', '.join(FUNCTIONS)}"
-            )
-        if aggregate.function != "size" and not isinstance(aggregate.column, str):
-            raise InvalidTypeError(f"a column is named by a str, not {aggregate.column!r}")
-    outputs = [aggregate.output for aggregate in found]
-    if not outputs:
-        raise InvalidArgumentError("agg needs at least one aggregate")
-    twice = sorted({name for name in outputs if outputs.count(name) > 1})
-    if twice:
-        raise InvalidArgumentError(f"two aggregates are named {', '.join(twice)}")
-    return tuple(found)
 
 
 # --- of one part --------------------------------------------------------------------------
@@ -204,8 +103,7 @@ def partial(table: pa.Table, grouping: Grouping) -> State:
         columns["row"] = pa.array(range(table.num_rows), pa.int64())
         calls.append(("row", "list"))
         outputs.append("row")
-    whole = table_of(columns, table.num_rows)
-    found = _grouped(whole, names, calls, outputs)
+    found = _grouped(table_of(columns, table.num_rows), names, calls, outputs)
     for column in grouping.values:
         for state in grouping.wanted(column):
             if state != "m2":
@@ -312,11 +210,6 @@ def _numbers(value: Any, column: str) -> Any:
     return value.cast(pa.float64(), safe=False)
 
 
-def whole(column: Any) -> Any:
-    """Return a column as one array."""
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-
-
 def _deviations(value: Any, found: pa.Table, lists: Any, column: str) -> Any:
     """Return each group's sum of squared deviations from its mean.
 
@@ -348,36 +241,59 @@ def _distinct(table: pa.Table) -> pa.Table:
 # --- of neighbouring parts ----------------------------------------------------------------
 
 
+FAN_IN = 64
+"""States of neighbouring parts that are combined at once. The order of additions, and so the last
+bits of sums, depend on it."""
+
+
 def combine(left: State, right: State) -> State:
-    """Return the state of two neighbouring parts.
+    """Return the state of two neighbouring parts; see `combined`."""
+    return combined((left, right))
+
+
+def combined(states: Sequence[State]) -> State:
+    """Return the state of all parts, at most `FAN_IN` of them combined at once.
+
+    Groups are independent of each other: the states of some groups of each part combine to the
+    state of these groups.
 
     Raises
     ------
     InvalidTypeError
-        A column has another type in the right part.
+        A column has another type in one part than in others.
     """
-    types = dict(left.types)
-    for column, kind in right.types.items():
-        before = types.get(column, kind)
-        if before != kind and not (pa.types.is_null(before) or pa.types.is_null(kind)):
-            raise InvalidTypeError(
-                f"column {column!r} is {before} in one part and {kind} in another; cast it, or "
-                "give a schema"
-            )
-        types[column] = kind if pa.types.is_null(before) else before
-    both = _joined(left.groups, right.groups)
+    level = list(states)
+    while len(level) > 1:
+        level = [_at_once(level[at : at + FAN_IN]) for at in range(0, len(level), FAN_IN)]
+    return level[0]
+
+
+def _at_once(states: Sequence[State]) -> State:
+    if len(states) == 1:
+        return states[0]
+    types: dict[str, pa.DataType] = {}
+    for state in states:
+        for column, kind in state.types.items():
+            before = types.get(column, kind)
+            if before != kind and not (pa.types.is_null(before) or pa.types.is_null(kind)):
+                raise InvalidTypeError(
+                    f"column {column!r} is {before} in one part and {kind} in another; cast it, or "
+                    "give a schema"
+                )
+            types[column] = kind if pa.types.is_null(before) else before
+    both = _joined([state.groups for state in states])
     keys = [name for name in both.column_names if name.startswith("k") and name[1:].isdigit()]
-    states = [name for name in both.column_names if name not in keys]
-    plain_states = [name for name in states if not name.startswith("m2:")]
+    names = [name for name in both.column_names if name not in keys]
+    plain_states = [name for name in names if not name.startswith("m2:")]
     calls = [(name, _MERGED[name.partition(":")[0]]) for name in plain_states]
-    if len(plain_states) < len(states):
+    if len(plain_states) < len(names):
         rows = pa.array(range(both.num_rows), pa.int64())
         found = _grouped(
             both.append_column("row", rows), keys, [*calls, ("row", "list")], [*plain_states, "row"]
         )
         lists = found["row"].combine_chunks()
         found = found.drop_columns("row")
-        for name in states:
+        for name in names:
             if name.startswith("m2:"):
                 found = found.append_column(name, _joint_m2(both, found, lists, name[3:]))
     else:
@@ -389,16 +305,16 @@ def combine(left: State, right: State) -> State:
             found = found.set_column(at, name, found.column(at).cast(kind))
     found = found.select(both.column_names)
     distinct = {
-        column: _distinct(_joined(left.distinct[column], right.distinct[column]))
-        for column in left.distinct
+        column: _distinct(_joined([state.distinct[column] for state in states]))
+        for column in states[0].distinct
     }
     return State(found, distinct, types)
 
 
-def _joined(left: pa.Table, right: pa.Table) -> pa.Table:
-    """Concatenate; a column of nulls alone takes the type of the other part's."""
+def _joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """Concatenate; a column of nulls alone takes the type of the other parts'."""
     try:
-        return pa.concat_tables([left, right], promote_options="default")
+        return pa.concat_tables(tables, promote_options="default")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise InvalidTypeError(f"two parts have other types: {error}") from error
 
@@ -509,4 +425,4 @@ def _distinct_counts(groups: pa.Table, pairs: pa.Table) -> Any:
     # The groups come first, with 0 each, so that they stay in their order, also those without any.
     none = groups.select(keys).append_column("n", pa.array([0] * groups.num_rows, pa.int64()))
     each = pairs.select(keys).append_column("n", pa.array([1] * pairs.num_rows, pa.int64()))
-    return _grouped(_joined(none, each), keys, [("n", "sum")], ["n"])["n"]
+    return _grouped(_joined([none, each]), keys, [("n", "sum")], ["n"])["n"]

@@ -32,6 +32,11 @@ def plain(column: Any) -> Any:
     return column
 
 
+def whole(column: Any) -> Any:
+    """Return a column as one array."""
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
 def normalised_keys(columns: Sequence[Any], rows: int) -> list[Any]:
     """Return columns to group by: every NaN the same, -0.0 as 0.0. Without any, one constant.
 

@@ -24,6 +24,8 @@ from agentic_ray.tables.files import Origin
 
 UNREADABLE = (pa.ArrowException, OSError, EOFError)
 """Exceptions of pyarrow on a damaged file."""
+LEAST_PIECE_BYTES = 1 << 14
+"""A piece takes as long as so many bytes, however small it is: to open the file, mostly."""
 _ROW = re.compile(r"\bin row (\d+)")
 
 
@@ -66,6 +68,49 @@ class Piece:
     def label(self) -> str:
         name = self.path.rpartition("/")[2]
         return f"{name}[{self.where}]" if self.where else name
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Neighbouring pieces, small files mostly, that are read as one part."""
+
+    pieces: tuple[Piece, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(piece.bytes for piece in self.pieces)
+
+    @property
+    def rows(self) -> int | None:
+        known = [piece.rows for piece in self.pieces]
+        return None if any(rows is None for rows in known) else sum(filter(None, known))
+
+    @property
+    def label(self) -> str:
+        return f"{self.pieces[0].label} and {len(self.pieces) - 1} more"
+
+
+def packs(pieces: Sequence[Piece], most_bytes: int) -> tuple[Piece | Pack, ...]:
+    """Put neighbouring pieces together while they have at most ``most_bytes`` bytes together."""
+    found: list[Piece | Pack] = []
+    open_pieces: list[Piece] = []
+    size = 0
+
+    def close() -> None:
+        if open_pieces:
+            one = len(open_pieces) == 1
+            found.append(open_pieces[0] if one else Pack(tuple(open_pieces)))
+            open_pieces.clear()
+
+    for piece in pieces:
+        own = max(piece.bytes, LEAST_PIECE_BYTES)
+        if size + own > most_bytes:
+            close()
+            size = 0
+        open_pieces.append(piece)
+        size += own
+    close()
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
 from agentic_ray.sources._files import Paths
+from agentic_ray.tables.conversion import as_arrow
 from agentic_ray.tables.files import find_origins
 from agentic_ray.tables.running import Held
 from agentic_ray.tables.scans import SUFFIXES, Format, OnError, scan_of
-from agentic_ray.tables.table import Memory, Table, as_arrow
+from agentic_ray.tables.table import Memory, Table
 from agentic_ray.tables.travel import packed
 
 _PART_BYTES = 16 << 20

@@ -1,4 +1,4 @@
-"""Runs a function over the parts of a table as a task graph, and combines what it gives in a tree.
+"""Runs a function over the parts of a table as a task graph.
 
 What could not be read travels with the values, so that it is counted once, whatever is run again.
 """
@@ -20,18 +20,18 @@ from agentic_ray.graph import (
     Task,
     TaskGraph,
     content_key,
-    tree_reduce,
 )
-from agentic_ray.runtime import Run, get_session, pack
-from agentic_ray.tables.pieces import Piece
+from agentic_ray.runtime import Run, check_cancelled, get_session
+from agentic_ray.tables.pieces import Pack, Piece
 from agentic_ray.tables.scans import Skipped
 from agentic_ray.tables.steps import Join, Map, Step
-from agentic_ray.tables.travel import as_rows
+from agentic_ray.tables.travel import as_rows, sent
 
-_MOST_DEATHS = 8
+MOST_DEATHS = 8
 """Deaths of the cluster's only node that a table outlives, though what was put there was lost."""
 _MEMORY_FACTOR = 3
 """A part in memory takes about so many times its bytes in the file, with what is made of it."""
+_MANY_ROWS = 1 << 16
 _names = itertools.count()
 
 
@@ -101,44 +101,39 @@ class PartCall:
         steps = [(type(step).__name__, getattr(step, "function", "")) for step in self.steps]
         return content_key("part", names, steps, self.columns, str(self.filter))
 
-    def __call__(self, number: int, piece: Piece | Held, held: Sequence[Any]) -> Outcome:
-        skipped: tuple[Skipped, ...] = ()
-        size = piece.bytes
-        try:
-            if isinstance(piece, Held):
-                table = piece.read(held, self.columns, self.filter)
-            else:
-                table = piece.reader.read(self.columns, self.filter)
-        except (SourceError, FileNotFoundError) as error:
-            if not self.skip:
-                raise
-            assert isinstance(piece, Piece), "what is in memory can be read"
-            skipped = (Skipped(piece.path, piece.where, str(error)),)
-            table = self.schema.empty_table()
-            table = table if self.columns is None else table.select(list(self.columns))
-            size = 0
+    def __call__(self, number: int, piece: Piece | Pack | Held, held: Sequence[Any]) -> Outcome:
+        pieces = piece.pieces if isinstance(piece, Pack) else (piece,)
+        skipped: list[Skipped] = []
+        tables: list[pa.Table] = []
+        size = 0
+        for one in pieces:
+            try:
+                if isinstance(one, Held):
+                    tables.append(one.read(held, self.columns, self.filter))
+                else:
+                    tables.append(one.reader.read(self.columns, self.filter))
+                size += one.bytes
+            except (SourceError, FileNotFoundError) as error:
+                if not self.skip:
+                    raise
+                assert isinstance(one, Piece), "what is in memory can be read"
+                skipped.append(Skipped(one.path, one.where, str(error)))
+            check_cancelled()
+        table = self._together(tables)
         rows = table.num_rows
         for step in self.steps:
             table = step(table, held)
-        return Outcome(self.make(table, number), rows, size, skipped)
+        return Outcome(self.make(table, number), rows, size, tuple(skipped))
 
-
-@dataclass(frozen=True)
-class Merge:
-    """Kernel that combines the outcomes of neighbouring parts."""
-
-    combine: Callable[[Any, Any], Any]
-
-    def __content_key__(self) -> str:
-        return content_key("merge", getattr(self.combine, "__qualname__", ""))
-
-    def __call__(self, left: Outcome, right: Outcome) -> Outcome:
-        return Outcome(
-            self.combine(left.value, right.value),
-            left.rows + right.rows,
-            left.bytes + right.bytes,
-            left.skipped + right.skipped,
-        )
+    def _together(self, tables: Sequence[pa.Table]) -> pa.Table:
+        if not tables:
+            table = self.schema.empty_table()
+            return table if self.columns is None else table.select(list(self.columns))
+        if len(tables) == 1:
+            return tables[0]
+        found = pa.concat_tables(tables, promote_options="default")
+        # (Kernels go through a table chunk by chunk, at some cost for each.)
+        return found.combine_chunks() if len(found) < _MANY_ROWS * len(tables) else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +162,7 @@ class Work:
     caller's, put in the object store once, or what a finished run holds there.
     """
 
-    pieces: tuple[Piece | Held, ...]
+    pieces: tuple[Piece | Pack | Held, ...]
     held: tuple[Any, ...]
     call: PartCall
     pruned: int = 0
@@ -178,11 +173,11 @@ class Work:
         return any(isinstance(step, Map) for step in self.call.steps)
 
 
-def graph_of(work: Work, combine: Callable[[Any, Any], Any] | None) -> tuple[list[Task], list[str]]:
+def graph_of(work: Work) -> tuple[list[Task], list[str]]:
     """Return tasks that do the work, and the keys of what is wanted of them."""
     kind = content_key("tables", work.call)[:24]
     codelet = Codelet(kind, work.call, opaque=work.is_opaque)
-    sent = [pack(value) if isinstance(value, bytes) else value for value in work.held]
+    held = [sent(value) for value in work.held]
     shared = {step.place for step in work.call.steps if isinstance(step, Join)}
     number = next(_names)
     tasks: list[Task] = []
@@ -190,7 +185,7 @@ def graph_of(work: Work, combine: Callable[[Any, Any], Any] | None) -> tuple[lis
         # Each part is given what it needs; other places are empty, so that nothing else travels.
         needed = shared | ({piece.place} if isinstance(piece, Held) else set())
         last = max(needed, default=-1) + 1
-        given = [sent[place] if place in needed else None for place in range(last)]
+        given = [held[place] if place in needed else None for place in range(last)]
         tasks.append(
             Task.of(
                 codelet,
@@ -202,29 +197,23 @@ def graph_of(work: Work, combine: Callable[[Any, Any], Any] | None) -> tuple[lis
                 resources=Resources(memory_bytes=_MEMORY_FACTOR * piece.bytes),
             )
         )
-    keys = [task.key for task in tasks]
-    if combine is None or len(keys) == 1:
-        return tasks, keys
-    merge = Codelet("tables.merge", Merge(combine), cost=CostHint(items=0))
-    more, root = tree_reduce(keys, merge, prefix=f"{kind}@{number}/tree", cost=CostHint(items=0))
-    return [*tasks, *more], [root]
+    return tasks, [task.key for task in tasks]
 
 
-def submitted(work: Work, combine: Callable[[Any, Any], Any] | None = None) -> Run:
+def submitted(work: Work) -> Run:
     """Submit the work; return the run, which is under way."""
-    tasks, keys = graph_of(work, combine)
+    tasks, keys = graph_of(work)
     return get_session().submit(TaskGraph(tasks, keys), asked=len(work.pieces))
 
 
-def outcomes(work: Work, combine: Callable[[Any, Any], Any] | None = None) -> list[Outcome]:
-    """Return the outcome of each part, in order, or the one that they were combined to.
+def outcomes(work: Work) -> list[Outcome]:
+    """Return the outcome of each part, in order.
 
     Work whose values were lost with the cluster's only node is done again.
     """
-    for left in reversed(range(_MOST_DEATHS)):
+    for left in reversed(range(MOST_DEATHS)):
         try:
-            found = submitted(work, combine).result()
-            return [loaded(value) for value in found]
+            return [loaded(value) for value in submitted(work).result()]
         except LostDataError:
             if not left:
                 raise

@@ -5,6 +5,7 @@ The pieces depend on the files alone. Damaged files are an error, or are counted
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -29,11 +30,13 @@ from agentic_ray.tables.pieces import (
     JsonFile,
     JsonRows,
     NoRows,
+    Pack,
     Piece,
     RowGroups,
     Stripes,
     TextRows,
     Whole,
+    packs,
     parquet_format,
     parsed_json,
 )
@@ -41,8 +44,9 @@ from agentic_ray.tables.pieces import (
 OnError = Literal["raise", "skip"]
 Format = Literal["parquet", "csv", "json", "ipc", "orc", "text"]
 
-PIECE_BYTES = 32 << 20
-"""Row groups, stripes and batches are read together until they have this many bytes."""
+_LARGEST_PART_BYTES = 32 << 20
+_SMALLEST_PART_BYTES = 1 << 20
+_PARTS_WANTED = 64
 _SAMPLE_BYTES = 1 << 20
 _PACKED = (".gz", ".zip", ".bz2", ".zst", ".lz4", ".br", ".snappy")
 
@@ -71,7 +75,7 @@ class Planned:
     """Pieces to read, and what was left out already: ``pruned`` pieces of ``total`` cannot have
     rows that pass the filter."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[Piece | Pack, ...]
     skipped: tuple[Skipped, ...]
     pruned: int
 
@@ -128,24 +132,38 @@ class Scan:
         pieces: list[Piece] = []
         skipped = list(self.skipped)
         pruned = len(self.origins) - len(kept)
-        for origin, partition in kept:
-            try:
-                found, left_out = self._pieces(origin, partition, columns, filter)
-            except (SourceError, FileNotFoundError, *UNREADABLE) as error:
-                problem = (
-                    error
-                    if isinstance(error, SourceError | FileNotFoundError)
-                    else _damaged(origin, self.format, error)
-                )
-                if self.on_error == "raise":
-                    raise problem from error
-                skipped.append(Skipped(origin.path, "", str(problem)))
-                continue
-            pieces += found
-            pruned += left_out
+        if self.format == "parquet":
+            files: list[_RowGroupsOf] = []
+            for origin, partition in kept:
+                with self._skipping(origin, skipped):
+                    files.append(self._row_groups(origin, partition, columns, filter))
+            most = part_bytes(sum(file.size for file in files))
+            for file in files:
+                pieces += file.pieces(most, self.schema)
+                pruned += file.pruned
+        else:
+            most = part_bytes(sum(origin.size for origin, _ in kept))
+            for origin, partition in kept:
+                with self._skipping(origin, skipped):
+                    pieces += self._pieces(origin, partition, most)
         if not pieces:
             pieces.append(Piece("", "no rows", 0, 0, NoRows(self.schema)))
-        return Planned(tuple(pieces), tuple(skipped), pruned)
+        return Planned(packs(pieces, most), tuple(skipped), pruned)
+
+    @contextlib.contextmanager
+    def _skipping(self, origin: Origin, skipped: list[Skipped]) -> Iterator[None]:
+        """Turn errors about a file into one that names it, or into an entry of ``skipped``."""
+        try:
+            yield
+        except (SourceError, FileNotFoundError, *UNREADABLE) as error:
+            problem = (
+                error
+                if isinstance(error, SourceError | FileNotFoundError)
+                else _damaged(origin, self.format, error)
+            )
+            if self.on_error == "raise":
+                raise problem from error
+            skipped.append(Skipped(origin.path, "", str(problem)))
 
     def _kept(self, filter: Any) -> list[tuple[Origin, Any]]:
         """Return the files whose folders' names do not exclude the filter."""
@@ -162,12 +180,8 @@ class Scan:
         )
         return [both[int(fragment.path)] for fragment in dataset.get_fragments(filter=filter)]
 
-    def _pieces(
-        self, origin: Origin, partition: Any, columns: Sequence[str] | None, filter: Any
-    ) -> tuple[list[Piece], int]:
-        if self.format == "parquet":
-            return self._row_groups(origin, partition, columns, filter)
-        make: dict[str, Callable[[Origin], Iterator[tuple[str, int, int | None, Any]]]] = {
+    def _pieces(self, origin: Origin, partition: Any, most: int) -> list[Piece]:
+        make: dict[str, Callable[[Origin, int], Iterator[tuple[str, int, int | None, Any]]]] = {
             "csv": self._csv,
             "json": self._json,
             "ipc": self._ipc,
@@ -176,37 +190,32 @@ class Scan:
         }
         return [
             Piece(origin.path, where, size, rows, Whole(origin, inner, partition, self.schema))
-            for where, size, rows, inner in make[self.format](origin)
-        ], 0
+            for where, size, rows, inner in make[self.format](origin, most)
+        ]
 
     def _row_groups(
         self, origin: Origin, partition: Any, columns: Sequence[str] | None, filter: Any
-    ) -> tuple[list[Piece], int]:
+    ) -> _RowGroupsOf:
         fragment = parquet_format().make_fragment(origin.path, origin.filesystem, partition)
         _check_schema(self, origin, fragment.physical_schema)
         metadata = fragment.metadata
-        total = metadata.num_row_groups
         kept = [
             info.id
             for part in fragment.split_by_row_group(filter, schema=self.schema)
             for info in part.row_groups
         ]
-        pieces: list[Piece] = []
-        groups: list[int] = []
-        rows = size = 0
-        for number in kept:
-            info = metadata.row_group(number)
-            groups.append(number)
-            rows += info.num_rows
-            size += _column_bytes(info, columns)
-            if size >= PIECE_BYTES or number == kept[-1]:
-                reader = RowGroups(origin, tuple(groups), partition, self.schema)
-                where = f"row groups {groups[0]}:{groups[-1] + 1}"
-                pieces.append(Piece(origin.path, where, size, rows, reader))
-                groups, rows, size = [], 0, 0
-        return pieces, total - len(kept)
+        groups = [metadata.row_group(number) for number in kept]
+        return _RowGroupsOf(
+            origin,
+            partition,
+            tuple(
+                (number, info.num_rows, _column_bytes(info, columns))
+                for number, info in zip(kept, groups, strict=True)
+            ),
+            metadata.num_row_groups - len(kept),
+        )
 
-    def _csv(self, origin: Origin) -> Iterator[tuple[str, int, int | None, Any]]:
+    def _csv(self, origin: Origin, most: int) -> Iterator[tuple[str, int, int | None, Any]]:
         if not origin.is_local:
             delimiter = dict(self.options)["delimiter"]
             schema = _in_file(self)
@@ -215,7 +224,7 @@ class Scan:
         schema = _in_file(self)
         options = dict(self.options)
         types = {name: schema.field(name).type for name in schema.names}
-        source = csv_source([origin.path], column_types=types, **options)
+        source = csv_source([origin.path], column_types=types, part_bytes=most, **options)
         for part in source.parts():
             read = part.read
             assert isinstance(read, CsvRange), "a CSV source has ranges"
@@ -228,22 +237,22 @@ class Scan:
                 CsvRows(read),
             )
 
-    def _json(self, origin: Origin) -> Iterator[tuple[str, int, int | None, Any]]:
+    def _json(self, origin: Origin, most: int) -> Iterator[tuple[str, int, int | None, Any]]:
         if not origin.is_local or origin.path.lower().endswith(_PACKED):
             yield "", origin.size, None, JsonFile(origin, _in_file(self))
             return
-        for read in _ranges(origin, "utf-8"):
+        for read in _ranges(origin, "utf-8", most):
             where = f"bytes {read.start}:{read.stop}"
             yield where, read.stop - read.start, None, JsonRows(read, _in_file(self))
 
-    def _text(self, origin: Origin) -> Iterator[tuple[str, int, int | None, Any]]:
+    def _text(self, origin: Origin, most: int) -> Iterator[tuple[str, int, int | None, Any]]:
         if not origin.is_local:
             raise InvalidArgumentError("lines of text are read from local files only")
-        for read in _ranges(origin, dict(self.options).get("encoding", "utf-8")):
+        for read in _ranges(origin, dict(self.options).get("encoding", "utf-8"), most):
             where = f"bytes {read.start}:{read.stop}"
             yield where, read.stop - read.start, None, TextRows(read)
 
-    def _ipc(self, origin: Origin) -> Iterator[tuple[str, int, int | None, Any]]:
+    def _ipc(self, origin: Origin, most: int) -> Iterator[tuple[str, int, int | None, Any]]:
         with origin.filesystem.open_input_file(origin.path) as file:
             if not _is_ipc_file(file):
                 _check_schema(self, origin, ipc.open_stream(file).schema)
@@ -252,29 +261,77 @@ class Scan:
             opened = ipc.open_file(file)
             _check_schema(self, origin, opened.schema)
             count = opened.num_record_batches
-        for first, end in _runs(count, origin.size):
+        for first, end in _runs(count, origin.size, most):
             where = f"record batches {first}:{end}"
             yield where, origin.size * (end - first) // count, None, Batches(origin, first, end)
 
-    def _orc(self, origin: Origin) -> Iterator[tuple[str, int, int | None, Any]]:
+    def _orc(self, origin: Origin, most: int) -> Iterator[tuple[str, int, int | None, Any]]:
         with origin.filesystem.open_input_file(origin.path) as file:
             opened = paorc.ORCFile(file)
             _check_schema(self, origin, opened.schema)
             count = opened.nstripes
-        for first, end in _runs(count, origin.size):
+        for first, end in _runs(count, origin.size, most):
             size = origin.size * (end - first) // count
             yield f"stripes {first}:{end}", size, None, Stripes(origin, first, end)
 
 
-def _runs(count: int, size: int) -> list[tuple[int, int]]:
-    """Cut ``count`` batches of a file into runs of about `PIECE_BYTES`."""
-    step = max(1, count * PIECE_BYTES // max(size, 1))
+@dataclass(frozen=True, slots=True)
+class _RowGroupsOf:
+    """Row groups of a Parquet file that may have rows that pass: number, rows and bytes of each."""
+
+    origin: Origin
+    partition: Any
+    groups: tuple[tuple[int, int, int], ...]
+    pruned: int
+
+    @property
+    def size(self) -> int:
+        return sum(size for _, _, size in self.groups)
+
+    def pieces(self, most: int, schema: pa.Schema) -> list[Piece]:
+        """Return pieces of neighbouring row groups, which have at most ``most`` bytes together or
+        are one."""
+        found: list[Piece] = []
+        begin = 0
+        size = 0
+        for at, (_, _, own) in enumerate(self.groups):
+            if at > begin and size + own > most:
+                found.append(self._piece(begin, at, schema))
+                begin, size = at, 0
+            size += own
+        if begin < len(self.groups):
+            found.append(self._piece(begin, len(self.groups), schema))
+        return found
+
+    def _piece(self, begin: int, end: int, schema: pa.Schema) -> Piece:
+        some = self.groups[begin:end]
+        numbers = tuple(number for number, _, _ in some)
+        return Piece(
+            self.origin.path,
+            f"row groups {numbers[0]}:{numbers[-1] + 1}",
+            sum(size for _, _, size in some),
+            sum(rows for _, rows, _ in some),
+            RowGroups(self.origin, numbers, self.partition, schema),
+        )
+
+
+def part_bytes(total: int) -> int:
+    """Return the bytes that a part of files of ``total`` bytes has at most, unless it cannot be cut
+    further: a 64th, as a power of two from 1 to 32 MiB. It depends on the files alone, so that
+    results have the same bits on every cluster."""
+    wanted = 1 << (max(total // _PARTS_WANTED, 1) - 1).bit_length()
+    return min(max(wanted, _SMALLEST_PART_BYTES), _LARGEST_PART_BYTES)
+
+
+def _runs(count: int, size: int, most: int) -> list[tuple[int, int]]:
+    """Cut ``count`` batches of a file into runs of at most about ``most`` bytes."""
+    step = max(1, count * most // max(size, 1))
     return [(first, min(first + step, count)) for first in range(0, count, step)]
 
 
-def _ranges(origin: Origin, encoding: str) -> list[LineRange]:
+def _ranges(origin: Origin, encoding: str, most: int) -> list[LineRange]:
     found = []
-    for part in text_lines(origin.path, encoding=encoding).parts():
+    for part in text_lines(origin.path, encoding=encoding, part_bytes=most).parts():
         assert isinstance(part.read, LineRange), "lines are read by ranges"
         found.append(part.read)
     return found

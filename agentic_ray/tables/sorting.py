@@ -19,6 +19,7 @@ from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
 from agentic_ray.graph import Codelet, CostHint, Ref, Task, TaskGraph
 from agentic_ray.runtime import get_session
 from agentic_ray.tables.columns import plain
+from agentic_ray.tables.conversion import together
 from agentic_ray.tables.running import (
     Held,
     Outcome,
@@ -124,7 +125,7 @@ def sorted_table(table: Table, given: str | Sequence[str | tuple[str, str]]) -> 
     InvalidArgumentError, InvalidTypeError
         A key is not there, or its type has no order.
     """
-    from agentic_ray.tables.table import Memory, together
+    from agentic_ray.tables.table import Memory
 
     keys = sort_keys(given)
     names = [name for name, _ in keys]
@@ -139,7 +140,7 @@ def sorted_table(table: Table, given: str | Sequence[str | tuple[str, str]]) -> 
     places = [seen.num_rows * i // ranges for i in range(1, ranges)]
     bounds = seen.take(order.take(pa.array(places, pa.int64())))
     work = table._work(Cut(keys, packed(bounds)), None)
-    tasks, cut = graph_of(work, None)
+    tasks, cut = graph_of(work)
     codelet = Codelet("tables.sort", SortRange(keys))
     size = sum(piece.bytes for piece in work.pieces) // ranges
     sorts = [

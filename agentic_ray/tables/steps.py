@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from agentic_ray.errors import BlockResultError, InvalidArgumentError, InvalidTypeError
-from agentic_ray.tables.columns import plain
-from agentic_ray.tables.travel import as_rows
+from agentic_ray.tables.joining import added, check_join, index_of, joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +51,39 @@ class Map:
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Joins each part with a small table, which is ``held[place]``."""
+    """Joins each part with a small table, which is ``held[place]``.
+
+    Parameters
+    ----------
+    digest : str
+        Hash of the small table, by which a process knows that it has its index.
+    names : tuple of (str, str), optional
+        Columns that are added, by their names in the small table and in the joined one; by default
+        all.
+    """
 
     place: int
     on: tuple[str, ...]
     how: str
     suffix: str
     right: pa.Schema
+    digest: str
+    names: tuple[tuple[str, str], ...] | None = None
 
     def __call__(self, table: pa.Table, held: Any) -> pa.Table:
-        return joined(table, as_rows(held[self.place]), self.on, self.how, self.suffix)
+        check_join(table.schema, self.right, self.on, self.suffix)
+        names = self.added(table.column_names) if self.names is None else self.names
+        index = index_of(self.digest, held[self.place], self.on)
+        return joined(table, index, self.on, self.how, names)
+
+    def added(self, left: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        """Return the columns that are added to those of the left table."""
+        if self.how in ("semi", "anti"):
+            return ()
+        return tuple(added(left, self.right.names, self.on, self.suffix))
 
 
 Step: TypeAlias = Filter | Select | Map | Join
-
-HOW = {"inner": "inner", "left": "left outer", "semi": "left semi", "anti": "left anti"}
 
 
 def as_table(value: Any) -> pa.Table:
@@ -92,92 +109,21 @@ def as_table(value: Any) -> pa.Table:
     )
 
 
-def check_join(left: pa.Schema | None, right: pa.Schema, on: tuple[str, ...], suffix: str) -> None:
-    """Refuse a join whose keys differ in type or are floats, or whose columns would collide."""
-    for name in on:
-        for side, schema in (("left", left), ("right", right)):
-            if schema is None:
-                continue
-            if name not in schema.names:
-                raise InvalidArgumentError(
-                    f"the {side} table has no column {name!r}; it has {', '.join(schema.names)}"
-                )
-            kind = _value_type(schema.field(name).type)
-            if pa.types.is_floating(kind) or pa.types.is_nested(kind):
-                raise InvalidTypeError(
-                    f"column {name!r} is {kind}, which cannot be joined on; cast it first"
-                )
-        if left is not None:
-            one, other = (_value_type(schema.field(name).type) for schema in (left, right))
-            if one != other:
-                raise InvalidTypeError(
-                    f"column {name!r} is {one} on the left and {other} on the right; cast one"
-                )
-    if left is not None:
-        names = [*left.names, *_added(left.names, right.names, on, suffix)]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise InvalidArgumentError(
-                f"both tables have a column {', '.join(map(repr, twice))}; give another suffix"
-            )
-
-
-def _value_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type that `plain` makes of it, with the one type that joins use for strings."""
-    kind = plain(pa.chunked_array([], kind)).type
-    if pa.types.is_string(kind):
-        return pa.large_string()
-    return pa.large_binary() if pa.types.is_binary(kind) else kind
-
-
-def _added(left: Sequence[str], right: Sequence[str], on: Sequence[str], suffix: str) -> list[str]:
-    return [name + suffix if name in left else name for name in right if name not in on]
-
-
-def joined(left: pa.Table, right: pa.Table, on: Sequence[str], how: str, suffix: str) -> pa.Table:
-    """Join two tables; rows come in the order of the left one, then of the right one.
-
-    pyarrow joins the keys alone, beside the numbers of the rows: so the order is known, and columns
-    of any type come along.
-    """
-    check_join(left.schema, right.schema, tuple(on), suffix)
-    pairs = _keys(left, on, "left").join(
-        _keys(right, on, "right"),
-        keys=[f"k{i}" for i in range(len(on))],
-        join_type=HOW[how],
-        use_threads=False,
-    )
-    order = [("left", "ascending")]
-    if how in ("inner", "left"):
-        order.append(("right", "ascending"))
-    pairs = pairs.sort_by(order)
-    found = left.take(pairs["left"])
-    if how in ("semi", "anti"):
-        return found
-    others = [name for name in right.column_names if name not in on]
-    for name, new in zip(
-        others, _added(left.column_names, right.column_names, on, suffix), strict=True
-    ):
-        found = found.append_column(new, right[name].take(pairs["right"]))
-    return found
-
-
-def _keys(table: pa.Table, on: Sequence[str], number: str) -> pa.Table:
-    keys = {f"k{i}": plain(table[name]) for i, name in enumerate(on)}
-    keys = {name: column.cast(_value_type(column.type)) for name, column in keys.items()}
-    return pa.table({**keys, number: pa.array(range(table.num_rows), pa.int64())})
-
-
 def pushed(
-    steps: Sequence[Step], needed: Sequence[str] | None
+    schema: pa.Schema, steps: Sequence[Step], needed: Sequence[str] | None
 ) -> tuple[tuple[str, ...] | None, Any, tuple[Step, ...]]:
     """Return what reading can do of the steps: columns (None: all) and filter; and what is left.
 
-    ``needed`` are the columns that are used of the last step's rows, or None for all.
+    Parameters
+    ----------
+    schema : pyarrow.Schema
+        Columns of the source.
+    needed : sequence of str or None
+        Columns that are used of the last step's rows; None for all.
     """
-    columns: tuple[str, ...] | None = None
     expression: Any = None
     at = 0
+    columns: tuple[str, ...] | None = None
     for step in steps:
         if isinstance(step, Filter):
             own = step.expression
@@ -187,9 +133,47 @@ def pushed(
         else:
             break
         at += 1
-    if at == len(steps) and needed is not None:
-        columns = tuple(needed)
-    return columns, expression, tuple(steps[at:])
+    # (A join that brings columns of which none is used still decides which rows there are.)
+    left = list(steps[at:])
+    used = None if needed is None else tuple(needed)
+    schemas = [schema_after(schema, steps[: at + i]) for i in range(len(left))]
+    for i in reversed(range(len(left))):
+        left[i], used = _narrowed(left[i], schemas[i], used)
+    if used is not None:
+        columns = used
+    return columns, expression, tuple(left)
+
+
+def _narrowed(
+    step: Step, before: pa.Schema | None, used: tuple[str, ...] | None
+) -> tuple[Step, tuple[str, ...] | None]:
+    """Return the step as it is if only ``used`` columns of its rows are, and the columns that it
+    uses of those before; None for all."""
+    if isinstance(step, Map):
+        return step, None
+    if isinstance(step, Select):
+        kept = step.columns if used is None else tuple(n for n in step.columns if n in used)
+        kept = kept or step.columns[:1]  # rows without a column have no number
+        return Select(kept), kept
+    if used is None or before is None:
+        return step, None
+    if isinstance(step, Filter):
+        return step, tuple(dict.fromkeys((*used, *_named(step.expression, before))))
+    names = tuple(pair for pair in step.added(before.names) if pair[1] in used)
+    own = tuple(dict.fromkeys((*(name for name in used if name in before.names), *step.on)))
+    return replace(step, names=names), own
+
+
+def _named(expression: Any, schema: pa.Schema) -> list[str]:
+    """Return the columns that an expression names: those without which it cannot be used."""
+    found = []
+    for name in schema.names:
+        others = pa.schema([entry for entry in schema if entry.name != name])
+        try:
+            others.empty_table().filter(expression)
+        except (pa.ArrowException, KeyError):
+            found.append(name)
+    return found
 
 
 def schema_after(schema: pa.Schema, steps: Sequence[Step]) -> pa.Schema | None:
@@ -205,7 +189,9 @@ def schema_after(schema: pa.Schema, steps: Sequence[Step]) -> pa.Schema | None:
         if isinstance(step, Map):
             return None
         if isinstance(step, Join):
-            table = step(table, {step.place: step.right.empty_table()})
+            check_join(table.schema, step.right, step.on, step.suffix)
+            new = [step.right.field(n).with_name(to) for n, to in step.added(table.column_names)]
+            table = pa.schema([*table.schema, *new]).empty_table()
             continue
         try:
             table = step(table, ())

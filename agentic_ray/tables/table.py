@@ -15,21 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from blake3 import blake3
 
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SkippedDataWarning
 from agentic_ray.graph import capture, content_key
 from agentic_ray.runtime.session import current_session
-from agentic_ray.tables.aggregates import (
-    Aggregate,
-    Grouping,
-    State,
-    combine,
-    finish,
-    named_aggregates,
-    partial,
-)
-from agentic_ray.tables.columns import plain
-from agentic_ray.tables.pieces import Piece
+from agentic_ray.tables.conversion import as_arrow, together
+from agentic_ray.tables.grouping import Aggregate, Grouping, named_aggregates
+from agentic_ray.tables.joining import HOW, check_join
+from agentic_ray.tables.makers import Head, Partial, Rows, Whole, Words
+from agentic_ray.tables.pieces import Pack, Piece
 from agentic_ray.tables.running import (
     Held,
     Outcome,
@@ -40,19 +35,18 @@ from agentic_ray.tables.running import (
     report_of,
 )
 from agentic_ray.tables.scans import Planned, Scan
+from agentic_ray.tables.shuffle import aggregated
 from agentic_ray.tables.steps import (
-    HOW,
     Filter,
     Join,
     Map,
     Select,
     Step,
-    check_join,
     is_expression,
     pushed,
     schema_after,
 )
-from agentic_ray.tables.travel import as_rows, packed
+from agentic_ray.tables.travel import packed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -190,7 +184,7 @@ class Table:
             raise InvalidArgumentError(f"how must be one of {', '.join(HOW)}, not {how!r}")
         if not names:
             raise InvalidArgumentError("on names no column")
-        small = as_arrow(right)
+        small = right.to_arrow() if isinstance(right, Table) else as_arrow(right)
         if small.nbytes > _JOIN_BYTES:
             raise InvalidArgumentError(
                 f"the right table has {small.nbytes / 2**30:.1f} GiB, and each worker would get "
@@ -198,9 +192,10 @@ class Table:
             )
         left = self.schema if how in ("inner", "left") else None
         check_join(left, small.schema, names, suffix)
-        step = Join(len(self.held), names, how, suffix, small.schema)
-        after = dataclasses.replace(self, held=(*self.held, packed(small)))
-        return after._then(step)
+        stream = packed(small)
+        digest = blake3(stream).hexdigest()
+        step = Join(len(self.held), names, how, suffix, small.schema, digest)
+        return dataclasses.replace(self, held=(*self.held, stream))._then(step)
 
     def _then(self, step: Step) -> Table:
         after = dataclasses.replace(self, steps=(*self.steps, step), _last=_Last())
@@ -290,8 +285,7 @@ class Table:
         ``count``, most first; of equally many the one seen first."""
         self._check((column,))
         grouping = Grouping(("word",), (Aggregate("count", None, "size"),))
-        found = self._reduced(Words(column), (column,))
-        answer = finish(found, grouping)
+        answer = self._reduced(Words(column), (column,), grouping)
         order = pc.sort_indices(answer, sort_keys=[("count", "descending")])
         return answer.take(order)
 
@@ -407,7 +401,7 @@ class Table:
         str
             Parts, their bytes and rows, what the filter excludes, columns, steps, seconds.
         """
-        columns, expression, rest = pushed(self.steps, None)
+        columns, expression, rest = pushed(self.source.schema, self.steps, None)
         plan = self._planned(columns, expression)
         rows = [piece.rows for piece in plan[0]]
         size = sum(piece.bytes for piece in plan[0])
@@ -457,15 +451,13 @@ class Table:
         schema = self.schema
         # (Without columns, to count rows, one column is read.)
         needed = grouping.columns or (() if schema is None else tuple(schema.names[:1]))
-        return finish(self._reduced(Partial(grouping), needed or None), grouping)
+        return self._reduced(Partial(grouping), needed or None, grouping)
 
-    def _reduced(self, make: Any, needed: Sequence[str] | None) -> State:
+    def _reduced(self, make: Any, needed: Sequence[str] | None, grouping: Grouping) -> pa.Table:
         work = self._work(make, needed)
-        found = outcomes(work, combine)
+        answer, found = aggregated(work, grouping)
         self._tell(work, found)
-        value = found[0].value
-        assert isinstance(value, State), "partial aggregates are states"
-        return value
+        return answer
 
     def _each(self, make: Any, needed: Sequence[str] | None = None) -> list[Outcome]:
         work = self._work(make, needed)
@@ -486,7 +478,7 @@ class Table:
             )
 
     def _work(self, make: Any, needed: Sequence[str] | None) -> Work:
-        columns, expression, rest = pushed(self.steps, needed)
+        columns, expression, rest = pushed(self.source.schema, self.steps, needed)
         pieces, pruned, skipped = self._planned(columns, expression)
         call = self._call(make, columns, expression, rest)
         return Work(pieces, self.held, call, pruned, skipped)
@@ -497,7 +489,7 @@ class Table:
 
     def _planned(
         self, columns: Sequence[str] | None, expression: Any
-    ) -> tuple[tuple[Piece | Held, ...], int, Any]:
+    ) -> tuple[tuple[Piece | Pack | Held, ...], int, Any]:
         if isinstance(self.source, Memory):
             return self.source.parts, 0, ()
         found: Planned = self.source.plan(columns, expression)
@@ -554,99 +546,6 @@ class Grouped:
         if name in self.keys:
             raise InvalidArgumentError(f"a column is named {name!r}; use agg with another name")
         return self.table._aggregated(Grouping(self.keys, (Aggregate(name, None, "size"),)))
-
-
-# --- what is made of the rows of a part -------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Whole:
-    """All rows."""
-
-    def __call__(self, table: pa.Table, number: int) -> pa.Table:
-        return table
-
-
-@dataclass(frozen=True)
-class Head:
-    """The first rows. (A slice would travel with all of them.)"""
-
-    rows: int
-
-    def __call__(self, table: pa.Table, number: int) -> pa.Table:
-        return as_rows(packed(table.slice(0, self.rows)))
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The number of rows."""
-
-    def __call__(self, table: pa.Table, number: int) -> int:
-        return int(table.num_rows)
-
-
-@dataclass(frozen=True)
-class Partial:
-    """The state of aggregates."""
-
-    grouping: Grouping
-
-    def __call__(self, table: pa.Table, number: int) -> State:
-        return partial(table, self.grouping)
-
-
-@dataclass(frozen=True)
-class Words:
-    """The state of counts of words."""
-
-    column: str
-
-    def __call__(self, table: pa.Table, number: int) -> State:
-        text = plain(table[self.column])
-        if not (pa.types.is_string(text.type) or pa.types.is_large_string(text.type)):
-            raise InvalidTypeError(f"column {self.column!r} is {text.type}, not text")
-        words = pc.list_flatten(pc.utf8_split_whitespace(text))
-        counted = pc.value_counts(words.combine_chunks() if hasattr(words, "chunks") else words)
-        found = pa.table({"k0": counted.field("values"), "rows:": counted.field("counts")})
-        found = found.filter(pc.not_equal(found["k0"], ""))  # white space at an end gives one
-        return State(found.set_column(0, "k0", found["k0"].cast(pa.large_string())))
-
-
-def together(tables: Sequence[pa.Table]) -> pa.Table:
-    """Concatenate parts; a column of nulls alone takes its type from the others.
-
-    Raises
-    ------
-    InvalidTypeError
-        Parts have other columns or types.
-    """
-    try:
-        return pa.concat_tables(tables, promote_options="default")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise InvalidTypeError(f"the function gave parts of other types: {error}") from error
-
-
-def as_arrow(data: Any) -> pa.Table:
-    """Return a table of any kind as pyarrow's.
-
-    Raises
-    ------
-    InvalidTypeError
-        It is no table.
-    """
-    if isinstance(data, Table):
-        return data.to_arrow()
-    if isinstance(data, pa.Table):
-        return data
-    if isinstance(data, pa.RecordBatch):
-        return pa.Table.from_batches([data])
-    if isinstance(data, Mapping):
-        return pa.table(dict(data))
-    if type(data).__module__.startswith("pandas.") and hasattr(data, "columns"):
-        return pa.Table.from_pandas(data, preserve_index=False).replace_schema_metadata(None)
-    if hasattr(data, "__arrow_c_stream__"):
-        return pa.table(data)
-    raise InvalidTypeError(f"{type(data).__name__} is no table")
 
 
 def _is_number(kind: pa.DataType) -> bool:

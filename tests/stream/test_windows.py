@@ -31,7 +31,7 @@ from agentic_ray.stream.windows import (
     sliding,
     tumbling,
 )
-from agentic_ray.tables.aggregates import Grouping, named_aggregates
+from agentic_ray.tables.grouping import Grouping, named_aggregates
 
 AGGREGATES = named_aggregates(
     None, {"n": "size", "total": ("x", "sum"), "last": ("x", "last"), "kinds": ("x", "nunique")}

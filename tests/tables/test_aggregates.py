@@ -17,14 +17,8 @@ from hypothesis import strategies as st
 
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SumOverflowError
 from agentic_ray.graph import fold
-from agentic_ray.tables.aggregates import (
-    Aggregate,
-    Grouping,
-    combine,
-    finish,
-    named_aggregates,
-    partial,
-)
+from agentic_ray.tables.aggregates import combine, finish, partial
+from agentic_ray.tables.grouping import Aggregate, Grouping, named_aggregates
 
 
 def aggregated(table: pa.Table, grouping: Grouping, cuts: list[int]) -> pa.Table:
