@@ -209,9 +209,10 @@ def fold(
         State that each leaf begins with, a copy of its own each; also the result of empty data. It
         must be neutral: ``combine(initial, state)`` equals ``state``.
     leaf_size : int or "auto"
-        Elements that are folded one after the other. ``"auto"`` is a 256th of a sequence, as a
-        power of two, or 1,024 elements of an iterator; the leaves of files are the parts of their
-        source. Other leaves may give other last bits of floating-point numbers.
+        Elements that are folded one after the other. ``"auto"`` is a 32nd of a sequence, as a power
+        of two, or 1,024 elements of an iterator. The leaves of files are the parts of their source;
+        of lines whose ``part_bytes`` is ``"auto"`` a 32nd, from 1 to 64 MiB. Other leaves may give
+        other last bits of floating-point numbers.
     priority, progress, has_effects, resources
         As for `map_reduce`.
     retry_on : exception type or tuple of them

@@ -19,6 +19,7 @@ from agentic_ray.graph import content_key
 from agentic_ray.mapreduce.tables import Column, Rows, sequence_of
 from agentic_ray.runtime import is_object_ref, pack, stored
 from agentic_ray.sources import Part, Source, open_source
+from agentic_ray.sources._text import TextLines
 
 BLOCK_BYTES = 1 << 21
 """Size of a block given to a codelet: it and its temporaries stay in the caches."""
@@ -212,16 +213,18 @@ class IteratorGroups:
         raise SerializationError("what an iterator gives cannot be told before it has")
 
 
-_GROUPS = 256
-"""Leaves of a fold over a sequence, about: enough for many slots, few enough to combine quickly."""
+_GROUPS = 32
+"""Leaves of a fold over a sequence or a text, about. Each has a state that is sent and combined,
+which takes as long as hundreds of thousands of steps where the state is large, such as a counter.
+"""
 _ITERATOR_GROUP = 1024
 
 
 def fold_leaves(data: Any, size: int | None) -> Leaves:
     """Make the leaves of a fold: parts of files, or runs of ``size`` elements of anything else.
 
-    ``size`` None: a 256th of a sequence, as a power of two, or 1,024 elements of an iterator. It
-    depends on the data alone, so that the result has the same bits on every cluster.
+    ``size`` None: a 32nd of a sequence or of a text, as a power of two, or 1,024 elements of an
+    iterator. It depends on the data alone, so that the result has the same bits on every cluster.
 
     Raises
     ------
@@ -238,6 +241,8 @@ def fold_leaves(data: Any, size: int | None) -> Leaves:
                 "leaf_size goes with elements; the leaves of files are the parts of their source, "
                 "which part_bytes of the source sets"
             )
+        if isinstance(data, TextLines):
+            data = data.in_parts(_GROUPS)
         # Each part is handed over whole; its elements are gone through there.
         return PartLeaves([replace(part, unit="block") for part in data.parts()])
     leaves = leaves_of(data, blocks=False, block_rows=None, gpu=False)

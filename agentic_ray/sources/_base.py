@@ -67,15 +67,17 @@ class Source(Protocol):
         ...
 
 
-def chosen_part_bytes(part_bytes: int | Literal["auto"], total_bytes: int) -> int:
+def chosen_part_bytes(
+    part_bytes: int | Literal["auto"], total_bytes: int, parts: int = _PARTS_WANTED
+) -> int:
     """Return the bytes of a part of a file of ``total_bytes``.
 
-    ``"auto"`` is a 64th of the file, as a power of two between 1 MiB and 64 MiB. It depends on
-    the file's size and on nothing else, so that floating point results have the same bits on
-    every cluster.
+    ``"auto"`` is a 64th of the file (or another ``parts``-th), as a power of two between 1 MiB and
+    64 MiB. It depends on the file's size and on nothing else, so that floating point results have
+    the same bits on every cluster.
     """
     if part_bytes == "auto":
-        wanted = 1 << (max(total_bytes // _PARTS_WANTED, 1) - 1).bit_length()
+        wanted = 1 << (max(total_bytes // parts, 1) - 1).bit_length()
         return min(max(wanted, _SMALLEST_PART_BYTES), _LARGEST_PART_BYTES)
     return part_bytes
 

@@ -78,7 +78,7 @@ class Types:
         for field in table.schema:
             if field.name in self._given:
                 continue
-            kind = self._checked(file, start, data, field)
+            kind = self._checked(file, start, data, field, table.column(field.name))
             before = self._found.get(field.name)
             self._found[field.name] = kind if before is None else _wider(before, kind)
 
@@ -110,7 +110,7 @@ class Types:
 
         return [name for name, kind in self._found.items() if pa.types.is_null(kind)]
 
-    def _checked(self, file: File, start: int, data: bytes, field: Any) -> Any:
+    def _checked(self, file: File, start: int, data: bytes, field: Any, column: Any) -> Any:
         """Return the type of a column in one sample, or another type that keeps its values."""
         import pyarrow as pa
 
@@ -124,6 +124,9 @@ class Types:
             return pa.string() if any(map(is_hexadecimal, texts)) else field.type
         if not pa.types.is_floating(field.type):
             return field.type
+        values = column.drop_null().to_numpy()
+        if (values != np.floor(values)).any():
+            return field.type  # one of them is written as no integer
         texts = self._texts(file, start, data, field.name)
         nulls = frozenset(self._dialect.nulls)
         numbers = [text for text in texts if text not in nulls]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import itertools
 import mmap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Literal
 
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SourceError
@@ -27,6 +27,11 @@ class TextLines:
     errors: str = "strict"
     part_bytes: int | Literal["auto"] = "auto"
     delimiter: bytes = _NEWLINE
+
+    def in_parts(self, number: int) -> TextLines:
+        """Return the same lines, in about ``number`` parts where their size is automatic."""
+        total = sum(file.size for file in self.files)
+        return replace(self, part_bytes=chosen_part_bytes(self.part_bytes, total, number))
 
     def parts(self) -> list[Part]:
         """Return byte ranges of every file in order; an empty file has none."""

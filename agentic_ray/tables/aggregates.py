@@ -78,9 +78,10 @@ def partial(table: pa.Table, grouping: Grouping) -> State:
             f"there is no column {', '.join(map(repr, missing))}; there are "
             f"{', '.join(table.column_names)}"
         )
-    keys = normalised_keys([table[name] for name in grouping.keys], table.num_rows)
+    alone = not grouping.keys and table.num_rows > 0
+    keys = normalised_keys([table[name] for name in grouping.keys], 0 if alone else table.num_rows)
     names = [f"k{i}" for i in range(len(keys))]
-    columns: dict[str, Any] = dict(zip(names, keys, strict=True))
+    columns: dict[str, Any] = {} if alone else dict(zip(names, keys, strict=True))
     calls: list[tuple[Any, str]] = []
     outputs: list[str] = []
     types: dict[str, pa.DataType] = {}
@@ -99,32 +100,30 @@ def partial(table: pa.Table, grouping: Grouping) -> State:
             columns[name] = _prepared(value, state, column)
             calls.append((name, state))
             outputs.append(name)
-    if apart:
-        columns["row"] = pa.array(range(table.num_rows), pa.int64())
+    if apart and not alone:
+        columns["row"] = pa.array(np.arange(table.num_rows))
         calls.append(("row", "list"))
         outputs.append("row")
-    found = _grouped(table_of(columns, table.num_rows), names, calls, outputs)
+    rows = table_of(columns, table.num_rows)
+    found = _one_group(rows, calls, outputs) if alone else _grouped(rows, names, calls, outputs)
     for column in grouping.values:
         for state in grouping.wanted(column):
             if state != "m2":
                 found = _settled(found, f"{state}:{column}", state, types[column])
-    if apart:
+    if alone:
+        for column, numbers in apart.items():
+            found = found.append_column(f"m2:{column}", _deviation(numbers, found, column))
+    elif apart:
         lists = found["row"].combine_chunks()
         found = found.drop_columns("row")
         for column, numbers in apart.items():
             found = found.append_column(f"m2:{column}", _deviations(numbers, found, lists, column))
-    distinct = {
-        column: _distinct(
-            table_of(
-                {
-                    **dict(zip(names, keys, strict=True)),
-                    "value": normalised_keys([table[column]], table.num_rows)[0],
-                },
-                table.num_rows,
-            )
-        )
-        for column in grouping.distinct
-    }
+    distinct = {}
+    for column in grouping.distinct:
+        (value,) = normalised_keys([table[column]], table.num_rows)
+        own = normalised_keys([table[name] for name in grouping.keys], table.num_rows)
+        pairs = {**dict(zip(names, own, strict=True)), "value": value}
+        distinct[column] = _distinct(table_of(pairs, table.num_rows))
     return State(found, distinct, types)
 
 
@@ -145,6 +144,46 @@ def _grouped(
     ]
     arrays = [found.column(given[key]) for key in keys] + [found.column(i) for i in places]
     return pa.table(arrays, names=[*keys, *outputs])
+
+
+def _one_group(
+    table: pa.Table, calls: Sequence[tuple[Any, str]], outputs: Sequence[str]
+) -> pa.Table:
+    """Aggregate all rows as one group, as `_grouped` does, without looking at keys."""
+    found: dict[str, Any] = {"k0": pa.array([0], pa.int8())}
+    for (column, call), output in zip(calls, outputs, strict=True):
+        if call == "count_all":
+            found[output] = pa.array([table.num_rows], pa.int64())
+            continue
+        value = table[column]
+        if call == "count":
+            found[output] = pa.array([len(value) - value.null_count], pa.int64())
+        elif call == "sum" and pa.types.is_floating(value.type):
+            # (NumPy's sum, of one array: that of pyarrow depends on how the column is chunked.)
+            numbers = _floats(value)
+            found[output] = pa.array([numbers.sum() if len(numbers) else None], pa.float64())
+        elif call in ("first", "last"):
+            known = value.drop_null()
+            known = known.slice(0 if call == "first" else max(len(known) - 1, 0), 1)
+            found[output] = known if len(known) else pa.nulls(1, value.type)
+        elif call in ("min", "max"):
+            found[output] = pa.repeat(pc.min_max(value)[call], 1)
+        else:
+            found[output] = pa.repeat(pc.call_function(call, [value]), 1)
+    return pa.table(found)
+
+
+def _floats(value: Any) -> np.ndarray[Any, Any]:
+    """Return the values of a column of float64 that are not null."""
+    return np.asarray(whole(value.drop_null() if value.null_count else value).to_numpy())
+
+
+def _deviation(value: Any, found: pa.Table, column: str) -> Any:
+    """Return the sum of squared deviations of all rows from their mean."""
+    numbers = _floats(value)
+    mean = float(found[f"sum:{column}"].cast(pa.float64())[0].as_py() or 0) / max(len(numbers), 1)
+    away = numbers - mean
+    return pa.array([(away * away).sum()], pa.float64())
 
 
 def _prepared(value: Any, state: str, column: str) -> Any:
@@ -287,7 +326,7 @@ def _at_once(states: Sequence[State]) -> State:
     plain_states = [name for name in names if not name.startswith("m2:")]
     calls = [(name, _MERGED[name.partition(":")[0]]) for name in plain_states]
     if len(plain_states) < len(names):
-        rows = pa.array(range(both.num_rows), pa.int64())
+        rows = pa.array(np.arange(both.num_rows))
         found = _grouped(
             both.append_column("row", rows), keys, [*calls, ("row", "list")], [*plain_states, "row"]
         )

@@ -37,6 +37,15 @@ def whole(column: Any) -> Any:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
+def takeable(table: pa.Table) -> pa.Table:
+    """Return a table whose rows can be taken by their numbers: views of text, which pyarrow cannot
+    take from, become text."""
+    for at, entry in enumerate(table.schema):
+        if entry.type in (pa.string_view(), pa.binary_view()):
+            table = table.set_column(at, entry.name, plain(table.column(at)))
+    return table
+
+
 def normalised_keys(columns: Sequence[Any], rows: int) -> list[Any]:
     """Return columns to group by: every NaN the same, -0.0 as 0.0. Without any, one constant.
 

@@ -16,16 +16,18 @@ import pyarrow.compute as pc
 
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
 from agentic_ray.recent import Recent
-from agentic_ray.tables.columns import plain, whole
+from agentic_ray.tables.columns import plain, takeable, whole
 from agentic_ray.tables.travel import as_rows
 
 HOW = ("inner", "left", "semi", "anti")
-Numbers: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
+Numbers: TypeAlias = "np.ndarray[Any, Any]"
+"""Array of 32-bit or 64-bit integers."""
 
 _SPREAD = 4
 """Whole numbers are looked up by position if they spread over at most so many times as many
 positions as there are values."""
 _LEAST_SPREAD = 1 << 16
+_BLOCK_ROWS = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Lookup:
         low, high = int(numbers.min()), int(numbers.max())
         if high - low >= max(_LEAST_SPREAD, _SPREAD * len(numbers)):
             return cls(values)
-        places = np.full(high - low + 2, -1, np.int64)  # the last is that of all others
-        places[(numbers - numbers.dtype.type(low)).astype(np.int64)] = np.arange(len(numbers))
+        places = np.full(high - low + 3, -1, np.int32)  # the first and the last: all others
+        places[_away(numbers, low)] = np.arange(len(numbers))
         return cls(values, low, places)
 
     @property
@@ -62,15 +64,27 @@ class Lookup:
         if self.places is not None:
             integers = _as_integers(column)
             assert integers is not None, "both sides have one type"
-            # (What is below wraps round to a large number.)
-            away = (integers - integers.dtype.type(self.low)).view(f"u{integers.dtype.itemsize}")
-            found = self.places[np.minimum(away, len(self.places) - 1)]
+            found = np.empty(len(integers), np.int32)
+            for begin in range(0, len(integers), _BLOCK_ROWS):  # which stay in the cache
+                block = slice(begin, begin + _BLOCK_ROWS)
+                away = _away(integers[block], self.low)
+                self.places.take(away, mode="clip", out=found[block])
         else:
             at = pc.index_in(column, value_set=self.values, skip_nulls=True)
-            found = pc.fill_null(whole(at), -1).to_numpy().astype(np.int64)
+            found = pc.fill_null(whole(at), -1).to_numpy()
+            if column.null_count:
+                found = found.copy()
         if column.null_count:
             found[pc.is_null(whole(column)).to_numpy(zero_copy_only=False)] = -1
         return np.asarray(found)
+
+
+def _away(integers: np.ndarray[Any, Any], low: int) -> Numbers:
+    """Return how far integers are above ``low``, and 1; below it, not above 0."""
+    # (It is computed modulo 2**64: no two integers of 64 bits are as far, so none that is not in a
+    # range of less than 2**63 seems to be.)
+    first = np.uint64((low - 1) % (1 << 64)).astype(np.int64)
+    return np.asarray(integers.view(np.int64) - first)
 
 
 def _as_integers(column: Any) -> np.ndarray[Any, Any] | None:
@@ -193,7 +207,8 @@ def _different(column: Any) -> pa.Array:
 
 def _paired(first: Numbers, second: Numbers, count: int) -> Numbers:
     """Return a number for each pair, if ``second`` is below ``count``; -1 where one is."""
-    return np.where((first < 0) | (second < 0), -1, first * max(count, 1) + second)
+    together = first.astype(np.int64) * max(count, 1) + second
+    return np.where((first < 0) | (second < 0), -1, together)
 
 
 def key_column(column: Any) -> Any:
@@ -252,6 +267,7 @@ def joined(
     left: pa.Table, index: Index, on: Sequence[str], how: str, names: Sequence[tuple[str, str]]
 ) -> pa.Table:
     """Join a part with an indexed table, of which it gets the columns in ``names``."""
+    left = takeable(left)
     numbers = index.numbers(left, on)
     if how in ("semi", "anti"):
         kept = (numbers >= 0) == (how == "semi")
@@ -284,4 +300,4 @@ def _owned(value: Any) -> pa.Table:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    return pa.ipc.open_stream(sink.getvalue()).read_all().combine_chunks()
+    return takeable(pa.ipc.open_stream(sink.getvalue()).read_all()).combine_chunks()

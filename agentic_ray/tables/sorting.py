@@ -7,6 +7,7 @@ keys fall into one range, so the order of all is that of one stable sort.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
 from agentic_ray.graph import Codelet, CostHint, Ref, Task, TaskGraph
 from agentic_ray.runtime import get_session
-from agentic_ray.tables.columns import plain
+from agentic_ray.tables.columns import plain, takeable
 from agentic_ray.tables.conversion import together
 from agentic_ray.tables.running import (
     Held,
@@ -87,7 +88,8 @@ class Cut:
     keys: Keys
     bounds: bytes
 
-    def __call__(self, table: pa.Table, number: int) -> list[bytes]:
+    def __call__(self, table: pa.Table, number: int) -> list[Any]:
+        table = takeable(table)
         bounds = as_rows(self.bounds)
         both = pa.concat_tables([bounds, _only_keys(table, self.keys)])
         order = _order(both, self.keys).to_numpy()
@@ -97,22 +99,28 @@ class Cut:
         ranges = np.empty(len(order), np.int64)
         ranges[order] = np.cumsum(is_bound)
         own = ranges[bounds.num_rows :]
+        order = np.argsort(own, kind="stable")
+        edges = np.searchsorted(own[order], np.arange(bounds.num_rows + 2))
+        in_order = table.take(pa.array(order)).combine_chunks()
         return [
-            packed(table.take(pa.array(np.flatnonzero(own == at))))
-            for at in range(bounds.num_rows + 1)
+            np.frombuffer(packed(in_order.slice(low, high - low)), np.uint8)
+            for low, high in itertools.pairwise(edges.tolist())
         ]
+
+
+def _pick(cut: Outcome, at: int) -> Any:
+    """Return one piece of a cut part, so that it alone travels to the task that needs it."""
+    return cut.value[at]
 
 
 @dataclass(frozen=True)
 class SortRange:
-    """Kernel that sorts the pieces of one range, given the cut parts."""
+    """Kernel that sorts the pieces of one range."""
 
     keys: Keys
 
-    def __call__(self, at: int, parts: Sequence[Outcome]) -> Outcome:
-        table = pa.concat_tables(
-            [as_rows(part.value[at]) for part in parts], promote_options="default"
-        )
+    def __call__(self, pieces: Sequence[Any]) -> Outcome:
+        table = pa.concat_tables(map(as_rows, pieces), promote_options="default")
         found = table.take(_order(_only_keys(table, self.keys), self.keys))
         return Outcome(found, found.num_rows, found.nbytes)
 
@@ -142,19 +150,24 @@ def sorted_table(table: Table, given: str | Sequence[str | tuple[str, str]]) -> 
     work = table._work(Cut(keys, packed(bounds)), None)
     tasks, cut = graph_of(work)
     codelet = Codelet("tables.sort", SortRange(keys))
+    pick = Codelet("tables.pick", _pick, cost=CostHint(items=0))
     size = sum(piece.bytes for piece in work.pieces) // ranges
+    picks = {
+        (key, at): Task.of(pick, Ref(key), at, key=f"{key}/piece/{at}")
+        for key in cut
+        for at in range(ranges)
+    }
     sorts = [
         Task.of(
             codelet,
-            at,
-            [Ref(key) for key in cut],
+            [Ref(picks[key, at].key) for key in cut],
             key=f"{cut[0]}/sort/{at}",
             cost=CostHint(read_bytes=size, items=1),
         )
         for at in range(ranges)
     ]
     run = get_session().submit(
-        TaskGraph([*tasks, *sorts], [task.key for task in sorts]), asked=len(sorts)
+        TaskGraph([*tasks, *picks.values(), *sorts], [task.key for task in sorts]), asked=len(sorts)
     )
     held = tuple(run.handles())
     table._tell(work, samples)
