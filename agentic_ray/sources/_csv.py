@@ -166,7 +166,7 @@ class CsvRange:
         data = self.span.read()
         if start == 0 and self.dialect.has_header and not data.endswith((b"\n", b"\r")):
             data += b"\n"  # a header alone; pyarrow needs its line ended
-        elif not data.strip(b"\r\n"):
+        elif not data.lstrip(b"\r\n"):
             return self.schema.empty_table()
         types = {field.name: field.type for field in self.schema}
         table = parsed(file, start, data, self.dialect, self.names, types)

@@ -45,10 +45,11 @@ def row_starts(data: Bytes, begin: int, step: int, delimiter: str) -> list[int]:
     of quotes before it is odd, because ``""`` counts twice. So the quotes are counted (and the rule
     is checked) at memory speed; text with stray quotes is scanned field by field instead.
     """
-    if data.find(b'"', begin) >= 0:
-        parities = _parities(data, begin, step, delimiter)
-        if parities is not None:
-            return _starts_by_parity(data, begin, step, parities)
+    if data.find(b'"', begin) < 0:
+        return _starts_at_newlines(data, begin, step)
+    parities = _parities(data, begin, step, delimiter)
+    if parities is not None:
+        return _starts_by_parity(data, begin, step, parities)
     return list(scanned_row_starts(data, begin, step, delimiter))
 
 
@@ -56,17 +57,22 @@ def scanned_row_starts(data: Bytes, begin: int, step: int, delimiter: str) -> It
     """Yield `row_starts` one by one, by looking at each quoted field; right for any text."""
     size = len(data)
     target = begin + step
-    unquoted_from = begin
-    for opening, closing in _quoted_spans(data, begin, delimiter):
-        while target < size:
-            newline = data.find(b"\n", max(target - 1, unquoted_from), opening)
-            if newline < 0:
-                break
-            start = newline + 1
-            if start < size:
-                yield start
-            target = begin + ((start - begin) // step + 1) * step
-        unquoted_from = closing
+    # No quoted field opens between the two, as far as the text was looked at. It is looked at no
+    # further than to the next newline that counts: a caller may want a few rows of a large file.
+    unquoted_from = looked_to = begin
+    while target < size:
+        newline = data.find(b"\n", max(target - 1, unquoted_from))
+        if newline < 0:
+            return
+        closing = _end_of_quoted(data, begin, looked_to, newline, delimiter)
+        if closing is not None:
+            unquoted_from = looked_to = closing
+            continue
+        looked_to = newline
+        start = newline + 1
+        if start < size:
+            yield start
+        target = begin + ((start - begin) // step + 1) * step
 
 
 def row_offset(data: Bytes, number: int, delimiter: str) -> int:
@@ -81,17 +87,29 @@ def row_offset(data: Bytes, number: int, delimiter: str) -> int:
     return last
 
 
-def _quoted_spans(data: Bytes, begin: int, delimiter: str) -> Iterator[tuple[int, int]]:
-    """Yield start and end of every quoted field, then an empty span at the end of the text."""
+def _end_of_quoted(
+    data: Bytes, begin: int, position: int, limit: int, delimiter: str
+) -> int | None:
+    """Return the end of the first quoted field that opens in ``position..limit``; None if none
+    does."""
     before_field = (ord(delimiter), ord("\n"), ord("\r"))
-    position = begin
-    while (quote := data.find(b'"', position)) >= 0:
+    while (quote := data.find(b'"', position, limit)) >= 0:
         position = quote + 1
         if quote == begin or data[quote - 1] in before_field:
             match = _QUOTED.match(data, position)
-            position = match.end() if match else position
-            yield quote, position
-    yield len(data), len(data)
+            return match.end() if match else position
+    return None
+
+
+def _starts_at_newlines(data: Bytes, begin: int, step: int) -> list[int]:
+    """Return `row_starts` of a text without quotes."""
+    size = len(data)
+    starts: list[int] = []
+    target = begin + step
+    while target < size and 0 <= (newline := data.find(b"\n", target - 1)) < size - 1:
+        starts.append(newline + 1)
+        target = begin + ((newline + 1 - begin) // step + 1) * step
+    return starts
 
 
 def _parities(data: Bytes, begin: int, step: int, delimiter: str) -> list[int] | None:
