@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import pickle
 import threading
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,6 +26,8 @@ from agentic_ray.runtime.execute import INLINE_BYTES, Inline, pack_value
 
 _LOOK_SECONDS = 1.0
 _NEVER_READ_ONLY = frozenset({type(None), bool, int, float, complex, str, bytes})
+_CONTAINERS = frozenset({dict, set, frozenset, Counter, OrderedDict})
+"""Types whose elements are all that they hold; there may be very many."""
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -157,6 +161,8 @@ def writable(value: Any) -> Any:
         return value if value.flags.writeable else value.copy(order="K")
     if kind is list or kind is tuple:
         return kind([writable(element) for element in value])
+    if kind in _CONTAINERS and _NEVER_READ_ONLY.issuperset(map(type, _held_by(value))):
+        return value
     content = io.BytesIO()
     try:
         pickler = _Copying(content)
@@ -167,6 +173,11 @@ def writable(value: Any) -> Any:
         return _Copied(content, pickler.copies).load()
     except Exception:  # it can be sent but once: then it stays as it came
         return value
+
+
+def _held_by(value: Any) -> Iterator[Any]:
+    """Iterate over what a dict or a set holds."""
+    return itertools.chain(value, value.values()) if isinstance(value, dict) else iter(value)
 
 
 class _Copying(cloudpickle.Pickler):  # type: ignore[misc]  # Ray has no types
