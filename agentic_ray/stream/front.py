@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SourceError
 from agentic_ray.graph import capture, content_key
+from agentic_ray.stream.blocks import Blocks
 from agentic_ray.stream.checkpoints import Checkpoint, Store
 from agentic_ray.stream.sinks import Sink, sink_of
 from agentic_ray.stream.sources import Chunk, Events, Position, events_of, together
@@ -32,8 +33,8 @@ from agentic_ray.stream.windows import (
     microseconds,
 )
 from agentic_ray.tables import from_arrow
-from agentic_ray.tables.grouping import Grouping, named_aggregates
-from agentic_ray.tables.steps import Filter, Map, Step, is_expression
+from agentic_ray.tables.grouping import Grouping, check_outputs, named_aggregates
+from agentic_ray.tables.steps import Filter, Map, Select, Step, is_expression
 
 _BATCH_ROWS = 131_072
 _WAIT_SECONDS = 0.02
@@ -107,6 +108,38 @@ class Stream:
                 f"{type(expression).__name__}; use map for a function"
             )
         return dataclasses.replace(self, steps=(*self.steps, Filter(expression)))
+
+    def select(self, *columns: str) -> Stream:
+        """Keep some columns, in this order, as `Table.select`."""
+        if not columns or not all(isinstance(name, str) for name in columns):
+            raise InvalidTypeError(f"select takes names of columns, not {columns!r}")
+        if len(set(columns)) < len(columns):
+            raise InvalidArgumentError("select takes names of columns, each once")
+        return dataclasses.replace(self, steps=(*self.steps, Select(columns)))
+
+    def group_by(self, *keys: str) -> Grouped:
+        """Group all events, without windows, as `Table.group_by`: so that one description is good
+        for a table and for a stream of the same rows.
+
+        Examples
+        --------
+        >>> import agentic_ray as ar
+        >>> def totals(rows):
+        ...     dear = rows.filter(ar.tables.col("price") > 3)
+        ...     return dear.group_by("shop").agg({"price": "sum"})
+        >>> sales = [{"shop": "north", "price": 4}, {"shop": "south", "price": 5}]
+        >>> totals(ar.stream(sales)).to_pylist()
+        [{'shop': 'north', 'price_sum': 4}, {'shop': 'south', 'price_sum': 5}]
+        """
+        if not keys or not all(isinstance(name, str) for name in keys):
+            raise InvalidTypeError(f"group_by takes names of columns, not {keys!r}")
+        if len(set(keys)) < len(keys):
+            raise InvalidArgumentError("group_by takes names of columns, each once")
+        return Grouped(self, keys)
+
+    def agg(self, aggregates: Any = None, **named: Any) -> pa.Table:
+        """Go to the end of the source, and aggregate all events to one row, as `Table.agg`."""
+        return self._aggregated(Grouping((), named_aggregates(aggregates, named)))
 
     def key_by(self, *keys: str) -> Stream:
         """Have windows of their own for each value of these columns."""
@@ -307,6 +340,21 @@ class Stream:
             ended,
         )
 
+    def _aggregated(self, grouping: Grouping) -> pa.Table:
+        """Aggregate all events to the end of the source; groups come in the order of their first
+        event. (Events without a time count too: no time is looked at.)"""
+        blocks = Blocks(grouping)
+        schema: pa.Schema | None = None
+        count = 0
+        with _Feed(self.events, None, threading.Event(), None) as feed:
+            for table, _, _ in feed.batches():
+                rows = self._stepped(table)
+                if rows.num_columns and rows.num_rows:
+                    rows, schema = fitted_rows(rows, schema, count)
+                    blocks.add(rows)
+                    count += rows.num_rows
+        return blocks.finish()
+
     def _stepped(self, table: pa.Table) -> pa.Table:
         """Return the rows after the steps: filters here, users' functions in worker processes."""
         if not any(isinstance(step, Map) for step in self.steps):
@@ -320,21 +368,33 @@ def _taken(state: Checkpoint, rows: pa.Table, rules: Rules) -> Checkpoint:
     """Return the state with more rows; their columns keep the types of those before."""
     if not rows.num_columns or not rows.num_rows:
         return state
-    schema = rows.schema.remove_metadata()
-    if state.schema is not None and state.schema != schema:
-        # A column that was null only, or that rows lack, is no other type.
-        try:
-            schema = pa.unify_schemas([state.schema, schema], promote_options="default")
-            missing = [entry for entry in schema if entry.name not in rows.column_names]
-            for entry in missing:
-                rows = rows.append_column(entry, pa.nulls(rows.num_rows, entry.type))
-            rows = rows.select(schema.names).cast(schema)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise SourceError(
-                f"rows after row {state.open.rows} have other types than those before: {error}; "
-                "give the source a schema"
-            ) from error
+    rows, schema = fitted_rows(rows, state.schema, state.open.rows)
     return dataclasses.replace(state, open=added(state.open, rows, rules), schema=schema)
+
+
+def fitted_rows(rows: pa.Table, before: pa.Schema | None, count: int) -> tuple[pa.Table, pa.Schema]:
+    """Return rows with the columns and types of those before, of which there were ``count``, and
+    what these are now: a column that was null only, or that rows lack, is no other type.
+
+    Raises
+    ------
+    SourceError
+        A column has another type than before.
+    """
+    schema = rows.schema.remove_metadata()
+    if before is None or before == schema:
+        return rows, schema
+    try:
+        schema = pa.unify_schemas([before, schema], promote_options="default")
+        for entry in schema:
+            if entry.name not in rows.column_names:
+                rows = rows.append_column(entry, pa.nulls(rows.num_rows, entry.type))
+        return rows.select(schema.names).cast(schema), schema
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise SourceError(
+            f"rows after row {count} have other types than those before: {error}; give the source "
+            "a schema"
+        ) from error
 
 
 def _come_out(state: Checkpoint, found: pa.Table, store: Store | None, target: Sink) -> Checkpoint:
@@ -345,6 +405,24 @@ def _come_out(state: Checkpoint, found: pa.Table, store: Store | None, target: S
         store.save(state)
     target.put(found, state.epoch)
     return state
+
+
+@dataclass(frozen=True, eq=False)
+class Grouped:
+    """Events by the values of columns; made by `Stream.group_by`."""
+
+    stream: Stream
+    keys: tuple[str, ...]
+
+    def agg(self, aggregates: Any = None, **named: Any) -> pa.Table:
+        """Go to the end of the source, and aggregate each group, as `Grouped.agg` of tables."""
+        found = named_aggregates(aggregates, named)
+        check_outputs(found, self.keys)
+        return self.stream._aggregated(Grouping(self.keys, found))
+
+    def size(self) -> pa.Table:
+        """Go to the end of the source, and count the events of each group, as ``size``."""
+        return self.agg(size="size")
 
 
 class _Feed:

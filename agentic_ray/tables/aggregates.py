@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SumOverflowError
+from agentic_ray.errors import InvalidTypeError, SumOverflowError
 from agentic_ray.tables.columns import normalised_keys, plain, table_of, whole
-from agentic_ray.tables.grouping import Aggregate, Grouping
+from agentic_ray.tables.grouping import Aggregate, Grouping, check_columns
 
 _MERGED = {
     "at": "min",
@@ -72,12 +72,7 @@ def partial(table: pa.Table, grouping: Grouping) -> State:
     InvalidTypeError
         A column has a type that a function cannot take.
     """
-    missing = [name for name in grouping.columns if name not in table.column_names]
-    if missing:
-        raise InvalidArgumentError(
-            f"there is no column {', '.join(map(repr, missing))}; there are "
-            f"{', '.join(table.column_names)}"
-        )
+    check_columns(table.column_names, grouping)
     alone = not grouping.keys and table.num_rows > 0
     keys = normalised_keys([table[name] for name in grouping.keys], 0 if alone else table.num_rows)
     names = [f"k{i}" for i in range(len(keys))]
@@ -426,6 +421,8 @@ def _finished(state: State, groups: pa.Table, aggregate: Aggregate) -> Any:
         return _sum_as(groups[f"sum:{column}"], kind, column)
     if function in ("min", "max", "first", "last"):
         value = groups[f"{function}:{column}"]
+        if pa.types.is_null(kind):  # pyarrow casts nothing to it
+            return pa.nulls(len(value))
         return value.cast(kind) if value.type != kind else value
     if function in ("any", "all"):
         return groups[f"{function}:{column}"]

@@ -111,3 +111,19 @@ def named_aggregates(
     if twice:
         raise InvalidArgumentError(f"two aggregates are named {', '.join(twice)}")
     return tuple(found)
+
+
+def check_outputs(aggregates: Sequence[Aggregate], keys: Sequence[str]) -> None:
+    """Refuse aggregates under the name of a key."""
+    twice = [one.output for one in aggregates if one.output in keys]
+    if twice:
+        raise InvalidArgumentError(f"{', '.join(twice)} is a key; name the aggregate otherwise")
+
+
+def check_columns(columns: Sequence[str], grouping: Grouping) -> None:
+    """Refuse rows that lack a column of the grouping."""
+    missing = [name for name in grouping.columns if name not in columns]
+    if missing:
+        raise InvalidArgumentError(
+            f"there is no column {', '.join(map(repr, missing))}; there are {', '.join(columns)}"
+        )

@@ -21,7 +21,7 @@ from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SkippedDa
 from agentic_ray.graph import capture, content_key
 from agentic_ray.runtime.session import current_session
 from agentic_ray.tables.conversion import as_arrow, together
-from agentic_ray.tables.grouping import Aggregate, Grouping, named_aggregates
+from agentic_ray.tables.grouping import Aggregate, Grouping, check_outputs, named_aggregates
 from agentic_ray.tables.joining import HOW, check_join
 from agentic_ray.tables.makers import Head, Partial, Rows, Whole, Words
 from agentic_ray.tables.pieces import Pack, Piece
@@ -533,9 +533,7 @@ class Grouped:
         sums and means with one are NaN, ``min`` and ``max`` pass over it.
         """
         found = named_aggregates(aggregates, named)
-        twice = [one.output for one in found if one.output in self.keys]
-        if twice:
-            raise InvalidArgumentError(f"{', '.join(twice)} is a key; name the aggregate otherwise")
+        check_outputs(found, self.keys)
         return self.table._aggregated(Grouping(self.keys, found))
 
     def size(self) -> pa.Table:

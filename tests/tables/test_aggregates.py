@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SumOverflowError
 from agentic_ray.graph import fold
 from agentic_ray.tables.aggregates import combine, finish, partial
-from agentic_ray.tables.grouping import Aggregate, Grouping, named_aggregates
+from agentic_ray.tables.grouping import FUNCTIONS, Aggregate, Grouping, named_aggregates
 
 
 def aggregated(table: pa.Table, grouping: Grouping, cuts: list[int]) -> pa.Table:
@@ -209,6 +209,52 @@ def test_a_part_of_nulls_alone_takes_the_others_type() -> None:
             {"k": "a", "s": 3, "m": 3},
             {"k": None, "s": None, "m": None},
         ]
+
+
+@pytest.mark.parametrize("keys", [(), ("k",)])
+def test_every_function_of_nulls_alone(keys: tuple[str, ...]) -> None:
+    table = pa.table({"k": [1, 1], "x": pa.nulls(2)})
+    named = {name: ("x", name) for name in FUNCTIONS if name != "size"}
+    found = aggregated(table, of(keys, **named), [1]).to_pylist()[0]
+    assert found.pop("count") == found.pop("nunique") == 0
+    found.pop("k", None)
+    assert set(found.values()) == {None}
+
+
+@settings(max_examples=100, deadline=None)
+@given(ROWS, CUTS)
+def test_without_keys_the_answer_is_that_of_one_group(
+    rows: list[tuple[Any, ...]], cuts: list[int]
+) -> None:
+    table = pa.table(
+        {
+            "one": pa.array([0] * len(rows), pa.int8()),
+            "s": pa.array([row[0] for row in rows], pa.string()),
+            "i": pa.array([row[1] for row in rows], pa.int32()),
+            "f": pa.array([row[2] for row in rows], pa.float32()),
+            "b": pa.array([row[1] is None for row in rows], pa.bool_()),
+            "t": pa.array([row[1] for row in rows], pa.timestamp("ns", "UTC")),
+            "d": pa.array([row[0] for row in rows], pa.dictionary(pa.int8(), pa.string())),
+        }
+    )
+    named: dict[str, Any] = {"rows": "size", "any": ("b", "any"), "all": ("b", "all")}
+    for column in "sifbtd":
+        for function in ("min", "max", "first", "last", "count", "nunique"):
+            named[f"{column} {function}"] = (column, function)
+    for column in "if":
+        for function in ("sum", "mean", "var"):
+            named[f"{column} {function}"] = (column, function)
+    alone = aggregated(table, of((), **named), cuts)
+    keyed = aggregated(table, of(("one",), **named), cuts).drop_columns("one")
+    if not rows:
+        return
+    assert alone.schema == keyed.schema
+    one, other = alone.to_pylist()[0], keyed.to_pylist()[0]
+    for name in one:
+        if name in ("f sum", "f mean", "f var", "i var") and one[name] is not None:
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-6, atol=1e-3)
+        else:
+            assert one[name] == other[name]
 
 
 def test_a_column_that_changes_its_type_is_named() -> None:
