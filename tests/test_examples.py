@@ -51,3 +51,29 @@ def test_cross_validation_finds_the_shape(tmp_path: Path) -> None:
     ).splitlines()
     assert lines[0].startswith("20 fits; the five best of 4 combinations")
     assert lines[1].split()[:4] == ["degree", "2", "strength", "1e-09"]
+
+
+@pytest.mark.parametrize(
+    ("example", "arguments", "said"),
+    [
+        ("weather_ensemble", ("--megabytes", "12"), "checked: means at most"),
+        ("kmer_counts", ("--megabytes", "1"), "checked: ACGTTGCA was planted 991 times"),
+        ("value_at_risk", ("--scenarios", "60000"), "checked: "),
+        ("fraud_scoring", ("--minutes", "3"), "checked: all 15 stolen cards, and no other"),
+        (
+            "sensor_stream",
+            ("--minutes", "14"),
+            "checked: the windows of the whole table; 4 sensors",
+        ),
+    ],
+)
+def test_examples_check_themselves(example: str, arguments: tuple[str, ...], said: str) -> None:
+    assert said in output_of(example, *arguments).splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "example",
+    ["weather_ensemble", "kmer_counts", "value_at_risk", "fraud_scoring", "sensor_stream"],
+)
+def test_examples_say_how_they_are_called(example: str) -> None:
+    assert "--seed" in output_of(example, "--help")
