@@ -47,7 +47,7 @@ def word_count(folder: Path, scale: float) -> Ways:
     """Words of a text, Zipf distributed over 300,000, by the same Python code."""
     path = folder / "words.txt"
     rng = np.random.default_rng(0)
-    numbers = rng.zipf(1.3, int(4_000_000 * scale)) % 300_000
+    numbers = rng.zipf(1.3, int(20_000_000 * scale)) % 300_000
     with open(path, "w") as file:
         for begin in range(0, len(numbers), 10):
             file.write(" ".join([f"w{n}" for n in numbers[begin : begin + 10]]) + "\n")
@@ -99,24 +99,80 @@ def parquet_files(folder: Path, scale: float) -> Path:
 
 
 def parquet_group_by(folder: Path, scale: float) -> Ways:
-    files = parquet_files(folder, scale)
-    ways: Ways = {
-        "ours": lambda: ar.tables.read_parquet(files).group_by("key").agg(total=("value", "sum")),
-        "pandas": lambda: pd.read_parquet(files).groupby("key").agg(total=("value", "sum")),
-    }
-    if POLARS:
-        import polars as pl
-
-        ways["polars"] = lambda: (
-            pl.scan_parquet(files).group_by("key").agg(pl.col("value").sum()).collect()
-        )
-    return ways
+    return grouped_ways(parquet_files(folder, scale), "key")
 
 
 def join(folder: Path, scale: float) -> Ways:
     """Each row joined with a table of 100,000, and the joined weights added up."""
     files = parquet_files(folder, scale)
     small = pa.table({"item": np.arange(100_000), "weight": np.arange(100_000) / 7})
+    frame = small.to_pandas()
+    ways: Ways = {
+        "ours": lambda: (
+            ar.tables.read_parquet(files).join(small, "item").agg(total=("weight", "sum"))
+        ),
+        "pandas": lambda: pd.read_parquet(files).merge(frame, on="item")["weight"].sum(),
+    }
+    if POLARS:
+        import polars as pl
+
+        right = pl.from_arrow(small).lazy()
+        ways["polars"] = lambda: (
+            pl.scan_parquet(files).join(right, on="item").select(pl.col("weight").sum()).collect()
+        )
+    return ways
+
+
+def grouped_ways(files: Path, key: str) -> Ways:
+    ways: Ways = {
+        "ours": lambda: ar.tables.read_parquet(files).group_by(key).agg(total=("value", "sum")),
+        "pandas": lambda: pd.read_parquet(files).groupby(key).agg(total=("value", "sum")),
+    }
+    if POLARS:
+        import polars as pl
+
+        ways["polars"] = lambda: (
+            pl.scan_parquet(files).group_by(key).agg(pl.col("value").sum()).collect()
+        )
+    return ways
+
+
+def many_keys(folder: Path, scale: float) -> Ways:
+    """A million groups, spread over all files."""
+    files = folder / "parquet"
+    files.mkdir()
+    rng = np.random.default_rng(3)
+    for number in range(10):
+        keys = rng.integers(0, 1_000_000, int(1_000_000 * scale))
+        table = pa.table({"key": keys, "value": rng.random(len(keys))})
+        pq.write_table(table, files / f"{number}.parquet")
+    return grouped_ways(files, "key")
+
+
+def small_files(folder: Path, scale: float) -> Ways:
+    """Many small files, whose keys are strings."""
+    files = folder / "parquet"
+    files.mkdir()
+    rng = np.random.default_rng(4)
+    for number in range(int(500 * scale)):
+        keys = pa.array([f"shop {n}" for n in rng.integers(0, 2000, 10_000)])
+        pq.write_table(
+            pa.table({"key": keys, "value": rng.random(10_000)}), files / f"{number}.parquet"
+        )
+    return grouped_ways(files, "key")
+
+
+def join_of_strings(folder: Path, scale: float) -> Ways:
+    """As `join`, by strings of which a fifth has no match."""
+    files = folder / "parquet"
+    files.mkdir()
+    rng = np.random.default_rng(5)
+    for number in range(4):
+        numbers = rng.integers(0, 125_000, int(500_000 * scale))
+        items = pa.array([f"item {n * 7919}" for n in numbers.tolist()])
+        pq.write_table(pa.table({"item": items}), files / f"{number}.parquet")
+    names = [f"item {n * 7919}" for n in range(100_000)]
+    small = pa.table({"item": names, "weight": np.arange(100_000) / 7})
     frame = small.to_pandas()
     ways: Ways = {
         "ours": lambda: (
@@ -162,7 +218,10 @@ CASES: dict[str, tuple[Callable[[Path, float], Ways], dict[str, float]]] = {
     "word count": (word_count, {"one process": 1.7}),
     "CSV group by": (csv_group_by, {"pandas": 1.0, "polars": 0.5}),
     "Parquet group by": (parquet_group_by, {"polars": 0.6}),
+    "group by 1 M keys": (many_keys, {"polars": 0.6}),
+    "500 small files": (small_files, {"polars": 0.6}),
     "join": (join, {"polars": 0.6}),
+    "join of strings": (join_of_strings, {"polars": 0.6}),
     "stream": (stream, {}),
 }
 

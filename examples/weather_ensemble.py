@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+import agentic_ray as ar
 import agentic_ray.array as xp
 
 MEMBERS = 32
@@ -86,7 +87,7 @@ def main() -> None:
             generate(store, hours, options.seed)
         members = xp.from_zarr(store)
         # One pass over the file for all three.
-        mean, spread, frost = xp.compute(
+        mean, spread, frost = ar.compute(
             xp.mean(members, axis=0),
             xp.std(members, axis=0, correction=1),
             xp.mean(xp.astype(members < FROST, xp.float32), axis=0),
