@@ -132,7 +132,11 @@ def _grouped(
     numbered = table.append_column("first row", pa.array(np.arange(table.num_rows)))
     by = pa.TableGroupBy(numbered, list(keys), use_threads=False)
     found = by.aggregate([*calls, ("first row", "min")])
-    found = found.take(pc.sort_indices(found["first row_min"]))
+    first = whole(found["first row_min"]).to_numpy()
+    if (first[1:] < first[:-1]).any():
+        at = np.full(table.num_rows, -1)  # of each row the group that begins there
+        at[first] = np.arange(len(first))
+        found = found.take(pa.array(at[at >= 0]))
     given = {name: i for i, name in enumerate(found.column_names)}
     places = [
         given[call if not isinstance(column, str) else f"{column}_{call}"] for column, call in calls
