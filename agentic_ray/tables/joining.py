@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
 from agentic_ray.recent import Recent
 from agentic_ray.tables.columns import plain, takeable, whole
-from agentic_ray.tables.travel import as_rows
+from agentic_ray.tables.travel import as_rows, streamed
 
 HOW = ("inner", "left", "semi", "anti")
 Numbers: TypeAlias = "np.ndarray[Any, Any]"
@@ -296,8 +296,4 @@ def index_of(digest: str, value: Any, on: tuple[str, ...]) -> Index:
 def _owned(value: Any) -> pa.Table:
     """Return the table in memory of this process: the index outlives the task, and what a task is
     given from the object store may be moved when it is over."""
-    table = as_rows(value)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return takeable(pa.ipc.open_stream(sink.getvalue()).read_all()).combine_chunks()
+    return takeable(as_rows(streamed(as_rows(value)))).combine_chunks()

@@ -24,7 +24,7 @@ from agentic_ray.tables.aggregates import FAN_IN, State, combined, finish
 from agentic_ray.tables.grouping import Grouping
 from agentic_ray.tables.hashing import hashes
 from agentic_ray.tables.running import MOST_DEATHS, Outcome, Work, loaded, submitted
-from agentic_ray.tables.travel import as_rows, packed
+from agentic_ray.tables.travel import as_rows, streamed
 
 HERE_BYTES = 8 << 20
 """States of all parts that have together at most so many bytes are combined in the caller's
@@ -81,7 +81,7 @@ def _cut(table: pa.Table, keys: Sequence[str], ranges: int) -> list[Any]:
     edges = np.searchsorted(own[order], np.arange(ranges + 1, dtype=np.uint64))
     sorted_rows = table.take(pa.array(order)).combine_chunks()
     return [
-        np.frombuffer(packed(sorted_rows.slice(low, high - low)), np.uint8)
+        streamed(sorted_rows.slice(low, high - low))
         for low, high in itertools.pairwise(edges.tolist())
     ]
 
@@ -93,8 +93,8 @@ def _pick(values: Sequence[Any], at: int) -> Any:
 def _merged(states: Sequence[Packed]) -> Packed:
     """Combine the states of a range of hashes, of neighbouring parts."""
     state = combined([one.load() for one in states])
-    pairs = {name: np.frombuffer(packed(pairs), np.uint8) for name, pairs in state.distinct.items()}
-    return Packed(np.frombuffer(packed(state.groups), np.uint8), pairs, state.types)
+    pairs = {name: streamed(pairs) for name, pairs in state.distinct.items()}
+    return Packed(streamed(state.groups), pairs, state.types)
 
 
 @dataclass(frozen=True)

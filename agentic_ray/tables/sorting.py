@@ -27,7 +27,7 @@ from agentic_ray.tables.running import (
     graph_of,
     outcomes,
 )
-from agentic_ray.tables.travel import as_rows, packed
+from agentic_ray.tables.travel import as_rows, packed, streamed
 
 if TYPE_CHECKING:
     from agentic_ray.tables.table import Table
@@ -103,7 +103,7 @@ class Cut:
         edges = np.searchsorted(own[order], np.arange(bounds.num_rows + 2))
         in_order = table.take(pa.array(order)).combine_chunks()
         return [
-            np.frombuffer(packed(in_order.slice(low, high - low)), np.uint8)
+            streamed(in_order.slice(low, high - low))
             for low, high in itertools.pairwise(edges.tolist())
         ]
 

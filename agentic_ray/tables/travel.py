@@ -26,9 +26,15 @@ def sent(value: Any) -> Any:
     return pack(np.frombuffer(value, np.uint8)) if isinstance(value, bytes) else value
 
 
-def packed(table: pa.Table) -> bytes:
-    """Return a table as bytes of Arrow's stream. (A pickle of a slice has the whole table.)"""
+def streamed(table: pa.Table) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return a table as Arrow's stream in an array of bytes. (A pickle of a slice has the whole
+    table.)"""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    return bytes(sink.getvalue())
+    return np.frombuffer(sink.getvalue(), np.uint8)
+
+
+def packed(table: pa.Table) -> bytes:
+    """Return a table as bytes of Arrow's stream."""
+    return streamed(table).tobytes()
