@@ -212,6 +212,10 @@ class PoolClosedError(SessionError, ValueError):
     """The pool was closed or terminated, and takes no more calls."""
 
 
+class NothingRanError(AgenticRayError, LookupError):
+    """There is no record of work that has run, so there is nothing to draw."""
+
+
 class UnknownJobError(AgenticRayError, LookupError):
     """No job has this identifier."""
 

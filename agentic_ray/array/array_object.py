@@ -7,6 +7,7 @@ to values, and the sharing of assignments between views.
 
 from __future__ import annotations
 
+import os
 import types
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ from agentic_ray.array.meeting import meet_xarray
 from agentic_ray.array.operators import divided, forward, in_place, reflected, refuse_cast, unary
 from agentic_ray.array.viewing import ComplexPart, Permutation, View, unmade
 from agentic_ray.errors import InvalidArgumentError
+from agentic_ray.pictures import Drawing
 
 DEVICES = ("cpu", "gpu")
 COPIED_BYTES = 1 << 20
@@ -337,6 +339,32 @@ class Array:
         from agentic_ray.array.display import explain  # display imports the rewriting rules
 
         return explain(self, steps=steps)
+
+    def visualize(self, path: str | os.PathLike[str] | None = None, *, most: int = 24) -> Drawing:
+        """Draw the tasks that computing the array would run; compute nothing.
+
+        Parameters
+        ----------
+        path : path, optional
+            File to write the drawing to as well, which ends with ``.svg`` or ``.html``.
+        most : int
+            With more tasks, one box stands for all tasks of one operation that are equally far
+            from the inputs.
+
+        Raises
+        ------
+        InvalidArgumentError
+            The path has another ending, or there are too many tasks even so.
+
+        Examples
+        --------
+        >>> import agentic_ray.array as xp
+        >>> (xp.ones((4, 4), chunks=2) + 1).sum(axis=0).visualize()
+        Drawing(title='... tasks for float64 (4,)')
+        """
+        from agentic_ray.array.display import visualize  # display imports the rewriting rules
+
+        return visualize(self, path, most)
 
     def to_device(self, device: str, /, *, stream: Any = None) -> Array:
         """Return an array of the same values on which ``device`` does further work.

@@ -1,4 +1,4 @@
-"""Shows arrays and their plans: HTML for notebooks, text for `explain`.
+"""Shows arrays and their plans: HTML for notebooks, text for `explain`, pictures.
 
 Computes nothing.
 """
@@ -6,6 +6,8 @@ Computes nothing.
 from __future__ import annotations
 
 import html as markup
+import math
+import os
 from collections import Counter
 from typing import Any
 
@@ -15,6 +17,9 @@ from agentic_ray.array.core.rewrite import Applied
 from agentic_ray.array.core.rules import optimize
 from agentic_ray.array.steps import task_lines
 from agentic_ray.graph import Ref, TaskGraph
+from agentic_ray.graph.drawing import drawing_of
+from agentic_ray.pictures import Box, Drawing, draw
+from agentic_ray.pictures.chunks import chunks_svg
 from agentic_ray.schedule.cost_model import CostModel
 
 
@@ -77,40 +82,40 @@ def explain(array: Any, *, steps: bool = False) -> str:
 
 def html(array: Any) -> str:
     """A table of what is known of ``array``, and a drawing of its chunks."""
+    node: Node = array._node
+    chunk = tuple(max(lengths, default=0) for lengths in array.chunks)
     rows = {
         "shape": str(array.shape),
         "chunks": " × ".join(map(str, array.numblocks)) or "1",
+        "chunk": f"{chunk}, {human_bytes(array.dtype.itemsize * math.prod(chunk))}",
         "dtype": str(array.dtype),
         "size": human_bytes(array.nbytes),
         "device": array.device,
-        "state": "computed" if array._node.value is not None else "not computed",
+        "state": _state(node),
     }
     table = "".join(
         f"<tr><th>{name}</th><td>{markup.escape(value)}</td></tr>" for name, value in rows.items()
     )
-    return f"<div style='display:flex;gap:2em'><table>{table}</table>{_drawing(array)}</div>"
+    drawing = chunks_svg(array.chunks, colour="#228833" if array.device == "gpu" else "#4477aa")
+    return f"<div style='display:flex;gap:2em'><table>{table}</table>{drawing}</div>"
 
 
-def _drawing(array: Any, width: float = 160.0, lines: int = 40) -> str:
-    """The last two axes as a rectangle with the borders of its chunks."""
-    if not array.ndim or not array.size:
-        return ""
-    rows, columns = [(1,), array.chunks[0]] if array.ndim == 1 else list(array.chunks[-2:])
-    longest = max(sum(rows), sum(columns))
-    w, h = (max(12.0, width * sum(axis) / longest) for axis in (columns, rows))
-    parts = [f"<rect width='{w:.1f}' height='{h:.1f}' fill='#ece7f2' stroke='#333'/>"]
-    for axis, vertical in ((columns, True), (rows, False)):
-        step = max(1, len(axis) // lines)
-        total = sum(axis)
-        at = 0
-        for i, length in enumerate(axis[:-1]):
-            at += length
-            if (i + 1) % step == 0:
-                x = at / total * (w if vertical else h)
-                ends = (
-                    f"x1='{x:.1f}' x2='{x:.1f}' y2='{h:.1f}'"
-                    if vertical
-                    else f"y1='{x:.1f}' y2='{x:.1f}' x2='{w:.1f}'"
-                )
-                parts.append(f"<line {ends} stroke='#777' stroke-width='0.5'/>")
-    return f"<svg width='{w + 2:.0f}' height='{h + 2:.0f}'>{''.join(parts)}</svg>"
+def _state(node: Node) -> str:
+    if node.value is not None:
+        return "computed"
+    known = {"data": "here", "stored": "persisted"}
+    return known.get(node.op.kind, "not computed")
+
+
+def visualize(array: Any, path: str | os.PathLike[str] | None, most: int) -> Drawing:
+    """Draw the tasks that computing ``array`` would run; of an array that is there, its chunks."""
+    root: Node = array._node
+    if root.value is None and root.op.kind not in ("data", "stored"):
+        tasks, _ = evaluate.plan([root])
+        title = f"{len(tasks):,} tasks for {array.dtype} {array.shape}"
+        return drawing_of(tasks, title=title, most=most, path=path)
+    box = Box(root.op.name, 0, root.blocks, (human_bytes(root.nbytes),))
+    drawing = draw(f"{array.dtype} {array.shape}: nothing to compute", [box], [])
+    if path is not None:
+        drawing.save(path)
+    return drawing

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from agentic_ray.pictures import Timeline
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -59,6 +63,25 @@ def server(command: _F) -> _F:
     ):
         command = option(command)
     return command
+
+
+def pictures(command: _F) -> _F:
+    """Add the options that draw what ran where and when; `draw` carries them out."""
+    for name, kind, told in (
+        ("--trace", "FILE.json", "Write the run as a trace for Perfetto and chrome://tracing."),
+        ("--timeline", "FILE.html", "Draw it as a page: zoom, and all about each task."),
+        ("--gantt", "FILE.svg", "Draw what ran where and when."),
+    ):
+        path = click.Path(dir_okay=False, path_type=Path)
+        command = click.option(name, type=path, metavar=kind, help=told)(command)
+    return command
+
+
+def draw(picture: Timeline, gantt: Path | None, timeline: Path | None, trace: Path | None) -> None:
+    """Write a picture in the forms that the options of `pictures` ask for."""
+    for path, form in ((gantt, picture.svg), (timeline, picture.html), (trace, picture.trace)):
+        if path is not None:
+            path.write_text(form(), encoding="utf-8")
 
 
 def print_json(value: Any) -> None:

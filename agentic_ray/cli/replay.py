@@ -21,12 +21,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Simulate what ran under this policy too, and compare the time it takes.",
 )
-@click.option(
-    "--gantt",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE.svg",
-    help="Draw what ran where and when.",
-)
+@options.pictures
 @click.option(
     "--most",
     type=click.IntRange(min=0),
@@ -36,14 +31,21 @@ if TYPE_CHECKING:
 )
 @options.as_json
 def replay(
-    file: Path, decisions: bool, policy: str | None, gantt: Path | None, most: int, as_json: bool
+    file: Path,
+    decisions: bool,
+    policy: str | None,
+    gantt: Path | None,
+    timeline: Path | None,
+    trace: Path | None,
+    most: int,
+    as_json: bool,
 ) -> None:
     """Feed a recording to this version's scheduler and compare the decisions.
 
     FILE comes from `session.record("run.jsonl")` or from the setting AGENTIC_RAY_RECORD=FOLDER.
     Ends with status 1 if a decision differs.
     """
-    from agentic_ray.schedule.gantt import timeline_svg
+    from agentic_ray.pictures import Timeline
     from agentic_ray.schedule.replaying import Replay, Summary
 
     summary = Summary()
@@ -58,8 +60,8 @@ def replay(
             if not step.same:
                 differing.append(step)
     compared = [] if policy is None else _compared(summary, recorded.policy_name, policy)
-    if gantt is not None:
-        gantt.write_text(timeline_svg(file.name, summary.spans), encoding="utf-8")
+    picture = Timeline(file.name, tuple(summary.spans), tuple(summary.held.levels))
+    options.draw(picture, gantt, timeline, trace)
     if as_json:
         options.print_json(
             {

@@ -41,12 +41,7 @@ WORKLOAD_NAMES = ("kmeans", "map_reduce", "random_layered", "tiled_cholesky", "t
     help="Standard deviation of every duration, relative.",
 )
 @click.option("--learnt", is_flag=True, help="Let costs and speeds be learnt, not given.")
-@click.option(
-    "--gantt",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE.svg",
-    help="Draw the run.",
-)
+@options.pictures
 @options.as_json
 def simulate(
     workload: str,
@@ -56,10 +51,11 @@ def simulate(
     noise: float,
     learnt: bool,
     gantt: Path | None,
+    timeline: Path | None,
+    trace: Path | None,
     as_json: bool,
 ) -> None:
     """Simulate a workload on nodes of one slot, of mixed speeds, every fourth with a GPU."""
-    from agentic_ray.schedule.gantt import gantt_svg
     from agentic_ray.schedule.simulate import simulate as run_simulation
 
     result = run_simulation(
@@ -70,8 +66,7 @@ def simulate(
         noise=noise,
         costs="learnt" if learnt else "given",
     )
-    if gantt is not None:
-        gantt.write_text(gantt_svg(result), encoding="utf-8")
+    options.draw(result.picture(), gantt, timeline, trace)
     if as_json:
         options.print_json(result.to_dict())
         return

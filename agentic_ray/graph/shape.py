@@ -24,6 +24,7 @@ class Stage:
     depth: int
     tasks: int
     items: int
+    written_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,10 @@ def shape_of(tasks: Iterable[Task]) -> GraphShape:
         at = named[task.codelet.name, depths[task.key]], depths[task.key]
         number = numbers.setdefault(at, len(numbers))
         if number == len(counts):
-            counts.append([0, 0])
+            counts.append([0, 0, 0])
         counts[number][0] += 1
         counts[number][1] += task.cost.items
+        counts[number][2] += task.cost.written_bytes
         stage_of[task.key] = number
         for key in task.dependencies:
             pair = stage_of[key], number

@@ -5,13 +5,14 @@ Pure data. ``keys`` hashes keys, ``passes`` rewrites graphs.
 
 from __future__ import annotations
 
+import html
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias
 
 from agentic_ray.errors import (
-    CycleError,
     DuplicateKeyError,
     InvalidArgumentError,
     InvalidTypeError,
@@ -19,6 +20,8 @@ from agentic_ray.errors import (
 )
 from agentic_ray.graph.captured import capture
 from agentic_ray.graph.keys import content_key
+from agentic_ray.graph.sorting import topological
+from agentic_ray.pictures import Drawing
 
 Tag = Literal["cpu", "gpu", "any"]
 TAGS: tuple[Tag, ...] = ("cpu", "gpu", "any")
@@ -441,7 +444,7 @@ class TaskGraph:
         if missing:
             missing = list(dict.fromkeys(missing))
             raise MissingKeyError(f"no task makes {_named(missing)}", missing)
-        object.__setattr__(self, "tasks", _topological(by_key))
+        object.__setattr__(self, "tasks", topological(by_key))
         object.__setattr__(self, "outputs", wanted)
         object.__setattr__(self, "_by_key", by_key)
 
@@ -476,6 +479,37 @@ class TaskGraph:
     def __repr__(self) -> str:
         return f"TaskGraph({len(self.tasks)} tasks, {len(self.outputs)} outputs)"
 
+    def visualize(self, path: str | os.PathLike[str] | None = None, *, most: int = 24) -> Drawing:
+        """Draw the graph; write it to ``path``, an ``.svg`` or ``.html`` file, if that is given.
+
+        Parameters
+        ----------
+        most : int
+            A graph of more tasks is drawn with one box for all tasks of one operation that are
+            equally far from the inputs, and their number.
+
+        Raises
+        ------
+        InvalidArgumentError
+            The path has another ending, or the graph is too large even so.
+
+        Examples
+        --------
+        >>> import agentic_ray as ar
+        >>> double = ar.Codelet("double", cpu=lambda x: 2 * x)
+        >>> ar.TaskGraph([ar.Task.of(double, 21, key="answer")], ["answer"]).visualize()
+        Drawing(title='1 tasks')
+        """
+        from agentic_ray.graph.drawing import drawing_of  # it draws what this module defines
+
+        return drawing_of(self, most=most, path=path)
+
+    def _repr_html_(self) -> str:
+        try:
+            return self.visualize().svg()
+        except InvalidArgumentError as error:  # too large to be drawn
+            return f"<p>{html.escape(repr(self))}; {html.escape(str(error))}</p>"
+
 
 def _same_content(one: Task, other: Task) -> bool:
     """Whether two tasks with one key are the same; compared by hash, as arrays have no ``==``."""
@@ -489,44 +523,6 @@ def _same_content(one: Task, other: Task) -> bool:
 def _named(keys: list[str]) -> str:
     shown = ", ".join(repr(key) for key in keys[:5])
     return shown + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
-
-
-def _topological(by_key: dict[str, Task]) -> tuple[Task, ...]:
-    """Sort depth-first, so that a chain's tasks stay next to each other (iterative).
-
-    The order starts from the tasks that nothing depends on; a circle is found from the others.
-    """
-    order: list[Task] = []
-    done: set[str] = set()
-    used = {key for task in by_key.values() for key in task.dependencies}
-    for root in [*(key for key in by_key if key not in used), *by_key]:
-        if root in done:
-            continue
-        path: list[str] = [root]
-        on_path: dict[str, None] = {root: None}
-        pending = [iter(by_key[root].dependencies)]
-        while pending:
-            for key in pending[-1]:
-                if key in done:
-                    continue
-                if key in on_path:
-                    keys = list(on_path)
-                    circle = [*keys[keys.index(key) :], key]
-                    raise CycleError(
-                        "tasks depend on each other in a circle: " + " -> ".join(circle),
-                        circle[:-1],
-                    )
-                path.append(key)
-                on_path[key] = None
-                pending.append(iter(by_key[key].dependencies))
-                break
-            else:
-                pending.pop()
-                key = path.pop()
-                del on_path[key]
-                done.add(key)
-                order.append(by_key[key])
-    return tuple(order)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -35,6 +36,8 @@ from agentic_ray.graph.task import TAGS
 from agentic_ray.mapreduce.kernels import NOTHING, chunk_codelet, combine_codelet, taken
 from agentic_ray.mapreduce.leaves import Cut, Leaves, leaves_of
 from agentic_ray.mapreduce.retries import Retries
+from agentic_ray.pictures import Timeline
+from agentic_ray.pictures.held import summed
 from agentic_ray.runtime import Run, RunEvent, Session, recorded, writable
 from agentic_ray.runtime.explain import placement_table
 from agentic_ray.runtime.progress import ProgressBar
@@ -42,6 +45,7 @@ from agentic_ray.runtime.scope import current_scope
 from agentic_ray.runtime.session import BUNDLES_PER_SLOT
 from agentic_ray.schedule.admission import INPUT_FACTOR
 from agentic_ray.schedule.metrics import Metrics, PlacementRecord, summarise
+from agentic_ray.schedule.spans import timeline_of
 from agentic_ray.shown import Shown, one_line
 from agentic_ray.tracebacks import entry, shows_all, trimmed
 
@@ -243,6 +247,36 @@ class MapReduce:
     def placements(self) -> list[PlacementRecord]:
         """List where each bundle ran and why, in the order they finished."""
         return [record for run in self._runs for record in run.placements()]
+
+    def timeline(self, path: str | os.PathLike[str] | None = None) -> Timeline:
+        """Return where and when its bundles ran as a picture, so far if it still runs.
+
+        Parameters
+        ----------
+        path : path, optional
+            File to write it to as well: ``.html`` is a page that needs no network, ``.svg`` a
+            drawing, ``.json`` a trace for Perfetto and chrome://tracing.
+
+        Raises
+        ------
+        NothingRanError
+            No bundle has finished.
+        InvalidArgumentError
+            The path has another ending.
+
+        Examples
+        --------
+        >>> import agentic_ray as ar
+        >>> job = ar.map_reduce_job(len, ["a", "bb"])
+        >>> job.result()
+        [1, 2]
+        >>> job.timeline()
+        <timeline of map_reduce len: ... tasks on ... devices in ...>
+        """
+        title = self._shown().label
+        return timeline_of(
+            title, self.placements(), summed(run.memory.levels for run in self._runs), path
+        )
 
     def events(self) -> list[RunEvent]:
         return sorted((e for run in self._runs for e in run.events()), key=lambda e: e.time)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import os
 import time
 from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,6 +12,8 @@ from agentic_ray.awaiting import in_thread
 from agentic_ray.errors import AgenticRayError, JobTimeoutError
 from agentic_ray.master.jobs import JobEvent, JobRecord, JobState, lifecycle, raise_failure
 from agentic_ray.master.logs import LogLine
+from agentic_ray.pictures import Timeline
+from agentic_ray.schedule.spans import timeline_of
 from agentic_ray.shown import Shown, one_line
 from agentic_ray.tracebacks import entry
 
@@ -151,6 +154,19 @@ class Job:
     def placements(self) -> list[PlacementRecord]:
         """Where each finished bundle of the job ran and why; as `events`, of a held job only."""
         return [] if self._under_way is None else self._under_way.placements()
+
+    def timeline(self, path: str | os.PathLike[str] | None = None) -> Timeline:
+        """Return where and when the job's bundles ran as a picture; write it to ``path`` too.
+
+        The path ends with ``.html``, ``.svg`` or ``.json`` (for Perfetto). It shows what
+        `placements` lists: of a held job only.
+
+        Raises
+        ------
+        NothingRanError
+            Nothing is known of work on the cluster.
+        """
+        return timeline_of(self._shown().label, self.placements(), path=path)
 
     @property
     def metrics(self) -> Mapping[str, Any] | None:

@@ -187,6 +187,9 @@ class Answering:
         run = self._deal.runs.get(call.graph_id)
         if wanted and run is not None:
             record_in(run, call, report, now)
+            for info in infos:
+                if info.node_id is not None:
+                    run.memory.keep(now, info.key, info.size_bytes)
         self._deal.handle(
             BundleFinished(
                 now,

@@ -27,7 +27,8 @@ class Call:
 
     ``refs`` are the ObjectRefs of its report and of its values. Without ``payload`` this process
     does the bundle; without ``executor`` this process or one of its own does. ``resent`` says that
-    the executor to which it was sent first has died.
+    the executor to which it was sent first has died. ``moved_bytes`` are those of its inputs that
+    are on other nodes, ``moved`` the move of them if it can be timed.
     """
 
     command: Start
@@ -41,6 +42,7 @@ class Call:
     alone: bool = False
     resent: bool = False
     moved: Moved | None = None
+    moved_bytes: int = 0
 
     @property
     def graph_id(self) -> str:
@@ -73,6 +75,8 @@ class Call:
             bundle.items,
             len(bundle.tasks),
             retried,
+            sum(output.size_bytes for output in report.outputs),
+            self.moved_bytes,
         )
 
 

@@ -424,8 +424,10 @@ class Loop:
             self._cancel(command.bundle_id, command.attempt)
         elif isinstance(command, Release | Recompute):
             self.sender.forget([(command.graph_id, key) for key in command.keys])
-            if isinstance(command, Recompute) and (run := self.runs.get(command.graph_id)):
-                run.log("recompute", text=f"{len(command.keys)} lost values are computed again")
+            if run := self.runs.get(command.graph_id):
+                run.memory.drop(time.monotonic(), command.keys)
+                if isinstance(command, Recompute):
+                    run.log("recompute", text=f"{len(command.keys)} lost values are computed again")
         elif isinstance(command, Split):
             if run := self.runs.get(command.graph_id):
                 run.bundles_total += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 import time
 from collections import deque
@@ -14,10 +15,12 @@ from typing import Any, Protocol
 
 from agentic_ray.errors import JobTimeoutError
 from agentic_ray.graph.task import Bundle
+from agentic_ray.pictures import HeldBytes, Timeline
 from agentic_ray.runtime.execute import Inline
 from agentic_ray.runtime.explain import placement_table
 from agentic_ray.runtime.printed import Piece, write_out
 from agentic_ray.schedule.metrics import Metrics, PlacementRecord, summarise
+from agentic_ray.schedule.spans import timeline_of
 
 _logger = logging.getLogger("agentic_ray")
 
@@ -90,6 +93,7 @@ class Run:
         self.recovered_bundles: set[str] = set()
         self.history: list[RunEvent] = []
         self.note = ""  # the obstacle it waits for, shown at a progress bar
+        self.memory = HeldBytes()  # values in object stores and on GPUs, over time
         self._backend = backend
         self._over = threading.Event()
         self._error: BaseException | None = None
@@ -302,6 +306,18 @@ class Run:
     def explain(self) -> str:
         """Return a table of where each finished bundle ran and why."""
         return placement_table(self.records)
+
+    def timeline(self, path: str | os.PathLike[str] | None = None) -> Timeline:
+        """Return where and when the finished bundles ran as a picture; write it to ``path`` too.
+
+        The path ends with ``.html``, ``.svg`` or ``.json`` (for Perfetto); see `Timeline.save`.
+
+        Raises
+        ------
+        NothingRanError
+            No bundle has finished.
+        """
+        return timeline_of(self.graph_id, self.records, self.memory.levels, path)
 
     def events(self) -> list[RunEvent]:
         return list(self.history)

@@ -70,12 +70,13 @@ class Sender:
         """Send a bundle the shortest way; return the call, and the future of its report."""
         call, future = self._sent(command, run, now)
         placement = command.placement
-        if call.executor is not None and placement.device == "cpu":
+        if call.inputs:
             keys = stored_keys(command, call.inputs)
-            infos = ((key, self._value_info(*key)) for key in keys)
-            call.moved = self._copies.send(
-                placement.node_id, [(key, info) for key, info in infos if info is not None]
-            )
+            known = ((key, self._value_info(*key)) for key in keys)
+            infos = [(key, info) for key, info in known if info is not None]
+            call.moved_bytes = self._copies.missing_bytes(placement.node_id, infos)
+            if call.executor is not None and placement.device == "cpu":
+                call.moved = self._copies.send(placement.node_id, infos)
         call.alone = alone and not call.inputs
         return call, future
 

@@ -33,6 +33,14 @@ class Copies:
     def __init__(self) -> None:
         self._nodes: dict[Key, set[str]] = {}
 
+    def missing_bytes(self, node_id: str, inputs: Iterable[tuple[Key, Location]]) -> int:
+        """Return the bytes of those inputs of which ``node_id`` has no copy yet."""
+        return sum(
+            info.size_bytes
+            for key, info in inputs
+            if info.node_id is not None and node_id not in self._nodes.get(key, {info.node_id})
+        )
+
     def send(self, node_id: str, inputs: Iterable[tuple[Key, Location]]) -> Moved | None:
         """Note that these inputs go to ``node_id``; return the move, if it can be timed."""
         sources: set[str] = set()

@@ -16,7 +16,8 @@ class PlacementRecord:
 
     ``started_seconds`` and ``finished_seconds`` are on the session's clock; the actual seconds
     are measured on the executor and exclude waiting and transport. ``retried`` says that an
-    earlier attempt was lost.
+    earlier attempt was lost. ``made_bytes`` are the bytes of its values, ``moved_bytes`` those of
+    its inputs that came from other nodes; None where that was not noted.
     """
 
     bundle: str
@@ -30,6 +31,8 @@ class PlacementRecord:
     items: int = 1
     tasks: int = 1
     retried: bool = False
+    made_bytes: int | None = None
+    moved_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from agentic_ray.errors import InvalidArgumentError, PoisonTaskError
 from agentic_ray.graph.task import (
@@ -21,6 +21,7 @@ from agentic_ray.graph.task import (
     Task,
     TaskGraph,
 )
+from agentic_ray.pictures import HeldBytes, Span
 from agentic_ray.schedule import events as ev
 from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.dispatcher import Dispatcher
@@ -36,7 +37,7 @@ from agentic_ray.schedule.recording import (
     RecordedRetry,
     told,
 )
-from agentic_ray.schedule.simulate import SimCluster, SimNode, Span
+from agentic_ray.schedule.simulate import SimCluster, SimNode
 from agentic_ray.schedule.workloads import FLOPS_PER_SECOND, Workload
 
 
@@ -272,13 +273,14 @@ def _rows(lines: Iterable[str]) -> Iterator[dict[str, Json]]:
 class Summary:
     """Overview of a recording's graphs: when each began and ended, and all tasks that ran.
 
-    Feed it every step; ``spans`` and ``graphs`` may be read at any time.
+    Feed it every step; ``spans``, ``held`` and ``graphs`` may be read at any time.
     """
 
     spans: list[Span] = field(default_factory=list)
     graphs: dict[str, RecordedGraph] = field(default_factory=dict)
     nodes: dict[str, SimNode] = field(default_factory=dict)
-    _sent: dict[tuple[int, int], tuple[str, str, float]] = field(default_factory=dict)
+    held: HeldBytes = field(default_factory=HeldBytes)
+    _sent: dict[tuple[int, int], _Sent] = field(default_factory=dict)
 
     def add(self, step: Step) -> None:
         """Take in one step."""
@@ -291,33 +293,68 @@ class Summary:
             self.nodes[event.node.node_id] = SimNode(event.node.node_id, 1.0, max(cpus, 1), gpus)
         elif isinstance(event, ev.BundleFinished):
             self._finished(event)
+        elif isinstance(event, ev.GraphReleased):
+            self._released(event)
         elif isinstance(event, ev.BundleFailed):
             self._sent.pop((event.bundle_id, event.attempt), None)
         for command in step.recorded:
             graph = self.graphs.get(command[1])
             if command[0] == "Start":
-                self._sent[command[2], command[3]] = (command[5], command[6], event.time)
+                self._sent[command[2], command[3]] = _Sent.of(command, event.time)
                 if graph is not None:
                     graph.running[command[2]] = command[4]
+            elif command[0] in ("Release", "Recompute"):
+                self.held.drop(event.time, [(command[1], key) for key in command[2]])
             elif command[0] in ("FinishGraph", "FailGraph") and graph is not None:
                 graph.ended(event.time, failed=command[0] == "FailGraph")
 
+    def _released(self, event: ev.GraphReleased) -> None:
+        graph = self.graphs.get(event.graph_id)
+        if graph is not None:
+            made = [key for bundle in graph.bundles.values() for key in bundle.outputs]
+            self.held.drop(event.time, [(event.graph_id, key) for key in made])
+
     def _finished(self, event: ev.BundleFinished) -> None:
-        place = self._sent.pop((event.bundle_id, event.attempt), None)
-        if place is None:
+        sent = self._sent.pop((event.bundle_id, event.attempt), None)
+        if sent is None:
             return
-        node_id, device, sent = place
-        for graph in self.graphs.values():
+        for graph_id, graph in self.graphs.items():
             key = graph.running.pop(event.bundle_id, None)
             bundle = None if key is None else graph.bundles.get(key)
             if key is None or bundle is None:
                 continue
-            name = bundle.tasks[-1].codelet.name
-            began = max(sent, event.time - event.seconds)
-            self.spans.append(Span(key, name, node_id, device, sent, began, event.time))
             size = sum(value.size_bytes for value in event.values)
-            graph.ran[key] = (event.seconds, device, size)
+            self.spans.append(
+                Span(
+                    *(key, bundle.tasks[-1].codelet.name, sent.node_id, sent.device),
+                    *(sent.seconds, max(sent.seconds, event.time - event.seconds), event.time),
+                    predicted_seconds=sent.predicted_seconds,
+                    made_bytes=size,
+                    note=sent.reason,
+                    retried=event.attempt > 0,
+                )
+            )
+            for value in event.values:
+                if value.node_id is not None:  # small values travel in the report itself
+                    self.held.keep(event.time, (graph_id, value.key), value.size_bytes)
+            graph.ran[key] = (event.seconds, sent.device, size)
             return
+
+
+class _Sent(NamedTuple):
+    """A bundle that was sent: where to, when, and what was expected of it there."""
+
+    node_id: str
+    device: str
+    seconds: float
+    predicted_seconds: float | None
+    reason: str
+
+    @classmethod
+    def of(cls, command: Json, seconds: float) -> _Sent:
+        begin, end = command[7], command[8]
+        known = begin is not None and end is not None
+        return cls(command[5], command[6], seconds, end - begin if known else None, command[9])
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
 """A discrete-event simulator: the real Dispatcher and policies over a made-up cluster.
 
 Time is virtual; the processor clock is read only to tell the cost of deciding. Workloads are in
-``workloads``, lower bounds in ``bounds``, drawings in ``gantt``.
+``workloads``, lower bounds in ``bounds``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.graph.task import Bundle, Task
+from agentic_ray.pictures import HeldBytes, Span, Timeline
 from agentic_ray.schedule.baselines import baseline
 from agentic_ray.schedule.bounds import imbalance, lower_bound_seconds
 from agentic_ray.schedule.calibration import Calibration
@@ -86,20 +87,6 @@ class SimCluster:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """A run of a task. At ``sent_seconds`` it was started on its device, which then fetched the
-    inputs and finished its earlier work."""
-
-    task: str
-    codelet: str
-    node_id: str
-    device: str
-    sent_seconds: float
-    start_seconds: float
-    finish_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
 class SimulationResult:
     """Outcome of a simulated run.
 
@@ -117,6 +104,8 @@ class SimulationResult:
         Median relative error of the cost model, each prediction made before its observation.
     timeline : tuple of Span
         Tasks in the order in which they ended, without those lost with their node.
+    memory : tuple of tuple
+        Seconds, and the bytes of values held from then on.
     """
 
     workload: str
@@ -129,11 +118,21 @@ class SimulationResult:
     decision_microseconds_per_task: float
     prediction_error: float | None
     timeline: tuple[Span, ...] = field(repr=False)
+    memory: tuple[tuple[float, int], ...] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures as plain JSON types, without the timeline."""
-        names = (name for name in self.__dataclass_fields__ if name != "timeline")
+        """Return the figures as plain JSON types, without the timeline and the memory."""
+        left_out = ("timeline", "memory")
+        names = (name for name in self.__dataclass_fields__ if name not in left_out)
         return {name: getattr(self, name) for name in names}
+
+    def picture(self) -> Timeline:
+        """Return the run as a picture, which can be shown and saved."""
+        title = (
+            f"{self.workload}, {self.policy}: {self.makespan_seconds:.4g} s, "
+            f"lower bound {self.lower_bound_seconds:.4g} s"
+        )
+        return Timeline(title, self.timeline, self.memory)
 
 
 def mixed_cluster(nodes: int = 64, *, seed: int = 0, gpu_every: int = 4) -> SimCluster:
@@ -186,7 +185,8 @@ def simulate(
     model : CostModel, optional
         A model to go on learning with; costs are not given then.
     timeline : bool
-        Whether to keep the device and the times of every task; False saves memory.
+        Whether to keep the device and the times of every task, and the bytes held over time;
+        False saves memory.
 
     Raises
     ------
@@ -219,6 +219,9 @@ class _Call:
     sent: float
     arrival: float
     transfers: tuple[Transfer, ...] = ()
+    moved_bytes: int = 0
+    predicted: float | None = None
+    reason: str = ""
     began: float = 0.0
     seconds: float = 0.0
 
@@ -278,6 +281,7 @@ class _Run:
         self._homes: dict[str, str] = {}
         self._made: dict[str, float] = {}
         self._timeline: list[Span] = []
+        self._held = HeldBytes()
         self._keeps_timeline = timeline
         self._finished_at: float | None = None
         self._error: BaseException | None = None
@@ -369,6 +373,7 @@ class _Run:
             elif isinstance(command, Release):
                 for key in command.keys:
                     self._homes.pop(key, None)
+                self._held.drop(self._now, command.keys)
             elif isinstance(command, FinishGraph):
                 self._finished_at = self._now
             elif isinstance(command, FailGraph):
@@ -390,6 +395,7 @@ class _Run:
     def _node_down(self, lost: NodeLost) -> None:
         for key in [key for key in self._devices if key[0] == lost.node_id]:
             self._devices.pop(key).alive = False
+        self._held.drop(self._now, [k for k, home in self._homes.items() if home == lost.node_id])
         self._homes = {k: home for k, home in self._homes.items() if home != lost.node_id}
         self._send(NodeLost(self._now, lost.node_id, lost.reason))
 
@@ -398,16 +404,21 @@ class _Run:
         device = self._devices[place.node_id, place.device]
         arrival = self._now
         transfers: list[Transfer] = []
+        moved = 0
         for key in command.bundle.inputs:
             if self._homes[key] != place.node_id:
                 size = self._workload.bytes_of(self._workload.graph[key])
+                moved += size
                 seconds = self._cluster.latency_seconds + size / self._cluster.bytes_per_second
                 departure = self._made[key] if self._cluster.moves_ahead else self._now
                 arrival = max(arrival, departure + seconds)
                 if self._costs == "learnt":
                     transfers.append(Transfer(self._homes[key], place.node_id, size, seconds))
         ids = (command.bundle_id, command.attempt)
-        call = _Call(device, *ids, command.bundle, self._now, arrival, tuple(transfers))
+        call = _Call(
+            *(device, *ids, command.bundle, self._now, arrival, tuple(transfers)),
+            *(moved, place.predicted_seconds, place.reason),
+        )
         device.waiting.append(call)
         self._begin(device)
 
@@ -434,8 +445,7 @@ class _Run:
         task = call.bundle.tasks[0]
         node_id = device.node.node_id
         if self._keeps_timeline:
-            times = (call.sent, call.began, self._now)
-            self._timeline.append(Span(task.key, task.codelet.name, node_id, device.name, *times))
+            self._keep_span(call)
         values: tuple[ValueInfo, ...] = ()
         if call.bundle.outputs:
             self._homes[task.key] = node_id
@@ -444,10 +454,26 @@ class _Run:
                 self._made[task.key] = sent
             size = self._workload.bytes_of(task)
             values = (ValueInfo(task.key, size, node_id, sent_seconds=sent),)
+            if self._keeps_timeline:
+                self._held.keep(self._now, task.key, size)
         self._begin(device)
         ids = (call.bundle_id, call.attempt)
         done = BundleFinished(self._now, *ids, seconds, (seconds,), values, call.transfers)
         self._send(done)
+
+    def _keep_span(self, call: _Call) -> None:
+        task = call.bundle.tasks[0]
+        self._timeline.append(
+            Span(
+                *(task.key, task.codelet.name, call.device.node.node_id, call.device.name),
+                *(call.sent, call.began, self._now),
+                predicted_seconds=call.predicted,
+                made_bytes=self._workload.bytes_of(task) if call.bundle.outputs else 0,
+                moved_bytes=call.moved_bytes,
+                note=call.reason,
+                retried=call.attempt > 0,
+            )
+        )
 
     # --- outcome -----------------------------------------------------------------------
 
@@ -477,4 +503,5 @@ class _Run:
             self._deciding * 1e6 / max(tasks, 1),
             self.dispatcher.model.error_report().median_relative_error,
             tuple(self._timeline),
+            tuple(self._held.levels),
         )

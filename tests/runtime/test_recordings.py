@@ -42,6 +42,7 @@ def test_a_session_with_faults_is_replayed(ray_session: ar.Session, tmp_path: Pa
         assert ar.map_reduce(fragile, range(40), lambda a, b: a + b) == sum(range(40))
         x = xp.random.default_rng(0).random((400_000,), chunks=50_000)
         assert 0 < float(xp.sort(x)[200_000]) < 1
+        xp.random.default_rng(0).random((6_000_000,), chunks=1_500_000).persist()
         with pytest.raises(ZeroDivisionError):
             ar.map_reduce(lambda x: 1 // x, range(3))
         with pytest.raises(SessionError, match="records already"):
@@ -61,10 +62,18 @@ def test_a_session_with_faults_is_replayed(ray_session: ar.Session, tmp_path: Pa
         seconds > 0 for row in told["compared"] for seconds in row["simulated_seconds"].values()
     )
     drawing = tmp_path / "run.svg"
-    done = CliRunner().invoke(cli, ["replay", str(path), "--decisions", "--gantt", str(drawing)])
+    forms = ["--gantt", str(drawing), "--timeline", str(tmp_path / "run.html")]
+    forms += ["--trace", str(tmp_path / "run.json")]
+    done = CliRunner().invoke(cli, ["replay", str(path), "--decisions", *forms])
     assert "decides the same" in done.output
     assert "start bundle" in done.output
     assert "<svg" in drawing.read_text()
+    assert "predicted" in (tmp_path / "run.html").read_text()
+    events = json.loads((tmp_path / "run.json").read_text())["traceEvents"]
+    assert sum(event["ph"] == "X" for event in events) > 8
+    held = [event["args"]["bytes"] for event in events if event["ph"] == "C"]
+    assert max(held) >= 24_000_000, "the chunks that were persisted"
+    assert held[-1] == 0, "their graph has been released"
 
 
 def test_nothing_is_recorded_while_results_are_held(

@@ -17,7 +17,6 @@ from agentic_ray.cli.app import cli
 from agentic_ray.errors import CycleError, InvalidArgumentError
 from agentic_ray.graph import Ref, Task, TaskGraph
 from agentic_ray.schedule.bounds import lower_bound_seconds
-from agentic_ray.schedule.gantt import gantt_svg
 from agentic_ray.schedule.simulate import SimCluster, SimNode, mixed_cluster, simulate
 from agentic_ray.schedule.wfformat import parse_wfformat
 from agentic_ray.schedule.workloads import (
@@ -329,9 +328,26 @@ def test_a_circle_in_wfformat_is_named() -> None:
 def test_the_drawing_is_xml_with_a_bar_a_task() -> None:
     workload = tiled_cholesky(5)
     result = simulate(workload, 4)
-    root = ElementTree.fromstring(gantt_svg(result))
+    root = ElementTree.fromstring(result.picture().svg())
     titles = root.findall(".//{*}rect/{*}title")
     assert len(titles) == len(workload.graph)
+    sizes = {task.key: workload.bytes_of(task) for task in workload.graph}
+    assert all(span.made_bytes == sizes[span.task] for span in result.timeline if span.made_bytes)
+    assert all(span.predicted_seconds for span in result.timeline)
+    most, last = max(size for _, size in result.memory), result.memory[-1][1]
+    assert 0 < last <= most <= sum(sizes.values())
+    assert last == sum(sizes[key] for key in workload.graph.outputs)
+
+
+def test_values_lost_with_their_node_are_held_no_more() -> None:
+    workload = tiled_cholesky(6)
+    whole = simulate(workload, SimCluster((SimNode("n0"), SimNode("n1"))))
+    end = whole.makespan_seconds / 2
+    nodes = (SimNode("n0"), SimNode("n1", until_seconds=end))
+    result = simulate(workload, SimCluster(nodes))
+    before = max(size for seconds, size in result.memory if seconds < end)
+    assert dict(result.memory)[end] < before
+    assert result.memory[-1][1] == whole.memory[-1][1]
 
 
 def test_the_command_prints_json_and_draws(tmp_path: Path) -> None:
@@ -345,6 +361,10 @@ def test_the_command_prints_json_and_draws(tmp_path: Path) -> None:
         "--json",
         "--gantt",
         str(drawing),
+        "--timeline",
+        str(tmp_path / "run.html"),
+        "--trace",
+        str(tmp_path / "run.json"),
     ]
     answer = CliRunner().invoke(cli, arguments)
     assert answer.exit_code == 0, answer.output
@@ -352,6 +372,9 @@ def test_the_command_prints_json_and_draws(tmp_path: Path) -> None:
     assert figures["makespan_seconds"] >= figures["lower_bound_seconds"] > 0
     assert {"utilization", "imbalance", "decision_microseconds_per_task"} < figures.keys()
     ElementTree.parse(drawing)
+    assert "</html>" in (tmp_path / "run.html").read_text()
+    events = json.loads((tmp_path / "run.json").read_text())["traceEvents"]
+    assert sum(event["ph"] == "X" for event in events) == figures["tasks"]
 
 
 def test_the_command_reads_wfformat(tmp_path: Path) -> None:
