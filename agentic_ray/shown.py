@@ -66,7 +66,16 @@ class Shown:
             parts.append(f"{self.done:,} elements")
         if self.seconds is not None:
             parts.append(f"{self.seconds:.1f} s")
+        left = self._seconds_left()
+        if left is not None:
+            parts.append(f"about {left:.0f} s left")
         return ", ".join(parts)
+
+    def _seconds_left(self) -> float | None:
+        """Return how long the rest takes if it goes on as until now; None if nobody can tell."""
+        if self.state != "running" or not (self.total and self.done and self.seconds):
+            return None
+        return self.seconds * max(self.total - self.done, 0) / self.done
 
     def text(self) -> str:
         """Return the text for a ``repr``, without the brackets."""

@@ -20,6 +20,7 @@ from agentic_ray.graph import Ref, TaskGraph
 from agentic_ray.graph.drawing import drawing_of
 from agentic_ray.pictures import Box, Drawing, draw
 from agentic_ray.pictures.chunks import chunks_svg
+from agentic_ray.pictures.wording import counted
 from agentic_ray.schedule.cost_model import CostModel
 
 
@@ -112,7 +113,7 @@ def visualize(array: Any, path: str | os.PathLike[str] | None, most: int) -> Dra
     root: Node = array._node
     if root.value is None and root.op.kind not in ("data", "stored"):
         tasks, _ = evaluate.plan([root])
-        title = f"{len(tasks):,} tasks for {array.dtype} {array.shape}"
+        title = f"{counted(len(tasks), 'task')} for {array.dtype} {array.shape}"
         return drawing_of(tasks, title=title, most=most, path=path)
     box = Box(root.op.name, 0, root.blocks, (human_bytes(root.nbytes),))
     drawing = draw(f"{array.dtype} {array.shape}: nothing to compute", [box], [])

@@ -9,7 +9,7 @@ from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.graph.shape import shape_of
 from agentic_ray.graph.task import Task
 from agentic_ray.pictures import Arrow, Box, Drawing, draw
-from agentic_ray.pictures.wording import bytes_text, short_name
+from agentic_ray.pictures.wording import bytes_text, counted, short_name
 
 MOST_BOXES = 24
 """A graph of more tasks is drawn with a box for all tasks of one operation at one depth."""
@@ -43,7 +43,7 @@ def drawing_of(
     if isinstance(most, bool) or not isinstance(most, int) or most < 0:
         raise InvalidArgumentError(f"most is a number of boxes, not {most!r}")
     boxes, arrows = _each(listed) if len(listed) <= most else _alike(listed)
-    drawing = draw(title or f"{len(listed):,} tasks", boxes, arrows)
+    drawing = draw(title or counted(len(listed), "task"), boxes, arrows)
     if path is not None:
         drawing.save(path)
     return drawing

@@ -498,7 +498,7 @@ class TaskGraph:
         >>> import agentic_ray as ar
         >>> double = ar.Codelet("double", cpu=lambda x: 2 * x)
         >>> ar.TaskGraph([ar.Task.of(double, 21, key="answer")], ["answer"]).visualize()
-        Drawing(title='1 tasks')
+        Drawing(title='1 task')
         """
         from agentic_ray.graph.drawing import drawing_of  # it draws what this module defines
 

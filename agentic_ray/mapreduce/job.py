@@ -45,7 +45,7 @@ from agentic_ray.runtime.scope import current_scope
 from agentic_ray.runtime.session import BUNDLES_PER_SLOT
 from agentic_ray.schedule.admission import INPUT_FACTOR
 from agentic_ray.schedule.metrics import Metrics, PlacementRecord, summarise
-from agentic_ray.schedule.spans import timeline_of
+from agentic_ray.schedule.spans import job_html, timeline_of
 from agentic_ray.shown import Shown, one_line
 from agentic_ray.tracebacks import entry, shows_all, trimmed
 
@@ -271,7 +271,7 @@ class MapReduce:
         >>> job.result()
         [1, 2]
         >>> job.timeline()
-        <timeline of map_reduce len: ... tasks on ... devices in ...>
+        <timeline of map_reduce len: ... on ... in ...>
         """
         title = self._shown().label
         return timeline_of(
@@ -333,7 +333,12 @@ class MapReduce:
         return f"<{self._shown().text()}>"
 
     def _repr_html_(self) -> str:
-        return self._shown().html()
+        records = self.placements()
+        if not records:
+            return self._shown().html()
+        levels = summed(run.memory.levels for run in self._runs)
+        picture = timeline_of(self._shown().label, records, levels)
+        return job_html(self._shown().html(), picture, self.metrics)
 
     def _run_all(self, deadline: float | None, bar: ProgressBar) -> Any:
         """Run the plan; begin again if pieces of the data were lost with the only node."""

@@ -13,7 +13,7 @@ from agentic_ray.errors import AgenticRayError, JobTimeoutError
 from agentic_ray.master.jobs import JobEvent, JobRecord, JobState, lifecycle, raise_failure
 from agentic_ray.master.logs import LogLine
 from agentic_ray.pictures import Timeline
-from agentic_ray.schedule.spans import timeline_of
+from agentic_ray.schedule.spans import job_html, timeline_of
 from agentic_ray.shown import Shown, one_line
 from agentic_ray.tracebacks import entry
 
@@ -202,4 +202,11 @@ class Job:
         return f"<{self._shown().text()}>"
 
     def _repr_html_(self) -> str:
-        return self._shown().html()
+        shown = self._shown()
+        try:
+            records, metrics = self.placements(), self.metrics
+        except AgenticRayError:  # of another process, forgotten, or its master is gone
+            records, metrics = [], None
+        if not records:
+            return shown.html()
+        return job_html(shown.html(), timeline_of(shown.label, records), metrics)

@@ -14,7 +14,7 @@ from agentic_ray.pictures.page import page
 from agentic_ray.pictures.saving import save
 from agentic_ray.pictures.spans import Span, lanes
 from agentic_ray.pictures.trace import chrome_trace
-from agentic_ray.pictures.wording import bytes_text, colours, seconds_text
+from agentic_ray.pictures.wording import bytes_text, colours, counted, seconds_text
 
 _LEFT = 130.0
 _TICKS = 10
@@ -40,7 +40,7 @@ class Timeline:
     >>> from agentic_ray.pictures import Span, Timeline
     >>> timeline = Timeline("a run", (Span("t", "f", "n1", "cpu", 0.0, 0.5, 2.0),))
     >>> timeline
-    <timeline of a run: 1 tasks on 1 devices in 2 s>
+    <timeline of a run: 1 task on 1 device in 2 s>
     >>> "<svg" in timeline.svg()
     True
     """
@@ -80,14 +80,17 @@ class Timeline:
         """Return the Trace Event Format's JSON: a process a node, a thread a slot."""
         return chrome_trace(self.spans, self.memory, self.begin_seconds)
 
-    def svg(self, most: int = charts.MOST_BARS) -> str:
+    def svg(self, most: int = charts.MOST_BARS, *, heading: bool = True) -> str:
         """Return a complete SVG document; a bar's tooltip says what it stands for.
 
-        With more than ``most`` tasks, bars that touch are joined.
+        With more than ``most`` tasks, bars that touch are joined. ``heading``: whether the title
+        is above them.
         """
         begin = self.begin_seconds
         return self._drawing(
-            lambda span: ("", f"<title>{escape(told(span, begin))}</title>"), most=most
+            lambda span: ("", f"<title>{escape(told(span, begin))}</title>"),
+            heading=heading,
+            most=most,
         )
 
     def html(self) -> str:
@@ -115,8 +118,8 @@ class Timeline:
     def __repr__(self) -> str:
         devices = len({(span.node_id, span.device) for span in self.spans})
         return (
-            f"<timeline of {self.title}: {len(self.spans):,} tasks on {devices:,} devices in "
-            f"{seconds_text(self.length_seconds)}>"
+            f"<timeline of {self.title}: {counted(len(self.spans), 'task')} on "
+            f"{counted(devices, 'device')} in {seconds_text(self.length_seconds)}>"
         )
 
     def _colours(self) -> dict[str, str]:
@@ -132,16 +135,18 @@ class Timeline:
             "tasks": f"{len(spans):,}",
             "devices": f"{len({(row.node_id, row.device) for row in rows}):,}",
             "nodes": f"{len({row.node_id for row in rows}):,}",
-            "busy": f"{seconds_text(busy)} in {len(rows):,} lanes"
+            "busy": f"{seconds_text(busy)} in {counted(len(rows), 'lane')}"
             + (f", {busy / (length * len(rows)):.0%}" if length else ""),
         }
-        errors = [
-            abs(span.predicted_seconds - span.seconds) / span.seconds
+        factors = [
+            max(span.predicted_seconds / span.seconds, span.seconds / span.predicted_seconds)
             for span in spans
-            if span.predicted_seconds is not None and span.seconds > 0
+            if span.predicted_seconds is not None
+            and span.predicted_seconds > 0
+            and span.seconds > 0
         ]
-        if errors:
-            found["predictions off by"] = f"{median(errors):.0%} (median)"
+        if factors:
+            found["predictions off by"] = f"a factor of {median(factors):.3g} (median)"
         moved = [span.moved_bytes for span in spans if span.moved_bytes is not None]
         if moved:
             found["moved between nodes"] = bytes_text(sum(moved))

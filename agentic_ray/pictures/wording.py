@@ -47,6 +47,11 @@ def bytes_text(size: float) -> str:
     return f"{size:.4g} TiB"
 
 
+def counted(number: int, noun: str) -> str:
+    """Write a number of things: ``1 task``, ``2,000 tasks``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def short_name(key: str) -> str:
     """Return the readable part of a task's key: without hashes, and without its number.
 

@@ -100,24 +100,25 @@ class _NotebookBar:
 
     def __init__(self, label: str) -> None:
         ipython: Any = importlib.import_module("IPython.display")
-        self._label = html.escape(label)
+        self._label = label
         self._started = time.monotonic()
-        self._html = ipython.HTML
-        self._handle = ipython.display(self._html(""), display_id=True)
+        self._handle = ipython.display(_forms("", ""), raw=True, display_id=True)
 
     def show(self, done: int, total: int | None, note: str) -> None:
         elapsed = time.monotonic() - self._started
         span = f'value="{done}" max="{total}"' if total else ""
         counts = f"{done:,}/{total:,}" if total else f"{done:,}"
-        self._handle.update(
-            self._html(
-                f"{self._label} <progress {span}></progress> {counts} "
-                f"{elapsed:.0f} s {html.escape(note)}"
-            )
-        )
+        end = f"{counts} {elapsed:.0f} s {note}"
+        drawn = f"{html.escape(self._label)} <progress {span}></progress> {html.escape(end)}"
+        self._handle.update(_forms(drawn, f"{self._label} {end}"), raw=True)
 
     def close(self) -> None:
-        self._handle.update(self._html(""))
+        self._handle.update(_forms("", ""), raw=True)
+
+
+def _forms(drawn: str, text: str) -> dict[str, str]:
+    """Return HTML for a notebook, and the text that other front ends show."""
+    return {"text/html": drawn, "text/plain": text}
 
 
 def _in_notebook() -> bool:

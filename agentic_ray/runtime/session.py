@@ -23,6 +23,7 @@ from agentic_ray.errors import ExecutorLostError, SessionError
 from agentic_ray.graph.passes import bundle as bundle_pass
 from agentic_ray.graph.passes import cull
 from agentic_ray.graph.task import CARD, Task, TaskGraph, capture_codelet
+from agentic_ray.pictures.wording import counted
 from agentic_ray.runtime import tokens
 from agentic_ray.runtime.calibrate import HostCalls, HostRates, host_calls, keep_host_calls
 from agentic_ray.runtime.connection import (
@@ -56,6 +57,7 @@ from agentic_ray.schedule.events import LeaseEnded, LeaseGranted
 from agentic_ray.schedule.policies import get_policy
 from agentic_ray.telemetry.state import ClusterState
 from agentic_ray.tracebacks import entry, show_all
+from agentic_ray.watching import watches
 
 _logger = logging.getLogger("agentic_ray")
 
@@ -267,6 +269,8 @@ class Session:
         self._loop.submit(run, bundles, priority)
         if scope is not None:
             scope.add(run, graph)
+        for watch in watches():
+            watch.runs.append(run)
         return run
 
     def prospect(
@@ -462,6 +466,18 @@ class Session:
             with self._lock:
                 self._gpu_runs.add(graph_id)
             self._nodes.reserve_gpus()
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return f"<session {self._name}, shut down>"
+        devices = self._nodes.slots_by_device()
+        nodes = len({node_id for node_id, _ in devices})
+        return f"<session {self._name}: {counted(self.slots, 'slot')} on {counted(nodes, 'node')}>"
+
+    def under_way(self) -> list[Run]:
+        """List the graphs that run now, in the order in which they were submitted."""
+        with self._lock:
+            return list(self._runs.values())
 
     def _remember(self, run: Run) -> None:
         """Keep the run, and with it the devices it runs on, until it is over."""

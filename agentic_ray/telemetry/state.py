@@ -6,7 +6,6 @@ never zero.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -153,14 +152,9 @@ class ClusterState:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        header, rows = _table(self)
-        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in rows
-        )
-        notes = "".join(f"<p>{html.escape(line)}</p>" for line in _reasons(self))
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
+        from agentic_ray.telemetry.showing import state_html  # it reads what this module defines
+
+        return state_html(self)
 
 
 def format_bytes(size: float | None) -> str:

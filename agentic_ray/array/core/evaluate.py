@@ -7,6 +7,7 @@ are the same either way.
 from __future__ import annotations
 
 import tempfile
+import time
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -35,6 +36,9 @@ from agentic_ray.array.core.views import PERMUTE, permuted
 from agentic_ray.blas import computing, one_thread
 from agentic_ray.errors import BlockResultError, LostDataError, SerializationError
 from agentic_ray.graph import Ref, Task, TaskGraph
+from agentic_ray.pictures import Span
+from agentic_ray.schedule.metrics import CALLER
+from agentic_ray.watching import watches
 
 LOCAL_BYTES = 32 << 20
 """Expressions that touch no more than this are computed in the caller's process: it takes a
@@ -494,8 +498,18 @@ def run_here(
 ) -> dict[str, Any]:
     """Run tasks, listed in a valid order, in this process; values are dropped after last use.
     ``alone``: in this thread only."""
-    ran = threads.run(tasks, outputs, 1 if alone else placing.threads_for(tasks))
+    count = 1 if alone else placing.threads_for(tasks)
+    looking = watches()
+    expected = placing.learnt.seconds(tasks) / count if looking else 0.0
+    began = time.monotonic()
+    ran = threads.run(tasks, outputs, count)
+    ended = time.monotonic()
     placing.learnt.observe(tasks, ran)
+    for watch in looking:
+        about = f"{len(tasks):,} tasks in {count} threads of this process"
+        made = sum(task.cost.written_bytes for task in tasks)
+        span = Span(about, "array", CALLER, "cpu", began, began, ended, expected, made, 0)
+        watch.here.append(span)
     return ran.values
 
 
