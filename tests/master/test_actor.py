@@ -183,6 +183,9 @@ def test_changed_workloads_are_rolled_out(tmp_path: Path, monkeypatch: pytest.Mo
         assert math.isnan(job.result(60)[1])
         with pytest.raises(SessionError, match="where the bundles"):
             job.placements()
+        with pytest.raises(SessionError, match="where the bundles"):
+            job.timeline()
+        assert "<svg" not in job._repr_html_()
         assert master.submit("more", None).result(60) == "old"
         pid = master.pid()
         assert start().pid() == pid

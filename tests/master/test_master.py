@@ -19,6 +19,7 @@ from agentic_ray.errors import (
     InvalidTypeError,
     JobCancelledError,
     JobTimeoutError,
+    NothingRanError,
     QueueFullError,
     SerializationError,
     SessionError,
@@ -422,6 +423,10 @@ def test_a_job_tells_of_its_work_on_the_cluster(default_master: Master) -> None:
     assert job.metrics is not None
     assert (job.metrics["tasks"], job.metrics["decomposition"]) == (3, 1.0)
     assert sum(record.items for record in job.placements()) == 3
+    spans = job.timeline().spans
+    assert [span.task for span in spans] == [record.bundle for record in job.placements()]
+    assert all(span.made_bytes is not None and span.moved_bytes == 0 for span in spans)
+    assert "<svg" in job._repr_html_()
     kinds = [event.kind for event in job.events()]
     assert (kinds[0], kinds[-1]) == ("queued", "succeeded")
     assert "finished" in kinds
@@ -453,3 +458,5 @@ def test_a_job_cancelled_before_it_reaches_the_cluster_never_gets_there(
             job.result(60)
     assert ran == [1]
     assert job.placements() == []
+    with pytest.raises(NothingRanError, match="no record of work"):
+        job.timeline()

@@ -1,7 +1,6 @@
 """Runs the notebooks in examples/ and keeps their outputs in the files: `make notebooks`.
 
-Each gets a kernel and an empty folder of its own. What goes to standard error is not kept: it
-tells of the machine, as the log of Ray does.
+Each gets a kernel and an empty folder of its own. What Ray tells of the machine is not kept.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import nbclient
 import nbformat
@@ -40,9 +40,14 @@ def keep_outputs(path: Path) -> None:
         ).execute()
     for cell in book.cells:
         if cell.cell_type == "code":
-            cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
+            cell.outputs = [one for one in cell.outputs if not _of_the_machine(one)]
     book.metadata = nbformat.from_dict(_METADATA)
     nbformat.write(book, path)
+
+
+def _of_the_machine(output: Any) -> bool:
+    """Whether Ray wrote it: to standard error, or in the name of the raylet."""
+    return output.get("name") == "stderr" or "(raylet)" in output.get("text", "")
 
 
 if __name__ == "__main__":

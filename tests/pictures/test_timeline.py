@@ -110,7 +110,7 @@ def test_nothing_and_no_time_at_all_can_be_drawn(spans: tuple[Span, ...]) -> Non
     timeline = Timeline("nothing", spans)
     ElementTree.fromstring(timeline.svg())
     assert _data(timeline.html())["seconds"] == 0
-    assert f"{len(spans)} tasks" in repr(timeline)
+    assert repr(timeline).startswith(f"<timeline of nothing: {len(spans)} task")
 
 
 def test_records_of_placements_become_spans(tmp_path: Path) -> None:
