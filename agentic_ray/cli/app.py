@@ -24,6 +24,7 @@ from agentic_ray.cli.run import run
 from agentic_ray.cli.serve import serve
 from agentic_ray.cli.simulate import simulate
 from agentic_ray.cli.tokens import audit, token
+from agentic_ray.cli.top import top
 from agentic_ray.errors import AgenticRayError
 
 
@@ -46,6 +47,7 @@ _COMMANDS = (
     upload,
     jobs,
     nodes,
+    top,
     join,
     replay,
     simulate,

@@ -38,13 +38,13 @@ def seconds_text(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def bytes_text(size: float) -> str:
+def bytes_text(size: float, digits: int = 4) -> str:
     """Write a size in a unit that suits it: ``1536`` -> ``"1.5 KiB"``."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
-            return f"{size:.4g} {unit}"
+            return f"{size:.{digits}g} {unit}"
         size /= 1024
-    return f"{size:.4g} TiB"
+    return f"{size:.{digits}g} TiB"
 
 
 def counted(number: int, noun: str) -> str:
