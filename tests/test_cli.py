@@ -61,6 +61,7 @@ def test_there_are_the_commands_that_are_real() -> None:
                 "token",
                 "retry",
                 "events",
+                "top",
                 "upload",
                 "replay",
                 "completion",
