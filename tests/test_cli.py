@@ -85,7 +85,7 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
     "name",
     sorted(
         set(COMMANDS)
-        - {"run", "serve", "join", "journal", "master", "token", "audit", "completion"}
+        - {"run", "serve", "join", "journal", "master", "token", "audit", "completion", "top"}
     ),
 )
 def test_commands_that_print_data_can_print_json(name: str) -> None:
