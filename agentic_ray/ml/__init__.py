@@ -37,6 +37,7 @@ _PLACES = {
     "linear.folds": ("ElasticNetCV", "LassoCV", "RidgeCV"),
     "linear.generalised": ("GammaRegressor", "PoissonRegressor", "TweedieRegressor"),
     "linear.logistic": ("LogisticRegression",),
+    "linear.logistic_folds": ("LogisticRegressionCV",),
     "linear.squares": (
         "ElasticNet",
         "Lasso",

@@ -20,7 +20,7 @@ from agentic_ray.ml.linear.losses import (
 from agentic_ray.ml.linear.solvers import lbfgs, newton
 from agentic_ray.ml.passes import Passes
 
-_SOLVERS = ("lbfgs", "newton-cholesky", "newton-cg", "saga")
+SOLVERS = ("lbfgs", "newton-cholesky", "newton-cg", "saga")
 
 
 class LogisticRegression(Distributed, sk.LogisticRegression):
@@ -114,10 +114,10 @@ class LogisticRegression(Distributed, sk.LogisticRegression):
                 raise ValueError("l1_ratio must be specified when penalty is elasticnet.")
             l1 = {"l2": 0.0, "l1": 1.0, None: 0.0}.get(penalty, l1)
             strength = 0.0 if penalty is None else strength
-        if self.solver not in _SOLVERS:
+        if self.solver not in SOLVERS:
             raise InvalidArgumentError(
                 f"solver={self.solver!r} goes over single rows in turn and is not taken here; use "
-                f"one of {', '.join(_SOLVERS)}"
+                f"one of {', '.join(SOLVERS)}"
             )
         if self.dual:
             raise ValueError(f"Solver {self.solver} supports only dual=False, got dual=True")
@@ -248,12 +248,16 @@ class Problem:
             )  # fmt: skip
         return lbfgs(self.value, first, tol=tol, max_iter=max_iter, report=report)
 
-    def _sparse(self, tol: float, max_iter: int, start: Any) -> tuple[Any, int]:
-        """With an l1 penalty: over the positive and the negative part of each coefficient."""
+    def _l1_of_each(self) -> Any:
+        """The l1 penalty of each parameter; that of an intercept is 0."""
         p = self._run.p
         table = np.zeros((self._classes, p + self._intercept))
         table[:, :p] = self.l1
-        counted = table.ravel()
+        return table.ravel()
+
+    def _sparse(self, tol: float, max_iter: int, start: Any) -> tuple[Any, int]:
+        """With an l1 penalty: over the positive and the negative part of each coefficient."""
+        counted = self._l1_of_each()
 
         def split(both: Any) -> tuple[float, Any]:
             up, down = both.reshape(2, -1)

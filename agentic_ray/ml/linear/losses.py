@@ -79,6 +79,29 @@ def squared_hinge(raw: Any, y: Any, options: Any, xp: Any) -> Any:
     return margin * margin, -2.0 * sign * margin, 2.0 * (margin > 0)
 
 
+def hinge(raw: Any, y: Any, options: Any, xp: Any) -> Any:
+    """The hinge with its corner rounded over a width, which the options give; y is 0 or 1."""
+    sign = 2.0 * y - 1.0
+    value, slope, curve = _rounded(1.0 - sign * raw, options, xp)
+    return value, -sign * slope, curve
+
+
+def epsilon(raw: Any, y: Any, options: Any, xp: Any) -> Any:
+    """How far a residual is beyond epsilon, with the corners rounded over a width; the options
+    give both."""
+    apart = raw - y
+    beyond, width = options
+    value, slope, curve = _rounded(xp.abs(apart) - beyond, width, xp)
+    return value, slope * xp.sign(apart), curve
+
+
+def _rounded(over: Any, width: float, xp: Any) -> Any:
+    """``max(over, 0)`` with a parabola from 0 to ``width``, its slope and its curvature."""
+    part = xp.clip(over / width, 0.0, 1.0)
+    value = part * (over - 0.5 * width * part)
+    return value, part, xp.where((over > 0) & (over < width), 1.0 / width, 0.0)
+
+
 def squared_epsilon(raw: Any, y: Any, options: Any, xp: Any) -> Any:
     """The square of what a residual is beyond epsilon."""
     apart = raw - y
@@ -94,8 +117,10 @@ def squared(raw: Any, y: Any, options: Any, xp: Any) -> Any:
 
 LOSSES = {
     loss.__name__: loss
-    for loss in (binomial, poisson, gamma, tweedie, squared_hinge, squared_epsilon, squared)
-}
+    for loss in (
+        binomial, poisson, gamma, tweedie, hinge, epsilon, squared_hinge, squared_epsilon, squared,
+    )
+}  # fmt: skip
 
 
 def loss_gradient(

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import sklearn.svm as sk
+from sklearn.svm._base import _get_liblinear_solver_type
+from sklearn.svm._classes import _validate_dual_parameter
 
 from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.ml.base import Distributed, begin, encode_labels
@@ -36,13 +38,36 @@ class _Penalised(Problem):
             hessian[-1, -1] += self.l2 / self.scaling**2
         return value, gradient, hessian
 
+    def _l1_of_each(self) -> Any:
+        found = super()._l1_of_each()
+        if self._intercept:
+            found[-1] = self.l1 / self.scaling
+        return found
+
+
+_WIDTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+"""Widths over which corners of a loss are rounded. The minimum is a continuous, piecewise linear
+function of the width, so the last one is as near to the minimum of the loss itself."""
+
+
+def _scaled_problem(
+    self: Any, run: Passes, loss: str, options: Any, total: float, class_weight: Any
+) -> _Penalised:
+    problem = _Penalised(run, 2, self.fit_intercept, class_weight, total, loss, options)
+    problem.scaling = float(self.intercept_scaling)
+    strength = 1.0 / (self.C * total)
+    if getattr(self, "penalty", "l2") == "l1":
+        problem.l1 = strength
+    else:
+        problem.l2 = strength
+    return problem
+
 
 def _solved(
     self: Any, run: Passes, loss: str, options: Any, total: float, class_weight: Any
 ) -> tuple[Any, float, int]:
-    problem = _Penalised(run, 2, self.fit_intercept, class_weight, total, loss, options)
-    problem.scaling = float(self.intercept_scaling)
-    problem.l2 = 1.0 / (self.C * total)
+    """Coefficients, intercept and iterations of a problem whose loss has a gradient everywhere."""
+    problem = _scaled_problem(self, run, loss, options, total, class_weight)
     # LIBLINEAR's tolerance is relative to the gradient where it starts.
     _, first = problem.value(np.zeros(problem.size))
     tol = min(self.tol, 1e-4) * 1e-3 * float(np.abs(first).max(initial=1e-300))
@@ -51,12 +76,35 @@ def _solved(
     return coef, intercept, iterations
 
 
-class LinearSVC(Distributed, sk.LinearSVC):
-    """A linear support vector classifier with the squared hinge loss and the l2 penalty.
+def _solved_with_corners(
+    self: Any, run: Passes, loss: str, beyond: Any, total: float, class_weight: Any
+) -> tuple[Any, float, int]:
+    """As `_solved`, of a loss with corners: they are rounded less and less, and each minimum is
+    where the search for the next one starts."""
+    point, iterations, unit = None, 0, 1.0
+    for width in _WIDTHS:
+        options = width * unit if beyond is None else (beyond, width * unit)
+        problem = _scaled_problem(self, run, loss, options, total, class_weight)
+        if point is None:
+            point = np.zeros(problem.size)
+            value, first = problem.value(point)
+            if beyond is not None and value:  # residuals have the unit of the targets
+                unit = float(value)
+                options = (beyond, width * unit)
+                problem = _scaled_problem(self, run, loss, options, total, class_weight)
+            tol = min(self.tol, 1e-4) * 1e-3 * float(np.abs(first).max(initial=1e-300))
+        point, turns = problem.solve("newton", tol, max(1, self.max_iter - iterations), point)
+        iterations += turns
+    coef, intercept = problem.parts(point)
+    return coef, intercept, iterations
 
-    Newton's method over rows in chunks finds the minimum that LIBLINEAR has; several classes are
-    one against the rest. ``loss="hinge"``, ``penalty="l1"`` and ``multi_class="crammer_singer"``
-    are refused.
+
+class LinearSVC(Distributed, sk.LinearSVC):
+    """A linear support vector classifier; parameters as `sklearn.svm`'s.
+
+    The minimum that LIBLINEAR has is found by Newton's method over rows in chunks, with
+    ``loss="hinge"`` too, and with ``penalty="l1"`` by L-BFGS; ``dual`` makes no difference. Several
+    classes are one against the rest: ``multi_class="crammer_singer"`` is refused.
 
     Examples
     --------
@@ -85,11 +133,15 @@ class LinearSVC(Distributed, sk.LinearSVC):
         run = begin(
             self, X, y, sample_weight, checkpoint=checkpoint, accept_sparse=True, target="labels"
         )
-        if self.loss != "squared_hinge" or self.penalty != "l2" or self.multi_class != "ovr":
+        if self.multi_class != "ovr":
             raise InvalidArgumentError(
-                "only loss='squared_hinge' with penalty='l2' and multi_class='ovr' is taken here; "
-                f"given are {self.loss!r}, {self.penalty!r} and {self.multi_class!r}"
+                f"only multi_class='ovr' is taken here; given is {self.multi_class!r}"
             )
+        dual = _validate_dual_parameter(
+            self.dual, self.loss, self.penalty, self.multi_class, run.x
+        )
+        _get_liblinear_solver_type(self.multi_class, self.penalty, self.loss, dual)
+        check_scaling(self)
         self.classes_ = encode_labels(run)
         count = len(self.classes_)
         if count < 2:
@@ -113,13 +165,25 @@ class LinearSVC(Distributed, sk.LinearSVC):
                 own = np.array([1.0, class_weight[label]])
                 weights_here = run.run(label_weights, 2) * own
                 total = float(weights_here.sum())
-            found.append(_solved(self, run, "squared_hinge", None, total, own))
+            if self.loss == "hinge":
+                found.append(_solved_with_corners(self, run, "hinge", None, total, own))
+            else:
+                found.append(_solved(self, run, "squared_hinge", None, total, own))
         self.coef_ = np.array([coef for coef, _, _ in found])
         self.intercept_ = (
             np.array([intercept for _, intercept, _ in found]) if self.fit_intercept else 0.0
         )
         self.n_iter_ = max(iterations for _, _, iterations in found)
         return self
+
+
+def check_scaling(self: Any) -> None:
+    """Refuse an intercept that would have no column."""
+    if self.fit_intercept and self.intercept_scaling <= 0:
+        raise ValueError(
+            f"Intercept scaling is {self.intercept_scaling!r} but needs to be greater than 0. To "
+            "disable fitting an intercept, set fit_intercept=False."
+        )
 
 
 class Against:
@@ -133,9 +197,10 @@ class Against:
 
 
 class LinearSVR(Distributed, sk.LinearSVR):
-    """Linear support vector regression with the squared epsilon-insensitive loss.
+    """Linear support vector regression; parameters as `sklearn.svm`'s.
 
-    ``loss="epsilon_insensitive"``, which has corners, is refused.
+    The minimum that LIBLINEAR has is found by Newton's method over rows in chunks; ``dual`` makes
+    no difference.
 
     Examples
     --------
@@ -162,18 +227,17 @@ class LinearSVR(Distributed, sk.LinearSVR):
         -------
         self
         """
-        if self.loss != "squared_epsilon_insensitive":
-            raise InvalidArgumentError(
-                "only loss='squared_epsilon_insensitive' is taken here; given is "
-                f"{self.loss!r}, which has corners"
-            )
         run = begin(
             self, X, y, sample_weight, checkpoint=checkpoint, accept_sparse=True, target="numeric"
         )
-        total = float(run.n)
-        coef, intercept, self.n_iter_ = _solved(
-            self, run, "squared_epsilon", float(self.epsilon), total, None
-        )
-        self.coef_ = coef
+        dual = _validate_dual_parameter(self.dual, self.loss, "l2", "ovr", run.x)
+        _get_liblinear_solver_type("ovr", "l2", self.loss, dual)
+        check_scaling(self)
+        total, beyond = float(run.n), float(self.epsilon)
+        if self.loss == "epsilon_insensitive":
+            found = _solved_with_corners(self, run, "epsilon", beyond, total, None)
+        else:
+            found = _solved(self, run, "squared_epsilon", beyond, total, None)
+        self.coef_, intercept, self.n_iter_ = found
         self.intercept_ = np.atleast_1d(intercept) if self.fit_intercept else 0.0
         return self
