@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 import sklearn.neighbors as sk
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.ml.base import Distributed, begin, encode_labels, is_distributed
@@ -42,6 +44,35 @@ def merged_nearest(left: Any, right: Any) -> Any:
     return (*[None if part is None else part[at, order] for part in both], count)
 
 
+def flattened(block: Any) -> Any:
+    """A step: a table of one column as a vector, with scikit-learn's warning."""
+    return column_or_1d(np.asarray(block), warn=True)
+
+
+def labels_by_column(x: Any, y: Any, w: Any) -> Any:
+    """The labels in each column of a chunk."""
+    table = np.asarray(y)
+    check_classification_targets(table)
+    return tuple([np.unique(table[:, at]) for at in range(table.shape[1])])
+
+
+def merged_labels(left: Any, right: Any) -> Any:
+    """The labels of two lots of rows, column by column."""
+    return tuple([np.union1d(a, b) for a, b in zip(left, right, strict=True)])
+
+
+@dataclass(frozen=True, eq=False)
+class CodesByColumn:
+    """A step: the position of each label among the classes of its column, as floats."""
+
+    classes: tuple[Any, ...]
+
+    def __call__(self, block: Any) -> Any:
+        table = np.asarray(block)
+        found = [np.searchsorted(own, table[:, at]) for at, own in enumerate(self.classes)]
+        return np.column_stack(found).astype(np.float64)
+
+
 class _Neighbours(Distributed):
     """Rows to be searched. Data in memory are scikit-learn's own to search.
 
@@ -74,14 +105,27 @@ class _Neighbours(Distributed):
             raise InvalidArgumentError(
                 f"algorithm={self.algorithm!r} is not taken for data in chunks; use 'brute'"
             )
-        run = begin(self, X, y, target=self._target, accept_sparse=True, multi_output=False)
+        run = begin(self, X, y, target=self._target, accept_sparse=True, multi_output=True)
         if self._target == "labels":
-            self.classes_ = encode_labels(run)
-            self.outputs_2d_ = False
+            self._encode(run)
         self.n_samples_fit_ = run.n
         self.effective_metric_ = self.metric
         self._run = run
         return self
+
+    def _encode(self: Any, run: Passes) -> None:
+        """Make positions among the classes of each column of labels; several columns are several
+        outputs."""
+        assert run.y is not None
+        self.outputs_2d_ = run.y.ndim == 2 and run.y.shape[1] > 1
+        if not self.outputs_2d_:
+            if run.y.ndim == 2:
+                run.y = run.y.then(flattened)
+            self.classes_ = encode_labels(run)
+            return
+        only = Passes(run.y, run.y, None, replace(run.check, as_table=True), None, run.progress)
+        self.classes_ = list(only.run(labels_by_column, combine=merged_labels))
+        run.y = run.y.then(CodesByColumn(tuple(self.classes_)))
 
     def kneighbors(
         self: Any, X: Any = None, n_neighbors: int | None = None, return_distance: bool = True
@@ -187,7 +231,12 @@ class _Neighbours(Distributed):
             return twin.fit(data)
         targets = own._run.y.compute()
         if own._target == "labels":
-            targets = own.classes_[targets.astype(np.int64)]
+            codes = targets.astype(np.int64)
+            if own.outputs_2d_:
+                columns = [c[codes[:, at]] for at, c in enumerate(own.classes_)]
+                targets = np.column_stack(columns)
+            else:
+                targets = own.classes_[codes]
         return twin.fit(data, targets)
 
 
@@ -242,19 +291,33 @@ class KNeighborsClassifier(_Predicting, sk.KNeighborsClassifier):
         """The label of each row of ``X``."""
         if self._run is None:
             return sk.KNeighborsClassifier.predict(self, _here(X))
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        shares = self.predict_proba(X)
+        if not self.outputs_2d_:
+            return self.classes_[shares.argmax(axis=1)]
+        columns = [c[p.argmax(axis=1)] for c, p in zip(self.classes_, shares, strict=True)]
+        return np.column_stack(columns)
 
     def predict_proba(self, X: Any) -> Any:
-        """The share of each class among the neighbours of each row."""
+        """The share of each class among the neighbours of each row; of several columns of labels a
+        list, a table for each."""
         if self._run is None:
             return sk.KNeighborsClassifier.predict_proba(self, _here(X))
         distances, _, codes = self._search(X, self.n_neighbors)
         weights = self._weights_of(distances)
-        found = np.zeros((len(distances), len(self.classes_)))
-        for label in range(found.shape[1]):
-            found[:, label] = (weights * (codes == label)).sum(axis=1)
-        total = found.sum(axis=1, keepdims=True)
-        return found / np.where(total > 0, total, 1.0)
+        if not self.outputs_2d_:
+            return _shares(weights, codes, len(self.classes_))
+        return [
+            _shares(weights, codes[:, :, at], len(c)) for at, c in enumerate(self.classes_)
+        ]
+
+
+def _shares(weights: Any, codes: Any, count: int) -> Any:
+    """The share of each class in the weights of neighbours."""
+    found = np.zeros((len(weights), count))
+    for label in range(count):
+        found[:, label] = (weights * (codes == label)).sum(axis=1)
+    total = found.sum(axis=1, keepdims=True)
+    return found / np.where(total > 0, total, 1.0)
 
 
 class KNeighborsRegressor(_Predicting, sk.KNeighborsRegressor):
@@ -277,6 +340,8 @@ class KNeighborsRegressor(_Predicting, sk.KNeighborsRegressor):
             return sk.KNeighborsRegressor.predict(self, _here(X))
         distances, _, values = self._search(X, self.n_neighbors)
         weights = self._weights_of(distances)
+        if values.ndim == 3:
+            weights = weights[:, :, None]
         return (weights * values).sum(axis=1) / weights.sum(axis=1)
 
 
