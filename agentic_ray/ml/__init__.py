@@ -65,6 +65,7 @@ _PLACES = {
         "PolynomialFeatures",
         "SimpleImputer",
     ),
+    "preprocessing.targets": ("TargetEncoder",),
     "search": (
         "GridSearchCV",
         "HalvingGridSearchCV",

@@ -96,6 +96,9 @@ class Distributed:
         if own is None or cls.__name__.startswith("_"):
             return
         cls._sklearn_class = own
+        for name in ("transform", "fit_transform"):
+            if hasattr(vars(cls).get(name), "__wrapped__"):
+                setattr(cls, name, _containing(vars(cls)[name]))
         for name in BLOCKWISE:
             if _find(own, name) is not None and name not in vars(cls):
                 setattr(cls, name, _dispatching(cls, own, name))
@@ -168,6 +171,19 @@ def _dispatching(cls: Any, own: type, name: str) -> Any:
         return getattr(super(cls, self), name)(X, *args, **kwargs)
 
     return _there_where_theirs_is(method, cls, name, original)
+
+
+def _containing(wrapped: Any) -> Any:
+    """A method that scikit-learn has wrapped for `set_output`: of data in chunks each chunk has its
+    container already."""
+
+    @functools.wraps(wrapped.__wrapped__)
+    def method(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
+        if is_distributed(X):
+            return wrapped.__wrapped__(self, X, *args, **kwargs)
+        return wrapped(self, X, *args, **kwargs)
+
+    return method
 
 
 def _there_where_theirs_is(method: Any, cls: Any, name: str, original: Any) -> Any:

@@ -103,6 +103,59 @@ class Chosen:
         return tasks, [Taken(chunk, put(at)) for chunk, at in pairs]
 
 
+class Side(NamedTuple):
+    """Chunks of several sources, for the same rows, with the steps of each; a tuple as `Taken`
+    is."""
+
+    chunks: tuple[Any, ...]
+    steps: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Together:
+    """Sources that are cut alike, side by side: a chunk is a tuple of one of each after its
+    steps."""
+
+    sources: tuple[Any, ...]
+    steps: tuple[tuple[Step, ...], ...]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(int(source.nbytes) for source in self.sources)
+
+    @property
+    def is_here(self) -> bool:
+        return all(source.is_here for source in self.sources)
+
+    def arguments(self, local: bool) -> tuple[list[Task], list[Any]]:
+        """Tasks that make chunks, and for each chunk what tasks are given."""
+        tasks: list[Task] = []
+        columns = []
+        for source in self.sources:
+            made, chunks = source.arguments(local)
+            tasks += made
+            columns.append(chunks)
+        steps: Any = self.steps
+        if not local:
+            from agentic_ray.runtime import put
+
+            steps = put(steps)
+        return tasks, [Side(tuple(row), steps) for row in zip(*columns, strict=True)]
+
+
+def chunk_at(source: Any, at: int) -> Any:
+    """What `loaded` makes a chunk of, where no other task has to make it first; else None."""
+    if isinstance(source, Given):
+        return source.chunks[at]
+    if isinstance(source, Chosen):
+        inner = chunk_at(source.source, at)
+        return None if inner is None else Taken(inner, source.positions[at])
+    if isinstance(source, Together):
+        parts = tuple([chunk_at(one, at) for one in source.sources])
+        return None if any(part is None for part in parts) else Side(parts, source.steps)
+    return None
+
+
 # --- reading a chunk ------------------------------------------------------------------------
 
 
@@ -140,6 +193,9 @@ def loaded(chunk: Any, steps: Sequence[Step]) -> Any:
         return loaded(
             whole.iloc[chunk.positions] if hasattr(whole, "iloc") else whole[chunk.positions], steps
         )
+    if isinstance(chunk, Side):
+        pairs = zip(chunk.chunks, chunk.steps, strict=True)
+        chunk = tuple([loaded(part, own) for part, own in pairs])
     if isinstance(chunk, Part):
         label = chunk.label
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,11 @@ import sklearn.compose as sk
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
+from agentic_ray.array import Array
 from agentic_ray.errors import InvalidTypeError
-from agentic_ray.ml.base import Distributed, as_sklearn, blockwise, is_distributed
+from agentic_ray.ml.base import Distributed, as_sklearn, blockwise, is_distributed, transformed
 from agentic_ray.ml.chunks import OfArray
-from agentic_ray.ml.data import Rows, rows
+from agentic_ray.ml.data import Rows, rows, together
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,16 @@ class ColumnTransformer(Distributed, sk.ColumnTransformer):
         """
         if not is_distributed(X):
             return sk.ColumnTransformer.fit(self, X, y, **params)
-        data = rows(X)
+        self._fitted(rows(X), y)
+        return self
+
+    def _fitted(self: Any, data: Rows, y: Any) -> dict[str, Rows]:
+        """Fit each transformer; give, by their names, what those make of these rows that encode
+        each row by the others."""
         real = _real_row(data)
         frozen = []
         fitted: dict[str, Any] = {}
+        made: dict[str, Rows] = {}
         for name, transformer, columns in self.transformers:
             if isinstance(transformer, str):
                 frozen.append((name, transformer, columns))
@@ -76,7 +84,12 @@ class ColumnTransformer(Distributed, sk.ColumnTransformer):
                     f"{type(transformer).__name__} cannot be fitted to data in chunks; use the one "
                     "of agentic_ray.ml"
                 )
-            fitted[name] = clone(transformer).fit(part, y)
+            model = clone(transformer)
+            if _cross_fits(model):
+                made[name] = rows(model.fit_transform(part, y))
+                fitted[name] = model
+            else:
+                fitted[name] = model.fit(part, y)
             frozen.append((name, FrozenEstimator(as_sklearn(fitted[name])), columns))
         # scikit-learn's class learns from one row which columns go where.
         own, self.transformers = self.transformers, frozen
@@ -90,7 +103,7 @@ class ColumnTransformer(Distributed, sk.ColumnTransformer):
         ]
         self.__dict__.pop("n_features_in_", None)
         self._check_n_features_of(real)
-        return self
+        return made
 
     def _check_n_features_of(self, real: Any) -> None:
         self.n_features_in_ = int(np.shape(real)[1])
@@ -99,7 +112,12 @@ class ColumnTransformer(Distributed, sk.ColumnTransformer):
         """Fit, then transform the same data."""
         if not is_distributed(X):
             return sk.ColumnTransformer.fit_transform(self, X, y, **params)
-        return self.fit(X, y).transform(X)
+        data = rows(X)
+        made = self._fitted(data, y)
+        if not made:
+            return self.transform(X)
+        step = BesideKnown(self._for_steps(), tuple(made))
+        return transformed(together([data, *made.values()]), step, isinstance(X, Array))
 
     def transform(self, X: Any, **params: Any) -> Any:
         """The transformed columns side by side."""
@@ -121,6 +139,46 @@ class ColumnTransformer(Distributed, sk.ColumnTransformer):
         if isinstance(data.source, OfArray) and not data.steps:
             return rows(data.source.array[:, places])
         return data.then(Places(tuple(places)))
+
+
+def _cross_fits(transformer: Any) -> bool:
+    """Whether ``fit_transform`` is another thing than `fit`, then `transform`."""
+    steps = [step for _, step in getattr(transformer, "steps", ())]
+    parts = [part[1] for part in getattr(transformer, "transformers", ())]
+    return getattr(transformer, "cross_fits", False) or any(map(_cross_fits, [*steps, *parts]))
+
+
+class Known:
+    """Stands for a fitted transformer: what it makes of the chunk is there already."""
+
+    def __init__(self, transformer: Any, made: Any) -> None:
+        self._transformer = transformer
+        self._made = made
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transformer, name)
+
+    def transform(self, X: Any) -> Any:
+        """What is there."""
+        return self._made
+
+
+@dataclass(frozen=True, eq=False)
+class BesideKnown:
+    """A step over a chunk and what some transformers made of it: all transformers side by side."""
+
+    twin: Any
+    names: tuple[str, ...]
+
+    def __call__(self, parts: Any) -> Any:
+        block, *made = parts
+        known = dict(zip(self.names, made, strict=True))
+        twin = copy.copy(self.twin)
+        twin.transformers_ = [
+            (name, Known(part, known[name]) if name in known else part, columns)
+            for name, part, columns in self.twin.transformers_
+        ]
+        return twin.transform(block)
 
 
 def _real_row(data: Rows) -> Any:

@@ -28,8 +28,10 @@ from agentic_ray.ml.chunks import (
     Given,
     OfArray,
     Step,
+    Together,
     Unreadable,
     as_frame,
+    chunk_at,
     joined,
     loaded,
 )
@@ -69,7 +71,7 @@ class Rows:
     array([20., 22.])
     """
 
-    source: Given | OfArray | Chosen
+    source: Given | OfArray | Chosen | Together
     lengths: tuple[int, ...]
     sample: Any
     steps: tuple[Step, ...] = ()
@@ -172,22 +174,32 @@ class Rows:
         kept = [i for i in range(len(self.lengths)) if cuts[i] < cuts[i + 1]] or [0]
         own = [positions[cuts[i] : cuts[i + 1]] - edges[i] for i in kept]
         part = self.take_chunks(kept)
-        chosen = Chosen(part.source, tuple(own))
-        return replace(part, source=chosen, lengths=tuple(map(len, own)))
+        source: Chosen | Together = Chosen(part.source, tuple(own))
+        if isinstance(part.source, Together):
+            source = Together(
+                tuple([Chosen(one, tuple(own)) for one in part.source.sources]), part.source.steps
+            )
+        return replace(part, source=source, lengths=tuple(map(len, own)))
 
     def take_chunks(self, which: Sequence[int]) -> Rows:
         """Only some of the chunks, in this order."""
         if list(which) == list(range(len(self.lengths))):
             return self
-        source: Given | OfArray | Chosen
-        if isinstance(self.source, OfArray):
+        source: Given | OfArray | Chosen | Together
+        if isinstance(self.source, Together):
+            inner = [
+                Rows(one, self.lengths, self.sample).take_chunks(which).source
+                for one in self.source.sources
+            ]
+            source = Together(tuple(inner), self.source.steps)
+        elif isinstance(self.source, OfArray):
             edges = np.cumsum([0, *self.lengths])
             parts = [self.source.array[edges[i] : edges[i + 1]] for i in which]
             array = parts[0] if len(parts) == 1 else xp.concatenate(parts)
             source = OfArray(array.rechunk((tuple(map(len, parts)), *array.chunks[1:])))
         elif isinstance(self.source, Chosen):
-            inner = Rows(self.source.source, self.lengths, self.sample).take_chunks(which)
-            source = Chosen(inner.source, tuple([self.source.positions[i] for i in which]))
+            part = Rows(self.source.source, self.lengths, self.sample).take_chunks(which)
+            source = Chosen(part.source, tuple([self.source.positions[i] for i in which]))
         else:
             share = len(which) / max(len(self.lengths), 1)
             chunks = tuple([self.source.chunks[i] for i in which])
@@ -229,7 +241,7 @@ class Rows:
                 drop_axis=list(range(base.ndim - more, base.ndim)) or None,
                 new_axis=list(range(base.ndim, len(shape) + 1)) or None,
             )
-        if isinstance(self.source, Chosen) or self.is_here:
+        if self.is_here or not self.lengths or chunk_at(self.source, 0) is None:
             return xp.asarray(
                 np.asarray(self.compute(), dtype=dtype),
                 chunks=(self.lengths, *((n,) for n in shape)),
@@ -257,8 +269,7 @@ class Rows:
 
 
 def _numbered(data: Rows, block_id: tuple[int, ...]) -> Any:
-    assert isinstance(data.source, Given)
-    return loaded(data.source.chunks[block_id[0]], data.steps)
+    return loaded(chunk_at(data.source, block_id[0]), data.steps)
 
 
 def first(chunk: Any) -> Any:
@@ -460,6 +471,21 @@ def _of_dataset(dataset: Any) -> Rows:
     lengths = tuple([table.num_rows for _, table in tables])
     raw = Rows(source, lengths, tables[0][1].slice(0, 1))
     return raw.then(as_frame)
+
+
+def together(parts: Sequence[Rows]) -> Rows:
+    """Rows that are cut alike side by side: a chunk is a tuple of one of each."""
+    source = Together(
+        tuple([part.source for part in parts]), tuple([part.steps for part in parts])
+    )
+    return Rows(source, parts[0].lengths, tuple([part.sample for part in parts]))
+
+
+def numbered_rows(numbers: Any, lengths: Sequence[int]) -> Rows:
+    """Something small for each row, of this process, cut in chunks of these lengths."""
+    edges = np.cumsum([0, *lengths])
+    chunks = tuple([numbers[a:b] for a, b in itertools.pairwise(edges)])
+    return Rows(Given(chunks, numbers.nbytes, True), tuple(lengths), numbers[:1])
 
 
 def aligned(data: Any, lengths: tuple[int, ...], what: str) -> Rows:

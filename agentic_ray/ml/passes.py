@@ -29,6 +29,7 @@ from agentic_ray.graph import (
     Resources,
     Task,
     TaskGraph,
+    find_refs,
     fold,
     tree_reduce,
 )
@@ -209,7 +210,7 @@ def _graph(
     number = next(_names)
     keys = []
     for i, given in enumerate(zip(*chunks, strict=True)):
-        dependencies = tuple(dict.fromkeys(part.key for part in given if type(part) is Ref))
+        dependencies = tuple(dict.fromkeys(find_refs(given)))  # also in rows taken of a chunk
         key = f"{code.name}@{number}/{i}"
         args = (list(given), kept_steps, check, sent)
         tasks.append(Task(key, code, args, {}, dependencies, "any", resources, cost))
