@@ -23,6 +23,7 @@ _PLACES = {
     "progress": ("Iteration", "watching"),
     "metrics": ("metrics",),
     "bayes": ("BernoulliNB", "GaussianNB", "MultinomialNB"),
+    "cluster.density": ("DBSCAN",),
     "cluster.kmeans": ("KMeans",),
     "compose": ("ColumnTransformer",),
     "decomposition.components": ("PCA", "FactorAnalysis", "TruncatedSVD"),

@@ -180,7 +180,7 @@ def _codelet(kernel: Callable[..., Any], kind: type[ChunkCall]) -> Codelet:
 
 
 @functools.lru_cache(maxsize=512)
-def _combining(combine: Callable[..., Any]) -> Codelet:
+def combining(combine: Callable[..., Any]) -> Codelet:
     return Codelet(f"ml.{combine.__name__}", combine)
 
 
@@ -218,7 +218,7 @@ def _graph(
     return list({task.key: task for task in tasks}.values()), keys
 
 
-def _submitted(make: Callable[[], tuple[list[Task], list[str]]]) -> list[Any]:
+def submitted(make: Callable[[], tuple[list[Task], list[str]]]) -> list[Any]:
     """Values of a graph; made anew if the cluster's only node dies with what it held."""
     from agentic_ray.runtime import get_session
 
@@ -241,7 +241,7 @@ def each_chunk(
     code = _codelet(function, kind)
     if all(column.is_here for column in columns):
         return [code.cpu(*args) for args in _local(columns, check, params)]  # type: ignore[misc]
-    return _submitted(lambda: _graph(columns, code, check, params))
+    return submitted(lambda: _graph(columns, code, check, params))
 
 
 def _local(
@@ -352,10 +352,10 @@ class Passes:
                 if len(keys) == 1:
                     return tasks, keys
                 cost = CostHint(flops=1e4, items=0)
-                more, root = tree_reduce(keys, _combining(combine), prefix=keys[0], cost=cost)
+                more, root = tree_reduce(keys, combining(combine), prefix=keys[0], cost=cost)
                 return tasks + more, [root]
 
-            (found,) = _submitted(make)
+            (found,) = submitted(make)
         if self.check.finite:  # all chunks were looked at
             self.check = replace(self.check, finite=False)
         return found
@@ -395,7 +395,7 @@ class Passes:
             for given, steps, check, _ in _local(self.columns, self.check, ()):
                 state = function(given, steps, check, (state, *params))
         else:
-            (state,) = _submitted(lambda: _chained(self, code, state, params))
+            (state,) = submitted(lambda: _chained(self, code, state, params))
         self.check = replace(self.check, finite=False)
         return state
 
@@ -417,7 +417,7 @@ class Passes:
             tasks, keys = _graph(self.columns, code, self.check, params)
             return _with_numbers(tasks, keys, numbered), keys
 
-        return _submitted(make)
+        return submitted(make)
 
 
 def _chained(
