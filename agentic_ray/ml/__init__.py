@@ -23,6 +23,10 @@ _PLACES = {
     "progress": ("Iteration", "watching"),
     "metrics": ("metrics",),
     "bayes": ("BernoulliNB", "GaussianNB", "MultinomialNB"),
+    "boosting.histograms": (
+        "HistGradientBoostingClassifier",
+        "HistGradientBoostingRegressor",
+    ),
     "cluster.density": ("DBSCAN",),
     "cluster.kmeans": ("KMeans",),
     "compose": ("ColumnTransformer",),

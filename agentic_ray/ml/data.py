@@ -475,9 +475,7 @@ def _of_dataset(dataset: Any) -> Rows:
 
 def together(parts: Sequence[Rows]) -> Rows:
     """Rows that are cut alike side by side: a chunk is a tuple of one of each."""
-    source = Together(
-        tuple([part.source for part in parts]), tuple([part.steps for part in parts])
-    )
+    source = Together(tuple([part.source for part in parts]), tuple([part.steps for part in parts]))
     return Rows(source, parts[0].lengths, tuple([part.sample for part in parts]))
 
 

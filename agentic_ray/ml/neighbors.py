@@ -306,9 +306,7 @@ class KNeighborsClassifier(_Predicting, sk.KNeighborsClassifier):
         weights = self._weights_of(distances)
         if not self.outputs_2d_:
             return _shares(weights, codes, len(self.classes_))
-        return [
-            _shares(weights, codes[:, :, at], len(c)) for at, c in enumerate(self.classes_)
-        ]
+        return [_shares(weights, codes[:, :, at], len(c)) for at, c in enumerate(self.classes_)]
 
 
 def _shares(weights: Any, codes: Any, count: int) -> Any:

@@ -1,5 +1,6 @@
 """Sessions on Ray, executors, and the loop that carries the Dispatcher's commands out."""
 
+from agentic_ray.runtime.connection import address_here
 from agentic_ray.runtime.execute import Inline, check_cancelled, element_watcher, note
 from agentic_ray.runtime.explain import explain, placement_table
 from agentic_ray.runtime.failures import BundleCancelled, ElementFailure
@@ -35,6 +36,7 @@ __all__ = [
     "StageStore",
     "Stages",
     "Stored",
+    "address_here",
     "check_cancelled",
     "cluster",
     "element_watcher",

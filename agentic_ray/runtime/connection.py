@@ -202,3 +202,8 @@ def _in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
+
+
+def address_here() -> str:
+    """The address of this machine, as the cluster's other machines reach it."""
+    return str(ray.util.get_node_ip_address())

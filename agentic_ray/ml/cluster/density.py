@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -146,7 +147,7 @@ class DBSCAN(Distributed, sk.DBSCAN):
     array([ 0,  0,  0,  1,  1, -1])
     """
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+    def fit(self: Any, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Find the clusters: three passes over pairs of chunks.
 
         Parameters
@@ -192,18 +193,18 @@ class DBSCAN(Distributed, sk.DBSCAN):
         weights: list[Any] = [None] * len(lengths)
         if run.weight is not None:
             whole = np.asarray(run.weight.compute(), np.float64)
-            weights = [whole[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+            weights = [whole[a:b] for a, b in itertools.pairwise(edges)]
         wanted = self._near_chunks(run)
         counts = over_pairs(run, weights_near, wanted, weights, options, combine=add)
         cores = [np.asarray(count >= self.min_samples) for count in counts]
         self.core_sample_indices_ = np.flatnonzero(np.concatenate(cores))
         parts = run.each(parts_within, options, numbered=cores)
-        known = [(core, part + start) for core, part, start in zip(cores, parts, edges, strict=False)]
+        known = [
+            (core, part + start) for core, part, start in zip(cores, parts, edges, strict=False)
+        ]
         later = [[j for j in row if j > i] or [i] for i, row in enumerate(wanted)]
         links = over_pairs(run, links_between, later, known, options, combine=both_links)
-        clusters = _numbered(
-            np.concatenate([part for _, part in known]), np.concatenate(links)
-        )
+        clusters = _numbered(np.concatenate([part for _, part in known]), np.concatenate(links))
         ends = np.cumsum([0, *[len(part) for _, part in known]])
         inside = [
             (core, clusters[a:b]) for core, a, b in zip(cores, ends[:-1], ends[1:], strict=True)

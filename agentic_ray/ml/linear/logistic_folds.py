@@ -101,7 +101,7 @@ class LogisticRegressionCV(Distributed, sk.LogisticRegressionCV):
     >>> from agentic_ray import ml
     >>> X = np.linspace(-1, 1, 40)[:, None]
     >>> model = ml.LogisticRegressionCV(
-    ...     Cs=[0.01, 1.0], cv=2, l1_ratios=(0,), scoring="neg_log_loss", use_legacy_attributes=False
+    ...     [0.01, 1.0], cv=2, l1_ratios=(0,), scoring="accuracy", use_legacy_attributes=False
     ... )
     >>> model.fit(X, X[:, 0] > 0).C_
     1.0
@@ -141,19 +141,19 @@ class LogisticRegressionCV(Distributed, sk.LogisticRegressionCV):
                 "This solver needs samples of at least 2 classes in the data, but the data "
                 f"contains only one class: {self.classes_[0]}."
             )
-        if isinstance(self.class_weight, dict):
-            if not set(self.class_weight) <= set(self.classes_.tolist()):
-                raise ValueError(
-                    "The given class_weight dict must have the class labels as keys; "
-                    f"classes={self.classes_} but key={self.class_weight.keys()}"
-                )
+        given = self.class_weight
+        if isinstance(given, dict) and not set(given) <= set(self.classes_.tolist()):
+            raise ValueError(
+                "The given class_weight dict must have the class labels as keys; "
+                f"classes={self.classes_} but key={given.keys()}"
+            )
         own = balanced(self.class_weight, self.classes_, run.run(label_weights, count))[1]
         splits, score_params = self._routed(X, run, params)
         path = Path(count, self.fit_intercept, own, self.solver, self.tol, self.max_iter)
         given = self.Cs
         whole = isinstance(given, int | np.integer)
         self.Cs_ = np.logspace(-4, 4, given) if whole else np.array(given)
-        inverses = [0.0 if penalty is None or C == np.inf else 1.0 / C for C in self.Cs_]
+        inverses = [0.0 if penalty is None or np.inf == C else 1.0 / C for C in self.Cs_]
         shares = [_share_of_l1(penalty, ratio) for ratio in ratios]
         scorer = self._fold_scorer(scoring)
         points = np.empty((len(splits), len(inverses), len(ratios)), dtype=object)
@@ -248,9 +248,7 @@ class LogisticRegressionCV(Distributed, sk.LogisticRegressionCV):
     def _get_scorer(self) -> Any:
         return for_chunks(super()._get_scorer())
 
-    def score(
-        self, X: Any, y: Any, *, sample_weight: Any = None, **score_params: Any
-    ) -> Any:
+    def score(self, X: Any, y: Any, *, sample_weight: Any = None, **score_params: Any) -> Any:
         """The score of ``scoring`` on data, in memory or in chunks.
 
         Parameters
@@ -326,9 +324,7 @@ class LogisticRegressionCV(Distributed, sk.LogisticRegressionCV):
         self.C_ = np.tile([best[0]], count)
         self.l1_ratio_ = np.tile([best[1]], count)
 
-    def _shape(
-        self: Any, points: Any, scores: Any, turns: Any, ratios: Any, legacy: bool
-    ) -> None:
+    def _shape(self: Any, points: Any, scores: Any, turns: Any, ratios: Any, legacy: bool) -> None:
         """Scores, iterations and paths of coefficients in the shapes of scikit-learn's."""
         folds, strengths, kinds = points.shape
         count = len(self.coef_)
@@ -358,7 +354,7 @@ class LogisticRegressionCV(Distributed, sk.LogisticRegressionCV):
 
 def _share_of_l1(penalty: Any, ratio: Any) -> float:
     """The share of l1 in a penalty."""
-    return {"l1": 1.0, "l2": 0.0, None: 0.0}.get(penalty, ratio)
+    return float({"l1": 1.0, "l2": 0.0, None: 0.0}.get(penalty, ratio))
 
 
 def _ratios(given: Any, penalty: Any, asked: Any) -> Any:

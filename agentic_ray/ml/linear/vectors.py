@@ -137,9 +137,7 @@ class LinearSVC(Distributed, sk.LinearSVC):
             raise InvalidArgumentError(
                 f"only multi_class='ovr' is taken here; given is {self.multi_class!r}"
             )
-        dual = _validate_dual_parameter(
-            self.dual, self.loss, self.penalty, self.multi_class, run.x
-        )
+        dual = _validate_dual_parameter(self.dual, self.loss, self.penalty, self.multi_class, run.x)
         _get_liblinear_solver_type(self.multi_class, self.penalty, self.loss, dual)
         check_scaling(self)
         self.classes_ = encode_labels(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -107,10 +108,10 @@ def encodings_of(columns: Any, whole: Any, smooth: Any, folds: list[int]) -> tup
     found = []
     for moments in columns:
         counts, means, spread = _over(moments, folds)
-        for at in range(means.shape[-1]):
-            found.append(
-                _smoothed(counts, means[:, at], spread[:, at], mean[at], squares[at] / n, smooth)
-            )
+        found += [
+            _smoothed(counts, means[:, at], spread[:, at], mean[at], squares[at] / n, smooth)
+            for at in range(means.shape[-1])
+        ]
     return found, mean
 
 
@@ -197,7 +198,8 @@ class TargetEncoder(Distributed, sk.TargetEncoder):
             return sk.TargetEncoder.fit(self, X, y)
         self._validate_params()
         run, outputs = self._begin(rows(X), y)
-        self._learn(*self._moments(run, outputs, 1, None), 1)
+        columns, whole = self._moments(run, outputs, 1, None)
+        self._learn(columns, whole, 1)
         return self
 
     def fit_transform(self: Any, X: Any, y: Any, **params: Any) -> Any:
@@ -223,7 +225,7 @@ class TargetEncoder(Distributed, sk.TargetEncoder):
         run, outputs = self._begin(data, y)
         count, numbers = self._folds(run, outputs, params)
         edges = np.cumsum([0, *data.lengths])
-        own = [numbers[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        own = [numbers[a:b] for a, b in itertools.pairwise(edges)]
         columns, whole = self._moments(run, outputs, count, own)
         self._learn(columns, whole, count)
         others = [[f for f in range(count) if f != fold] for fold in range(count)]
@@ -305,9 +307,7 @@ class TargetEncoder(Distributed, sk.TargetEncoder):
         y = np.asarray(run.y.compute()).ravel()
         if self.target_type_ != "continuous":
             y = self.classes_[y.astype(np.int64)]
-        splitter = check_cv(
-            self.cv, y, classifier=self.target_type_ != "continuous", **options
-        )
+        splitter = check_cv(self.cv, y, classifier=self.target_type_ != "continuous", **options)
         to_splitter: dict[str, Any] = {}
         if _routing_enabled():
             to_splitter = process_routing(self, "fit_transform", **params).splitter.split
