@@ -206,4 +206,6 @@ if hasattr(os, "register_at_fork"):
 
 def address_here() -> str:
     """The address of this machine, as the cluster's other machines reach it."""
+    import ray
+
     return str(ray.util.get_node_ip_address())

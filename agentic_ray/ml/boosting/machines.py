@@ -229,7 +229,8 @@ def _chunk(columns: list[Any], at: int) -> Any:
     return at, tuple([None if column is None else column[at] for column in columns])
 
 
-_GROW = Codelet("ml.boosting", grow_here, opaque=True, speculative=False, cost=CostHint(flops=1e11))
+_COST = CostHint(flops=1e11)
+_GROW = Codelet("ml.boosting", grow_here, opaque=True, speculative=False, cost=_COST)
 
 
 def _on_processes(
