@@ -29,7 +29,7 @@ _PLACES = {
     ),
     "cluster.density": ("DBSCAN",),
     "cluster.kmeans": ("KMeans",),
-    "compose": ("ColumnTransformer",),
+    "compose": ("ColumnTransformer", "FeatureUnion"),
     "decomposition.components": ("PCA", "FactorAnalysis", "TruncatedSVD"),
     "ensemble": (
         "ExtraTreesClassifier",

@@ -97,12 +97,10 @@ def _all_classes(weight: Any, mean: Any, squares: Any) -> Any:
 
 def _unweighted(run: Any) -> Any:
     weight, run.weight = run.weight, None
-    run._fixed = None
     try:
         return run.run(column_moments, combine=merged_columns)
     finally:
         run.weight = weight
-        run._fixed = None
 
 
 def class_sums(x: Any, y: Any, w: Any, count: int, threshold: Any) -> Any:

@@ -177,6 +177,10 @@ def joined(chunks: Sequence[Any]) -> Any:
         import pandas as pd
 
         return pd.concat(chunks, ignore_index=True)
+    if type(head).__module__.split(".")[0] == "polars":
+        import polars as pl
+
+        return pl.concat(chunks)
     return np.concatenate(chunks)
 
 
@@ -237,6 +241,21 @@ class Columns:
 
     def __call__(self, frame: Any) -> Any:
         return frame[self.names[0]].to_numpy() if self.single else frame[list(self.names)]
+
+
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """A step that takes columns by their positions; one integer gives a vector."""
+
+    at: Any
+
+    def __call__(self, block: Any) -> Any:
+        if not hasattr(block, "iloc"):
+            found = block[:, self.at]
+            one = isinstance(self.at, int | np.integer)
+            return found.toarray().ravel() if one and sp.issparse(found) else found
+        found = block.iloc[:, self.at]
+        return found.to_numpy() if found.ndim == 1 else found
 
 
 @dataclass(frozen=True)

@@ -8,24 +8,15 @@ from typing import Any
 
 import numpy as np
 import sklearn.compose as sk
+import sklearn.pipeline as pipeline
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
 from agentic_ray.array import Array
 from agentic_ray.errors import InvalidTypeError
 from agentic_ray.ml.base import Distributed, as_sklearn, blockwise, is_distributed, transformed
-from agentic_ray.ml.chunks import OfArray
+from agentic_ray.ml.chunks import OfArray, Positions
 from agentic_ray.ml.data import Rows, rows, together
-
-
-@dataclass(frozen=True)
-class Places:
-    """A step: columns by their positions."""
-
-    at: tuple[int, ...]
-
-    def __call__(self, block: Any) -> Any:
-        return block.iloc[:, list(self.at)] if hasattr(block, "iloc") else block[:, list(self.at)]
 
 
 class ColumnTransformer(Distributed, sk.ColumnTransformer):
@@ -79,17 +70,7 @@ class ColumnTransformer(Distributed, sk.ColumnTransformer):
             if not part.shape[1]:
                 frozen.append((name, transformer, columns))
                 continue
-            if not isinstance(transformer, Distributed) and not hasattr(transformer, "steps"):
-                raise InvalidTypeError(
-                    f"{type(transformer).__name__} cannot be fitted to data in chunks; use the one "
-                    "of agentic_ray.ml"
-                )
-            model = clone(transformer)
-            if _cross_fits(model):
-                made[name] = rows(model.fit_transform(part, y))
-                fitted[name] = model
-            else:
-                fitted[name] = model.fit(part, y)
+            fitted[name] = fitted_to_chunks(name, transformer, part, y, made)
             frozen.append((name, FrozenEstimator(as_sklearn(fitted[name])), columns))
         # scikit-learn's class learns from one row which columns go where.
         own, self.transformers = self.transformers, frozen
@@ -138,13 +119,95 @@ class ColumnTransformer(Distributed, sk.ColumnTransformer):
         places = [int(at) % int(data.shape[1]) for at in wanted]
         if isinstance(data.source, OfArray) and not data.steps:
             return rows(data.source.array[:, places])
-        return data.then(Places(tuple(places)))
+        return data.then(Positions(places))
+
+
+class FeatureUnion(Distributed, pipeline.FeatureUnion):
+    """Transformers of the same columns, side by side; as `sklearn.pipeline`'s.
+
+    Each transformer is fitted over the chunks, by this package where it is an estimator of it;
+    others are refused for data in chunks.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from agentic_ray import ml
+    >>> union = ml.FeatureUnion([("scaled", ml.StandardScaler()), ("main", ml.PCA(1))])
+    >>> union.fit_transform(np.array([[1.0, 2.0], [3.0, 5.0]])).shape
+    (2, 3)
+    """
+
+    def fit(self: Any, X: Any, y: Any = None, **params: Any) -> Any:
+        """Fit each transformer.
+
+        Parameters
+        ----------
+        X : table, array-like, Array or Rows of shape (n_samples, n_features)
+        y : array-like, Array or Rows, optional
+
+        Returns
+        -------
+        self
+        """
+        if not is_distributed(X):
+            return pipeline.FeatureUnion.fit(self, X, y, **params)
+        self._fitted(X, y, params)
+        return self
+
+    def _fitted(self: Any, X: Any, y: Any, params: Any) -> dict[str, Rows]:
+        """As `ColumnTransformer`'s."""
+        if params:
+            raise InvalidTypeError(
+                f"FeatureUnion takes no {', '.join(params)} with data in chunks: its transformers "
+                "are given X and y alone"
+            )
+        self._validate_transformers()
+        self._validate_transformer_weights()
+        made: dict[str, Rows] = {}
+        found = []
+        for name, transformer in self.transformer_list:
+            if isinstance(transformer, str):
+                found.append((name, transformer))
+                continue
+            model = fitted_to_chunks(name, transformer, X, y, made)
+            found.append((name, model))
+        self.transformer_list = found
+        return made
+
+    def fit_transform(self, X: Any, y: Any = None, **params: Any) -> Any:
+        """Fit, then transform the same data."""
+        if not is_distributed(X):
+            return pipeline.FeatureUnion.fit_transform(self, X, y, **params)
+        made = self._fitted(X, y, params)
+        if not made:
+            return self.transform(X)
+        step = BesideKnown(self._for_steps(), tuple(made))
+        return transformed(together([rows(X), *made.values()]), step, isinstance(X, Array))
+
+
+def fitted_to_chunks(name: str, transformer: Any, X: Any, y: Any, made: dict[str, Rows]) -> Any:
+    """A transformer after `fit`; what it makes of these rows themselves goes to a dict, by its
+    name, where that is another thing than `transform`."""
+    if not isinstance(transformer, Distributed) and not hasattr(transformer, "steps"):
+        raise InvalidTypeError(
+            f"{type(transformer).__name__} cannot be fitted to data in chunks; use the one of "
+            "agentic_ray.ml"
+        )
+    model = clone(transformer)
+    if not _cross_fits(model):
+        return model.fit(X, y)
+    made[name] = rows(model.fit_transform(X, y))
+    return model
 
 
 def _cross_fits(transformer: Any) -> bool:
     """Whether ``fit_transform`` is another thing than `fit`, then `transform`."""
     steps = [step for _, step in getattr(transformer, "steps", ())]
-    parts = [part[1] for part in getattr(transformer, "transformers", ())]
+    parts = [
+        part[1]
+        for name in ("transformers", "transformer_list")
+        for part in getattr(transformer, name, ())
+    ]
     return getattr(transformer, "cross_fits", False) or any(map(_cross_fits, [*steps, *parts]))
 
 
@@ -174,10 +237,12 @@ class BesideKnown:
         block, *made = parts
         known = dict(zip(self.names, made, strict=True))
         twin = copy.copy(self.twin)
-        twin.transformers_ = [
-            (name, Known(part, known[name]) if name in known else part, columns)
-            for name, part, columns in self.twin.transformers_
+        kept = "transformers_" if hasattr(twin, "transformers_") else "transformer_list"
+        replaced = [
+            (name, Known(part, known[name]) if name in known else part, *columns)
+            for name, part, *columns in getattr(self.twin, kept)
         ]
+        setattr(twin, kept, replaced)
         return twin.transform(block)
 
 

@@ -27,6 +27,7 @@ from agentic_ray.ml.chunks import (
     Columns,
     Given,
     OfArray,
+    Positions,
     Step,
     Together,
     Unreadable,
@@ -108,9 +109,14 @@ class Rows:
 
     def __getitem__(self, names: Any) -> Rows:
         """Return a column, or some, of a table by their names; or rows, by a slice, positions or a
-        mask in the caller's memory."""
+        mask in the caller's memory; or columns by position: ``[:, 1]``."""
         if isinstance(names, tuple) and len(names) == 2 and names[1] is Ellipsis:
             names = names[0] if isinstance(names[0], slice) else np.asarray(names[0])
+        if isinstance(names, tuple) and len(names) == 2 and isinstance(names[0], slice):
+            if self.ndim != 2:
+                raise IndexError(f"too many indices: rows are {self.ndim}-dimensional")
+            columns = self.then(Positions(names[1]))
+            return columns if names[0] == slice(None) else columns[names[0]]
         if isinstance(names, slice | np.ndarray):
             return self.take(np.arange(len(self))[names])
         if isinstance(names, int | np.integer):
@@ -205,6 +211,17 @@ class Rows:
             chunks = tuple([self.source.chunks[i] for i in which])
             source = Given(chunks, int(self.source.nbytes * share), self.source.is_here)
         return replace(self, source=source, lengths=tuple([self.lengths[i] for i in which]))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        """All rows together, here, as a NumPy array; how NumPy's and scikit-learn's functions take
+        predictions."""
+        found = self.compute()
+        found = found.toarray() if sp.issparse(found) else np.asarray(found)
+        return found if dtype is None else found.astype(dtype, copy=False)
+
+    def reshape(self, *shape: Any) -> Any:
+        """All rows together, here, as a NumPy array of another shape."""
+        return np.asarray(self).reshape(*shape)
 
     def compute(self) -> Any:
         """All rows together, here: a NumPy array, a CSR matrix or a pandas DataFrame."""

@@ -11,9 +11,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture._gaussian_mixture import _compute_precision_cholesky
 
 from agentic_ray.errors import InvalidArgumentError
-from agentic_ray.ml.base import Distributed, begin, seed_of
+from agentic_ray.ml.base import Distributed, begin, is_distributed, seed_of
 from agentic_ray.ml.cluster import lloyd
 from agentic_ray.ml.cluster.kmeans import KMeans
+from agentic_ray.ml.data import rows
 from agentic_ray.ml.passes import Passes, row_blocks
 
 
@@ -24,14 +25,14 @@ def expectation(x: Any, y: Any, w: Any, model: Any, centres: Any) -> Any:
     full = model.covariance_type in ("full", "tied")
     total, weights, sums = 0.0, np.zeros(count), np.zeros((count, p))
     spread = np.zeros((count, p, p) if full else (count, p))
-    for rows in row_blocks(x, 1 << 16):
-        block = np.asarray(x[rows], dtype=np.float64)
+    for part in row_blocks(x, 1 << 16):
+        block = np.asarray(x[part], dtype=np.float64)
         if w is None:
             likelihood, logs = model._estimate_log_prob_resp(block)
             total += float(likelihood.sum())
             share = np.exp(logs)
         else:  # labels to begin with
-            share = (w[rows][:, None] == np.arange(count)).astype(np.float64)
+            share = (w[part][:, None] == np.arange(count)).astype(np.float64)
         weights += share.sum(axis=0)
         for k in range(count):
             apart = block - centres[k]
@@ -59,6 +60,19 @@ class GaussianMixture(Distributed, sk.GaussianMixture):
     >>> sorted(model.means_.ravel().round(3).tolist())
     [0.0, 9.0]
     """
+
+    def bic(self, X: Any) -> float:
+        """The Bayesian information criterion of data; less is better."""
+        if not is_distributed(X):
+            return float(sk.GaussianMixture.bic(self, X))
+        n = len(rows(X))
+        return float(-2 * self.score(X) * n + self._n_parameters() * np.log(n))
+
+    def aic(self, X: Any) -> float:
+        """Akaike's information criterion of data; less is better."""
+        if not is_distributed(X):
+            return float(sk.GaussianMixture.aic(self, X))
+        return float(-2 * self.score(X) * len(rows(X)) + 2 * self._n_parameters())
 
     def fit(self, X: Any, y: Any = None, *, checkpoint: Any = None) -> Any:
         """Fit the model.
@@ -182,9 +196,9 @@ class GaussianMixture(Distributed, sk.GaussianMixture):
                 f"init_params={self.init_params!r} is not taken here; use 'kmeans' or "
                 "'random_from_data'"
             )
-        run.weight, run._fixed = labels, None
+        run.weight = labels
         found = run.run(expectation, sk.GaussianMixture(count, covariance_type=self.covariance_type), self.means_)  # noqa: E501  # fmt: skip
-        run.weight, run._fixed = None, None
+        run.weight = None
         self._maximise(run, *found[1:])
         if self.weights_init is not None:
             self.weights_ = np.asarray(self.weights_init)

@@ -34,13 +34,15 @@ from agentic_ray.graph import (
     tree_reduce,
 )
 from agentic_ray.ml.checkpoints import Log
-from agentic_ray.ml.chunks import Unreadable, loaded
+from agentic_ray.ml.chunks import Chosen, Together, Unreadable, loaded
 from agentic_ray.ml.data import Rows
 from agentic_ray.ml.progress import Progress
 
 Statistics: TypeAlias = Any
 """What a pass gives of a chunk: arrays and numbers, alone or in tuples."""
 
+_MOST_KEPT = 8 * evaluate.LOCAL_BYTES
+"""Bytes of chunks after their steps that a fit in this process keeps between its passes."""
 _FLOPS = 32.0
 """An element of a chunk counts as so many operations until passes were timed."""
 _names = itertools.count()
@@ -258,6 +260,26 @@ def _local(
         yield list(given), steps, check, params
 
 
+def _all_loaded(chunks: Sequence[Any], steps: Any) -> list[Any] | None:
+    """Each chunk after its steps; None if together they are large."""
+    found, size = [], 0
+    for chunk in chunks:
+        made = loaded(chunk, steps)
+        size += _size_of(made)
+        if size > _MOST_KEPT:
+            return None
+        found.append(made)
+    return found
+
+
+def _size_of(block: Any) -> int:
+    if sp.issparse(block):
+        return int(block.data.nbytes * 2)
+    if hasattr(block, "memory_usage"):
+        return int(block.memory_usage(deep=True).sum())
+    return int(getattr(block, "nbytes", 0))
+
+
 class Passes:
     """The passes of one fit over X, and with it y and weights.
 
@@ -291,7 +313,7 @@ class Passes:
         self.n = len(x)
         self.p = int(x.shape[1]) if x.ndim > 1 else 1
         self._log = log
-        self._fixed: list[tuple[Any, ...]] | None = None
+        self._known: dict[int, tuple[Rows, list[Any], Any]] = {}
 
     @property
     def columns(self) -> list[Rows | None]:
@@ -360,15 +382,27 @@ class Passes:
             self.check = replace(self.check, finite=False)
         return found
 
+    def _taken(self, at: int, column: Rows | None) -> tuple[list[Any], Any]:
+        """The chunks of a column of data in this process, and the steps they still need: what the
+        steps make of them is kept for the passes to come, if it is not large."""
+        if column is None:
+            return [None] * len(self.x.lengths), ()
+        known = self._known.get(at)
+        if known is None or known[0] is not column:
+            chunks, steps = column.source.arguments(True)[1], column.steps
+            if steps or isinstance(column.source, Chosen | Together):
+                with one_thread, single():
+                    found = _all_loaded(chunks, steps)
+                chunks, steps = (chunks, steps) if found is None else (found, ())
+            known = self._known[at] = (column, chunks, steps)
+        return known[1], known[2]
+
     def _here(
         self, code: Codelet, params: tuple[Any, ...], combine: Any, numbered: Sequence[Any] | None
     ) -> Statistics:
         function: Any = code.cpu
-        if self._fixed is None:
-            columns = [None if c is None else c.source.arguments(True)[1] for c in self.columns]
-            empty = [None] * len(self.x.lengths)
-            self._fixed = list(zip(*[empty if c is None else c for c in columns], strict=True))
-        steps = tuple([() if column is None else column.steps for column in self.columns])
+        taken = [self._taken(at, column) for at, column in enumerate(self.columns)]
+        steps = tuple([own for _, own in taken])
         with computing:
             values = (
                 function(
@@ -377,7 +411,7 @@ class Passes:
                     self.check,
                     params if numbered is None else (*params, numbered[i]),
                 )
-                for i, given in enumerate(self._fixed)
+                for i, given in enumerate(zip(*[own for own, _ in taken], strict=True))
             )
             return fold(combine, values)
 

@@ -17,14 +17,18 @@ import numpy as np
 import scipy.sparse as sp
 import sklearn.model_selection as sk
 from joblib._parallel_backends import ThreadingBackend
+from sklearn.base import is_classifier
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401  (it makes the class known)
+from sklearn.metrics import get_scorer
 from sklearn.utils import _safe_indexing
+from sklearn.utils.metadata_routing import get_routing_for_object
 
 from agentic_ray.array import Array
 from agentic_ray.array.core import evaluate
 from agentic_ray.graph import Codelet, CostHint, Task, TaskGraph
 from agentic_ray.ml.base import is_distributed
 from agentic_ray.ml.data import rows
+from agentic_ray.ml.scoring import for_chunks
 
 _WORTH_BYTES = 64 << 10
 """Larger arguments are put in the object store once, and not sent with each call."""
@@ -141,6 +145,56 @@ def _in_chunks(X: Any) -> bool:
     return getattr(X, "nbytes", 0) > evaluate.LOCAL_BYTES
 
 
+def _scoring(scoring: Any) -> Any:
+    """What a search scores by, so that it takes data in chunks."""
+    if isinstance(scoring, str):
+        return for_chunks(get_scorer(scoring))
+    if isinstance(scoring, list | tuple | set):
+        if not all(isinstance(name, str) for name in scoring) or not scoring:
+            return scoring  # scikit-learn says what is wrong with it
+        return {name: for_chunks(get_scorer(name)) for name in scoring}
+    if isinstance(scoring, dict):
+        return {name: for_chunks(get_scorer(one)) for name, one in scoring.items()}
+    return for_chunks(scoring)
+
+
+class InOrder:
+    """A splitter whose positions are sorted: rows of chunks are taken in their order.
+
+    Parameters
+    ----------
+    cv : int, splitter, iterable or None
+    estimator : estimator
+        Folds of a classifier are stratified, where ``cv`` leaves that open.
+    """
+
+    def __init__(self, cv: Any, estimator: Any) -> None:
+        self._cv, self._estimator = cv, estimator
+        for name in ("shuffle", "random_state"):  # a search asks whether folds stay the same
+            if hasattr(cv, name):
+                setattr(self, name, getattr(cv, name))
+
+    def _checked(self, y: Any) -> Any:
+        return sk.check_cv(self._cv, y, classifier=is_classifier(self._estimator))
+
+    def split(self, X: Any, y: Any = None, groups: Any = None, **options: Any) -> Iterator[Any]:
+        """Sorted positions of the rows to train on and to test on, for each fold."""
+        if groups is not None:
+            options["groups"] = groups
+        n = len(X) if isinstance(X, Array) else len(rows(X)) if is_distributed(X) else len(X)
+        shown = np.broadcast_to(np.zeros((1, 1)), (n, 1))
+        for train, test in self._checked(y).split(shown, y, **options):
+            yield np.sort(train), np.sort(test)
+
+    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+        """The number of folds."""
+        return int(self._checked(y).get_n_splits(None, y, groups))
+
+    def get_metadata_routing(self) -> Any:
+        """As the splitter's."""
+        return get_routing_for_object(self._cv)
+
+
 class _Search:
     """`fit` of a search."""
 
@@ -163,6 +217,13 @@ class _Search:
         if is_distributed(X):
             X = X if isinstance(X, Array) else rows(X)
             y = rows(y).compute() if is_distributed(y) else y
+            own = self.scoring, self.cv
+            self.scoring, self.cv = _scoring(self.scoring), InOrder(self.cv, self.estimator)
+            try:
+                with joblib.parallel_config(backend="sequential"):
+                    return kind.fit(self, X, y, **params)  # type: ignore[attr-defined]
+            finally:
+                self.scoring, self.cv = own
         if _in_chunks(X) or self.n_jobs == 1:
             with joblib.parallel_config(backend="sequential"):
                 return kind.fit(self, X, y, **params)  # type: ignore[attr-defined]
@@ -200,6 +261,22 @@ class RandomizedSearchCV(_Search, sk.RandomizedSearchCV):
     """
 
 
+class _SortedFolds:
+    """Folds of fewer and fewer rows, in the order of the rows."""
+
+    def __init__(self, folds: Any) -> None:
+        self._folds = folds
+
+    def split(self, X: Any, y: Any = None, **options: Any) -> Iterator[Any]:
+        """Sorted positions of each fold."""
+        for train, test in self._folds.split(X, y, **options):
+            yield np.sort(train), np.sort(test)
+
+    def get_n_splits(self, *given: Any, **options: Any) -> int:
+        """The number of folds."""
+        return int(self._folds.get_n_splits(*given, **options))
+
+
 class HalvingGridSearchCV(_Search, sk.HalvingGridSearchCV):
     """All combinations on few rows, then the better ones on more; as `sklearn.model_selection`'s.
 
@@ -212,6 +289,17 @@ class HalvingGridSearchCV(_Search, sk.HalvingGridSearchCV):
     >>> search.fit(X, X[:, 0]).best_params_
     {'alpha': 0.1}
     """
+
+    def _run_search(self, evaluate_candidates: Any, *, callback_ctx: Any = None) -> None:
+        context = {} if callback_ctx is None else {"callback_ctx": callback_ctx}
+        if not isinstance(self.cv, InOrder):
+            super()._run_search(evaluate_candidates, **context)
+            return
+
+        def evaluate(candidates: Any, cv: Any, **options: Any) -> Any:
+            return evaluate_candidates(candidates, _SortedFolds(cv), **options)
+
+        super()._run_search(evaluate, **context)
 
 
 def train_test_split(

@@ -120,6 +120,47 @@ CASES = [
         COEF,
         1e-5,
     ),
+    Case(ml.LinearSVC(loss="hinge", tol=1e-9, max_iter=1_000_000, C=0.3), TWO, COEF, 3e-6),
+    Case(ml.LinearSVC(loss="hinge", tol=1e-9, max_iter=1_000_000, C=0.3), THREE, COEF, 3e-6),
+    Case(
+        ml.LinearSVC(
+            penalty="l1", dual=False, tol=1e-9, max_iter=100_000, C=0.5, intercept_scaling=2
+        ),
+        THREE,
+        COEF,
+        3e-6,
+    ),
+    Case(ml.LinearSVR(tol=1e-9, max_iter=1_000_000, epsilon=0.3, C=0.2), Y, COEF, 3e-6),
+    Case(
+        ml.LogisticRegressionCV(
+            Cs=3,
+            cv=3,
+            l1_ratios=(0,),
+            scoring="neg_log_loss",
+            use_legacy_attributes=False,
+            tol=1e-9,
+            max_iter=3000,
+        ),
+        TWO,
+        (*COEF, "C_", "Cs_", "l1_ratio_", "l1_ratios_", "scores_", "coefs_paths_"),
+        1e-5,
+    ),
+    Case(
+        ml.LogisticRegressionCV(
+            Cs=[0.01, 1.0],
+            cv=3,
+            l1_ratios=None,
+            scoring="roc_auc_ovr",
+            refit=False,
+            use_legacy_attributes=True,
+            tol=1e-9,
+            max_iter=3000,
+            class_weight="balanced",
+        ),
+        THREE,
+        (*COEF, "C_", "Cs_"),
+        1e-5,
+    ),
     Case(ml.MultinomialNB(), THREE, ("feature_log_prob_", "class_log_prior_"), x=np.abs(X)),
     Case(ml.BernoulliNB(binarize=0.5), THREE, ("feature_log_prob_", "class_log_prior_")),
     Case(

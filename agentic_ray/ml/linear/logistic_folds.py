@@ -101,10 +101,10 @@ class LogisticRegressionCV(Distributed, sk.LogisticRegressionCV):
     >>> from agentic_ray import ml
     >>> X = np.linspace(-1, 1, 40)[:, None]
     >>> model = ml.LogisticRegressionCV(
-    ...     [0.01, 1.0], cv=2, l1_ratios=(0,), scoring="accuracy", use_legacy_attributes=False
+    ...     Cs=[0.01, 1.0], l1_ratios=(0,), scoring="accuracy", use_legacy_attributes=False
     ... )
-    >>> model.fit(X, X[:, 0] > 0).C_
-    1.0
+    >>> model.fit(X, X[:, 0] > 0).scores_.shape
+    (5, 1, 2)
     """
 
     def fit(

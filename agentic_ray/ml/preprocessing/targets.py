@@ -172,11 +172,11 @@ class TargetEncoder(Distributed, sk.TargetEncoder):
     >>> import pandas as pd
     >>> from agentic_ray import ml
     >>> table = ml.rows(pd.DataFrame({"colour": ["red", "blue", "red", "blue"]}), chunk_rows=2)
-    >>> ml.TargetEncoder(smooth=0).fit(table, [1.0, 2.0, 3.0, 4.0]).transform(table).compute()
-    array([[2.],
-           [3.],
-           [2.],
-           [3.]])
+    >>> ml.TargetEncoder(smooth=0).fit(table, [0.5, 1.5, 2.5, 3.5]).transform(table).compute()
+    array([[1.5],
+           [2.5],
+           [1.5],
+           [2.5]])
     """
 
     cross_fits = True
