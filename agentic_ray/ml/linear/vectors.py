@@ -11,7 +11,7 @@ from sklearn.svm._base import _get_liblinear_solver_type
 from sklearn.svm._classes import _validate_dual_parameter
 
 from agentic_ray.errors import InvalidArgumentError
-from agentic_ray.ml.base import Distributed, begin, encode_labels
+from agentic_ray.ml.base import Distributed, begin, encode_labels, positive_weight
 from agentic_ray.ml.linear.logistic import Problem, balanced
 from agentic_ray.ml.linear.losses import label_weights
 from agentic_ray.ml.passes import Passes
@@ -184,6 +184,11 @@ def check_scaling(self: Any) -> None:
         )
 
 
+def weight_of_rows(x: Any, y: Any, w: Any) -> float:
+    """The weight of the rows of a chunk."""
+    return float(len(y) if w is None else np.sum(w))
+
+
 class Against:
     """A step: 1 for rows of one class, 0 for all others."""
 
@@ -231,7 +236,7 @@ class LinearSVR(Distributed, sk.LinearSVR):
         dual = _validate_dual_parameter(self.dual, self.loss, "l2", "ovr", run.x)
         _get_liblinear_solver_type("ovr", "l2", self.loss, dual)
         check_scaling(self)
-        total, beyond = float(run.n), float(self.epsilon)
+        total, beyond = positive_weight(run.run(weight_of_rows)), float(self.epsilon)
         if self.loss == "epsilon_insensitive":
             found = _solved_with_corners(self, run, "epsilon", beyond, total, None)
         else:

@@ -31,6 +31,8 @@ _KINDS = ("binary", "multiclass", "continuous")
 
 def kinds_of_targets(x: Any, y: Any, w: Any) -> Any:
     """The kind of a chunk of targets by itself, and its distinct values unless it is continuous."""
+    if not len(y):
+        return "binary", np.zeros(0, np.asarray(y).dtype)
     kind = type_of_target(y, input_name="y")
     distinct = np.unique(y) if kind in ("binary", "multiclass") else np.zeros(0)
     return kind, distinct
@@ -41,6 +43,8 @@ def merged_kinds(left: Any, right: Any) -> Any:
     for kind, _ in (left, right):
         if kind not in ("binary", "multiclass"):
             return kind, np.zeros(0)
+    if not len(left[1]) or not len(right[1]):  # an empty chunk has no labels, of no type
+        return right if not len(left[1]) else left
     distinct = np.union1d(left[1], right[1])
     return ("multiclass" if len(distinct) > 2 else "binary"), distinct
 
@@ -49,7 +53,7 @@ def target_moments(x: Any, y: Any, w: Any, encoder: Any, outputs: int, folds: in
     """Counts, means and sums of squares about them of the targets: for each column by fold,
     category and output, and by fold and output alone."""
     # Values of no known category have position 0, and scikit-learn counts them there.
-    places, _ = encoder._transform(x, handle_unknown="ignore", ensure_all_finite="allow-nan")
+    places, _ = _positions(encoder, x)
     table = np.asarray(y, dtype=np.float64).reshape(len(places), -1)
     if outputs > 1:
         table = (table == np.arange(outputs)).astype(np.float64)
@@ -58,6 +62,14 @@ def target_moments(x: Any, y: Any, w: Any, encoder: Any, outputs: int, folds: in
     for at, values in enumerate(encoder.categories_):
         found.append(_moments(table, own * len(values) + places[:, at], (folds, len(values))))
     return tuple(found), _moments(table, own, (folds,))
+
+
+def _positions(encoder: Any, x: Any) -> tuple[Any, Any]:
+    """The position of each value among the categories of its column, and whether it is known."""
+    if not x.shape[0]:  # scikit-learn refuses no rows
+        return np.zeros(x.shape, np.int64), np.ones(x.shape, bool)
+    places, known = encoder._transform(x, handle_unknown="ignore", ensure_all_finite="allow-nan")
+    return places, known
 
 
 def _moments(table: Any, cells: Any, shape: tuple[int, ...]) -> Any:
@@ -143,9 +155,7 @@ class CrossEncoded:
 
     def __call__(self, pair: Any, numbers: Any = None) -> Any:
         x, folds = pair if numbers is None else (pair, np.ravel(numbers))
-        places, known = self.encoder._transform(
-            x, handle_unknown="ignore", ensure_all_finite="allow-nan"
-        )
+        places, known = _positions(self.encoder, x)
         outputs = len(self.means[0])
         made = np.empty((len(places), places.shape[1] * outputs))
         for fold, (encodings, means) in enumerate(zip(self.encodings, self.means, strict=True)):
@@ -233,13 +243,16 @@ class TargetEncoder(Distributed, sk.TargetEncoder):
         step = CrossEncoded(
             self._for_steps(), tuple([one for one, _ in found]), tuple([mean for _, mean in found])
         )
-        if isinstance(X, Array) and isinstance(data.source, OfArray):
+        made = together([data, numbered_rows(numbers, data.lengths)]).then(step)
+        if not isinstance(X, Array):
+            return made
+        if isinstance(data.source, OfArray) and not made.is_here:
             width = len(found[0][0])
             folds = xp.asarray(numbers[:, None], chunks=(data.lengths, (1,)))
             return xp.map_blocks(
                 step, data.source.array, folds, dtype=np.float64, chunks=(data.lengths, (width,))
             )
-        return together([data, numbered_rows(numbers, data.lengths)]).then(step)
+        return made.array()
 
     def _begin(self: Any, data: Rows, y: Any) -> tuple[Passes, int]:
         """Find categories and the kind of the targets; the passes over both, and the number of
