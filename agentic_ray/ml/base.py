@@ -63,6 +63,8 @@ class Method:
     estimator: Any
     name: str
     options: tuple[tuple[str, Any], ...] = ()
+    head: Any = None
+    """One row of the data."""
 
     def __call__(self, block: Any) -> Any:
         if not block.shape[0]:
@@ -72,6 +74,8 @@ class Method:
 
     def _of_none(self, block: Any) -> Any:
         """No rows, which scikit-learn refuses: no rows of what one row gives."""
+        if self.head is not None:
+            return replace(self, head=None)(self.head)[:0]
         one = np.ones((1, *block.shape[1:]), getattr(block, "dtype", np.float64))
         if hasattr(block, "columns"):
             import pandas as pd
@@ -281,7 +285,8 @@ def blockwise(estimator: Any, name: str, X: Any, **options: Any) -> Any:
         check_is_fitted(estimator)
     data = rows(X)
     twin = estimator._for_steps() if isinstance(estimator, Distributed) else as_sklearn(estimator)
-    step = Method(twin, name, tuple(options.items()))
+    head = data.sample if np.shape(data.sample)[0] else None
+    step = Method(twin, name, tuple(options.items()), head)
     return transformed(data, step, isinstance(X, Array))
 
 
@@ -384,7 +389,7 @@ def _chunked(
     if sp.issparse(data.sample) and not (check.accept_sparse or check.as_table):
         check_array(data.sample, estimator=estimator, input_name="X")  # raises
     validate_data(estimator, X=data.sample, reset=reset, skip_check_array=True)
-    data = _without_empty(data)
+    data = without_empty(data)
     if target is None:
         return data, None, check
     if y is None:
@@ -394,7 +399,7 @@ def _chunked(
     return data, _target(y, data, target, multi_output), check
 
 
-def _without_empty(data: Rows) -> Rows:
+def without_empty(data: Rows) -> Rows:
     """Chunks without rows left out, if others have some."""
     kept = [i for i, n in enumerate(data.lengths) if n]
     return data if len(kept) in (0, len(data.lengths)) else data.take_chunks(kept)

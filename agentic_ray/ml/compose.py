@@ -97,7 +97,7 @@ class ColumnTransformer(Distributed, sk.ColumnTransformer):
         made = self._fitted(data, y)
         if not made:
             return self.transform(X)
-        step = BesideKnown(self._for_steps(), tuple(made))
+        step = BesideKnown(self._for_steps(), tuple(made), data.sample)
         return transformed(together([data, *made.values()]), step, isinstance(X, Array))
 
     def transform(self, X: Any, **params: Any) -> Any:
@@ -181,7 +181,7 @@ class FeatureUnion(Distributed, pipeline.FeatureUnion):
         made = self._fitted(X, y, params)
         if not made:
             return self.transform(X)
-        step = BesideKnown(self._for_steps(), tuple(made))
+        step = BesideKnown(self._for_steps(), tuple(made), rows(X).sample)
         return transformed(together([rows(X), *made.values()]), step, isinstance(X, Array))
 
 
@@ -232,9 +232,13 @@ class BesideKnown:
 
     twin: Any
     names: tuple[str, ...]
+    head: Any
+    """One row of the data."""
 
     def __call__(self, parts: Any) -> Any:
         block, *made = parts
+        if not block.shape[0]:  # scikit-learn refuses no rows
+            return self.twin.transform(self.head)[:0]
         known = dict(zip(self.names, made, strict=True))
         twin = copy.copy(self.twin)
         kept = "transformers_" if hasattr(twin, "transformers_") else "transformer_list"

@@ -335,10 +335,11 @@ def test_machines_in_processes_give_the_bits_of_machines_in_one(
     ray_session: ar.Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machines, "MACHINE_BYTES", 1)
-    model = ml.HistGradientBoostingRegressor(max_iter=10, random_state=0)
-    here = model.fit(cut(WIDE, CHUNKS), SMOOTH).predict(WIDE)
+    model = ml.HistGradientBoostingRegressor(max_iter=3, random_state=0)
+    two = (450, 450)
+    here = model.fit(cut(WIDE, two), SMOOTH).predict(WIDE)
     monkeypatch.setattr(evaluate, "LOCAL_BYTES", 0)
-    there = model.fit(cut(WIDE, CHUNKS), SMOOTH).predict(WIDE)
+    there = model.fit(cut(WIDE, two), SMOOTH).predict(WIDE)
     np.testing.assert_array_equal(there, here)
 
 
@@ -374,3 +375,27 @@ def test_a_meeting_that_not_all_come_to_is_called_off() -> None:
         come(place, 0, ["127.0.0.1:1"], 60.0)
     with pytest.raises(NotAllCameError):
         come(place, 1, ["127.0.0.1:1"], 60.0)
+
+
+def test_chunks_without_rows_are_encoded_too() -> None:
+    table = rows_cut(TABLE, (0, 50, 0, 70))
+    encoders = [
+        ml.OneHotEncoder(sparse_output=False),
+        ml.TargetEncoder(cv=KFold(2)),
+        ml.ColumnTransformer(
+            [
+                ("mean", ml.TargetEncoder(cv=KFold(2)), ["letter"]),
+                ("code", ml.OneHotEncoder(sparse_output=False), ["blank"]),
+            ]
+        ),
+        ml.SimpleImputer(strategy="most_frequent"),
+    ]
+    for encoder in encoders:
+        made = encoder.fit_transform(table, Y[:120]).compute()
+        np.testing.assert_array_equal(
+            np.asarray(made, str), np.asarray(encoder.fit_transform(TABLE, Y[:120]), str)
+        )
+        np.testing.assert_array_equal(
+            np.asarray(encoder.transform(table).compute(), str),
+            np.asarray(encoder.transform(TABLE), str),
+        )

@@ -16,7 +16,7 @@ from sklearn.utils.validation import column_or_1d
 
 import agentic_ray.array as xp
 from agentic_ray.array import Array
-from agentic_ray.ml.base import Codes, Distributed, is_distributed
+from agentic_ray.ml.base import Codes, Distributed, is_distributed, without_empty
 from agentic_ray.ml.chunks import OfArray
 from agentic_ray.ml.data import Rows, aligned, numbered_rows, rows, together
 from agentic_ray.ml.passes import Check, Passes
@@ -54,7 +54,7 @@ def target_moments(x: Any, y: Any, w: Any, encoder: Any, outputs: int, folds: in
     category and output, and by fold and output alone."""
     # Values of no known category have position 0, and scikit-learn counts them there.
     places, _ = _positions(encoder, x)
-    table = np.asarray(y, dtype=np.float64).reshape(len(places), -1)
+    table = np.asarray(y, dtype=np.float64).reshape(-1, 1)
     if outputs > 1:
         table = (table == np.arange(outputs)).astype(np.float64)
     own = np.zeros(len(places), np.int64) if own is None else own.astype(np.int64)
@@ -234,7 +234,7 @@ class TargetEncoder(Distributed, sk.TargetEncoder):
         data = rows(X)
         run, outputs = self._begin(data, y)
         count, numbers = self._folds(run, outputs, params)
-        edges = np.cumsum([0, *data.lengths])
+        edges = np.cumsum([0, *run.x.lengths])
         own = [numbers[a:b] for a, b in itertools.pairwise(edges)]
         columns, whole = self._moments(run, outputs, count, own)
         self._learn(columns, whole, count)
@@ -263,6 +263,7 @@ class TargetEncoder(Distributed, sk.TargetEncoder):
             )
         if not is_distributed(y):
             y = column_or_1d(y, warn=True)
+        data = without_empty(data)
         targets = aligned(y, data.lengths, "y")
         if targets.ndim > 1:
             targets = targets.then(_one_column)
