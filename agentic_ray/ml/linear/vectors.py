@@ -47,7 +47,7 @@ class _Penalised(Problem):
 
 _WIDTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 """Widths over which corners of a loss are rounded. The minimum is a continuous, piecewise linear
-function of the width, so the last one is as near to the minimum of the loss itself."""
+function of the width, so the last two tell where it is at width 0."""
 
 
 def _scaled_problem(
@@ -81,7 +81,9 @@ def _solved_with_corners(
 ) -> tuple[Any, float, int]:
     """As `_solved`, of a loss with corners: they are rounded less and less, and each minimum is
     where the search for the next one starts."""
-    point, iterations, unit = None, 0, 1.0
+    point: Any = None
+    before: Any = None
+    iterations, unit = 0, 1.0
     for width in _WIDTHS:
         options = width * unit if beyond is None else (beyond, width * unit)
         problem = _scaled_problem(self, run, loss, options, total, class_weight)
@@ -93,8 +95,11 @@ def _solved_with_corners(
                 options = (beyond, width * unit)
                 problem = _scaled_problem(self, run, loss, options, total, class_weight)
             tol = min(self.tol, 1e-4) * 1e-3 * float(np.abs(first).max(initial=1e-300))
+        before = point
         point, turns = problem.solve("newton", tol, max(1, self.max_iter - iterations), point)
         iterations += turns
+    # The line through the last two minima, at width 0.
+    point = point + (point - before) * _WIDTHS[-1] / (_WIDTHS[-2] - _WIDTHS[-1])
     coef, intercept = problem.parts(point)
     return coef, intercept, iterations
 
