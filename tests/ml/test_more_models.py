@@ -29,6 +29,7 @@ from agentic_ray.array.core import evaluate
 from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.ml.base import begin
 from agentic_ray.ml.boosting import machines
+from agentic_ray.ml.boosting.histograms import _need_lightgbm
 from agentic_ray.ml.boosting.meeting import Meeting, NotAllCameError, come
 from agentic_ray.ml.data import aligned
 
@@ -263,6 +264,19 @@ SMOOTH = 2 * WIDE[:, 0] + np.nan_to_num(WIDE[:, 1]) ** 2
 CHUNKS = (300, 1, 0, 299, 300)
 
 
+def why_no_lightgbm() -> str:
+    """The reason why LightGBM cannot be used here; empty if it can."""
+    try:
+        _need_lightgbm()
+    except ModuleNotFoundError as error:
+        return str(error)
+    return ""
+
+
+needs_lightgbm = pytest.mark.skipif(bool(why_no_lightgbm()), reason=why_no_lightgbm())
+
+
+@needs_lightgbm
 @pytest.mark.parametrize(
     ("options", "y"),
     [
@@ -289,6 +303,7 @@ def test_boosted_numbers_are_as_good(options: dict[str, Any], y: Any) -> None:
     np.testing.assert_array_equal(twin.predict(WIDE), found.predict(WIDE))
 
 
+@needs_lightgbm
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
 def test_boosted_labels_are_as_good(count: int, class_weight: Any) -> None:
@@ -303,6 +318,7 @@ def test_boosted_labels_are_as_good(count: int, class_weight: Any) -> None:
     assert found.score(cut(WIDE, CHUNKS), y) > 0.97
 
 
+@needs_lightgbm
 def test_boosting_stops_where_nothing_gets_better() -> None:
     noise = np.random.default_rng(0).standard_normal(900)
     model = ml.HistGradientBoostingRegressor(
@@ -315,6 +331,7 @@ def test_boosting_stops_where_nothing_gets_better() -> None:
     assert not (recent > model.validation_score_[-4] + model.tol).any()
 
 
+@needs_lightgbm
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -331,6 +348,7 @@ def test_what_boosting_of_chunks_does_not_take(options: dict[str, Any], message:
         ml.HistGradientBoostingRegressor(loss="gamma").fit(cut(WIDE, CHUNKS), SMOOTH)
 
 
+@needs_lightgbm
 def test_machines_in_processes_give_the_bits_of_machines_in_one(
     ray_session: ar.Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -285,6 +285,11 @@ def _need_lightgbm() -> None:
             "'agentic-ray[boosting]'",
             name="lightgbm",
         ) from error
+    except OSError as error:
+        raise ModuleNotFoundError(
+            f"LightGBM cannot be loaded ({error}); on Debian: apt-get install libgomp1",
+            name="lightgbm",
+        ) from error
 
 
 class HistGradientBoostingRegressor(_Boosting, sk.HistGradientBoostingRegressor):
