@@ -76,7 +76,9 @@ def test_a_notebook_runs_and_shows_what_its_file_keeps(
     kept = _code(nbformat.read(BOOKS[name], 4))
     assert all(cell.execution_count for cell in kept), "make notebooks"
     for cell, before in zip(ran[name], kept, strict=True):
-        assert set(_shown(cell)) == set(_shown(before)), cell.source
+        # (Ray may print lines of its own where a process dies.)
+        extra = set(_shown(cell)) ^ set(_shown(before))
+        assert extra <= {("printed",)} - set(_shown(before)), cell.source
 
 
 @pytest.mark.parametrize("name", BOOKS)
