@@ -36,7 +36,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a service told at one moment."""
+    """The answers of a service at one moment."""
 
     cluster: dict[str, Any]
     jobs: list[dict[str, Any]]

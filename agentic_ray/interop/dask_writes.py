@@ -39,7 +39,7 @@ def check_writes(node: DaskTask, nodes: Mapping[Any, GraphNode]) -> None:
 
 
 def _targets(node: DaskTask, known: Mapping[Any, Any]) -> Iterator[Any]:
-    """What ``node``, or the tasks that were fused in it, write to."""
+    """Yield the arrays that ``node``, or the tasks fused in it, writes to."""
     if getattr(node.func, "__name__", "") in _WRITERS:
         target = node.args[1] if len(node.args) > 1 else node.kwargs.get("out")
         while isinstance(target, TaskRef) and target.key in known:

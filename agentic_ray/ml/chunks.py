@@ -144,7 +144,7 @@ class Together:
 
 
 def chunk_at(source: Any, at: int) -> Any:
-    """What `loaded` makes a chunk of, where no other task has to make it first; else None."""
+    """Return what `loaded` makes a chunk of; None if another task has to make it first."""
     if isinstance(source, Given):
         return source.chunks[at]
     if isinstance(source, Chosen):

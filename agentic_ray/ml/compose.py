@@ -222,7 +222,7 @@ class Known:
         return getattr(self._transformer, name)
 
     def transform(self, X: Any) -> Any:
-        """What is there."""
+        """Return the rows that were made before."""
         return self._made
 
 

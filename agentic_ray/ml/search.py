@@ -146,7 +146,7 @@ def _in_chunks(X: Any) -> bool:
 
 
 def _scoring(scoring: Any) -> Any:
-    """What a search scores by, so that it takes data in chunks."""
+    """Return the scorers of a search, made to take data in chunks."""
     if isinstance(scoring, str):
         return for_chunks(get_scorer(scoring))
     if isinstance(scoring, list | tuple | set):

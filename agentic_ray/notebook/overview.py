@@ -31,7 +31,7 @@ class UnderWay:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What a session does now. `taken` makes one."""
+    """The state of a session now. `taken` makes one."""
 
     state: ClusterState
     graphs: tuple[UnderWay, ...]

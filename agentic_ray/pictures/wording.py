@@ -1,4 +1,4 @@
-"""How pictures write seconds, bytes and names, and which colours they use."""
+"""Seconds, bytes, names and colours as pictures write them."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ _WAIT_SECONDS = 0.02
 
 @dataclass(frozen=True, slots=True)
 class StreamReport:
-    """What a run did.
+    """The counts of a run.
 
     Attributes
     ----------

@@ -37,7 +37,7 @@ _WHOLE = pa.decimal128(38, 0)
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What one part, or several neighbouring ones, add to each aggregate.
+    """The share of one part, or of several neighbouring ones, in each aggregate.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ _NEEDED = {
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """One column of the answer: ``function`` of ``column`` in each group, under the name
+    """A column of the answer: ``function`` of ``column`` in each group, under the name
     ``output``; ``column`` is None for ``size``."""
 
     output: str

@@ -37,7 +37,7 @@ _names = itertools.count()
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one part gave, or several that were combined."""
+    """The result of one part, or of several that were combined."""
 
     value: Any
     rows: int
@@ -51,7 +51,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the last run over a table read.
+    """The parts, rows and bytes that the last run over a table read.
 
     Attributes
     ----------

@@ -390,7 +390,7 @@ class Table:
 
     @property
     def report(self) -> Report:
-        """What the last run over this very table read, and what it skipped."""
+        """Return what the last run over this very table read and skipped."""
         return self._last.report
 
     def explain(self) -> str:

@@ -1,4 +1,4 @@
-"""How a table travels with a task: as bytes of Arrow's stream."""
+"""Sends tables with tasks, as bytes of Arrow's stream."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ def _passed(
 
 
 def _needed_elements(nodes: Sequence[Node], roots: Sequence[Node]) -> Counter[Node]:
-    """How many elements of each node all others need: slices those they take, others all."""
+    """Count the elements of each node that others need: slices need those they take."""
     needed = Counter[Node]()
     for root in roots:
         needed[root] += root.size

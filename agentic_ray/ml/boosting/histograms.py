@@ -195,7 +195,7 @@ class _Boosting(Distributed):
         return self._sklearn_class(**options).fit(rows, labels)
 
     def _baseline(self: Any, run: Passes, model: Any, sums: Any, class_weight: Any) -> Any:
-        """What is predicted before the first tree."""
+        """Return the prediction before the first tree."""
         if is_classifier(self):
             weights = run.run(label_weights, len(self.classes_))
             weights = weights if class_weight is None else weights * class_weight

@@ -32,7 +32,7 @@ _WAIT = 60.0
 
 @dataclass(frozen=True)
 class Growing:
-    """What all machines do.
+    """The work that all machines share.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def _host() -> str:
 
 
 def machines_of(run: Passes, one: bool) -> int:
-    """How many machines there are: a function of the data alone."""
+    """Return the number of machines: a function of the data alone."""
     wanted = max(1, int(run.x.source.nbytes) // MACHINE_BYTES)
     return 1 if one else min(len(run.x.lengths), wanted, MOST_MACHINES)
 

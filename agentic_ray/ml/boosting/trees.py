@@ -19,7 +19,7 @@ def predictors_of(model: str, outputs: int) -> list[list[TreePredictor]]:
 
 
 def _predictor(root: dict[str, Any]) -> TreePredictor:
-    """One tree. A node's children come after it, the left one first."""
+    """Make a tree. A node's children come after it, the left one first."""
     rows: list[tuple[Any, ...]] = []
     pending: list[tuple[dict[str, Any], int, int, str]] = [(root, 0, -1, "")]
     links: dict[tuple[int, str], int] = {}

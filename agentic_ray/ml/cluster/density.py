@@ -43,7 +43,7 @@ def _neighbours(queries: Any, points: Any, options: Any) -> Iterator[tuple[int, 
 
 
 def weights_near(left: Any, right: Any, own: Any, other: Any, options: Any) -> Any:
-    """How many rows of the right chunk, or what weight of them, is near each row of the left."""
+    """Return the number or the weight of the right chunk's rows near each left row."""
     found = np.zeros(left.shape[0], np.int64 if other is None else np.float64)
     for start, near in _neighbours(left, right, options):
         for at, places in enumerate(near, start):

@@ -58,7 +58,7 @@ def part_of(run: Passes, positions: Any) -> Passes:
 
 @dataclass(frozen=True)
 class Path:
-    """How the models of one path are fitted."""
+    """The settings of the models of one path."""
 
     classes: int
     fit_intercept: bool

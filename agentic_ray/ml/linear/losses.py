@@ -87,7 +87,7 @@ def hinge(raw: Any, y: Any, options: Any, xp: Any) -> Any:
 
 
 def epsilon(raw: Any, y: Any, options: Any, xp: Any) -> Any:
-    """How far a residual is beyond epsilon, with the corners rounded over a width; the options
+    """The distance of a residual beyond epsilon, with the corners rounded over a width; the options
     give both."""
     apart = raw - y
     beyond, width = options
