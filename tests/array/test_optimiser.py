@@ -17,7 +17,7 @@ from agentic_ray.array import io
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core import compiled, evaluate, kernel_source
 from agentic_ray.array.core.compile_queue import compiling
-from agentic_ray.array.core.node import topological
+from agentic_ray.array.core.node import literal, topological
 from agentic_ray.array.core.rewrite import Applied
 from agentic_ray.array.core.rules import optimize
 from agentic_ray.recent import Recent
@@ -57,6 +57,16 @@ def test_what_is_needed_as_a_whole_is_not_computed_again_for_its_slices() -> Non
     both = xp.asarray(np.arange(12.0)) + 1
     assert "slice before elementwise" in _steps(both[:2] + both[2:4])
     assert "slice before elementwise" not in _steps(both[:4] + both[4:8])
+
+
+def test_an_array_that_is_one_scalar_leaves_the_scalar_weak() -> None:
+    """Every expression with this scalar shares one node for it."""
+    scalar = xp.Array(literal(2.625))
+    assert float(scalar) == 2.625
+    same(xp.Array(literal(2.625)).persist() * 2, np.float64(5.25))
+    assert evaluate.values([scalar._node, scalar._node]) == [2.625, 2.625]
+    for size in (3, 100_000):
+        assert (xp.ones(size, dtype="float32") * 2.625).compute().dtype == np.float32
 
 
 def test_a_stencil_reads_a_file_once(tmp_path: Path) -> None:

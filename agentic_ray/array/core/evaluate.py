@@ -58,6 +58,7 @@ around those that may, which takes as long as a small one of them."""
 
 def value(node: Node) -> NDArray:
     """The value of one expression, not to be written to."""
+    node = nodes.strong(node)
     if node.value is None:
         if node.small:
             _direct(node)
@@ -111,6 +112,9 @@ def values(roots: Sequence[Node], *, progress: bool | None = None) -> list[NDArr
     found: dict[Node, NDArray] = {}
     wanted: list[Node] = []
     for root in dict.fromkeys(roots):
+        if root.op is nodes.LITERAL:
+            found[root] = value(root)
+            continue
         if root.value is None and root.small:
             _direct(root)
         if root.value is not None:

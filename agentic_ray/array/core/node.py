@@ -251,10 +251,16 @@ def literal(value: bool | int | float | complex) -> Node:
 @functools.lru_cache(maxsize=1024, typed=True)
 def _literal(value: Any, text: str) -> Node:
     kind = type(value)
-    node = Node(LITERAL, (), (kind.__name__, text, value), (), np.dtype(kind), (), "cpu")
-    node.value = np.asarray(value)  # for an array that is nothing but this scalar
-    node.value.flags.writeable = False
-    return node
+    return Node(LITERAL, (), (kind.__name__, text, value), (), np.dtype(kind), (), "cpu")
+
+
+def strong(node: Node) -> Node:
+    """The node, or for a Python scalar a leaf over it as an array of its own dtype.
+
+    The value of a literal is never kept in the literal: all expressions share it, and its type
+    would not give way any more.
+    """
+    return data(np.asarray(node.params[2]), ()) if node.op is LITERAL else node
 
 
 def _literal_kernel(xp: Any, kind: str, text: str, value: Any) -> Any:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from agentic_ray.array.core.node import Node, make, topological
+from agentic_ray.array.core.node import Node, make, strong, topological
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def optimize(roots: Sequence[Node], trace: list[Applied] | None = None) -> list[
     trace : list, optional
         Every step is appended to it.
     """
-    current = list(roots)
+    current = [strong(root) for root in roots]
     for _ in range(MOST_PASSES):
         steps: list[Applied] = []
         current = _passed(current, steps, {})
