@@ -150,13 +150,13 @@ def test_failed_write_leaves_the_old_data(kind: str, tmp_path: Path) -> None:
 
 
 SLOW_WRITER = """
-import sys, time
+import os, sys, time
 import agentic_ray.array as xp
 from agentic_ray.array import io
 from agentic_ray.array.core.node import Op, make
 
 def slow(xp_, x):
-    print("at", int(x[0]), flush=True)
+    os.write(1, b"at %d\\n" % int(x[0]))  # as a whole: several threads write
     time.sleep(0.5)
     return x
 
@@ -175,9 +175,7 @@ def test_writer_killed_half_way_leaves_the_old_data(name: str, tmp_path: Path) -
         [sys.executable, "-c", SLOW_WRITER, str(path)], stdout=subprocess.PIPE, text=True
     )
     assert writer.stdout is not None
-    for line in writer.stdout:
-        if line == "at 2\n":
-            break
+    assert "at 2\n" in writer.stdout
     while len(list(tmp_path.iterdir())) < 2 and writer.poll() is None:
         time.sleep(0.01)  # until what is begun lies beside it
     writer.send_signal(signal.SIGKILL)
