@@ -6,6 +6,7 @@ import operator
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import ray
 import agentic_ray as ar
 from agentic_ray.errors import ExecutorLostError, InternalError, SessionError
 from agentic_ray.graph.task import Ref
-from agentic_ray.runtime import Stored
+from agentic_ray.runtime import Run, Stored
 
 WAIT_SECONDS = 90
 
@@ -25,6 +26,23 @@ def graph_of(codelet: ar.Codelet, *args: Any) -> ar.TaskGraph:
 
 def slow_graph(seconds: float = 1.0) -> ar.TaskGraph:
     return graph_of(ar.Codelet("slow", lambda s: time.sleep(s) or 7), seconds)
+
+
+def begun_graph(session: ar.Session, seconds: float, mark: Path) -> Run:
+    """A run of a task that takes so long, and has begun. (Tests before may have left calls that
+    run to their end.)"""
+
+    def begin(seconds: float) -> int:
+        mark.touch()
+        time.sleep(seconds)
+        return 7
+
+    run = session.submit(graph_of(ar.Codelet("slow", begin), seconds))
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not mark.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return run
 
 
 def works(session: ar.Session) -> None:
@@ -138,14 +156,12 @@ def test_carrying_out_a_command_raises(
 
 @pytest.mark.parametrize("method", ["_submitted", "_finished", "_schedule"])
 def test_the_dispatcher_itself_raises(
-    ray_session: ar.Session, monkeypatch: Any, method: str
+    ray_session: ar.Session, monkeypatch: Any, method: str, tmp_path: Path
 ) -> None:
     """What it remembers is in doubt: all under way fails, and a new one takes over."""
     loop = ray_session._loop
     broken = loop.dispatcher
-    under_way = ray_session.submit(slow_graph(10.0))
-    while not loop.calls:
-        time.sleep(0.01)
+    under_way = begun_graph(ray_session, 10.0, tmp_path / "begun")
     monkeypatch.setattr(broken, method, boom)
     bad = ray_session.submit(slow_graph(0.0))
     if method == "_schedule":  # any other event may come first: then the new one has the graph
@@ -158,12 +174,10 @@ def test_the_dispatcher_itself_raises(
 
 
 def test_asking_the_dispatcher_for_its_next_wakeup_raises(
-    ray_session: ar.Session, monkeypatch: Any
+    ray_session: ar.Session, monkeypatch: Any, tmp_path: Path
 ) -> None:
     loop = ray_session._loop
-    under_way = ray_session.submit(slow_graph(3.0))
-    while not loop.calls:
-        time.sleep(0.01)
+    under_way = begun_graph(ray_session, 10.0, tmp_path / "begun")
     monkeypatch.setattr(type(loop.dispatcher), "next_wakeup_seconds", property(boom), raising=True)
     internal(under_way)
     monkeypatch.undo()
