@@ -152,7 +152,7 @@ class Board(App[None]):
     # --- looking at the service ------------------------------------------------------------
 
     def _look(self) -> None:
-        """Fetch what is new, unless the last look still goes on."""
+        """Ask the service for jobs and nodes in a thread, unless the last request still runs."""
         if not any(worker.group == "look" and worker.is_running for worker in self.workers):
             self.run_worker(self._fetch, thread=True, group="look")
 

@@ -64,7 +64,7 @@ def _each(tasks: list[Task]) -> tuple[list[Box], list[Arrow]]:
 
 
 def _facts(task: Task) -> tuple[str, ...]:
-    """Tell what is known of a task's results, and on which device it must run."""
+    """Return the lines of a task's box: bytes of its result, and the device that it must have."""
     facts = [bytes_text(task.cost.written_bytes)] if task.cost.written_bytes else []
     if task.tag != "any":
         facts.append(task.tag)

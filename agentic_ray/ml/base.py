@@ -64,7 +64,7 @@ class Method:
     name: str
     options: tuple[tuple[str, Any], ...] = ()
     head: Any = None
-    """One row of the data."""
+    """The first row of the data, which gives a block without rows its columns and types."""
 
     def __call__(self, block: Any) -> Any:
         if not block.shape[0]:

@@ -186,8 +186,8 @@ class FeatureUnion(Distributed, pipeline.FeatureUnion):
 
 
 def fitted_to_chunks(name: str, transformer: Any, X: Any, y: Any, made: dict[str, Rows]) -> Any:
-    """A transformer after `fit`; what it makes of these rows themselves goes to a dict, by its
-    name, where that is another thing than `transform`."""
+    """Fit a transformer to chunks and return it. If its `fit_transform` differs from `transform`,
+    put the rows that `fit_transform` makes in the dict, under the transformer's name."""
     if not isinstance(transformer, Distributed) and not hasattr(transformer, "steps"):
         raise InvalidTypeError(
             f"{type(transformer).__name__} cannot be fitted to data in chunks; use the one of "
@@ -212,7 +212,7 @@ def _cross_fits(transformer: Any) -> bool:
 
 
 class Known:
-    """Stands for a fitted transformer: what it makes of the chunk is there already."""
+    """Takes the place of a fitted transformer; returns the rows that it has made of a chunk."""
 
     def __init__(self, transformer: Any, made: Any) -> None:
         self._transformer = transformer
@@ -233,7 +233,7 @@ class BesideKnown:
     twin: Any
     names: tuple[str, ...]
     head: Any
-    """One row of the data."""
+    """The first row of the data, which gives a chunk without rows its columns and types."""
 
     def __call__(self, parts: Any) -> Any:
         block, *made = parts

@@ -181,7 +181,7 @@ class InOrder:
         """Sorted positions of the rows to train on and to test on, for each fold."""
         if groups is not None:
             options["groups"] = groups
-        n = len(X) if isinstance(X, Array) else len(rows(X)) if is_distributed(X) else len(X)
+        n = len(rows(X) if is_distributed(X) and not isinstance(X, Array) else X)
         shown = np.broadcast_to(np.zeros((1, 1)), (n, 1))
         for train, test in self._checked(y).split(shown, y, **options):
             yield np.sort(train), np.sort(test)

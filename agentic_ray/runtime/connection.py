@@ -202,10 +202,3 @@ def _in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
-
-
-def address_here() -> str:
-    """The address of this machine, as the cluster's other machines reach it."""
-    import ray
-
-    return str(ray.util.get_node_ip_address())

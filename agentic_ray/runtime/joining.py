@@ -185,6 +185,11 @@ def _start(settings: Settings, until: float) -> None:
             return
 
 
+def address_here() -> str:
+    """Return the address of this machine, as the cluster's other machines reach it."""
+    return str(ray.util.get_node_ip_address())
+
+
 def leave_dead_ray() -> None:
     """Call `ray.shutdown` when nobody is there to answer.
 

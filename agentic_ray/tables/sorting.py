@@ -133,7 +133,7 @@ def sorted_table(table: Table, given: str | Sequence[str | tuple[str, str]]) -> 
     InvalidArgumentError, InvalidTypeError
         A key is not there, or its type has no order.
     """
-    from agentic_ray.tables.table import Memory
+    from agentic_ray.tables.table import Memory  # tables import this module
 
     keys = sort_keys(given)
     names = [name for name, _ in keys]

@@ -38,7 +38,7 @@ def slice_of_slice(node: Node) -> Node | None:
 
 @rule("slice before elementwise", "slice", most_share=0.5)
 def slice_of_map(node: Node) -> Node | None:
-    """Compute only what is kept."""
+    """Slice the operands of an elementwise operation, so that it computes the slice alone."""
     (source,) = node.inputs
     if source.op.kind != "map" or source.value is not None:
         return None

@@ -137,7 +137,7 @@ class _Boosting(Distributed):
         self.__dict__.update({k: v for k, v in vars(model).items() if k not in kept})
         return self
 
-    # --- what is asked for ----------------------------------------------------------------
+    # --- refusing parameters ----------------------------------------------------------------
 
     def _refuse(self: Any, *validation: Any) -> None:
         if any(value is not None for value in validation):

@@ -67,7 +67,7 @@ def parts_within(x: Any, y: Any, w: Any, options: Any, core: Any) -> Any:
     for start, near in _neighbours(chosen, chosen, options):
         starts.append(np.repeat(np.arange(start, start + len(near)), [len(n) for n in near]))
         ends.append(np.concatenate(near))
-        if sum(map(len, ends)) > 1 << 22:  # what is known is kept as one link a row
+        if sum(map(len, ends)) > 1 << 22:  # bounds the memory: one link a row stays
             labels = _joined(count, starts, ends, labels)
             starts, ends = [], []
     labels = _joined(count, starts, ends, labels)
@@ -75,7 +75,7 @@ def parts_within(x: Any, y: Any, w: Any, options: Any, core: Any) -> Any:
 
 
 def _joined(count: int, starts: list[Any], ends: list[Any], labels: Any) -> Any:
-    """The first row of each row's component, of links and what was joined before."""
+    """Return the first row of each row's component, given further links and the labels so far."""
     one = np.concatenate([*starts, np.arange(count)])
     two = np.concatenate([*ends, labels])
     links = sp.coo_matrix((np.ones(len(one), bool), (one, two)), shape=(count, count))

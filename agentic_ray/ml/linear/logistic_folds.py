@@ -171,7 +171,7 @@ class LogisticRegressionCV(Distributed, sk.LogisticRegressionCV):
         self._shape(points, scores, turns, ratios, legacy)
         return self
 
-    # --- what is asked for ----------------------------------------------------------------
+    # --- reading parameters ----------------------------------------------------------------
 
     def _options(self: Any) -> tuple[Any, Any, bool, Any]:
         """Ratios of l1, the scoring, whether attributes have their old shapes, and the penalty;

@@ -146,8 +146,8 @@ def _smoothed(
 
 @dataclass(frozen=True, eq=False)
 class CrossEncoded:
-    """A step over pairs of a chunk and the fold of each of its rows: rows are encoded by what is
-    known of the other folds."""
+    """A step over pairs: a chunk, and the number of the fold of each row. It encodes a row by the
+    targets of the other folds."""
 
     encoder: Any
     encodings: tuple[list[Any], ...]
