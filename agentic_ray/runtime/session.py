@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 from ray import exceptions as ray_errors
@@ -49,6 +49,7 @@ from agentic_ray.runtime.recordings import Recording, Recordings
 from agentic_ray.runtime.run import Run
 from agentic_ray.runtime.scope import current_scope
 from agentic_ray.runtime.values import CodeletTable
+from agentic_ray.schedule.bounds import least_seconds
 from agentic_ray.schedule.calibration import Calibration
 from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CALL_BOUNDS_SECONDS, CostModel
@@ -72,6 +73,27 @@ of one bundle is hidden behind the work of the one before it on the same executo
 master has no CPU of its own it takes that work's.)"""
 LONGEST_BUNDLE_OVERHEADS = 200.0
 """Longer bundles save less than half a percent, and slots end together with shorter ones."""
+
+
+class OnExecutors(NamedTuple):
+    """Prediction of some tasks' time on the executors.
+
+    Parameters
+    ----------
+    seconds : float
+        From sending the tasks to having their values.
+    each_seconds : list of float
+        Of each task by itself.
+    slots : int
+        Bundles that run at once.
+    rates : Calibration
+        Of a typical node.
+    """
+
+    seconds: float
+    each_seconds: list[float]
+    slots: int
+    rates: Calibration
 
 
 class Session:
@@ -273,27 +295,24 @@ class Session:
             watch.runs.append(run)
         return run
 
-    def prospect(
-        self, tasks: Sequence[Task], put_bytes: int
-    ) -> tuple[float, int, Calibration] | None:
-        """Predict the executors' seconds for tasks; return these, the bundles that run at once, and
-        the rates of a typical node.
+    def prospect(self, tasks: Sequence[Task], moved_bytes: int) -> OnExecutors | None:
+        """Predict the executors' seconds for tasks.
 
         Return None if the executors should do the tasks however long they take: what a job computes
         is to outlive this process, and GPUs may be much quicker.
 
         Parameters
         ----------
-        put_bytes : int
-            Bytes that would have to be put in the object store first.
+        moved_bytes : int
+            Bytes that go through the object store: what the tasks are given, and what is wanted.
         """
         devices = self._nodes.slots_by_device()
         if current_scope() is not None or any(device != "cpu" for _, device in devices):
             return None
-        work = sum(max(self._seconds(task), 0.0) for task in tasks)
-        there = work / self.slots + 2 * self.model.call_overhead_seconds
-        there += put_bytes / self.model.calibration.store_bytes_per_second
-        return there, self.slots, self.model.calibration
+        each = [max(self._seconds(task), 0.0) for task in tasks]
+        there = least_seconds(tasks, each, self.slots) + 2 * self.model.call_overhead_seconds
+        there += moved_bytes / self.model.calibration.store_bytes_per_second
+        return OnExecutors(there, each, self.slots, self.model.calibration)
 
     def bundle_seconds(self, total_seconds: float) -> float:
         """Return the seconds of predicted work for one bundle, of ``total_seconds`` that can go on

@@ -2,9 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
+from agentic_ray.graph.task import Task
 from agentic_ray.schedule.workloads import Workload
+
+
+def least_seconds(
+    tasks: Sequence[Task],
+    seconds: Sequence[float],
+    workers: int,
+    divided: Container[str] = (),
+) -> float:
+    """Return the larger of critical path and total work of tasks on equal workers.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+        In a valid order; dependencies on other tasks count as met.
+    seconds : sequence of float
+        Of each task on one worker.
+    workers : int
+    divided : container of str
+        Keys of tasks whose work all workers can share.
+    """
+    ends: dict[str, float] = {}
+    for task, own in zip(tasks, seconds, strict=True):
+        begin = max([ends.get(key, 0.0) for key in task.dependencies], default=0.0)
+        ends[task.key] = begin + (own / workers if task.key in divided else own)
+    return max(sum(seconds) / workers, max(ends.values(), default=0.0))
 
 
 def lower_bound_seconds(

@@ -14,7 +14,7 @@ from statistics import median
 
 from agentic_ray.graph.task import Bundle, CostHint, Task
 from agentic_ray.schedule.calibration import Calibration
-from agentic_ray.schedule.curves import Curve, RunningMedian, log_of, size_class
+from agentic_ray.schedule.curves import STEEPEST, Curve, RunningMedian, log_of, size_class
 from agentic_ray.schedule.device_memory import DevicePeaks
 from agentic_ray.schedule.links import Links
 
@@ -32,6 +32,9 @@ _LEAST_CALLS = 8
 CALL_BOUNDS_SECONDS = (5e-4, 8e-3)
 """Limits of a call's own time, whatever is measured."""
 _KEPT_ERRORS = 4096
+STEEPEST_OF_WORK = 1.25
+"""Greatest slope of seconds over flops or bytes: they say the work itself, so that seconds grow
+faster only as caches get too small. Over items seconds may grow with any power."""
 MOST_CODELETS = 4096
 """Most codelets remembered, each on one kind of device: those observed last."""
 
@@ -113,7 +116,9 @@ class CostModel:
             Number of further observations of this codelet at this place that will tell nothing new,
             if they come `as_expected`.
         """
-        return self.observe_size(task.codelet.name, kind, size_of(task), seconds, place)
+        return self.observe_size(
+            task.codelet.name, kind, size_of(task), seconds, place, steepest=steepest(task.cost)
+        )
 
     def as_expected(self, predicted: float, seconds: float) -> bool:
         """Whether ``seconds`` was predicted to within a tenth; counts the observation if so."""
@@ -126,10 +131,17 @@ class CostModel:
         return False
 
     def observe_size(
-        self, codelet: str, kind: str, size: float, seconds: float, place: Place | None = None
+        self,
+        codelet: str,
+        kind: str,
+        size: float,
+        seconds: float,
+        place: Place | None = None,
+        *,
+        steepest: float = STEEPEST,
     ) -> int:
         """Record ``seconds`` for ``size`` units (see `size_of`); a figure that is no time is
-        ignored. Return the same number as `observe`."""
+        ignored. Return the same number as `observe`. ``steepest`` is as in `predict_size`."""
         if not (0 <= seconds < math.inf and 0 < size < math.inf):
             return 0
         curve = self._curves.pop((codelet, kind), None) or Curve()
@@ -147,11 +159,11 @@ class CostModel:
             known_place = known is not None
             factor = self._usual_factor(kind) if known is None else _factor(places, known)
         if curve.count:
-            expected = curve.log_seconds(size) + factor
+            expected = curve.log_seconds(size, steepest) + factor
             self._predictions += 1
             self._errors.append(abs(math.expm1(min(expected - seen, 50.0))))
         if place is not None and seen_here:
-            factor = self._learn_place(kind, place, seen - curve.log_seconds(size))
+            factor = self._learn_place(kind, place, seen - curve.log_seconds(size, steepest))
         elif place is not None and not known_place:
             self._places[kind][place] = RunningMedian((factor,))
         # The first time on a device tells how slow the device is, and nothing new of the codelet.
@@ -206,20 +218,30 @@ class CostModel:
 
         None if neither history nor hint says anything.
         """
-        seen = self.predict_size(task.codelet.name, kind, size_of(task))
+        seen = self.predict_size(task.codelet.name, kind, size_of(task), steepest(task.cost))
         if seen is not None:
             return seen
         seconds = self.calibration.seconds(task.cost, kind)
         return None if seconds is None else Prediction(seconds, seconds)
 
-    def predict_size(self, codelet: str, kind: str, size: float) -> Prediction | None:
-        """Predict seconds for ``size`` units; None if the codelet was never seen on ``kind``."""
+    def predict_size(
+        self, codelet: str, kind: str, size: float, steepest: float = STEEPEST
+    ) -> Prediction | None:
+        """Predict seconds for ``size`` units; None if the codelet was never seen on ``kind``.
+
+        ``steepest`` is the greatest slope at which they are predicted from other sizes.
+        """
         curve = self._curves.get((codelet, kind))
         if curve is None:
             return None
-        seconds = math.exp(curve.log_seconds(size))
+        seconds = math.exp(curve.log_seconds(size, steepest))
         deviation = curve.nearest(size)[1].deviation
         return Prediction(seconds, seconds * (1.0 if deviation is None else min(deviation, 1.0)))
+
+    def times_seen(self, task: Task, kind: str) -> int:
+        """Return how many observations, up to a limit, a prediction for ``task`` comes from."""
+        curve = self._curves.get((task.codelet.name, kind))
+        return 0 if curve is None else len(curve.nearest(size_of(task))[1].values)
 
     def predict_bundle(self, bundle: Bundle, kind: str) -> Prediction | None:
         """Sum the predictions of the bundle's tasks; None if any task is unknown."""
@@ -250,7 +272,7 @@ class CostModel:
         """Predict as `predict` does, without the spread."""
         curve = self._curves.get((task.codelet.name, kind))
         if curve is not None:
-            return math.exp(curve.log_seconds(size_of(task)))
+            return math.exp(curve.log_seconds(size_of(task), steepest(task.cost)))
         return self.calibration.seconds(task.cost, kind)
 
     @property
@@ -356,3 +378,8 @@ def size_of_cost(cost: CostHint) -> float:
     """Return the size that a cost stands for: flops if hinted, else bytes moved if hinted, else
     items."""
     return float(cost.flops or cost.read_bytes + cost.written_bytes or cost.items or 1)
+
+
+def steepest(cost: CostHint) -> float:
+    """Return the greatest slope at which a task of this cost is predicted from other sizes."""
+    return STEEPEST_OF_WORK if cost.flops or cost.read_bytes or cost.written_bytes else STEEPEST

@@ -12,7 +12,7 @@ from statistics import median
 
 WINDOW = 31
 """Number of observations kept per size class and per device."""
-_SLOPES = (0.0, 3.0)
+STEEPEST = 3.0
 """Seconds grow with size, and no faster than its cube."""
 _MAD_TO_DEVIATION = 1.4826
 _SMALLEST = 1e-9
@@ -94,12 +94,19 @@ class Curve:
     def has_seen(self, size: float) -> bool:
         return size_class(size) in self.classes
 
-    def log_seconds(self, size: float) -> float:
-        """Predict the logarithm of the seconds for ``size``."""
+    def log_seconds(self, size: float, steepest: float = STEEPEST) -> float:
+        """Predict the logarithm of the seconds for ``size``.
+
+        Parameters
+        ----------
+        steepest : float
+            Greatest slope at which a size is predicted from others, the same in each call.
+        """
         found = self._predicted.get(size)
         if found is None:
             sizes, seconds = self.nearest(size)
-            found = seconds.median + self.slope * (math.log(size) - sizes.median)
+            slope = min(self.slope, steepest)
+            found = seconds.median + slope * (math.log(size) - sizes.median)
             if len(self._predicted) >= 1024:
                 self._predicted.clear()
             self._predicted[size] = found
@@ -123,7 +130,7 @@ class Curve:
                 if other[0] > one[0]
             ]
             slope = median(slopes) if slopes else 1.0
-            self._slope = min(max(slope, _SLOPES[0]), _SLOPES[1])
+            self._slope = min(max(slope, 0.0), STEEPEST)
         return self._slope
 
 

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import agentic_ray.array as xp
-from agentic_ray.array.core import compiled, evaluate, kernel_build, kernel_store
+from agentic_ray.array.core import compiled, evaluate, kernel_build, kernel_store, threads
 from agentic_ray.array.core import program as programs
 from agentic_ray.array.core.compile_queue import MOST_WAITING, THREAD_NAME, CompileQueue, compiling
 from agentic_ray.array.core.program import Call, codelet
@@ -231,6 +231,30 @@ def test_compiled_programs_have_numpys_bits_for_all_scalars(
             same_bits(chain(xp.asarray(a), xp.asarray(a[1]), own, xp), wanted)
             kernels()
             same_bits(chain(xp.asarray(a), xp.asarray(a[1]), own, xp), wanted)
+
+
+@pytest.mark.parametrize("form", ["", "total", "rows", "spread"])
+def test_threads_share_the_cache_blocks_of_compiled_programs(kernels: Any, form: str) -> None:
+    """Parts begin in the middle of what is read, whole, by row and by column."""
+    values, column = random(9_001, 60), random(9_001, 1)
+    x = xp.asarray(values, chunks=values.shape)
+    beside = xp.asarray(column, chunks=column.shape)
+    made = (x - x[1]) * 2 + (beside if form != "total" else x)
+    end: Any = {
+        "": lambda: made,
+        "total": lambda: made.sum(),
+        "rows": lambda: made.sum(axis=0),
+        "spread": lambda: made.std(axis=0),
+    }[form]
+    tasks, (blocks,) = evaluate.plan([end()._node])
+
+    def run(count: int) -> bytes:
+        found: bytes = threads.run(tasks, [blocks[0].key], count).values[blocks[0].key].tobytes()
+        return found
+
+    plain = run(1)
+    assert any(kernel._form == form for kernel in kernels())
+    assert {run(count) for count in (1, 2, 3, 5)} == {plain}
 
 
 @given(

@@ -12,6 +12,7 @@ import agentic_ray as ar
 import agentic_ray.array as xp
 from agentic_ray.array.core import evaluate, placing, threads
 from agentic_ray.graph import Codelet, CostHint, Ref, Task
+from agentic_ray.runtime.session import OnExecutors
 from agentic_ray.schedule.calibration import Calibration
 
 
@@ -86,8 +87,9 @@ class _Session:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
-    def prospect(self, tasks: Any, put_bytes: int) -> tuple[float, int, Calibration] | None:
-        return None if self.seconds < 0 else (self.seconds, 2, Calibration())
+    def prospect(self, tasks: Any, moved_bytes: int) -> OnExecutors | None:
+        each = [self.seconds] * len(tasks)
+        return None if self.seconds < 0 else OnExecutors(self.seconds, each, 2, Calibration())
 
 
 def test_the_sooner_end_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +114,35 @@ def test_what_was_seen_here_is_expected_again() -> None:
     learnt = placing.Learnt()
     tasks = [_task("a", abs, 1, cost=CostHint(read_bytes=1000))]
     learnt.observe(tasks, threads.Ran({}, {"a": 0.25}))
-    assert learnt.seconds(tasks) == pytest.approx(0.25, rel=0.01)
+    assert learnt.seconds(tasks) == [pytest.approx(0.25, rel=0.01)]
+
+
+def test_one_slow_time_here_is_not_believed_against_the_executors() -> None:
+    learnt = placing.Learnt()
+    tasks = [_task("a", abs, 1, cost=CostHint(read_bytes=1000))]
+    for times in range(1, placing.WELL_KNOWN + 1):
+        learnt.observe(tasks, threads.Ran({}, {"a": 9.0}))
+        expected = 0.25 if times < placing.WELL_KNOWN else 9.0
+        assert learnt.seconds(tasks, [0.25]) == [pytest.approx(expected, rel=0.01)]
+
+
+def test_a_size_far_from_those_seen_is_predicted_in_proportion_to_its_work() -> None:
+    learnt = placing.Learnt()
+    for flops, seconds in ((1e6, 1e-4), (4e6, 1e-2)):  # the second on a machine that was busy
+        task = _task("a", abs, 1, cost=CostHint(flops))
+        learnt.observe([task], threads.Ran({}, {"a": seconds}))
+    (expected,) = learnt.seconds([_task("a", abs, 1, cost=CostHint(4e9))])
+    assert expected < 1e-2 * 1000**1.3
+
+
+def test_the_least_time_is_the_longest_chain_or_the_share_of_the_work() -> None:
+    chain = [_task("a", abs, 1), _task("b", abs, Ref("a")), _task("c", abs, 1)]
+    assert placing.seconds_in(1, chain, [1.0, 2.0, 3.0]) == 6.0
+    assert placing.seconds_in(2, chain, [1.0, 2.0, 3.0]) == 3.0
+    assert placing.seconds_in(3, chain, [1.0, 2.0, 1.0]) == 3.0
+    large = xp.asarray(np.ones(4_000_000), chunks=4_000_000)
+    tasks, _ = _planned(xp.exp(large))
+    assert placing.seconds_in(4, tasks, [4.0]) == 1.0  # its cache blocks are shared out
 
 
 def test_functions_of_the_users_do_not_run_in_threads_of_this_process() -> None:

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from agentic_ray.array.core import sharing
 from agentic_ray.array.core.chunks import Shape, contiguous
 from agentic_ray.array.core.compile_queue import compiling
 from agentic_ray.array.core.kernel_build import build, warn_once
@@ -175,7 +176,7 @@ class Compiled:
             inner, lo, parts = self._inner(blocks, shape), 0, []
             for length, same in itertools.groupby(runs):
                 parts.append(np.empty(sum(1 for _ in same), self._dtype))
-                self._function(*given, parts[-1], *_pairwise(length), length, lo, inner)
+                self._totals(given, parts[-1], length, lo, inner)
                 lo += length * parts[-1].size
             return np.concatenate(parts).reshape(-1, *(1,) * len(shape))
         (cut, *rest) = contiguous(shape, BLOCK_ELEMENTS)
@@ -183,12 +184,43 @@ class Compiled:
         columns = math.prod(tail)
         size = (len(cut), columns) if self._form == "rows" else (len(cut), 3, columns)
         out = np.empty(size, self._dtype)
-        self._function(*given, out, cut[0], shape[0], columns)
+        self._over_rows(given, out, cut[0], shape[0], columns)
         if self._form == "rows":
             return out.reshape(-1, 1, *tail)
         counts = np.empty((len(cut), 1, *tail), self._dtype)
         counts[:] = np.array(cut).reshape(-1, *(1,) * len(shape))
         return counts, *[out[:, i].reshape(counts.shape) for i in (0, 1, 2)]
+
+    def _totals(self, given: list[Any], out: NDArray, length: int, lo: int, inner: int) -> None:
+        """Write to ``out`` the sums of runs of ``length`` elements, of which the first begins at
+        element ``lo``."""
+        parts = sharing.runs(out.size, 1)
+
+        def total(number: int) -> None:
+            first, last = parts[number]
+            start = lo + first * length
+            self._function(*given, out[first:last], *_pairwise(length), length, start, inner)
+
+        sharing.each(total, len(parts))
+
+    def _over_rows(
+        self, given: list[Any], out: NDArray, block: int, rows: int, columns: int
+    ) -> None:
+        """Write to ``out`` the partial values of each ``block`` rows of a chunk."""
+        parts = sharing.runs(len(out), 1)
+        width = {"full": columns, "column": 1}
+
+        def reduce(number: int) -> None:
+            first, last = parts[number]
+            skipped = first * block
+            own = [
+                value[skipped * width[kind] :] if kind in width else value
+                for value, kind in zip(given, self._kinds, strict=False)
+            ]
+            numbers = given[len(self._kinds) :]
+            self._function(*own, *numbers, out[first:last], block, rows - skipped, columns)
+
+        sharing.each(reduce, len(parts))
 
     def _given(self, blocks: Any, scalars: Sequence[Any]) -> list[Any]:
         numbers = as_floats(scalars, self._dtype)

@@ -504,7 +504,8 @@ def run_here(
     ``alone``: in this thread only."""
     count = 1 if alone else placing.threads_for(tasks)
     looking = watches()
-    expected = placing.learnt.seconds(tasks) / count if looking else 0.0
+    seconds = placing.learnt.seconds(tasks) if looking else []
+    expected = placing.seconds_in(count, tasks, seconds) if looking else 0.0
     began = time.monotonic()
     ran = threads.run(tasks, outputs, count)
     ended = time.monotonic()

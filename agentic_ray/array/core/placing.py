@@ -6,6 +6,8 @@ before that. Which of the two it is changes no bit: the tasks are the same.
 
 from __future__ import annotations
 
+import itertools
+import math
 import sys
 import threading
 from collections.abc import Sequence
@@ -16,10 +18,12 @@ import psutil
 
 from agentic_ray.array.core import memory, sizing
 from agentic_ray.array.core.chunks import rules
+from agentic_ray.array.core.program import Call
 from agentic_ray.array.core.threads import Ran
 from agentic_ray.graph import CostHint, Task, TaskGraph
+from agentic_ray.schedule.bounds import least_seconds
 from agentic_ray.schedule.calibration import Calibration
-from agentic_ray.schedule.cost_model import CostModel, size_of_cost
+from agentic_ray.schedule.cost_model import CostModel, size_of_cost, steepest
 
 STARTING_SECONDS = 4.0
 """Seconds that the start of a session takes where there is none."""
@@ -31,6 +35,13 @@ SURELY_FITS_BYTES = 64 << 20
 """Plans that write no more than this are not checked for memory."""
 WORTH_SECONDS = 2e-3
 """Shorter work is done in one thread: starting another takes a tenth of a millisecond."""
+MOST_SHARE = 0.85
+"""Several threads are started if the work is then predicted to take at most this share of the time
+in one thread: a chain of short tasks is slower in two threads, which wait for each other."""
+WELL_KNOWN = 5
+"""Times that tasks of a codelet and size ran in this process, from which on only these count."""
+SHARED_BYTES = 4 << 20
+"""Tasks that read or write fewer bytes have too few cache blocks to share them out."""
 MOST_TASKS = 20_000
 """Plans of more tasks are left to the executors."""
 
@@ -86,18 +97,28 @@ class Learnt:
         with self._lock:
             self.model.calibration = rates
 
-    def seconds(self, tasks: Sequence[Task]) -> float:
-        """Predict the seconds that the tasks take one after the other."""
-        hints: dict[tuple[int, int], tuple[Task, int]] = {}
-        for task in tasks:  # very many tasks share a codelet and a cost
-            key = (id(task.codelet), id(task.cost))
-            found = hints.get(key)
-            hints[key] = (task, 1 if found is None else found[1] + 1)
-        total = 0.0
+    def seconds(self, tasks: Sequence[Task], elsewhere: Sequence[float] = ()) -> list[float]:
+        """Predict the seconds that each task takes in one thread.
+
+        Parameters
+        ----------
+        elsewhere : sequence of float, optional
+            Seconds that each task takes on an executor. They are the most that is expected of a
+            task that ran here few times: one slow time, on a machine that was busy, would
+            otherwise keep such tasks away, and never be corrected.
+        """
+        known: dict[tuple[int, int], float] = {}  # very many tasks share a codelet and a cost
+        found: list[float] = []
         with self._lock:
-            for task, count in hints.values():
-                total += count * (self.model.task_seconds(task, "cpu") or 0.0)
-        return total + TASK_SECONDS * len(tasks)
+            for task, limit in zip(tasks, elsewhere or itertools.repeat(math.inf), strict=False):
+                key = (id(task.codelet), id(task.cost))
+                if key not in known:
+                    own = self.model.task_seconds(task, "cpu") or 0.0
+                    if self.model.times_seen(task, "cpu") < WELL_KNOWN:
+                        own = min(own, limit)
+                    known[key] = TASK_SECONDS + own
+                found.append(known[key])
+        return found
 
     def observe(self, tasks: Sequence[Task], ran: Ran) -> None:
         """Remember the mean seconds of each codelet's tasks, as those of one task of mean size."""
@@ -110,9 +131,9 @@ class Learnt:
                 if known:
                     cost = sum((task.cost for task in group), CostHint(items=0))
                     size = size_of_cost(cost) / len(group)
-                    self.model.observe_size(
-                        group[0].codelet.name, "cpu", size, max(sum(known) / len(known), 1e-9)
-                    )
+                    mean = max(sum(known) / len(known), 1e-9)
+                    name, slope = group[0].codelet.name, steepest(group[0].cost)
+                    self.model.observe_size(name, "cpu", size, mean, steepest=slope)
 
 
 learnt = Learnt()
@@ -125,7 +146,7 @@ def prospect(tasks: Sequence[Task], outputs: Sequence[str], *, put_bytes: int) -
     Parameters
     ----------
     outputs : sequence of str
-        Keys of the results.
+        Keys of the results, which are to be here at the end.
     put_bytes : int
         Bytes that this process would have to send to the executors first.
     """
@@ -138,17 +159,19 @@ def prospect(tasks: Sequence[Task], outputs: Sequence[str], *, put_bytes: int) -
         return Prospect(False)
     session = _session()
     if session is not None:
-        about = session.prospect(tasks, put_bytes)
+        wanted = set(outputs)
+        made = sum(task.cost.written_bytes for task in tasks if task.key in wanted)
+        about = session.prospect(tasks, put_bytes + made)
         if about is None:
             return Prospect(False, why="it is part of a job, or there are GPUs")
-        there, slots, rates = about
-        learnt.expect(rates)
+        learnt.expect(about.rates)
+        there, each, slots = about.seconds, about.each_seconds, about.slots
     elif _is_forked():
         return Prospect(False)
     else:
-        there, slots = STARTING_SECONDS, sizing.slots_of_host()
+        there, each, slots = STARTING_SECONDS, (), sizing.slots_of_host()
     threads = max(1, min(sizing.slots_of_host(), slots))
-    here = learnt.seconds(tasks) / min(threads, max(len(tasks), 1))
+    here = seconds_in(threads, tasks, learnt.seconds(tasks, each))
     if not (here <= limit and here <= there):
         return Prospect(False, threads, here, there)
     if not _fits(tasks, outputs, threads):
@@ -176,9 +199,31 @@ def _fits(tasks: Sequence[Task], outputs: Sequence[str], threads: int) -> bool:
     return bool(most <= MEMORY_SHARE * psutil.virtual_memory().available)
 
 
+def seconds_in(threads: int, tasks: Sequence[Task], seconds: Sequence[float]) -> float:
+    """Return the least time in which so many threads can run tasks, listed in a valid order, of
+    which each takes ``seconds`` in one thread."""
+    if threads == 1:
+        return sum(seconds)
+    shared = {task.key for task in tasks if _is_shared_out(task)}
+    return least_seconds(tasks, seconds, threads, shared)
+
+
+def _is_shared_out(task: Task) -> bool:
+    """Whether idle threads take parts of a task (`sharing`): it has several cache blocks."""
+    function = task.codelet.cpu
+    kernel = function.kernel if isinstance(function, Call) else function
+    cost = task.cost
+    return getattr(kernel, "shares_blocks", False) and (
+        max(cost.read_bytes, cost.written_bytes) >= SHARED_BYTES
+    )
+
+
 def threads_for(tasks: Sequence[Task]) -> int:
     """Return the number of threads of this process for tasks that stay here in any case."""
-    if len(tasks) < 2:
+    threads = sizing.slots_of_host()
+    if threads == 1 or not tasks:
         return 1
-    threads = min(sizing.slots_of_host(), len(tasks))
-    return threads if threads > 1 and learnt.seconds(tasks) > WORTH_SECONDS else 1
+    seconds = learnt.seconds(tasks)
+    alone = sum(seconds)
+    worth = alone > WORTH_SECONDS and seconds_in(threads, tasks, seconds) < MOST_SHARE * alone
+    return threads if worth else 1

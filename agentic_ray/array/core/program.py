@@ -14,11 +14,11 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from agentic_ray.array.core import compiled, device_kernels, windows
+from agentic_ray.array.core import compiled, device_kernels, sharing, windows
 from agentic_ray.array.core.chunks import (
     Shape,
     block_slices,
@@ -144,6 +144,8 @@ class Program:
     steps: tuple[Step, ...]
     dtype: np.dtype[Any]
     reducing: Reducing | None = None
+    shares_blocks: ClassVar[bool] = True
+    """Idle threads of this process may take cache blocks of a call."""
 
     def __call__(self, *arguments: Any, xp: Any) -> Any:
         inputs = self._inputs(arguments, xp)
@@ -180,11 +182,22 @@ class Program:
             return self._reduce(self.reducing, inputs, shape, kernel)
         out = np.empty(shape, self.dtype)
         if kernel is not None:
-            fill = kernel.values(inputs.blocks, inputs.scalars, shape)
-            fill(out.reshape(-1), 0, out.size)
+            fill, flat = kernel.values(inputs.blocks, inputs.scalars, shape), out.reshape(-1)
+            parts = sharing.runs(out.size, BLOCK_ELEMENTS)
+
+            def fill_part(number: int) -> None:
+                low, high = parts[number]
+                fill(flat[low:high], low, high)
+
+            sharing.each(fill_part, len(parts))
             return out
-        for region in block_slices(contiguous(shape, BLOCK_ELEMENTS)):
-            out[region] = self._run(np, self._cut(inputs.blocks, region, shape), inputs)[-1]
+        regions = list(block_slices(contiguous(shape, BLOCK_ELEMENTS)))
+
+        def make_block(number: int) -> None:
+            part = self._cut(inputs.blocks, regions[number], shape)
+            out[regions[number]] = self._run(np, part, inputs)[-1]
+
+        sharing.each(make_block, len(regions))
         return out
 
     def rows(self, arguments: Sequence[Any], xp: Any) -> tuple[Shape, Callable[[int, int], Any]]:
@@ -332,41 +345,40 @@ class Program:
             cuts.append([slice(e - n, e) for e, n in zip(ends, lengths, strict=True)])
         kept = [[slice(0, 1)] if a in reducing.axes else cuts[a] for a in range(len(shape))]
         gone = [cuts[a] if a in reducing.axes else [slice(None)] for a in range(len(shape))]
-        fill = None
-        if kernel is not None:
-            fill = kernel.values(blocks, inputs.scalars, shape)
-            scratch = np.empty(self._at_once, self.dtype)
+        fill = None if kernel is None else kernel.values(blocks, inputs.scalars, shape)
 
         def one(region: tuple[slice, ...]) -> Any:
             """The partial value of one cache block."""
             if fill is None:
                 registers = self._run(np, self._cut(blocks, region, shape), inputs)
                 return self._partial(np, registers, inputs)
-            lengths = [part.stop - part.start for part in region]
-            values = scratch[: math.prod(lengths)].reshape(lengths)
+            values = np.empty([part.stop - part.start for part in region], self.dtype)
             for run, low in _runs(values, region, shape):
                 fill(run, low, low + run.size)
             params = filled(reducing.params, inputs.given)
             return reducing.steps.partial(np, values, reducing.axes, *params)
 
-        result: Any = None
-        for outer in itertools.product(*kept):
-            parts = (
-                one(
-                    tuple(
-                        i if a in reducing.axes else o
-                        for a, (i, o) in enumerate(zip(inner, outer, strict=True))
-                    )
-                )
-                for inner in itertools.product(*gone)
-            )
-            value = fold(combine, parts)
-            if all(len(axis) == 1 for axis in kept):
-                return value
-            if result is None:
-                whole = tuple(1 if a in reducing.axes else n for a, n in enumerate(shape))
-                result = _allocate(value, whole)
-            _store(result, value, outer)
+        inners, outers = list(itertools.product(*gone)), list(itertools.product(*kept))
+
+        def partial(inner: tuple[slice, ...], outer: tuple[slice, ...]) -> Any:
+            cut = [i if a in reducing.axes else o
+                   for a, (i, o) in enumerate(zip(inner, outer, strict=True))]  # fmt: skip
+            return one(tuple(cut))
+
+        first = fold(
+            combine, sharing.in_order(lambda at: partial(inners[at], outers[0]), len(inners))
+        )
+        if len(outers) == 1:
+            return first
+        whole = tuple([1 if a in reducing.axes else n for a, n in enumerate(shape)])
+        result = _allocate(first, whole)
+        _store(result, first, outers[0])
+
+        def store(number: int) -> None:
+            outer = outers[1 + number]
+            _store(result, fold(combine, (partial(inner, outer) for inner in inners)), outer)
+
+        sharing.each(store, len(outers) - 1)
         return result
 
     def _adds_rows_alone(self, reducing: Reducing, blocks: Sequence[Any], shape: Shape) -> bool:

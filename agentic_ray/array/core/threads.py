@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from agentic_ray.array.core import sharing
 from agentic_ray.array.core.order import in_c_order
 from agentic_ray.blas import computing
 from agentic_ray.graph import Task, TaskGraph, replace_refs
@@ -38,7 +39,7 @@ def run(
 
     A value is dropped after its last use. With one thread tasks run in the order in which they
     are listed, with several depth first, so that a chunk goes through its chain while it is in
-    the cache.
+    the cache. A thread that finds no task ready helps with the cache blocks of those under way.
 
     Raises
     ------
@@ -47,7 +48,7 @@ def run(
     """
     if threads > 1 and len(tasks) > 1:
         tasks = TaskGraph(tasks, outputs).tasks
-    work = _Work(tasks, outputs)
+    work = _Work(tasks, outputs, threads)
     others = [
         threading.Thread(
             target=contextvars.copy_context().run,
@@ -55,7 +56,7 @@ def run(
             name="agentic-ray-array",
             daemon=True,
         )
-        for _ in range(min(threads, len(tasks)) - 1)
+        for _ in range(threads - 1)
     ]
     for other in others:
         other.start()
@@ -70,9 +71,12 @@ def run(
 
 
 class _Work:
-    """Tasks that are shared out among threads."""
+    """Tasks that are shared out among threads, which are a `sharing.Crew`."""
 
-    def __init__(self, tasks: Sequence[Task], outputs: Sequence[str]) -> None:
+    def __init__(self, tasks: Sequence[Task], outputs: Sequence[str], threads: int) -> None:
+        self.threads = threads
+        self._shares: list[sharing.Share] = []
+        self._extra_seconds: dict[int, float] = {}  # by thread: what helpers spent on its task
         self.made: dict[str, Any] = {}
         self.seconds: dict[str, float] = {}
         self._tasks = tasks
@@ -92,19 +96,44 @@ class _Work:
         self._changed = threading.Condition(threading.Lock())
 
     def go_on(self) -> None:
-        """Run tasks until none is left, or one has failed."""
-        while (at := self._next()) is not None:
-            task = self._tasks[at]
-            began = time.perf_counter()
-            try:
-                value = self._value(task)
-            except BaseException as error:  # it is raised again in the caller's thread
-                with self._changed:
-                    self._errors.append((at, error))
-                    self._left = 0
-                    self._changed.notify_all()
-                return
-            self._finished(task, value, time.perf_counter() - began)
+        """Run tasks, and parts of other threads' tasks, until none is left, or one has failed."""
+        token = sharing.crew.set(self if self.threads > 1 else None)
+        try:
+            while (found := self._next()) is not None:
+                if isinstance(found, sharing.Share):
+                    with computing:
+                        found.help()
+                elif not self._do(found):
+                    return
+        finally:
+            sharing.crew.reset(token)
+
+    def offer(self, share: sharing.Share) -> None:
+        with self._changed:
+            self._shares.append(share)
+            self._changed.notify_all()
+
+    def withdraw(self, share: sharing.Share) -> None:
+        with self._changed:
+            self._shares.remove(share)
+            owner = threading.get_ident()
+            self._extra_seconds[owner] = self._extra_seconds.get(owner, 0.0) + share.extra_seconds
+
+    def _do(self, at: int) -> bool:
+        """Run one task; return whether it succeeded."""
+        task = self._tasks[at]
+        began = time.perf_counter()
+        try:
+            value = self._value(task)
+        except BaseException as error:  # it is raised again in the caller's thread
+            with self._changed:
+                self._errors.append((at, error))
+                self._left = 0
+                self._changed.notify_all()
+            return False
+        helped = self._extra_seconds.pop(threading.get_ident(), 0.0)
+        self._finished(task, value, time.perf_counter() - began + helped)
+        return True
 
     def stop(self) -> None:
         """Begin no other task."""
@@ -117,11 +146,18 @@ class _Work:
             _, error = min(self._errors, key=lambda entry: entry[0])
             raise error
 
-    def _next(self) -> int | None:
+    def _next(self) -> int | sharing.Share | None:
+        """Wait for a task that is ready, or else for a part of one that is under way. Return None
+        when all is done."""
         with self._changed:
-            while self._left and not self._ready:
+            while self._left:
+                if self._ready:
+                    return heapq.heappop(self._ready)
+                for share in self._shares:
+                    if share.has_more:
+                        return share
                 self._changed.wait()
-            return heapq.heappop(self._ready) if self._left else None
+            return None
 
     def _value(self, task: Task) -> Any:
         args = replace_refs(task.args, self.made.__getitem__) if task.dependencies else task.args

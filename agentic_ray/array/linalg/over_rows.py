@@ -9,15 +9,18 @@ Shapes and chunks alone decide which products are made so.
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core import chunks as grids
+from agentic_ray.array.core import sharing
 from agentic_ray.array.core.chunks import Shape
 from agentic_ray.array.core.node import BLOCK_ELEMENTS, Node, Op, make
 from agentic_ray.array.core.program import Program, codelet
@@ -101,6 +104,7 @@ class ProductOverRows:
     left: Program
     right: Program | None
     inputs_of_left: int
+    shares_blocks: ClassVar[bool] = True
 
     def __call__(self, xp: Any, *blocks: Any) -> Any:
         shape, left = self.left.rows(blocks[: self.inputs_of_left], xp)
@@ -122,14 +126,15 @@ def summed(xp: Any, shape: Shape, left: Rows, shape_of_right: Shape, right: Rows
     Without ``right``, multiply ``left`` by itself."""
     length, m, n = shape[0], _width(shape), _width(shape_of_right)
     step = max(AT_ONCE_ELEMENTS // max(m, n, 1), LEAST_ROWS if m > 1 < n else LEAST_ROWS_OF_VECTOR)
-    total: Any = None
-    for start in range(0, length, step if xp is np else length):
-        stop = min(start + step, length) if xp is np else length
+    starts = range(0, length, step if xp is np else length)
+
+    def product(number: int) -> Any:
+        start = starts[number]
+        stop = min(start + starts.step, length)
         a = left(start, stop)
-        b = a if right is None else right(start, stop)
-        product = _product(xp, a, b)
-        total = product if total is None else total + product
-    return total
+        return _product(xp, a, a if right is None else right(start, stop))
+
+    return functools.reduce(operator.add, sharing.in_order(product, len(starts)))
 
 
 def _product(xp: Any, a: Any, b: Any) -> Any:
