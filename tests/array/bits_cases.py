@@ -52,6 +52,7 @@ class Operands:
         self.row, self.column = cut(150), cut(200, 1)
         self.square = cut(140, 140, chunks=(60, 50))
         self.stack = cut(6, 40, 30, chunks=(4, 40, 30))
+        self.block, self.line = cut(255, 257), cut(65_500)  # one cache block each, all but full
 
 
 Case = Callable[[Any], Any]
@@ -162,11 +163,35 @@ REAL: dict[str, Case] = {
     "random": lambda d: xp.random.default_rng(3).normal(size=(300, 40), chunks=(70, 40)).sum(),
 }
 
-LARGE_CASES = {**PRODUCTS, **FACTORS, **SUMS, **REAL}
+BLOCKS: dict[str, Case] = {
+    "block: elementwise": lambda d: xp.exp(d.block * 0.3) - d.block.T[:, :255].T / 7,
+    "block: sums": lambda d: [d.block.sum(), d.block.sum(axis=0), d.block.T.sum(axis=0)],
+    "block: means": lambda d: [d.block.mean(axis=1), d.line.mean(), (d.line * d.line).mean()],
+    "block: spreads": lambda d: [d.block.std(), d.block.std(axis=0), d.line.var()],
+    "block: strided": lambda d: [d.line[::3].sum(), d.block[::-2, 1::3].sum(axis=1)],
+    "block: scans": lambda d: [xp.cumsum(d.line), xp.cumsum(d.block, axis=0), xp.diff(d.line)],
+    "block: products": lambda d: [d.block @ d.block.T, d.block.T @ d.block, d.line @ d.line],
+    "block: matrix and vector": lambda d: [d.block @ d.block[0], d.block.T @ d.block[:, 1]],
+    "block: factors": lambda d: [linalg.qr(d.block), linalg.svd(d.block[:, :90])],
+    "block: norms": lambda d: [linalg.vector_norm(d.line), linalg.vector_norm(d.block, axis=0)],
+    "block: spectra": lambda d: [fft.fft(d.line), fft.fftn(d.block)],
+    "block: moves": lambda d: xp.concat([xp.roll(d.block, 9), d.block[::-1]]).sum(axis=0),
+    "block: of one large": lambda d: d.block * d.tall.sum() + d.tall[0, 0],
+}
+REAL_BLOCKS: dict[str, Case] = {
+    "block: sorts": lambda d: [xp.sort(d.block), xp.argsort(d.line), xp.unique_values(d.line)],
+    "block: quantiles": lambda d: [xp.median(d.line), xp.quantile(d.block, 0.3, axis=0)],
+    "block: counts": lambda d: [xp.histogram(d.line, 30), xp.bincount(xp.astype(d.line**2, "i8"))],
+    "block: largest": lambda d: [d.block.max(axis=0), d.block.argmax(), xp.argmin(d.line)],
+    "block: masked": lambda d: [d.line[d.line > 0].sum(), xp.where(d.block > 0, d.block, 0.5)],
+}
+BLOCKS_OF_REAL = {**BLOCKS, **REAL_BLOCKS}
+
+LARGE_CASES = {**PRODUCTS, **FACTORS, **SUMS, **REAL, **BLOCKS_OF_REAL}
 LARGE_DTYPES = {
     "f8": LARGE_CASES,
-    "f4": {**PRODUCTS, **SUMS},
-    "c16": {**PRODUCTS, **SUMS, **FACTORS},
+    "f4": {**PRODUCTS, **SUMS, **BLOCKS_OF_REAL},
+    "c16": {**PRODUCTS, **SUMS, **FACTORS, **BLOCKS},
 }
 
 

@@ -28,7 +28,7 @@ from agentic_ray.array.core.program import (
     lifted,
 )
 from agentic_ray.array.core.views import flat_readings, reads_flat, window_of
-from agentic_ray.array.core.windows import Reading, Window
+from agentic_ray.array.core.windows import Window, reading
 from agentic_ray.errors import PlanTooLargeError
 from agentic_ray.graph import Codelet, CostHint, Ref, Resources, Tag, Task, tree_reduce
 
@@ -159,7 +159,7 @@ class Lowering:
         return window, source
 
     def _read(self, source: Node, window: Window, cut: Chunks) -> list[Any]:
-        return Reading(window, source.chunks, cut).arguments(self.blocks(source))
+        return reading(window, source.chunks, cut).arguments(self.blocks(source))
 
     def _check_size(self, node: Node) -> None:
         if len(self.tasks) > MOST_TASKS:
@@ -439,8 +439,8 @@ class Lowering:
         if found is not None:
             (source,) = node.inputs
             most = max(MOST_TAKEN * source.nbytes, SMALL_READING_BYTES)
-            reading = Reading(found, source.chunks, node.chunks)
-            if not reading.is_cheap(MOST_PIECES * node.blocks, most, source.dtype.itemsize):
+            way = reading(found, source.chunks, node.chunks)
+            if not way.is_cheap(MOST_PIECES * node.blocks, most, source.dtype.itemsize):
                 found = None
         self._looked_at[node] = found
         return found

@@ -32,11 +32,12 @@ Kind = Literal[
     "pick",  # one of the values of a node with several
 ]
 
-SMALL_ELEMENTS = 16384
-"""Arrays up to this size are computed at once, in one piece, by their expression."""
 BLOCK_ELEMENTS = 65536
 """Elements of a cache block: programs take chunks block by block, so that what they make on the
 way stays in a core's cache. Part of every result's bits."""
+SMALL_ELEMENTS = BLOCK_ELEMENTS
+"""Arrays up to this size are computed at once, in one piece, by their expression. No more than a
+cache block: programs take larger ones in parts, which adds numbers up in another order."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

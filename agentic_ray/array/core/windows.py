@@ -10,6 +10,7 @@ Pure geometry, but for `opened` and `Pieces`, which cut blocks.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -149,7 +150,7 @@ def _axis_pieces(
 
 
 class Reading:
-    """Way to read the blocks of a window that is cut in ``cut``.
+    """Way to read the blocks of a window that is cut in ``cut``. Make it with `reading`.
 
     Parameters
     ----------
@@ -171,48 +172,58 @@ class Reading:
 
     def is_cheap(self, most_pieces: int, most_bytes: int, itemsize: int) -> bool:
         """Whether blocks consist of few pieces, of blocks that have few elements together."""
+        pieces, taken = self._sizes
+        return pieces <= most_pieces and taken * itemsize <= most_bytes
+
+    @functools.cached_property
+    def _sizes(self) -> tuple[int, int]:
+        """Number of pieces, and elements of the blocks below from which they are cut."""
         pieces = taken = 1
         for lengths, axis in zip(self._chunks, self._pieces, strict=True):
             pieces *= sum(map(len, axis))
             taken *= sum(lengths[chunk] for found in axis for chunk, _, _ in found)
-        return pieces <= most_pieces and taken * itemsize <= most_bytes
+        return pieces, taken
 
     def arguments(self, values: Sequence[Any]) -> list[Any]:
         """Return the arguments of tasks for each block of the view: a block below if it is that,
         else a list of a `Cut` and the blocks that it cuts. ``values`` are the blocks below."""
+        return [
+            values[places[0]] if cut is None else [cut, *[values[place] for place in places]]
+            for cut, places in self._recipes
+        ]
+
+    @functools.cached_property
+    def _recipes(self) -> list[tuple[Cut | None, list[int]]]:
+        """For each block of the view the numbers of the blocks below that it is cut from, and how;
+        None for a block that is the one below."""
         steps = grids.strides(grids.numblocks(self._chunks))
         kept = [to for _, _, to in self._window.axes if to != DROPPED]
         order = tuple([kept.index(to) if to in kept else -1 for to in range(len(self._cut))])
         plain = order == tuple(range(len(self._chunks)))
         strides = tuple([step for _, step, _ in self._window.axes])
+        in_view = tuple([to != DROPPED for _, _, to in self._window.axes])
         shares: dict[Any, Cut] = {}
-        result: list[Any] = []
+        result: list[tuple[Cut | None, list[int]]] = []
         for at in itertools.product(*[range(len(lengths)) for lengths in self._cut]):
             per_axis = [
                 axis[0 if to == DROPPED else at[to]]
                 for axis, (_, _, to) in zip(self._pieces, self._window.axes, strict=True)
             ]
-            blocks: list[Any] = []
+            places: list[int] = []
             indices: list[tuple[int, ...]] = []
             for pieces in itertools.product(*per_axis):
-                blocks.append(
-                    values[sum(p[0] * step for p, step in zip(pieces, steps, strict=True))]
-                )
+                places.append(sum(p[0] * step for p, step in zip(pieces, steps, strict=True)))
                 indices.append(tuple([n for piece in pieces for n in piece[1:]]))
-            if plain and len(blocks) == 1 and self._is_all(per_axis):
-                result.append(blocks[0])
+            if plain and len(places) == 1 and self._is_all(per_axis):
+                result.append((None, places))
                 continue
             counts = tuple([tuple([piece[2] for piece in axis]) for axis in per_axis])
             key = (tuple(indices), counts)
             cut = shares.get(key)
             if cut is None:
-                cut = shares[key] = Cut(tuple(indices), strides, counts, self._kept, order)
-            result.append([cut, *blocks])
+                cut = shares[key] = Cut(tuple(indices), strides, counts, in_view, order)
+            result.append((cut, places))
         return result
-
-    @property
-    def _kept(self) -> tuple[bool, ...]:
-        return tuple([to != DROPPED for _, _, to in self._window.axes])
 
     def _is_all(self, per_axis: Sequence[list[Piece]]) -> bool:
         return all(
@@ -221,6 +232,22 @@ class Reading:
                 self._chunks, per_axis, self._window.axes, strict=True
             )
         )
+
+
+def reading(window: Window, chunks: Chunks, cut: Chunks) -> Reading:
+    """Return the way to read the blocks of a window. Steps of a loop read alike: that of few
+    blocks is made once."""
+    few = math.prod(map(len, cut)) <= FEW_BLOCKS and math.prod(map(len, chunks)) <= FEW_BLOCKS
+    return _remembered(window, chunks, cut) if few else Reading(window, chunks, cut)
+
+
+@functools.lru_cache(maxsize=1024)
+def _remembered(window: Window, chunks: Chunks, cut: Chunks) -> Reading:
+    return Reading(window, chunks, cut)
+
+
+FEW_BLOCKS = 16
+"""Ways to read no more blocks are remembered."""
 
 
 # --- cutting blocks ----------------------------------------------------------------------
