@@ -251,6 +251,10 @@ def _scoring(cls: Any) -> Callable[..., Any]:
             if sample_weight is not None:
                 options["sample_weight"] = sample_weight
             return super(cls, self).score(X, y, **options)
+        if options:
+            raise InvalidTypeError(
+                f"{cls.__name__}.score takes no {', '.join(options)} with data in chunks"
+            )
         from agentic_ray.ml.metrics import score_of
 
         return score_of(self, X, y, sample_weight)

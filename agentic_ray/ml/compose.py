@@ -52,6 +52,7 @@ class ColumnTransformer(Distributed, sk.ColumnTransformer):
         """
         if not is_distributed(X):
             return sk.ColumnTransformer.fit(self, X, y, **params)
+        _refuse(self, params)
         self._fitted(rows(X), y)
         return self
 
@@ -93,6 +94,7 @@ class ColumnTransformer(Distributed, sk.ColumnTransformer):
         """Fit, then transform the same data."""
         if not is_distributed(X):
             return sk.ColumnTransformer.fit_transform(self, X, y, **params)
+        _refuse(self, params)
         data = rows(X)
         made = self._fitted(data, y)
         if not made:
@@ -104,6 +106,7 @@ class ColumnTransformer(Distributed, sk.ColumnTransformer):
         """The transformed columns side by side."""
         if not is_distributed(X):
             return sk.ColumnTransformer.transform(self, X, **params)
+        _refuse(self, params)
         return blockwise(self, "transform", X)
 
     def _part(self, data: Rows, columns: Any, real: Any) -> Rows:
@@ -156,11 +159,7 @@ class FeatureUnion(Distributed, pipeline.FeatureUnion):
 
     def _fitted(self: Any, X: Any, y: Any, params: Any) -> dict[str, Rows]:
         """As `ColumnTransformer`'s."""
-        if params:
-            raise InvalidTypeError(
-                f"FeatureUnion takes no {', '.join(params)} with data in chunks: its transformers "
-                "are given X and y alone"
-            )
+        _refuse(self, params)
         self._validate_transformers()
         self._validate_transformer_weights()
         made: dict[str, Rows] = {}
@@ -183,6 +182,21 @@ class FeatureUnion(Distributed, pipeline.FeatureUnion):
             return self.transform(X)
         step = BesideKnown(self._for_steps(), tuple(made), rows(X).sample)
         return transformed(together([rows(X), *made.values()]), step, isinstance(X, Array))
+
+
+def _refuse(estimator: Any, params: dict[str, Any]) -> None:
+    """Refuse metadata, which transformers over chunks are not given.
+
+    Raises
+    ------
+    InvalidTypeError
+        There is some.
+    """
+    if params:
+        raise InvalidTypeError(
+            f"{type(estimator).__name__} takes no {', '.join(params)} with data in chunks: its "
+            "transformers are given X and y alone"
+        )
 
 
 def fitted_to_chunks(name: str, transformer: Any, X: Any, y: Any, made: dict[str, Rows]) -> Any:

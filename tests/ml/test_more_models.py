@@ -418,3 +418,26 @@ def test_chunks_without_rows_are_encoded_too() -> None:
                 np.testing.assert_allclose(found, wanted)
             else:
                 np.testing.assert_array_equal(found.astype(str), np.asarray(wanted).astype(str))
+
+
+@pytest.mark.parametrize("method", ["fit", "fit_transform", "transform"])
+@pytest.mark.parametrize("kind", ["columns", "union"])
+def test_metadata_that_transformers_over_chunks_would_not_be_given_is_refused(
+    method: str, kind: str
+) -> None:
+    values = np.arange(12.0).reshape(6, 2)
+    data = xp.asarray(values, chunks=(3, 2))
+    made = {
+        "columns": ml.ColumnTransformer([("a", ml.StandardScaler(), [0, 1])]),
+        "union": ml.FeatureUnion([("a", ml.StandardScaler())]),
+    }[kind].fit(data)
+    with pytest.raises((TypeError, ValueError), match="sample_weight"):
+        getattr(made, method)(data, sample_weight=np.ones(6))
+
+
+def test_an_option_that_a_score_over_chunks_would_not_honour_is_refused() -> None:
+    X = xp.asarray(np.arange(12.0).reshape(6, 2), chunks=(3, 2))
+    y = xp.asarray(np.arange(6.0), chunks=3)
+    model = ml.LinearRegression().fit(X, y)
+    with pytest.raises(TypeError, match="normalize"):
+        model.score(X, y, normalize=True)
