@@ -24,7 +24,7 @@ from agentic_ray.array.core.node import Held, NDArray, Node
 from agentic_ray.array.core.views import reshaped
 from agentic_ray.array.quantiles import percentile
 from agentic_ray.array.reducing import add_partials, reduce_op, unchanged
-from agentic_ray.array.statistics import max, mean, min, std
+from agentic_ray.array.statistics import mean, std
 
 
 def flat_numbers(a: Any) -> Node:
@@ -73,12 +73,29 @@ def bin_edges(x: Node, bins: Any, range: Any, weights: Any) -> NDArray:
     return np.histogram_bin_edges(ends, count, range)
 
 
+def _extent_partial(xp: Any, x: Any, axes: tuple[int, ...]) -> tuple[Any, Any]:
+    return xp.min(x, axis=axes, keepdims=True), xp.max(x, axis=axes, keepdims=True)
+
+
+def _wider(left: Any, right: Any, *, xp: Any) -> tuple[Any, Any]:
+    return xp.minimum(left[0], right[0]), xp.maximum(left[1], right[1])
+
+
+EXTENT = reduce_op("extent", _extent_partial, _wider, unchanged, 2)
+
+
+def extent(x: Node) -> tuple[Any, Any]:
+    """Return the smallest and the largest element, found in one pass; computed now. ``x`` has one
+    axis and at least one element."""
+    low, high = evaluate.table(reduction(EXTENT, [x], (0,), True, x.dtype))
+    return low.item(), high.item()
+
+
 def _ends(x: Node) -> NDArray:
     """Return the smallest and the largest element, if there are any."""
     if not x.size:
         return np.empty(0, x.dtype)
-    low, high = evaluate.values([min(Array(x))._node, max(Array(x))._node])
-    return np.asarray([low[()], high[()]], dtype=x.dtype)
+    return np.asarray(extent(x), dtype=x.dtype)
 
 
 def _estimated(x: Array, name: str, outer: NDArray) -> int:
@@ -97,7 +114,7 @@ def _estimated(x: Array, name: str, outer: NDArray) -> int:
 
 
 def _spread(x: Array) -> float:
-    low, high = evaluate.values([min(x)._node, max(x)._node])
+    low, high = extent(x._node)
     return float(high) - float(low)
 
 

@@ -18,7 +18,6 @@ from agentic_ray.array.core.node import DType, Held, NDArray, Node, Op
 from agentic_ray.array.core.views import rechunk, reshaped
 from agentic_ray.array.reducing import add_partials, reduce_op, unchanged
 from agentic_ray.array.small import by_numpy_if_small
-from agentic_ray.array.statistics import max, min
 
 
 def _weighted_partial(xp: Any, x: Any, weights: Any, axes: tuple[int, ...], held: Held) -> Any:
@@ -267,17 +266,37 @@ def histogram2d(
 # --- counts of small integers ------------------------------------------------------------
 
 
-def _bincount_partial(xp: Any, x: Any, axes: tuple[int, ...], length: int) -> Any:
-    return xp.bincount(x, minlength=length)
+def _bincount_partial(
+    xp: Any, x: Any, axes: tuple[int, ...], least_length: int
+) -> tuple[Any, Any]:
+    return _counts_of(xp, x, None, least_length)
 
 
-def _weighted_bincount(xp: Any, x: Any, weights: Any, axes: tuple[int, ...], length: int) -> Any:
-    return xp.bincount(x, weights=weights, minlength=length)
+def _weighted_bincount(
+    xp: Any, x: Any, weights: Any, axes: tuple[int, ...], least_length: int
+) -> tuple[Any, Any]:
+    return _counts_of(xp, x, weights, least_length)
 
 
-BINCOUNT = reduce_op("bincount", _bincount_partial, add_partials, unchanged, 8, cache_blocks=0)
+def _counts_of(xp: Any, x: Any, weights: Any, least_length: int) -> tuple[Any, Any]:
+    """Count the numbers of a block; return the counts and the smallest number, where one is
+    negative no counts."""
+    least = xp.min(x) if x.shape[0] else xp.asarray(0)
+    if least < 0:
+        x, weights = x[:0], None if weights is None else weights[:0]
+    return xp.bincount(x, weights=weights, minlength=least_length), least
+
+
+def _add_counts(left: Any, right: Any, *, xp: Any) -> tuple[Any, Any]:
+    """Add counts, of which those of larger numbers are more."""
+    (few, one), (many, other) = sorted((left, right), key=lambda part: part[0].shape[0])
+    rest = xp.zeros(many.shape[0] - few.shape[0], dtype=few.dtype)
+    return many + xp.concatenate([few, rest]), xp.minimum(one, other)
+
+
+BINCOUNT = reduce_op("bincount", _bincount_partial, _add_counts, unchanged, 8, cache_blocks=0)
 WEIGHTED_BINCOUNT = reduce_op(
-    "weighted_bincount", _weighted_bincount, add_partials, unchanged, 8, cache_blocks=0
+    "weighted_bincount", _weighted_bincount, _add_counts, unchanged, 8, cache_blocks=0
 )
 
 
@@ -319,17 +338,14 @@ def bincount(x: Any, /, weights: Any = None, minlength: int = 0) -> Array:
     minlength = operator.index(minlength)
     if minlength < 0:
         raise ValueError("'minlength' must not be negative")
-    node, length = cast(node, np.int64), minlength
-    if node.size:
-        low, high = evaluate.values([min(Array(node))._node, max(Array(node))._node])
-        if int(low) < 0:
-            raise ValueError("'list' argument must have no negative elements")
-        length = int(np.maximum(length, int(high) + 1))
-    if weights is None:
-        counts = _counted(BINCOUNT, [node], np.dtype(np.int64), (length,))
-    else:
+    op, operands = BINCOUNT, [cast(node, np.int64)]
+    if weights is not None:
         heavy = cast(strict_operand(weights), np.float64)
         if heavy.shape != node.shape:
             raise ValueError("The weights and list don't have the same length.")
-        counts = _counted(WEIGHTED_BINCOUNT, [node, heavy], np.dtype(np.float64), (length,))
-    return Array(leaf(counts), is_cell=True)
+        op, operands = WEIGHTED_BINCOUNT, [*operands, heavy]
+    dtype = np.dtype(np.int64) if weights is None else heavy.dtype
+    counts, least = evaluate.table(reduction(op, operands, (0,), True, dtype, (minlength,)))
+    if least < 0:
+        raise ValueError("'list' argument must have no negative elements")
+    return Array(leaf(np.asarray(counts)), is_cell=True)

@@ -82,8 +82,8 @@ class OnExecutors(NamedTuple):
     ----------
     seconds : float
         From sending the tasks to having their values.
-    each_seconds : list of float
-        Of each task by itself.
+    seen_seconds : list of float
+        Of each task by itself; infinite where no executor ran such a task.
     slots : int
         Bundles that run at once.
     rates : Calibration
@@ -91,7 +91,7 @@ class OnExecutors(NamedTuple):
     """
 
     seconds: float
-    each_seconds: list[float]
+    seen_seconds: list[float]
     slots: int
     rates: Calibration
 
@@ -295,7 +295,9 @@ class Session:
             watch.runs.append(run)
         return run
 
-    def prospect(self, tasks: Sequence[Task], moved_bytes: int) -> OnExecutors | None:
+    def prospect(
+        self, tasks: Sequence[Task], moved_bytes: int, in_caller: Sequence[float | None]
+    ) -> OnExecutors | None:
         """Predict the executors' seconds for tasks.
 
         Return None if the executors should do the tasks however long they take: what a job computes
@@ -305,14 +307,23 @@ class Session:
         ----------
         moved_bytes : int
             Bytes that go through the object store: what the tasks are given, and what is wanted.
+        in_caller : sequence of float or None
+            Seconds that each task took in the caller's process. They say more than its cost does
+            of a task that no executor has run.
         """
         devices = self._nodes.slots_by_device()
         if current_scope() is not None or any(device != "cpu" for _, device in devices):
             return None
-        each = [max(self._seconds(task), 0.0) for task in tasks]
+        each: list[float] = []
+        seen: list[float] = []
+        for task, own in zip(tasks, in_caller, strict=True):
+            predicted = max(self._seconds(task), 0.0)
+            was_seen = self.model.times_seen(task, "cpu") > 0
+            each.append(predicted if was_seen or own is None else own)
+            seen.append(predicted if was_seen else math.inf)
         there = least_seconds(tasks, each, self.slots) + 2 * self.model.call_overhead_seconds
         there += moved_bytes / self.model.calibration.store_bytes_per_second
-        return OnExecutors(there, each, self.slots, self.model.calibration)
+        return OnExecutors(there, seen, self.slots, self.model.calibration)
 
     def bundle_seconds(self, total_seconds: float) -> float:
         """Return the seconds of predicted work for one bundle, of ``total_seconds`` that can go on

@@ -87,7 +87,7 @@ class _Session:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
-    def prospect(self, tasks: Any, moved_bytes: int) -> OnExecutors | None:
+    def prospect(self, tasks: Any, moved_bytes: int, in_caller: Any) -> OnExecutors | None:
         each = [self.seconds] * len(tasks)
         return None if self.seconds < 0 else OnExecutors(self.seconds, each, 2, Calibration())
 

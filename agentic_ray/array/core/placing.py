@@ -10,9 +10,9 @@ import itertools
 import math
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -24,6 +24,8 @@ from agentic_ray.graph import CostHint, Task, TaskGraph
 from agentic_ray.schedule.bounds import least_seconds
 from agentic_ray.schedule.calibration import Calibration
 from agentic_ray.schedule.cost_model import CostModel, size_of_cost, steepest
+
+T = TypeVar("T")
 
 STARTING_SECONDS = 4.0
 """Seconds that the start of a session takes where there is none."""
@@ -103,20 +105,40 @@ class Learnt:
         Parameters
         ----------
         elsewhere : sequence of float, optional
-            Seconds that each task takes on an executor. They are the most that is expected of a
-            task that ran here few times: one slow time, on a machine that was busy, would
-            otherwise keep such tasks away, and never be corrected.
+            Seconds that each task took on executors, infinite where none ran it. They are the most
+            that is expected of a task that ran here few times: one slow time, on a machine that
+            was busy, would otherwise keep such tasks away, and never be corrected.
         """
-        known: dict[tuple[int, int], float] = {}  # very many tasks share a codelet and a cost
-        found: list[float] = []
+
+        def predicted(task: Task, limit: float) -> float:
+            own = self.model.task_seconds(task, "cpu") or 0.0
+            if self.model.times_seen(task, "cpu") < WELL_KNOWN:
+                own = min(own, limit)
+            return TASK_SECONDS + own
+
+        return self._of_each(tasks, elsewhere or itertools.repeat(math.inf), predicted)
+
+    def seen(self, tasks: Sequence[Task]) -> list[float | None]:
+        """Predict the seconds of each task as `seconds` does; None where no such task ran here."""
+
+        def predicted(task: Task, _: float) -> float | None:
+            known = self.model.times_seen(task, "cpu")
+            return self.model.task_seconds(task, "cpu") if known else None
+
+        return self._of_each(tasks, itertools.repeat(0.0), predicted)
+
+    def _of_each(
+        self, tasks: Sequence[Task], beside: Iterable[float], predict: Callable[[Task, float], T]
+    ) -> list[T]:
+        """Return ``predict(task, its number of beside)`` for each task: very many share a codelet
+        and a cost, and are predicted once."""
+        known: dict[tuple[int, int], T] = {}
+        found: list[T] = []
         with self._lock:
-            for task, limit in zip(tasks, elsewhere or itertools.repeat(math.inf), strict=False):
+            for task, number in zip(tasks, beside, strict=False):
                 key = (id(task.codelet), id(task.cost))
                 if key not in known:
-                    own = self.model.task_seconds(task, "cpu") or 0.0
-                    if self.model.times_seen(task, "cpu") < WELL_KNOWN:
-                        own = min(own, limit)
-                    known[key] = TASK_SECONDS + own
+                    known[key] = predict(task, number)
                 found.append(known[key])
         return found
 
@@ -161,15 +183,15 @@ def prospect(tasks: Sequence[Task], outputs: Sequence[str], *, put_bytes: int) -
     if session is not None:
         wanted = set(outputs)
         made = sum(task.cost.written_bytes for task in tasks if task.key in wanted)
-        about = session.prospect(tasks, put_bytes + made)
+        about = session.prospect(tasks, put_bytes + made, learnt.seen(tasks))
         if about is None:
             return Prospect(False, why="it is part of a job, or there are GPUs")
         learnt.expect(about.rates)
-        there, each, slots = about.seconds, about.each_seconds, about.slots
+        there, each, slots = about.seconds, about.seen_seconds, about.slots
     elif _is_forked():
         return Prospect(False)
     else:
-        there, each, slots = STARTING_SECONDS, (), sizing.slots_of_host()
+        there, each, slots = STARTING_SECONDS, [], sizing.slots_of_host()
     threads = max(1, min(sizing.slots_of_host(), slots))
     here = seconds_in(threads, tasks, learnt.seconds(tasks, each))
     if not (here <= limit and here <= there):

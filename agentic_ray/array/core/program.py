@@ -118,11 +118,13 @@ class Reducing:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The arguments of one call of a program: its blocks, Python scalars, numbers for params."""
+    """The arguments of one call of a program: its blocks, Python scalars, numbers for params; and
+    for each step the registers that no later one reads."""
 
     blocks: Sequence[Any]
     scalars: Sequence[Any]
     given: Sequence[Any]
+    done: Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +242,18 @@ class Program:
         ]
         if xp is not np:
             blocks = [windows.in_one(block, xp) for block in blocks]
-        return Inputs(blocks, arguments[first:last], arguments[last:])
+        return Inputs(blocks, arguments[first:last], arguments[last:], self._done())
+
+    def _done(self) -> list[list[int]]:
+        """For each step the registers that are read by it for the last time. They are dropped, so
+        that a long program lives in the memory of few blocks, which the core's cache holds."""
+        left = set(self.reducing.registers if self.reducing is not None else ())
+        found: list[list[int]] = []
+        for step in reversed(self.steps):
+            last = set(step.registers) - left
+            found.append(list(last))
+            left |= last
+        return found[::-1]
 
     @property
     def _at_once(self) -> int:
@@ -256,7 +269,7 @@ class Program:
         shape: Shape,
     ) -> bool:
         """Whether a compiled kernel gives the very bits that NumPy gives for these blocks."""
-        inputs = Inputs(blocks, scalars, given)
+        inputs = Inputs(blocks, scalars, given, self._done())
         found, plain = (self._made(inputs, shape, one) for one in (kernel, None))
         pairs = zip(found, plain, strict=True) if isinstance(found, tuple) else [(found, plain)]
         return all(one.tobytes() == other.tobytes() for one, other in pairs)
@@ -307,11 +320,16 @@ class Program:
         )
 
     def _run(self, xp: Any, blocks: Sequence[Any], inputs: Inputs) -> list[Any]:
-        """All registers, for ``blocks`` that may be parts of those of ``inputs``."""
+        """All registers that are read after the last step, for ``blocks`` that may be parts of
+        those of ``inputs``; None in place of the others."""
         registers: list[Any] = [*blocks, *inputs.scalars]
-        for step in self.steps:
+        for step, done in zip(self.steps, inputs.done, strict=True):
             operands = [registers[i] for i in step.registers]
-            registers.append(step.kernel(xp, *operands, *filled(step.params, inputs.given)))
+            made = step.kernel(xp, *operands, *filled(step.params, inputs.given))
+            for at in done:
+                registers[at] = None
+            del operands  # the next step then finds this memory free, and in the cache
+            registers.append(made)
         return registers
 
     def _partial(self, xp: Any, registers: Sequence[Any], inputs: Inputs) -> Any:
@@ -472,6 +490,13 @@ def host_only(kernel: Callable[..., Any]) -> Callable[..., Any]:
     return kernel
 
 
+def takes_views(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator: this kernel is given the parts of blocks that it reads as views in any memory
+    order, since it copies them anyway."""
+    kernel.takes_views = True  # type: ignore[attr-defined]
+    return kernel
+
+
 def is_host_only(kernel: Any) -> bool:
     """Whether a kernel, or an object that calls one, is not for GPUs."""
     return bool(getattr(kernel, "host_only", False))
@@ -509,9 +534,8 @@ class Call:
         if self.given:
             values, given = values[: -self.given], values[-self.given :]
             params = filled(params, given)
-        values = tuple(
-            [windows.whole(value, xp) if type(value) is list else value for value in values]
-        )
+        brought = windows.viewed if getattr(self.kernel, "takes_views", False) else windows.whole
+        values = tuple([brought(value, xp) if type(value) is list else value for value in values])
         with one_thread:
             result = self.kernel(xp, *values, *params)
         return in_c_order(result) if isinstance(result, tuple) else as_array(xp, result)

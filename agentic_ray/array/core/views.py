@@ -16,6 +16,7 @@ from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core import windows
 from agentic_ray.array.core.chunks import Chunks, Shape
 from agentic_ray.array.core.node import Node, Op, make
+from agentic_ray.array.core.program import takes_views
 from agentic_ray.array.core.windows import FlatCut, Window
 
 AxisIndex = tuple[Any, ...]
@@ -364,6 +365,7 @@ def concatenated(parts: Sequence[Node], axis: int) -> Node:
     return make(CONCAT, filled, (axis,), shape, big.dtype, chunks)
 
 
+@takes_views
 def _concat_kernel(xp: Any, *values: Any) -> Any:
     return xp.concatenate(values[:-1], axis=values[-1])
 
@@ -371,7 +373,7 @@ def _concat_kernel(xp: Any, *values: Any) -> Any:
 def _lower_concat(node: Node, lowering: Any) -> list[Any]:
     (axis,) = node.params
     if node.blocks == 1:
-        row = [block for source in node.inputs for block in lowering.blocks(source)]
+        row = [block for source in node.inputs for block in lowering.readings(source)]
         return list(lowering.call(node, _concat_kernel, [tuple(row)], params=node.params))
     grid = np.empty(grids.numblocks(node.chunks), dtype=object)
     at = 0
@@ -395,7 +397,7 @@ class _Box:
         self.value = value
 
 
-CONCAT = Op("concat", "tasks", _concat_kernel, _lower_concat)
+CONCAT = Op("concat", "tasks", _concat_kernel, _lower_concat, reads_views=True)
 
 
 # --- reshape -----------------------------------------------------------------------------

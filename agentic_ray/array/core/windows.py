@@ -385,6 +385,12 @@ def whole(argument: Any, xp: Any) -> Any:
     return argument
 
 
+def viewed(argument: Any, xp: Any) -> Any:
+    """A task's argument as an array, which is a view where it lies in one block."""
+    found = opened(argument)
+    return found.whole(xp) if type(found) in (Pieces, FlatPieces) else found
+
+
 def _for_each_axis(region: Any, ndim: int) -> tuple[slice, ...]:
     """Return one slice for each axis; axes that ``region`` does not name are taken whole."""
     given = region if type(region) is tuple else (region,)
