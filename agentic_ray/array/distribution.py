@@ -85,15 +85,16 @@ def average(
 # --- covariances -------------------------------------------------------------------------
 
 
-def _rows(m: Any, name: str, rowvar: bool, dtype: DType) -> Node:
+def _variables(m: Any, name: str, rowvar: bool, dtype: DType) -> Node:
+    """Return ``m`` as a matrix with variables as rows, or without ``rowvar`` as columns."""
     node = strict_operand(m)
     if node.ndim > 2:
         raise ValueError(f"{name} has more than 2 dimensions")
     had = node.ndim
     while node.ndim < 2:
         node = expanded(node, (0,))
-    flips = had != 1 if name == "m" else node.shape[0] != 1
-    if not rowvar and flips:
+    is_one_row = had == 1 if name == "m" else node.shape[0] == 1  # a variable in any case
+    if not rowvar and is_one_row:
         node = permuted(node, (1, 0))
     return cast(node, dtype)
 
@@ -171,39 +172,41 @@ def cov(
     if wanted is None:
         operands = [strict_operand(m)] if y is None else [strict_operand(m), strict_operand(y)]
         wanted = np.result_type(*[node.dtype for node in operands], np.float64)
-    node = _rows(m, "m", rowvar, wanted)
-    if node.shape[0] == 0:
+    along = 1 if rowvar else 0  # observations; a tall matrix is not transposed, but gone over once
+    node = _variables(m, "m", rowvar, wanted)
+    if node.shape[1 - along] == 0:
         return Array(strict_operand(np.empty((0, 0))))
     if y is not None:
-        more = _rows(y, "y", rowvar, wanted)
-        if more.shape[1] != node.shape[1]:
+        more = _variables(y, "y", rowvar, wanted)
+        if more.shape[along] != node.shape[along]:
             raise ValueError(
-                f"y has {more.shape[1]} observations, and the first argument has {node.shape[1]}: "
-                "each variable needs a value in every observation"
+                f"y has {more.shape[along]} observations, and the first argument has "
+                f"{node.shape[along]}: each variable needs a value in every observation"
             )
-        node = concatenated([node, more], 0)
+        node = concatenated([node, more], 1 - along)
     if ddof is None:
         ddof = 0 if bias else 1
-    frequencies = _weight(fweights, "fweights", node.shape[1])
-    importance = _weight(aweights, "aweights", node.shape[1])
+    frequencies = _weight(fweights, "fweights", node.shape[along])
+    importance = _weight(aweights, "aweights", node.shape[along])
     weights = frequencies
     if importance is not None:
         weights = importance if weights is None else weights * importance
-    rows = Array(node)
+    values = Array(node)
     if weights is None:
-        off, heavy = rows - mean(rows, axis=1, keepdims=True), None
-        free = float(node.shape[1] - ddof)
+        off = heavier = values - mean(values, axis=along, keepdims=True)
+        free = float(node.shape[along] - ddof)
     else:
         heavy = Array(strict_operand(weights))
-        off = rows - average(rows, 1, heavy, keepdims=True)
+        off = values - average(values, along, heavy, keepdims=True)
+        heavier = off * (heavy if rowvar else heavy[:, None])
         total = float(weights.sum())
         lost = 1.0 if importance is None else float((weights * importance).sum()) / total
         free = total - ddof * lost if ddof else total
     if free <= 0:
         warnings.warn("Degrees of freedom <= 0 for slice", RuntimeWarning, stacklevel=2)
         free = 0.0
-    other = (off if heavy is None else off * heavy).T
-    products = off @ (other.conj() if wanted.kind == "c" else other)
+    other = heavier.conj() if wanted.kind == "c" else heavier
+    products = off @ other.T if rowvar else off.T @ other
     result = products * np.true_divide(1, free)
     return Array(cast(result._node, wanted)).squeeze()
 
