@@ -328,7 +328,9 @@ def _with_one_each(node: Node, mask: Node, new: Node) -> Node:
     rows = math.prod(mask.shape)
     rest = node.shape[mask.ndim :]
     flat = reshaped(node, (rows, *rest))
-    flat_mask = evaluate.persist([rechunk(reshaped(mask, (rows,)), (flat.chunks[0],))])[0]
+    flat_mask = evaluate.persist(
+        [rechunk(reshaped(mask, (rows,)), (flat.chunks[0],))], for_one_step=True
+    )[0]
     counts = counts_per_chunk(flat_mask)
     total = sum(counts)
     if new.shape[0] not in (1, total):

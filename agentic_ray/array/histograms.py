@@ -266,9 +266,7 @@ def histogram2d(
 # --- counts of small integers ------------------------------------------------------------
 
 
-def _bincount_partial(
-    xp: Any, x: Any, axes: tuple[int, ...], least_length: int
-) -> tuple[Any, Any]:
+def _bincount_partial(xp: Any, x: Any, axes: tuple[int, ...], least_length: int) -> tuple[Any, Any]:
     return _counts_of(xp, x, None, least_length)
 
 

@@ -415,7 +415,7 @@ def masked(node: Node, mask: Node) -> Node:
     rows = math.prod(mask.shape)
     flat = reshaped(node, (rows, *rest))
     flat_mask = rechunk(reshaped(mask, (rows,)), (flat.chunks[0],))
-    flat_mask = evaluate.persist([flat_mask])[0]
+    flat_mask = evaluate.persist([flat_mask], for_one_step=True)[0]
     counts = counts_per_chunk(flat_mask)
     lengths = tuple([n for n in counts if n]) or (0,)
     kept = tuple([i for i, n in enumerate(counts) if n]) or (0,)

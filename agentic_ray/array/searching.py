@@ -171,7 +171,7 @@ def nonzero(a: Any) -> tuple[Array, ...]:
         return tuple([Array(leaf(np.ascontiguousarray(at))) for at in found])
     _, flat = _flat_positions(a)
     result: list[Array] = []
-    rest = Array(evaluate.persist([flat])[0])
+    rest = Array(evaluate.persist([flat], for_one_step=True)[0])
     for length in reversed(node.shape):
         result.append(rest % length)
         rest = rest // length

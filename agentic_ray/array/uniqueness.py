@@ -144,9 +144,11 @@ _COUNTED = reduce_op(
 def _by_sorting(flat: Node, equal_nan: bool, inverse: bool) -> Found:
     """From the sorted array: a value is new where it differs from the one before it."""
     flat = without_empty(flat)
-    values, order = evaluate.persist([sorted_chunks(flat), sorting_positions(flat)])
+    values, order = evaluate.persist(
+        [sorted_chunks(flat), sorting_positions(flat)], for_one_step=True
+    )
     new = is_new(Array(values), nan="equal" if equal_nan else "different")
-    mask = evaluate.persist([rechunk(new._node, flat.chunks)])[0]
+    mask = evaluate.persist([rechunk(new._node, flat.chunks)], for_one_step=True)[0]
     at = make(ARANGE, (), (0, 1, INDEX, 0), flat.shape, INDEX, flat.chunks)
     starts = Array(masked(at, mask))
     counts = diff(starts, append=asarray(np.array([flat.size])))

@@ -197,15 +197,24 @@ def _refuse(need: memory.PlanMemory, session: Any) -> None:
         raise MemoryError(text)
 
 
-def persist(roots: Sequence[Node]) -> list[Node]:
+def persist(roots: Sequence[Node], *, for_one_step: bool = False) -> list[Node]:
     """Leaves that hold the values of ``roots``, chunk by chunk where they were computed.
 
     Of a transpose they hold what it is the transpose of: it stays one, since products of
     transposes are made in other steps, with other bits, than those of other matrices.
+
+    Parameters
+    ----------
+    for_one_step : bool
+        The values are between two steps of one operation, and need not outlive this process: they
+        are computed in it wherever that ends sooner.
     """
     held = [_under_transposes(root) for root in roots]
     wanted = [node for node in dict.fromkeys(held) if not _is_leaf(node)]
-    made = dict(zip(wanted, _compute(wanted, handles=True), strict=True)) if wanted else {}
+    made: dict[Node, list[Any]] = {}
+    if wanted:
+        blocks = _compute(wanted, handles=True, may_stay=for_one_step)
+        made = dict(zip(wanted, blocks, strict=True))
     leaves = {node: _leaf(node, kept(node, made[node])) for node in wanted}
     return [_over(root, leaves.get(node, node)) for root, node in zip(roots, held, strict=True)]
 
@@ -304,14 +313,19 @@ def table(node: Node) -> tuple[Any, ...]:
 
 
 def _compute(
-    roots: Sequence[Node], *, handles: bool = False, progress: bool | None = None
+    roots: Sequence[Node],
+    *,
+    handles: bool = False,
+    may_stay: bool = True,
+    progress: bool | None = None,
 ) -> list[list[Any]]:
-    """The blocks of each root: arrays, or with ``handles`` what tasks can be given."""
+    """The blocks of each root: arrays, or with ``handles`` what tasks can be given. ``may_stay``:
+    also more than a little work may be done in this process."""
     deaths = 0
     while True:
         _see_to_stored(roots)
         try:
-            return _computed(roots, handles=handles, progress=progress)
+            return _computed(roots, handles=handles, may_stay=may_stay, progress=progress)
         except LostDataError:
             deaths += 1
             if deaths > MOST_DEATHS:
@@ -331,7 +345,7 @@ def _see_to_stored(roots: Sequence[Node]) -> None:
             continue
         held: Kept = node.params[0]
         if _was_lost(held.value):
-            held.value[:] = _compute([origin_of(node)], handles=True)[0]
+            held.value[:] = _compute([origin_of(node)], handles=True, may_stay=False)[0]
 
 
 def _was_lost(blocks: Sequence[Any]) -> bool:
@@ -348,13 +362,15 @@ def _was_lost(blocks: Sequence[Any]) -> bool:
     return False
 
 
-def _computed(roots: Sequence[Node], *, handles: bool, progress: bool | None) -> list[list[Any]]:
+def _computed(
+    roots: Sequence[Node], *, handles: bool, may_stay: bool, progress: bool | None
+) -> list[list[Any]]:
     asked, roots = roots, optimize(roots)
     local = runs_locally(roots)
     if not local:
         _check_least(roots)
     planned = _Plan(roots, local=local)
-    if not local and not handles:
+    if not local and may_stay:
         local = planned.prospect(roots).here
     if not local and (handles or planned.keys):
         planned.send()
