@@ -25,15 +25,12 @@ from agentic_ray.array import exchange
 from agentic_ray.array import ranks as ranking
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core.node import Node, Op, make
+from agentic_ray.array.core.ties import order
 from agentic_ray.array.exchange import cuts_of
 from agentic_ray.array.merging import ascending, merged
 from agentic_ray.array.ranks import NOTHING
 
 # --- runs --------------------------------------------------------------------------------
-
-
-def _order(xp: Any, x: Any, kind: str) -> Any:
-    return xp.argsort(x, kind=kind)
 
 
 def _taken(xp: Any, x: Any, order: Any) -> Any:
@@ -65,8 +62,8 @@ def _merged_runs(
 def _sort_whole(xp: Any, x: Any, *loads: Any) -> Any:
     kind = loads[-1]
     if len(loads) > 1:
-        return loads[0][_order(xp, x, kind)]
-    return ascending(xp, x) if kind == "values" else _order(xp, x, kind)
+        return loads[0][order(xp, x, kind)]
+    return ascending(xp, x) if kind == "values" else order(xp, x, kind)
 
 
 def _runs(node: Node, lowering: Any) -> tuple[list[Any], list[Any]]:
@@ -81,7 +78,7 @@ def _runs(node: Node, lowering: Any) -> tuple[list[Any], list[Any]]:
         ), []  # fmt: skip
     rows = [(x, kind) for x in blocks]
     orders = lowering.call(
-        node, _order, rows, label=".order", flops=lowering.work(node),
+        node, order, rows, label=".order", flops=lowering.work(node),
         written_bytes=source.size * 8,
     )  # fmt: skip
     rows = list(zip(blocks, orders, strict=True))

@@ -15,6 +15,7 @@ from agentic_ray.array.core.build import along, blockwise_op, broadcast_shapes
 from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import DType, Node
 from agentic_ray.array.core.standard import dtype_of
+from agentic_ray.array.core.ties import order as order_of
 from agentic_ray.array.core.views import concatenated, reshaped, sliced, without_empty
 from agentic_ray.array.creation import ones
 from agentic_ray.array.elementwise import imag, isnan, logical_not, real
@@ -46,10 +47,14 @@ def _has_unlike_equals(xp: Any, x: Any) -> bool:
 
 def _argsort_kernel(xp: Any, x: Any, axis: int, descending: bool, kind: str) -> Any:
     if not descending:
-        return xp.argsort(x, axis=axis, kind=kind)
+        return _order(xp, x, axis, kind)
     # Stable in descending order: sort the reversed array, then reverse and count from the end.
-    order = xp.flip(xp.argsort(xp.flip(x, axis=axis), axis=axis, kind=kind), axis=axis)
+    order = xp.flip(_order(xp, xp.flip(x, axis=axis), axis, kind), axis=axis)
     return x.shape[axis] - 1 - order
+
+
+def _order(xp: Any, x: Any, axis: int, kind: str) -> Any:
+    return order_of(xp, x, kind) if x.ndim == 1 else xp.argsort(x, axis=axis, kind=kind)
 
 
 def _partition_kernel(xp: Any, x: Any, kth: tuple[int, ...], axis: int) -> Any:
