@@ -70,8 +70,8 @@ def test_an_array_that_is_one_scalar_leaves_the_scalar_weak() -> None:
 
 
 def test_a_stencil_reads_a_file_once(tmp_path: Path) -> None:
-    values = np.arange(60_000.0).reshape(10_000, 6)
-    io.to_zarr(tmp_path / "x.zarr", xp.asarray(values), chunks=(5_000, 6))
+    values = np.arange(120_000.0).reshape(20_000, 6)
+    io.to_zarr(tmp_path / "x.zarr", xp.asarray(values), chunks=(10_000, 6))
     x = io.from_zarr(tmp_path / "x.zarr")
     y = x[1:] - x[:-1]
     assert "slice into read" not in _steps(y)
