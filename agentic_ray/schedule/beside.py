@@ -23,7 +23,7 @@ def host_of(view: ClusterView, card: Executor, cpus: float, memory_bytes: int) -
 def take_card(books: Books, attempt: Attempt) -> None:
     """Enter a function's batch in the accounts of its card and its node."""
     card, resources = attempt.executor, attempt.resources
-    card.take_process(attempt.record.bundle.tasks[0].codelet.name, resources)
+    card.held.take_process(attempt.record.bundle.tasks[0].codelet.name, resources)
     host = host_of(books.view, card, resources.cpus, resources.memory_bytes)
     if host is not None:
         share = beside(resources.cpus, resources.memory_bytes)
@@ -35,7 +35,7 @@ def take_card(books: Books, attempt: Attempt) -> None:
 def let_card_go(books: Books, attempt: Attempt) -> None:
     """Take a function's batch, which has ended, out of the accounts."""
     card, resources, host = attempt.executor, attempt.resources, attempt.host
-    card.let_process_go(attempt.record.bundle.tasks[0].codelet.name, resources)
+    card.held.let_process_go(attempt.record.bundle.tasks[0].codelet.name, resources)
     if host is not None:
         share = beside(resources.cpus, resources.memory_bytes)
         host.ended(books.view.now_seconds, attempt.predicted_seconds, share)

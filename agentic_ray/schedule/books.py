@@ -69,7 +69,7 @@ class Books:
         """Tell the view how slow an executor is, as given and as learnt."""
         if executor.healthy:
             learnt = self.model.slowness((executor.node_id, executor.device), executor.kind)
-            executor.pool.slowness[executor.row] = learnt / executor.speed
+            executor.pool.slowness[executor.row] = learnt / executor.offer.speed
 
     def usual_seconds(self, executor: Executor) -> float:
         """Return the seconds that a placement counts for while its cost is unknown."""

@@ -16,13 +16,14 @@ from agentic_ray.schedule.admission import Admission, Fit, fit
 from agentic_ray.schedule.beside import beside, host_of
 from agentic_ray.schedule.books import Books
 from agentic_ray.schedule.leases import STARVING_SECONDS, Leases
+from agentic_ray.schedule.load import MOST_PROCESSES
 from agentic_ray.schedule.placement import Placement
 from agentic_ray.schedule.placing import Placer
 from agentic_ray.schedule.queues import Queues
 from agentic_ray.schedule.ready import ReadyQueue
 from agentic_ray.schedule.records import Record, urgency
 from agentic_ray.schedule.starting import Starter, send_to_cpu
-from agentic_ray.schedule.view import MOST_PROCESSES, Executor
+from agentic_ray.schedule.view import Executor
 from agentic_ray.telemetry.state import format_bytes
 
 MOST_OFFERED: Final = 64
@@ -75,7 +76,9 @@ def choose_card(
         return Admission(None, to_cpu=cpu, reason="no card is left for it")
     fits = {card: fit(need_bytes, card) for card in usable}
     now = [
-        card for card in usable if fits[card] is Fit.NOW and card.takes_process(need_bytes, share)
+        card
+        for card in usable
+        if fits[card] is Fit.NOW and card.held.takes_process(need_bytes, share)
     ]
     if now:
         return Admission(min(now, key=lambda card: _preference(card, warm)))
@@ -84,21 +87,21 @@ def choose_card(
     needs = f"needs about {format_bytes(need_bytes)} of GPU memory"
     if Fit.BLOCKED in fits.values():
         return Admission(None, to_cpu=cpu, reason=f"{needs}, and other programs hold it")
-    largest = max(usable, key=lambda card: (card.memory_bytes or 0, -card.order))
-    budget = largest.memory_bytes or 0
+    largest = max(usable, key=lambda card: (card.offer.memory_bytes or 0, -card.order))
+    budget = largest.offer.memory_bytes or 0
     parts = math.ceil(need_bytes / budget) if budget else items + 1
     reason = f"{needs}, more than the {format_bytes(budget)} of the largest card"
     if cpu and parts > items:
         return Admission(None, to_cpu=True, reason=reason)
-    if largest.memory_in_flight_bytes or not largest.takes_process(0, share):
+    if largest.held.memory_bytes or not largest.held.takes_process(0, share):
         return Admission(None, reason=f"{reason}; waits to have it alone")
     parts = min(parts, items)
     return Admission(largest, max(parts, 1), reason=f"{reason}; runs in {parts} parts")
 
 
 def _preference(card: Executor, warm: str) -> tuple[bool, int, int, int]:
-    left = (card.memory_bytes or 0) - card.memory_in_flight_bytes
-    return (card.warm.get(warm, 0) <= 0, card.processes, -left, card.order)
+    left = (card.offer.memory_bytes or 0) - card.held.memory_bytes
+    return (card.held.warm.get(warm, 0) <= 0, card.held.processes, -left, card.order)
 
 
 class CardPlacer:
@@ -159,7 +162,7 @@ class CardPlacer:
             card
             for card in cards
             if card not in kept
-            and card.processes < self._most_processes(card)
+            and card.held.processes < self._most_processes(card)
             and self._host_admits(card, resources)
         ]
         answer = choose_card(
@@ -197,7 +200,7 @@ class CardPlacer:
         if record.waits_since is None:
             record.waits_since = self._view.now_seconds
         if self._starves(record) and cards:
-            kept.add(max(cards, key=lambda card: (card.memory_bytes or 0, -card.order)))
+            kept.add(max(cards, key=lambda card: (card.offer.memory_bytes or 0, -card.order)))
 
     def _starves(self, record: Record) -> bool:
         since = record.waits_since
@@ -213,8 +216,16 @@ class CardPlacer:
 
 
 def _reason(need_bytes: int, share: float, card: Executor) -> str:
-    left = None if card.memory_bytes is None else card.memory_bytes - card.memory_in_flight_bytes
+    left = (
+        None
+        if card.offer.memory_bytes is None
+        else card.offer.memory_bytes - card.held.memory_bytes
+    )
     needs = f"needs {format_bytes(need_bytes)}" if need_bytes else "its memory is not known yet"
     of_card = f", {share:g} of a card" if share else ""
-    beside = f"beside {card.processes} other calls" if card.processes else "no other call there"
+    beside = (
+        f"beside {card.held.processes} other calls"
+        if card.held.processes
+        else "no other call there"
+    )
     return f"{needs}{of_card}; {format_bytes(left)} can be had there, {beside}"

@@ -63,7 +63,7 @@ class Finisher:
             settled[last] -= 1
         elif times:
             for task, seconds in zip(tasks, times, strict=False):
-                seconds *= executor.speed
+                seconds *= executor.offer.speed
                 kind = "cpu" if executor.kind == "cpu" else "gpu"
                 left = model.observe(task, kind, seconds, executor.place)
                 settled[task.codelet.name] = left

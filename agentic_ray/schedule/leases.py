@@ -53,11 +53,12 @@ def closest(
 
     Examples
     --------
-    >>> cards = [Executor("n", name, "gpu", 1, order=i) for i, name in enumerate("abcd")]
+    >>> from agentic_ray.schedule.load import Offer
+    >>> cards = [Executor("n", name, "gpu", Offer(1), i) for i, name in enumerate("abcd")]
     >>> [card.device for card in closest(cards, 2, {("b", "d"): 4.0, ("a", "b"): 1.0})]
     ['b', 'd']
     """
-    ordered = sorted(cards, key=lambda card: (card.processes, card.order))
+    ordered = sorted(cards, key=lambda card: (card.held.processes, card.order))
     if math.comb(len(ordered), count) > _MOST_SETS:
         return tuple(ordered[:count])
 
@@ -175,7 +176,7 @@ class Leases:
         hosts: set[str] = set()
         for card in cards:
             need = self._hold_of(card, request)
-            card.take_process(f"lease {request.lease_id}", need)
+            card.held.take_process(f"lease {request.lease_id}", need)
             self._books.touch(card)
             lease.cards.append(card)
             lease.holds.append(need)
@@ -192,8 +193,8 @@ class Leases:
 
     def _end_lease(self, lease: _Lease) -> None:
         for card, need in zip(lease.cards, lease.holds, strict=True):
-            card.let_process_go(f"lease {lease.request.lease_id}", need)
-            card.warm.pop(f"lease {lease.request.lease_id}", None)
+            card.held.let_process_go(f"lease {lease.request.lease_id}", need)
+            card.held.warm.pop(f"lease {lease.request.lease_id}", None)
             if card.healthy:
                 self._books.touch(card)
         share = beside(lease.request.cpus, lease.request.memory_bytes)
@@ -226,12 +227,12 @@ class Leases:
         """Whether a card, and the node beside it, has room for its part of a request now."""
         need = self._hold_of(card, request)
         if request.share >= 1.0:
-            alone = not (card.processes or card.in_flight)
+            alone = not (card.held.processes or card.in_flight)
             if not alone or fit(request.gpu_memory_bytes, card) is not Fit.NOW:
                 return False
         elif fit(need.gpu_memory_bytes, card) is not Fit.NOW:
             return False
-        if not card.takes_process(need.gpu_memory_bytes or 1, request.share):
+        if not card.held.takes_process(need.gpu_memory_bytes or 1, request.share):
             return False
         host = host_of(self._view, card, request.cpus, request.memory_bytes)
         share = beside(request.cpus, request.memory_bytes)
@@ -244,7 +245,7 @@ class Leases:
         """Return what a request takes of a card: all its memory if it is to have it alone."""
         size = request.gpu_memory_bytes
         if request.share >= 1.0:
-            size = max(size, card.memory_total_bytes or 0)
+            size = max(size, card.offer.memory_total_bytes or 0)
         return Resources(gpus=request.share, gpu_memory_bytes=size)
 
     def _impossible(self, request: LeaseRequested) -> str:
@@ -254,7 +255,7 @@ class Leases:
             return "this cluster has no GPU"
         if self._view.awaited_gpus:
             return ""
-        totals = [card.memory_total_bytes for card in cards]
+        totals = [card.offer.memory_total_bytes for card in cards]
         known = [total - reserve_bytes(total) for total in totals if total is not None]
         if len(known) == len(totals) and request.gpu_memory_bytes > max(known):
             return (
@@ -280,10 +281,10 @@ class Leases:
             elif self._can(card, request):
                 why = "it is free"
             else:
-                left = (card.memory_bytes or 0) - card.memory_in_flight_bytes
-                total = format_bytes(card.memory_total_bytes)
+                left = (card.offer.memory_bytes or 0) - card.held.memory_bytes
+                total = format_bytes(card.offer.memory_total_bytes)
                 why = f"{format_bytes(max(0, left))} of {total} can be had"
-                busy = card.processes + card.in_flight
+                busy = card.held.processes + card.in_flight
                 why += f", {busy} calls and leases of this session there" if busy else ""
             said.append(f"{card.device}: {why}")
         return "; ".join(said) or "no card is there"

@@ -11,6 +11,7 @@ from agentic_ray.schedule.demand import Demand
 from agentic_ray.schedule.events import GpuLost, NodeLost, NodeUp, Quarantine
 from agentic_ray.schedule.graphs import Graphs
 from agentic_ray.schedule.leases import Leases
+from agentic_ray.schedule.load import Offer
 from agentic_ray.schedule.plans import Plans
 from agentic_ray.schedule.recovery import Recovery
 from agentic_ray.schedule.restraint import Restraint
@@ -54,23 +55,26 @@ class Membership:
         for key in [k for k in view.executors if k[0] == node_id and k[1] not in fresh]:
             self._drop(view.executors[key], f"{key[1]} is gone from its node")
         for devices in event.devices:
+            slots = devices.slots
+            if devices.device == "cpu":
+                slots = self._restraint.allowed(node_id, slots)
+            offer = Offer(
+                slots,
+                devices.speed,
+                devices.memory_bytes,
+                devices.memory_total_bytes,
+                event.node.labels,
+                event.node.custom,
+            )
             executor = view.executors.get((node_id, devices.device))
             if executor is None:
                 executor = Executor(
-                    node_id, devices.device, devices.kind, 0, order=self._executor_count
+                    node_id, devices.device, devices.kind, offer, self._executor_count
                 )
                 self._executor_count += 1
                 executor.silent = self._restraint.scarcity.holds(node_id)
                 view.add(executor)
-            executor.labels, executor.custom = event.node.labels, event.node.custom
-            executor.slots = devices.slots
-            if devices.device == "cpu":
-                executor.slots = self._restraint.allowed(node_id, devices.slots)
-            executor.speed = devices.speed
-            executor.memory_bytes = devices.memory_bytes
-            executor.memory_total_bytes = devices.memory_total_bytes
-            executor.healthy = True
-            executor.reason = ""
+            executor.offer = offer
             self._books.tell_speed(executor)
             self._books.touch(executor)
         self._plans.renew()

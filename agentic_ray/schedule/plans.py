@@ -74,12 +74,12 @@ class Plans:
                 seconds = end - begin
             record.plan = tuple(placement)
             record.plan_seconds = seconds
-            planned = executor.planned
+            planned = executor.plan.bundles
             if planned and urgency(planned[-1]) > urgency(record):
                 insort(planned, record, key=urgency)
             else:
                 planned.append(record)
-            executor.planned_seconds += seconds
+            executor.plan.seconds += seconds
             if record.order > until:
                 until = record.order
         for executor in dict.fromkeys(places):
@@ -100,7 +100,7 @@ class Plans:
         moved = False
         touched, books.touched = books.touched, {}
         for executor in touched:
-            planned = executor.planned
+            planned = executor.plan.bundles
             room = executor.room()
             while planned and room:
                 record = planned[0]
@@ -111,7 +111,7 @@ class Plans:
                     if not started and executor.kind in record.lane[0]:
                         break  # it waits here, and less urgent bundles wait behind it
                 del planned[0]
-                executor.planned_seconds -= record.plan_seconds
+                executor.plan.seconds -= record.plan_seconds
                 self.count -= 1
                 record.plan = None
                 record.queued = False
@@ -120,7 +120,7 @@ class Plans:
                 room = executor.room()
                 moved = True
             if not planned and executor in self.planning:
-                executor.planned_seconds = 0.0  # no drift from rounding
+                executor.plan.seconds = 0.0  # no drift from rounding
                 del self.planning[executor]
             if executor.healthy:
                 executor.pool.update(executor, room)
@@ -129,21 +129,21 @@ class Plans:
 
     def take_back(self, executor: Executor) -> None:
         """Make the bundles planned for an executor ready again."""
-        for record in executor.planned:
+        for record in executor.plan.bundles:
             record.queued = False
             record.plan = None
             if not record.graph.over:
                 self._queues.offer(record)
-        self.count -= len(executor.planned)
+        self.count -= len(executor.plan.bundles)
         self.planning.pop(executor, None)
-        executor.planned.clear()
-        executor.planned_seconds = 0.0
+        executor.plan.bundles.clear()
+        executor.plan.seconds = 0.0
         self._books.touch(executor)
 
     def withdraw(self, graph: Graph) -> None:
         """Take back the plans of executors that were to run bundles of a graph that is over."""
         for executor in list(self.planning):
-            if any(record.graph is graph for record in executor.planned):
+            if any(record.graph is graph for record in executor.plan.bundles):
                 self.take_back(executor)
 
     def renew(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agentic_ray.schedule.books import Books
 from agentic_ray.schedule.events import MemoryUse, Telemetry
 from agentic_ray.schedule.plans import Plans
@@ -85,5 +87,5 @@ class Restraint:
         """Give a node's CPU as many slots as its `Pressure` allows."""
         executor = self._view.executors.get((node_id, "cpu"))
         if executor is not None:
-            executor.slots = self._pressure.allowed(node_id)
+            executor.offer = replace(executor.offer, slots=self._pressure.allowed(node_id))
             self._books.touch(executor)

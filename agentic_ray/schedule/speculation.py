@@ -200,7 +200,7 @@ class Speculator:
             if ran > seconds:
                 place = (executor.node_id, executor.device)
                 task = record.bundle.tasks[0]
-                self._model.observe(task, executor.kind, ran * executor.speed, place)
+                self._model.observe(task, executor.kind, ran * executor.offer.speed, place)
                 self._books.tell_speed(executor)
 
 
@@ -214,7 +214,7 @@ def _is_idle(executor: Executor) -> bool:
         executor.healthy
         and not executor.silent
         and executor.in_flight < executor.slots
-        and not executor.planned
+        and not executor.plan.bundles
     )
 
 

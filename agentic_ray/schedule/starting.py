@@ -153,7 +153,7 @@ class Starter:
         if not is_gpu and (record.lane[1] or record.crashed):
             process = process_of(record, "cpu", books.retry)
         begun = None
-        if executor.in_flight <= executor.slots:  # it begins when its inputs are there
+        if executor.held.in_flight <= executor.offer.slots:  # it begins when its inputs are there
             begun = begins if begins and begins > now else now
         expected = ends or now + predicted
         self._attempts[key] = attempt = Attempt(

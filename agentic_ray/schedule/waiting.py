@@ -152,7 +152,7 @@ class Waiting:
         waiting = gpus
         if any(kinds == ("gpu",) for kinds, _, _ in lanes):
             for executor in self._plans.planning:
-                gpus += sum(record.lane[0] == ("gpu",) for record in executor.planned)
+                gpus += sum(record.lane[0] == ("gpu",) for record in executor.plan.bundles)
         cpus += self._plans.count - (gpus - waiting)
         if cpus:
             cpus += pools["cpu"].slots if "cpu" in pools else 0

@@ -935,7 +935,7 @@ class Simulation:
                 width = sum(_width(device, part) for part in running)
                 self._check(executor.in_flight == width, f"{name}: in_flight is off")
                 held = sum(attempt.memory_bytes for attempt in attempts)
-                self._check(executor.memory_in_flight_bytes == held, f"{name}: memory is off")
+                self._check(executor.held.memory_bytes == held, f"{name}: memory is off")
         waiting = not self.nodes and any(job.state == "open" for job in self.jobs.values())
         if not waiting:
             self._nodeless_since = None

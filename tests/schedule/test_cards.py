@@ -319,5 +319,5 @@ def test_simulation(seed: int) -> None:
     assert set(done.values()) == {1}
     assert bench.dispatcher.idle
     for executor in bench.dispatcher.view.executors.values():
-        assert (executor.processes, executor.memory_in_flight_bytes) == (0, 0)
-        assert (executor.in_flight, executor.share_in_flight, executor.unknown) == (0, 0.0, 0)
+        assert (executor.held.processes, executor.held.memory_bytes) == (0, 0)
+        assert (executor.in_flight, executor.held.share, executor.held.unknown) == (0, 0.0, 0)

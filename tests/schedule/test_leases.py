@@ -197,10 +197,10 @@ def test_simulation(seed: int) -> None:
         running.extend(started(commands))
         for executor in view.executors.values():
             if executor.kind == "gpu":
-                budget = executor.memory_bytes or 0
-                whole = executor.memory_in_flight_bytes == TOTAL and executor.processes == 1
-                assert whole or executor.memory_in_flight_bytes <= budget
-                assert executor.share_in_flight <= 1 + 1e-6
+                budget = executor.offer.memory_bytes or 0
+                whole = executor.held.memory_bytes == TOTAL and executor.held.processes == 1
+                assert whole or executor.held.memory_bytes <= budget
+                assert executor.held.share <= 1 + 1e-6
 
     asked = 30
     for number in range(asked):
@@ -233,4 +233,4 @@ def test_simulation(seed: int) -> None:
             take(bench.send(ev.Tick))
     assert (over, done) == (asked, asked)
     for executor in view.executors.values():
-        assert (executor.processes, executor.memory_in_flight_bytes) == (0, 0)
+        assert (executor.held.processes, executor.held.memory_bytes) == (0, 0)
