@@ -1,6 +1,6 @@
 """Digests of the Dispatcher's decisions, to compare a change of its code with the code before it.
 
-``python tests/schedule/decisions.py --write`` stores them anew in ``decisions.json``, after a change
+``python tests/schedule/decisions.py --write`` stores them anew in ``decisions.json`` after a change
 that was meant to decide otherwise.
 """
 
