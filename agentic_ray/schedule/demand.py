@@ -1,4 +1,4 @@
-"""Which values somebody still needs: they are kept, made again when they are lost, or released."""
+"""Values: those that somebody needs are kept, and made again when lost; others are released."""
 
 from __future__ import annotations
 

@@ -10,9 +10,6 @@ Each part knows only the parts that it is given.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from agentic_ray.errors import JobCancelledError
 from agentic_ray.schedule.books import Books
 from agentic_ray.schedule.cards import CardPlacer
@@ -104,21 +101,10 @@ class Dispatcher:
         self._recovery = recovery = Recovery(
             books, queues, starter, graphs, demand, restraint, self._waiting
         )
-        membership = Membership(
+        self._membership = Membership(
             books, plans, starter, graphs, demand, self._leases, restraint, recovery
         )
-        finisher = Finisher(books, starter, graphs, demand, self._speculator, restraint)
-        self._finished = finisher.finished
-        self._takers: dict[type, Callable[[Any], None]] = {
-            BundleFailed: recovery.failed,
-            GraphSubmitted: graphs.submit,
-            NodeUp: membership.node_up,
-            NodeLost: membership.node_lost,
-            GpuLost: membership.gpu_lost,
-            Telemetry: restraint.observe,
-            LeaseRequested: self._leases.request,
-            LeaseReleased: self._leases.release,
-        }
+        self._finisher = Finisher(books, starter, graphs, demand, self._speculator, restraint)
 
     # --- questions ---------------------------------------------------------------------
 
@@ -159,6 +145,11 @@ class Dispatcher:
         return self._leases.granted()
 
     @property
+    def open_leases(self) -> tuple[str, ...]:
+        """Ids of the leases that are granted or asked for."""
+        return self._leases.open_ids
+
+    @property
     def obstacle(self) -> str | None:
         """Text for people about the thing that all work waits for; None if it goes on."""
         return self._waiting.obstacle
@@ -192,7 +183,7 @@ class Dispatcher:
         self._books.commands = commands
         self.view.now_seconds = event.time
         if isinstance(event, BundleFinished):  # most events by far
-            self._finished(event)
+            self._finisher.finished(event)
         elif isinstance(event, BundleStarted):
             self._started(event)
             return commands
@@ -213,16 +204,32 @@ class Dispatcher:
         return commands
 
     def _take(self, event: Event) -> None:
-        """Take in an event of a rarer kind; a Tick only lets time pass."""
-        taker = self._takers.get(type(event))
-        if taker is not None:
-            taker(event)
-        elif isinstance(event, GraphReleased):
-            self._released(event)
-        elif isinstance(event, CancelRequested):
-            self._cancel_requested(event)
-        elif isinstance(event, ValueLost):
-            self._value_lost(event)
+        """Give an event of a rarer kind to its part; a Tick only lets time pass."""
+        match event:
+            case BundleFailed():
+                self._recovery.failed(event)
+            case GraphSubmitted():
+                self._graphs.submit(event)
+            case GraphReleased():
+                self._released(event)
+            case CancelRequested():
+                self._cancel_requested(event)
+            case ValueLost():
+                self._value_lost(event)
+            case Telemetry():
+                self._restraint.observe(event)
+            case NodeUp():
+                self._membership.node_up(event)
+            case NodeLost():
+                self._membership.node_lost(event)
+            case GpuLost():
+                self._membership.gpu_lost(event)
+            case LeaseRequested():
+                self._leases.request(event)
+            case LeaseReleased():
+                self._leases.release(event)
+            case _:
+                pass
 
     def _started(self, event: BundleStarted) -> None:
         attempt = self._books.attempts.get((event.bundle_id, event.attempt))

@@ -89,6 +89,11 @@ class Leases:
         }
 
     @property
+    def open_ids(self) -> tuple[str, ...]:
+        """Ids of the leases that are granted or asked for."""
+        return (*self._granted, *(lease.request.lease_id for lease in self._queue))
+
+    @property
     def next_end_seconds(self) -> float | None:
         """Time at which a waiting request is given up, or keeps cards for itself."""
         due: list[float] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import agentic_ray as ar
 from agentic_ray.errors import ExecutorLostError, InternalError, SessionError
 from agentic_ray.graph.task import Ref
 from agentic_ray.runtime import Run, Stored
+from agentic_ray.schedule.events import BundleFinished, Command, Event, GraphSubmitted, LeaseEnded
 
 WAIT_SECONDS = 90
 
@@ -154,22 +156,48 @@ def test_carrying_out_a_command_raises(
     works(ray_session)
 
 
-@pytest.mark.parametrize("method", ["_submitted", "_finished", "_schedule"])
+@pytest.mark.parametrize("kind", [GraphSubmitted, BundleFinished, object])
 def test_the_dispatcher_itself_raises(
-    ray_session: ar.Session, monkeypatch: Any, method: str, tmp_path: Path
+    ray_session: ar.Session, monkeypatch: Any, kind: type, tmp_path: Path
 ) -> None:
     """What it remembers is in doubt: all under way fails, and a new one takes over."""
     loop = ray_session._loop
     broken = loop.dispatcher
     under_way = begun_graph(ray_session, 10.0, tmp_path / "begun")
-    monkeypatch.setattr(broken, method, boom)
+    whole = broken.handle
+
+    def handle(event: Event) -> list[Command]:
+        """Raise after the decision about an event of this kind."""
+        commands = whole(event)
+        return boom() if isinstance(event, kind) else commands
+
+    monkeypatch.setattr(broken, "handle", handle)
     bad = ray_session.submit(slow_graph(0.0))
-    if method == "_schedule":  # any other event may come first: then the new one has the graph
+    if kind is object:  # any other event may come first: then the new one has the graph
         bad.wait(WAIT_SECONDS)
     else:
         internal(bad)
     internal(under_way)
     assert loop.dispatcher is not broken
+    works(ray_session)
+
+
+def test_a_lease_that_is_asked_for_ends_with_the_dispatcher(
+    ray_session: ar.Session, monkeypatch: Any, tmp_path: Path
+) -> None:
+    """Nobody waits for ever for cards that the new Dispatcher was never asked for."""
+    loop = ray_session._loop
+    broken = loop.dispatcher
+    ended: queue.SimpleQueue[LeaseEnded] = queue.SimpleQueue()
+    monkeypatch.setattr(loop, "_on_lease", ended.put)
+    monkeypatch.setattr(type(broken), "open_leases", property(lambda _: ("asked",)))
+    with pytest.raises(SessionError, match="leases of cards are open"):
+        ray_session.record(tmp_path / "never.jsonl")
+    monkeypatch.setattr(broken, "handle", boom)
+    ray_session.submit(slow_graph(0.0)).wait(WAIT_SECONDS)
+    told = ended.get(timeout=WAIT_SECONDS)
+    assert (told.lease_id, told.lost) == ("asked", True)
+    monkeypatch.undo()
     works(ray_session)
 
 

@@ -117,6 +117,7 @@ def test_nodes_are_granted_all_at_once_or_not_at_all() -> None:
     bench.ask("small", cards=1, share=1.0)
     assert granted(bench.ask("gang", cards=2, share=1.0, nodes=2)) == {}
     assert bench.dispatcher.lease_books().keys() == {"small"}
+    assert bench.dispatcher.open_leases == ("small", "gang")
     places = granted(bench.free("small"))["gang"]
     assert Counter(node for node, _ in places) == {"n0": 2, "n1": 2}
 
