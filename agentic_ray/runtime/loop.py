@@ -237,12 +237,12 @@ class Loop:
         began: Future[None] = Future()
 
         def begin() -> None:
-            if self.runs:
-                held = f"{len(self.runs)} graphs are under way or their results are still held"
-                began.set_exception(SessionError(f"no recording can begin: {held}"))
-                return
+            held = ""
             if self.dispatcher.open_leases:
                 held = f"{len(self.dispatcher.open_leases)} leases of cards are open"
+            elif self.runs:
+                held = f"{len(self.runs)} graphs are under way or their results are still held"
+            if held:
                 began.set_exception(SessionError(f"no recording can begin: {held}"))
                 return
             self._take_new_dispatcher()

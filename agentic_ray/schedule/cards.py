@@ -216,16 +216,9 @@ class CardPlacer:
 
 
 def _reason(need_bytes: int, share: float, card: Executor) -> str:
-    left = (
-        None
-        if card.offer.memory_bytes is None
-        else card.offer.memory_bytes - card.held.memory_bytes
-    )
+    budget, calls = card.offer.memory_bytes, card.held.processes
+    left = None if budget is None else budget - card.held.memory_bytes
     needs = f"needs {format_bytes(need_bytes)}" if need_bytes else "its memory is not known yet"
     of_card = f", {share:g} of a card" if share else ""
-    beside = (
-        f"beside {card.held.processes} other calls"
-        if card.held.processes
-        else "no other call there"
-    )
-    return f"{needs}{of_card}; {format_bytes(left)} can be had there, {beside}"
+    company = f"beside {calls} other calls" if calls else "no other call there"
+    return f"{needs}{of_card}; {format_bytes(left)} can be had there, {company}"
