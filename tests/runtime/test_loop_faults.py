@@ -175,6 +175,7 @@ def test_the_dispatcher_itself_raises(
     bad = ray_session.submit(slow_graph(0.0))
     if kind is object:  # any other event may come first: then the new one has the graph
         bad.wait(WAIT_SECONDS)
+        bad.release()
     else:
         internal(bad)
     internal(under_way)
@@ -194,7 +195,9 @@ def test_a_lease_that_is_asked_for_ends_with_the_dispatcher(
     with pytest.raises(SessionError, match="leases of cards are open"):
         ray_session.record(tmp_path / "never.jsonl")
     monkeypatch.setattr(broken, "handle", boom)
-    ray_session.submit(slow_graph(0.0)).wait(WAIT_SECONDS)
+    run = ray_session.submit(slow_graph(0.0))
+    run.wait(WAIT_SECONDS)
+    run.release()
     told = ended.get(timeout=WAIT_SECONDS)
     assert (told.lease_id, told.lost) == ("asked", True)
     monkeypatch.undo()
