@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ import agentic_ray as ar
 from agentic_ray.errors import ExecutorLostError, InternalError, SessionError
 from agentic_ray.graph.task import Ref
 from agentic_ray.runtime import Run, Stored
-from agentic_ray.schedule.events import BundleFinished, Command, Event, GraphSubmitted, LeaseEnded
+from agentic_ray.schedule.events import BundleFinished, Command, Event, GraphSubmitted
 
 WAIT_SECONDS = 90
 
@@ -180,27 +179,6 @@ def test_the_dispatcher_itself_raises(
         internal(bad)
     internal(under_way)
     assert loop.dispatcher is not broken
-    works(ray_session)
-
-
-def test_a_lease_that_is_asked_for_ends_with_the_dispatcher(
-    ray_session: ar.Session, monkeypatch: Any, tmp_path: Path
-) -> None:
-    """Nobody waits for ever for cards that the new Dispatcher was never asked for."""
-    loop = ray_session._loop
-    broken = loop.dispatcher
-    ended: queue.SimpleQueue[LeaseEnded] = queue.SimpleQueue()
-    monkeypatch.setattr(loop, "_on_lease", ended.put)
-    monkeypatch.setattr(type(broken), "open_leases", property(lambda _: ("asked",)))
-    with pytest.raises(SessionError, match="leases of cards are open"):
-        ray_session.record(tmp_path / "never.jsonl")
-    monkeypatch.setattr(broken, "handle", boom)
-    run = ray_session.submit(slow_graph(0.0))
-    run.wait(WAIT_SECONDS)
-    run.release()
-    told = ended.get(timeout=WAIT_SECONDS)
-    assert (told.lease_id, told.lost) == ("asked", True)
-    monkeypatch.undo()
     works(ray_session)
 
 
