@@ -17,7 +17,7 @@ from agentic_ray.graph import CostHint, Task, TaskGraph
 from agentic_ray.runtime import Run, get_session, pack
 from agentic_ray.runtime.functions.call import Results
 from agentic_ray.schedule.batches import BatchSizer, best_known
-from agentic_ray.schedule.view import MOST_PROCESSES
+from agentic_ray.schedule.load import MOST_PROCESSES
 from agentic_ray.telemetry.state import ClusterState
 
 AHEAD: Final = 2

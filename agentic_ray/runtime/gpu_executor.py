@@ -41,7 +41,8 @@ from agentic_ray.runtime.oom import Note
 from agentic_ray.runtime.printed import install, taking
 from agentic_ray.runtime.resident import Key, ValueAbsentError, ValueTable
 from agentic_ray.schedule.admission import budget_bytes
-from agentic_ray.schedule.view import GPU_AHEAD_PER_SLOT, MOST_PROCESSES
+from agentic_ray.schedule.load import MOST_PROCESSES
+from agentic_ray.schedule.view import GPU_AHEAD_PER_SLOT
 from agentic_ray.telemetry.devices import environment_for, visible_devices
 from agentic_ray.telemetry.nvml import NvmlProbe
 from agentic_ray.telemetry.state import GpuState, format_bytes

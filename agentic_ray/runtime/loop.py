@@ -231,14 +231,18 @@ class Loop:
     def record(self, recording: Recording, about: dict[str, str]) -> Future[None]:
         """Record all events and decisions from now on, of a new Dispatcher.
 
-        The future raises SessionError if work is under way or values of earlier work are still
-        held: the recording would not know how they were made.
+        The future raises SessionError if work is under way, values of earlier work are still held
+        or a lease is open: the recording would not know how they came about.
         """
         began: Future[None] = Future()
 
         def begin() -> None:
-            if self.runs:
+            held = ""
+            if self.dispatcher.open_leases:
+                held = f"{len(self.dispatcher.open_leases)} leases of cards are open"
+            elif self.runs:
                 held = f"{len(self.runs)} graphs are under way or their results are still held"
+            if held:
                 began.set_exception(SessionError(f"no recording can begin: {held}"))
                 return
             self._take_new_dispatcher()
@@ -362,7 +366,7 @@ class Loop:
         failure = internal_error(doing, error)
         _logger.error("%s", failure, exc_info=error)
         self._abandon(failure)
-        for lease_id in self.dispatcher.lease_books():
+        for lease_id in self.dispatcher.open_leases:
             self._on_lease(LeaseEnded(lease_id, str(failure), lost=True))
         self._take_new_dispatcher()
         if self._recorder is not None:

@@ -133,7 +133,7 @@ class Recordings:
         Raises
         ------
         SessionError
-            The session records already, or values of earlier work are still held.
+            The session records already, values of earlier work are still held, or a lease is open.
         """
         if self._present is not None and not self._present.why_ended:
             recording.end("closed")

@@ -383,7 +383,8 @@ class Session:
         Raises
         ------
         SessionError
-            Work is under way, its results are still held, or the session records already.
+            Work is under way, its results are still held, a lease of cards is open, or the session
+            records already.
         InvalidArgumentError
             The file cannot be written.
 

@@ -133,12 +133,12 @@ def fit(need_bytes: int, executor: Executor) -> Fit:
 
     If nothing is known of the device's memory, everything fits: the executor finds out.
     """
-    budget = executor.memory_bytes
-    if budget is None or need_bytes <= budget - executor.memory_in_flight_bytes:
+    budget = executor.offer.memory_bytes
+    if budget is None or need_bytes <= budget - executor.held.memory_bytes:
         return Fit.NOW
     if need_bytes <= budget:
         return Fit.LATER
-    capacity = executor.memory_total_bytes
+    capacity = executor.offer.memory_total_bytes
     if capacity is not None and need_bytes <= capacity - reserve_bytes(capacity):
         return Fit.BLOCKED
     return Fit.NEVER
@@ -181,7 +181,7 @@ def admit(
         return Admission(None, reason="waits for memory of bundles in flight")
     needs = f"needs about {format_bytes(need_bytes)} of GPU memory"
     if Fit.BLOCKED in fits.values():
-        least = f"{format_bytes(wanted.memory_bytes)} can be had on {wanted.device} now"
+        least = f"{format_bytes(wanted.offer.memory_bytes)} can be had on {wanted.device} now"
         reason = f"{needs}, {least}, other processes hold the rest"
         return Admission(None, to_cpu=cpu, reason=reason)
     return _too_large(need_bytes, usable, needs, split=split, cpu=cpu)
@@ -191,8 +191,8 @@ def _too_large(
     need_bytes: int, usable: Sequence[Executor], needs: str, *, split: bool, cpu: bool
 ) -> Admission:
     """Decide on a bundle that needs more memory than the largest GPU has."""
-    largest = max(usable, key=lambda gpu: (gpu.memory_bytes or 0, -gpu.order))
-    budget = largest.memory_bytes or 0
+    largest = max(usable, key=lambda gpu: (gpu.offer.memory_bytes or 0, -gpu.order))
+    budget = largest.offer.memory_bytes or 0
     reason = f"{needs}, more than the {format_bytes(budget)} of the largest GPU"
     parts = math.ceil(need_bytes / budget) if budget else MOST_PARTS + 1
     if split and parts <= MOST_PARTS:

@@ -13,11 +13,17 @@ from typing import Final
 
 from agentic_ray.graph.task import CARD, Resources
 from agentic_ray.schedule.admission import Admission, Fit, fit
+from agentic_ray.schedule.beside import beside, host_of
+from agentic_ray.schedule.books import Books
+from agentic_ray.schedule.leases import STARVING_SECONDS, Leases
+from agentic_ray.schedule.load import MOST_PROCESSES
 from agentic_ray.schedule.placement import Placement
 from agentic_ray.schedule.placing import Placer
+from agentic_ray.schedule.queues import Queues
 from agentic_ray.schedule.ready import ReadyQueue
-from agentic_ray.schedule.records import Attempt, Record, urgency
-from agentic_ray.schedule.view import MOST_PROCESSES, Executor
+from agentic_ray.schedule.records import Record, urgency
+from agentic_ray.schedule.starting import Starter, send_to_cpu
+from agentic_ray.schedule.view import Executor
 from agentic_ray.telemetry.state import format_bytes
 
 MOST_OFFERED: Final = 64
@@ -26,8 +32,6 @@ LEAST_PROCESSES: Final = 2
 PROCESSES_PER_CPU: Final = 2
 """Calls of functions at once on the cards of a node for each of its CPUs, and at least on a card:
 one computes there while another reads and writes on the host."""
-STARVING_SECONDS: Final = 10.0
-"""A batch that has waited this long keeps a card for itself: smaller ones overtake it no more."""
 
 
 def is_for_cards(kinds: Sequence[str]) -> bool:
@@ -72,7 +76,9 @@ def choose_card(
         return Admission(None, to_cpu=cpu, reason="no card is left for it")
     fits = {card: fit(need_bytes, card) for card in usable}
     now = [
-        card for card in usable if fits[card] is Fit.NOW and card.takes_process(need_bytes, share)
+        card
+        for card in usable
+        if fits[card] is Fit.NOW and card.held.takes_process(need_bytes, share)
     ]
     if now:
         return Admission(min(now, key=lambda card: _preference(card, warm)))
@@ -81,33 +87,39 @@ def choose_card(
     needs = f"needs about {format_bytes(need_bytes)} of GPU memory"
     if Fit.BLOCKED in fits.values():
         return Admission(None, to_cpu=cpu, reason=f"{needs}, and other programs hold it")
-    largest = max(usable, key=lambda card: (card.memory_bytes or 0, -card.order))
-    budget = largest.memory_bytes or 0
+    largest = max(usable, key=lambda card: (card.offer.memory_bytes or 0, -card.order))
+    budget = largest.offer.memory_bytes or 0
     parts = math.ceil(need_bytes / budget) if budget else items + 1
     reason = f"{needs}, more than the {format_bytes(budget)} of the largest card"
     if cpu and parts > items:
         return Admission(None, to_cpu=True, reason=reason)
-    if largest.memory_in_flight_bytes or not largest.takes_process(0, share):
+    if largest.held.memory_bytes or not largest.held.takes_process(0, share):
         return Admission(None, reason=f"{reason}; waits to have it alone")
     parts = min(parts, items)
     return Admission(largest, max(parts, 1), reason=f"{reason}; runs in {parts} parts")
 
 
 def _preference(card: Executor, warm: str) -> tuple[bool, int, int, int]:
-    left = (card.memory_bytes or 0) - card.memory_in_flight_bytes
-    return (card.warm.get(warm, 0) <= 0, card.processes, -left, card.order)
+    left = (card.offer.memory_bytes or 0) - card.held.memory_bytes
+    return (card.held.warm.get(warm, 0) <= 0, card.held.processes, -left, card.order)
 
 
-class CardPlacer(Placer):
-    """Waiting batches of functions in, `Start` commands out. Used only as a base of the
-    Dispatcher."""
+class CardPlacer:
+    """Waiting batches of functions in, `Start` commands out."""
 
-    def _kept_for_leases(self) -> set[Executor]:
-        raise NotImplementedError
+    def __init__(
+        self, books: Books, queues: Queues, starter: Starter, placer: Placer, leases: Leases
+    ) -> None:
+        self._view = books.view
+        self._model = books.model
+        self._queues = queues
+        self._starter = starter
+        self._placer = placer
+        self._leases = leases
 
-    def _schedule(self) -> None:
-        super()._schedule()
-        for lane, queue in list(self._ready.items()):
+    def schedule(self) -> None:
+        """Start the waiting batches of functions for which cards have room."""
+        for lane, queue in list(self._queues.lanes.items()):
             if queue and is_for_cards(lane[0]):
                 self._place_functions(queue)
 
@@ -115,7 +127,7 @@ class CardPlacer(Placer):
         """Start the waiting batches that fit, the most urgent first; the rest goes on waiting."""
         window: dict[str, Record] = {}
         queue.fill(window, MOST_OFFERED)
-        kept = self._kept_for_leases()
+        kept = self._leases.kept()
         full: set[object] = set()
         sent_to_cpu = False
         for record in sorted(window.values(), key=lambda r: (not self._starves(r), urgency(r))):
@@ -126,22 +138,22 @@ class CardPlacer(Placer):
                 full.add(shape)
             if not record.running:
                 sent_to_cpu = sent_to_cpu or not is_for_cards(record.lane[0])
-                self._offer(record)
+                self._queues.offer(record)
         if sent_to_cpu:
-            super()._schedule()
+            self._placer.schedule()
 
     def _place_function(self, record: Record, kept: set[Executor]) -> bool:
         """Start a batch on a card, or send it to the CPUs; return False if it waits."""
         bundle, resources = record.bundle, record.resources
         task = bundle.tasks[0]
-        cpu = "cpu" in record.lane[0] and self.view.has(("cpu",), record.lane[2])
-        there = self.view.cards()
+        cpu = "cpu" in record.lane[0] and self._view.has(("cpu",), record.lane[2])
+        there = self._view.cards()
         if not there:
-            if not cpu or self.view.awaited_gpus:
+            if not cpu or self._view.awaited_gpus:
                 return False
-            self._send_to_cpu(record, "this cluster has none")
+            send_to_cpu(record, "this cluster has none")
             return True
-        need = self.model.device_peaks.need_bytes(
+        need = self._model.device_peaks.need_bytes(
             task.codelet.name, bundle.items, resources.gpu_memory_bytes
         )
         cards = [card for card in there if card.place not in record.short]
@@ -150,7 +162,7 @@ class CardPlacer(Placer):
             card
             for card in cards
             if card not in kept
-            and card.processes < self._most_processes(card)
+            and card.held.processes < self._most_processes(card)
             and self._host_admits(card, resources)
         ]
         answer = choose_card(
@@ -162,7 +174,7 @@ class CardPlacer(Placer):
             items=bundle.items,
         )
         if answer.to_cpu:
-            self._send_to_cpu(record, answer.reason)
+            send_to_cpu(record, answer.reason)
             return True
         card = answer.executor
         if card is None or card not in free:
@@ -172,12 +184,12 @@ class CardPlacer(Placer):
         reason = answer.reason or _reason(need, resources.gpus, card)
         placement = Placement(bundle.key, card.node_id, card.device, None, None, reason)
         record.waits_since = None
-        self._start(record, placement, card, share, answer.parts, process="function")
+        self._starter.start(record, placement, card, share, answer.parts, process="function")
         return True
 
     def _most_processes(self, card: Executor) -> int:
         """Return how many calls run on a card at once: the CPUs of its node have to feed them."""
-        neighbours = self.view.rows[card.node_id]
+        neighbours = self._view.rows[card.node_id]
         cpus = sum(one.slots for one in neighbours if one.kind == "cpu")
         gpus = sum(one.kind != "cpu" for one in neighbours)
         return min(MOST_PROCESSES, max(LEAST_PROCESSES, PROCESSES_PER_CPU * cpus // gpus))
@@ -186,61 +198,27 @@ class CardPlacer(Placer):
         """Note since when a batch waits. One that waits for long keeps the largest card from all
         less urgent ones until it has room there."""
         if record.waits_since is None:
-            record.waits_since = self.view.now_seconds
+            record.waits_since = self._view.now_seconds
         if self._starves(record) and cards:
-            kept.add(max(cards, key=lambda card: (card.memory_bytes or 0, -card.order)))
+            kept.add(max(cards, key=lambda card: (card.offer.memory_bytes or 0, -card.order)))
 
     def _starves(self, record: Record) -> bool:
         since = record.waits_since
-        return since is not None and self.view.now_seconds - since >= STARVING_SECONDS
+        return since is not None and self._view.now_seconds - since >= STARVING_SECONDS
 
     def _host_admits(self, card: Executor, resources: Resources) -> bool:
         """Whether the card's node has the CPUs and the memory that a function takes beside it."""
         if not card.has_left(resources.where):
             return False
-        host = self._host_of(card, resources)
-        return host is None or host.admits(_on_host(resources), opaque=True)
-
-    def _host_of(self, card: Executor, resources: Resources) -> Executor | None:
-        """Return the executor that keeps account of a card's node, if there is anything to keep."""
-        if not (resources.cpus or resources.memory_bytes):
-            return None
-        return self.view.executors.get((card.node_id, "cpu"))
-
-    def _take(self, attempt: Attempt) -> None:
-        """Enter a function's batch in the accounts of its card and its node."""
-        card, resources = attempt.executor, attempt.resources
-        card.take_process(attempt.record.bundle.tasks[0].codelet.name, resources)
-        host = self._host_of(card, resources)
-        if host is not None:
-            host.sent(self.view.now_seconds, attempt.predicted_seconds, _on_host(resources))
-            self._dirty[host] = None
-        attempt.host = host
-
-    def _let_go(self, attempt: Attempt) -> None:
-        """Take a function's batch, which has ended, out of the accounts."""
-        card, resources, host = attempt.executor, attempt.resources, attempt.host
-        card.let_process_go(attempt.record.bundle.tasks[0].codelet.name, resources)
-        if host is not None:
-            host.ended(self.view.now_seconds, attempt.predicted_seconds, _on_host(resources))
-            self._touched[host] = self._dirty[host] = None
-
-    def _has_other_card(self, record: Record) -> bool:
-        """Whether there is a card on which a batch has not run out of memory."""
-        return any(
-            card.healthy and card.place not in record.short and card.suits(record.lane[2])
-            for card in self.view.cards()
-        )
-
-
-def _on_host(resources: Resources) -> Resources:
-    """Return what a function on a card takes of its node beside it."""
-    return Resources(cpus=max(1.0, resources.cpus), memory_bytes=resources.memory_bytes)
+        host = host_of(self._view, card, resources.cpus, resources.memory_bytes)
+        share = beside(resources.cpus, resources.memory_bytes)
+        return host is None or host.admits(share, opaque=True)
 
 
 def _reason(need_bytes: int, share: float, card: Executor) -> str:
-    left = None if card.memory_bytes is None else card.memory_bytes - card.memory_in_flight_bytes
+    budget, calls = card.offer.memory_bytes, card.held.processes
+    left = None if budget is None else budget - card.held.memory_bytes
     needs = f"needs {format_bytes(need_bytes)}" if need_bytes else "its memory is not known yet"
     of_card = f", {share:g} of a card" if share else ""
-    beside = f"beside {card.processes} other calls" if card.processes else "no other call there"
-    return f"{needs}{of_card}; {format_bytes(left)} can be had there, {beside}"
+    company = f"beside {calls} other calls" if calls else "no other call there"
+    return f"{needs}{of_card}; {format_bytes(left)} can be had there, {company}"

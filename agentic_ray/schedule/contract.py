@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from agentic_ray.errors import PolicyError
@@ -22,12 +23,7 @@ class Policy(Protocol):
     changes. It must place at least one bundle while a device that can run one has room and
     nothing is running.
 
-    Some attributes are optional. ``plans_ahead`` (default False): bundles are offered also when no
-    executor has room, a placement on a busy executor is kept as a plan, and plans are taken back
-    and offered again when something better may be possible. ``order(priority, rank_seconds,
-    submitted_seconds)``: ready bundles are offered in this order, smallest first; the default is by
-    priority, then by rank. ``looks_ahead`` (default False): where it is worth the time,
-    ``cluster.upcoming`` tells the bundles that are not ready yet.
+    A policy may offer more, see `PlansAhead`, `LooksAhead` and `Orders`.
     """
 
     name: str
@@ -35,6 +31,58 @@ class Policy(Protocol):
     def place(
         self, ready: Sequence[Bundle], cluster: ClusterView, model: CostModel
     ) -> Sequence[Placement]: ...
+
+
+@runtime_checkable
+class PlansAhead(Protocol):
+    """A policy that plans ahead, if ``plans_ahead`` is true.
+
+    Bundles are then offered also when no executor has room, a placement on a busy executor is kept
+    as a plan, and plans are taken back and offered again when something better may be possible.
+    """
+
+    plans_ahead: bool
+
+
+@runtime_checkable
+class LooksAhead(Protocol):
+    """A policy that looks ahead, if ``looks_ahead`` is true: where it is worth the time,
+    ``cluster.upcoming`` tells it the bundles that are not ready yet."""
+
+    looks_ahead: bool
+
+
+@runtime_checkable
+class Orders(Protocol):
+    """A policy with an order of its own: ready bundles are offered in this order, smallest first.
+
+    Without it they are offered by priority, then by rank.
+    """
+
+    def order(self, priority: int, rank_seconds: float, submitted_seconds: float) -> float: ...
+
+
+def _strict_order(priority: int, rank: float, _submitted: float) -> float:
+    """Order by classes of priority, then by the highest rank (seconds); the smallest goes first."""
+    return -priority - rank / (1 + rank)
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """The optional parts of a policy, with defaults for those it leaves out."""
+
+    plans_ahead: bool = False
+    looks_ahead: bool = False
+    order: Callable[[int, float, float], float] = _strict_order
+
+    @classmethod
+    def of(cls, policy: Policy) -> Offers:
+        """Return what a policy offers."""
+        return cls(
+            isinstance(policy, PlansAhead) and policy.plans_ahead,
+            isinstance(policy, LooksAhead) and policy.looks_ahead,
+            policy.order if isinstance(policy, Orders) else _strict_order,
+        )
 
 
 def check_placements(

@@ -1,7 +1,7 @@
 """Leases of cards: memory or whole cards set aside for code that is not run by this package.
 
 A lease of several cards or nodes is granted all at once or not at all, so that no two of them can
-wait for each other. The layer of the Dispatcher above the placing of functions.
+wait for each other.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Final
 
 from agentic_ray.graph.task import Resources
 from agentic_ray.schedule.admission import Fit, fit, reserve_bytes
-from agentic_ray.schedule.cards import STARVING_SECONDS, CardPlacer
+from agentic_ray.schedule.beside import beside, host_of
+from agentic_ray.schedule.books import Books
 from agentic_ray.schedule.events import (
     LeaseEnded,
     LeaseGranted,
@@ -25,6 +26,9 @@ from agentic_ray.schedule.events import (
 from agentic_ray.schedule.view import Executor
 from agentic_ray.telemetry.state import format_bytes
 
+STARVING_SECONDS: Final = 10.0
+"""A request or a batch of a function that has waited this long keeps cards for itself: others
+overtake it no more."""
 _MOST_SETS: Final = 20_000
 """Most sets of cards of a node that are compared by their connections."""
 
@@ -49,11 +53,12 @@ def closest(
 
     Examples
     --------
-    >>> cards = [Executor("n", name, "gpu", 1, order=i) for i, name in enumerate("abcd")]
+    >>> from agentic_ray.schedule.load import Offer
+    >>> cards = [Executor("n", name, "gpu", Offer(1), i) for i, name in enumerate("abcd")]
     >>> [card.device for card in closest(cards, 2, {("b", "d"): 4.0, ("a", "b"): 1.0})]
     ['b', 'd']
     """
-    ordered = sorted(cards, key=lambda card: (card.processes, card.order))
+    ordered = sorted(cards, key=lambda card: (card.held.processes, card.order))
     if math.comb(len(ordered), count) > _MOST_SETS:
         return tuple(ordered[:count])
 
@@ -66,88 +71,94 @@ def closest(
     return max(combinations(ordered, count), key=together)  # of equal ones the first
 
 
-class Leases(CardPlacer):
-    """Requests for leases in, grants out. Used only as a base of the Dispatcher."""
+class Leases:
+    """Requests for leases in, grants out."""
 
-    def _begin_leases(self) -> None:
-        self._leases: dict[str, _Lease] = {}
-        self._lease_queue: list[_Lease] = []
+    def __init__(self, books: Books) -> None:
+        self._books = books
+        self._view = books.view
+        self._granted: dict[str, _Lease] = {}
+        self._queue: list[_Lease] = []
         self._closeness: dict[str, dict[tuple[str, str], float]] = {}
 
-    def lease_books(self) -> dict[str, tuple[tuple[str, str], ...]]:
+    def granted(self) -> dict[str, tuple[tuple[str, str], ...]]:
         """Return the places of each lease that is granted."""
         return {
             lease_id: tuple(card.place for card in lease.cards)
-            for lease_id, lease in self._leases.items()
+            for lease_id, lease in self._granted.items()
         }
 
     @property
-    def _next_lease_end(self) -> float | None:
+    def open_ids(self) -> tuple[str, ...]:
+        """Ids of the leases that are granted or asked for."""
+        return (*self._granted, *(lease.request.lease_id for lease in self._queue))
+
+    @property
+    def next_end_seconds(self) -> float | None:
         """Time at which a waiting request is given up, or keeps cards for itself."""
         due: list[float] = []
-        for lease in self._lease_queue:
+        for lease in self._queue:
             request = lease.request
             starves = request.time + STARVING_SECONDS
-            due += [at for at in (starves, request.until_seconds) if at > self.view.now_seconds]
+            due += [at for at in (starves, request.until_seconds) if at > self._view.now_seconds]
         return min((at for at in due if at < math.inf), default=None)
 
-    def _lease_requested(self, event: LeaseRequested) -> None:
-        if event.lease_id in self._leases:
+    def request(self, event: LeaseRequested) -> None:
+        """Queue a request, or refuse it if no cluster like this one can grant it."""
+        if event.lease_id in self._granted:
             return
         why = self._impossible(event)
         if why:
-            self._commands.append(LeaseEnded(event.lease_id, why, impossible=True))
+            self._books.commands.append(LeaseEnded(event.lease_id, why, impossible=True))
             return
-        self._lease_queue.append(_Lease(event))
+        self._queue.append(_Lease(event))
 
-    def _lease_released(self, event: LeaseReleased) -> None:
-        self._lease_queue = [
-            one for one in self._lease_queue if one.request.lease_id != event.lease_id
-        ]
-        lease = self._leases.pop(event.lease_id, None)
+    def release(self, event: LeaseReleased) -> None:
+        """End a lease, or forget its request."""
+        self._queue = [one for one in self._queue if one.request.lease_id != event.lease_id]
+        lease = self._granted.pop(event.lease_id, None)
         if lease is not None:
             self._end_lease(lease)
-            self._commands.append(LeaseEnded(event.lease_id, event.reason))
+            self._books.commands.append(LeaseEnded(event.lease_id, event.reason))
 
-    def _lose_leases(self, executor: Executor, reason: str) -> None:
+    def lose(self, executor: Executor, reason: str) -> None:
         """End the leases on an executor that is gone."""
-        for lease_id, lease in list(self._leases.items()):
+        for lease_id, lease in list(self._granted.items()):
             if executor in lease.cards:
-                del self._leases[lease_id]
+                del self._granted[lease_id]
                 self._end_lease(lease)
-                self._commands.append(LeaseEnded(lease_id, reason, lost=True))
+                self._books.commands.append(LeaseEnded(lease_id, reason, lost=True))
 
-    def _learn_links(self, event: NodeUp) -> None:
-        self._forget_links(event.node.node_id)
+    def learn_links(self, event: NodeUp) -> None:
+        """Keep how closely the cards of a node are connected."""
+        self.forget_links(event.node.node_id)
         if event.links:
             self._closeness[event.node.node_id] = {
                 (min(first, second), max(first, second)): value
                 for first, second, value in event.links
             }
 
-    def _forget_links(self, node_id: str) -> None:
+    def forget_links(self, node_id: str) -> None:
+        """Forget the cards of a node."""
         self._closeness.pop(node_id, None)
 
-    def _schedule(self) -> None:
-        if self._lease_queue:
-            self._grant_leases()
-        super()._schedule()
-
-    def _kept_for_leases(self) -> set[Executor]:
+    def kept(self) -> set[Executor]:
         """Return cards that functions leave alone because a lease has waited long for them."""
         kept: set[Executor] = set()
-        for lease in self._lease_queue:
+        for lease in self._queue:
             request = lease.request
-            if self.view.now_seconds - request.time >= STARVING_SECONDS:
+            if self._view.now_seconds - request.time >= STARVING_SECONDS:
                 kept.update(self._places(request, self._could) or ())
         return kept
 
-    def _grant_leases(self) -> None:
+    def grant(self) -> None:
         """Grant the waiting requests that fit, in the order of arrival; give up those whose time is
         over. A request that has waited long is overtaken no more where it waits."""
+        if not self._queue:
+            return
         kept: set[Executor] = set()
         waiting: list[_Lease] = []
-        for lease in self._lease_queue:
+        for lease in self._queue:
             request = lease.request
 
             def free(card: Executor, request: LeaseRequested = request) -> bool:
@@ -156,46 +167,46 @@ class Leases(CardPlacer):
             cards = self._places(request, free)
             if cards is not None:
                 self._grant(lease, cards)
-            elif self.view.now_seconds >= request.until_seconds:
+            elif self._view.now_seconds >= request.until_seconds:
                 why = f"it was not granted in time: {self._obstacle_of(request)}"
-                self._commands.append(LeaseEnded(request.lease_id, why, timed_out=True))
+                self._books.commands.append(LeaseEnded(request.lease_id, why, timed_out=True))
             else:
                 waiting.append(lease)
-                if self.view.now_seconds - request.time >= STARVING_SECONDS:
+                if self._view.now_seconds - request.time >= STARVING_SECONDS:
                     kept.update(self._places(request, self._could) or ())
-        self._lease_queue = waiting
+        self._queue = waiting
 
     def _grant(self, lease: _Lease, cards: Sequence[Executor]) -> None:
         request = lease.request
         hosts: set[str] = set()
         for card in cards:
             need = self._hold_of(card, request)
-            card.take_process(f"lease {request.lease_id}", need)
-            self._touch(card)
+            card.held.take_process(f"lease {request.lease_id}", need)
+            self._books.touch(card)
             lease.cards.append(card)
             lease.holds.append(need)
-            host = self.view.executors.get((card.node_id, "cpu"))
-            wanted = request.cpus or request.memory_bytes
-            if host is not None and wanted and card.node_id not in hosts:
-                host.sent(self.view.now_seconds, 0.0, _beside(request))
-                self._dirty[host] = None
+            host = host_of(self._view, card, request.cpus, request.memory_bytes)
+            if host is not None and card.node_id not in hosts:
+                host.sent(self._view.now_seconds, 0.0, beside(request.cpus, request.memory_bytes))
+                self._books.dirty[host] = None
                 lease.hosts.append(host)
             hosts.add(card.node_id)
-        self._leases[request.lease_id] = lease
+        self._granted[request.lease_id] = lease
         places = tuple(card.place for card in cards)
         sizes = tuple(need.gpu_memory_bytes for need in lease.holds)
-        self._commands.append(LeaseGranted(request.lease_id, places, sizes))
+        self._books.commands.append(LeaseGranted(request.lease_id, places, sizes))
 
     def _end_lease(self, lease: _Lease) -> None:
         for card, need in zip(lease.cards, lease.holds, strict=True):
-            card.let_process_go(f"lease {lease.request.lease_id}", need)
-            card.warm.pop(f"lease {lease.request.lease_id}", None)
+            card.held.let_process_go(f"lease {lease.request.lease_id}", need)
+            card.held.warm.pop(f"lease {lease.request.lease_id}", None)
             if card.healthy:
-                self._touch(card)
+                self._books.touch(card)
+        share = beside(lease.request.cpus, lease.request.memory_bytes)
         for host in lease.hosts:
-            host.ended(self.view.now_seconds, 0.0, _beside(lease.request))
+            host.ended(self._view.now_seconds, 0.0, share)
             if host.healthy:
-                self._touch(host)
+                self._books.touch(host)
 
     # --- where a lease fits ----------------------------------------------------------------
 
@@ -204,7 +215,7 @@ class Leases(CardPlacer):
     ) -> list[Executor] | None:
         """Return cards for a whole request; None if there are not so many."""
         by_node: dict[str, list[Executor]] = {}
-        for card in self.view.cards():
+        for card in self._view.cards():
             if card.healthy and not card.silent and fits(card):
                 by_node.setdefault(card.node_id, []).append(card)
         nodes = [node for node, cards in by_node.items() if len(cards) >= request.cards]
@@ -221,17 +232,16 @@ class Leases(CardPlacer):
         """Whether a card, and the node beside it, has room for its part of a request now."""
         need = self._hold_of(card, request)
         if request.share >= 1.0:
-            alone = not (card.processes or card.in_flight)
+            alone = not (card.held.processes or card.in_flight)
             if not alone or fit(request.gpu_memory_bytes, card) is not Fit.NOW:
                 return False
         elif fit(need.gpu_memory_bytes, card) is not Fit.NOW:
             return False
-        if not card.takes_process(need.gpu_memory_bytes or 1, request.share):
+        if not card.held.takes_process(need.gpu_memory_bytes or 1, request.share):
             return False
-        host = self.view.executors.get((card.node_id, "cpu"))
-        if host is None or not (request.cpus or request.memory_bytes):
-            return True
-        return host.admits(_beside(request), opaque=True)
+        host = host_of(self._view, card, request.cpus, request.memory_bytes)
+        share = beside(request.cpus, request.memory_bytes)
+        return host is None or host.admits(share, opaque=True)
 
     def _could(self, card: Executor) -> bool:
         return True
@@ -240,17 +250,17 @@ class Leases(CardPlacer):
         """Return what a request takes of a card: all its memory if it is to have it alone."""
         size = request.gpu_memory_bytes
         if request.share >= 1.0:
-            size = max(size, card.memory_total_bytes or 0)
+            size = max(size, card.offer.memory_total_bytes or 0)
         return Resources(gpus=request.share, gpu_memory_bytes=size)
 
     def _impossible(self, request: LeaseRequested) -> str:
         """Return why no cluster like this one can grant a request; empty if it may."""
-        cards = self.view.cards()
-        if not cards and not self.view.awaited_gpus:
+        cards = self._view.cards()
+        if not cards and not self._view.awaited_gpus:
             return "this cluster has no GPU"
-        if self.view.awaited_gpus:
+        if self._view.awaited_gpus:
             return ""
-        totals = [card.memory_total_bytes for card in cards]
+        totals = [card.offer.memory_total_bytes for card in cards]
         known = [total - reserve_bytes(total) for total in totals if total is not None]
         if len(known) == len(totals) and request.gpu_memory_bytes > max(known):
             return (
@@ -270,21 +280,16 @@ class Leases(CardPlacer):
     def _obstacle_of(self, request: LeaseRequested) -> str:
         """Return what keeps each card from a request, in words."""
         said: list[str] = []
-        for card in self.view.cards():
+        for card in self._view.cards():
             if card.silent or not card.healthy:
                 why = "its node does not report"
             elif self._can(card, request):
                 why = "it is free"
             else:
-                left = (card.memory_bytes or 0) - card.memory_in_flight_bytes
-                total = format_bytes(card.memory_total_bytes)
+                left = (card.offer.memory_bytes or 0) - card.held.memory_bytes
+                total = format_bytes(card.offer.memory_total_bytes)
                 why = f"{format_bytes(max(0, left))} of {total} can be had"
-                busy = card.processes + card.in_flight
+                busy = card.held.processes + card.in_flight
                 why += f", {busy} calls and leases of this session there" if busy else ""
             said.append(f"{card.device}: {why}")
         return "; ".join(said) or "no card is there"
-
-
-def _beside(request: LeaseRequested) -> Resources:
-    """Return what a lease takes of a node beside its cards."""
-    return Resources(cpus=max(1.0, request.cpus), memory_bytes=request.memory_bytes)

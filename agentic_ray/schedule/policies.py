@@ -108,8 +108,9 @@ class LoadBalance:
         return Placement(bundle.key, executor.node_id, executor.device, start, finish, reason)
 
 
-class Priority(LoadBalance):
-    """Policy of strict priority classes with ageing; in a class first come, first served.
+class Priority:
+    """Policy of strict priority classes with ageing; in a class first come, first served. Bundles
+    are placed as `LoadBalance` places them.
 
     Waiting ``AGEING_SECONDS`` counts as one step of priority, so nothing starves. A lower bundle
     overtakes a higher one only if it was submitted ``AGEING_SECONDS`` earlier for each step between
@@ -117,6 +118,14 @@ class Priority(LoadBalance):
     """
 
     name = "priority"
+
+    def __init__(self) -> None:
+        self._by_load = LoadBalance()
+
+    def place(
+        self, ready: Sequence[Bundle], cluster: ClusterView, model: CostModel
+    ) -> Sequence[Placement]:
+        return self._by_load.place(ready, cluster, model)
 
     def order(self, priority: int, rank_seconds: float, submitted_seconds: float) -> float:
         return submitted_seconds / AGEING_SECONDS - priority

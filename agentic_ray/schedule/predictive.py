@@ -320,7 +320,7 @@ def _suits(option: _Option, row: int, bundle: Bundle) -> bool:
         return True
     if need.cpus > max(executor.slots, 1):
         return False
-    return executor.memory_bytes is None or need.memory_bytes <= executor.memory_bytes
+    return executor.offer.memory_bytes is None or need.memory_bytes <= executor.offer.memory_bytes
 
 
 def _reason(kind: str, bundle: Bundle, *, known: bool, alone: bool) -> str:

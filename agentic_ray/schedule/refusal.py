@@ -73,8 +73,12 @@ def no_device(bundle: Bundle, view: ClusterView) -> NoSuitableDeviceError:
     executors = view.executors.values()
     resources = bundle.resources
     if resources.where and view.has(bundle.kinds()):
-        there = sorted({f"{key}={label}" for e in executors for key, label in e.labels.items()})
-        custom = sorted({f"{n}: {amount:g}" for e in executors for n, amount in e.custom.items()})
+        there = sorted(
+            {f"{key}={label}" for e in executors for key, label in e.offer.labels.items()}
+        )
+        custom = sorted(
+            {f"{n}: {amount:g}" for e in executors for n, amount in e.offer.custom.items()}
+        )
         return NoSuitableDeviceError(
             f"{codelet_names(bundle)} asks for {resources}, and no node has that. Labels of nodes: "
             f"{', '.join(there) or 'none'}; custom resources: {', '.join(custom) or 'none'}"
@@ -133,6 +137,6 @@ def no_node(seconds: float) -> NoNodeError:
 
 def _largest_gpu_bytes(view: ClusterView) -> int | None:
     """Return the memory of the largest GPU; None when there is none or one's memory is unknown."""
-    totals = [gpu.memory_total_bytes for gpu in view.cards()]
+    totals = [gpu.offer.memory_total_bytes for gpu in view.cards()]
     known = [total for total in totals if total is not None]
     return max(known) if known and len(known) == len(totals) else None

@@ -447,7 +447,8 @@ class _Run:
         if self._keeps_timeline:
             self._keep_span(call)
         values: tuple[ValueInfo, ...] = ()
-        if call.bundle.outputs:
+        # Of two copies of a bundle the values of the first are kept, as by the Dispatcher.
+        if call.bundle.outputs and self.dispatcher.expects(call.bundle_id, call.attempt):
             self._homes[task.key] = node_id
             sent = self._now if self._cluster.moves_ahead else None
             if sent is not None:

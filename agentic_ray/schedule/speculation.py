@@ -1,7 +1,6 @@
 """Stragglers: a bundle that takes far longer than predicted gets a second copy elsewhere.
 
-The layer of the Dispatcher between placing and the state machine. The first result wins; the state
-machine cancels the other copy when it comes.
+The first result wins; ``finishing`` cancels the other copy when it comes.
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from agentic_ray.schedule.admission import Fit, fit, working_set_bytes
-from agentic_ray.schedule.contract import Policy
-from agentic_ray.schedule.cost_model import CostModel, Prediction
-from agentic_ray.schedule.leases import Leases
+from agentic_ray.schedule.books import Books
+from agentic_ray.schedule.cost_model import Prediction
 from agentic_ray.schedule.placement import Placement
 from agentic_ray.schedule.records import Attempt, Record
+from agentic_ray.schedule.starting import Starter
 from agentic_ray.schedule.view import Executor
 
 _LOOKS_PER_FLOOR = 4.0
@@ -70,33 +69,43 @@ class SpeculationRules:
         return self.limit_seconds(here)
 
 
-class Speculator(Leases):
-    """Second copies of late bundles. Used only as a base of the Dispatcher."""
+class Speculator:
+    """Second copies of late bundles.
 
-    def __init__(self, policy: Policy, model: CostModel, rules: SpeculationRules) -> None:
-        super().__init__(policy, model)
-        self.speculation = rules
-        self._look_at = 0.0
+    Attributes
+    ----------
+    look_at : float
+        Time before which no late bundle is looked for.
+    """
+
+    def __init__(self, books: Books, starter: Starter, rules: SpeculationRules) -> None:
+        self.look_at = 0.0
+        self._books = books
+        self._view = books.view
+        self._model = books.model
+        self._attempts = books.attempts
+        self._starter = starter
+        self._rules = rules
 
     @property
-    def _next_look_seconds(self) -> float | None:
+    def next_look_seconds(self) -> float | None:
         """Time at which attempts under way are looked at; None while no copy could be made."""
-        if not self._attempts or not self.speculation.enabled:
+        if not self._attempts or not self._rules.enabled:
             return None
-        alone = all(len(pool.executors) < 2 for pool in self.view.pools.values())
-        if alone and not self._own_processes:
+        alone = all(len(pool.executors) < 2 for pool in self._view.pools.values())
+        if alone and not self._books.own_processes:
             return None
-        return self._look_at
+        return self.look_at
 
-    def _speculate(self) -> None:
+    def speculate(self) -> None:
         """Give each late bundle a second copy on an idle device of its kind, if there is one."""
-        now = self.view.now_seconds
-        if now < self._look_at or self._next_look_seconds is None:
+        now = self._view.now_seconds
+        if now < self.look_at or self.next_look_seconds is None:
             return
-        rules = self.speculation
-        longest = self.model.typical_seconds / _LOOKS_PER_BUNDLE
-        self._look_at = now + max(rules.floor_seconds / _LOOKS_PER_FLOOR, longest)
-        idle = [e for e in self.view.executors.values() if _is_idle(e)]
+        rules = self._rules
+        longest = self._model.typical_seconds / _LOOKS_PER_BUNDLE
+        self.look_at = now + max(rules.floor_seconds / _LOOKS_PER_FLOOR, longest)
+        idle = [e for e in self._view.executors.values() if _is_idle(e)]
         if not idle:
             return
         long: list[tuple[Attempt, float]] = []
@@ -115,7 +124,7 @@ class Speculator(Leases):
     def _ran_seconds(self, attempt: Attempt, older: int) -> float:
         """Return for how long an attempt is known to have run. An attempt sent ahead waits at
         first, after ``older`` ones that are on its executor too."""
-        now = self.view.now_seconds
+        now = self._view.now_seconds
         if attempt.begun_seconds is None:
             if older < attempt.executor.slots:
                 attempt.begun_seconds = now
@@ -125,7 +134,7 @@ class Speculator(Leases):
     def _copy_if_late(self, attempt: Attempt, ran: float, idle: Iterable[Executor]) -> None:
         """Start a copy on the idle device that would be done with it first."""
         record, here = attempt.record, attempt.executor
-        expected = self.model.predict_bundle(record.bundle, here.kind)
+        expected = self._model.predict_bundle(record.bundle, here.kind)
         if expected is None:
             return
         # Only devices of the same kind, so that a copy has the same bits. A process that other
@@ -142,18 +151,18 @@ class Speculator(Leases):
             return
         there = min(
             fits,
-            key=lambda e: (e is here, e.node_id == here.node_id, self.view.slowness(e), e.order),
+            key=lambda e: (e is here, e.node_id == here.node_id, self._view.slowness(e), e.order),
         )
-        slowly = _scaled(expected, self.view.slowness(here))
-        quickly = _scaled(expected, self.view.slowness(there))
+        slowly = _scaled(expected, self._view.slowness(here))
+        quickly = _scaled(expected, self._view.slowness(there))
         if record.graph.sequence:  # planned as a whole: idle devices are kept for something
-            after = self.speculation.limit_seconds(slowly)
+            after = self._rules.limit_seconds(slowly)
         else:
-            after = self.speculation.copy_after_seconds(slowly, quickly)
+            after = self._rules.copy_after_seconds(slowly, quickly)
         if there is here:
-            after *= self.speculation.same_device_factor
+            after *= self._rules.same_device_factor
         if ran >= after:
-            self._copy(attempt, there, ran, expected.seconds * self.view.slowness(there))
+            self._copy(attempt, there, ran, expected.seconds * self._view.slowness(there))
 
     def _copy(self, attempt: Attempt, there: Executor, ran: float, expected: float) -> None:
         record, here = attempt.record, attempt.executor
@@ -164,7 +173,7 @@ class Speculator(Leases):
             if fit(need, there) is not Fit.NOW:
                 return
             resources = replace(resources, gpu_memory_bytes=need)
-        now = self.view.now_seconds
+        now = self._view.now_seconds
         reason = (
             f"second copy: {ran:.3g} s on {here.device} of node {here.node_id} and not done, "
             f"{expected:.3g} s expected here"
@@ -172,14 +181,14 @@ class Speculator(Leases):
         placement = Placement(
             record.bundle.key, there.node_id, there.device, now, now + expected, reason
         )
-        self._start(record, placement, there, resources, copy=True)
+        self._starter.start(record, placement, there, resources, copy=True)
 
-    def _learn_from_late(self, winner: Attempt, seconds: float) -> None:
+    def learn_from_late(self, winner: Attempt, seconds: float) -> None:
         """Note how long the losing copies have taken at least.
 
         Only this shows that a device is slow if others always finish its bundles first.
         """
-        record, now = winner.record, self.view.now_seconds
+        record, now = winner.record, self._view.now_seconds
         if not record.running or len(record.bundle.tasks) > 1:
             return
         for number in range(record.attempts):
@@ -191,8 +200,8 @@ class Speculator(Leases):
             if ran > seconds:
                 place = (executor.node_id, executor.device)
                 task = record.bundle.tasks[0]
-                self.model.observe(task, executor.kind, ran * executor.speed, place)
-                self._tell_speed(executor)
+                self._model.observe(task, executor.kind, ran * executor.offer.speed, place)
+                self._books.tell_speed(executor)
 
 
 def _scaled(expected: Prediction, factor: float) -> Prediction:
@@ -205,7 +214,7 @@ def _is_idle(executor: Executor) -> bool:
         executor.healthy
         and not executor.silent
         and executor.in_flight < executor.slots
-        and not executor.planned
+        and not executor.plan.bundles
     )
 
 

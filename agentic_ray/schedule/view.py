@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +15,8 @@ import numpy.typing as npt
 from agentic_ray.graph.task import CARD, Bundle, Resources, Where
 from agentic_ray.schedule.ahead import Upcoming
 from agentic_ray.schedule.events import Location
+from agentic_ray.schedule.load import ROUNDING, Load, Offer, Plan
 from agentic_ray.telemetry.state import ClusterState, NodeState
-
-if TYPE_CHECKING:
-    from agentic_ray.schedule.records import Record
 
 PREFETCH_PER_SLOT = 1
 """Number of bundles sent ahead to an executor so that a slot never waits for a round trip."""
@@ -33,13 +30,6 @@ trip takes longer than one of them. Only devices of several slots get more; thei
 waiting bundles."""
 SHORT_AHEAD_PER_SLOT = 3
 
-_ROUNDING = 1e-9
-"""Custom resources may be fractions; the rounding error of their sums is below this."""
-
-MOST_PROCESSES = 16
-"""Most calls of functions on a card at once, whatever their memory: each has a CUDA context and
-computes in its own time slices."""
-
 LONG_SECONDS = 0.3
 """Nothing is sent ahead behind bundles predicted to take longer than this: a round trip is nothing
 to them, and a bundle that has not been sent can still go elsewhere."""
@@ -47,66 +37,80 @@ to them, and a bundle that has not been sent can still go elsewhere."""
 
 @dataclass(slots=True, eq=False)
 class Executor:
-    """A device of one node: ``slots`` bundles run there at once.
+    """A device of one node: what it offers, what our work there holds, and what is planned for it.
 
-    ``in_flight`` counts the slots of the bundles sent there: as many as its CPUs for a bundle on a
-    CPU device, one on a GPU. ``wide`` of them belong to bundles of several slots.
-    ``backlog_seconds`` is the predicted work in flight, divided by nothing; ``speed`` is the
-    device's speed relative to the cost model's reference. ``planned`` are bundles that a policy
-    placed here and that have not been sent, most urgent first. A ``silent`` executor is on a node
-    that has stopped reporting, or whose memory others hold, and gets nothing new. ``settled``: the
-    number of further bundles, by the codelet they end with, that tell the cost model nothing new if
-    they come as predicted. ``place`` is its node and device. The view sets ``pool``, the executors
-    of its kind, and ``counted``, the pool's count of its room, room for opaque bundles, and slots.
-    ``labels`` and ``custom`` are those of its node; ``custom_in_use``, which the executors of a
-    node share, counts the custom resources that our bundles use. ``processes`` counts the calls of
-    functions on a card, which are not in ``in_flight``; ``share_in_flight`` is the fraction of the
-    card that they were declared to take, ``unknown`` the number of them whose memory is not known,
-    ``warm`` the processes without calls that its executor may keep, by function.
+    A policy reads ``node_id``, ``device``, ``kind``, ``slots``, ``in_flight`` and ``load``, and
+    asks `room`, `admits` and `suits`.
+
+    Attributes
+    ----------
+    offer : Offer
+    held : Load
+    plan : Plan
+    healthy : bool
+        False once the executor is gone.
+    silent : bool
+        Whether it gets nothing new, since its node has stopped reporting or others hold its memory.
+    settled : dict
+        Number of further bundles, by the codelet they end with, that tell the cost model nothing
+        new if they come as predicted.
+    place : tuple of str
+        Its node and device.
+    pool, row : Pool, int
+        The executors of its kind, and its place among them. The view sets both.
+    counted : tuple of int
+        The pool's count of its room, room for opaque bundles, and slots.
     """
 
     node_id: str
     device: str
     kind: str
-    slots: int
-    speed: float = 1.0
-    memory_bytes: int | None = None
-    memory_total_bytes: int | None = None
-    in_flight: int = 0
-    wide: int = 0
-    memory_in_flight_bytes: int = 0
-    backlog_seconds: float = 0.0
+    offer: Offer
+    order: int = 0
+    held: Load = field(default_factory=Load)
+    plan: Plan = field(default_factory=Plan)
     healthy: bool = True
     silent: bool = False
-    reason: str = ""
-    order: int = 0
-    row: int = 0
-    free_at_seconds: float = 0.0
-    planned: list[Record] = field(default_factory=list)
-    planned_seconds: float = 0.0
     settled: dict[str, int] = field(default_factory=dict)
+    row: int = 0
     counted: tuple[int, int, int] = (0, 0, 0)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    custom: Mapping[str, float] = field(default_factory=dict)
-    custom_in_use: dict[str, float] = field(default_factory=dict)
-    processes: int = 0
-    unknown: int = 0
-    share_in_flight: float = 0.0
-    warm: dict[str, int] = field(default_factory=dict)
     place: tuple[str, str] = field(init=False)
     pool: Pool = field(init=False)
 
     def __post_init__(self) -> None:
         self.place = (self.node_id, self.device)
 
+    @property
+    def slots(self) -> int:
+        """Number of bundles that run there at once."""
+        return self.offer.slots
+
+    @property
+    def in_flight(self) -> int:
+        """Number of slots of the bundles in flight."""
+        return self.held.in_flight
+
+    @property
+    def load(self) -> float:
+        """Number of bundles in flight a slot."""
+        slots = self.offer.slots
+        return self.held.in_flight / slots if slots else float("inf")
+
+    @property
+    def ready_in_seconds(self) -> float:
+        """Predicted time until a slot is free."""
+        slots, held = self.offer.slots, self.held
+        return held.backlog_seconds / slots if held.in_flight >= slots else 0.0
+
     def room(self, opaque: bool = False) -> int:
         """Return how many more bundles it takes. Opaque ones are processes: none is sent ahead."""
         if not self.healthy or self.silent:
             return 0
-        slots, in_flight = self.slots, self.in_flight
+        held, slots = self.held, self.offer.slots
+        in_flight = held.in_flight
         room = slots - in_flight
-        if not (opaque or self.wide):
-            mean = self.backlog_seconds / in_flight if in_flight else 0.0
+        if not (opaque or held.wide):
+            mean = held.backlog_seconds / in_flight if in_flight else 0.0
             if mean > LONG_SECONDS:
                 ahead = 0
             elif self.kind == "gpu":
@@ -126,29 +130,29 @@ class Executor:
         calls. A bundle that is too large for a node's memory runs there alone; `admission` decides
         on a bundle that is too large for a GPU.
         """
-        if not self.healthy or self.silent or self.slots < 1:
+        offer, held = self.offer, self.held
+        if not self.healthy or self.silent or offer.slots < 1:
             return False
         if resources.where and not self.has_left(resources.where):
             return False
-        if not self.in_flight and self.kind == "cpu":
+        if not held.in_flight and self.kind == "cpu":
             return True
         width, memory_bytes = self._share(resources)
         if width > 1:
-            room = self.slots - self.in_flight
+            room = offer.slots - held.in_flight
         elif opaque or room is None:
             room = self.room(opaque)
         if width > room:
             return False
-        after = self.memory_in_flight_bytes + memory_bytes
-        return self.memory_bytes is None or after <= self.memory_bytes
+        return offer.memory_bytes is None or held.memory_bytes + memory_bytes <= offer.memory_bytes
 
     def suits(self, where: Where) -> bool:
         """Whether its node has the labels and, when idle, enough of the custom resources."""
         if not where:
             return True
-        labels, custom = where
-        return all(self.labels.get(key) == label for key, label in labels) and all(
-            amount <= self.custom.get(name, 0.0) for name, amount in custom
+        (labels, custom), offer = where, self.offer
+        return all(offer.labels.get(key) == label for key, label in labels) and all(
+            amount <= offer.custom.get(name, 0.0) for name, amount in custom
         )
 
     def has_left(self, where: Where) -> bool:
@@ -156,7 +160,7 @@ class Executor:
         return not where or (
             self.suits(where)
             and all(
-                self.custom_in_use.get(name, 0.0) + amount <= self.custom[name] + _ROUNDING
+                self.held.custom.get(name, 0.0) + amount <= self.offer.custom[name] + ROUNDING
                 for name, amount in where[1]
             )
         )
@@ -168,99 +172,37 @@ class Executor:
         cpus = resources.cpus
         return 1 if cpus <= 1 else math.ceil(cpus), resources.memory_bytes
 
-    def _count(self, resources: Resources, sign: int) -> None:
-        width, memory_bytes = self._share(resources)
-        self.in_flight += sign * width
-        self.memory_in_flight_bytes += sign * memory_bytes
-        if width > 1:
-            self.wide += sign * width
-        for name, amount in resources.custom.items():
-            left = self.custom_in_use.get(name, 0.0) + sign * amount
-            self.custom_in_use[name] = left if left > _ROUNDING else 0.0
-
-    def takes_process(self, need_bytes: int, share: float) -> bool:
-        """Whether a card takes another call of a function, apart from its memory. A call whose
-        memory is not known runs there without other calls, unless it was declared to take a
-        share."""
-        if self.processes >= MOST_PROCESSES or self.share_in_flight + share > 1.0 + _ROUNDING:
-            return False
-        alone = not (need_bytes or share)
-        return not (self.unknown or (alone and self.processes))
-
-    def take_process(self, function: str, resources: Resources) -> None:
-        """Count a call of a function that was sent to a card."""
-        self._count_process(resources, 1)
-        self.warm[function] = self.warm.get(function, 0) - 1
-        if self.warm[function] <= 0:
-            del self.warm[function]
-
-    def let_process_go(self, function: str, resources: Resources) -> None:
-        """Count a call of a function that has ended; its process stays warm for a while."""
-        self._count_process(resources, -1)
-        self.warm = {function: self.warm.pop(function, 0) + 1, **self.warm}
-        if len(self.warm) > MOST_PROCESSES:
-            self.warm.popitem()
-
-    def _count_process(self, resources: Resources, sign: int) -> None:
-        self.processes += sign
-        self.memory_in_flight_bytes += sign * resources.gpu_memory_bytes
-        self.unknown += sign * (not (resources.gpu_memory_bytes or resources.gpus))
-        self.share_in_flight += sign * resources.gpus
-        if not self.processes:
-            self.share_in_flight = 0.0  # no drift from rounding
-        for name, amount in resources.custom.items():
-            left = self.custom_in_use.get(name, 0.0) + sign * amount
-            self.custom_in_use[name] = left if left > _ROUNDING else 0.0
-
-    @property
-    def load(self) -> float:
-        """Number of bundles in flight a slot."""
-        return self.in_flight / self.slots if self.slots else float("inf")
-
-    @property
-    def ready_in_seconds(self) -> float:
-        """Predicted time until a slot is free."""
-        return self.backlog_seconds / self.slots if self.in_flight >= self.slots else 0.0
-
     def sent(self, now: float, seconds: float, resources: Resources) -> None:
         """Count a bundle that was sent; predict anew when a slot is free, given its seconds."""
+        held, slots = self.held, self.offer.slots
         if _is_counted(resources):
-            self._count(resources, 1)
+            held.count(*self._share(resources), resources.custom, 1)
         else:
-            self.in_flight += 1
-        self.backlog_seconds += seconds
-        if self.slots == 1:
-            free_at = self.free_at_seconds
-            self.free_at_seconds = (free_at if free_at > now else now) + seconds
+            held.in_flight += 1
+        held.backlog_seconds += seconds
+        if slots == 1:
+            free_at = held.free_at_seconds
+            held.free_at_seconds = (free_at if free_at > now else now) + seconds
         else:
-            self._predict_free(now)
+            held.predict_free(now, slots)
 
     def ended(self, now: float, seconds: float, resources: Resources) -> None:
         """Count a bundle predicted as ``seconds`` that has ended; predict anew when a slot is
         free."""
+        held, slots = self.held, self.offer.slots
         if _is_counted(resources):
-            self._count(resources, -1)
+            held.count(*self._share(resources), resources.custom, -1)
         else:
-            self.in_flight -= 1
-        backlog = self.backlog_seconds - seconds
+            held.in_flight -= 1
+        backlog = held.backlog_seconds - seconds
         # Nothing in flight means no work left: set 0, so that rounding cannot drift.
-        self.backlog_seconds = backlog if backlog > 0 and self.in_flight else 0.0
-        if self.slots == 1:
+        held.backlog_seconds = backlog if backlog > 0 and held.in_flight else 0.0
+        if slots == 1:
             # The work left has not begun, except on a GPU where several bundles may share the
             # device.
-            self.free_at_seconds = now + self.backlog_seconds
+            held.free_at_seconds = now + held.backlog_seconds
         else:
-            self._predict_free(now)
-
-    def _predict_free(self, now: float) -> None:
-        """Predict when a slot is free: of ``slots`` bundles under way the first ends after a (slots
-        + 1)-th of their mean."""
-        if self.in_flight < self.slots or not self.slots:
-            self.free_at_seconds = now
-            return
-        mean = self.backlog_seconds / self.in_flight
-        waiting = self.in_flight - self.slots
-        self.free_at_seconds = now + mean / (self.slots + 1) + waiting * mean / self.slots
+            held.predict_free(now, slots)
 
 
 def _is_counted(resources: Resources) -> bool:
@@ -332,9 +274,9 @@ class Pool:
             self._available[rows] = [
                 math.inf
                 if executor.silent
-                else executor.free_at_seconds + executor.planned_seconds / executor.slots
-                if executor.planned
-                else executor.free_at_seconds
+                else executor.held.free_at_seconds + executor.plan.seconds / executor.offer.slots
+                if executor.plan.bundles
+                else executor.held.free_at_seconds
                 for executor in self._changed
             ]
             self._changed.clear()
@@ -351,9 +293,9 @@ class Pool:
 
     def update(self, executor: Executor, room: int | None = None) -> None:
         """Take over the changes of an executor, which has ``room`` if that is known."""
-        slots = executor.slots
+        slots = executor.offer.slots
         plain = executor.room() if room is None else room
-        free = slots - executor.in_flight if plain else 0
+        free = slots - executor.held.in_flight if plain else 0
         now = (plain, free if free > 0 else 0, slots)
         before = executor.counted
         if now != before:
@@ -365,7 +307,7 @@ class Pool:
                 self.open[executor] = None
             elif before[0] and not plain:
                 del self.open[executor]
-        if plain and not executor.planned:
+        if plain and not executor.plan.bundles:
             self.hungry[executor] = None
         elif executor in self.hungry:
             del self.hungry[executor]
@@ -450,7 +392,7 @@ class ClusterView:
 
     def add(self, executor: Executor) -> None:
         for neighbour in self.rows.get(executor.node_id, ()):
-            executor.custom_in_use = neighbour.custom_in_use  # executors share their node's count
+            executor.held.custom = neighbour.held.custom  # executors share their node's count
         self.executors[executor.node_id, executor.device] = executor
         self.pools.setdefault(executor.kind, Pool()).add(executor)
         self.rows.setdefault(executor.node_id, []).append(executor)

@@ -299,8 +299,8 @@ def leases() -> None:
 
         # what it uses of its lease is counted once, and nothing else takes the rest of it
         books = session._loop.dispatcher.view.executors[node_id, uuid]
-        until(lambda: (books.memory_bytes or 0) > 55 * MIB)
-        assert books.memory_in_flight_bytes == 40 * MIB
+        until(lambda: (books.offer.memory_bytes or 0) > 55 * MIB)
+        assert books.held.memory_bytes == 40 * MIB
         results = list(ar.map(steady, range(20)))
         assert results == [3 * i for i in range(20)]
         assert failures() == []

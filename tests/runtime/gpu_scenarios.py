@@ -239,7 +239,7 @@ def admission() -> None:
         state.write(gpu__0__free=4 * MIB, gpu__0__used=60 * MIB)
         executors = s._loop.dispatcher.view.executors
         gpu = next(e for e in executors.values() if e.kind == "gpu")
-        until(lambda: (gpu.memory_bytes or 0) < 8 * MIB)
+        until(lambda: (gpu.offer.memory_bytes or 0) < 8 * MIB)
         some = Resources(gpu_memory_bytes=20 * MIB)
         run = one(s, solid_double, rows(3.0, 1), resources=some)
         assert (run.result(60)[0] == 6.0).all()

@@ -16,6 +16,7 @@ import agentic_ray as ar
 from agentic_ray.errors import ExecutorLostError, InternalError, SessionError
 from agentic_ray.graph.task import Ref
 from agentic_ray.runtime import Run, Stored
+from agentic_ray.schedule.events import BundleFinished, Command, Event, GraphSubmitted
 
 WAIT_SECONDS = 90
 
@@ -154,18 +155,26 @@ def test_carrying_out_a_command_raises(
     works(ray_session)
 
 
-@pytest.mark.parametrize("method", ["_submitted", "_finished", "_schedule"])
+@pytest.mark.parametrize("kind", [GraphSubmitted, BundleFinished, object])
 def test_the_dispatcher_itself_raises(
-    ray_session: ar.Session, monkeypatch: Any, method: str, tmp_path: Path
+    ray_session: ar.Session, monkeypatch: Any, kind: type, tmp_path: Path
 ) -> None:
     """What it remembers is in doubt: all under way fails, and a new one takes over."""
     loop = ray_session._loop
     broken = loop.dispatcher
     under_way = begun_graph(ray_session, 10.0, tmp_path / "begun")
-    monkeypatch.setattr(broken, method, boom)
+    whole = broken.handle
+
+    def handle(event: Event) -> list[Command]:
+        """Raise after the decision about an event of this kind."""
+        commands = whole(event)
+        return boom() if isinstance(event, kind) else commands
+
+    monkeypatch.setattr(broken, "handle", handle)
     bad = ray_session.submit(slow_graph(0.0))
-    if method == "_schedule":  # any other event may come first: then the new one has the graph
+    if kind is object:  # any other event may come first: then the new one has the graph
         bad.wait(WAIT_SECONDS)
+        bad.release()
     else:
         internal(bad)
     internal(under_way)

@@ -6,6 +6,7 @@ the invariants. ``python tests/schedule/simulation.py SEED`` replays one seed an
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import heapq
 import math
@@ -14,6 +15,7 @@ import sys
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from types import FunctionType, ModuleType
 from typing import Any
 
 from agentic_ray.errors import (
@@ -32,6 +34,7 @@ from agentic_ray.schedule import events as ev
 from agentic_ray.schedule.dispatcher import SpeculationRules
 from agentic_ray.schedule.policies import get_policy
 from agentic_ray.schedule.pressure import halves
+from agentic_ray.schedule.records import Graph
 from agentic_ray.schedule.scarcity import FIRST_TRY_SECONDS, STALE_SECONDS
 from agentic_ray.schedule.view import GPU_AHEAD_PER_SLOT, SHORT_AHEAD_PER_SLOT, Executor
 from agentic_ray.telemetry.state import ClusterState, NodeState
@@ -372,11 +375,10 @@ class Simulation:
             if job.state != "released":
                 self._send(ev.GraphReleased(self.now, job.graph_id))
         self._drain()
-        for name, kept in vars(self.dispatcher).items():
-            if isinstance(kept, dict | list) and name not in ("_ready", "_commands"):
-                self._check(not kept, f"{name} keeps {kept!r} after everything was released")
-        queued = [heap for heap in self.dispatcher._ready.values() if heap]
-        self._check(not queued, f"queues keep {queued!r} after everything was released")
+        self._check(self.dispatcher.idle, "something is under way after everything was released")
+        self._check(not self.dispatcher.lease_books(), "leases are held that nobody asked for")
+        kept = kept_by(self.dispatcher)
+        self._check(not kept, f"{kept!r} is kept after everything was released")
 
     def _at(self, time: float, kind: str, detail: Any) -> None:
         self._sequence += 1
@@ -909,7 +911,7 @@ class Simulation:
     def _revive(self) -> None:
         """An attempt that was too late counts again if the values of the quicker one were lost."""
         for key, attempt in self.attempts.items():
-            known = self.dispatcher._attempts.get(key)
+            known = self.dispatcher.attempt(*key)
             released = attempt.job.state == "released"
             if known is None or released or known.record.done or attempt.awaited:
                 continue
@@ -920,8 +922,8 @@ class Simulation:
 
     def _check_invariants(self) -> None:
         self._revive()
-        known = self.dispatcher._attempts
-        self._check(known.keys() == self.attempts.keys(), "other attempts than started")
+        known = self.dispatcher.under_way
+        self._check(known == self.attempts.keys(), "other attempts than started")
         executors = self.dispatcher.view.executors
         places = [(n.node_id, d) for n in self.nodes.values() for d in n.devices]
         self._check(set(executors) == set(places), "other executors than there are")
@@ -933,7 +935,7 @@ class Simulation:
                 width = sum(_width(device, part) for part in running)
                 self._check(executor.in_flight == width, f"{name}: in_flight is off")
                 held = sum(attempt.memory_bytes for attempt in attempts)
-                self._check(executor.memory_in_flight_bytes == held, f"{name}: memory is off")
+                self._check(executor.held.memory_bytes == held, f"{name}: memory is off")
         waiting = not self.nodes and any(job.state == "open" for job in self.jobs.values())
         if not waiting:
             self._nodeless_since = None
@@ -946,17 +948,18 @@ class Simulation:
             useless = attempt.job.state in ("failed", "released") or attempt.superseded
             self._check(attempt.cancelled == useless, f"cancelled: {attempt.cancelled}")
         if isinstance(self._event, ev.GraphReleased):
-            waiting = {record.graph for _, _, record in self.dispatcher._delayed}
-            waiting.update(*(queue.graphs for queue in self.dispatcher._ready.values()))
-            ids = {graph.graph_id for graph in waiting}
-            self._check(self._event.graph_id not in ids, "a released graph waits in a queue")
+            graph_id = self._event.graph_id
+            under_way = any(one.job.graph_id == graph_id for one in self.attempts.values())
+            waits = any(graph.graph_id == graph_id for graph in kept_by(self.dispatcher))
+            self._check(under_way or not waits, "a released graph waits somewhere")
         if not self.attempts and self.dispatcher.next_wakeup_seconds is None:
             stuck = [job.graph_id for job in self.jobs.values() if job.state == "open"]
             self._check(not stuck, f"nothing is under way and {stuck} are not finished")
 
     def _check_job(self, job: _Job) -> None:
-        kept = self.dispatcher._graphs[job.graph_id].values
-        self._check(kept.keys() == job.values.keys(), "other values than there are")
+        made = {key for part in job.parts for key in part.bundle.outputs}
+        kept = {k for k in made if self.dispatcher.value_info(job.graph_id, k) is not None}
+        self._check(kept == job.values.keys(), "other values than there are")
         complete = all(key in job.values for key in job.outputs)
         self._check(complete == (job.state == "finished"), f"{job.state}, complete: {complete}")
         unneeded = [key for key in job.values if not job.demanded(key)]
@@ -975,6 +978,22 @@ class Simulation:
 
     def _write(self, message: ev.Event | ev.Command) -> None:
         self.log.append(f"{self.now:.6f} {_line(message)}")
+
+
+def kept_by(dispatcher: Dispatcher) -> list[Graph]:
+    """Return the graphs that can be reached from a Dispatcher, wherever it keeps them."""
+    found: list[Graph] = []
+    seen: set[int] = set()
+    pending: list[Any] = [dispatcher]
+    while pending:
+        one = pending.pop()
+        if id(one) in seen or isinstance(one, type | ModuleType | FunctionType | Task):
+            continue
+        seen.add(id(one))
+        if isinstance(one, Graph):
+            found.append(one)
+        pending += gc.get_referents(one)
+    return found
 
 
 def _same_work(one: Bundle, other: Bundle) -> bool:

@@ -18,6 +18,7 @@ from agentic_ray.schedule.admission import (
     reserve_bytes,
     working_set_bytes,
 )
+from agentic_ray.schedule.load import Offer
 from agentic_ray.schedule.view import GPU_AHEAD_PER_SLOT, Executor
 
 GIB = 2**30
@@ -44,9 +45,9 @@ def task(
 def gpu(
     budget: int | None = None, total: int | None = None, used: int = 0, order: int = 0
 ) -> Executor:
-    executor = Executor(f"n{order}", f"GPU-{order}", "gpu", 1, order=order)
-    executor.memory_bytes = budget
-    executor.memory_total_bytes = budget if total is None else total
+    whole = budget if total is None else total
+    offer = Offer(1, memory_bytes=budget, memory_total_bytes=whole)
+    executor = Executor(f"n{order}", f"GPU-{order}", "gpu", offer, order)
     if used:
         executor.sent(0.0, 0.0, Resources(gpu_memory_bytes=used))
     return executor
@@ -180,8 +181,8 @@ def test_budgets_are_never_exceeded(
         alone = not executor.in_flight
         executor.sent(0.0, 0.0, resources)
         running.append((executor, resources))
-        budget = executor.memory_bytes
-        within = budget is None or executor.memory_in_flight_bytes <= budget
+        budget = executor.offer.memory_bytes
+        within = budget is None or executor.held.memory_bytes <= budget
         # only what has no other way is tried beyond it, and alone
         no_way = not cpu and (not split or need > MOST_PARTS * (budget or 0))
         assert within or (alone and no_way and "no other way" in answer.reason), answer

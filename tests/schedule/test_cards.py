@@ -132,7 +132,7 @@ def test_arrays_and_functions_draw_on_one_account() -> None:
     assert starts(bench.submit(Bundle("a", (array,), (), ("a",)), graph="arrays")) == []
     small = Task.of(ARRAYS, key="s", resources=Resources(gpu_memory_bytes=4 * GB))
     assert starts(bench.submit(Bundle("s", (small,), (), ("s",)), graph="small")) == []
-    assert bench.dispatcher.view.executors["n", "GPU-0"].memory_in_flight_bytes == 10 * GB
+    assert bench.dispatcher.view.executors["n", "GPU-0"].held.memory_bytes == 10 * GB
 
 
 def test_a_batch_waits_for_memory_that_others_hold_or_goes_to_a_cpu() -> None:
@@ -319,5 +319,5 @@ def test_simulation(seed: int) -> None:
     assert set(done.values()) == {1}
     assert bench.dispatcher.idle
     for executor in bench.dispatcher.view.executors.values():
-        assert (executor.processes, executor.memory_in_flight_bytes) == (0, 0)
-        assert (executor.in_flight, executor.share_in_flight, executor.unknown) == (0, 0.0, 0)
+        assert (executor.held.processes, executor.held.memory_bytes) == (0, 0)
+        assert (executor.in_flight, executor.held.share, executor.held.unknown) == (0, 0.0, 0)

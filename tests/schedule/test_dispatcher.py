@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
+from simulation import kept_by
 
 from agentic_ray.errors import (
     ExecutorLostError,
@@ -735,9 +736,17 @@ def test_nothing_is_kept_of_graphs_that_were_released() -> None:
             bench.send(ev.CancelRequested, graph)
         bench.send(ev.GraphReleased, graph)
         bench.fail(b)
-    kept = vars(bench.dispatcher)
-    assert not any(kept[name] for name in ("_graphs", "_attempts", "_delayed"))
-    assert not any(kept["_ready"].values())
+    assert not kept_by(bench.dispatcher)
+    assert bench.dispatcher.idle
+    assert not bench.dispatcher.under_way
+
+
+def test_a_released_graph_is_not_kept_for_its_delayed_retry() -> None:
+    bench = Bench()
+    bench.fail(only(bench.submit(bundle_of("a")), ev.Start))
+    assert [graph.graph_id for graph in kept_by(bench.dispatcher)] == ["g"]
+    bench.send(ev.GraphReleased, "g")
+    assert not kept_by(bench.dispatcher)
 
 
 def test_the_same_events_give_the_same_commands() -> None:

@@ -15,7 +15,12 @@ import pytest
 import simulation
 
 from agentic_ray.schedule import events as ev
-from agentic_ray.schedule.dispatcher import Dispatcher
+from agentic_ray.schedule.demand import Demand
+from agentic_ray.schedule.graphs import Graphs
+from agentic_ray.schedule.plans import Plans
+from agentic_ray.schedule.recovery import Recovery
+from agentic_ray.schedule.restraint import Restraint
+from agentic_ray.schedule.speculation import Speculator
 
 QUICK_SEEDS = 300
 SLOW_SEEDS = int(os.environ.get("AGENTIC_RAY_SIMULATIONS", "5000"))
@@ -95,7 +100,7 @@ def _first_failure() -> tuple[int, str]:
 
 
 def test_a_failure_names_its_seed_and_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Dispatcher, "_lose", lambda *_: None)  # nothing is ever recomputed
+    monkeypatch.setattr(Demand, "lose", lambda *_: None)  # nothing is ever recomputed
     seed, message = _first_failure()
     assert message.startswith(f"seed {seed}, at ")
     assert message.endswith(f"replay({seed}) repeats it")
@@ -104,9 +109,21 @@ def test_a_failure_names_its_seed_and_repeats(monkeypatch: pytest.MonkeyPatch) -
     assert str(again.value) == message
 
 
-@pytest.mark.parametrize("method", ["_maybe_finish", "_wake_delayed", "_cancel", "_released"])
+@pytest.mark.parametrize(
+    ("part", "method"),
+    [
+        (Graphs, "maybe_finish"),
+        (Graphs, "cancel"),
+        (Graphs, "forget"),
+        (Graphs, "withdraw"),
+        (Recovery, "wake_delayed"),
+        (Plans, "take_back"),
+        (Restraint, "wake_rested"),
+        (Speculator, "speculate"),
+    ],
+)
 def test_a_dispatcher_that_forgets_something_is_found(
-    monkeypatch: pytest.MonkeyPatch, method: str
+    monkeypatch: pytest.MonkeyPatch, part: type, method: str
 ) -> None:
-    monkeypatch.setattr(Dispatcher, method, lambda *_: None)
+    monkeypatch.setattr(part, method, lambda *_: None)
     _first_failure()

@@ -117,6 +117,7 @@ def test_nodes_are_granted_all_at_once_or_not_at_all() -> None:
     bench.ask("small", cards=1, share=1.0)
     assert granted(bench.ask("gang", cards=2, share=1.0, nodes=2)) == {}
     assert bench.dispatcher.lease_books().keys() == {"small"}
+    assert bench.dispatcher.open_leases == ("small", "gang")
     places = granted(bench.free("small"))["gang"]
     assert Counter(node for node, _ in places) == {"n0": 2, "n1": 2}
 
@@ -197,10 +198,10 @@ def test_simulation(seed: int) -> None:
         running.extend(started(commands))
         for executor in view.executors.values():
             if executor.kind == "gpu":
-                budget = executor.memory_bytes or 0
-                whole = executor.memory_in_flight_bytes == TOTAL and executor.processes == 1
-                assert whole or executor.memory_in_flight_bytes <= budget
-                assert executor.share_in_flight <= 1 + 1e-6
+                budget = executor.offer.memory_bytes or 0
+                whole = executor.held.memory_bytes == TOTAL and executor.held.processes == 1
+                assert whole or executor.held.memory_bytes <= budget
+                assert executor.held.share <= 1 + 1e-6
 
     asked = 30
     for number in range(asked):
@@ -233,4 +234,4 @@ def test_simulation(seed: int) -> None:
             take(bench.send(ev.Tick))
     assert (over, done) == (asked, asked)
     for executor in view.executors.values():
-        assert (executor.processes, executor.memory_in_flight_bytes) == (0, 0)
+        assert (executor.held.processes, executor.held.memory_bytes) == (0, 0)

@@ -11,6 +11,7 @@ from agentic_ray.graph import Bundle, Codelet, Ref, Task
 from agentic_ray.schedule import ClusterView, CostModel, Executor
 from agentic_ray.schedule.events import Location
 from agentic_ray.schedule.links import Links
+from agentic_ray.schedule.load import Offer
 from agentic_ray.schedule.predictive import Predictive
 from agentic_ray.schedule.simulate import SimCluster, SimNode, simulate
 from agentic_ray.schedule.workloads import random_layered
@@ -99,8 +100,8 @@ def _placed(model: CostModel, *, busy_seconds: float) -> str:
     ``c``, and both are idle."""
     view = ClusterView()
     for order, name in enumerate(("a", "b", "c")):
-        executor = Executor(name, "cpu", "cpu", 1, order=order)
-        executor.free_at_seconds = busy_seconds if name == "a" else 0.0
+        executor = Executor(name, "cpu", "cpu", Offer(1), order)
+        executor.held.free_at_seconds = busy_seconds if name == "a" else 0.0
         view.add(executor)
         view.update(executor)
     view.values = {"x": Location(10 * MB, "a")}

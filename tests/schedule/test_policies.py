@@ -8,9 +8,10 @@ import pytest
 
 from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.graph import Bundle, Codelet, Ref, Resources, Task
-from agentic_ray.schedule import CostModel, Dispatcher, get_policy
+from agentic_ray.schedule import CostModel, Dispatcher, Placement, get_policy
 from agentic_ray.schedule import events as ev
 from agentic_ray.schedule.calibration import Calibration
+from agentic_ray.schedule.contract import Offers
 from agentic_ray.schedule.policies import AGEING_SECONDS
 from agentic_ray.schedule.ranks import upward_ranks
 from agentic_ray.telemetry.state import ClusterState, NodeState
@@ -257,3 +258,31 @@ def test_upward_ranks_of_the_example_in_the_paper() -> None:
     paper = (108, 77, 80, 80, 69.333, 63.333, 42.667, 35.667, 44.333, 14.667)
     for task, expected in enumerate(paper, start=1):
         assert found[str(task)] == pytest.approx(expected, abs=0.01)
+
+
+class _Plain:
+    """A policy that offers nothing but placements."""
+
+    name = "plain"
+
+    def place(self, ready: Any, cluster: Any, model: Any) -> list[Placement]:
+        return []
+
+
+class _Eager(_Plain):
+    plans_ahead = True
+    looks_ahead = False
+
+    def order(self, priority: int, rank_seconds: float, submitted_seconds: float) -> float:
+        return submitted_seconds
+
+
+def test_the_optional_parts_of_a_policy_are_found_where_they_are() -> None:
+    plain, eager, ours = map(Offers.of, (_Plain(), _Eager(), get_policy("predictive")))
+    assert (plain.plans_ahead, plain.looks_ahead) == (False, False)
+    assert (eager.plans_ahead, eager.looks_ahead) == (True, False)
+    assert (ours.plans_ahead, ours.looks_ahead) == (True, True)
+    assert eager.order(5, 1.0, 7.0) == 7.0
+    # Without an order of its own: classes of priority first, then the highest rank.
+    places = [(1, 0.0), (0, 9.0), (0, 1.0)]
+    assert sorted(places, key=lambda one: plain.order(*one, 0.0)) == places

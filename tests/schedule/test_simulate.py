@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import statistics
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
@@ -392,3 +393,28 @@ def test_the_command_says_what_is_wrong_with_a_file(tmp_path: Path) -> None:
         answer = CliRunner().invoke(cli, ["simulate", "--workload", str(tmp_path / name)])
         assert isinstance(answer.exception, InvalidArgumentError)
         assert name in str(answer.exception)
+
+
+@pytest.mark.parametrize("seed", [20, 28])
+def test_the_later_of_two_copies_does_not_take_the_value_to_its_node(seed: int) -> None:
+    """Second copies of late tasks end after the first; then their nodes die, and nothing is lost
+    that the Dispatcher knows elsewhere."""
+    rng = random.Random(seed)
+    never = 1e9
+    members = tuple(
+        SimNode(
+            f"n{i}",
+            rng.uniform(1, 8),
+            slots=rng.choice((1, 2, 8)),
+            gpus=int(i % 3 == 0),
+            from_seconds=rng.choice((0.0, rng.uniform(0, 50))),
+            until_seconds=rng.choice((never, rng.uniform(1, 60))) if i else never,
+            slow_from_seconds=rng.choice((never, rng.uniform(0, 30))),
+            slow_factor=20.0,
+        )
+        for i in range(12)
+    )
+    cluster = SimCluster(members)
+    workload = map_reduce(200)
+    result = simulate(workload, cluster, "round_robin", seed=seed, noise=0.2, costs="learnt")
+    assert {span.task for span in result.timeline} == {task.key for task in workload.graph}
