@@ -308,8 +308,8 @@ class Leases(CardPlacer):
     def _obstacle_of(self, request: LeaseRequested) -> str:
         """Return what keeps each card, or each node, from a request, in words."""
         if not request.cards:
-            busy = [f"{one.node_id}: {one.in_flight} of {one.slots}" for one in self._hosts()]
-            return f"CPUs in use for calls and leases: {'; '.join(busy) or 'no node reports'}"
+            used = [f"{one.node_id}: {one.in_flight} of {one.slots}" for one in self._hosts()]
+            return f"CPUs in use for calls and leases: {'; '.join(used) or 'no node reports'}"
         said: list[str] = []
         for card in self.view.cards():
             if card.silent or not card.healthy:
