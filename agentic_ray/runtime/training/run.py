@@ -81,8 +81,13 @@ class Fitting:
         self.checkpoint: str | None = None
 
     def news(self) -> News:
-        """Return the news since the last call."""
-        found: News = ray.get(self._desk.news.remote())
+        """Return the news since the last call; none, and an error, if what hears them is gone."""
+        try:
+            found: News = ray.get(self._desk.news.remote())
+        except ray_errors.RayError as error:
+            self.error = self.error or f"{type(error).__name__}: {error}"
+            self.over = True
+            return News({}, (), 0, None)
         return found
 
     def run(self, fit: Callable[[], str | None]) -> None:

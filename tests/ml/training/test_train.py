@@ -51,6 +51,15 @@ def test_a_worker_that_is_killed_changes_no_loss(ray_session: ar.Session, tmp_pa
     assert Path(trained.checkpoint, "states.pt").is_file()
     assert lease_books(ray_session) == {}
 
+    # a later call goes on from there, here with another number of workers
+    more = ar.ml.train(loop, (X, Y), workers=1, checkpoint=tmp_path / "kept", config={"epochs": 4})
+    assert more.workers == 1
+    assert more.curve[:18] == trained.curve
+    assert [(point["epoch"], point["step"]) for point in more.curve[18:]] == [
+        (3, step) for step in range(6)
+    ]
+    assert more.metrics["loss"] < trained.metrics["loss"] * 1.5
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # it starts a dozen processes that import PyTorch
