@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,9 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
+    if find_spec("torch") is None:
+        print("this needs PyTorch: pip install 'agentic-ray[torch]'")
+        return
     ar.init(num_cpus=WORKERS)
     result: dict[str, Any] = {}
     for name in given.models if given.runs else ():

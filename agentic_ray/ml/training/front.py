@@ -100,7 +100,7 @@ def train(
     Parameters
     ----------
     loop : callable
-        ``loop(worker)``; see `agentic_ray.ml.training.Worker`.
+        ``loop(worker)``; see `agentic_ray.ml.training.worker.Worker`.
     data : array, Array, table, path, Source, Rows, Ray Dataset, or a tuple or dict of these
         What `agentic_ray.ml.rows` takes. Several data belong together row by row. Chunks are read
         by the workers where they are; those of a lazy array are computed first, and kept in the
@@ -170,7 +170,7 @@ def train(
     True
     """
     _check_loop(loop)
-    _check(workers, gpus_per_worker, cpus_per_worker, retries)
+    _check(workers, gpus_per_worker, cpus_per_worker, retries, seed)
     _check_torch()
     began = time.monotonic()
     storage = None if checkpoint is None else storage_at(checkpoint)
@@ -415,10 +415,11 @@ def _check_loop(loop: Any) -> None:
         ) from None
 
 
-def _check(workers: Any, gpus: Any, cpus: Any, retries: Any) -> None:
+def _check(workers: Any, gpus: Any, cpus: Any, retries: Any, seed: Any) -> None:
     counts: Sequence[tuple[str, Any, int]] = [
         ("cpus_per_worker", cpus, 1),
         ("retries", retries, 0),
+        ("seed", seed, 0),
     ]
     if workers != "auto":
         counts = [("workers", workers, 1), *counts]

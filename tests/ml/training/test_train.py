@@ -40,7 +40,7 @@ def test_a_worker_that_is_killed_changes_no_loss(ray_session: ar.Session, tmp_pa
         config={"epochs": 3, "death": str(death)},
     )
     assert death.exists(), "a worker killed itself"
-    assert trained.restarts == 1
+    assert trained.restarts >= 1
     assert trained.workers == 2
     # what two processes of plain PyTorch make of it, which nobody kills
     assert trained.curve == curve_by_hand({"epochs": 3}, tmp_path)
@@ -109,6 +109,8 @@ def test_a_loop_takes_one_worker() -> None:
         {"gpus_per_worker": 0.5},
         {"cpus_per_worker": 0},
         {"retries": -1},
+        {"seed": -1},
+        {"seed": 0.5},
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
