@@ -48,16 +48,22 @@ def main() -> None:
     given = parser.parse_args()
     if not given.inside:
         sys.exit(_begin_inside(sys.argv[1:]))
-    rows = measured(given.items)
+    if not given.json:
+        print(
+            f"{'':22}{'items/s':>9}{'done':>8}{'lost':>7}{'out of memory':>15}{'actors lost':>13}"
+        )
+    rows = []
+    for row in measured(given.items):
+        rows.append(row)
+        if not given.json:
+            print(
+                f"{row['name']:22}{row['rate']:9.0f}{row['done']:8}{row['lost']:7}"
+                f"{row['out_of_memory']:15}{row['actors_lost']:13}",
+                flush=True,
+            )
     if given.json:
         print(json.dumps(rows))
         return
-    print(f"{'':34}{'items/s':>9}{'done':>8}{'lost':>7}{'out of memory':>15}{'actors lost':>13}")
-    for row in rows:
-        print(
-            f"{row['name']:34}{row['rate']:9.0f}{row['done']:8}{row['lost']:7}"
-            f"{row['out_of_memory']:15}{row['actors_lost']:13}"
-        )
     by_name = {row["name"]: row["rate"] for row in rows}
     print(f"ours / the fixed plan: {by_name['ours'] / by_name['fixed plan']:.2f}")
 
@@ -297,8 +303,8 @@ WAYS: dict[str, Callable[[int], dict[str, Any]]] = {
 }
 
 
-def measured(items: int) -> list[dict[str, Any]]:
-    """Go through all ways, one after the other, on one Ray."""
+def measured(items: int) -> Iterator[dict[str, Any]]:
+    """Go through all ways, one after the other, on one Ray; yield the figures of each."""
     import ray
 
     make_cards()
@@ -310,16 +316,14 @@ def measured(items: int) -> list[dict[str, Any]]:
         logging_level="ERROR",
         log_to_driver=False,
     )
-    rows = []
     try:
         for name, run in WAYS.items():
             before = out_of_memory()
             with another_program():
                 row = run(items)
-            rows.append({"name": name, **row, "out_of_memory": out_of_memory() - before})
+            yield {"name": name, **row, "out_of_memory": out_of_memory() - before}
     finally:
         ray.shutdown()
-    return rows
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class Feed:
 
 @dataclass(frozen=True)
 class Held:
-    """What the caller holds while workers read it: `Stored` values of the feed."""
+    """A feed, and the `Stored` values behind it, which live as long as the caller holds them."""
 
     feed: Feed
     kept: tuple[Any, ...]

@@ -205,7 +205,7 @@ def train(
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What to train, and with what."""
+    """Loop and data of a training, with the arguments that all its groups of workers share."""
 
     loop: Callable[[Any], Any]
     held: Held | None
@@ -217,7 +217,7 @@ class _Asked:
 
 @dataclass(slots=True)
 class _Outcome:
-    """How far a training is, over all groups of workers."""
+    """Progress and outcome of a training, over all groups of workers."""
 
     reports: dict[int, dict[str, Any]] = field(default_factory=dict)
     workers: int = 0

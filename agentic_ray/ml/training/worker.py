@@ -296,7 +296,7 @@ def begin_random(numbers: tuple[int, ...]) -> None:
 
 
 def read_about(folder: str) -> dict[str, Any]:
-    """Return what a checkpoint says of its training, and where in the data it was."""
+    """Return a checkpoint's description of its training, its curve and its place in the data."""
     try:
         found: dict[str, Any] = json.loads(Path(folder, ABOUT).read_text())
     except (OSError, ValueError) as error:
