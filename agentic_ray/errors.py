@@ -66,7 +66,11 @@ class StreamStateError(AgenticRayError, MemoryError):
 
 
 class CheckpointError(AgenticRayError, ValueError):
-    """A stream's checkpoint is damaged, in use, or of another stream."""
+    """A checkpoint is damaged, in use, or of another stream or training."""
+
+
+class CheckpointFolderError(AgenticRayError, OSError):
+    """The folder for checkpoints cannot be written to."""
 
 
 class SkippedDataWarning(UserWarning):
@@ -194,6 +198,10 @@ class LeaseTimeoutError(AgenticRayError, TimeoutError):
 
 class LeaseLostError(AgenticRayError, RuntimeError):
     """A lease of GPUs has ended: it was released, or its node or card was lost."""
+
+
+class TrainingError(AgenticRayError, RuntimeError):
+    """Workers of a training died more often than it may be begun again, or could not be started."""
 
 
 class JobCancelledError(AgenticRayError, RuntimeError):

@@ -93,7 +93,7 @@ def _blocks(
     """Yield the results of batch after batch, with later batches under way meanwhile."""
     session = get_session()
     codelet = function.codelet
-    sizer = _sizer(function, codelet.name, session.model)
+    sizer = batch_sizer(function, codelet.name, session.model)
     window = _window(function, session.cluster(), session.slots)
     name = f"{codelet.name}-{uuid.uuid4().hex[:8]}"
     under_way: deque[_Sent] = deque()
@@ -182,7 +182,8 @@ def map(function: Function | Callable[..., Any], items: Iterable[Any], *, priori
     return Map(known, items, priority=priority)
 
 
-def _sizer(function: Function, name: str, model: Any) -> BatchSizer:
+def batch_sizer(function: Function, name: str, model: Any) -> BatchSizer:
+    """Return the sizes that batches of a function begin with, and how they grow."""
     size = function.batch_size
     if isinstance(size, int):
         return BatchSizer(size, size, grows=False)

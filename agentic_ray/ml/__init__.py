@@ -20,6 +20,7 @@ from typing import Any
 _PLACES = {
     "data": ("Rows", "rows"),
     "predicting": ("predict",),
+    "training": ("Training", "train"),
     "progress": ("Iteration", "watching"),
     "metrics": ("metrics",),
     "bayes": ("BernoulliNB", "GaussianNB", "MultinomialNB"),

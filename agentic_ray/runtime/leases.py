@@ -53,6 +53,8 @@ class Lease:
         Node and UUID of each card.
     ended : str
         Why it has ended; empty while it holds.
+    kept : bool
+        Whether it outlasts its processes: only `release` ends it then.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class Lease:
         self._sizes = sizes
         self._release = release
         self.ended = ""
-        self._lost = False
+        self.kept = False
 
     @property
     def options(self) -> dict[str, Any]:
@@ -99,7 +101,8 @@ class Lease:
             raise LeaseLostError(f"the lease has ended: {self.ended}")
         nodes: dict[str, list[str]] = {}
         for node_id, device in self.cards:
-            nodes.setdefault(node_id, []).append(device)
+            # (a lease of CPUs shows no card)
+            nodes.setdefault(node_id, []).extend([] if device == "cpu" else [device])
         size = max(self._sizes, default=0)
         return [
             {
@@ -150,8 +153,8 @@ class LeaseDesk:
     post : callable
         Hands an event to the Dispatcher.
     hold, let_go : callable
-        Called with a lease's id when the session has to hold devices for it, and when it need not
-        any more.
+        ``hold(lease_id, gpus)`` is called when the session has to hold devices for a lease, with
+        whether GPUs are among them; ``let_go(lease_id)`` when it need not any more.
     users : callable
         ``users(node_id, device)``: asks the executor of a card for the ids of the leases whose
         processes are alive on its node; returns None if it does not answer.
@@ -162,7 +165,7 @@ class LeaseDesk:
     def __init__(
         self,
         post: Callable[[Event], None],
-        hold: Callable[[str], None],
+        hold: Callable[[str, bool], None],
         let_go: Callable[[str], None],
         users: Callable[[str, str], frozenset[str] | None],
         poll_seconds: float,
@@ -188,7 +191,7 @@ class LeaseDesk:
                 raise SessionError("the session is shut down")
             self._asked[lease_id] = asked
         try:
-            self._hold(lease_id)
+            self._hold(lease_id, bool(needs.get("cards", 1)))
             now = time.monotonic()
             until = math.inf if timeout is None else now + timeout
             self._post(LeaseRequested(now, lease_id, until_seconds=until, **needs))
@@ -265,7 +268,7 @@ class LeaseDesk:
         while True:
             time.sleep(self._poll_seconds)
             with self._lock:
-                leases = list(self._leases.values())
+                leases = [lease for lease in self._leases.values() if not lease.kept]
                 if not leases or self._closed:
                     self._watcher = None
                     return

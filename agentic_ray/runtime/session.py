@@ -139,7 +139,7 @@ class Session:
         self._codelets = CodeletTable()
         self._runs: dict[str, Run] = {}
         self._gpu_runs: set[str] = set()
-        self._leased: set[str] = set()
+        self._leased: dict[str, bool] = {}  # whether GPUs are among what it holds
         self._rates: list[HostRates] = []
         self._lock = threading.Lock()
         self._counter = itertools.count()
@@ -173,7 +173,7 @@ class Session:
             if self._started_ray
             else settings.gpu_idle_release_seconds,
             is_idle=lambda: not (self._runs or self._leased),
-            needs_gpus=lambda: bool(self._gpu_runs or self._leased),
+            needs_gpus=lambda: bool(self._gpu_runs) or any(list(self._leased.values())),
             gpu_device=settings.gpu_device,
             on_rates=self._calibrated,
             is_connected=lambda: not self.closed,
@@ -526,7 +526,7 @@ class Session:
             self._runs.pop(graph_id, None)
             self._gpu_runs.discard(graph_id)
 
-    def _hold_lease(self, lease_id: str) -> None:
+    def _hold_lease(self, lease_id: str, gpus: bool) -> None:
         """Hold devices from Ray for as long as a lease is asked for and granted."""
         await_ray()
         if self._failure is not None:
@@ -534,13 +534,14 @@ class Session:
         if self.closed:
             raise SessionError(f"{self._stay} is shut down")
         with self._lock:
-            self._leased.add(lease_id)
+            self._leased[lease_id] = gpus
         self._nodes.reserve()
-        self._nodes.reserve_gpus()
+        if gpus:
+            self._nodes.reserve_gpus()
 
     def _let_lease_go(self, lease_id: str) -> None:
         with self._lock:
-            self._leased.discard(lease_id)
+            self._leased.pop(lease_id, None)
 
     def _lease_news(self, command: LeaseGranted | LeaseEnded) -> None:
         if isinstance(command, LeaseGranted):

@@ -234,7 +234,8 @@ class LeaseRequested:
 
     ``share`` is the fraction of each card (1: the whole card and nobody else there),
     ``gpu_memory_bytes`` the memory of each. ``cpus`` and ``memory_bytes`` are taken once a node.
-    It is given up at ``until_seconds``.
+    Without cards (``cards=0``) it is a request for CPUs and memory alone, and its places are
+    the nodes' CPU executors. It is given up at ``until_seconds``.
     """
 
     time: float

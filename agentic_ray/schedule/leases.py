@@ -84,7 +84,7 @@ class Leases:
     def granted(self) -> dict[str, tuple[tuple[str, str], ...]]:
         """Return the places of each lease that is granted."""
         return {
-            lease_id: tuple(card.place for card in lease.cards)
+            lease_id: tuple(held.place for held in lease.cards or lease.hosts)
             for lease_id, lease in self._granted.items()
         }
 
@@ -124,7 +124,7 @@ class Leases:
     def lose(self, executor: Executor, reason: str) -> None:
         """End the leases on an executor that is gone."""
         for lease_id, lease in list(self._granted.items()):
-            if executor in lease.cards:
+            if executor in lease.cards or (not lease.cards and executor in lease.hosts):
                 del self._granted[lease_id]
                 self._end_lease(lease)
                 self._books.commands.append(LeaseEnded(lease_id, reason, lost=True))
@@ -178,6 +178,9 @@ class Leases:
 
     def _grant(self, lease: _Lease, cards: Sequence[Executor]) -> None:
         request = lease.request
+        if not request.cards:
+            self._grant_hosts(lease, cards)
+            return
         hosts: set[str] = set()
         for card in cards:
             need = self._hold_of(card, request)
@@ -187,14 +190,28 @@ class Leases:
             lease.holds.append(need)
             host = host_of(self._view, card, request.cpus, request.memory_bytes)
             if host is not None and card.node_id not in hosts:
-                host.sent(self._view.now_seconds, 0.0, beside(request.cpus, request.memory_bytes))
-                self._books.dirty[host] = None
-                lease.hosts.append(host)
+                self._take_beside(lease, host)
             hosts.add(card.node_id)
         self._granted[request.lease_id] = lease
         places = tuple(card.place for card in cards)
         sizes = tuple(need.gpu_memory_bytes for need in lease.holds)
         self._books.commands.append(LeaseGranted(request.lease_id, places, sizes))
+
+    def _grant_hosts(self, lease: _Lease, hosts: Sequence[Executor]) -> None:
+        """Grant a lease of CPUs alone."""
+        for host in hosts:
+            self._take_beside(lease, host)
+        request = lease.request
+        self._granted[request.lease_id] = lease
+        places = tuple(host.place for host in hosts)
+        self._books.commands.append(LeaseGranted(request.lease_id, places, (0,) * len(places)))
+
+    def _take_beside(self, lease: _Lease, host: Executor) -> None:
+        """Take a lease's CPUs and memory of one node."""
+        share = beside(lease.request.cpus, lease.request.memory_bytes)
+        host.sent(self._view.now_seconds, 0.0, share)
+        self._books.dirty[host] = None
+        lease.hosts.append(host)
 
     def _end_lease(self, lease: _Lease) -> None:
         for card, need in zip(lease.cards, lease.holds, strict=True):
@@ -213,7 +230,12 @@ class Leases:
     def _places(
         self, request: LeaseRequested, fits: Callable[[Executor], bool]
     ) -> list[Executor] | None:
-        """Return cards for a whole request; None if there are not so many."""
+        """Return cards for a whole request, or nodes if it is for no cards; None if there are not
+        so many."""
+        if not request.cards:
+            hosts = [host for host in self._hosts() if fits(host)]
+            hosts.sort(key=lambda host: host.in_flight)
+            return hosts[: request.nodes] if len(hosts) >= request.nodes else None
         by_node: dict[str, list[Executor]] = {}
         for card in self._view.cards():
             if card.healthy and not card.silent and fits(card):
@@ -229,7 +251,11 @@ class Leases:
         return found
 
     def _can(self, card: Executor, request: LeaseRequested) -> bool:
-        """Whether a card, and the node beside it, has room for its part of a request now."""
+        """Whether a card, and the node beside it, has room for its part of a request now; for a
+        request without cards ``card`` is the node's CPU executor."""
+        if not request.cards:
+            share = beside(request.cpus, request.memory_bytes)
+            return request.cpus <= card.slots and card.admits(share, opaque=True)
         need = self._hold_of(card, request)
         if request.share >= 1.0:
             alone = not (card.held.processes or card.in_flight)
@@ -246,6 +272,14 @@ class Leases:
     def _could(self, card: Executor) -> bool:
         return True
 
+    def _hosts(self) -> list[Executor]:
+        """Return the CPU executors that take work."""
+        return [
+            one
+            for one in self._view.executors.values()
+            if one.kind == "cpu" and one.healthy and not one.silent
+        ]
+
     def _hold_of(self, card: Executor, request: LeaseRequested) -> Resources:
         """Return what a request takes of a card: all its memory if it is to have it alone."""
         size = request.gpu_memory_bytes
@@ -255,6 +289,12 @@ class Leases:
 
     def _impossible(self, request: LeaseRequested) -> str:
         """Return why no cluster like this one can grant a request; empty if it may."""
+        if not request.cards:
+            # (how many CPUs a node has for this session changes with what others do there)
+            count = len(self._hosts())
+            if count >= request.nodes:
+                return ""
+            return f"CPUs of {request.nodes} nodes are asked for; there are {count}"
         cards = self._view.cards()
         if not cards and not self._view.awaited_gpus:
             return "this cluster has no GPU"
@@ -278,7 +318,10 @@ class Leases:
         return ""
 
     def _obstacle_of(self, request: LeaseRequested) -> str:
-        """Return what keeps each card from a request, in words."""
+        """Return what keeps each card, or each node, from a request, in words."""
+        if not request.cards:
+            used = [f"{one.node_id}: {one.in_flight} of {one.slots}" for one in self._hosts()]
+            return f"CPUs in use for calls and leases: {'; '.join(used) or 'no node reports'}"
         said: list[str] = []
         for card in self._view.cards():
             if card.silent or not card.healthy:

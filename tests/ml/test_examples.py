@@ -11,6 +11,7 @@ from agentic_ray import ml
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 WITHOUT = {
+    "Training": "`train` returns it",
     "Iteration": "`watching` gives it",
     "metrics": "its functions have them",
     "parallel": "it needs a session: tests/ml/test_faults.py searches in parallel",

@@ -189,6 +189,11 @@ def functions() -> None:
         assert {pid for _, _, pid in again} <= {int(line.split()[0]) for line in heard("setups")}
         assert failures() == []
 
+        # one call alone, as a job
+        jobs = [ar.submit(where, number) for number in (7, 8)]
+        assert [job.result(90)[0] for job in jobs] == [7, 8]
+        assert {job.result(90)[1] for job in jobs} <= set(UUIDS)
+
         stage("what NVML saw")
         # what NVML saw takes the place of what was declared
         name = where.codelet.name

@@ -235,3 +235,46 @@ def test_simulation(seed: int) -> None:
     assert (over, done) == (asked, asked)
     for executor in view.executors.values():
         assert (executor.held.processes, executor.held.memory_bytes) == (0, 0)
+
+
+def on_cpus(key: str) -> Bundle:
+    plain = Codelet("plain", work, None, opaque=True, speculative=False)
+    return Bundle(key, (Task.of(plain, key=key, cost=CostHint(items=1)),), (), (key,))
+
+
+def test_a_lease_of_cpus_alone_takes_its_slots_from_the_work_of_the_session() -> None:
+    bench = Bench(0)
+    assert granted(bench.ask("six", cards=0, cpus=6)) == {"six": (("n0", "cpu"),)}
+    assert bench.dispatcher.lease_books() == {"six": (("n0", "cpu"),)}
+    assert granted(bench.ask("more", cards=0, cpus=4)) == {}
+    first = started(bench.submit(*(on_cpus(f"b{i}") for i in range(6))))
+    assert len(first) == 2, "two of eight slots are left beside the lease"
+    for start in first:
+        bench.finish(start)
+    assert "more" not in bench.dispatcher.lease_books()
+
+
+def test_cpus_of_several_nodes_are_leased_all_at_once() -> None:
+    bench = Bench(0, 0)
+    bench.ask("one", cards=0, cpus=5)
+    assert granted(bench.ask("gang", cards=0, cpus=4, nodes=2)) == {}
+    places = granted(bench.free("one"))["gang"]
+    assert {node for node, _ in places} == {"n0", "n1"}
+    assert "are asked for" in ended(bench.ask("three", cards=0, cpus=1, nodes=3))["three"].reason
+
+
+def test_the_end_of_a_wait_for_cpus_says_what_is_in_use() -> None:
+    bench = Bench(0)
+    bench.ask("all", cards=0, cpus=8)
+    bench.ask("more", cards=0, cpus=8, until_seconds=5.0)
+    bench.now = 5.0
+    over = ended(bench.send(ev.Tick))["more"]
+    assert over.timed_out
+    assert "n0: 8 of 8" in over.reason
+
+
+def test_a_lease_of_cpus_ends_with_its_node() -> None:
+    bench = Bench(0, 0)
+    ((node, _),) = granted(bench.ask("a", cards=0, cpus=2))["a"]
+    assert ended(bench.send(ev.NodeLost, node, "it is gone"))["a"].lost
+    assert bench.dispatcher.lease_books() == {}

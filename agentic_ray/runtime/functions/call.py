@@ -28,6 +28,14 @@ Results: TypeAlias = Sequence[Any] | np.ndarray[Any, Any]
 """Results of a batch, one for each item, in order."""
 
 
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """All arguments of one call, in the place of an item."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
 class _Setups:
     """Values of setups in this process, by their names; the least recently used go first."""
 
@@ -122,12 +130,16 @@ class FunctionCall:
         results: list[Any] = []
         for index, item in enumerate(items, first + start):
             check_cancelled()
+            given = item if isinstance(item, Arguments) else None
             try:
-                results.append(function(*ready, item, **options))
+                if given is None:
+                    results.append(function(*ready, item, **options))
+                else:
+                    results.append(function(*ready, *given.args, **options, **given.kwargs))
             except BundleCancelled:
                 raise
             except BaseException as error:  # also SystemExit: it ends this batch only
-                raise ElementFailure(None, index) from error
+                raise ElementFailure(None, index if given is None else None) from error
         return results
 
     def _ready(self) -> tuple[Any, ...]:
