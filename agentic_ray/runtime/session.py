@@ -52,6 +52,7 @@ from agentic_ray.runtime.values import CodeletTable
 from agentic_ray.schedule.calibration import Calibration
 from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CALL_BOUNDS_SECONDS, CostModel
+from agentic_ray.schedule.cutting import bundle_seconds
 from agentic_ray.schedule.dispatcher import Dispatcher, RetryRules, SpeculationRules
 from agentic_ray.schedule.events import LeaseEnded, LeaseGranted
 from agentic_ray.schedule.policies import get_policy
@@ -63,15 +64,6 @@ _logger = logging.getLogger("agentic_ray")
 
 _FIRST_REPORT_SECONDS = 5.0
 _GPUS = frozenset({"gpu", CARD})
-
-BUNDLES_PER_SLOT = 4
-"""Number of bundles that a slot gets, where there is enough work, so that slots end together."""
-SHORTEST_BUNDLE_OVERHEADS = 20.0
-"""Bundles shorter than this many call overheads are made only to use every slot. (The overhead
-of one bundle is hidden behind the work of the one before it on the same executor, but where the
-master has no CPU of its own it takes that work's.)"""
-LONGEST_BUNDLE_OVERHEADS = 200.0
-"""Longer bundles save less than half a percent, and slots end together with shorter ones."""
 
 
 class Session:
@@ -296,22 +288,8 @@ class Session:
         return there, self.slots, self.model.calibration
 
     def bundle_seconds(self, total_seconds: float) -> float:
-        """Return the seconds of predicted work for one bundle, of ``total_seconds`` that can go on
-        side by side.
-
-        A slot gets several bundles, none longer than it need be, so that slots end together, but
-        none so short that its call overhead shows; work too small for that is split evenly, down to
-        one call's worth.
-        """
-        overhead = self.model.call_overhead_seconds
-        least = overhead * SHORTEST_BUNDLE_OVERHEADS
-        most = overhead * LONGEST_BUNDLE_OVERHEADS
-        fair = total_seconds / self.slots
-        wanted = max(min(max(least, min(fair / BUNDLES_PER_SLOT, most)), fair), overhead)
-        each = fair / wanted
-        if 1 < each < BUNDLES_PER_SLOT:
-            wanted = fair / round(each)  # the same number for every slot
-        return wanted
+        """Return the seconds of predicted work for one bundle; see `cutting.bundle_seconds`."""
+        return bundle_seconds(total_seconds, self.slots, self.model.call_overhead_seconds)
 
     def close(self) -> None:
         """End executors and, if we started it, Ray."""

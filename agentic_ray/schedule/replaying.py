@@ -223,7 +223,7 @@ class Replay:
             gpu=_recorded if row["gpu"] else None,
             retry_on=(RecordedRetry,) if row["again"] else (),
             halve=lambda task: self._halves.get(task.key),
-            **{name: row[name] for name in CODELET_FIELDS},
+            **{name: row[name] for name in CODELET_FIELDS if name in row},
         )
 
 

@@ -14,7 +14,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from agentic_ray.errors import (
@@ -83,6 +83,10 @@ class _Kind:
 
     codelet: Codelet
     pace: Pace = field(default_factory=Pace)
+    fixed: Codelet = field(init=False)  # of calls whose number in a batch the caller chose
+
+    def __post_init__(self) -> None:
+        self.fixed = replace(self.codelet, pieces="")
 
 
 class Engine:
@@ -274,23 +278,26 @@ class Engine:
                 RunCalls(function, self._initializer),
                 opaque=True,
                 has_effects=self._has_effects,
+                pieces="" if self._has_effects else "list",
             )
             found = self._kinds[name] = _Kind(codelet)
         return found
 
     def _send(self, batch: _Batch) -> None:
         calls = batch.calls
+        codelet = batch.kind.codelet
         patience = batch.kind.pace.patience_seconds(len(calls))
         if calls[0].chunk is not None:
+            codelet = batch.kind.fixed
             patience = math.inf  # the caller wants them to travel together
         try:
             if self._stopped:
                 raise JobCancelledError(_STOPPED)
             task = Task.of(
-                batch.kind.codelet,
+                codelet,
                 [call.arguments for call in calls],
                 patience,
-                key=f"{batch.kind.codelet.name}/{next(self._numbers)}",
+                key=f"{codelet.name}/{next(self._numbers)}",
                 resources=self._resources,
                 cost=CostHint(items=len(calls)),
             )
