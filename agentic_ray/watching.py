@@ -31,6 +31,14 @@ class Watch:
     runs: list[Run] = field(default_factory=list)
     here: list[Span] = field(default_factory=list)
 
+    def sees(self, run: Run) -> None:
+        """Take in a graph that was just submitted. (In the thread that submitted it.)"""
+        self.runs.append(run)
+
+    def sees_here(self, span: Span) -> None:
+        """Take in a plan that was just computed in this process."""
+        self.here.append(span)
+
 
 _watches: contextvars.ContextVar[tuple[Watch, ...]] = contextvars.ContextVar("watches", default=())
 
@@ -41,9 +49,9 @@ def watches() -> tuple[Watch, ...]:
 
 
 @contextlib.contextmanager
-def watching() -> Iterator[Watch]:
+def watching(watch: Watch | None = None) -> Iterator[Watch]:
     """Collect what this thread, and the code it awaits, puts on the cluster inside the block."""
-    watch = Watch()
+    watch = Watch() if watch is None else watch
     token = _watches.set((*_watches.get(), watch))
     try:
         yield watch

@@ -45,6 +45,7 @@ from agentic_ray.master.statistics import Statistics
 from agentic_ray.master.store import JobStore, MemoryStore, Receipt
 from agentic_ray.master.traces import Trace, TraceShelf
 from agentic_ray.master.workloads import DEFAULT, Parameters, Registry, Workload, registry
+from agentic_ray.runtime.unknown import stop_if_planned
 
 _logger = logging.getLogger("agentic_ray")
 
@@ -142,6 +143,7 @@ class Master:
         clock: Callable[[], float] = time.time,
         steady_clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        stop_if_planned("a master's jobs")
         for name, value, optional in (
             ("max_running", max_running, False),
             ("max_queued", max_queued, False),

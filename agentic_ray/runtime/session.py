@@ -20,7 +20,6 @@ from ray import exceptions as ray_errors
 
 from agentic_ray.config import Settings
 from agentic_ray.errors import ExecutorLostError, SessionError
-from agentic_ray.graph.passes import bundle as bundle_pass
 from agentic_ray.graph.passes import cull
 from agentic_ray.graph.task import CARD, Task, TaskGraph, capture_codelet
 from agentic_ray.pictures.wording import counted
@@ -52,7 +51,7 @@ from agentic_ray.runtime.values import CodeletTable
 from agentic_ray.schedule.calibration import Calibration
 from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CALL_BOUNDS_SECONDS, CostModel
-from agentic_ray.schedule.cutting import bundle_seconds
+from agentic_ray.schedule.cutting import bundle_seconds, bundled, usual_seconds
 from agentic_ray.schedule.dispatcher import Dispatcher, RetryRules, SpeculationRules
 from agentic_ray.schedule.events import LeaseEnded, LeaseGranted
 from agentic_ray.schedule.policies import get_policy
@@ -233,16 +232,12 @@ class Session:
             scope.check()
             priority += scope.priority
         graph = taken(cull(graph))
-        predicted = {task.key: self._seconds(task) for task in graph}
         for codelet in {id(task.codelet): task.codelet for task in graph}.values():
             self._codelets.source(codelet)  # an unpicklable function fails here, in the caller
-        bundles = bundle_pass(
+        bundles = bundled(
             graph,
-            # Tasks of unknown seconds are not grouped: they may be long.
-            seconds=lambda task: predicted[task.key] if predicted[task.key] >= 0 else float("inf"),
-            target_seconds=self.bundle_seconds
-            if target_seconds is None
-            else lambda _: target_seconds,
+            self.model,
+            self.bundle_seconds if target_seconds is None else lambda _: target_seconds,
         )
         graph_id = f"{self._name}-{next(self._counter)}"
         on_gpus = any(not _GPUS.isdisjoint(bundle.kinds()) for bundle in bundles)
@@ -262,7 +257,7 @@ class Session:
         if scope is not None:
             scope.add(run, graph)
         for watch in watches():
-            watch.runs.append(run)
+            watch.sees(run)
         return run
 
     def prospect(
@@ -282,7 +277,7 @@ class Session:
         devices = self._nodes.slots_by_device()
         if current_scope() is not None or any(device != "cpu" for _, device in devices):
             return None
-        work = sum(max(self._seconds(task), 0.0) for task in tasks)
+        work = sum(max(usual_seconds(task, self.model), 0.0) for task in tasks)
         there = work / self.slots + 2 * self.model.call_overhead_seconds
         there += put_bytes / self.model.calibration.store_bytes_per_second
         return there, self.slots, self.model.calibration
@@ -406,15 +401,6 @@ class Session:
             )
         )
         self._stay.end()
-
-    def _seconds(self, task: Task) -> float:
-        """Return the predicted seconds on the likelier device; -1 when unknown. Steps that only
-        combine (no items of their own) count as nothing until they were seen."""
-        for kind in reversed(task.kinds()):
-            seconds = self.model.task_seconds(task, kind)
-            if seconds is not None:
-                return seconds
-        return -1.0 if task.cost.items else 0.0
 
     def _expect_calls(self, calls: HostCalls | None) -> None:
         """Predict with an earlier session's call times until this one has measured its own."""
@@ -569,7 +555,11 @@ def init(
     given = {name: value for name, value in given.items() if value is not None}
     if _lent is not None:
         session = _lent()
-        _check_same(session, given, policy)
+        adopt = getattr(session, "adopt", None)
+        if adopt is None:
+            _check_same(session, given, policy)
+        else:
+            adopt(resolved, given, policy)
         return session
     with _session_lock:
         if _session is not None and _session.closed:
@@ -585,11 +575,12 @@ def init(
 _lent: Callable[[], Session] | None = None
 
 
-def lend_to_this_process(lent: Callable[[], Any]) -> None:
+def lend_to_this_process(lent: Callable[[], Any] | None) -> Callable[[], Any] | None:
     """Make this process use a session of another one, which stands in for `Session`; see `lent`.
-    ``lent`` is called when the session is first used."""
+    ``lent`` is called when the session is first used. Return what stood in before."""
     global _lent
-    _lent = lent
+    before, _lent = _lent, lent
+    return before
 
 
 def get_session() -> Session:

@@ -74,11 +74,13 @@ class Stored:
 _put_elsewhere: Callable[[Any], Stored] | None = None
 
 
-def hold_elsewhere(put: Callable[[Any], Stored]) -> None:
+def hold_elsewhere(put: Callable[[Any], Stored] | None) -> Callable[[Any], Stored] | None:
     """Let another process, which has lent its session, keep large values from now on: ``put`` hands
-    it one. The references know how to get the values back."""
+    it one. The references know how to get the values back. Return what was done before, None for
+    Ray's object store."""
     global _put_elsewhere
-    _put_elsewhere = put
+    before, _put_elsewhere = _put_elsewhere, put
+    return before
 
 
 def is_object_ref(value: Any) -> bool:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
+from agentic_ray.graph.passes import bundle
 from agentic_ray.graph.reduce import aligned_spans
+from agentic_ray.graph.task import Bundle, Task, TaskGraph
+from agentic_ray.schedule.cost_model import CostModel
 
 BUNDLES_PER_SLOT: Final = 4
 """Number of bundles that a slot gets, where there is enough work, so that slots end together."""
@@ -82,3 +86,32 @@ def wave_spans(start: int, count: int | None, size: int, limit: int) -> list[tup
     if high != count and (low % (high - low) or (high - low) & (high - low - 1)):
         spans.pop()  # the limit cut it short, so it is no subtree
     return spans
+
+
+def usual_seconds(task: Task, model: CostModel) -> float:
+    """Return the predicted seconds on the likelier device; -1 when unknown. Steps that only combine
+    (no items of their own) count as nothing until they were seen."""
+    for kind in reversed(task.kinds()):
+        seconds = model.task_seconds(task, kind)
+        if seconds is not None:
+            return seconds
+    return -1.0 if task.cost.items else 0.0
+
+
+def bundled(
+    graph: TaskGraph, model: CostModel, target_seconds: Callable[[float], float]
+) -> tuple[Bundle, ...]:
+    """Group the tasks of a graph as a session sends them.
+
+    Parameters
+    ----------
+    target_seconds : callable
+        As for `graph.passes.bundle`.
+    """
+    predicted = {task.key: usual_seconds(task, model) for task in graph}
+    return bundle(
+        graph,
+        # Tasks of unknown seconds are not grouped: they may be long.
+        seconds=lambda task: predicted[task.key] if predicted[task.key] >= 0 else float("inf"),
+        target_seconds=target_seconds,
+    )
