@@ -47,7 +47,7 @@ def called() -> Any:
 
 
 def layered() -> Any:
-    """A graph of 12 layers of 16 tasks of 20 to 200 ms, each with two inputs of the layer before."""
+    """A graph of 12 layers of 16 tasks of 20 to 200 ms, each with two inputs."""
     import agentic_ray as ar
     from agentic_ray.graph import Ref, Task, TaskGraph
 

@@ -34,11 +34,12 @@ from agentic_ray.schedule.events import (
     NodeUp,
     Release,
     Start,
+    Telemetry,
     Tick,
     Transfer,
     ValueInfo,
 )
-from agentic_ray.telemetry.state import GpuState, NodeState
+from agentic_ray.telemetry.state import ClusterState, GpuState, NodeState
 
 TYPICAL_BYTES_PER_SECOND: Final = 1e9
 
@@ -234,6 +235,7 @@ class VirtualRun:
         self._clock_seconds = _clock_seconds()
         self._devices: dict[_Place, _Device] = {}
         self._all_devices: list[_Device] = []
+        self._states: list[NodeState] = []
         self._homes: dict[_Place, str] = {}
         self._made: dict[_Place, float] = {}
         self.now = 0.0
@@ -268,6 +270,9 @@ class VirtualRun:
                 self._at(node.until_seconds, NodeLost(0.0, node.node_id, "it died"))
         while self._agenda and self._agenda[0][0] <= 0:
             self._happen()
+        if any(node.memory_bytes is not None for node in self._cluster.nodes):
+            # By this it refuses at once what no node is large enough for.
+            self._send(Telemetry(self.now, ClusterState(tuple(self._states), self.now)))
         self._next_stage()
         while not self._over:
             wakeup = self.dispatcher.next_wakeup_seconds
@@ -373,6 +378,7 @@ class VirtualRun:
             labels=node.labels,
             custom=node.custom,
         )
+        self._states.append(state)
         self._send(NodeUp(self.now, state, tuple(offers)))
 
     def _node_down(self, lost: NodeLost) -> None:
