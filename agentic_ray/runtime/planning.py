@@ -161,7 +161,7 @@ class PlanningSession:
         if "num_cpus" in given and settings.num_cpus is not None:
             (machine, *_) = self.described.machines
             self.described = replace(
-                self.described, machines=(replace(machine, cpus=settings.num_cpus),)
+                self.described, machines=(replace(machine, nodes=1, cpus=settings.num_cpus),)
             )
         if policy is not None:
             self.policy = policy
