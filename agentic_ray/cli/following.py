@@ -33,7 +33,7 @@ class Stop:
     needs: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class LineWatch(Watch):
     """A watch that notes the line of the script that each graph comes from; 0: not known."""
 

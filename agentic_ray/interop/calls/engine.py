@@ -32,6 +32,7 @@ from agentic_ray.interop.calls.parcels import Packed, pack_arguments, unpack_res
 from agentic_ray.interop.calls.worker import Done, Initializer, RunCalls
 from agentic_ray.runtime import Run, get_session
 from agentic_ray.runtime.failures import PackedError, internal_error
+from agentic_ray.watching import Watch, look_away, watches
 
 _logger = logging.getLogger("agentic_ray")
 _STOPPED = "the executor of this call was stopped"
@@ -58,7 +59,8 @@ class Call:
     """A call that waits or is under way.
 
     ``chunk`` is the number of calls that it travels with; None: as their cost suggests. ``begun``
-    says whether its receiver was told that it is sent.
+    says whether its receiver was told that it is sent. ``watches`` are those that look at the code
+    that made the call.
     """
 
     function: Callable[..., Any]
@@ -67,6 +69,7 @@ class Call:
     index: int = 0
     chunk: int | None = None
     begun: bool = False
+    watches: tuple[Watch, ...] = field(default_factory=watches)
 
 
 @dataclass(slots=True)
@@ -195,6 +198,7 @@ class Engine:
     # --- the thread --------------------------------------------------------------------
 
     def _serve(self) -> None:
+        look_away()  # at whoever made the executor; each call is seen by those who look at it
         try:
             self._serve_all()
         except BaseException as error:  # nobody may wait for ever because of a fault in here
@@ -308,6 +312,8 @@ class Engine:
             batch.error = error
             self._over(batch)
             return
+        for watch in dict.fromkeys(itertools.chain.from_iterable(c.watches for c in calls)):
+            watch.sees(batch.run)
         batch.run.on_done(lambda: self._over(batch))
         if self._stopped:  # just now, by somebody who did not see the run
             batch.run.cancel()
