@@ -88,6 +88,10 @@ def explain(
             raise click.UsageError(f"{file} is a recording: it cannot be run")
         if file.suffix == _SUFFIX and recording is not None:
             raise click.UsageError("FILE is a recording already; --recording is another one")
+        if arguments or address is not None or num_cpus is not None:
+            raise click.UsageError(
+                "arguments, --address and --num-cpus are of a script that runs, not of a recording"
+            )
         source = file if recording is None else recording
         if not source.exists():
             raise click.UsageError(f"{source} does not exist; --run --recording {source} makes it")
@@ -115,7 +119,7 @@ def explain(
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is predicted for one cluster. ``error``: why nothing can be."""
+    """Prediction for one cluster. ``error``: the reason why there is none."""
 
     text: str
     cluster: str

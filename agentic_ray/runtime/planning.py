@@ -105,8 +105,10 @@ class PlanningSession:
 
     Parameters
     ----------
-    cluster : Described, optional
-        Nodes for which front ends cut their work; default: this machine.
+    cluster : Described
+        Nodes for which front ends cut their work.
+    settings : Settings, optional
+        Default: those of the environment.
     """
 
     closed = False

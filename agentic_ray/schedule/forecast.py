@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from agentic_ray.graph.task import Bundle, Resources, Task, TaskGraph
 from agentic_ray.pictures import Span, Timeline
@@ -19,13 +19,11 @@ from agentic_ray.schedule.calibration import Calibration
 from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CostModel, size_of
 from agentic_ray.schedule.cutting import bundle_seconds, bundled
+from agentic_ray.schedule.events import INLINE_BYTES
 from agentic_ray.schedule.policies import get_policy
 from agentic_ray.schedule.recutting import Costs, Part, recut
 from agentic_ray.schedule.replaying import RecordedGraph, Replay, Summary
 from agentic_ray.schedule.virtual import SentGraph, SimCluster, Stage, VirtualRun
-
-INLINE_BYTES: Final = 64 * 1024
-"""Values up to this size travel in reports and calls. (`runtime.execute` has the same figure.)"""
 
 
 class Together(NamedTuple):

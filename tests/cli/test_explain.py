@@ -142,5 +142,7 @@ def test_a_recording_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[st
     path.write_text("{}")
     assert run_cli(["explain", str(path), "--run"]) == 2
     assert "cannot be run" in capsys.readouterr().err
+    assert run_cli(["explain", str(path), "--num-cpus", "3"]) == 2
+    assert "not of a recording" in capsys.readouterr().err
     assert run_cli(["explain", str(path)]) == 1
     assert "no recording" in capsys.readouterr().err
