@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentic_ray.errors import InvalidArgumentError
@@ -76,6 +76,7 @@ def test_nonsense_is_refused_with_a_reason(text: str, reason: str) -> None:
         describe_cluster(text)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(alphabet="nodescpugmlik=,+.0123456789GBbit -", max_size=40))
 def test_any_text_is_a_cluster_or_a_typed_error(text: str) -> None:
     try:

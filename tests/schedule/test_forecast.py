@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentic_ray.errors import AgenticRayError
@@ -94,7 +94,7 @@ def test_chunks_of_a_small_cluster_are_cut_for_a_large_one() -> None:
     assert on("nodes=16,cpus=1", fixed).seconds > 20
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.tuples(st.integers(1, 400), st.floats(0.001, 30.0)), min_size=1, max_size=12),
     st.integers(1, 64),
