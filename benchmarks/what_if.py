@@ -145,6 +145,8 @@ def apart(nodes: int, runs: int, folder: str) -> dict[str, float]:
     environment = {
         **os.environ,
         "AGENTIC_RAY_KEEP_COSTS": "0",
+        # Processes are started by the first run of each work, and stay: starting is not predicted.
+        "RAY_idle_worker_killing_time_threshold_ms": "600000",
     }
     environment.pop("RAY_ADDRESS", None)
     for _ in range(TRIES):  # a raylet that does not come up in 30 s on a busy machine fails

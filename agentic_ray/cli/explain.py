@@ -331,6 +331,17 @@ class Piece:
     def read_bytes(self) -> int:
         return sum(task.cost.read_bytes for graph in self.graphs for task in graph.tasks)
 
+    @property
+    def is_guessed(self) -> bool:
+        """Whether there are tasks of which neither the seconds nor the work are known."""
+        return any(
+            task.cost.items
+            and not (task.cost.flops or task.cost.read_bytes or task.cost.written_bytes)
+            and not any(graph.costs.get(task.key, ()))
+            for graph in self.graphs
+            for task in graph.tasks
+        )
+
     def seconds(self, times: Mapping[str, Interval]) -> float | None:
         """Return the time during which any of the graphs was under way; None if it is not
         known."""
@@ -422,7 +433,8 @@ def _piece_lines(piece: Piece, explained: Explained) -> list[str]:
     predicted, measured = piece.seconds(times), piece.seconds(explained.measured)
     facts = [f"{counted(piece.tasks, 'task')} for {piece.devices}"]
     if predicted is not None:
-        facts.append(f"predicted {seconds_text(predicted)} here")
+        how = "guessed" if piece.is_guessed else "predicted"
+        facts.append(f"{how} {seconds_text(predicted)} here")
     if measured is not None:
         facts.append(f"took {seconds_text(measured)}")
     if piece.read_bytes:
@@ -450,6 +462,7 @@ def _json(explained: Explained, answers: Sequence[Answer]) -> dict[str, Any]:
                 "read_bytes": piece.read_bytes,
                 "made_bytes": piece.made_bytes,
                 "predicted_seconds": piece.seconds(times),
+                "guessed": piece.is_guessed,
                 "measured_seconds": piece.seconds(explained.measured),
             }
             for piece in pieces_of(explained)

@@ -429,7 +429,7 @@ class _Planner:
             ),
             (self._hinted, "never ran here: by the bytes and operations that they declare"),
             (self._rated, "by the rates of a typical GPU and of a CPU here, not measured"),
-            (self._as_cpu, "taken to be as fast on a GPU as on a CPU: it ran on one kind only"),
+            (self._as_cpu, "taken to be as fast on a GPU as on a CPU: nothing else is known"),
         ):
             for name, count in names.most_common(5):
                 if count:

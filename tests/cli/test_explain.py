@@ -71,6 +71,7 @@ def test_a_script_is_followed_as_far_as_it_needs_no_value(script: Path, tmp_path
     assert [piece["line"] for piece in told["pieces"]] == [15, 16]
     assert told["pieces"][0]["source"].startswith("total = ar.map_reduce(")
     assert all(piece["predicted_seconds"] > 0 for piece in told["pieces"])
+    assert [piece["guessed"] for piece in told["pieces"]] == [True, False]
     assert told["stopped"].startswith("line 17 needs the value of reduce[add]: if total > 5:")
     assert told["here"]["cluster"].startswith("1 node of 4 CPUs")
     assert [one["asked"] for one in told["what_if"]] == ["nodes=64,gpus=8", "nodes=4,cpus=8"]

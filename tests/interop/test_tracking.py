@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -35,6 +37,15 @@ def exported() -> tuple[Tracer, InMemorySpanExporter]:
     return provider.get_tracer("test"), exporter
 
 
+@pytest.fixture
+def fails() -> Callable[[Any], None]:
+    @ar.workload("tracking-fails")
+    def fails(params: Any) -> None:
+        raise ValueError("on purpose")
+
+    return fails
+
+
 def test_work_is_logged_in_the_active_run(ray_session: ar.Session, uri: str) -> None:
     job = ar.map_reduce_job(abs, range(100), lambda a, b: a + b)
     assert job.result() == 4950
@@ -54,13 +65,15 @@ def test_work_is_logged_in_the_active_run(ray_session: ar.Session, uri: str) -> 
         tracking.log(object())
 
 
-def test_every_job_of_a_master_becomes_a_run(ray_session: ar.Session, uri: str) -> None:
+def test_every_job_of_a_master_becomes_a_run(
+    ray_session: ar.Session, uri: str, fails: Callable[[Any], None]
+) -> None:
     tell = tracking.on_end("nightly", uri)
     with ar.Master(on_end=tell) as master:
         good = master.submit("default", {"data": [1, 2, 3]}, tags=["fine"])
         assert good.result(60) == 14
-        bad = master.submit("default", {"data": ["no number"]})
-        with pytest.raises(Exception, match=r".+"):
+        bad = master.submit(fails, {})
+        with pytest.raises(ValueError, match="on purpose"):
             bad.result(60)
     assert tell.flush(60)
     client = MlflowClient(uri)
@@ -104,15 +117,17 @@ def test_spans_of_bundles_are_in_the_span_of_their_work(
 
 
 def test_every_job_of_a_master_becomes_a_span(
-    ray_session: ar.Session, exported: tuple[Tracer, InMemorySpanExporter]
+    ray_session: ar.Session,
+    exported: tuple[Tracer, InMemorySpanExporter],
+    fails: Callable[[Any], None],
 ) -> None:
     tracer, exporter = exported
     tell = spans.on_end(tracer)
     with ar.Master(on_end=tell) as master:
         good = master.submit("default", {"data": [1, 2]})
         assert good.result(60) == 5
-        bad = master.submit("default", {"data": ["no number"]})
-        with pytest.raises(Exception, match=r".+"):
+        bad = master.submit(fails, {})
+        with pytest.raises(ValueError, match="on purpose"):
             bad.result(60)
     assert tell.flush(60)
     found = {span.attributes["agentic_ray.job"]: span for span in exporter.get_finished_spans()}
