@@ -102,7 +102,9 @@ def on_end(experiment: str = "agentic_ray", tracking_uri: str | None = None) -> 
 
 def _params(record: JobRecord) -> list[tuple[str, str]]:
     """Return the job's workload and its top-level parameters as MLflow takes them."""
-    given = record.params if isinstance(record.params, Mapping) else {"params": record.params}
+    load = getattr(record.params, "load", None)  # a master keeps them as their JSON text
+    params = load() if callable(load) else record.params
+    given = params if isinstance(params, Mapping) else {"params": params}
     named = [("workload", record.workload), ("version", record.version)]
     named += [(f"params.{_name(name)}", str(value)) for name, value in given.items()]
     return [(name, text[:_MOST_TEXT]) for name, text in named[:_MOST_PARAMS]]

@@ -38,12 +38,16 @@ def exported() -> tuple[Tracer, InMemorySpanExporter]:
 
 
 @pytest.fixture
-def fails() -> Callable[[Any], None]:
-    @ar.workload("tracking-fails")
-    def fails(params: Any) -> None:
-        raise ValueError("on purpose")
+def half() -> Callable[[Any], float]:
+    """A workload that puts nothing on the cluster: no Ray is needed."""
 
-    return fails
+    @ar.workload("tracking-half")
+    def half(params: dict[str, Any]) -> float:
+        if params["number"] < 0:
+            raise ValueError("on purpose")
+        return float(params["number"]) / 2
+
+    return half
 
 
 def test_work_is_logged_in_the_active_run(ray_session: ar.Session, uri: str) -> None:
@@ -65,14 +69,12 @@ def test_work_is_logged_in_the_active_run(ray_session: ar.Session, uri: str) -> 
         tracking.log(object())
 
 
-def test_every_job_of_a_master_becomes_a_run(
-    ray_session: ar.Session, uri: str, fails: Callable[[Any], None]
-) -> None:
+def test_every_job_of_a_master_becomes_a_run(uri: str, half: Callable[[Any], float]) -> None:
     tell = tracking.on_end("nightly", uri)
     with ar.Master(on_end=tell) as master:
-        good = master.submit("default", {"data": [1, 2, 3]}, tags=["fine"])
+        good = master.submit(half, {"number": 28}, tags=["fine"])
         assert good.result(60) == 14
-        bad = master.submit(fails, {})
+        bad = master.submit(half, {"number": -1})
         with pytest.raises(ValueError, match="on purpose"):
             bad.result(60)
     assert tell.flush(60)
@@ -84,8 +86,8 @@ def test_every_job_of_a_master_becomes_a_run(
     assert set(runs) == {good.id, bad.id}
     run = runs[good.id]
     assert run.info.status == "FINISHED"
-    assert run.data.params["workload"] == "default"
-    assert run.data.params["params.data"] == "[1, 2, 3]"
+    assert run.data.params["workload"] == "tracking-half"
+    assert run.data.params["params.number"] == "28"
     assert run.data.tags["tag.fine"] == "true"
     assert run.data.metrics["seconds"] >= 0
     assert runs[bad.id].info.status == "FAILED"
@@ -117,16 +119,14 @@ def test_spans_of_bundles_are_in_the_span_of_their_work(
 
 
 def test_every_job_of_a_master_becomes_a_span(
-    ray_session: ar.Session,
-    exported: tuple[Tracer, InMemorySpanExporter],
-    fails: Callable[[Any], None],
+    exported: tuple[Tracer, InMemorySpanExporter], half: Callable[[Any], float]
 ) -> None:
     tracer, exporter = exported
     tell = spans.on_end(tracer)
     with ar.Master(on_end=tell) as master:
-        good = master.submit("default", {"data": [1, 2]})
+        good = master.submit(half, {"number": 10})
         assert good.result(60) == 5
-        bad = master.submit(fails, {})
+        bad = master.submit(half, {"number": -1})
         with pytest.raises(ValueError, match="on purpose"):
             bad.result(60)
     assert tell.flush(60)
