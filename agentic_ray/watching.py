@@ -9,14 +9,25 @@ import contextlib
 import contextvars
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from agentic_ray.pictures import Span
     from agentic_ray.runtime.run import Run
+    from agentic_ray.schedule.metrics import PlacementRecord
 
 
-@dataclass(slots=True)
+class WatchedJob(Protocol):
+    """A job, as far as a watch looks at it."""
+
+    id: str
+
+    def placements(self) -> list[PlacementRecord]:
+        """List where its finished bundles ran."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
 class Watch:
     """Work of a block of code.
 
@@ -26,10 +37,21 @@ class Watch:
         Graphs that were submitted to the session.
     here : list of Span
         Plans of arrays that were computed in this process, without the session.
+    jobs : list of WatchedJob
+        Jobs that were given to a master of this process.
     """
 
     runs: list[Run] = field(default_factory=list)
     here: list[Span] = field(default_factory=list)
+    jobs: list[WatchedJob] = field(default_factory=list)
+
+    def sees(self, run: Run) -> None:
+        """Take in a graph that was just submitted. (In the thread that submitted it.)"""
+        self.runs.append(run)
+
+    def sees_here(self, span: Span) -> None:
+        """Take in a plan that was just computed in this process."""
+        self.here.append(span)
 
 
 _watches: contextvars.ContextVar[tuple[Watch, ...]] = contextvars.ContextVar("watches", default=())
@@ -40,10 +62,15 @@ def watches() -> tuple[Watch, ...]:
     return _watches.get()
 
 
+def look_away() -> None:
+    """Let nobody look at what the thread that calls this does from now on."""
+    _watches.set(())
+
+
 @contextlib.contextmanager
-def watching() -> Iterator[Watch]:
+def watching(watch: Watch | None = None) -> Iterator[Watch]:
     """Collect what this thread, and the code it awaits, puts on the cluster inside the block."""
-    watch = Watch()
+    watch = Watch() if watch is None else watch
     token = _watches.set((*_watches.get(), watch))
     try:
         yield watch

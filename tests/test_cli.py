@@ -64,6 +64,7 @@ def test_there_are_the_commands_that_are_real() -> None:
                 "top",
                 "upload",
                 "replay",
+                "explain",
                 "completion",
             ]
         )

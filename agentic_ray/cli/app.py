@@ -14,6 +14,7 @@ import click
 from agentic_ray import __version__
 from agentic_ray.cli.completion import PROGRAM, completion
 from agentic_ray.cli.doctor import doctor
+from agentic_ray.cli.explain import explain
 from agentic_ray.cli.jobs import cancel, events, jobs, logs, result, retry, status, submit, upload
 from agentic_ray.cli.join import join
 from agentic_ray.cli.journal import journal
@@ -49,6 +50,7 @@ _COMMANDS = (
     nodes,
     top,
     join,
+    explain,
     replay,
     simulate,
     serve,

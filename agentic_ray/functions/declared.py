@@ -111,6 +111,7 @@ class Function:
             own_process=gpu is not None,
             has_effects=self._has_effects,
             speculative=gpu is None,
+            pieces="" if isinstance(self.batch_size, int) else "list",
             retry_on=self._retry_on,
         )
         self._made = named, made

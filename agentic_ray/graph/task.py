@@ -24,6 +24,7 @@ from agentic_ray.graph.sorting import topological
 from agentic_ray.pictures import Drawing
 
 Tag = Literal["cpu", "gpu", "any"]
+Pieces = Literal["", "list", "one"]
 TAGS: tuple[Tag, ...] = ("cpu", "gpu", "any")
 CARD = "card"
 """Device kind of tasks that run on a GPU in processes of their own."""
@@ -174,6 +175,10 @@ class Codelet:
     retry_on : tuple of exception types
         A task that raises one of these is tried again a few times, with back-off; every other
         exception is final. The types must be picklable.
+    pieces : {"", "list", "one"}
+        Whether the caller chose by the cluster how many items a task has: then the value of a task
+        is the list of its items' values, or one value made of them all. ``""``: its tasks are the
+        same on every cluster. Predictions for other clusters cut such tasks anew.
     halve : callable or None
         ``halve(task)``: returns tasks that make the same bits in smaller steps, the last under the
         task's own key; None if it cannot be made smaller. Called when a node ran out of memory.
@@ -210,6 +215,7 @@ class Codelet:
     chunk_axis: int | None = None
     host_inputs: bool = False
     own_process: bool = False
+    pieces: Pieces = ""
     retry_on: tuple[type[BaseException], ...] = ()
     halve: Callable[[Task], tuple[Task, ...] | None] | None = None
     _content: str = field(default="", init=False, repr=False, compare=False)

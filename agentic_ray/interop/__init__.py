@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_OPTIONAL = ("dask", "joblib", "xarray")
+_OPTIONAL = ("dask", "joblib", "mlflow", "opentelemetry", "xarray")
 
 
 def __getattr__(name: str) -> Any:

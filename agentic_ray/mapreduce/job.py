@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 import os
 import threading
@@ -42,16 +41,19 @@ from agentic_ray.runtime import Run, RunEvent, Session, recorded, writable
 from agentic_ray.runtime.explain import placement_table
 from agentic_ray.runtime.progress import ProgressBar
 from agentic_ray.runtime.scope import current_scope
-from agentic_ray.runtime.session import BUNDLES_PER_SLOT
 from agentic_ray.schedule.admission import INPUT_FACTOR
+from agentic_ray.schedule.cutting import (
+    WAVE_BUNDLES_PER_SLOT,
+    chunk_elements,
+    most_chunks,
+    wave_spans,
+)
 from agentic_ray.schedule.metrics import Metrics, PlacementRecord, summarise
 from agentic_ray.schedule.spans import job_html, timeline_of
 from agentic_ray.shown import Shown, one_line
 from agentic_ray.tracebacks import entry, shows_all, trimmed
 
 MISSING: Final[Any] = object()
-_WAVE_BUNDLES_PER_SLOT = 8
-"""Number of bundles under way a slot; more would only delay learning the costs."""
 _FIRST_WAVE_PER_SLOT = 2
 _CANCEL_WAIT_SECONDS = 5.0
 _LATE_WAIT_SECONDS = 1.0
@@ -61,10 +63,6 @@ _MOST_DEATHS = 8
 """Deaths of the cluster's only node that a job outlives, though pieces of the data were lost."""
 _LATE = "the map-reduce is not done in the time given"
 _CANCELLED = "the map-reduce was cancelled"
-_FACTORED_SECONDS = 0.25
-"""Work longer than this a slot is cut by factoring: each wave takes half of the rest, in equal
-chunks, so that chunks get shorter towards the end and slots end together although nodes differ in
-speed and elements in cost (Hummel, Schonberg & Flynn, CACM 35(8), 1992)."""
 _ITERATOR_CHUNK = 1 << 16
 _ITERATOR_SECONDS = 0.25
 
@@ -140,7 +138,14 @@ class MapReduce:
         # Objects that the functions see may change while the waves are under way.
         map_fn, reduce_fn = taken(map_fn), taken(reduce_fn)
         self._map_fn = map_fn
-        self._codelet = chunk_codelet(map_fn, reduce_fn, retries=retries, has_effects=has_effects)
+        self._codelet = chunk_codelet(
+            map_fn,
+            reduce_fn,
+            retries=retries,
+            has_effects=has_effects,
+            # (An element of `optional` leaves is a part of one.)
+            auto=self._chunk is None and not self._leaves.optional,
+        )
         self._combine: Codelet | None = None
         if reduce_fn is not None:
             self._combine = combine_codelet(
@@ -391,7 +396,7 @@ class MapReduce:
             known = self._seconds_per_leaf() is not None or self._chunk is not None
             limit = self._session.slots
             if self._chunk is not None or self._leaves.count is None:
-                limit *= _WAVE_BUNDLES_PER_SLOT // 2
+                limit *= WAVE_BUNDLES_PER_SLOT // 2
             if not under_way or (known and under_way <= limit):
                 return
             self._pause(deadline, bar)
@@ -429,7 +434,7 @@ class MapReduce:
     def _next_wave(self, plan: _Plan) -> None:
         """Cut the next chunks and submit them with the part of the tree that they complete."""
         start = plan.position
-        limit = self._session.slots * _WAVE_BUNDLES_PER_SLOT
+        limit = self._session.slots * WAVE_BUNDLES_PER_SLOT
         spans: list[Span] = []
         tasks: list[Task] = []
         for span in self._next_spans(plan, limit):
@@ -482,22 +487,16 @@ class MapReduce:
             if count is not None and count - start <= 2 * first:
                 first = count - start  # so few that nothing is learnt in time
             return aligned_spans(start, start + first, 1)
-        left = math.inf if count is None else count - start
         if count is None:
             # An iterator's waves grow by doubling, and are held in memory until they are sent.
             most = min(max(start, 1), _ITERATOR_CHUNK)
             size = int(min(max(_ITERATOR_SECONDS / max(seconds, 1e-9), 1), most))
         else:
+            left = count - start
             total = seconds * left
-            target = self._session.bundle_seconds(total)
-            size = int(min(max(target / max(seconds, 1e-9), 1), left))
-            if total > slots * _FACTORED_SECONDS:
-                limit = slots * BUNDLES_PER_SLOT // 2
-        spans = aligned_spans(start, start + int(min(left, limit * size)), size)[:limit]
-        low, high = spans[-1]
-        if high != count and (low % (high - low) or (high - low) & (high - low - 1)):
-            spans.pop()  # the limit cut it short, so it is no subtree
-        return spans
+            size = chunk_elements(seconds, left, self._session.bundle_seconds(total))
+            limit = most_chunks(total, slots)
+        return wave_spans(start, count, size, limit)
 
     def _seconds_per_leaf(self, leaves: float = 1.0) -> float | None:
         """Predict, by the cost model, the seconds of a leaf in a chunk of ``leaves``; None before

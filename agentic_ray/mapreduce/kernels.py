@@ -301,8 +301,10 @@ def chunk_codelet(
     *,
     retries: Retries = NO_RETRIES,
     has_effects: bool = False,
+    auto: bool = False,
 ) -> Codelet:
-    """Make the codelet that maps and folds one chunk."""
+    """Make the codelet that maps and folds one chunk. ``auto``: the chunks are cut by the cost of
+    their elements."""
     map_fn, reduce_fn = taken(map_fn), taken(reduce_fn)
     cpu, gpu = implementations(map_fn)
     reduce_cpu, reduce_gpu = (None, None) if reduce_fn is None else implementations(reduce_fn)
@@ -316,6 +318,7 @@ def chunk_codelet(
         opaque=not isinstance(map_fn, Codelet),
         has_effects=has_effects or _has_effects(map_fn) or _has_effects(reduce_fn),
         halve=HalveChunk(map_fn, reduce_fn, retries, has_effects),
+        pieces="" if not auto else "list" if reduce_fn is None else "one",
         host_inputs=True,  # a chunk is a small part of the array it is cut from
     )
 

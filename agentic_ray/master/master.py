@@ -45,6 +45,8 @@ from agentic_ray.master.statistics import Statistics
 from agentic_ray.master.store import JobStore, MemoryStore, Receipt
 from agentic_ray.master.traces import Trace, TraceShelf
 from agentic_ray.master.workloads import DEFAULT, Parameters, Registry, Workload, registry
+from agentic_ray.runtime.unknown import stop_if_planned
+from agentic_ray.watching import watches
 
 _logger = logging.getLogger("agentic_ray")
 
@@ -142,6 +144,7 @@ class Master:
         clock: Callable[[], float] = time.time,
         steady_clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        stop_if_planned("a master's jobs")
         for name, value, optional in (
             ("max_running", max_running, False),
             ("max_queued", max_queued, False),
@@ -329,6 +332,8 @@ class Master:
             self._submitter_gone(job.id, receipts)
         if earlier is not None:
             self._operations.settle(job)
+        for watch in watches():
+            watch.jobs.append(job)
         return job
 
     def submit_task(self, task_data: Mapping[str, Any]) -> str:

@@ -32,8 +32,9 @@ class ClusterMagics(Magics):  # type: ignore[misc]
         """Run the cell and show what it put on the cluster.
 
         For each device: bundles of tasks, the seconds that they took and that were predicted, the
-        bytes that they made and that came from other nodes. Work of jobs (``ar.submit``) is not
-        part of it: a job goes on beside the cell, and has a timeline of its own.
+        bytes that they made and that came from other nodes. Of jobs (``ar.submit``) it is the work
+        that was done when the cell ended: a job goes on beside the cell, and has a timeline of its
+        own.
         """
         __tracebackhide__ = True  # IPython leaves this frame out
         wanted = parse_argstring(self.ar_time, line).timeline
@@ -92,7 +93,9 @@ def _refuse(line: str, magic: str) -> None:
 
 
 def _cell_time(watch: Watch, wall_seconds: float) -> CellTime:
+    jobs = {job.id: job for job in watch.jobs}  # an equal job may have been given twice
     records = [record for run in watch.runs for record in run.placements()]
+    records += [record for job in jobs.values() for record in job.placements()]
     levels = summed(run.memory.levels for run in watch.runs)
     spans = (*spans_of(records), *watch.here)
-    return CellTime(wall_seconds, len(watch.runs), spans, tuple(levels))
+    return CellTime(wall_seconds, len(watch.runs), spans, tuple(levels), len(jobs))

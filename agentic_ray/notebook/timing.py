@@ -67,12 +67,15 @@ class CellTime:
         Bundles of tasks that ended, and what ran in this process instead.
     memory : tuple of tuple
         Seconds, and the bytes of values held from then on.
+    jobs : int
+        Jobs that were given to a master.
     """
 
     wall_seconds: float
     graphs: int
     spans: tuple[Span, ...] = field(repr=False)
     memory: tuple[tuple[float, int], ...] = field(default=(), repr=False)
+    jobs: int = 0
 
     def timeline(self) -> Timeline:
         """Return the picture of where and when the work of the cell ran."""
@@ -82,8 +85,9 @@ class CellTime:
         wall = f"wall time {seconds_text(self.wall_seconds)}"
         if not self.spans:
             return f"{wall}; nothing ran on the cluster, nor in threads for arrays"
-        graphs = f" of {counted(self.graphs, 'graph')}" if self.graphs else ""
-        return f"{wall}; {counted(len(self.spans), 'bundle')}{graphs}"
+        parts = ((self.graphs, "graph"), (self.jobs, "job"))
+        of = " and ".join(counted(number, noun) for number, noun in parts if number)
+        return f"{wall}; {counted(len(self.spans), 'bundle')}{of and f' of {of}'}"
 
     def _rows(self) -> list[tuple[str, ...]]:
         return [

@@ -86,6 +86,12 @@ def host_rates(
     return measured
 
 
+def unstored_host_rates() -> HostRates:
+    """Return the rates of this host without Ray: as an earlier session measured them, else measured
+    now, with a copy for the object store, and not stored."""
+    return _read(_path(None, ""), HostRates) or measure(np.copy)
+
+
 def host_calls(directory: Path | None = None) -> HostCalls | None:
     """Return the calls as an earlier session on this host measured them; None if none did."""
     return _read(_path(directory, "-calls"), HostCalls)

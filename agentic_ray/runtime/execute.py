@@ -24,9 +24,7 @@ from agentic_ray.recent import Recent
 from agentic_ray.runtime.devices import Device, HostDevice
 from agentic_ray.runtime.failures import BundleCancelled, PackedError
 from agentic_ray.runtime.printed import Piece, Taken, taking
-
-INLINE_BYTES = 64 * 1024
-"""Values up to this size travel inside reports and calls instead of the object store."""
+from agentic_ray.schedule.events import INLINE_BYTES
 
 
 @dataclass(frozen=True, slots=True)

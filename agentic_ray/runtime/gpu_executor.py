@@ -23,7 +23,6 @@ from agentic_ray.errors import NoSuitableDeviceError, OutOfDeviceMemoryError
 from agentic_ray.runtime.device_run import Job, root_of, run_job
 from agentic_ray.runtime.devices import Device, DeviceMemory, device_factory
 from agentic_ray.runtime.execute import (
-    INLINE_BYTES,
     Output,
     Payload,
     Report,
@@ -41,6 +40,7 @@ from agentic_ray.runtime.oom import Note
 from agentic_ray.runtime.printed import install, taking
 from agentic_ray.runtime.resident import Key, ValueAbsentError, ValueTable
 from agentic_ray.schedule.admission import budget_bytes
+from agentic_ray.schedule.events import INLINE_BYTES
 from agentic_ray.schedule.load import MOST_PROCESSES
 from agentic_ray.schedule.view import GPU_AHEAD_PER_SLOT
 from agentic_ray.telemetry.devices import environment_for, visible_devices

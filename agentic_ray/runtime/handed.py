@@ -20,9 +20,10 @@ import numpy as np
 import ray
 
 from agentic_ray.graph.task import Bundle
-from agentic_ray.runtime.execute import INLINE_BYTES, Payload, Report
+from agentic_ray.runtime.execute import Payload, Report
 from agentic_ray.runtime.failures import NotKeptError
 from agentic_ray.runtime.values import Stored
+from agentic_ray.schedule.events import INLINE_BYTES
 
 STORE_SHARE = 0.25
 """Share of a node's object store that may be kept: Ray cannot move kept arrays to disk."""

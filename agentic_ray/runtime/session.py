@@ -20,7 +20,6 @@ from ray import exceptions as ray_errors
 
 from agentic_ray.config import Settings
 from agentic_ray.errors import ExecutorLostError, SessionError
-from agentic_ray.graph.passes import bundle as bundle_pass
 from agentic_ray.graph.passes import cull
 from agentic_ray.graph.task import CARD, Task, TaskGraph, capture_codelet
 from agentic_ray.pictures.wording import counted
@@ -53,6 +52,7 @@ from agentic_ray.schedule.bounds import least_seconds
 from agentic_ray.schedule.calibration import Calibration
 from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CALL_BOUNDS_SECONDS, CostModel
+from agentic_ray.schedule.cutting import bundle_seconds, bundled, usual_seconds
 from agentic_ray.schedule.dispatcher import Dispatcher, RetryRules, SpeculationRules
 from agentic_ray.schedule.events import LeaseEnded, LeaseGranted
 from agentic_ray.schedule.policies import get_policy
@@ -64,15 +64,6 @@ _logger = logging.getLogger("agentic_ray")
 
 _FIRST_REPORT_SECONDS = 5.0
 _GPUS = frozenset({"gpu", CARD})
-
-BUNDLES_PER_SLOT = 4
-"""Number of bundles that a slot gets, where there is enough work, so that slots end together."""
-SHORTEST_BUNDLE_OVERHEADS = 20.0
-"""Bundles shorter than this many call overheads are made only to use every slot. (The overhead
-of one bundle is hidden behind the work of the one before it on the same executor, but where the
-master has no CPU of its own it takes that work's.)"""
-LONGEST_BUNDLE_OVERHEADS = 200.0
-"""Longer bundles save less than half a percent, and slots end together with shorter ones."""
 
 
 class OnExecutors(NamedTuple):
@@ -263,16 +254,12 @@ class Session:
             scope.check()
             priority += scope.priority
         graph = taken(cull(graph))
-        predicted = {task.key: self._seconds(task) for task in graph}
         for codelet in {id(task.codelet): task.codelet for task in graph}.values():
             self._codelets.source(codelet)  # an unpicklable function fails here, in the caller
-        bundles = bundle_pass(
+        bundles = bundled(
             graph,
-            # Tasks of unknown seconds are not grouped: they may be long.
-            seconds=lambda task: predicted[task.key] if predicted[task.key] >= 0 else float("inf"),
-            target_seconds=self.bundle_seconds
-            if target_seconds is None
-            else lambda _: target_seconds,
+            self.model,
+            self.bundle_seconds if target_seconds is None else lambda _: target_seconds,
         )
         graph_id = f"{self._name}-{next(self._counter)}"
         on_gpus = any(not _GPUS.isdisjoint(bundle.kinds()) for bundle in bundles)
@@ -292,7 +279,7 @@ class Session:
         if scope is not None:
             scope.add(run, graph)
         for watch in watches():
-            watch.runs.append(run)
+            watch.sees(run)
         return run
 
     def prospect(
@@ -317,7 +304,7 @@ class Session:
         each: list[float] = []
         seen: list[float] = []
         for task, own in zip(tasks, in_caller, strict=True):
-            predicted = max(self._seconds(task), 0.0)
+            predicted = max(usual_seconds(task, self.model), 0.0)
             was_seen = self.model.times_seen(task, "cpu") > 0
             each.append(predicted if was_seen or own is None else own)
             seen.append(predicted if was_seen else math.inf)
@@ -326,22 +313,8 @@ class Session:
         return OnExecutors(there, seen, self.slots, self.model.calibration)
 
     def bundle_seconds(self, total_seconds: float) -> float:
-        """Return the seconds of predicted work for one bundle, of ``total_seconds`` that can go on
-        side by side.
-
-        A slot gets several bundles, none longer than it need be, so that slots end together, but
-        none so short that its call overhead shows; work too small for that is split evenly, down to
-        one call's worth.
-        """
-        overhead = self.model.call_overhead_seconds
-        least = overhead * SHORTEST_BUNDLE_OVERHEADS
-        most = overhead * LONGEST_BUNDLE_OVERHEADS
-        fair = total_seconds / self.slots
-        wanted = max(min(max(least, min(fair / BUNDLES_PER_SLOT, most)), fair), overhead)
-        each = fair / wanted
-        if 1 < each < BUNDLES_PER_SLOT:
-            wanted = fair / round(each)  # the same number for every slot
-        return wanted
+        """Return the seconds of predicted work for one bundle; see `cutting.bundle_seconds`."""
+        return bundle_seconds(total_seconds, self.slots, self.model.call_overhead_seconds)
 
     def close(self) -> None:
         """End executors and, if we started it, Ray."""
@@ -459,15 +432,6 @@ class Session:
             )
         )
         self._stay.end()
-
-    def _seconds(self, task: Task) -> float:
-        """Return the predicted seconds on the likelier device; -1 when unknown. Steps that only
-        combine (no items of their own) count as nothing until they were seen."""
-        for kind in reversed(task.kinds()):
-            seconds = self.model.task_seconds(task, kind)
-            if seconds is not None:
-                return seconds
-        return -1.0 if task.cost.items else 0.0
 
     def _expect_calls(self, calls: HostCalls | None) -> None:
         """Predict with an earlier session's call times until this one has measured its own."""
@@ -623,7 +587,11 @@ def init(
     given = {name: value for name, value in given.items() if value is not None}
     if _lent is not None:
         session = _lent()
-        _check_same(session, given, policy)
+        adopt = getattr(session, "adopt", None)
+        if adopt is None:
+            _check_same(session, given, policy)
+        else:
+            adopt(resolved, given, policy)
         return session
     with _session_lock:
         if _session is not None and _session.closed:
@@ -639,11 +607,12 @@ def init(
 _lent: Callable[[], Session] | None = None
 
 
-def lend_to_this_process(lent: Callable[[], Any]) -> None:
+def lend_to_this_process(lent: Callable[[], Any] | None) -> Callable[[], Any] | None:
     """Make this process use a session of another one, which stands in for `Session`; see `lent`.
-    ``lent`` is called when the session is first used."""
+    ``lent`` is called when the session is first used. Return what stood in before."""
     global _lent
-    _lent = lent
+    before, _lent = _lent, lent
+    return before
 
 
 def get_session() -> Session:

@@ -22,7 +22,8 @@ from agentic_ray.graph.keys import content_key
 from agentic_ray.graph.task import Codelet
 from agentic_ray.recent import Recent
 from agentic_ray.runtime.connection import Stay, await_ray, check_process, current
-from agentic_ray.runtime.execute import INLINE_BYTES, Inline, pack_value
+from agentic_ray.runtime.execute import Inline, pack_value
+from agentic_ray.schedule.events import INLINE_BYTES
 
 _LOOK_SECONDS = 1.0
 _NEVER_READ_ONLY = frozenset({type(None), bool, int, float, complex, str, bytes})
@@ -74,11 +75,13 @@ class Stored:
 _put_elsewhere: Callable[[Any], Stored] | None = None
 
 
-def hold_elsewhere(put: Callable[[Any], Stored]) -> None:
+def hold_elsewhere(put: Callable[[Any], Stored] | None) -> Callable[[Any], Stored] | None:
     """Let another process, which has lent its session, keep large values from now on: ``put`` hands
-    it one. The references know how to get the values back."""
+    it one. The references know how to get the values back. Return what was done before, None for
+    Ray's object store."""
     global _put_elsewhere
-    _put_elsewhere = put
+    before, _put_elsewhere = _put_elsewhere, put
+    return before
 
 
 def is_object_ref(value: Any) -> bool:

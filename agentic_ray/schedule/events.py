@@ -27,6 +27,10 @@ of its own; one that a second process watches, which reports how it died; or, on
 process of its function, which the executor keeps."""
 
 
+INLINE_BYTES = 64 * 1024
+"""Values up to this size travel inside reports and calls instead of the object store."""
+
+
 # --- events ------------------------------------------------------------------------------
 
 

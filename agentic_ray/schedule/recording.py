@@ -48,6 +48,7 @@ CODELET_FIELDS = (
     "chunk_axis",
     "host_inputs",
     "own_process",
+    "pieces",
 )
 DEFAULT_PARTS: tuple[Resources | CostHint, ...] = (DEFAULT_RESOURCES, DEFAULT_COST)
 """The first parts of every event, by their numbers."""

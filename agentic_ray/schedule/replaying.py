@@ -24,6 +24,7 @@ from agentic_ray.graph.task import (
 from agentic_ray.pictures import HeldBytes, Span
 from agentic_ray.schedule import events as ev
 from agentic_ray.schedule.contract import Policy
+from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.dispatcher import Dispatcher
 from agentic_ray.schedule.plain import Json
 from agentic_ray.schedule.policies import get_policy
@@ -37,7 +38,7 @@ from agentic_ray.schedule.recording import (
     RecordedRetry,
     told,
 )
-from agentic_ray.schedule.simulate import SimCluster, SimNode
+from agentic_ray.schedule.virtual import SimCluster, SimNode
 from agentic_ray.schedule.workloads import FLOPS_PER_SECOND, Workload
 
 
@@ -123,6 +124,11 @@ class Replay:
             report_seconds=self._header["report_seconds"],
         )
         self._dispatcher.next_bundle_id = next_bundle_id
+
+    @property
+    def model(self) -> CostModel:
+        """Knowledge of this version's Dispatcher after the steps so far."""
+        return self._dispatcher.model
 
     def __iter__(self) -> Iterator[Step]:
         events = 0
@@ -223,7 +229,7 @@ class Replay:
             gpu=_recorded if row["gpu"] else None,
             retry_on=(RecordedRetry,) if row["again"] else (),
             halve=lambda task: self._halves.get(task.key),
-            **{name: row[name] for name in CODELET_FIELDS},
+            **{name: row[name] for name in CODELET_FIELDS if name in row},
         )
 
 
@@ -274,12 +280,15 @@ class Summary:
     """Overview of a recording's graphs: when each began and ended, and all tasks that ran.
 
     Feed it every step; ``spans``, ``held`` and ``graphs`` may be read at any time.
+    ``process_calls`` are the seconds between the sending and the report of bundles that ran in
+    worker processes, beside their own: such a bundle is sent when a process is free.
     """
 
     spans: list[Span] = field(default_factory=list)
     graphs: dict[str, RecordedGraph] = field(default_factory=dict)
     nodes: dict[str, SimNode] = field(default_factory=dict)
     held: HeldBytes = field(default_factory=HeldBytes)
+    process_calls: list[float] = field(default_factory=list)
     _sent: dict[tuple[int, int], _Sent] = field(default_factory=dict)
 
     def add(self, step: Step) -> None:
@@ -289,8 +298,16 @@ class Summary:
             self.graphs[event.graph_id] = RecordedGraph(event)
         elif isinstance(event, ev.NodeUp):
             cpus = sum(d.slots for d in event.devices if d.kind == "cpu")
-            gpus = sum(d.kind == "gpu" for d in event.devices)
-            self.nodes[event.node.node_id] = SimNode(event.node.node_id, 1.0, max(cpus, 1), gpus)
+            cards = [
+                d.memory_total_bytes or d.memory_bytes for d in event.devices if d.kind != "cpu"
+            ]
+            self.nodes[event.node.node_id] = SimNode(
+                *(event.node.node_id, 1.0, max(cpus, 1), len(cards)),
+                memory_bytes=event.node.memory_total_bytes,
+                gpu_memory_bytes=min((size for size in cards if size is not None), default=None),
+                labels=event.node.labels,
+                custom=event.node.custom,
+            )
         elif isinstance(event, ev.BundleFinished):
             self._finished(event)
         elif isinstance(event, ev.GraphReleased):
@@ -323,7 +340,8 @@ class Summary:
             bundle = None if key is None else graph.bundles.get(key)
             if key is None or bundle is None:
                 continue
-            size = sum(value.size_bytes for value in event.values)
+            sizes = {value.key: value.size_bytes for value in event.values}
+            size = sum(sizes.values())
             self.spans.append(
                 Span(
                     *(key, bundle.tasks[-1].codelet.name, sent.node_id, sent.device),
@@ -337,8 +355,21 @@ class Summary:
             for value in event.values:
                 if value.node_id is not None:  # small values travel in the report itself
                     self.held.keep(event.time, (graph_id, value.key), value.size_bytes)
-            graph.ran[key] = (event.seconds, sent.device, size)
+            graph.ran[key] = Ran(event.seconds, sent.device, size, event.task_seconds, sizes)
+            if bundle.opaque:
+                self.process_calls.append(event.time - sent.seconds - event.seconds)
             return
+
+
+class Ran(NamedTuple):
+    """A bundle that has run: its seconds, on which device, the bytes of its values together, the
+    seconds of each task, and the bytes of each value."""
+
+    seconds: float
+    device: str
+    made_bytes: int
+    task_seconds: tuple[float, ...]
+    sizes: dict[str, int]
 
 
 class _Sent(NamedTuple):
@@ -359,15 +390,14 @@ class _Sent(NamedTuple):
 
 @dataclass(slots=True)
 class RecordedGraph:
-    """A graph of a recording. ``ran``: seconds, device and bytes made, of each bundle that
-    ended."""
+    """A graph of a recording. ``ran``: what is known of each bundle that ended."""
 
     submitted: ev.GraphSubmitted
     finished_seconds: float | None = None
     failed: bool = False
     bundles: dict[str, Bundle] = field(init=False)
     running: dict[int, str] = field(default_factory=dict)
-    ran: dict[str, tuple[float, str, int]] = field(default_factory=dict)
+    ran: dict[str, Ran] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.bundles = {bundle.key: bundle for bundle in self.submitted.bundles}
@@ -386,7 +416,7 @@ class RecordedGraph:
         makers = {value: one.key for one in self.bundles.values() for value in one.outputs}
         tasks = []
         for key, bundle in self.bundles.items():
-            seconds, device, size = self.ran[key]
+            seconds, device, size, *_ = self.ran[key]
             name = bundle.tasks[-1].codelet.name
             on_cpu = device == "cpu"
             code = Codelet(name, _recorded if on_cpu else None, None if on_cpu else _recorded)

@@ -1,89 +1,38 @@
-"""A discrete-event simulator: the real Dispatcher and policies over a made-up cluster.
+"""Simulates made-up workloads: the real Dispatcher and policies over a made-up cluster.
 
-Time is virtual; the processor clock is read only to tell the cost of deciding. Workloads are in
-``workloads``, lower bounds in ``bounds``.
+The events are in ``virtual``, workloads in ``workloads``, lower bounds in ``bounds``.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
 import random
-from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
-from statistics import median
-from time import thread_time
 from typing import Any, Literal
 
 from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.graph.task import Bundle, Task
-from agentic_ray.pictures import HeldBytes, Span, Timeline
+from agentic_ray.pictures import Span, Timeline
 from agentic_ray.schedule.baselines import baseline
 from agentic_ray.schedule.bounds import imbalance, lower_bound_seconds
 from agentic_ray.schedule.calibration import Calibration
 from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CostModel, size_of
-from agentic_ray.schedule.dispatcher import Dispatcher, RetryRules
-from agentic_ray.schedule.events import (
-    BundleFinished,
-    DeviceSlots,
-    Event,
-    FailGraph,
-    FinishGraph,
-    GraphSubmitted,
-    NodeLost,
-    NodeUp,
-    Release,
-    Start,
-    Tick,
-    Transfer,
-    ValueInfo,
-)
 from agentic_ray.schedule.policies import get_policy
-from agentic_ray.schedule.workloads import BYTES_PER_SECOND, Workload, get_workload
-from agentic_ray.telemetry.state import NodeState
+from agentic_ray.schedule.virtual import (
+    NoOverhead,
+    SentGraph,
+    SimCluster,
+    SimNode,
+    Stage,
+    VirtualRun,
+)
+from agentic_ray.schedule.workloads import Workload, get_workload
+
+__all__ = ["SimCluster", "SimNode", "SimulationResult", "mixed_cluster", "simulate"]
 
 Costs = Literal["given", "learnt"]
-
-
-@dataclass(frozen=True, slots=True)
-class SimNode:
-    """A node. ``speed`` is that of each of its CPU slots. The node joins at ``from_seconds`` and
-    dies at ``until_seconds``; tasks that begin there from ``slow_from_seconds`` on take
-    ``slow_factor`` times as long."""
-
-    node_id: str
-    speed: float = 1.0
-    slots: int = 1
-    gpus: int = 0
-    from_seconds: float = 0.0
-    until_seconds: float = math.inf
-    slow_from_seconds: float = math.inf
-    slow_factor: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class SimCluster:
-    """Nodes and the properties that they share.
-
-    Parameters
-    ----------
-    gpu_speed, gpu_other_speed : float
-        Speed of a GPU on accelerated codelets and on the others.
-    bytes_per_second, latency_seconds : float
-        Rates of moving a value between nodes. Transfers do not slow each other down.
-    moves_ahead : bool
-        Whether values set out as soon as they are made, as HEFT's model has it, or only when a
-        task that needs them was placed, as on Ray.
-    """
-
-    nodes: tuple[SimNode, ...]
-    gpu_speed: float = 20.0
-    gpu_other_speed: float = 1.0
-    bytes_per_second: float = BYTES_PER_SECOND
-    latency_seconds: float = 0.0
-    moves_ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,302 +156,106 @@ def simulate(
         raise InvalidArgumentError(f"noise must be >= 0, not {noise}")
     if model is not None:
         costs = "learnt"
-    return _Run(workload, cluster, get_policy(policy), seed, noise, costs, model, timeline).run()
+    truth = _Truth(workload, cluster)
+    run = VirtualRun(
+        (_sent(workload),),
+        truth,
+        cluster,
+        get_policy(policy),
+        model or _begun_model(truth, workload, cluster, costs),
+        told=costs == "given",
+        factor=_noise(workload, noise, seed),
+        keeps_timeline=timeline,
+    )
+    run.run()
+    return _result(workload, cluster, run)
 
 
-@dataclass(slots=True)
-class _Call:
-    device: _Device
-    bundle_id: int
-    attempt: int
-    bundle: Bundle
-    sent: float
-    arrival: float
-    transfers: tuple[Transfer, ...] = ()
-    moved_bytes: int = 0
-    predicted: float | None = None
-    reason: str = ""
-    began: float = 0.0
-    seconds: float = 0.0
+class _Truth(NoOverhead):
+    """The truth of a workload: every task is a bundle of its own."""
 
-
-@dataclass(slots=True)
-class _Device:
-    node: SimNode
-    name: str
-    kind: Literal["cpu", "gpu", "card"]
-    free: int
-    waiting: deque[_Call] = field(default_factory=deque)
-    busy: float = 0.0
-    alive: bool = True
-
-
-def _clock_seconds() -> float:
-    """Measure the seconds that reading the clock adds to every time that is taken with it."""
-    reads = [thread_time() for _ in range(1001)]
-    return median(later - earlier for earlier, later in pairwise(reads))
-
-
-class _Run:
-    """A simulated run: an adapter of the Dispatcher in virtual time."""
-
-    def __init__(
-        self,
-        workload: Workload,
-        cluster: SimCluster,
-        policy: Policy,
-        seed: int,
-        noise: float,
-        costs: Costs,
-        model: CostModel | None,
-        timeline: bool,
-    ) -> None:
+    def __init__(self, workload: Workload, cluster: SimCluster) -> None:
         self._workload = workload
         self._cluster = cluster
-        self._costs = costs
-        calibration = Calibration()
-        if costs == "given":
-            calibration = Calibration(
-                store_bytes_per_second=cluster.bytes_per_second,
-                transfer_latency_seconds=cluster.latency_seconds,
-            )
-        forever = RetryRules(no_node_seconds=math.inf)  # no node at all is an error at once
-        self.dispatcher = Dispatcher(policy, model or CostModel(calibration), forever)
-        # Times of the coming events. The events themselves are kept apart, so that the collector
-        # need not look at the times of all.
-        self._agenda: list[tuple[float, int]] = []
-        self._due: dict[int, _Call | SimNode | NodeLost] = {}
-        self._sequence = 0
-        self._now = 0.0
-        self._deciding = 0.0
-        self._clock_seconds = _clock_seconds()
-        self._devices: dict[tuple[str, str], _Device] = {}
-        self._all_devices: list[_Device] = []
-        self._homes: dict[str, str] = {}
-        self._made: dict[str, float] = {}
-        self._timeline: list[Span] = []
-        self._held = HeldBytes()
-        self._keeps_timeline = timeline
-        self._finished_at: float | None = None
-        self._error: BaseException | None = None
-        rng = random.Random(seed)
-        self._factors: dict[str, float] = {}
-        if noise:
-            sigma = math.sqrt(math.log1p(noise * noise))
-            for task in workload.graph:
-                self._factors[task.key] = rng.lognormvariate(-sigma * sigma / 2, sigma)
 
-    def run(self) -> SimulationResult:
-        graph = self._workload.graph
-        if self._costs == "given":
-            self._tell_costs()
-        for node in self._cluster.nodes:
-            self._at(node.from_seconds, node)
-            if node.until_seconds < math.inf:
-                self._at(node.until_seconds, NodeLost(0.0, node.node_id, "it died"))
-        uses = dict.fromkeys(graph.outputs, 0)
-        for task in graph:
-            for key in task.dependencies:
-                uses[key] = uses.get(key, 0) + 1
-        bundles = tuple(
-            Bundle(t.key, (t,), t.dependencies, (t.key,) if t.key in uses else ()) for t in graph
+    def times(self, bundle: Bundle, kind: str) -> tuple[float, ...]:
+        return tuple([self.task_seconds(task, kind) for task in bundle.tasks])
+
+    def task_seconds(self, task: Task, kind: str) -> float:
+        """Return the seconds of a task on a CPU of speed 1, or on a GPU."""
+        speed = 1.0
+        if kind == "gpu":
+            accelerated = task.codelet.name in self._workload.accelerated
+            speed = self._cluster.gpu_speed if accelerated else self._cluster.gpu_other_speed
+        return self._workload.seconds_of(task) / speed
+
+    def size(self, graph_id: str, key: str) -> int:
+        return self._workload.bytes_of(self._workload.graph[key])
+
+
+def _begun_model(truth: _Truth, workload: Workload, cluster: SimCluster, costs: Costs) -> CostModel:
+    """Return a cost model that knows nothing, or all that is true on a device of speed 1."""
+    if costs == "learnt":
+        return CostModel(Calibration())
+    model = CostModel(
+        Calibration(
+            store_bytes_per_second=cluster.bytes_per_second,
+            transfer_latency_seconds=cluster.latency_seconds,
         )
-        while self._agenda and self._agenda[0][0] <= 0:
-            self._happen()
-        self._send(GraphSubmitted(0.0, "g", bundles, graph.outputs))
-        while self._finished_at is None:
-            wakeup = self.dispatcher.next_wakeup_seconds
-            if wakeup is not None and (not self._agenda or wakeup <= self._agenda[0][0]):
-                self._now = max(self._now, wakeup)
-                self._send(Tick(self._now))
-            elif self._agenda:
-                self._happen()
-            else:
-                raise InvalidArgumentError("no node is left and none comes: the run cannot end")
-        if self._error is not None:
-            raise self._error
-        return self._result()
+    )
+    told: set[tuple[str, float]] = set()
+    for task in workload.graph:
+        size = size_of(task)
+        if (task.codelet.name, size) in told:
+            continue
+        told.add((task.codelet.name, size))
+        for kind in ("cpu", "gpu"):
+            seconds = truth.task_seconds(task, kind)
+            model.observe_size(task.codelet.name, kind, size, seconds)
+        model.observe_bytes(task.codelet.name, workload.bytes_of(task))
+    return model
 
-    def _tell_costs(self) -> None:
-        """Prime the cost model with the truth on a device of speed 1."""
-        told: set[tuple[str, float]] = set()
-        for task in self._workload.graph:
-            size = size_of(task)
-            if (task.codelet.name, size) in told:
-                continue
-            told.add((task.codelet.name, size))
-            model = self.dispatcher.model
-            for kind in ("cpu", "gpu"):
-                speed = self._speed(task, kind)
-                seconds = self._workload.seconds_of(task) / speed
-                model.observe_size(task.codelet.name, kind, size, seconds)
-            model.observe_bytes(task.codelet.name, self._workload.bytes_of(task))
 
-    def _speed(self, task: Task, kind: str, node: SimNode | None = None) -> float:
-        if kind == "cpu":
-            return node.speed if node else 1.0
-        accelerated = task.codelet.name in self._workload.accelerated
-        return self._cluster.gpu_speed if accelerated else self._cluster.gpu_other_speed
+def _noise(workload: Workload, noise: float, seed: int) -> Callable[[Bundle], float]:
+    """Return the factor of each bundle's seconds; their mean is 1."""
+    if not noise:
+        return lambda bundle: 1.0
+    rng = random.Random(seed)
+    sigma = math.sqrt(math.log1p(noise * noise))
+    factors = {task.key: rng.lognormvariate(-sigma * sigma / 2, sigma) for task in workload.graph}
+    return lambda bundle: factors[bundle.key]
 
-    # --- events ------------------------------------------------------------------------
 
-    def _at(self, time: float, what: _Call | SimNode | NodeLost) -> None:
-        self._sequence += 1
-        self._due[self._sequence] = what
-        heapq.heappush(self._agenda, (time, self._sequence))
+def _sent(workload: Workload) -> Stage:
+    graph = workload.graph
+    used = {*graph.outputs, *(key for task in graph for key in task.dependencies)}
+    bundles = tuple(
+        Bundle(t.key, (t,), t.dependencies, (t.key,) if t.key in used else ()) for t in graph
+    )
+    return Stage((SentGraph("g", bundles, graph.outputs),))
 
-    def _happen(self) -> None:
-        """Process the next event: a call ends, a node comes or goes."""
-        time, number = heapq.heappop(self._agenda)
-        self._now = max(self._now, time)
-        what = self._due.pop(number)
-        if isinstance(what, _Call):
-            self._ended(what)
-        elif isinstance(what, SimNode):
-            self._node_up(what)
-        else:
-            self._node_down(what)
 
-    def _send(self, event: Event) -> None:
-        before = thread_time()
-        commands = self.dispatcher.handle(event)
-        self._deciding += thread_time() - before - self._clock_seconds
-        for command in commands:
-            if isinstance(command, Start):
-                self._start(command)
-            elif isinstance(command, Release):
-                for key in command.keys:
-                    self._homes.pop(key, None)
-                self._held.drop(self._now, command.keys)
-            elif isinstance(command, FinishGraph):
-                self._finished_at = self._now
-            elif isinstance(command, FailGraph):
-                self._finished_at = self._now
-                self._error = command.error
-
-    def _node_up(self, node: SimNode) -> None:
-        told = node.speed if self._costs == "given" else 1.0
-        offers = [DeviceSlots("cpu", "cpu", node.slots, told)]
-        offers += [DeviceSlots(f"{node.node_id}-gpu{i}", "gpu", 1) for i in range(node.gpus)]
-        for offer in offers:
-            device = _Device(node, offer.device, offer.kind, offer.slots)
-            self._devices[node.node_id, offer.device] = device
-            self._all_devices.append(device)
-        cpus = float(node.slots)
-        state = NodeState(node.node_id, node.node_id, cpus, cpus)
-        self._send(NodeUp(self._now, state, tuple(offers)))
-
-    def _node_down(self, lost: NodeLost) -> None:
-        for key in [key for key in self._devices if key[0] == lost.node_id]:
-            self._devices.pop(key).alive = False
-        self._held.drop(self._now, [k for k, home in self._homes.items() if home == lost.node_id])
-        self._homes = {k: home for k, home in self._homes.items() if home != lost.node_id}
-        self._send(NodeLost(self._now, lost.node_id, lost.reason))
-
-    def _start(self, command: Start) -> None:
-        place = command.placement
-        device = self._devices[place.node_id, place.device]
-        arrival = self._now
-        transfers: list[Transfer] = []
-        moved = 0
-        for key in command.bundle.inputs:
-            if self._homes[key] != place.node_id:
-                size = self._workload.bytes_of(self._workload.graph[key])
-                moved += size
-                seconds = self._cluster.latency_seconds + size / self._cluster.bytes_per_second
-                departure = self._made[key] if self._cluster.moves_ahead else self._now
-                arrival = max(arrival, departure + seconds)
-                if self._costs == "learnt":
-                    transfers.append(Transfer(self._homes[key], place.node_id, size, seconds))
-        ids = (command.bundle_id, command.attempt)
-        call = _Call(
-            *(device, *ids, command.bundle, self._now, arrival, tuple(transfers)),
-            *(moved, place.predicted_seconds, place.reason),
-        )
-        device.waiting.append(call)
-        self._begin(device)
-
-    def _begin(self, device: _Device) -> None:
-        """Let a device begin the bundles that it can, in the order in which they were sent."""
-        while device.free and device.waiting:
-            call = device.waiting.popleft()
-            device.free -= 1
-            call.began = max(self._now, call.arrival)
-            task = call.bundle.tasks[0]
-            seconds = self._workload.seconds_of(task) / self._speed(task, device.kind, device.node)
-            seconds *= self._factors.get(task.key, 1.0)
-            if call.began >= device.node.slow_from_seconds:
-                seconds *= device.node.slow_factor
-            call.seconds = seconds
-            self._at(call.began + seconds, call)
-
-    def _ended(self, call: _Call) -> None:
-        device, seconds = call.device, call.seconds
-        if not device.alive:
-            return
-        device.free += 1
-        device.busy += seconds
-        task = call.bundle.tasks[0]
-        node_id = device.node.node_id
-        if self._keeps_timeline:
-            self._keep_span(call)
-        values: tuple[ValueInfo, ...] = ()
-        # Of two copies of a bundle the values of the first are kept, as by the Dispatcher.
-        if call.bundle.outputs and self.dispatcher.expects(call.bundle_id, call.attempt):
-            self._homes[task.key] = node_id
-            sent = self._now if self._cluster.moves_ahead else None
-            if sent is not None:
-                self._made[task.key] = sent
-            size = self._workload.bytes_of(task)
-            values = (ValueInfo(task.key, size, node_id, sent_seconds=sent),)
-            if self._keeps_timeline:
-                self._held.keep(self._now, task.key, size)
-        self._begin(device)
-        ids = (call.bundle_id, call.attempt)
-        done = BundleFinished(self._now, *ids, seconds, (seconds,), values, call.transfers)
-        self._send(done)
-
-    def _keep_span(self, call: _Call) -> None:
-        task = call.bundle.tasks[0]
-        self._timeline.append(
-            Span(
-                *(task.key, task.codelet.name, call.device.node.node_id, call.device.name),
-                *(call.sent, call.began, self._now),
-                predicted_seconds=call.predicted,
-                made_bytes=self._workload.bytes_of(task) if call.bundle.outputs else 0,
-                moved_bytes=call.moved_bytes,
-                note=call.reason,
-                retried=call.attempt > 0,
-            )
-        )
-
-    # --- outcome -----------------------------------------------------------------------
-
-    def _result(self) -> SimulationResult:
-        tasks = len(self._workload.graph)
-        slots = sum(
-            device.node.slots if device.kind == "cpu" else 1 for device in self._all_devices
-        )
-        makespan = self._now
-        busy = [device.busy for device in self._all_devices]
-        nodes = self._cluster.nodes
-        return SimulationResult(
-            self._workload.name,
-            self.dispatcher.policy.name,
-            tasks,
-            makespan,
-            lower_bound_seconds(
-                self._workload,
-                cpu_speed=sum(node.speed * node.slots for node in nodes),
-                fastest_cpu=max(node.speed for node in nodes),
-                gpus=sum(node.gpus for node in nodes),
-                gpu_speed=self._cluster.gpu_speed,
-                gpu_other_speed=self._cluster.gpu_other_speed,
-            ),
-            sum(busy) / (makespan * slots) if makespan else 0.0,
-            imbalance(busy),
-            self._deciding * 1e6 / max(tasks, 1),
-            self.dispatcher.model.error_report().median_relative_error,
-            tuple(self._timeline),
-            tuple(self._held.levels),
-        )
+def _result(workload: Workload, cluster: SimCluster, run: VirtualRun) -> SimulationResult:
+    tasks = len(workload.graph)
+    makespan = run.now
+    nodes = cluster.nodes
+    return SimulationResult(
+        workload.name,
+        run.dispatcher.policy.name,
+        tasks,
+        makespan,
+        lower_bound_seconds(
+            workload,
+            cpu_speed=sum(node.speed * node.slots for node in nodes),
+            fastest_cpu=max(node.speed for node in nodes),
+            gpus=sum(node.gpus for node in nodes),
+            gpu_speed=cluster.gpu_speed,
+            gpu_other_speed=cluster.gpu_other_speed,
+        ),
+        sum(run.busy) / (makespan * run.slots) if makespan else 0.0,
+        imbalance(run.busy),
+        run.deciding_seconds * 1e6 / max(tasks, 1),
+        run.dispatcher.model.error_report().median_relative_error,
+        tuple(run.spans),
+        tuple(run.held.levels),
+    )

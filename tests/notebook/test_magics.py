@@ -73,6 +73,20 @@ def test_an_array_computed_in_this_process_stays_there_and_is_timed(
     assert " graph" not in shown.splitlines()[-2], "nothing was sent to the session"
 
 
+def test_work_of_executors_and_jobs_is_timed(
+    shell: InteractiveShell, ray_session: ar.Session
+) -> None:
+    """Of each cell its own, though one executor serves both."""
+    shell.run_cell("pool = ar.Executor()\nassert pool.submit(abs, -1).result(60) == 1")
+    for _ in range(2):
+        shown = _displayed(shell, "%%ar_time\nassert list(pool.map(abs, range(4), chunksize=2))")
+        assert "2 bundles of 2 graphs" in shown
+    assert "nothing ran on the cluster" in _displayed(shell, "%%ar_time\n1 + 1")
+    shown = _displayed(shell, "%%ar_time\nar.submit('default', {'data': [4, 5]}).result(60)")
+    assert "of 1 job" in shown
+    shell.run_cell("pool.shutdown()")
+
+
 def test_a_cell_that_raises_is_an_error_and_is_timed(shell: InteractiveShell) -> None:
     with capture_output() as captured:
         result = shell.run_cell("%%ar_time\nbefore = 1\n1 / 0")

@@ -530,7 +530,7 @@ def run_here(
         about = f"{len(tasks):,} tasks in {count} threads of this process"
         made = sum(task.cost.written_bytes for task in tasks)
         span = Span(about, "array", CALLER, "cpu", began, began, ended, expected, made, 0)
-        watch.here.append(span)
+        watch.sees_here(span)
     return ran.values
 
 

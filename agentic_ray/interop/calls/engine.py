@@ -14,7 +14,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from agentic_ray.errors import (
@@ -32,6 +32,7 @@ from agentic_ray.interop.calls.parcels import Packed, pack_arguments, unpack_res
 from agentic_ray.interop.calls.worker import Done, Initializer, RunCalls
 from agentic_ray.runtime import Run, get_session
 from agentic_ray.runtime.failures import PackedError, internal_error
+from agentic_ray.watching import Watch, look_away, watches
 
 _logger = logging.getLogger("agentic_ray")
 _STOPPED = "the executor of this call was stopped"
@@ -58,7 +59,8 @@ class Call:
     """A call that waits or is under way.
 
     ``chunk`` is the number of calls that it travels with; None: as their cost suggests. ``begun``
-    says whether its receiver was told that it is sent.
+    says whether its receiver was told that it is sent. ``watches`` are those that look at the code
+    that made the call.
     """
 
     function: Callable[..., Any]
@@ -67,6 +69,7 @@ class Call:
     index: int = 0
     chunk: int | None = None
     begun: bool = False
+    watches: tuple[Watch, ...] = field(default_factory=watches)
 
 
 @dataclass(slots=True)
@@ -83,6 +86,10 @@ class _Kind:
 
     codelet: Codelet
     pace: Pace = field(default_factory=Pace)
+    fixed: Codelet = field(init=False)  # of calls whose number in a batch the caller chose
+
+    def __post_init__(self) -> None:
+        self.fixed = replace(self.codelet, pieces="")
 
 
 class Engine:
@@ -191,6 +198,7 @@ class Engine:
     # --- the thread --------------------------------------------------------------------
 
     def _serve(self) -> None:
+        look_away()  # at whoever made the executor; each call is seen by those who look at it
         try:
             self._serve_all()
         except BaseException as error:  # nobody may wait for ever because of a fault in here
@@ -274,23 +282,26 @@ class Engine:
                 RunCalls(function, self._initializer),
                 opaque=True,
                 has_effects=self._has_effects,
+                pieces="" if self._has_effects else "list",
             )
             found = self._kinds[name] = _Kind(codelet)
         return found
 
     def _send(self, batch: _Batch) -> None:
         calls = batch.calls
+        codelet = batch.kind.codelet
         patience = batch.kind.pace.patience_seconds(len(calls))
         if calls[0].chunk is not None:
+            codelet = batch.kind.fixed
             patience = math.inf  # the caller wants them to travel together
         try:
             if self._stopped:
                 raise JobCancelledError(_STOPPED)
             task = Task.of(
-                batch.kind.codelet,
+                codelet,
                 [call.arguments for call in calls],
                 patience,
-                key=f"{batch.kind.codelet.name}/{next(self._numbers)}",
+                key=f"{codelet.name}/{next(self._numbers)}",
                 resources=self._resources,
                 cost=CostHint(items=len(calls)),
             )
@@ -301,6 +312,8 @@ class Engine:
             batch.error = error
             self._over(batch)
             return
+        for watch in dict.fromkeys(itertools.chain.from_iterable(c.watches for c in calls)):
+            watch.sees(batch.run)
         batch.run.on_done(lambda: self._over(batch))
         if self._stopped:  # just now, by somebody who did not see the run
             batch.run.cancel()

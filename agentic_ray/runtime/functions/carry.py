@@ -17,7 +17,6 @@ from ray import cloudpickle
 from agentic_ray.errors import OutOfDeviceMemoryError
 from agentic_ray.graph.task import replace_refs
 from agentic_ray.runtime.execute import (
-    INLINE_BYTES,
     Death,
     Inline,
     Output,
@@ -38,6 +37,7 @@ from agentic_ray.runtime.functions.pool import (
 )
 from agentic_ray.runtime.oom import Note, Work, climb
 from agentic_ray.runtime.printed import Piece
+from agentic_ray.schedule.events import INLINE_BYTES
 
 _Call = Callable[[tuple[Any, ...]], Answer]
 
