@@ -24,7 +24,7 @@ RANGES = 1 << _BITS
 _POSITION_BITS = 40
 """Bits of a row's position in its part; the number of the part is above them."""
 _FEW_GROUPS = 1 << 12
-"""A state of at most so many groups is not cut where it is made."""
+"""A state of at most so many groups, and pairs of keys and value, is not cut where it is made."""
 _FEW_ROWS = 1 << 18
 _SAMPLE = 1 << 14
 _MANY = 0.85
@@ -102,8 +102,9 @@ def positions(number: int, rows: int) -> np.ndarray[Any, Any]:
 
 
 def placed(state: State) -> State | Ranged:
-    """Return the state of a part as it travels: cut if it has many groups."""
-    return state if state.groups.num_rows <= _FEW_GROUPS else ranged(state)
+    """Return the state of a part as it travels: cut if it has many rows."""
+    rows = max(table.num_rows for table in (state.groups, *state.distinct.values()))
+    return state if rows <= _FEW_GROUPS else ranged(state)
 
 
 def ranged(state: State) -> Ranged:

@@ -6,6 +6,7 @@ groups. The way changes neither bits nor order.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -48,7 +49,7 @@ class Cut:
 
     def __call__(self, outcome: Outcome) -> list[Any]:
         state = _ranged(outcome.value)
-        runs = zip(self.edges, self.edges[1:], strict=False)
+        runs = itertools.pairwise(self.edges)
         cut: list[Any] = [_packed(state.only(low, high)) for low, high in runs]
         return [*cut, replace(outcome, value=None)]
 
@@ -166,6 +167,11 @@ def _aggregated(work: Work, grouping: Grouping) -> tuple[pa.Table, list[Outcome]
     return in_order([_finished(whole, grouping)]), _rest(found)
 
 
+def _share_memory() -> bool:
+    """Whether all tasks see the same copy of each state: there is one node."""
+    return len(get_session().cluster().alive_nodes) == 1
+
+
 def _shuffled(
     states: Sequence[Any], size: int, grouping: Grouping
 ) -> tuple[pa.Table, list[Outcome]]:
@@ -173,8 +179,7 @@ def _shuffled(
     count = min(max(math.ceil(size / _TASK_BYTES), 2 * session.slots), RANGES)
     edges = tuple(RANGES * at // count for at in range(count + 1))
     each = size // len(states)
-    if len(session.cluster().alive_nodes) == 1:
-        # All tasks see the same copy of each state.
+    if _share_memory():
         tasks: list[Task] = []
         given: list[list[Any]] = [list(states)] * count
         rest = [Task.of(Codelet("tables.rest", _rest), list(states), key="rest")]
@@ -198,6 +203,7 @@ def _cut(
     pieces, and the tasks that give what else the outcomes have."""
     cut = Codelet("tables.cut", Cut(edges))
     pick = Codelet("tables.pick", _pick, cost=CostHint(items=0))
+    tail = Codelet("tables.tail", _tail, cost=CostHint(items=0))
     count = len(edges) - 1
     tasks: list[Task] = []
     given: list[list[Any]] = [[] for _ in range(count)]
@@ -208,7 +214,7 @@ def _cut(
         picks = [Task.of(pick, Ref(whole.key), at, key=f"cut/{number}/{at}") for at in range(count)]
         for some, one in zip(given, picks, strict=True):
             some.append(Ref(one.key))
-        last = Task.of(Codelet("tables.tail", _tail), Ref(whole.key), key=f"cut/{number}/rest")
+        last = Task.of(tail, Ref(whole.key), key=f"cut/{number}/rest")
         tasks += [whole, *picks]
         rest.append(last)
     return tasks, given, rest

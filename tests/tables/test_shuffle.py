@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import agentic_ray as ar
+from agentic_ray.runtime.values import Stored
 from agentic_ray.tables import ranges, shuffle
 from agentic_ray.tables.aggregates import combined, finish, partial
 from agentic_ray.tables.grouping import Grouping, named_aggregates
@@ -128,7 +129,7 @@ def test_a_large_part_has_the_same_state_however_many_groups_it_has(groups: int)
     rng = np.random.default_rng(2)
     rows = 300_000
     keys = pa.array(rng.integers(0, groups, rows))
-    table = pa.table({"k": keys, "x": rng.normal(size=rows), "d": rng.integers(0, 5, rows)})
+    table = pa.table({"k": keys, "x": rng.normal(size=rows), "d": rng.integers(0, 3, rows)})
     grouping = Grouping(("k",), named_aggregates(None, AGGREGATES))
     state = ranges.state_of_part(table, grouping, 0)
     assert isinstance(state, ranges.Ranged) == (groups > 1000)
@@ -151,9 +152,27 @@ def test_many_groups_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         return table.group_by("k").agg(total=("x", "sum"), rows="size", some=("x", "nunique"))
 
     here = found()
-    monkeypatch.setattr(shuffle, "HERE_BYTES", 1000)
+    # (Such large states are in the object store, and are known by their size there.)
+    sizes: list[int] = []
+    by_shuffle = shuffle._shuffled
+
+    def watched(states: Any, size: int, grouping: Grouping) -> Any:
+        assert all(isinstance(state, Stored) for state in states)
+        sizes.append(size)
+        return by_shuffle(states, size, grouping)
+
+    monkeypatch.setattr(shuffle, "_shuffled", watched)
+    monkeypatch.setattr(shuffle, "HERE_BYTES", 1_000_000)
     there = found()
     assert there.equals(here)
+    assert len(sizes) == 1
+    # A group takes 8 bytes for each of key, position, sum and count; a pair of key and value 16.
+    assert 2_000_000 < sizes[0] < 4_000_000
+    assert table.report.rows == 100_000
+    # On several nodes each state is cut where it is, and only pieces of it travel.
+    monkeypatch.setattr(shuffle, "_share_memory", lambda: False)
+    assert found().equals(here)
+    assert len(sizes) == 2
     assert table.report.rows == 100_000
     frame = pa.concat_tables(files).to_pandas().groupby("k", sort=False)
     wanted = frame.agg(total=("x", "sum"), rows=("x", "size"), some=("x", "nunique"))
