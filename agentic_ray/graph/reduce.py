@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from agentic_ray.errors import EmptyInputError, InvalidArgumentError
@@ -177,6 +177,7 @@ def tree_reduce(
     resources: Resources | None = None,
     cost: CostHint | None = None,
     prefix: str | None = None,
+    values: Mapping[str, Any] | None = None,
 ) -> tuple[list[Task], str]:
     """Make the tasks that reduce the values of ``keys``, in order; return them and the result's
     key.
@@ -196,6 +197,8 @@ def tree_reduce(
     prefix : str, optional
         Beginning of the tasks' keys, if it tells them from all others; by default the keys are
         hashes of the tasks' content.
+    values : mapping, optional
+        Values of keys that no task makes: they are arguments of the tasks.
 
     Returns
     -------
@@ -226,6 +229,7 @@ def tree_reduce(
         retry_on=combine.retry_on,
     )
     levels = fan_in.bit_length() - 1
+    given = {} if values is None else values
     tasks: dict[str, Task] = {}  # equal subtrees of equal values are one task
 
     def reduce_node(node: Shape) -> str:
@@ -244,7 +248,7 @@ def tree_reduce(
         task = Task.of(
             codelet,
             shape,
-            [Ref(key) for key in inputs],
+            [given[key] if key in given else Ref(key) for key in inputs],
             key=content_key(codelet.name, codelet, shape, inputs)
             if prefix is None
             else f"{prefix}/{len(tasks)}",

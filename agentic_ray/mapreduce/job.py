@@ -562,20 +562,16 @@ class MapReduce:
         """Combine the waves' values, small in number, by one more graph."""
         assert self._combine is not None
         nodes: list[Span] = []
-        leaves: list[Task] = []
-        hold = Codelet("value", _identity, opaque=self._combine.opaque)
+        values: dict[str, Any] = {}
         for wave in plan.waves:
             self._wait(wave.run, deadline, bar, fetch=False)
             nodes += wave.nodes
             for value in wave.run.handles():
-                key = f"{self._codelet.name}/value/{len(leaves)}"
-                leaves.append(Task.of(hold, value, key=key, cost=CostHint(items=0)))
+                values[f"{self._codelet.name}/value/{len(values)}"] = value
         tasks, root = tree_reduce(
-            [leaf.key for leaf in leaves], self._combine, spans=nodes, tag=self._tag
+            list(values), self._combine, spans=nodes, tag=self._tag, values=values
         )
-        run = self._session.submit(
-            TaskGraph([*leaves, *tasks], [root]), priority=self._priority, asked=0
-        )
+        run = self._session.submit(TaskGraph(tasks, [root]), priority=self._priority, asked=0)
         run.listen(self._changed.set)
         self._runs.append(run)
         return self._wait(run, deadline, bar)[0]
@@ -593,10 +589,6 @@ class MapReduce:
             assert self._reduce_fn.cpu is not None
             return self._reduce_fn.cpu(self._initial, value)
         return self._reduce_fn(self._initial, value)
-
-
-def _identity(value: Any) -> Any:
-    return value
 
 
 def _complete(start: int, stop: int) -> list[Span]:

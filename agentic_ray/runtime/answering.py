@@ -171,7 +171,7 @@ class Answering:
             if device is not None:
                 held = Resident(report.node_id, device, call.executor)
             if wanted:
-                self._deal.sender.values[call.graph_id, output.key] = held
+                self._deal.sender.keep(call.graph_id, output.key, held, output.size_bytes)
             elif call.executor is not None and device is not None:
                 call.executor.drop.remote(((call.graph_id, output.key),))
             infos.append(ValueInfo(output.key, output.size_bytes, node_id, device))

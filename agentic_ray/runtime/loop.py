@@ -198,7 +198,9 @@ class Loop:
         if value is None:
             self._make_again(graph_id, key, ValueGone())
             raise ValueGone
-        return value.load() if isinstance(value, Inline) else Stored(value, 0)
+        if isinstance(value, Inline):
+            return value.load()
+        return Stored(value, self.sender.size_of(graph_id, key))
 
     def _make_again(self, graph_id: str, key: str, error: BaseException) -> None:
         run = self.runs.get(graph_id)

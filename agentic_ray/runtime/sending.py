@@ -47,6 +47,7 @@ class Sender:
         value_info: Callable[[str, str], Location | None],
     ) -> None:
         self.values: dict[tuple[str, str], Inline | Any] = {}
+        self._sizes: dict[tuple[str, str], int] = {}
         self._codelets = codelets
         self.executor = executor
         self._later = later
@@ -64,6 +65,7 @@ class Sender:
         """Drop everything but the values in this process: Ray has died and was started anew."""
         self.lines.close()
         self.values = {k: value for k, value in self.values.items() if isinstance(value, Inline)}
+        self._sizes = {key: self._sizes[key] for key in self.values}
         self._begin()
 
     def send(self, command: Start, run: Run | None, now: float, *, alone: bool) -> tuple[Call, Any]:
@@ -127,11 +129,21 @@ class Sender:
         call.refs, call.payload, call.on_line, call.resent = refs, whole, False, after_death
         return refs[0].future()
 
+    def keep(self, graph_id: str, key: str, value: Any, size_bytes: int) -> None:
+        """Hold a value of this size."""
+        self._sizes[graph_id, key] = size_bytes
+        self.values[graph_id, key] = value
+
+    def size_of(self, graph_id: str, key: str) -> int:
+        """Return the bytes of a value that is held; 0 if there is none."""
+        return self._sizes.get((graph_id, key), 0)
+
     def forget(self, keys: Sequence[tuple[str, str]]) -> None:
         """Drop values; executors of GPUs are told which of theirs they need not keep."""
         kept: dict[Any, list[tuple[str, str]]] = {}
         for key in keys:
             value = self.values.pop(key, None)
+            self._sizes.pop(key, None)
             self._copies.forget(key)
             if isinstance(value, Resident):
                 kept.setdefault(value.executor, []).append(key)

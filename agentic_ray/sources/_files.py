@@ -136,12 +136,13 @@ def find_files(paths: Paths, suffixes: Iterable[str] = ()) -> list[str]:
 
 def _expand(path: str, endings: tuple[str, ...]) -> list[str]:
     if os.path.isdir(path):
+        above = len(Path(path).parts)
         inside = [
             str(file)
             for file in sorted(Path(path).rglob("*"))
-            if file.is_file()
-            and not any(name.startswith((".", "_")) for name in file.relative_to(path).parts)
-            and (not endings or file.name.lower().endswith(endings))
+            if (not endings or file.name.lower().endswith(endings))
+            and not any(name.startswith((".", "_")) for name in file.parts[above:])
+            and file.is_file()
         ]
         if not inside:
             kinds = f" whose name ends in {' or '.join(endings)}" if endings else ""

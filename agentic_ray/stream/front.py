@@ -7,20 +7,35 @@ never holds more than that queue and the open windows.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SourceError
+from agentic_ray.errors import (
+    InvalidArgumentError,
+    InvalidTypeError,
+    SkippedDataWarning,
+    SourceError,
+)
 from agentic_ray.graph import capture, content_key
 from agentic_ray.stream.blocks import Blocks
 from agentic_ray.stream.checkpoints import Checkpoint, Store
 from agentic_ray.stream.sinks import Sink, sink_of
-from agentic_ray.stream.sources import Chunk, Events, Position, events_of, together
+from agentic_ray.stream.sources import (
+    NOTHING,
+    Chunk,
+    Events,
+    LeftOut,
+    Position,
+    events_of,
+    together,
+)
 from agentic_ray.stream.windows import (
     Duration,
     Fixed,
@@ -34,6 +49,7 @@ from agentic_ray.stream.windows import (
 )
 from agentic_ray.tables import from_arrow
 from agentic_ray.tables.grouping import Grouping, check_outputs, named_aggregates
+from agentic_ray.tables.scans import Skipped
 from agentic_ray.tables.steps import Filter, Map, Select, Step, is_expression
 
 _BATCH_ROWS = 131_072
@@ -52,7 +68,10 @@ class StreamReport:
         Windows that came out in this run, and how often some did from the beginning.
     late, ahead, untimed, skipped : int
         Events left out: in no open window any more, too far ahead of all before (``max_jump``),
-        without a time, and lines that could not be parsed.
+        without a time, and lines, or whole files of a folder, that could not be parsed.
+    first_skipped : tuple of Skipped
+        The first 1,000 of what could not be parsed in this run: each with ``path``, ``where`` (the
+        byte at which the line begins; "" for a file) and ``error``.
     ended : bool
         Whether the source came to its end. (Else the run was stopped, and open windows are kept in
         the checkpoint.)
@@ -65,6 +84,7 @@ class StreamReport:
     ahead: int
     untimed: int
     skipped: int
+    first_skipped: tuple[Skipped, ...]
     ended: bool
 
 
@@ -300,14 +320,16 @@ class Stream:
             # It is not known whether the sink had them before the process died.
             target.put(saved.output, saved.epoch)
         windows = 0
+        left_out = NOTHING
         saved_at = time.monotonic()
         ended = False
         feed = _Feed(self.events, state.position, halt, deadline)
         with feed:
             for table, position, skipped in feed.batches():
                 rows = self._stepped(table)
+                left_out = left_out.then(skipped)
                 position_state = dataclasses.replace(
-                    state, position=position, skipped=state.skipped + skipped
+                    state, position=position, skipped=state.skipped + skipped.count
                 )
                 state = _taken(position_state, rows, rules)
                 opened, found = closed(state.open, rules)
@@ -328,6 +350,7 @@ class Stream:
                 windows += found.num_rows
         if store is not None:
             store.save(state)
+        _warn_of(left_out)
         counted = state.open
         return StreamReport(
             counted.rows,
@@ -337,6 +360,7 @@ class Stream:
             counted.ahead,
             counted.untimed,
             state.skipped,
+            left_out.first,
             ended,
         )
 
@@ -346,13 +370,16 @@ class Stream:
         blocks = Blocks(grouping)
         schema: pa.Schema | None = None
         count = 0
+        left_out = NOTHING
         with _Feed(self.events, None, threading.Event(), None) as feed:
-            for table, _, _ in feed.batches():
+            for table, _, skipped in feed.batches():
+                left_out = left_out.then(skipped)
                 rows = self._stepped(table)
                 if rows.num_columns and rows.num_rows:
                     rows, schema = fitted_rows(rows, schema, count)
                     blocks.add(rows)
                     count += rows.num_rows
+        _warn_of(left_out)
         return blocks.finish()
 
     def _stepped(self, table: pa.Table) -> pa.Table:
@@ -362,6 +389,18 @@ class Stream:
                 table = step(table, ())
             return table
         return dataclasses.replace(from_arrow(table), steps=self.steps).to_arrow()
+
+
+def _warn_of(left_out: LeftOut) -> None:
+    """Warn of lines, and files, that could not be read and were left out."""
+    if left_out.count:
+        first = left_out.first[0]
+        warnings.warn(
+            f"{left_out.count} lines or files could not be read and were left out, the first: "
+            f"{first.path} {first.where}: {first.error}",
+            SkippedDataWarning,
+            stacklevel=4,
+        )
 
 
 def _taken(state: Checkpoint, rows: pa.Table, rules: Rules) -> Checkpoint:
@@ -480,8 +519,9 @@ class _Feed:
         late = self._deadline is not None and time.monotonic() >= self._deadline
         return late or self._halt.is_set()
 
-    def batches(self) -> Iterator[tuple[pa.Table, Position, int]]:
-        """Give what has been read, put together: rows, the position after them, skipped lines."""
+    def batches(self) -> Iterator[tuple[pa.Table, Position, LeftOut]]:
+        """Give what has been read, put together: rows, the position after them, what was left
+        out."""
         schema = getattr(self._events, "schema", None)
         while not self._stopped():
             with self._changed:
@@ -491,7 +531,7 @@ class _Feed:
                 is_read, error = self._is_read, self._error
                 self._changed.notify()
             if chunks:
-                skipped = sum(chunk.skipped for chunk in chunks)
+                skipped = functools.reduce(LeftOut.then, (chunk.skipped for chunk in chunks))
                 yield together(chunks, schema), chunks[-1].position, skipped
             if error is not None:
                 raise error

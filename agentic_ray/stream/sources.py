@@ -23,8 +23,11 @@ import pyarrow.parquet as pq
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SourceError
 from agentic_ray.tables import Table
 from agentic_ray.tables.pieces import UNREADABLE, parsed_json
+from agentic_ray.tables.scans import Skipped
 
 CHUNK_BYTES = 1 << 20
+MOST_LISTED = 1000
+"""Lines left out that a run lists; it counts them all."""
 _LOOK_SECONDS = 0.05
 """How often a file or a folder that is followed is looked at."""
 
@@ -33,13 +36,28 @@ Position = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Lines, or files, that could not be read: their number, and the first of them."""
+
+    count: int = 0
+    first: tuple[Skipped, ...] = ()
+
+    def then(self, later: LeftOut) -> LeftOut:
+        """Return these and later ones."""
+        return LeftOut(self.count + later.count, (*self.first, *later.first)[:MOST_LISTED])
+
+
+NOTHING = LeftOut()
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
-    """Rows (or one row, as a dict), the position after them, and how many lines before them were
+    """Rows (or one row, as a dict), the position after them, and the lines before them that were
     left out."""
 
     table: pa.Table | dict[str, Any]
     position: Position
-    skipped: int = 0
+    skipped: LeftOut = NOTHING
 
     @property
     def rows(self) -> int:
@@ -148,9 +166,7 @@ class File:
                 rest = after
 
     def _chunk(self, lines: bytes, start: int, header: bytes, end: int) -> Chunk:
-        table, skipped = parsed_lines(
-            lines, header, self.schema, self.skip, f"{self.path}, from byte {start} on"
-        )
+        table, skipped = parsed_lines(lines, header, self.schema, self.skip, self.path, start)
         return Chunk(table, {"offset": end}, skipped)
 
 
@@ -189,21 +205,21 @@ class Folder:
             if not fresh:
                 stop.wait(_LOOK_SECONDS)
 
-    def _read(self, path: str) -> tuple[pa.Table, int]:
+    def _read(self, path: str) -> tuple[pa.Table, LeftOut]:
         try:
             if path.endswith((".parquet", ".pq")):
-                return pq.read_table(path, use_threads=False, partitioning=None), 0
+                return pq.read_table(path, use_threads=False, partitioning=None), NOTHING
             data = Path(path).read_bytes()
             header = b""
             if path.endswith((".csv", ".tsv")):
                 header, _, data = data.partition(b"\n")
                 header += b"\n"
-            return parsed_lines(data, header, self.schema, self.skip, path)
+            return parsed_lines(data, header, self.schema, self.skip, path, len(header))
         except UNREADABLE as error:
             if isinstance(error, SourceError) or not self.skip:
                 raise SourceError(f"{path} cannot be read: {error}") from error
             empty = pa.schema([]) if self.schema is None else self.schema
-            return empty.empty_table(), 1
+            return empty.empty_table(), LeftOut(1, (Skipped(path, "", str(error)),))
 
 
 @dataclass(frozen=True)
@@ -233,8 +249,9 @@ class Socket:
                 if not data:
                     whole, newline, after = rest, rest[:1], b""
                 if newline:
+                    start = received - len(rest)
                     table, skipped = parsed_lines(
-                        whole + b"\n", b"", self.schema, self.skip, f"{where}, byte {received}"
+                        whole + b"\n", b"", self.schema, self.skip, where, start
                     )
                     yield Chunk(table, {}, skipped)
                 rest = after
@@ -244,9 +261,9 @@ class Socket:
 
 
 def parsed_lines(
-    lines: bytes, header: bytes, schema: pa.Schema | None, skip: bool, where: str
-) -> tuple[pa.Table, int]:
-    """Return the rows of whole lines, and the number of lines that were left out.
+    lines: bytes, header: bytes, schema: pa.Schema | None, skip: bool, path: str, start: int
+) -> tuple[pa.Table, LeftOut]:
+    """Return the rows of whole lines, which begin at byte ``start``, and the lines left out.
 
     Raises
     ------
@@ -255,20 +272,28 @@ def parsed_lines(
     """
     empty = (pa.schema([]) if schema is None else schema).empty_table()
     if not lines.strip():
-        return empty, 0
+        return empty, NOTHING
     try:
-        return _parsed(lines, header, schema), 0
+        return _parsed(lines, header, schema), NOTHING
     except (pa.ArrowException, UnicodeDecodeError) as error:
         if not skip:
             number = _bad_line(lines, header, schema)
-            raise SourceError(f"{where}, line {number} of these: {error}") from error
-    good, skipped = [], 0
+            raise SourceError(
+                f"{path}, from byte {start} on, line {number} of these: {error}"
+            ) from error
+    good: list[pa.Table] = []
+    bad: list[Skipped] = []
+    count, at = 0, start
     for line in lines.splitlines(keepends=True):
         try:
             good.append(_parsed(line, header, schema)) if line.strip() else None
-        except (pa.ArrowException, UnicodeDecodeError):
-            skipped += 1
-    return (pa.concat_tables(good, promote_options="default") if good else empty), skipped
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            count += 1
+            if len(bad) < MOST_LISTED:
+                bad.append(Skipped(path, f"byte {at}", str(error)))
+        at += len(line)
+    table = pa.concat_tables(good, promote_options="default") if good else empty
+    return table, LeftOut(count, tuple(bad))
 
 
 def _parsed(lines: bytes, header: bytes, schema: pa.Schema | None) -> pa.Table:

@@ -42,7 +42,8 @@ class State:
     Parameters
     ----------
     groups : pyarrow.Table
-        Columns ``k0``, ``k1``, … (the keys) and ``STATE:COLUMN``; a row for each group.
+        Columns ``k0``, ``k1``, … (the keys) and ``STATE:COLUMN``; a row for each group. ``at:`` is
+        the position of a group's first row, where it is kept.
     distinct : mapping
         For each column whose different values are counted a table of keys and value, each pair
         once.
@@ -62,8 +63,98 @@ class State:
 # --- of one part --------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Rows of a part, ready to be grouped. Some of the rows, all of a group among them, give the
+    very state that all rows give of that group.
+
+    Parameters
+    ----------
+    rows : pyarrow.Table
+        Columns ``k0``, ``k1``, … (the keys), and those that the kernels take. ``at:``, the rows'
+        positions, is there if positions were given.
+    keys : tuple of str
+        Columns of keys; without any all rows are one group.
+    calls, outputs : tuple
+        What pyarrow's kernels do with which column, and the names of the states that they give.
+    deviations : tuple of str
+        Columns of values of which the squared deviations are kept.
+    distinct : mapping
+        For each column whose different values are counted a table of keys and value.
+    types : mapping
+        Types of the columns of values.
+    """
+
+    rows: pa.Table
+    keys: tuple[str, ...]
+    calls: tuple[tuple[Any, str], ...]
+    outputs: tuple[str, ...]
+    deviations: tuple[str, ...]
+    distinct: Mapping[str, pa.Table]
+    types: Mapping[str, pa.DataType]
+
+    def state(self) -> State:
+        """Return the state of all rows."""
+        pairs = {column: distinct_rows(table) for column, table in self.distinct.items()}
+        return State(self.grouped([self.rows])[0], pairs, self.types)
+
+    def grouped(self, runs: Sequence[pa.Table]) -> tuple[pa.Table, list[int]]:
+        """Return the groups of runs of the rows, one run after the other, and the number of groups
+        of each."""
+        if not self.keys:
+            found = [_one_group(rows, self.calls, self.outputs) for rows in runs]
+        elif self.deviations:
+            calls, outputs = (*self.calls, ("row", "list")), (*self.outputs, "row")
+            found = [_grouped(_numbered(rows, "row"), self.keys, calls, outputs) for rows in runs]
+        else:
+            found = [_grouped(rows, self.keys, self.calls, self.outputs) for rows in runs]
+        counts = [one.num_rows for one in found]
+        found = [
+            self._with_deviations(rows, one) if self.deviations else one
+            for rows, one in zip(runs, found, strict=True)
+        ]
+        together = pa.concat_tables(found)
+        for name in self.outputs:
+            state, _, column = name.partition(":")
+            if state not in ("at", "rows"):
+                together = _settled(together, name, state, self.types[column])
+        return together, counts
+
+    def _with_deviations(self, rows: pa.Table, found: pa.Table) -> pa.Table:
+        """Add the sums of squared deviations to the groups of rows."""
+        lists = None
+        if self.keys:
+            lists = found["row"].combine_chunks()
+            found = found.drop_columns("row")
+        for column in self.deviations:
+            numbers = rows[f"m2:{column}"]
+            away = (
+                _deviation(numbers, found, column)
+                if lists is None
+                else _deviations(numbers, found, lists, column)
+            )
+            found = found.append_column(f"m2:{column}", away)
+        return found
+
+
 def partial(table: pa.Table, grouping: Grouping) -> State:
     """Return the state of one part.
+
+    Raises
+    ------
+    InvalidArgumentError
+        The part lacks a column.
+    InvalidTypeError
+        A column has a type that a function cannot take.
+    """
+    return prepared(table, grouping).state()
+
+
+def prepared(
+    table: pa.Table, grouping: Grouping, positions: np.ndarray[Any, Any] | None = None
+) -> Prepared:
+    """Return the rows of one part, ready to be grouped; with ``positions`` the state tells of each
+    group the first of its rows, as ``at:``.
 
     Raises
     ------
@@ -80,7 +171,11 @@ def partial(table: pa.Table, grouping: Grouping) -> State:
     calls: list[tuple[Any, str]] = []
     outputs: list[str] = []
     types: dict[str, pa.DataType] = {}
-    apart: dict[str, Any] = {}
+    deviations: list[str] = []
+    if positions is not None:
+        columns["at:"] = pa.array(positions)
+        calls.append(("at:", "min"))
+        outputs.append("at:")
     if any(a.function == "size" for a in grouping.aggregates):
         calls.append(([], "count_all"))
         outputs.append("rows:")
@@ -90,59 +185,56 @@ def partial(table: pa.Table, grouping: Grouping) -> State:
         for state in grouping.wanted(column):
             name = f"{state}:{column}"
             if state == "m2":
-                apart[column] = _numbers(value, column)
+                columns[name] = _numbers(value, column)
+                deviations.append(column)
                 continue
             columns[name] = _prepared(value, state, column)
             calls.append((name, state))
             outputs.append(name)
-    if apart and not alone:
-        columns["row"] = pa.array(np.arange(table.num_rows))
-        calls.append(("row", "list"))
-        outputs.append("row")
-    rows = table_of(columns, table.num_rows)
-    found = _one_group(rows, calls, outputs) if alone else _grouped(rows, names, calls, outputs)
-    for column in grouping.values:
-        for state in grouping.wanted(column):
-            if state != "m2":
-                found = _settled(found, f"{state}:{column}", state, types[column])
-    if alone:
-        for column, numbers in apart.items():
-            found = found.append_column(f"m2:{column}", _deviation(numbers, found, column))
-    elif apart:
-        lists = found["row"].combine_chunks()
-        found = found.drop_columns("row")
-        for column, numbers in apart.items():
-            found = found.append_column(f"m2:{column}", _deviations(numbers, found, lists, column))
     distinct = {}
     for column in grouping.distinct:
         (value,) = normalised_keys([table[column]], table.num_rows)
         own = normalised_keys([table[name] for name in grouping.keys], table.num_rows)
         pairs = {**dict(zip(names, own, strict=True)), "value": value}
-        distinct[column] = _distinct(table_of(pairs, table.num_rows))
-    return State(found, distinct, types)
+        distinct[column] = table_of(pairs, table.num_rows)
+    return Prepared(
+        table_of(columns, table.num_rows),
+        () if alone else tuple(names),
+        tuple(calls),
+        tuple(outputs),
+        tuple(deviations),
+        distinct,
+        types,
+    )
+
+
+def _numbered(table: pa.Table, name: str) -> pa.Table:
+    return table.append_column(name, pa.array(np.arange(table.num_rows)))
 
 
 def _grouped(
     table: pa.Table, keys: Sequence[str], calls: Sequence[tuple[Any, str]], outputs: Sequence[str]
 ) -> pa.Table:
-    """Group by pyarrow, in one thread; groups come in the order of their first row.
+    """Group by pyarrow, in one thread; groups come in the order of their first row, or in any if
+    their positions are among the outputs.
 
     (pyarrow's own order is that of its hash table, which is nearly, but not always, this one.)
     """
-    numbered = table.append_column("first row", pa.array(np.arange(table.num_rows)))
-    by = pa.TableGroupBy(numbered, list(keys), use_threads=False)
-    found = by.aggregate([*calls, ("first row", "min")])
-    first = whole(found["first row_min"]).to_numpy()
-    if (first[1:] < first[:-1]).any():
-        at = np.full(table.num_rows, -1)  # of each row the group that begins there
-        at[first] = np.arange(len(first))
-        found = found.take(pa.array(at[at >= 0]))
+    ordered = "at:" not in outputs
+    if ordered:
+        table = _numbered(table, "at:")
+        calls = [*calls, ("at:", "min")]
+    found = pa.TableGroupBy(table, list(keys), use_threads=False).aggregate(list(calls))
+    if ordered:
+        first = whole(found["at:_min"]).to_numpy()
+        if (first[1:] < first[:-1]).any():
+            found = found.take(pa.array(np.argsort(first)))
     given = {name: i for i, name in enumerate(found.column_names)}
     places = [
-        given[call if not isinstance(column, str) else f"{column}_{call}"] for column, call in calls
+        given[call if not isinstance(column, str) else f"{column}_{call}"]
+        for column, call in calls[: len(outputs)]
     ]
-    arrays = [found.column(given[key]) for key in keys] + [found.column(i) for i in places]
-    return pa.table(arrays, names=[*keys, *outputs])
+    return found.select([*(given[key] for key in keys), *places]).rename_columns([*keys, *outputs])
 
 
 def _one_group(
@@ -262,14 +354,16 @@ def _deviations(value: Any, found: pa.Table, lists: Any, column: str) -> Any:
     mean = pc.divide(found[f"sum:{column}"].cast(pa.float64()), count)
     away = pc.subtract(whole(value), whole(mean).take(group))
     table = pa.table({"group": group, "value": pc.multiply(away, away)})
-    return pc.fill_null(_grouped(table, ["group"], [("value", "sum")], ["value"])["value"], 0.0)
+    sums = _grouped(table, ["group"], [("value", "sum")], ["value"])
+    own = sums.take(pa.array(np.argsort(sums["group"].to_numpy())))  # groups may be in any order
+    return pc.fill_null(own["value"], 0.0)
 
 
 def _unfit(function: str, column: str, kind: pa.DataType) -> InvalidTypeError:
     return InvalidTypeError(f"column {column!r} is {kind}, which has no {function}")
 
 
-def _distinct(table: pa.Table) -> pa.Table:
+def distinct_rows(table: pa.Table) -> pa.Table:
     """Return the rows whose value is not null, each once."""
     table = table.filter(pc.is_valid(table["value"]))
     found = pa.TableGroupBy(table, table.column_names, use_threads=False).aggregate([])
@@ -325,9 +419,8 @@ def _at_once(states: Sequence[State]) -> State:
     plain_states = [name for name in names if not name.startswith("m2:")]
     calls = [(name, _MERGED[name.partition(":")[0]]) for name in plain_states]
     if len(plain_states) < len(names):
-        rows = pa.array(np.arange(both.num_rows))
         found = _grouped(
-            both.append_column("row", rows), keys, [*calls, ("row", "list")], [*plain_states, "row"]
+            _numbered(both, "row"), keys, [*calls, ("row", "list")], [*plain_states, "row"]
         )
         lists = found["row"].combine_chunks()
         found = found.drop_columns("row")
@@ -343,7 +436,7 @@ def _at_once(states: Sequence[State]) -> State:
             found = found.set_column(at, name, found.column(at).cast(kind))
     found = found.select(both.column_names)
     distinct = {
-        column: _distinct(_joined([state.distinct[column] for state in states]))
+        column: distinct_rows(_joined([state.distinct[column] for state in states]))
         for column in states[0].distinct
     }
     return State(found, distinct, types)

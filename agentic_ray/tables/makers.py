@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from agentic_ray.errors import InvalidTypeError
-from agentic_ray.tables.aggregates import State, partial
+from agentic_ray.tables.aggregates import State
 from agentic_ray.tables.columns import plain, whole
 from agentic_ray.tables.grouping import Grouping
+from agentic_ray.tables.ranges import Ranged, placed, positions, state_of_part
 from agentic_ray.tables.travel import as_rows, packed
 
 
@@ -46,8 +47,8 @@ class Partial:
 
     grouping: Grouping
 
-    def __call__(self, table: pa.Table, number: int) -> State:
-        return partial(table, self.grouping)
+    def __call__(self, table: pa.Table, number: int) -> State | Ranged:
+        return state_of_part(table, self.grouping, number)
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Words:
 
     column: str
 
-    def __call__(self, table: pa.Table, number: int) -> State:
+    def __call__(self, table: pa.Table, number: int) -> State | Ranged:
         text = plain(table[self.column])
         if not (pa.types.is_string(text.type) or pa.types.is_large_string(text.type)):
             raise InvalidTypeError(f"column {self.column!r} is {text.type}, not text")
@@ -64,4 +65,5 @@ class Words:
         counted = pc.value_counts(whole(words))
         found = pa.table({"k0": counted.field("values"), "rows:": counted.field("counts")})
         found = found.filter(pc.not_equal(found["k0"], ""))  # white space at an end gives one
-        return State(found.set_column(0, "k0", found["k0"].cast(pa.large_string())))
+        found = found.set_column(0, "k0", found["k0"].cast(pa.large_string()))
+        return placed(State(found.append_column("at:", pa.array(positions(number, len(found))))))

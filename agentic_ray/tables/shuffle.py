@@ -1,7 +1,7 @@
 """Aggregates of all parts: combined here while they are small, else by a shuffle.
 
-In the shuffle the state of each part is cut by a hash of the groups' keys, and each range of hashes
-is combined by itself: no process needs all groups. The way changes neither bits nor order.
+In the shuffle each range of hashes of the groups' keys is combined by itself: no process needs all
+groups. The way changes neither bits nor order.
 """
 
 from __future__ import annotations
@@ -14,100 +14,123 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from agentic_ray.errors import LostDataError
 from agentic_ray.graph import Codelet, CostHint, Ref, Task, TaskGraph
 from agentic_ray.runtime import get_session
 from agentic_ray.runtime.values import Stored, fetch
-from agentic_ray.tables.aggregates import FAN_IN, State, combined, finish
+from agentic_ray.tables.aggregates import State, combined, finish
 from agentic_ray.tables.grouping import Grouping
-from agentic_ray.tables.hashing import hashes
+from agentic_ray.tables.ranges import RANGES, Edges, Ranged, ranged
 from agentic_ray.tables.running import MOST_DEATHS, Outcome, Work, loaded, submitted
 from agentic_ray.tables.travel import as_rows, streamed
 
 HERE_BYTES = 8 << 20
 """States of all parts that have together at most so many bytes are combined in the caller's
 process."""
-_RANGE_BYTES = 16 << 20
-_MOST_RANGES = 256
-_POSITION_BITS = 40
-"""Bits of a group's position in its part; the number of the part is above them."""
+_STEP_BYTES = 1 << 20
+"""States are combined in steps of at least so many bytes: each step has a cost of its own."""
+_TASK_BYTES = 64 << 20
+"""A task of the shuffle combines states of about so many bytes, at most."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Kernel that cuts the state of a part: a packed state for each range of hashes, then the
-    outcome without the state."""
+    """Kernel that cuts the state of a part: a packed state for each run of ranges, then the outcome
+    without the state.
 
-    ranges: int
+    Parameters
+    ----------
+    edges : tuple of int
+        Range at which each run begins, and the number of ranges at last.
+    """
 
-    def __call__(self, number: int, outcome: Outcome) -> list[Any]:
-        state: State = outcome.value
-        keys = _keys(state.groups)
-        positions = np.arange(state.groups.num_rows) + (number << _POSITION_BITS)
-        groups = state.groups.append_column("at:", pa.array(positions))
-        cut_groups = _cut(groups, keys, self.ranges)
-        cut_pairs = {name: _cut(pairs, keys, self.ranges) for name, pairs in state.distinct.items()}
-        cut: list[Any] = [
-            Packed(cut_groups[at], {name: cut_pairs[name][at] for name in cut_pairs}, state.types)
-            for at in range(self.ranges)
-        ]
+    edges: tuple[int, ...]
+
+    def __call__(self, outcome: Outcome) -> list[Any]:
+        state = _ranged(outcome.value)
+        runs = itertools.pairwise(self.edges)
+        cut: list[Any] = [_packed(state.only(low, high)) for low, high in runs]
         return [*cut, replace(outcome, value=None)]
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A state as it travels: its tables as Arrow's streams in arrays of bytes."""
+    """A state as it travels: its tables as Arrow's streams in arrays of bytes. (A pickle of a slice
+    has the whole table.)"""
 
     groups: Any
     distinct: Any
     types: Any
+    edges: Edges
+    pair_edges: Any
 
-    def load(self) -> State:
+    def load(self) -> Ranged:
         """Return the state."""
         pairs = {name: as_rows(value) for name, value in self.distinct.items()}
-        return State(as_rows(self.groups), pairs, self.types)
+        state = State(as_rows(self.groups), pairs, self.types)
+        return Ranged(state, self.edges, self.pair_edges)
 
 
-def _keys(groups: pa.Table) -> list[str]:
-    return [name for name in groups.column_names if name[:1] == "k" and name[1:].isdigit()]
+def _packed(cut: Ranged) -> Packed:
+    pairs = {name: streamed(table) for name, table in cut.state.distinct.items()}
+    groups = streamed(cut.state.groups)
+    return Packed(groups, pairs, cut.state.types, cut.edges, cut.pair_edges)
 
 
-def _cut(table: pa.Table, keys: Sequence[str], ranges: int) -> list[Any]:
-    """Return the rows of each range of hashes, in their order."""
-    own = (hashes(table.select(keys)) >> np.uint64(32)) * np.uint64(ranges) >> np.uint64(32)
-    order = np.argsort(own.astype(np.uint16), kind="stable")
-    edges = np.searchsorted(own[order], np.arange(ranges + 1, dtype=np.uint64))
-    sorted_rows = table.take(pa.array(order)).combine_chunks()
-    return [
-        streamed(sorted_rows.slice(low, high - low))
-        for low, high in itertools.pairwise(edges.tolist())
-    ]
+def _ranged(value: Any) -> Ranged:
+    """Return a state of any kind as one that is cut."""
+    if isinstance(value, Outcome):
+        value = value.value
+    if isinstance(value, Packed):
+        return value.load()
+    return value if isinstance(value, Ranged) else ranged(value)
 
 
 def _pick(values: Sequence[Any], at: int) -> Any:
     return values[at]
 
 
-def _merged(states: Sequence[Packed]) -> Packed:
-    """Combine the states of a range of hashes, of neighbouring parts."""
-    state = combined([one.load() for one in states])
-    pairs = {name: streamed(pairs) for name, pairs in state.distinct.items()}
-    return Packed(streamed(state.groups), pairs, state.types)
+def _rest(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Return outcomes without their states."""
+    return [replace(outcome, value=None) for outcome in outcomes]
 
 
 @dataclass(frozen=True)
 class Finish:
-    """Kernel that combines the states of a range of hashes to its rows of the answer; the last
-    column is the position of the group's first row."""
+    """Kernel that combines the states of ranges ``low..high`` to their rows of the answer, ``step``
+    ranges after the other; the last column is the position of a group's first row."""
 
     grouping: Grouping
+    low: int
+    high: int
+    step: int
 
-    def __call__(self, states: Sequence[Packed]) -> pa.Table:
-        state = combined([one.load() for one in states])
-        answer = finish(state, self.grouping)
-        return pa.table([*answer.columns, state.groups["at:"]], names=[*answer.column_names, "at:"])
+    def __call__(self, values: Sequence[Any]) -> pa.Table:
+        states = [_ranged(value) for value in values]
+        found = []
+        for low in range(self.low, self.high, self.step):
+            high = min(low + self.step, self.high)
+            found.append(_finished([one.range(low, high) for one in states], self.grouping))
+        return pa.concat_tables(found, promote_options="default").combine_chunks()
+
+
+def _finished(states: Sequence[State], grouping: Grouping) -> pa.Table:
+    """Return the answer of states, with the position of each group's first row at last."""
+    state = combined(states)
+    answer = finish(state, grouping)
+    at = state.groups["at:"]
+    # (Without keys and rows there is an answer, but no group.)
+    at = at if len(at) == answer.num_rows else pa.nulls(answer.num_rows, at.type)
+    return pa.table([*answer.columns, at], names=[*answer.column_names, "at:"])
+
+
+def in_order(answers: Sequence[pa.Table]) -> pa.Table:
+    """Return rows of the answer in the order of the groups' first rows, without the positions."""
+    answer = pa.concat_tables(answers, promote_options="default").combine_chunks()
+    at = answer["at:"].to_numpy()
+    answer = answer.drop_columns("at:")
+    return answer if (at[1:] > at[:-1]).all() else answer.take(pa.array(np.argsort(at)))
 
 
 def aggregated(work: Work, grouping: Grouping) -> tuple[pa.Table, list[Outcome]]:
@@ -140,50 +163,62 @@ def _aggregated(work: Work, grouping: Grouping) -> tuple[pa.Table, list[Outcome]
     if size > HERE_BYTES and len(states) > 1 and grouping.keys:
         return _shuffled(states, size, grouping)
     found = [loaded(fetch(state) if isinstance(state, Stored) else state) for state in states]
-    answer = finish(combined([outcome.value for outcome in found]), grouping)
-    return answer, [replace(outcome, value=None) for outcome in found]
+    whole = [one.state if isinstance(one, Ranged) else one for one in (o.value for o in found)]
+    return in_order([_finished(whole, grouping)]), _rest(found)
+
+
+def _share_memory() -> bool:
+    """Whether all tasks see the same copy of each state: there is one node."""
+    return len(get_session().cluster().alive_nodes) == 1
 
 
 def _shuffled(
     states: Sequence[Any], size: int, grouping: Grouping
 ) -> tuple[pa.Table, list[Outcome]]:
     session = get_session()
-    ranges = min(max(math.ceil(size / _RANGE_BYTES), 2 * session.slots), _MOST_RANGES)
-    cut = Codelet(f"tables.cut{ranges}", Cut(ranges))
-    pick = Codelet("tables.pick", _pick, cost=CostHint(items=0))
-    merge = Codelet("tables.merge", _merged)
-    last = Codelet("tables.finish", Finish(grouping))
+    count = min(max(math.ceil(size / _TASK_BYTES), 2 * session.slots), RANGES)
+    edges = tuple(RANGES * at // count for at in range(count + 1))
     each = size // len(states)
+    if _share_memory():
+        tasks: list[Task] = []
+        given: list[list[Any]] = [list(states)] * count
+        rest = [Task.of(Codelet("tables.rest", _rest), list(states), key="rest")]
+    else:
+        tasks, given, rest = _cut(states, edges, each)
+    answers = []
+    step = max(1, RANGES * _STEP_BYTES // size)
+    for at, values in enumerate(given):
+        last = Codelet("tables.finish", Finish(grouping, edges[at], edges[at + 1], step))
+        cost = CostHint(read_bytes=size // count, items=1)
+        answers.append(Task.of(last, values, key=f"range/{at}", cost=cost))
+    graph = TaskGraph([*tasks, *rest, *answers], [task.key for task in (*answers, *rest)])
+    found = session.submit(graph, asked=count).result()
+    return in_order(found[:count]), [outcome for some in found[count:] for outcome in some]
+
+
+def _cut(
+    states: Sequence[Any], edges: tuple[int, ...], each: int
+) -> tuple[list[Task], list[list[Any]], list[Task]]:
+    """Return tasks that cut each state where it is, for each run of ranges the references to its
+    pieces, and the tasks that give what else the outcomes have."""
+    cut = Codelet("tables.cut", Cut(edges))
+    pick = Codelet("tables.pick", _pick, cost=CostHint(items=0))
+    tail = Codelet("tables.tail", _tail, cost=CostHint(items=0))
+    count = len(edges) - 1
     tasks: list[Task] = []
-    columns: list[list[str]] = [[] for _ in range(ranges + 1)]
+    given: list[list[Any]] = [[] for _ in range(count)]
+    rest: list[Task] = []
     for number, state in enumerate(states):
-        whole = Task.of(
-            cut, number, state, key=f"cut/{number}", cost=CostHint(read_bytes=each, items=1)
-        )
-        tasks.append(whole)
-        for at in range(ranges + 1):
-            one = Task.of(pick, Ref(whole.key), at, key=f"cut/{number}/{at}")
-            tasks.append(one)
-            columns[at].append(one.key)
-    answers: list[str] = []
-    for at, keys in enumerate(columns[:-1]):
-        level = 0
-        while len(keys) > FAN_IN:
-            level += 1
-            above: list[str] = []
-            for low in range(0, len(keys), FAN_IN):
-                some = keys[low : low + FAN_IN]
-                key = f"range/{at}/{level}/{low}"
-                cost = CostHint(read_bytes=len(some) * each // ranges, items=1)
-                tasks.append(Task.of(merge, [Ref(k) for k in some], key=key, cost=cost))
-                above.append(key)
-            keys = above
-        cost = CostHint(read_bytes=size // ranges, items=1)
-        tasks.append(Task.of(last, [Ref(k) for k in keys], key=f"range/{at}", cost=cost))
-        answers.append(f"range/{at}")
-    run = session.submit(TaskGraph(tasks, [*answers, *columns[-1]]), asked=ranges)
-    found = run.result()
-    answer = pa.concat_tables(found[:ranges], promote_options="default")
-    order = pc.sort_indices(answer["at:"])
-    answer = answer.drop_columns("at:").take(order)
-    return answer, [loaded(outcome) for outcome in found[ranges:]]
+        cost = CostHint(read_bytes=each, items=1)
+        whole = Task.of(cut, state, key=f"cut/{number}", cost=cost)
+        picks = [Task.of(pick, Ref(whole.key), at, key=f"cut/{number}/{at}") for at in range(count)]
+        for some, one in zip(given, picks, strict=True):
+            some.append(Ref(one.key))
+        last = Task.of(tail, Ref(whole.key), key=f"cut/{number}/rest")
+        tasks += [whole, *picks]
+        rest.append(last)
+    return tasks, given, rest
+
+
+def _tail(values: Sequence[Any]) -> list[Any]:
+    return list(values[-1:])

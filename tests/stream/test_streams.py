@@ -25,6 +25,7 @@ from agentic_ray.errors import (
     CheckpointError,
     InvalidArgumentError,
     InvalidTypeError,
+    SkippedDataWarning,
     SourceError,
 )
 from agentic_ray.stream import front
@@ -313,9 +314,32 @@ def test_lines_that_cannot_be_read_are_named_or_counted(tmp_path: Path) -> None:
         described(file).to_arrow()
     found: list[pa.Table] = []
     stream = described(ar.stream.file(file, on_error="skip"))
-    report = stream.sink(lambda w, e: found.append(w)).run()
+    with pytest.warns(SkippedDataWarning, match=r"1 lines or files .*e\.jsonl byte"):
+        report = stream.sink(lambda w, e: found.append(w)).run()
     assert report.skipped == 1
+    (left_out,) = report.first_skipped
+    assert left_out.path == str(file)
+    assert left_out.where == f"byte {sum(map(len, rows[:50]))}"
+    assert "JSON" in left_out.error
     assert in_order(pa.concat_tables(found)) == in_order(described(events(100)).to_arrow())
+
+
+def test_lists_of_lines_left_out_are_bounded_and_files_are_on_them(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b"oops\n" * 1500 + b'{"time": 0.0, "x": 1}\n')
+    (tmp_path / "b.parquet").write_bytes(b"oops")
+    (tmp_path / "c.jsonl").write_bytes(b'{"time": 0.5, "x": 2}\n')
+    source = ar.stream.folder(tmp_path, on_error="skip")
+    stream = ar.stream(source).window(ar.stream.tumbling(1)).aggregate(n=("x", "sum"))
+    found: list[pa.Table] = []
+    with pytest.warns(SkippedDataWarning, match="1501 lines or files"):
+        report = stream.sink(lambda w, e: found.append(w)).run()
+    assert (report.skipped, len(report.first_skipped)) == (1501, 1000)
+    assert [one.where for one in report.first_skipped[:3]] == ["byte 0", "byte 5", "byte 10"]
+    assert pa.concat_tables(found)["n"].to_pylist() == [3]
+    (tmp_path / "a.jsonl").unlink()
+    with pytest.warns(SkippedDataWarning, match=r"b\.parquet"):  # also where there are no windows
+        whole = ar.stream(source).group_by("time").agg(n=("x", "sum"))
+    assert whole["n"].to_pylist() == [2]
 
 
 def test_types_that_change_are_an_error() -> None:

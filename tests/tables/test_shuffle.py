@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import agentic_ray as ar
-from agentic_ray.tables import shuffle
+from agentic_ray.runtime.values import Stored
+from agentic_ray.tables import ranges, shuffle
 from agentic_ray.tables.aggregates import combined, finish, partial
 from agentic_ray.tables.grouping import Grouping, named_aggregates
 from agentic_ray.tables.running import Outcome
@@ -41,15 +42,30 @@ AGGREGATES: dict[str, Any] = {
 }
 
 
-def shuffled(parts: list[pa.Table], grouping: Grouping, ranges: int) -> pa.Table:
-    cut = shuffle.Cut(ranges)
-    outcomes = [Outcome(partial(part, grouping), part.num_rows, 0) for part in parts]
-    pieces = [cut(number, outcome) for number, outcome in enumerate(outcomes)]
-    assert [piece[-1].rows for piece in pieces] == [part.num_rows for part in parts]
-    last = shuffle.Finish(grouping)
-    found = [last([piece[at] for piece in pieces]) for at in range(ranges)]
-    whole = pa.concat_tables(found, promote_options="default").sort_by("at:")
-    return whole.drop_columns("at:")
+def shuffled(
+    states: list[Any], grouping: Grouping, edges: tuple[int, ...], step: int
+) -> tuple[pa.Table, pa.Table]:
+    """Return the answer by whole states, and by states that were cut where they were made."""
+    outcomes = [Outcome(state, number, 0) for number, state in enumerate(states)]
+    pieces = [shuffle.Cut(edges)(outcome) for outcome in outcomes]
+    assert [piece[-1] for piece in pieces] == [Outcome(None, i, 0) for i in range(len(states))]
+    runs = list(itertools.pairwise(edges))
+    lasts = [shuffle.Finish(grouping, low, high, step) for low, high in runs]
+    cut = [last([piece[at] for piece in pieces]) for at, last in enumerate(lasts)]
+    whole = [last(outcomes) for last in lasts]
+    return shuffle.in_order(whole), shuffle.in_order(cut)
+
+
+def assert_same_bits(found: pa.Table, wanted: pa.Table) -> None:
+    assert found.schema == wanted.schema
+    for name in wanted.column_names:  # bit by bit, NaN too
+        one, other = found[name].combine_chunks(), wanted[name].combine_chunks()
+        assert one.is_null().equals(other.is_null())
+        if pa.types.is_floating(one.type):
+            bits = [array.fill_null(0).to_numpy().view(np.int64).tolist() for array in (one, other)]
+            assert bits[0] == bits[1]
+        else:
+            assert one.equals(other)
 
 
 @settings(max_examples=40, deadline=None)
@@ -57,10 +73,17 @@ def shuffled(parts: list[pa.Table], grouping: Grouping, ranges: int) -> pa.Table
     ROWS,
     st.lists(st.integers(0, 60), max_size=6),
     st.sampled_from([("i",), ("s",), ("f",), ("d", "c"), ("i", "s", "f")]),
-    st.integers(1, 7),
+    st.sampled_from([(0, 64), (0, 1, 64), (0, 20, 40, 64)]),
+    st.sampled_from([1, 7, 64]),
+    st.booleans(),
 )
 def test_a_shuffle_has_the_same_bits_and_order(
-    rows: list[Any], cuts: list[int], keys: tuple[str, ...], ranges: int
+    rows: list[Any],
+    cuts: list[int],
+    keys: tuple[str, ...],
+    runs: tuple[int, ...],
+    step: int,
+    by_range: bool,
 ) -> None:
     table = pa.table(
         {
@@ -77,35 +100,42 @@ def test_a_shuffle_has_the_same_bits_and_order(
     parts = [table.slice(low, high - low) for low, high in itertools.pairwise(edges)]
     grouping = Grouping(keys, named_aggregates(None, AGGREGATES))
     wanted = finish(combined([partial(part, grouping) for part in parts]), grouping)
-    found = shuffled(parts, grouping, ranges)
-    assert found.schema == wanted.schema
-    for name in wanted.column_names:  # bit by bit, NaN too
-        one, other = found[name].combine_chunks(), wanted[name].combine_chunks()
-        assert one.is_null().equals(other.is_null())
-        if pa.types.is_floating(one.type):
-            bits = [array.fill_null(0).to_numpy().view(np.int64).tolist() for array in (one, other)]
-            assert bits[0] == bits[1]
-        else:
-            assert one.equals(other)
+    with pytest.MonkeyPatch.context() as patch:
+        if by_range:  # rows are cut before they are grouped, however few
+            patch.setattr(ranges, "_FEW_ROWS", 0)
+            patch.setattr(ranges, "_MANY", 0.0)
+            patch.setattr(ranges, "_SAMPLE", 1)
+        states = [ranges.state_of_part(part, grouping, i) for i, part in enumerate(parts)]
+    assert all(isinstance(state, ranges.Ranged) for state in states) == by_range
+    for found in shuffled(states, grouping, runs, step):
+        assert_same_bits(found, wanted)
 
 
-def test_more_states_than_are_combined_at_once_are_the_same_in_steps() -> None:
+def test_many_parts_are_combined_the_same_by_ranges() -> None:
     rng = np.random.default_rng(0)
     parts = [
         pa.table({"k": rng.integers(0, 9, 20), "x": rng.normal(size=20) * 1e9, "d": [DAY] * 20})
         for _ in range(150)
     ]
     grouping = Grouping(("k",), named_aggregates(None, AGGREGATES))
-    cut = shuffle.Cut(3)
-    pieces = [cut(i, Outcome(partial(p, grouping), 20, 0)) for i, p in enumerate(parts)]
     wanted = finish(combined([partial(part, grouping) for part in parts]), grouping)
-    found = []
-    for at in range(3):
-        steps = [piece[at] for piece in pieces]
-        level = [shuffle._merged(steps[low : low + 64]) for low in range(0, 150, 64)]
-        found.append(shuffle.Finish(grouping)(level))
-    whole = pa.concat_tables(found).sort_by("at:").drop_columns("at:")
-    assert whole.equals(wanted)
+    states = [ranges.state_of_part(part, grouping, i) for i, part in enumerate(parts)]
+    for found in shuffled(states, grouping, (0, 9, 64), 1):
+        assert_same_bits(found, wanted)
+
+
+@pytest.mark.parametrize("groups", [1000, 400_000])
+def test_a_large_part_has_the_same_state_however_many_groups_it_has(groups: int) -> None:
+    rng = np.random.default_rng(2)
+    rows = 300_000
+    keys = pa.array(rng.integers(0, groups, rows))
+    table = pa.table({"k": keys, "x": rng.normal(size=rows), "d": rng.integers(0, 3, rows)})
+    grouping = Grouping(("k",), named_aggregates(None, AGGREGATES))
+    state = ranges.state_of_part(table, grouping, 0)
+    assert isinstance(state, ranges.Ranged) == (groups > 1000)
+    wanted = finish(partial(table, grouping), grouping)
+    for found in shuffled([state], grouping, (0, 64), 1):
+        assert_same_bits(found, wanted)
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -122,9 +152,27 @@ def test_many_groups_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         return table.group_by("k").agg(total=("x", "sum"), rows="size", some=("x", "nunique"))
 
     here = found()
-    monkeypatch.setattr(shuffle, "HERE_BYTES", 1000)
+    # (Such large states are in the object store, and are known by their size there.)
+    sizes: list[int] = []
+    by_shuffle = shuffle._shuffled
+
+    def watched(states: Any, size: int, grouping: Grouping) -> Any:
+        assert all(isinstance(state, Stored) for state in states)
+        sizes.append(size)
+        return by_shuffle(states, size, grouping)
+
+    monkeypatch.setattr(shuffle, "_shuffled", watched)
+    monkeypatch.setattr(shuffle, "HERE_BYTES", 1_000_000)
     there = found()
     assert there.equals(here)
+    assert len(sizes) == 1
+    # A group takes 8 bytes for each of key, position, sum and count; a pair of key and value 16.
+    assert 2_000_000 < sizes[0] < 4_000_000
+    assert table.report.rows == 100_000
+    # On several nodes each state is cut where it is, and only pieces of it travel.
+    monkeypatch.setattr(shuffle, "_share_memory", lambda: False)
+    assert found().equals(here)
+    assert len(sizes) == 2
     assert table.report.rows == 100_000
     frame = pa.concat_tables(files).to_pandas().groupby("k", sort=False)
     wanted = frame.agg(total=("x", "sum"), rows=("x", "size"), some=("x", "nunique"))
