@@ -253,7 +253,7 @@ class Worker:
         torch.save(_random_state(self.device), os.path.join(folder, f"random-{self.rank}.pt"))
         if self.rank:
             return
-        kept = {name: _bare(part).state_dict() for name, part in states.items()}
+        kept = {name: _safe(name, _bare(part).state_dict()) for name, part in states.items()}
         torch.save(kept, os.path.join(folder, STATES))
         about = {**self._about, "next": self._next, "curve": self._curve}
         Path(folder, ABOUT).write_text(json.dumps(about))
@@ -263,7 +263,7 @@ class Worker:
         own."""
         path = os.path.join(folder, f"random-{self.rank}.pt")
         if os.path.exists(path):
-            _set_random_state(torch.load(path, weights_only=False), self.device)
+            _set_random_state(torch.load(path, weights_only=True), self.device)
         else:
             begin_random((self._seed, self.rank, *(self._found or {})["next"]))
 
@@ -310,10 +310,35 @@ def read_states(folder: str) -> dict[str, Any]:
     """Return the states of a checkpoint by their names, on the CPU."""
     path = os.path.join(folder, STATES)
     try:
-        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=False)
+        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises anything for a damaged file
         raise CheckpointError(f"the checkpoint's {STATES} cannot be read: {error}") from error
     return found
+
+
+def _safe(name: str, value: Any) -> Any:
+    """Return a state, of which every part can be read without unpickling objects: others may write
+    to the folder of checkpoints.
+
+    Raises
+    ------
+    InvalidTypeError
+        It holds something else than tensors, numbers, strings, and lists and dicts of these.
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {_safe(name, key): _safe(name, part) for key, part in value.items()}
+    if type(value) in (list, tuple, set):
+        return type(value)([_safe(name, part) for part in value])
+    if value is None or isinstance(
+        value, torch.Tensor | bool | int | float | complex | str | bytes
+    ):
+        return value
+    raise InvalidTypeError(
+        f"the state of {name!r} holds a {type(value).__name__}; a checkpoint holds tensors, "
+        "numbers, strings, and lists and dicts of these"
+    )
 
 
 def _bare(part: Any) -> Any:
@@ -336,9 +361,10 @@ def _plain(name: str, value: Any) -> float | int | str | bool:
 
 
 def _random_state(device: torch.device) -> dict[str, Any]:
+    kind, keys, *rest = np.random.get_state()
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
-        "numpy": np.random.get_state(),
+        "numpy": (kind, np.asarray(keys).tolist(), *rest),
         "python": random.getstate(),
     }
     if device.type == "cuda":

@@ -188,3 +188,49 @@ def test_batches_have_the_form_of_the_data() -> None:
     assert list(table["text"]) == ["p", "q", "r"]
     matrix = sp.random(6, 4, 0.5, format="csr", random_state=0)
     assert torch.equal(batch_of((matrix[:5], matrix[5:])), torch.from_numpy(matrix.toarray()))
+
+
+class Stateful:
+    """In the place of a model: has a state, and takes one."""
+
+    def __init__(self, state: Any) -> None:
+        self.state = state
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"state": self.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.state = state["state"]
+
+
+def test_a_state_that_would_have_to_be_unpickled_is_refused_before_it_is_written(
+    tmp_path: Path,
+) -> None:
+    worker = Worker(Alone(tmp_path / "kept"), feed(), {}, 0)
+    with pytest.raises(InvalidTypeError, match="'odd' holds a "):
+        worker.report({"loss": 1.0}, odd=Stateful([tmp_path]))
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_planted_checkpoint_runs_no_code(tmp_path: Path) -> None:
+    link = Alone(tmp_path / "kept")
+    worker = Worker(link, feed(), {}, 0)
+    worker.report({"loss": 1.0}, model=Stateful((1, [np.float64(2.5)], {"a": torch.ones(2)})))
+    states = read_states(str(link.folder))
+    assert states["model"]["state"][:2] == (1, [2.5])
+    planted = tmp_path / "planted"
+    (plant,) = [path for path in link.folder.iterdir() if path.name.startswith("states")]
+    torch.save({"model": Planted(planted)}, plant)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_states(str(link.folder))
+    assert not planted.exists()
+
+
+class Planted:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.path,))
