@@ -233,6 +233,25 @@ def test_compiled_programs_have_numpys_bits_for_all_scalars(
             same_bits(chain(xp.asarray(a), xp.asarray(a[1]), own, xp), wanted)
 
 
+def test_errors_that_were_asked_for_are_raised_once_there_is_a_kernel(kernels: Any) -> None:
+    values = random(LENGTH)
+    values[77] = 0.0
+
+    def divided() -> Any:
+        return np.asarray(1 / xp.asarray(values.copy()))  # a value that is not known yet
+
+    with np.errstate(divide="ignore"):
+        for _ in range(2):
+            same_bits(divided(), 1 / values)
+            assert kernels()
+    with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
+        divided()
+    heard: list[str] = []
+    with np.errstate(divide="call", call=lambda kind, flag: heard.append(kind)):
+        same_bits(divided(), 1 / values)
+    assert "divide by zero" in heard
+
+
 @pytest.mark.parametrize("form", ["", "total", "rows", "spread"])
 def test_threads_share_the_cache_blocks_of_compiled_programs(kernels: Any, form: str) -> None:
     """Parts begin in the middle of what is read, whole, by row and by column."""

@@ -34,6 +34,10 @@ from agentic_ray.recent import Recent
 WORTH_ELEMENTS = 1 << 23
 """Elements of a program after which compiling it, about a second, will pay."""
 
+_HEARD = frozenset({"raise", "call", "print", "log"})
+"""Settings of `numpy.errstate` that somebody asked for: a kernel tells nothing of divisions by zero
+and the like, so NumPy does the work."""
+
 _seen: Recent[Any, int] = Recent(1024)
 """Elements that were computed of programs that are not compiled yet."""
 _kernels: Recent[Any, Compiled | None] = Recent(256)
@@ -54,7 +58,7 @@ def wanted(program: Any, inputs: Any, shape: Shape, size: int) -> Any:
     dtype = program.dtype
     if dtype not in (np.float64, np.float32) or any(block.dtype != dtype for block in blocks):
         return None
-    if as_floats(inputs.scalars, dtype) is None:
+    if as_floats(inputs.scalars, dtype) is None or not _HEARD.isdisjoint(np.geterr().values()):
         return None
     form = form_of(program, shape, inner)
     key = (program, kinds, form)
