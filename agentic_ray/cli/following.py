@@ -113,7 +113,7 @@ def run_recorded(
 @contextlib.contextmanager
 def _executed(file: Path, code: CodeType, main: ModuleType) -> Iterator[Followed]:
     """Execute a script. What it prints goes to the standard error: the answer is our output."""
-    from agentic_ray.runtime.unknown import NeedsValue
+    from agentic_ray.unknown import NeedsValue
 
     watch = LineWatch(file=str(file))
     followed = Followed(watch)
@@ -138,7 +138,7 @@ def _executed(file: Path, code: CodeType, main: ModuleType) -> Iterator[Followed
 
 def _needed(error: BaseException | None) -> str | None:
     """Return the value of which the lack led to an error: it could not be pickled."""
-    from agentic_ray.runtime.unknown import NeedsValue, NotSendable
+    from agentic_ray.unknown import NeedsValue, NotSendable
 
     while error is not None:
         if isinstance(error, NeedsValue | NotSendable):

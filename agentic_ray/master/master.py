@@ -45,7 +45,7 @@ from agentic_ray.master.statistics import Statistics
 from agentic_ray.master.store import JobStore, MemoryStore, Receipt
 from agentic_ray.master.traces import Trace, TraceShelf
 from agentic_ray.master.workloads import DEFAULT, Parameters, Registry, Workload, registry
-from agentic_ray.runtime.unknown import stop_if_planned
+from agentic_ray.unknown import stop_if_planned
 from agentic_ray.watching import watches
 
 _logger = logging.getLogger("agentic_ray")

@@ -22,7 +22,6 @@ from agentic_ray.runtime.connection import Stay
 from agentic_ray.runtime.cost_store import CostStore
 from agentic_ray.runtime.run import Run
 from agentic_ray.runtime.session import lend_to_this_process, taken
-from agentic_ray.runtime.unknown import Unknown, needs, set_planned
 from agentic_ray.runtime.values import Stored, hold_elsewhere
 from agentic_ray.schedule.calibration import Calibration
 from agentic_ray.schedule.cost_model import CostModel, size_of
@@ -32,6 +31,7 @@ from agentic_ray.schedule.forecast import Together, Work, planned_part
 from agentic_ray.schedule.metrics import PlacementRecord
 from agentic_ray.schedule.recutting import Costs, Part
 from agentic_ray.telemetry.state import ClusterState, GpuState, NodeState
+from agentic_ray.unknown import Unknown, needs, set_planned
 from agentic_ray.watching import watches
 
 MOST_GRAPHS: Final = 10_000

@@ -17,9 +17,9 @@ from agentic_ray.errors import SerializationError
 from agentic_ray.graph.task import Codelet, Task, TaskGraph
 from agentic_ray.runtime.planning import PlanningSession, planning
 from agentic_ray.runtime.session import current_session
-from agentic_ray.runtime.unknown import NeedsValue, NotSendable, Unknown
 from agentic_ray.schedule.described import describe_cluster
 from agentic_ray.schedule.forecast import forecast
+from agentic_ray.unknown import NeedsValue, NotSendable, Unknown
 
 
 def _bomb(_: Any) -> Any:
