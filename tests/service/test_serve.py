@@ -286,9 +286,7 @@ def test_sigterm_lets_accepted_jobs_finish_and_leaves_no_process(tmp_path: Path)
             while not client.jobs(state="running"):  # Ray has started
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
-        began = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - began < 60
         assert (tmp_path / "one").exists()
     finally:
         server.kill()
