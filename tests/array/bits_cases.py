@@ -52,6 +52,7 @@ class Operands:
         self.row, self.column = cut(150), cut(200, 1)
         self.square = cut(140, 140, chunks=(60, 50))
         self.stack = cut(6, 40, 30, chunks=(4, 40, 30))
+        self.panels = cut(2500, 40)  # products with it are made by panels of rows
         self.block, self.line = cut(255, 257), cut(65_500)  # one cache block each, all but full
 
 
@@ -176,6 +177,8 @@ BLOCKS: dict[str, Case] = {
     "block: norms": lambda d: [linalg.vector_norm(d.line), linalg.vector_norm(d.block, axis=0)],
     "block: spectra": lambda d: [fft.fft(d.line), fft.fftn(d.block)],
     "block: moves": lambda d: xp.concat([xp.roll(d.block, 9), d.block[::-1]]).sum(axis=0),
+    "panels @ panels.T": lambda d: d.panels @ d.panels[:900].T,
+    "panels @ row": lambda d: (d.panels @ d.panels[7]) @ d.panels,
     "block: of one large": lambda d: d.block * d.tall.sum() + d.tall[0, 0],
 }
 REAL_BLOCKS: dict[str, Case] = {

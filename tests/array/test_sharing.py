@@ -32,6 +32,9 @@ CASES: dict[str, Callable[[xp.Array, xp.Array], xp.Array]] = {
     "first": lambda x, n: n.argmax(axis=0),
     "normal equations": lambda x, n: x.T @ (1 / (1 + xp.exp(-x[:, 0]))),
     "gram": lambda x, n: x.T @ x,
+    "product": lambda x, n: x @ x[:700].T,
+    "product of integers": lambda x, n: n @ n[:50].T,
+    "matrix and vector": lambda x, n: x.reshape(3_000, 400) @ x[0, :1].repeat(400),
 }
 
 

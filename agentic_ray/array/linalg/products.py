@@ -13,6 +13,7 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.core import chunks as grids
+from agentic_ray.array.core import sharing
 from agentic_ray.array.core.build import broadcast_shapes, strict_operand
 from agentic_ray.array.core.node import Node, Op, make
 from agentic_ray.array.core.program import codelet
@@ -40,6 +41,48 @@ def _matmul_kernel(xp: Any, a: Any, b: Any, *, out: Any = None) -> Any:
     if xp is np and a.shape[-1] == 1 and np.may_share_memory(a, b):
         b = b.copy()
     return xp.matmul(a, b) if out is None else xp.matmul(a, b, out=out)
+
+
+PANEL_WORK = 1 << 22
+"""Least multiplications of a panel; each column counts as eight where there are fewer."""
+PANEL_ROWS = 512
+"""Least rows of a panel: BLAS packs the right operand anew for each."""
+MOST_PANELS = 8
+
+
+def panel_rows(rows: int, inner: int, columns: int) -> int:
+    """Return how many rows of the left operand are multiplied at a time, for operands of one chunk.
+    Only shapes decide, so that the bits do not depend on the number of threads."""
+    least = -(-PANEL_WORK // max(inner * max(columns, 8), 1))
+    fair = -(-rows // MOST_PANELS)
+    return -(-max(least, fair, PANEL_ROWS) // 64) * 64
+
+
+def _matmul_whole(xp: Any, a: Any, b: Any) -> Any:
+    """Multiply two operands of one chunk each: by panels of rows, which idle threads take too."""
+    if (
+        xp is not np
+        or a.ndim != 2
+        or b.ndim != 2
+        or a.dtype != b.dtype
+        or a.dtype.char not in "fdFD"
+    ):
+        return _matmul_kernel(xp, a, b)
+    rows, columns = a.shape[0], b.shape[1]
+    height = panel_rows(rows, a.shape[1], columns)
+    if rows < 2 * height:
+        return _matmul_kernel(xp, a, b)
+    out = np.empty((rows, columns), a.dtype)
+
+    def multiply_panel(number: int) -> None:
+        part = slice(number * height, (number + 1) * height)
+        _matmul_kernel(np, a[part], b, out=out[part])
+
+    sharing.each(multiply_panel, -(-rows // height))
+    return out
+
+
+_matmul_whole.shares_blocks = True  # type: ignore[attr-defined]
 
 
 def _add(left: Any, right: Any, *, xp: Any) -> Any:
@@ -109,7 +152,8 @@ def _lower_matmul(node: Node, lowering: Any) -> list[Any]:
         return list(lowering.call(node, _matmul_cut, pairs, params=(spans,), flops=flops))
     if inner == 1:
         rows = [(x[0], y[0]) for x, y in pairs]
-        return list(lowering.call(node, _matmul_kernel, rows, flops=flops))
+        kernel = _matmul_whole if len(pairs) == 1 else _matmul_kernel
+        return list(lowering.call(node, kernel, rows, flops=flops))
     if len(pairs) >= layouts.FOLDING_BLOCKS:
         return list(lowering.call(node, _matmul_folded, pairs, flops=flops))
     flat = [(x, y) for xs, ys in pairs for x, y in zip(xs, ys, strict=True)]
@@ -126,7 +170,7 @@ def _lower_matmul(node: Node, lowering: Any) -> list[Any]:
     return result
 
 
-MATMUL = Op("matmul", "tasks", _matmul_kernel, _lower_matmul, weight=32, reads_views=True)
+MATMUL = Op("matmul", "tasks", _matmul_whole, _lower_matmul, weight=32, reads_views=True)
 
 
 def matmul(x1: Any, x2: Any, /) -> Array:
