@@ -155,7 +155,7 @@ class LentSession:
     def close(self) -> None:
         """Do nothing: the session is the lender's, and this process ends with its job."""
 
-    def prospect(self, tasks: Any, put_bytes: int) -> None:
+    def prospect(self, tasks: Any, moved_bytes: int, in_caller: Any) -> None:
         """Return None, where `Session` predicts: the executors compute everything of a job."""
 
     def submit(

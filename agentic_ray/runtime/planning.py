@@ -29,6 +29,7 @@ from agentic_ray.schedule.cutting import bundle_seconds, bundled, usual_seconds
 from agentic_ray.schedule.described import Described
 from agentic_ray.schedule.forecast import Together, Work, planned_part
 from agentic_ray.schedule.metrics import PlacementRecord
+from agentic_ray.schedule.prospects import OnExecutors, on_executors
 from agentic_ray.schedule.recutting import Costs, Part
 from agentic_ray.telemetry.state import ClusterState, GpuState, NodeState
 from agentic_ray.unknown import Unknown, needs, set_planned
@@ -240,15 +241,12 @@ class PlanningSession:
                 )
 
     def prospect(
-        self, tasks: Sequence[Task], put_bytes: int
-    ) -> tuple[float, int, Calibration] | None:
+        self, tasks: Sequence[Task], moved_bytes: int, in_caller: Sequence[float | None]
+    ) -> OnExecutors | None:
         """Predict as `Session.prospect` does."""
         if self.described.gpus:
             return None
-        work = sum(max(usual_seconds(task, self.model), 0.0) for task in tasks)
-        there = work / self.slots + 2 * self.model.call_overhead_seconds
-        there += put_bytes / self.model.calibration.store_bytes_per_second
-        return there, self.slots, self.model.calibration
+        return on_executors(tasks, moved_bytes, in_caller, self.model, self.slots)
 
     def under_way(self) -> list[Run]:
         """Return nothing: every run is over."""

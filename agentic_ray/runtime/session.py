@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
 from ray import exceptions as ray_errors
@@ -48,14 +48,13 @@ from agentic_ray.runtime.recordings import Recording, Recordings
 from agentic_ray.runtime.run import Run
 from agentic_ray.runtime.scope import current_scope
 from agentic_ray.runtime.values import CodeletTable
-from agentic_ray.schedule.bounds import least_seconds
-from agentic_ray.schedule.calibration import Calibration
 from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CALL_BOUNDS_SECONDS, CostModel
-from agentic_ray.schedule.cutting import bundle_seconds, bundled, usual_seconds
+from agentic_ray.schedule.cutting import bundle_seconds, bundled
 from agentic_ray.schedule.dispatcher import Dispatcher, RetryRules, SpeculationRules
 from agentic_ray.schedule.events import LeaseEnded, LeaseGranted
 from agentic_ray.schedule.policies import get_policy
+from agentic_ray.schedule.prospects import OnExecutors, on_executors
 from agentic_ray.telemetry.state import ClusterState
 from agentic_ray.tracebacks import entry, show_all
 from agentic_ray.watching import watches
@@ -64,27 +63,6 @@ _logger = logging.getLogger("agentic_ray")
 
 _FIRST_REPORT_SECONDS = 5.0
 _GPUS = frozenset({"gpu", CARD})
-
-
-class OnExecutors(NamedTuple):
-    """Prediction of some tasks' time on the executors.
-
-    Parameters
-    ----------
-    seconds : float
-        From sending the tasks to having their values.
-    seen_seconds : list of float
-        Of each task by itself; infinite where no executor ran such a task.
-    slots : int
-        Bundles that run at once.
-    rates : Calibration
-        Of a typical node.
-    """
-
-    seconds: float
-    seen_seconds: list[float]
-    slots: int
-    rates: Calibration
 
 
 class Session:
@@ -285,32 +263,15 @@ class Session:
     def prospect(
         self, tasks: Sequence[Task], moved_bytes: int, in_caller: Sequence[float | None]
     ) -> OnExecutors | None:
-        """Predict the executors' seconds for tasks.
+        """Predict the executors' seconds for tasks; see `prospects.on_executors`.
 
         Return None if the executors should do the tasks however long they take: what a job computes
         is to outlive this process, and GPUs may be much quicker.
-
-        Parameters
-        ----------
-        moved_bytes : int
-            Bytes that go through the object store: what the tasks are given, and what is wanted.
-        in_caller : sequence of float or None
-            Seconds that each task took in the caller's process. They say more than its cost does
-            of a task that no executor has run.
         """
         devices = self._nodes.slots_by_device()
         if current_scope() is not None or any(device != "cpu" for _, device in devices):
             return None
-        each: list[float] = []
-        seen: list[float] = []
-        for task, own in zip(tasks, in_caller, strict=True):
-            predicted = max(usual_seconds(task, self.model), 0.0)
-            was_seen = self.model.times_seen(task, "cpu") > 0
-            each.append(predicted if was_seen or own is None else own)
-            seen.append(predicted if was_seen else math.inf)
-        there = least_seconds(tasks, each, self.slots) + 2 * self.model.call_overhead_seconds
-        there += moved_bytes / self.model.calibration.store_bytes_per_second
-        return OnExecutors(there, seen, self.slots, self.model.calibration)
+        return on_executors(tasks, moved_bytes, in_caller, self.model, self.slots)
 
     def bundle_seconds(self, total_seconds: float) -> float:
         """Return the seconds of predicted work for one bundle; see `cutting.bundle_seconds`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from typing import Any
 
@@ -12,8 +13,11 @@ import agentic_ray as ar
 import agentic_ray.array as xp
 from agentic_ray.array.core import evaluate, placing, threads
 from agentic_ray.graph import Codelet, CostHint, Ref, Task
-from agentic_ray.runtime.session import OnExecutors
+from agentic_ray.runtime.lent import LentSession
+from agentic_ray.runtime.planning import PlanningSession, planning
 from agentic_ray.schedule.calibration import Calibration
+from agentic_ray.schedule.described import Described, Machine
+from agentic_ray.schedule.prospects import OnExecutors
 
 
 def _task(key: str, function: Any, *args: Any, **rest: Any) -> Task:
@@ -170,3 +174,16 @@ def test_what_is_in_the_object_store_is_for_executors(ray_session: ar.Session) -
     with xp.config(seconds_here=0):
         there = np.asarray((xp.asarray(values, chunks=1_000_000) * 2 + 1).sum())
     assert np.asarray((x + 1).sum()).tobytes() == there.tobytes()
+
+
+def test_each_kind_of_session_is_asked_in_the_same_way() -> None:
+    asked = [list(inspect.signature(kind.prospect).parameters)
+             for kind in (ar.Session, LentSession, PlanningSession)]  # fmt: skip
+    assert asked[0] == asked[1] == asked[2]
+
+
+def test_a_plan_that_is_not_small_is_predicted_for_a_session_that_runs_nothing() -> None:
+    x = xp.asarray(np.ones((9_000_000,)), chunks=1_000_000)
+    with planning(PlanningSession(Described("here", (Machine(1, 2),)))):
+        found = placing.prospect(*_planned(x * 2 + 1), put_bytes=0)
+    assert found.there_seconds is not None
