@@ -25,9 +25,10 @@ def reduce_op(
     cache_blocks: int = 1,
     compiled: Literal["", "sum", "spread"] = "",
     also: Callable[[Node, Node], Node | None] | None = None,
+    exact: bool = False,
 ) -> Op:
     """An operation of kind ``reduce``."""
-    steps = Reduction(partial, combine, final, cache_blocks, compiled, also)
+    steps = Reduction(partial, combine, final, cache_blocks, compiled, also, exact)
 
     def kernel(xp: Any, x: Any, *rest: Any) -> Any:
         extra = len(rest) - _params(rest)

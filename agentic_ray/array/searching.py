@@ -16,6 +16,7 @@ from agentic_ray.array.core import evaluate, standard
 from agentic_ray.array.core.build import elementwise, leaf, operand, reduction, strict_operand
 from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import Node, Op, make
+from agentic_ray.array.core.program import Location
 from agentic_ray.array.core.views import (
     concatenated,
     expanded,
@@ -49,12 +50,20 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _arg_partial(xp: Any, x: Any, at: Any, axes: tuple[int, ...], largest: bool) -> Any:
+def _origin_kernel(xp: Any, location: Location, axis: int) -> Any:
+    starts, shape = location
+    return xp.full((1,) * len(shape), starts[axis], dtype=np.int64)
+
+
+_ORIGIN = Op("origin", "create", _origin_kernel)
+"""The position of a block's first element along an axis, which stands for those of all of them."""
+
+
+def _arg_partial(xp: Any, x: Any, origin: Any, axes: tuple[int, ...], largest: bool) -> Any:
     (axis,) = axes
     local = (xp.argmax if largest else xp.argmin)(x, axis=axis, keepdims=True)
-    where_ = xp.take(at, xp.reshape(local, -1), axis=axis)
     value = xp.take_along_axis(x, local, axis=axis)
-    return value, xp.reshape(where_, local.shape), xp.full(value.shape, largest)
+    return value, local + origin, xp.full(value.shape, largest)
 
 
 def _arg_combine(left: Any, right: Any, *, xp: Any) -> Any:
@@ -74,7 +83,7 @@ def _arg_final(xp: Any, value: Any, count: int, largest: bool) -> Any:
     return value[1]
 
 
-ARG = reduce_op("argextreme", _arg_partial, _arg_combine, _arg_final)
+ARG = reduce_op("argextreme", _arg_partial, _arg_combine, _arg_final, exact=True)
 
 
 def _arg(name: str, a: Any, axis: int | None, out: Any, keepdims: bool, largest: bool) -> Array:
@@ -87,8 +96,10 @@ def _arg(name: str, a: Any, axis: int | None, out: Any, keepdims: bool, largest:
         at = normalize_axis_index(operator.index(axis), node.ndim)
     if node.shape[at] == 0:
         raise ValueError(f"attempt to get {name} of an empty sequence")
+    places = positions(node, at)
+    origin = make(_ORIGIN, (), (at,), places.shape, places.dtype, places.chunks)
     made = reduction(
-        ARG, [node, positions(node, at)], (at,), keepdims and axis is not None and ndim > 0,
+        ARG, [node, origin], (at,), keepdims and axis is not None and ndim > 0,
         np.dtype(np.int64), (largest,),
     )  # fmt: skip
     if keepdims and axis is None:

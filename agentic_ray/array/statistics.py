@@ -412,8 +412,8 @@ def _minimum(left: Any, right: Any, *, xp: Any) -> Any:
     return xp.minimum(left, right)
 
 
-MAX = reduce_op("max", _max_partial, _maximum, unchanged)
-MIN = reduce_op("min", _min_partial, _minimum, unchanged)
+MAX = reduce_op("max", _max_partial, _maximum, unchanged, exact=True)
+MIN = reduce_op("min", _min_partial, _minimum, unchanged, exact=True)
 
 
 def _extreme(
@@ -522,8 +522,8 @@ def _or(left: Any, right: Any, *, xp: Any) -> Any:
     return left | right
 
 
-ALL = reduce_op("all", _all_partial, _and, unchanged)
-ANY = reduce_op("any", _any_partial, _or, unchanged)
+ALL = reduce_op("all", _all_partial, _and, unchanged, exact=True)
+ANY = reduce_op("any", _any_partial, _or, unchanged, exact=True)
 
 
 def _truth(op: Op, ufunc: np.ufunc, a: Any, axis: Axis, out: Any, keepdims: bool,
@@ -562,7 +562,7 @@ def _count_partial(xp: Any, x: Any, axes: tuple[int, ...]) -> Any:
     return xp.sum(x != 0, axis=axes, dtype=np.int64, keepdims=True)
 
 
-COUNT = reduce_op("count_nonzero", _count_partial, add_partials, unchanged)
+COUNT = reduce_op("count_nonzero", _count_partial, add_partials, unchanged, exact=True)
 
 
 def count_nonzero(a: Any, axis: Axis = None, *, keepdims: bool = False) -> Array:

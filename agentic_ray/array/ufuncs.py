@@ -36,6 +36,12 @@ class Named:
     def __call__(self, xp: Any, *values: Any) -> Any:
         return getattr(xp, self.name)(*values)
 
+    @property
+    def ufunc(self) -> np.ufunc | None:
+        """NumPy's function if it is a ufunc."""
+        function = getattr(np, self.name)
+        return function if isinstance(function, np.ufunc) else None
+
 
 @dataclass(frozen=True, slots=True)
 class Part:

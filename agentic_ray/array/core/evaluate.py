@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from agentic_ray.array.core import memory, placing, threads
+from agentic_ray.array.core import memory, placing, prepared, threads
 from agentic_ray.array.core import node as nodes
 from agentic_ray.array.core.assignment import (
     ASSIGN,
@@ -49,6 +49,9 @@ QUICK_BYTES = 1 << 20
 """What `is_quick` lets an expression touch."""
 MOST_DEATHS = 8
 """Of the cluster's only node that one computation outlives."""
+LOOKS = 4
+LOOKS_EVERY = 32
+"""The first runs of a plan that is kept are timed, and then each of so many."""
 KEPT_BYTES = 1 << 20
 """Values up to this size are remembered by their expression."""
 _WITHOUT_BLAS = frozenset({"map", "create", "reduce"})
@@ -321,11 +324,14 @@ def _compute(
 ) -> list[list[Any]]:
     """The blocks of each root: arrays, or with ``handles`` what tasks can be given. ``may_stay``:
     also more than a little work may be done in this process."""
+    form = prepared.form_of(roots, LOCAL_BYTES)
+    if form is not None and (known := prepared.find(form)) is not None:
+        return _again(known, form)
     deaths = 0
     while True:
         _see_to_stored(roots)
         try:
-            return _computed(roots, handles=handles, may_stay=may_stay, progress=progress)
+            return _computed(roots, form, handles=handles, may_stay=may_stay, progress=progress)
         except LostDataError:
             deaths += 1
             if deaths > MOST_DEATHS:
@@ -363,10 +369,15 @@ def _was_lost(blocks: Sequence[Any]) -> bool:
 
 
 def _computed(
-    roots: Sequence[Node], *, handles: bool, may_stay: bool, progress: bool | None
+    roots: Sequence[Node],
+    form: prepared.Form | None,
+    *,
+    handles: bool,
+    may_stay: bool,
+    progress: bool | None,
 ) -> list[list[Any]]:
     asked, roots = roots, optimize(roots)
-    local = runs_locally(roots)
+    is_small = local = runs_locally(roots)
     if not local:
         _check_least(roots)
     planned = _Plan(roots, local=local)
@@ -379,7 +390,9 @@ def _computed(
     elif local:
         # A function of the user's is called in the caller's own thread.
         alone = any(node.op.of_user for node in topological(roots))
-        made = run_here(planned.tasks, planned.keys, alone=alone)
+        made = run_here(planned.tasks, planned.keys, 1 if alone else None)
+        if is_small and form is not None:
+            prepared.keep(form, asked, planned.tasks, planned.blocks)
     else:
         made = _by_session(planned, asked, handles=handles, progress=progress)
     result = [
@@ -387,6 +400,22 @@ def _computed(
         for row in (planned.blocks if local else planned.sent_blocks())
     ]
     return result if handles else [_fetched(row) for row in result]
+
+
+def _again(plan: prepared.Prepared, form: prepared.Form) -> list[list[Any]]:
+    """Run a plan that was kept. Now and then it is seen how long its tasks take, and thought over
+    in how many threads they run."""
+    given = plan.given(form)
+    plan.runs += 1
+    looks = bool(watches()) or plan.runs <= LOOKS or not plan.runs % LOOKS_EVERY
+    if looks:
+        plan.threads = placing.threads_for(plan.tasks)
+    if looks or plan.threads > 1:
+        made = run_here(plan.tasks, plan.outputs, plan.threads, given)
+    else:
+        with computing:
+            made = plan.run(given)
+    return plan.blocks(made, given)
 
 
 class _Plan:
@@ -514,16 +543,27 @@ def _fetched(blocks: list[Any]) -> list[Any]:
 
 
 def run_here(
-    tasks: Sequence[Task], outputs: Sequence[str], *, alone: bool = False
+    tasks: Sequence[Task],
+    outputs: Sequence[str],
+    threads_wanted: int | None = None,
+    given: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Run tasks, listed in a valid order, in this process; values are dropped after last use.
-    ``alone``: in this thread only."""
-    count = 1 if alone else placing.threads_for(tasks)
+
+    Parameters
+    ----------
+    threads_wanted : int, optional
+        Number of threads, of which this is one; by default the number that is predicted to be
+        quickest.
+    given : mapping, optional
+        Values by key that tasks refer to and no task makes.
+    """
+    count = threads_wanted or placing.threads_for(tasks)
     looking = watches()
     seconds = placing.learnt.seconds(tasks) if looking else []
     expected = placing.seconds_in(count, tasks, seconds) if looking else 0.0
     began = time.monotonic()
-    ran = threads.run(tasks, outputs, count)
+    ran = threads.run(tasks, outputs, count, given)
     ended = time.monotonic()
     placing.learnt.observe(tasks, ran)
     for watch in looking:

@@ -100,6 +100,8 @@ class Reduction:
     cache_blocks : int
         How many cache blocks are reduced at a time, where partial values are small; 0: the
         whole chunk at once.
+    exact : bool
+        The result is the same however the elements are cut up before they are combined.
     compiled : str
         What ``partial`` is, where kernels for it can be compiled: ``"sum"``, the plain sum of
         one operand; ``"spread"``, count, sum and the sums of deviations from the mean and of
@@ -115,6 +117,7 @@ class Reduction:
     cache_blocks: int = 1
     compiled: Literal["", "sum", "spread"] = ""
     also: Callable[[Node, Node], Node | None] | None = None
+    exact: bool = False
 
 
 class Held:

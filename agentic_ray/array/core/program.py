@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from agentic_ray.array.core import compiled, device_kernels, sharing, windows
+from agentic_ray.array.core import allocator, compiled, device_kernels, sharing, windows
 from agentic_ray.array.core.chunks import (
     Shape,
     block_slices,
@@ -44,10 +44,14 @@ class Given:
     at: int
 
 
+allocator.keep_freed_memory()  # wherever programs run, as here
+
 WIDTH_ELEMENTS = 8192
 """Of parts of blocks of which a single row has more than `BLOCK_ELEMENTS`."""
 ROWS_AT_ONCE = 4
 """So many cache blocks are taken at a time where their rows are only added up."""
+EXACT_AT_ONCE = 16
+"""And so many where blocks are only searched, so that it makes no difference."""
 EXACT = {
     "add", "subtract", "multiply", "divide", "true_divide", "negative", "positive", "absolute",
     "square", "sqrt",
@@ -127,7 +131,7 @@ class Inputs:
     done: Sequence[Sequence[int]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Program:
     """Steps over blocks. Registers are the blocks, then the scalars, then each step's result.
 
@@ -197,7 +201,7 @@ class Program:
 
         def make_block(number: int) -> None:
             part = self._cut(inputs.blocks, regions[number], shape)
-            out[regions[number]] = self._run(np, part, inputs)[-1]
+            self._write(out[regions[number]], part, inputs)
 
         sharing.each(make_block, len(regions))
         return out
@@ -242,8 +246,20 @@ class Program:
         ]
         if xp is not np:
             blocks = [windows.in_one(block, xp) for block in blocks]
-        return Inputs(blocks, arguments[first:last], arguments[last:], self._done())
+        return Inputs(blocks, arguments[first:last], arguments[last:], self._done)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave out what is kept for this process: hashes differ between processes."""
+        return Program, (self.located, self.scalars, self.steps, self.dtype, self.reducing)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash((self.located, self.scalars, self.steps, self.dtype, self.reducing))
+
+    @functools.cached_property
     def _done(self) -> list[list[int]]:
         """For each step the registers that are read by it for the last time. They are dropped, so
         that a long program lives in the memory of few blocks, which the core's cache holds."""
@@ -255,7 +271,7 @@ class Program:
             left |= last
         return found[::-1]
 
-    @property
+    @functools.cached_property
     def _at_once(self) -> int:
         """Elements of which a partial value is made; 0: all."""
         return BLOCK_ELEMENTS * (self.reducing.steps.cache_blocks if self.reducing else 1)
@@ -269,7 +285,7 @@ class Program:
         shape: Shape,
     ) -> bool:
         """Whether a compiled kernel gives the very bits that NumPy gives for these blocks."""
-        inputs = Inputs(blocks, scalars, given, self._done())
+        inputs = Inputs(blocks, scalars, given, self._done)
         found, plain = (self._made(inputs, shape, one) for one in (kernel, None))
         pairs = zip(found, plain, strict=True) if isinstance(found, tuple) else [(found, plain)]
         return all(one.tobytes() == other.tobytes() for one, other in pairs)
@@ -319,11 +335,17 @@ class Program:
             if register in step.registers
         )
 
-    def _run(self, xp: Any, blocks: Sequence[Any], inputs: Inputs) -> list[Any]:
-        """All registers that are read after the last step, for ``blocks`` that may be parts of
-        those of ``inputs``; None in place of the others."""
+    def _run(
+        self,
+        xp: Any,
+        blocks: Sequence[Any],
+        inputs: Inputs,
+        steps: Sequence[Step] | None = None,
+    ) -> list[Any]:
+        """All registers that are read after the last of ``steps`` (default: all), for ``blocks``
+        that may be parts of those of ``inputs``; None in place of the others."""
         registers: list[Any] = [*blocks, *inputs.scalars]
-        for step, done in zip(self.steps, inputs.done, strict=True):
+        for step, done in zip(self.steps if steps is None else steps, inputs.done, strict=False):
             operands = [registers[i] for i in step.registers]
             made = step.kernel(xp, *operands, *filled(step.params, inputs.given))
             for at in done:
@@ -331,6 +353,17 @@ class Program:
             del operands  # the next step then finds this memory free, and in the cache
             registers.append(made)
         return registers
+
+    def _write(self, out: Any, blocks: Sequence[Any], inputs: Inputs) -> None:
+        """Write to ``out`` what the steps make of parts of the blocks of ``inputs``. The last step
+        writes there itself if it is a ufunc: that saves an array and a copy."""
+        ufunc = getattr(self.steps[-1].kernel, "ufunc", None)
+        if ufunc is None:
+            out[...] = self._run(np, blocks, inputs)[-1]
+        else:
+            *steps, last = self.steps
+            registers = self._run(np, blocks, inputs, steps)
+            ufunc(*[registers[i] for i in last.registers], out=out)
 
     def _partial(self, xp: Any, registers: Sequence[Any], inputs: Inputs) -> Any:
         reducing = self.reducing
@@ -356,6 +389,8 @@ class Program:
         at_once = self._at_once
         if kernel is None and self._adds_rows_alone(reducing, blocks, shape):
             at_once *= ROWS_AT_ONCE
+        if kernel is None and reducing.steps.exact and self._only_reads:
+            at_once *= EXACT_AT_ONCE
         grid = for_reduction(shape, reducing.axes, at_once, WIDTH_ELEMENTS)
         cuts: list[list[slice]] = []
         for lengths in grid:
@@ -398,6 +433,15 @@ class Program:
 
         sharing.each(store, len(outers) - 1)
         return result
+
+    @functools.cached_property
+    def _only_reads(self) -> bool:
+        """Whether nothing is made of the blocks before they are reduced."""
+        return not any(
+            at >= len(self.located) or not self.located[at]
+            for step in self.steps
+            for at in step.registers
+        )
 
     def _adds_rows_alone(self, reducing: Reducing, blocks: Sequence[Any], shape: Shape) -> bool:
         """Whether nothing is made that should stay in the cache, and rows that each fit in a cache

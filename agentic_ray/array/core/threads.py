@@ -10,7 +10,7 @@ import heapq
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,12 +34,18 @@ def run(
     tasks: Sequence[Task],
     outputs: Sequence[str],
     threads: int,
+    given: Mapping[str, Any] | None = None,
 ) -> Ran:
     """Run tasks, listed in a valid order, in ``threads`` threads, of which the caller's is one.
 
     A value is dropped after its last use. With one thread tasks run in the order in which they
     are listed, with several depth first, so that a chunk goes through its chain while it is in
     the cache. A thread that finds no task ready helps with the cache blocks of those under way.
+
+    Parameters
+    ----------
+    given : mapping, optional
+        Values by key that tasks refer to and no task makes; they are none of their dependencies.
 
     Raises
     ------
@@ -48,7 +54,7 @@ def run(
     """
     if threads > 1 and len(tasks) > 1:
         tasks = TaskGraph(tasks, outputs).tasks
-    work = _Work(tasks, outputs, threads)
+    work = _Work(tasks, outputs, threads, given or {})
     others = [
         threading.Thread(
             target=contextvars.copy_context().run,
@@ -73,8 +79,15 @@ def run(
 class _Work:
     """Tasks that are shared out among threads, which are a `sharing.Crew`."""
 
-    def __init__(self, tasks: Sequence[Task], outputs: Sequence[str], threads: int) -> None:
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        outputs: Sequence[str],
+        threads: int,
+        given: Mapping[str, Any],
+    ) -> None:
         self.threads = threads
+        self._given = given
         self._shares: list[sharing.Share] = []
         self._extra_seconds: dict[int, float] = {}  # by thread: what helpers spent on its task
         self.made: dict[str, Any] = {}
@@ -160,10 +173,15 @@ class _Work:
             return None
 
     def _value(self, task: Task) -> Any:
-        args = replace_refs(task.args, self.made.__getitem__) if task.dependencies else task.args
+        args = task.args
+        if self._given or task.dependencies:
+            args = replace_refs(args, self._found)
         function: Any = task.codelet.cpu
         with computing:
             return function(*in_c_order(args), **task.kwargs, xp=np)
+
+    def _found(self, key: str) -> Any:
+        return self._given[key] if key in self._given else self.made[key]
 
     def _finished(self, task: Task, value: Any, seconds: float) -> None:
         with self._changed:
