@@ -49,9 +49,6 @@ QUICK_BYTES = 1 << 20
 """What `is_quick` lets an expression touch."""
 MOST_DEATHS = 8
 """Of the cluster's only node that one computation outlives."""
-LOOKS = 4
-LOOKS_EVERY = 32
-"""The first runs of a plan that is kept are timed, and then each of so many."""
 KEPT_BYTES = 1 << 20
 """Values up to this size are remembered by their expression."""
 _WITHOUT_BLAS = frozenset({"map", "create", "reduce"})
@@ -326,7 +323,9 @@ def _compute(
     also more than a little work may be done in this process."""
     form = prepared.form_of(roots, LOCAL_BYTES)
     if form is not None and (known := prepared.find(form)) is not None:
-        return _again(known, form)
+        given = known.given(form)
+        if known.stays or (may_stay and _is_predicted_here(known, form)):
+            return _again(known, given)
     deaths = 0
     while True:
         _see_to_stored(roots)
@@ -391,8 +390,8 @@ def _computed(
         # A function of the user's is called in the caller's own thread.
         alone = any(node.op.of_user for node in topological(roots))
         made = run_here(planned.tasks, planned.keys, 1 if alone else None)
-        if is_small and form is not None:
-            prepared.keep(form, asked, planned.tasks, planned.blocks)
+        if form is not None:
+            prepared.keep(form, asked, planned.tasks, planned.blocks, stays=is_small)
     else:
         made = _by_session(planned, asked, handles=handles, progress=progress)
     result = [
@@ -402,14 +401,23 @@ def _computed(
     return result if handles else [_fetched(row) for row in result]
 
 
-def _again(plan: prepared.Prepared, form: prepared.Form) -> list[list[Any]]:
-    """Run a plan that was kept. Now and then it is seen how long its tasks take, and thought over
-    in how many threads they run."""
-    given = plan.given(form)
-    plan.runs += 1
-    looks = bool(watches()) or plan.runs <= LOOKS or not plan.runs % LOOKS_EVERY
+def _is_predicted_here(plan: prepared.Prepared, form: prepared.Form) -> bool:
+    """Whether a plan that was kept is predicted to end sooner in this process."""
+    if LOCAL_BYTES < 0:
+        return False
+    if plan.is_due:
+        unsent = sum(leaf.nbytes for leaf in form.leaves if leaf not in _placed)
+        plan.here = placing.prospect(plan.tasks, plan.outputs, put_bytes=unsent).here
+    return plan.here
+
+
+def _again(plan: prepared.Prepared, given: Mapping[str, Any]) -> list[list[Any]]:
+    """Run a plan that was kept. Now and then it is seen how long its tasks take, and predicted in
+    how many threads they end soonest."""
+    looks = plan.is_due or bool(watches())
     if looks:
         plan.threads = placing.threads_for(plan.tasks)
+    plan.runs += 1
     if looks or plan.threads > 1:
         made = run_here(plan.tasks, plan.outputs, plan.threads, given)
     else:

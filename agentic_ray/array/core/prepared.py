@@ -38,6 +38,10 @@ MOST_TASKS_EACH = 2_000
 MOST_HELD_BYTES = 1 << 16
 """Nor is one with a larger array among the parameters of its operations, such as an index."""
 
+LOOKS = 4
+LOOKS_EVERY = 32
+"""The first runs of a plan that is kept are timed, and then each of so many."""
+
 
 @dataclass(frozen=True, slots=True)
 class Form:
@@ -113,9 +117,9 @@ class _Part:
     def of(self, leaves: Sequence[Node]) -> Any:
         node = leaves[self.leaf]
         if self.block is not None:
-            return in_c_order(node.params[0].value[self.block])
+            return node.params[0].value[self.block]
         whole = array_of(node)
-        return in_c_order(whole if self.region is None else whole[self.region])
+        return whole if self.region is None else whole[self.region]
 
 
 class Prepared:
@@ -127,17 +131,27 @@ class Prepared:
         In a valid order. Their dependencies are those on each other.
     outputs : list of str
         Keys of the tasks whose values are wanted.
+    stays : bool
+        Whether it touches so little data that it is run in this process in any case.
+    here : bool
+        Whether the last prediction was that it ends sooner in this process.
     threads : int
-        Threads that the last run was planned for; 0: it did not run yet.
+        Threads that were predicted to be quickest; 0: it was not looked at yet.
     runs : int
     """
 
     def __init__(
-        self, tasks: list[Task], rows: list[list[Any]], parts: dict[str, _Part], numbers: int
+        self,
+        tasks: list[Task],
+        rows: list[list[Any]],
+        parts: dict[str, _Part],
+        numbers: int,
+        stays: bool,
     ) -> None:
         given = {*parts, *_number_keys(numbers)}
         self.tasks = [_without(task, given) for task in tasks]
         self.outputs = list(dict.fromkeys(b.key for row in rows for b in row if b.key not in given))
+        self.stays = self.here = stays
         self.threads = 0
         self.runs = 0
         self._rows = rows
@@ -145,9 +159,16 @@ class Prepared:
         wanted = {block.key for row in rows for block in row}
         self._steps = _steps(tasks, wanted | given)
 
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to see how long the tasks take, and to predict anew."""
+        return self.runs < LOOKS or not self.runs % LOOKS_EVERY
+
     def given(self, form: Form) -> dict[str, Any]:
         """Return the caller's arrays and scalars by the keys that tasks know them by."""
         found = {key: part.of(form.leaves) for key, part in self._parts.items()}
+        if self.stays:  # little data: no two tasks shall have to copy the same part
+            found = {key: in_c_order(block) for key, block in found.items()}
         found.update(zip(_number_keys(len(form.numbers)), form.numbers, strict=True))
         return found
 
@@ -207,7 +228,14 @@ def find(form: Form) -> Prepared | None:
     return found
 
 
-def keep(form: Form, roots: Sequence[Node], tasks: list[Task], blocks: list[list[Any]]) -> None:
+def keep(
+    form: Form,
+    roots: Sequence[Node],
+    tasks: list[Task],
+    blocks: list[list[Any]],
+    *,
+    stays: bool,
+) -> None:
     """Keep a plan if such expressions were met before.
 
     Parameters
@@ -218,12 +246,14 @@ def keep(form: Form, roots: Sequence[Node], tasks: list[Task], blocks: list[list
         As planned, with the values of today.
     blocks : list of list
         The blocks of each expression, as planned.
+    stays : bool
+        Whether it touches so little data that it is run in this process in any case.
     """
     if len(tasks) > MOST_TASKS_EACH or form.key in _plans:
         return
     if _seen.add(hash(form.key), None):
         return
-    _plans[form.key] = _prepared(form, roots, tasks, blocks)
+    _plans[form.key] = _prepared(form, roots, tasks, blocks, stays)
 
 
 def forget() -> None:
@@ -236,7 +266,11 @@ def forget() -> None:
 
 
 def _prepared(
-    form: Form, roots: Sequence[Node], tasks: Sequence[Task], blocks: list[list[Any]]
+    form: Form,
+    roots: Sequence[Node],
+    tasks: Sequence[Task],
+    blocks: list[list[Any]],
+    stays: bool,
 ) -> Prepared | None:
     """Plan again with references in place of the values; None if that is not the same plan."""
     numbers = itertools.count()
@@ -278,7 +312,7 @@ def _prepared(
         return None  # an operation looks at the values when it is planned
     if not all(type(block) is Ref for row in rows for block in row):
         return None
-    plan = Prepared(lowering.tasks, rows, parts, len(form.numbers))
+    plan = Prepared(lowering.tasks, rows, parts, len(form.numbers), stays)
     same = _Same(plan.given(form))
     alike = len(tasks) == len(lowering.tasks) and all(
         same.tasks(kept, own) for kept, own in zip(lowering.tasks, tasks, strict=True)
