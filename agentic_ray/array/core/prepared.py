@@ -96,8 +96,13 @@ def form_of(roots: Sequence[Node], settings: Hashable) -> Form | None:
 
 
 def _is_large(param: Any) -> bool:
-    value = param.value if isinstance(param, Held) else param
-    return isinstance(value, np.ndarray) and value.nbytes > MOST_HELD_BYTES
+    return _bytes_in(param.value if isinstance(param, Held) else param) > MOST_HELD_BYTES
+
+
+def _bytes_in(value: Any) -> int:
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    return sum(map(_bytes_in, value)) if type(value) in (list, tuple) else 0
 
 
 def array_of(leaf: Node) -> NDArray:
