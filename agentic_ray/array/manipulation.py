@@ -372,7 +372,7 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Array:
         flat = Array(reshaped(node, (node.size,)))
         return Array(reshaped(roll(flat, shift, axis=0)._node, node.shape))
     axes = normalize_axis_tuple(axis, node.ndim, allow_duplicate=True)
-    shifts = evaluate.value(strict_operand(shift))
+    shifts = np.asarray(shift) if type(shift) is int else evaluate.value(strict_operand(shift))
     pairs = np.broadcast(shifts, axes)
     if pairs.ndim > 1:
         raise ValueError("'shift' and 'axis' should be scalars or 1D sequences")

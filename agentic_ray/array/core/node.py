@@ -233,7 +233,18 @@ def make(
 def exact(params: tuple[Any, ...]) -> tuple[Any, ...]:
     """``params`` so that only the same are equal: to Python 1, 1.0 and True are equal too, and so
     are 0.0 and -0.0. For keys of tables."""
-    return tuple([_exact(value) for value in params])
+    return params if _is_exact(params) else tuple([_exact(value) for value in params])
+
+
+def _is_exact(params: tuple[Any, ...]) -> bool:
+    """Whether there are only integers, texts and None in ``params``, as in those of slices."""
+    for value in params:
+        kind = type(value)
+        if kind is int or kind is str or value is None:
+            continue
+        if kind is not tuple or not _is_exact(value):
+            return False
+    return True
 
 
 def _exact(value: Any) -> Any:

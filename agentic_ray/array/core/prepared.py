@@ -96,7 +96,7 @@ def form_of(roots: Sequence[Node], settings: Hashable) -> Form | None:
 
 
 def _is_large(param: Any) -> bool:
-    return _bytes_in(param.value if isinstance(param, Held) else param) > MOST_HELD_BYTES
+    return isinstance(param, Held) and _bytes_in(param.value) > MOST_HELD_BYTES
 
 
 def _bytes_in(value: Any) -> int:
