@@ -23,7 +23,7 @@ from test_portable_kernels import Data
 
 import agentic_ray.array as xp
 from agentic_ray import blas
-from agentic_ray.array.core import evaluate, node
+from agentic_ray.array.core import evaluate, node, prepared
 from agentic_ray.graph import Task, replace_refs
 
 linalg, fft = xp.linalg, xp.fft
@@ -245,6 +245,7 @@ def large_results(
 
 @contextmanager
 def _computed(here: bool) -> Iterator[None]:
+    prepared.forget()  # those of before may run elsewhere
     with (
         warnings.catch_warnings(),
         np.errstate(all="ignore"),
@@ -308,9 +309,11 @@ def _run_here(tasks: Sequence[Task], outputs: Sequence[str], **_: Any) -> dict[s
 @contextmanager
 def as_tasks(*, sent: bool) -> Iterator[None]:
     """Nothing is computed by kernels on whole arrays; blocks are ``sent`` between tasks or not."""
+    prepared.forget()
     with (
         mock.patch.object(node, "SMALL_ELEMENTS", -1),
         mock.patch.object(evaluate, "run_here", _run_here if sent else evaluate.run_here),
+        mock.patch.object(prepared, "MOST_TASKS_EACH", -1 if sent else prepared.MOST_TASKS_EACH),
     ):
         yield
 

@@ -17,7 +17,7 @@ import array_api_strict
 import numpy as np
 import pytest
 
-from agentic_ray.array.core import evaluate
+from agentic_ray.array.core import evaluate, prepared
 from agentic_ray.array.core import node as nodes
 from agentic_ray.graph import Task, replace_refs
 from agentic_ray.runtime.devices import map_leaves
@@ -87,6 +87,8 @@ def on(stand_in: StandIn | None) -> Iterator[Ran]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nodes, "SMALL_ELEMENTS", -1)
         patch.setattr(evaluate, "runs_locally", lambda roots: True)
+        prepared.forget()
+        patch.setattr(prepared, "MOST_TASKS_EACH", -1)  # each plan is run as `run_here` does
         if stand_in is not None:
             patch.setattr(evaluate, "run_here", run)
         yield ran

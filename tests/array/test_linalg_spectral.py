@@ -10,7 +10,7 @@ import pytest
 
 import agentic_ray as ar
 import agentic_ray.array as xp
-from agentic_ray.array.core import chunks, evaluate
+from agentic_ray.array.core import chunks, evaluate, prepared
 from agentic_ray.array.linalg import columns, spectral
 from agentic_ray.array.linalg.polar import polar_unitary, weights
 from agentic_ray.errors import InvalidArgumentError
@@ -284,6 +284,7 @@ def test_no_task_is_given_the_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(columns, "SWEEP_BYTES", 1)
     monkeypatch.setattr(evaluate, "LOCAL_BYTES", 1 << 40)
     monkeypatch.setattr(evaluate, "run_here", watched)
+    monkeypatch.setattr(prepared, "MOST_TASKS_EACH", -1)
     a = np.random.default_rng(10).standard_normal((n, n))
     x = xp.asarray(a, chunks=25)
     for result in (*xp.linalg.eigh(x), *xp.linalg.svd(x), xp.trace(x)):

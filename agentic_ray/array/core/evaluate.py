@@ -389,7 +389,7 @@ def _computed(
     elif local:
         # A function of the user's is called in the caller's own thread.
         alone = any(node.op.of_user for node in topological(roots))
-        made = run_here(planned.tasks, planned.keys, 1 if alone else None)
+        made = run_here(planned.tasks, planned.keys, count=1 if alone else None)
         if form is not None:
             prepared.keep(form, asked, planned.tasks, planned.blocks, stays=is_small)
     else:
@@ -419,7 +419,7 @@ def _again(plan: prepared.Prepared, given: Mapping[str, Any]) -> list[list[Any]]
         plan.threads = placing.threads_for(plan.tasks)
     plan.runs += 1
     if looks or plan.threads > 1:
-        made = run_here(plan.tasks, plan.outputs, plan.threads, given)
+        made = run_here(plan.tasks, plan.outputs, count=plan.threads, given=given)
     else:
         with computing:
             made = plan.run(given)
@@ -553,20 +553,21 @@ def _fetched(blocks: list[Any]) -> list[Any]:
 def run_here(
     tasks: Sequence[Task],
     outputs: Sequence[str],
-    threads_wanted: int | None = None,
+    *,
+    count: int | None = None,
     given: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Run tasks, listed in a valid order, in this process; values are dropped after last use.
 
     Parameters
     ----------
-    threads_wanted : int, optional
+    count : int, optional
         Number of threads, of which this is one; by default the number that is predicted to be
         quickest.
     given : mapping, optional
         Values by key that tasks refer to and no task makes.
     """
-    count = threads_wanted or placing.threads_for(tasks)
+    count = count or placing.threads_for(tasks)
     looking = watches()
     seconds = placing.learnt.seconds(tasks) if looking else []
     expected = placing.seconds_in(count, tasks, seconds) if looking else 0.0
