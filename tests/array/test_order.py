@@ -31,7 +31,8 @@ def test_large_matrices(name: str, dtype: str) -> None:
         x[...] = numbers.astype(dtype)
     view = VIEWS[name](x)
     found = in_c_order(view)
-    assert found.flags.c_contiguous and found.dtype == x.dtype
+    assert found.flags.c_contiguous
+    assert found.dtype == x.dtype
     assert found.tobytes() == view.tobytes()
 
 
