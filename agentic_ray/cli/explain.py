@@ -129,7 +129,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """The work of a script, and what is known of it.
+    """The graphs that a script sends, with the times and the machine that predictions use.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The line beyond which a script could not be followed, and what it needs."""
+    """The line at which following a script ends, because the line needs a value of real data."""
 
     line: int
     source: str

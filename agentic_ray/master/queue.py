@@ -1,4 +1,4 @@
-"""Which job is next: strict priority with ageing, then fair share between users. Pure, no locks.
+"""The queue of jobs: strict priority with ageing, then a fair share for each user. Pure, no locks.
 
 Time comes in with the calls, from a clock that does not go back.
 """

@@ -420,7 +420,7 @@ class _Planner:
         return SentGraph(part.graph_id, bundles, part.outputs, part.priority)
 
     def notes(self) -> list[str]:
-        """Say what was taken for granted."""
+        """Return a sentence for each assumption that the forecast makes."""
         found = []
         for names, text in (
             (

@@ -25,7 +25,8 @@ class Graphs:
         self._offers = offers
 
     def submit(self, event: GraphSubmitted) -> None:
-        """Take in a graph: rank its bundles, refuse it if it can never run, offer what is ready."""
+        """Accept a graph: rank its bundles, and offer those that are ready. A graph that no node can
+        ever run is refused."""
         books = self._books
         bundles, first_id = event.bundles, books.next_bundle_id
         count = len(bundles)

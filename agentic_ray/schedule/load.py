@@ -1,4 +1,4 @@
-"""The parts of an `Executor`: what its node offers, what our work there holds, what is planned."""
+"""The three parts of an `Executor`: the device of its node, the load of our work, and the plan."""
 
 from __future__ import annotations
 

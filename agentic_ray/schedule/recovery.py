@@ -1,5 +1,5 @@
-"""Bundles that failed: who is charged, what is isolated, split or sent elsewhere, and when a bundle
-is tried again."""
+"""Decides about bundles that failed: counts the failure against the bundle or against its executor,
+has a bundle isolated, split or sent to another executor, and says when it is tried again."""
 
 from __future__ import annotations
 

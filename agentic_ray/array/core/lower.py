@@ -369,8 +369,8 @@ class Lowering:
         return MadeInside(taken, [self.blocks(node)], node.nbytes, 0.0)
 
     def _choose_inlined(self, order: Sequence[Node], roots: set[Node]) -> None:
-        """Which elementwise operations become part of their users' programs, and which moves are
-        only ways to read."""
+        """Choose the elementwise operations that become part of their users' programs, and the
+        moves that are only ways to read."""
         users: dict[Node, list[Node]] = {node: [] for node in order}
         for node in order:
             if node.value is None:

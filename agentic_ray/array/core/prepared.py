@@ -45,7 +45,7 @@ LOOKS_EVERY = 32
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What plans of some expressions depend on, and what they do not depend on.
+    """The form of some expressions, on which their plan depends, and their values, on which not.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ _Step = tuple[str, Callable[..., Any], Sequence[Any], Mapping[str, Any], bool, l
 
 
 def _steps(tasks: Sequence[Task], kept: set[str]) -> list[_Step]:
-    """What each task calls with what, and the keys of the values that no later task reads."""
+    """Return for each task the call it makes, and the keys of the values that no later task reads."""
     found: list[_Step] = []
     later = set(kept)
     for task in reversed(tasks):

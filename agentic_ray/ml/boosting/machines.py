@@ -55,7 +55,7 @@ class Growing:
 
 
 def kept_outside(count: int, share: float, seed: int, number: int) -> Any:
-    """Which rows of a chunk are kept for validation; never all."""
+    """Mark the rows of a chunk that are kept for validation; never all of them."""
     if not share:
         return np.zeros(count, bool)
     chosen = generator((seed, number)).random(count) < share

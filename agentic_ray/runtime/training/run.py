@@ -99,8 +99,8 @@ class Fitting:
         self.over = True
 
     def stop(self) -> None:
-        """End what is left of the training: the controller, and with it its workers. A controller
-        that has started none yet finds no desk, and ends."""
+        """End the controller of the training, and with it the workers. A controller that has not
+        started workers yet finds no desk, and ends by itself."""
         try:
             controller = ray.get(self._desk.controller.remote())
             if controller is not None and not self.over:
