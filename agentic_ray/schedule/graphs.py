@@ -25,8 +25,8 @@ class Graphs:
         self._offers = offers
 
     def submit(self, event: GraphSubmitted) -> None:
-        """Accept a graph: rank its bundles, and offer those that are ready. A graph that no node can
-        ever run is refused."""
+        """Accept a graph: rank its bundles, and offer those that are ready. Refuse a graph that no
+        node can ever run."""
         books = self._books
         bundles, first_id = event.bundles, books.next_bundle_id
         count = len(bundles)

@@ -198,7 +198,7 @@ _Step = tuple[str, Callable[..., Any], Sequence[Any], Mapping[str, Any], bool, l
 
 
 def _steps(tasks: Sequence[Task], kept: set[str]) -> list[_Step]:
-    """Return for each task the call it makes, and the keys of the values that no later task reads."""
+    """Return each task's call, with the keys of the values that no later task reads."""
     found: list[_Step] = []
     later = set(kept)
     for task in reversed(tasks):

@@ -137,7 +137,7 @@ def slice_of(start: int, count: int, step: int) -> slice:
 
 
 def axis_plan(lengths: Sequence[int], index: AxisIndex) -> list[tuple[int, int, int]]:
-    """List the chunks that an index of one axis touches: (chunk, start within it, count), in order."""
+    """List the chunks that an index of one axis touches: (chunk, start within it, count)."""
     starts = grids.offsets(lengths)
     if index[0] == "i":
         chunk = int(np.searchsorted(starts, index[1], side="right")) - 1

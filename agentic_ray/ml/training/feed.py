@@ -113,7 +113,7 @@ def _filled(block: Any, made: Mapping[str, Any]) -> Any:
 
 
 def _sent(block: Any) -> Any:
-    """Return a block with Ray's own references in place of stored values, to be sent to a worker."""
+    """Return a block to be sent to a worker: Ray's own references stand for stored values."""
     return block.ref if isinstance(block, Stored) else _mapped(block, _sent)
 
 
