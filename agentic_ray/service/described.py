@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, Final
 
 from agentic_ray.master import Workload
@@ -127,6 +127,16 @@ def submit_schema(workloads: Mapping[str, Workload]) -> dict[str, Any]:
             data = {"anyOf": [data, _REF]} if workload.builtin else data
             forms.append(_form("data", {"data": data} | common, [], "data"))
     return {"oneOf": forms}
+
+
+def require_tokens(document: dict[str, Any], open_paths: Set[str]) -> None:
+    """Say in an OpenAPI document that every address but these needs a token."""
+    schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
+    schemes["token"] = {"type": "http", "scheme": "bearer"}
+    document["security"] = [{"token": []}]
+    for path in open_paths & document["paths"].keys():
+        for route in document["paths"][path].values():
+            route["security"] = []
 
 
 _OWN: Final = ("data", "workload", "params")

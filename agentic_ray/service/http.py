@@ -23,7 +23,7 @@ from agentic_ray.service import described, exposition
 from agentic_ray.service.audit import Audit
 from agentic_ray.service.bodies import STATUS_OF, JsonResponse, RequestError, plain, problem
 from agentic_ray.service.data import DataShelf, add_data_routes
-from agentic_ray.service.guard import Guard
+from agentic_ray.service.guard import OPEN_PATHS, Guard
 from agentic_ray.service.page import Page, add_page
 from agentic_ray.service.queries import check_query
 from agentic_ray.service.reading import Reader
@@ -111,6 +111,8 @@ def create_app(
         body = document["paths"]["/submit"]["post"]["requestBody"]["content"]
         schema = described.submit_schema(master.workloads.snapshot())
         body["application/json"]["schema"] = schema
+        if keyring is not None:
+            described.require_tokens(document, OPEN_PATHS)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

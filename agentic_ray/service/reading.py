@@ -6,6 +6,7 @@ Two of them are used: one for large bodies (`read_body`), one for uploaded files
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -101,11 +102,11 @@ class Reader:
         self._pid, self._uses = 0, 0
 
 
-def read_body(reader: Reader, body: bytes) -> Submission:
+def read_body(reader: Reader, body: bytes, builtin: frozenset[str] = frozenset()) -> Submission:
     """As `read_submission`; a large body is read apart."""
     if len(body) <= SMALL_BYTES:
-        return read_submission(body)
-    return reader.call(read_submission, body)
+        return read_submission(body, builtin)
+    return reader.call(read_submission, body, builtin)
 
 
 def _begin() -> None:
@@ -120,6 +121,7 @@ def _begin() -> None:
         os._exit(0)
 
     threading.Thread(target=follow, daemon=True).start()
+    gc.disable()  # JSON has no cycles and many parts; no process is used for long
     with contextlib.suppress(OSError):
         os.nice(5)  # who asks for a status goes first
 

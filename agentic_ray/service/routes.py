@@ -240,7 +240,9 @@ def add_job_routes(app: FastAPI, service: Service) -> None:
 
 def _submit(service: Service, caller: Caller, raw: bytes, key: str | None) -> dict[str, Any]:
     """Parse, check and submit: in a thread, for a large body and the journal take their time."""
-    submission = read_body(service.reader, raw)
+    known = service.master.workloads.snapshot()
+    builtin = frozenset(name for name, each in known.items() if each.builtin)
+    submission = read_body(service.reader, raw, builtin)
     body = submission.body
     user = caller.user if body.user is None else body.user
     caller.may_act_for(user)

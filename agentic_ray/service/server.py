@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -24,7 +25,13 @@ from agentic_ray.master.journal import is_url, journal_file
 from agentic_ray.master.master import CACHE_BYTES
 from agentic_ray.master.queue import QUEUED_BYTES
 from agentic_ray.service.audit import Audit
-from agentic_ray.service.connections import AcceptErrors, ConnectionLimits, fitting, protocol
+from agentic_ray.service.connections import (
+    AcceptErrors,
+    ConnectionLimits,
+    InvalidRequests,
+    fitting,
+    protocol,
+)
 from agentic_ray.service.data import UPLOAD_BYTES, DataShelf
 from agentic_ray.service.guard import is_loopback
 from agentic_ray.service.hosting import SessionHost, State
@@ -344,6 +351,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().set_exception_handler(AcceptErrors())
+        logging.getLogger("uvicorn.error").addFilter(InvalidRequests())
         await super().startup(sockets)
         self._on_started()
 
