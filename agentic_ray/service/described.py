@@ -257,9 +257,11 @@ RESULT: Final = _route(
 )
 RESULT["responses"][206] = {"description": "A part of it.", "content": _FORMS}
 _LIST: Final = _object(
-    jobs={"type": "array", "items": _JOB}, total=_COUNT, next={"type": ["string", "null"]}
+    jobs={"type": "array", "items": _JOB},
+    total={"type": ["integer", "null"]},
+    next={"type": ["string", "null"]},
 )
-JOBS: Final = _route("The jobs at hand, newest first, by pages", 200, _json(_LIST), 422)
+JOBS: Final = _route("The jobs, newest first, by pages", 200, _json(_LIST), 422)
 LOGS: Final = _route(
     "What a job printed, from a line on",
     200,

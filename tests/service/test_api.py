@@ -22,7 +22,8 @@ import pyarrow.parquet as parquet
 import pytest
 from starlette.testclient import TestClient
 
-from agentic_ray.master import Journal, Master, Registry
+from agentic_ray.master import Journal, Master, Registry, journal
+from agentic_ray.service import routes
 from agentic_ray.service.bodies import RequestError
 from agentic_ray.service.content import chosen_form, span_of
 from agentic_ray.service.data import DataShelf
@@ -246,6 +247,48 @@ def test_jobs_by_pages_and_filters(registry: Registry) -> None:
         assert set(of(created_before=first)).isdisjoint(made[5:])
         for cursor in ("x", "", "=", "é", "9" * 100, "-1"):
             assert client.get("/jobs", params={"cursor": cursor}).status_code == 422
+
+
+def test_jobs_are_listed_as_far_back_as_the_journal_goes(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_SHOWN_FINISHED", 5)
+    with Master(workloads=registry, journal=tmp_path) as master:
+        client = TestClient(create_app(master), base_url="http://127.0.0.1:8080")
+        made = [
+            submit(client, ("echo", "fail")[i % 10 == 0], i, tags=[f"t{i % 3}"], user=f"u{i % 2}")
+            for i in range(40)
+        ]
+        for task_id in made:
+            ended(client, task_id)
+        assert len(master.jobs()) == 5
+
+        def pages(**query: Any) -> list[str]:
+            found: list[str] = []
+            cursor: str | None = None
+            while True:
+                asked = query | ({} if cursor is None else {"cursor": cursor})
+                page = client.get("/jobs", params=asked).json()
+                found += [job["task_id"] for job in page["jobs"]]
+                cursor = page["next"]
+                if cursor is None:
+                    return found
+
+        assert pages(limit=7) == made[::-1]
+        assert client.get("/jobs?limit=7").json()["total"] == 40
+        assert client.get("/jobs?limit=7&user=u1").json()["total"] == 20
+        assert pages(limit=7, user="u1") == made[1::2][::-1]
+        assert pages(limit=3, workload="fail") == made[::10][::-1]
+        assert pages(limit=20, tag="t0", state="succeeded") == [
+            made[i] for i in range(39, -1, -1) if i % 3 == 0 and i % 10
+        ]
+        # A filter that few jobs pass is looked for a piece at a time.
+        monkeypatch.setattr(routes, "_LOOKED_AT", 10)
+        monkeypatch.setattr(routes, "_AT_ONCE", 5)
+        first = client.get("/jobs?limit=3&workload=fail").json()
+        assert len(first["jobs"]) < 3
+        assert (first["next"] is not None, first["total"]) == (True, None)
+        assert pages(limit=3, workload="fail") == made[::10][::-1]
 
 
 def test_retry_makes_a_new_job_of_the_same(client: TestClient) -> None:
