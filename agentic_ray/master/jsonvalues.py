@@ -183,6 +183,11 @@ def loads(text: bytes | str) -> Any:
         raise InvalidArgumentError(f"not usable JSON: {error}") from None
 
 
+def whole(value: Any) -> Any:
+    """``value``, where it is a float such as 5.0 as the integer: JSON has one kind of number."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
 def check_depth(plain: Any, name: str) -> bool:
     """Whether in each object of plain JSON types the names stand in order, so that its text is its
     `canonical_text`.

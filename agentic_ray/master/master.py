@@ -464,8 +464,12 @@ class Master:
         self.record(job_id)
         return self._logs.lines(job_id, first)
 
-    def watch(self, watcher: Callable[[JobRecord], None]) -> None:
+    def watch(
+        self, watcher: Callable[[JobRecord], None], missed: Callable[[], None] = lambda: None
+    ) -> None:
         """Have ``watcher`` told of each step of each job, in order, once others can see it.
+
+        (``missed`` is for masters of another process, whose steps may be lost on the way.)
 
         It is called with the master's lock held, so it must return at once, raise nothing and ask
         the master nothing.

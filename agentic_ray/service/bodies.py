@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Annotated, Any, Final
 
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from agentic_ray.errors import (
     IdempotencyError,
@@ -32,7 +32,7 @@ from agentic_ray.master.checks import (
     PRIORITY_LIMIT,
     TAG_LENGTH,
 )
-from agentic_ray.master.jsonvalues import cut_name, dumps, loads, to_json
+from agentic_ray.master.jsonvalues import cut_name, dumps, loads, to_json, whole
 from agentic_ray.master.named import register
 from agentic_ray.master.named.uploads import UploadParams
 from agentic_ray.master.workloads import DEFAULT, Parameters, Registry, sum_of_squares
@@ -132,7 +132,9 @@ class SubmitBody(BaseModel):
     data: Any = None
     workload: str = DEFAULT
     params: Any = None
-    priority: int = Field(default=0, ge=-PRIORITY_LIMIT, le=PRIORITY_LIMIT)
+    priority: Annotated[int, BeforeValidator(whole)] = Field(
+        default=0, ge=-PRIORITY_LIMIT, le=PRIORITY_LIMIT
+    )
     timeout_seconds: float | None = Field(default=None, gt=0, le=LONGEST_SECONDS)
     deadline_seconds: float | None = Field(default=None, gt=0, le=LONGEST_SECONDS)
     user: str | None = Field(default=None, min_length=1, max_length=KEY_LENGTH)

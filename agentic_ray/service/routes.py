@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from agentic_ray.errors import UnknownJobError
-from agentic_ray.master import JobRecord, JobState, Master
+from agentic_ray.master import JobRecord, JobState
 from agentic_ray.master.jsonvalues import cut_name
 from agentic_ray.master.workloads import DEFAULT
 from agentic_ray.service import described
@@ -38,6 +38,7 @@ from agentic_ray.service.content import (
 )
 from agentic_ray.service.data import DataShelf
 from agentic_ray.service.reading import Reader, read_body
+from agentic_ray.service.served import ServedMaster
 
 _BODY_SECONDS: Final = 60.0
 _BODIES_BYTES: Final = 512 << 20
@@ -89,7 +90,7 @@ class _Share:
 class Service:
     """Parts that the routes work with."""
 
-    master: Master
+    master: ServedMaster
     reader: Reader
     budget: BodyBudget
     max_body_bytes: int
@@ -246,7 +247,7 @@ def add_job_routes(app: FastAPI, service: Service) -> None:
 
 
 def _page_of(
-    master: Master,
+    master: ServedMaster,
     fits: Callable[[JobRecord], bool],
     owner: str | None,
     before: int | None,

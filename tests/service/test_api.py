@@ -409,8 +409,8 @@ def test_data_is_uploaded_listed_and_forgotten(client: TestClient) -> None:
         ("a.txt", b"\xff\xff", {}, 422),
         ("a.exe", b"x", {}, 415),
         ("a", b"x", {"Content-Type": "application/json"}, 415),
-        ("a.npy", npy([1]), {"Content-Digest": "sha-256=:AAAA:"}, 400),
-        ("a.npy", npy([1]), {"Content-Digest": "md5=:AAAA:"}, 400),
+        ("a.npy", npy([1]), {"Content-Digest": "sha-256=:AAAA:"}, 409),
+        ("a.npy", npy([1]), {"Content-Digest": "md5=:AAAA:"}, 409),
         (
             "a.npy",
             npy([1]),
