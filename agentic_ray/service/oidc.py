@@ -72,8 +72,8 @@ class OpenIdSettings:
 class OpenIdTokens:
     """Tells who has shown which token; safe to use from any thread.
 
-    Keys of a URL are fetched at the start, every five minutes, and soon after a token named one that
-    is not known; a provider that does not answer leaves those that there are.
+    Keys of a URL are fetched at the start, every five minutes, and soon after a token named one
+    that is not known; a provider that does not answer leaves those that there are.
 
     Raises
     ------
