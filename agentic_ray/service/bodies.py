@@ -132,9 +132,9 @@ class SubmitBody(BaseModel):
     data: Any = None
     workload: str = DEFAULT
     params: Any = None
-    priority: Annotated[int, BeforeValidator(whole)] = Field(
-        default=0, ge=-PRIORITY_LIMIT, le=PRIORITY_LIMIT
-    )
+    priority: Annotated[
+        int, Field(ge=-PRIORITY_LIMIT, le=PRIORITY_LIMIT), BeforeValidator(whole)
+    ] = 0
     timeout_seconds: float | None = Field(default=None, gt=0, le=LONGEST_SECONDS)
     deadline_seconds: float | None = Field(default=None, gt=0, le=LONGEST_SECONDS)
     user: str | None = Field(default=None, min_length=1, max_length=KEY_LENGTH)

@@ -129,6 +129,19 @@ def submit_schema(workloads: Mapping[str, Workload]) -> dict[str, Any]:
     return {"oneOf": forms}
 
 
+def without_null(document: dict[str, Any]) -> None:
+    """Say in an OpenAPI document of parameters in queries what they are if they are there: a text
+    in a query cannot be null."""
+    for routes in document["paths"].values():
+        for route in routes.values():
+            for parameter in route.get("parameters", ()):
+                schema = parameter["schema"]
+                kinds = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
+                if len(kinds) == 1:
+                    del schema["anyOf"]
+                    schema |= kinds[0]
+
+
 def require_tokens(document: dict[str, Any], open_paths: Set[str]) -> None:
     """Say in an OpenAPI document that every address but these needs a token."""
     schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})

@@ -119,6 +119,7 @@ def create_app(
         body = document["paths"]["/submit"]["post"]["requestBody"]["content"]
         schema = described.submit_schema(master.workloads.snapshot())
         body["application/json"]["schema"] = schema
+        described.without_null(document)
         if keyring is not None:
             described.require_tokens(document, OPEN_PATHS)
         return document

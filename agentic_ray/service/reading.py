@@ -32,8 +32,9 @@ class Reader:
     Safe to use from any thread; one call at a time runs, others wait.
     """
 
-    def __init__(self, seconds: float = _SECONDS) -> None:
+    def __init__(self, seconds: float = _SECONDS, start_seconds: float = _SECONDS) -> None:
         self._seconds = seconds
+        self._start_seconds = start_seconds
         self._turn = threading.Lock()
         self._pool: ProcessPoolExecutor | None = None
         self._pid = 0
@@ -85,9 +86,9 @@ class Reader:
                 if self._pool is None:
                     context = multiprocessing.get_context("spawn")
                     self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin)
-                self._pid = self._pool.submit(os.getpid).result()
+                self._pid = self._pool.submit(os.getpid).result(self._start_seconds)
                 return self._pool
-            except BrokenProcessPool:  # it died while it had nothing to do
+            except (BrokenProcessPool, TimeoutError):  # it died meanwhile, or does not begin
                 self._end()
         raise RequestError(503, "no process that reads could be started", "ReaderDied")
 
@@ -95,9 +96,10 @@ class Reader:
         pool, self._pool = self._pool, None
         if pool is None:
             return
-        if self._pid:
+        # (One that has not begun has told no number: the pool alone knows it.)
+        for number in {self._pid, *(pool._processes or ())} - {0}:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
+                os.kill(number, signal.SIGKILL)
         pool.shutdown(wait=False, cancel_futures=True)
         self._pid, self._uses = 0, 0
 

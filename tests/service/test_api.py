@@ -355,6 +355,28 @@ def test_the_schema_of_bodies_has_a_form_for_each_workload(client: TestClient) -
         assert client.post("/submit", json=bad).status_code == 422
 
 
+def test_the_document_tells_of_tokens_limits_and_queries(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    queries = {each["name"]: each["schema"] for each in paths["/jobs"]["get"]["parameters"]}
+    assert queries["tag"]["type"] == "array"
+    assert queries["workload"]["type"] == "string"
+    assert "null" not in json.dumps(list(queries.values()))
+    body = paths["/submit"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    forms = {form["title"]: form["properties"] for form in body["oneOf"]}
+    assert forms["echo"]["priority"]["maximum"] == 1_000_000
+    assert forms["word_count"]["params"]["properties"]["most"]["minimum"] == 1
+    with Master() as master:
+        app = create_app(master, token="t")
+        document = app.openapi()
+        app.state.close()
+    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+    assert document["security"] == [{"token": []}]
+    assert document["paths"]["/healthz"]["get"]["security"] == []
+    numbers = document["paths"]["/submit"]["post"]["requestBody"]["content"]["application/json"]
+    data = next(form for form in numbers["schema"]["oneOf"] if form["title"] == "data")
+    assert data["properties"]["data"]["anyOf"][0]["items"] == {"type": "number"}
+
+
 def test_every_answer_that_the_document_tells_of_is_described(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     for path, methods in document["paths"].items():

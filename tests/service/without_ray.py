@@ -10,4 +10,5 @@ from agentic_ray.telemetry import ClusterState
 
 hosting.SessionHost.start = lambda self: self._become("ok")  # type: ignore[method-assign]
 hosting.SessionHost.cluster = lambda self: ClusterState(nodes=(), taken_at=0.0)  # type: ignore[method-assign]
-main()
+if __name__ == "__main__":  # (not in the processes that it spawns)
+    main()

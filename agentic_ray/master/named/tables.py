@@ -38,7 +38,7 @@ class WordParams(TypedDict):
     """Parameters of ``word_count``: texts, or an uploaded text; only the ``most`` frequent."""
 
     data: list[str] | UploadParams
-    most: NotRequired[Annotated[int, BeforeValidator(whole), Field(ge=1, le=_MOST_WORDS)]]
+    most: NotRequired[Annotated[int, Field(ge=1, le=_MOST_WORDS), BeforeValidator(whole)]]
 
 
 @with_config(ConfigDict(extra="forbid"))
