@@ -31,6 +31,7 @@ from agentic_ray.master.checks import (
     MOST_TAGS,
     PRIORITY_LIMIT,
     TAG_LENGTH,
+    TEXT_PATTERN,
 )
 from agentic_ray.master.jsonvalues import cut_name, dumps, loads, to_json, whole
 from agentic_ray.master.named import register
@@ -121,7 +122,10 @@ def _title(kind: str) -> str:
     return words[:1] + words[1:].lower()
 
 
-Tag = Annotated[str, Field(min_length=1, max_length=TAG_LENGTH)]
+_SHOWN_TEXT: Final[dict[str, Any]] = {"pattern": TEXT_PATTERN}
+"""The pattern is for the description only: the master checks it, and says it in words."""
+Tag = Annotated[str, Field(min_length=1, max_length=TAG_LENGTH, json_schema_extra=_SHOWN_TEXT)]
+Name = Annotated[str, Field(min_length=1, max_length=KEY_LENGTH, json_schema_extra=_SHOWN_TEXT)]
 
 
 class SubmitBody(BaseModel):
@@ -137,8 +141,8 @@ class SubmitBody(BaseModel):
     ] = 0
     timeout_seconds: float | None = Field(default=None, gt=0, le=LONGEST_SECONDS)
     deadline_seconds: float | None = Field(default=None, gt=0, le=LONGEST_SECONDS)
-    user: str | None = Field(default=None, min_length=1, max_length=KEY_LENGTH)
-    idempotency_key: str | None = Field(default=None, min_length=1, max_length=KEY_LENGTH)
+    user: Name | None = None
+    idempotency_key: Name | None = None
     cache: bool = True
     tags: list[Tag] = Field(default=[], max_length=MOST_TAGS)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Set
 from typing import Any, Final
 
 from agentic_ray.master import Workload
+from agentic_ray.master.checks import KEY_LENGTH, TEXT_PATTERN
 from agentic_ray.master.named.uploads import UploadParams
 from agentic_ray.master.workloads import DEFAULT
 from agentic_ray.service.bodies import SubmitBody
@@ -228,7 +229,12 @@ SUBMIT: Final = _route(
                 "in": "header",
                 "required": False,
                 "description": "The same submit with the same key is the same job.",
-                "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+                "schema": {
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": KEY_LENGTH,
+                    "pattern": TEXT_PATTERN,
+                },
             }
         ],
         "requestBody": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentic_ray.errors import InvalidParametersError
+from agentic_ray.errors import InvalidArgumentError, InvalidParametersError
 from agentic_ray.master import Master, Registry
+from agentic_ray.master.checks import TEXT_PATTERN, check_text
 from agentic_ray.master.jsonvalues import canonical_text, dumps
 from agentic_ray.master.workloads import Parameters
 from agentic_ray.service import reading
@@ -180,6 +182,17 @@ def test_what_fits_is_read_as_before_and_what_does_not_is_refused_early() -> Non
 )
 def test_parameters_that_were_read_are_those_of_any_value(value: object) -> None:
     assert Parameters.of_read(value) == Parameters.of(value)
+
+
+@given(st.text(min_size=1, max_size=20) | st.text("\n\u202e\u200bab", min_size=1, max_size=3))
+def test_texts_are_those_that_the_document_describes(text: str) -> None:
+    described = re.search(TEXT_PATTERN, text) is not None and not text.endswith("\n")
+    try:
+        check_text("user", text)
+    except InvalidArgumentError:
+        assert not described
+    else:
+        assert described
 
 
 def test_many_values_that_do_not_fit_are_counted(tmp_path: Path) -> None:
