@@ -18,12 +18,12 @@ TAG_LENGTH = 64
 
 _UNSHOWN: Final = (
     "\\u0000-\\u001f\\u007f-\\u009f\\u00ad\\u0600-\\u0605\\u061c\\u06dd\\u070f\\u0890\\u0891\\u08e2\\u180e"
-    "\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ud800-\\udfff\\ufeff\\ufff9-\\ufffb"
+    "\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb"
 )
 TEXT_PATTERN: Final = f"^[^{_UNSHOWN}]+$"
 """Texts that can be shown, as a pattern of JSON schemas: without controls, marks that change how
-other characters are shown, and halves of characters."""
-_TEXT: Final = re.compile(f"[^{_UNSHOWN}]+")
+other characters are shown."""
+_TEXT: Final = re.compile(f"[^{_UNSHOWN}\\ud800-\\udfff]+")
 
 LONGEST_SECONDS = 1e9
 """Longest time-out and deadline: 30 years. More is taken for a mistake."""
