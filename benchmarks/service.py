@@ -1,6 +1,6 @@
 """Small jobs over HTTP by many clients at once, with a journal: rates, latencies, none lost.
 
-    python benchmarks/service.py [--json] [--jobs N] [--clients N]
+    python benchmarks/service.py [--json] [--jobs N] [--clients N] [--without-ray]
 
 Starts ``agentic-ray serve`` and talks to it over loopback, so client, service, jobs and Ray share
 the processors of this machine. Each client submits, asks for a status now and then, and in the end
@@ -33,6 +33,13 @@ def small(params: dict[str, list[int]]) -> int:
     return sum(x * x for x in params["data"])
 """
 _STATUS_EVERY = 5
+_WITHOUT_RAY = """
+from agentic_ray.cli import main
+from agentic_ray.service import hosting
+
+hosting.SessionHost.start = lambda self: self._become("ok")
+main()
+"""
 
 
 class Connection:
@@ -174,11 +181,13 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--jobs", type=int, default=10_000)
     parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--without-ray", action="store_true", help="(these jobs do not use it)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         workloads = Path(folder, "small_jobs.py")
         workloads.write_text(_WORKLOADS)
-        command = [sys.executable, "-m", "agentic_ray.cli", "serve", "--port", "0"]
+        how = ["-c", _WITHOUT_RAY] if options.without_ray else ["-m", "agentic_ray.cli"]
+        command = [sys.executable, *how, "serve", "--port", "0"]
         command += ["--journal", f"{folder}/journal.sqlite3", "--workloads", str(workloads)]
         command += ["--max-queued", "100000", "--num-cpus", "2"]
         service = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ})

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,13 +22,6 @@ _address = click.option(
     metavar="ADDRESS",
     help="The Ray cluster: 'auto' or HOST:PORT.",
 )
-_namespace = click.option(
-    "--namespace",
-    metavar="NAME",
-    envvar="AGENTIC_RAY_NAMESPACE",
-    show_envvar=True,
-    help="Ray's namespace in which the masters have their names; teams may take one each.",
-)
 
 
 @click.group()
@@ -40,20 +34,28 @@ def master() -> None:
 @click.option("--journal", required=True, metavar="PATH|URL", help="Where its jobs are kept.")
 @options.workload_files
 @click.option("--max-running", type=click.IntRange(min=1))
+@click.option(
+    "--data",
+    type=click.Path(),
+    metavar="FOLDER",
+    help="Where `agentic-ray serve --master NAME --data FOLDER` keeps what users upload.",
+)
 @_address
-@_namespace
+@options.namespace
 def start(
     name: str,
     journal: str,
     files: tuple[str, ...],
     max_running: int | None,
+    data: str | None,
     address: str,
     namespace: str | None,
 ) -> None:
     """Start a master, or find that it runs already with the same journal and workloads."""
     from agentic_ray.master.actor import start_master
 
-    further = {} if max_running is None else {"max_running": max_running}
+    given: dict[str, Any] = {"max_running": max_running, "data": data and os.path.abspath(data)}
+    further = {option: value for option, value in given.items() if value is not None}
     with _cluster(address, namespace):
         made = start_master(name, journal=journal, workloads=files, **further)
         click.echo(f"master {name} runs, process {made.pid()}")
@@ -63,7 +65,7 @@ def start(
 @_name
 @options.workload_files
 @_address
-@_namespace
+@options.namespace
 def reload(name: str, files: tuple[str, ...], address: str, namespace: str | None) -> None:
     """Let a master run these workloads from now on; jobs that run go on as they began."""
     with _found(name, address, namespace) as found:
@@ -74,7 +76,7 @@ def reload(name: str, files: tuple[str, ...], address: str, namespace: str | Non
 @master.command()
 @_name
 @_address
-@_namespace
+@options.namespace
 @options.as_json
 def status(name: str, address: str, namespace: str | None, as_json: bool) -> None:
     """Show the journal and workloads of a master, and how many of its jobs wait and run."""
@@ -110,7 +112,7 @@ def status(name: str, address: str, namespace: str | None, as_json: bool) -> Non
     help="How long jobs may go on; what is left stays in the journal.",
 )
 @_address
-@_namespace
+@options.namespace
 def stop(name: str, drain_seconds: float, address: str, namespace: str | None) -> None:
     """End a master, for everybody. Its jobs stay in its journal."""
     with _found(name, address, namespace) as found:

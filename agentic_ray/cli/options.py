@@ -25,6 +25,14 @@ workload_files = click.option(
     help="Python file or package directory that registers workloads; may be repeated.",
 )
 
+namespace = click.option(
+    "--namespace",
+    metavar="NAME",
+    envvar="AGENTIC_RAY_NAMESPACE",
+    show_envvar=True,
+    help="Ray's namespace in which the masters have their names; teams may take one each.",
+)
+
 
 def session(command: _F) -> _F:
     """Add the options that say where a command's session runs."""

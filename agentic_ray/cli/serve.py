@@ -29,6 +29,25 @@ from agentic_ray.cli import options
     metavar="FILE",
     help="Tokens of users, made by `agentic-ray token create`; each sees its own jobs only.",
 )
+@click.option("--oidc-issuer", metavar="URL", help="Take tokens of this OpenID Connect provider.")
+@click.option("--oidc-audience", metavar="NAME", help="The audience that they must be for.")
+@click.option(
+    "--oidc-keys",
+    metavar="FILE|URL",
+    help="The provider's public keys (JWKS): a file or an https:// URL.",
+)
+@click.option(
+    "--oidc-owner-claim",
+    default="sub",
+    show_default=True,
+    help="The claim that is the owner of jobs; it must be one that users cannot choose.",
+)
+@click.option(
+    "--oidc-scope-claim",
+    default="scope",
+    show_default=True,
+    help="The claim with agentic-ray:read, agentic-ray:submit or agentic-ray:admin.",
+)
 @click.option("--tls-cert", type=click.Path(), metavar="FILE", help="Certificate (PEM) for HTTPS.")
 @click.option("--tls-key", type=click.Path(), metavar="FILE", help="Its key (PEM).")
 @click.option(
@@ -138,6 +157,13 @@ from agentic_ray.cli import options
     type=click.IntRange(min=1),
     help="A job that has ended so many processes is not run again.",
 )
+@click.option(
+    "--master",
+    metavar="NAME",
+    help="Serve a master that runs in the cluster (`agentic-ray master start NAME`), and may be "
+    "restarted apart from this process. It has the journal, the workloads and the limits of jobs.",
+)
+@options.namespace
 @options.session
 @click.pass_context
 def serve(
@@ -146,6 +172,11 @@ def serve(
     port: int,
     token: str | None,
     tokens: str | None,
+    oidc_issuer: str | None,
+    oidc_audience: str | None,
+    oidc_keys: str | None,
+    oidc_owner_claim: str,
+    oidc_scope_claim: str,
     tls_cert: str | None,
     tls_key: str | None,
     behind_proxy: bool,
@@ -168,6 +199,8 @@ def serve(
     runners: int,
     memory_bytes: int | None,
     max_attempts: int,
+    master: str | None,
+    namespace: str | None,
     address: str | None,
     num_cpus: int | None,
 ) -> None:
@@ -178,9 +211,19 @@ def serve(
     curl -X POST -H 'Content-Type: application/json' -d '{"data": [1, 2, 3, 4, 5]}' \\
          http://127.0.0.1:8080/submit
     """
+    from agentic_ray.service.oidc import OpenIdSettings
     from agentic_ray.service.server import ServerSettings
     from agentic_ray.service.server import serve as serve_until_signal
 
+    openid = None
+    if any((oidc_issuer, oidc_audience, oidc_keys)):
+        openid = OpenIdSettings(
+            oidc_issuer or "",
+            oidc_audience or "",
+            oidc_keys or "",
+            oidc_owner_claim,
+            oidc_scope_claim,
+        )
     settings = ServerSettings(
         host=host,
         port=port,
@@ -210,5 +253,8 @@ def serve(
         runners=runners,
         memory_bytes=memory_bytes,
         max_attempts=max_attempts,
+        master=master,
+        namespace=namespace,
+        openid=openid,
     )
     context.exit(serve_until_signal(settings, lambda line: click.echo(line)))

@@ -34,12 +34,17 @@ from agentic_ray.errors import (
     WorkloadFileError,
 )
 from agentic_ray.master.described import Description, digests, file_digests
+from agentic_ray.master.distant import Listed, listed
 from agentic_ray.master.handle import Job
 from agentic_ray.master.jobs import JobRecord, without_exception
 from agentic_ray.master.journal import is_url, journal_file
 from agentic_ray.master.logs import LogLine
 from agentic_ray.master.master import Master
+from agentic_ray.master.named import register
+from agentic_ray.master.named.uploads import FOLDER
 from agentic_ray.master.statistics import Statistics
+from agentic_ray.master.steps import Position, Steps, outline
+from agentic_ray.master.traces import Trace
 from agentic_ray.master.userfiles import load_workloads
 from agentic_ray.master.workloads import DEFAULT, Registry, registry
 from agentic_ray.runtime import get_session
@@ -67,6 +72,9 @@ class MasterActor:
     ) -> None:
         self._journal = journal
         self._options = dict(options)
+        if (data := self._options.get("data")) is not None:
+            os.environ[FOLDER] = str(data)  # (before there are processes of jobs)
+        self._steps = Steps()
         self._lock = threading.Lock()
         self._opened: Master | None = None
         self._workloads = Registry()
@@ -100,6 +108,7 @@ class MasterActor:
         our own, which changes at one moment."""
         with self._lock:
             found = file_digests(files)
+            register(registry)
             before = registry.snapshot()
             registry.restore({name: made for name, made in before.items() if made.builtin})
             try:
@@ -122,8 +131,45 @@ class MasterActor:
     def submit(self, workload: str, params: Any, options: Mapping[str, Any]) -> str:
         return self._master().submit(workload, params, **options).id
 
+    def accept(self, workload: str, params: Any, options: Mapping[str, Any]) -> JobRecord:
+        return outline(self._master().submit(workload, params, **options).record)
+
+    def retry(self, job_id: str) -> JobRecord:
+        return outline(self._master().retry(job_id).record)
+
     def record(self, job_id: str) -> JobRecord:
         return without_exception(self._master().record(job_id))
+
+    def outline(self, job_id: str) -> JobRecord:
+        return without_exception(self._master().outline(job_id))
+
+    def stored_result(self, job_id: str) -> bytes | None:
+        found = self._master().stored_result(self._master().outline(job_id))
+        return found.read_bytes() if isinstance(found, Path) else found
+
+    def page(self, before: int | None, owner: str | None, count: int) -> list[JobRecord]:
+        return [outline(record) for record in self._master().page(before, owner, count)]
+
+    def count(self, owner: str | None) -> int:
+        return self._master().count(owner)
+
+    def progress(self) -> dict[str, tuple[int, int]]:
+        return self._master().progress()
+
+    def trace(self, job_id: str) -> Trace:
+        return self._master().trace(job_id)
+
+    def catalogue(self) -> list[Listed]:
+        """The workloads, as they are told to who cannot run them."""
+        return [listed(each) for each in self._workloads.snapshot().values()]
+
+    @ray.method(concurrency_group="waits")  # type: ignore[untyped-decorator]
+    def steps(
+        self, known: Position | None, seconds: float
+    ) -> tuple[Position, list[JobRecord], bool]:
+        """The steps that jobs have taken since, see `Steps.after`."""
+        self._master()
+        return self._steps.after(known, seconds)
 
     @ray.method(concurrency_group="waits")  # type: ignore[untyped-decorator]
     def wait(self, job_id: str, timeout_seconds: float) -> JobRecord:
@@ -150,7 +196,9 @@ class MasterActor:
                 raise self._refused
             if self._opened is None:
                 options = {"runners": 2, **self._options}
+                options.pop("data", None)
                 self._opened = Master(journal=self._journal, workloads=self._workloads, **options)
+                self._opened.watch(self._steps.add)
             return self._opened
 
     def _release_held_cpus(self) -> None:
@@ -296,6 +344,10 @@ class RemoteMaster:
         """The number of its process now."""
         return int(self._call("pid"))
 
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """Return what a method of `MasterActor` returns, for `gateway`."""
+        return self._call(method, *arguments)
+
     def __repr__(self) -> str:
         return f"<RemoteMaster {self.name}>"
 
@@ -335,8 +387,9 @@ def start_master(
     workloads : sequence of path
         Files to load there, see `load_workloads`. What this program has registered is sent along.
     **options
-        Further arguments of `Master`. Functions run in processes of their own unless
-        ``runners=0`` is given.
+        Further arguments of `Master`, and ``data``: the folder of the files that users have
+        uploaded to services of this master, on its node. Functions run in processes of their own
+        unless ``runners=0`` is given.
 
     Raises
     ------

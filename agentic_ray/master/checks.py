@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
 
@@ -14,6 +15,15 @@ KEY_LENGTH = 255
 
 MOST_TAGS = 20
 TAG_LENGTH = 64
+
+_UNSHOWN: Final = (
+    "\\u0000-\\u001f\\u007f-\\u009f\\u00ad\\u0600-\\u0605\\u061c\\u06dd\\u070f\\u0890\\u0891\\u08e2\\u180e"
+    "\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb"
+)
+TEXT_PATTERN: Final = f"^[^{_UNSHOWN}]+$"
+"""Texts that can be shown, as a pattern of JSON schemas: without controls, marks that change how
+other characters are shown."""
+_TEXT: Final = re.compile(f"[^{_UNSHOWN}\\ud800-\\udfff]+")
 
 LONGEST_SECONDS = 1e9
 """Longest time-out and deadline: 30 years. More is taken for a mistake."""
@@ -51,7 +61,7 @@ def check_text(name: str, text: Any) -> None:
     """Printable text of a usable length."""
     if not isinstance(text, str):
         raise InvalidTypeError(f"{name} must be text, not {text!r}")
-    if not 0 < len(text) <= KEY_LENGTH or not text.isprintable():
+    if not 0 < len(text) <= KEY_LENGTH or _TEXT.fullmatch(text) is None:
         raise InvalidArgumentError(
             f"{name} must be 1 to {KEY_LENGTH} printable characters, not {text[:40]!r}"
         )
@@ -66,7 +76,7 @@ def check_tags(tags: Any) -> tuple[str, ...]:
     for tag in tags:
         if not isinstance(tag, str):
             raise InvalidTypeError(f"a tag must be text, not {type(tag).__name__}")
-        if not 0 < len(tag) <= TAG_LENGTH or not tag.isprintable():
+        if not 0 < len(tag) <= TAG_LENGTH or _TEXT.fullmatch(tag) is None:
             raise InvalidArgumentError(
                 f"a tag must be 1 to {TAG_LENGTH} printable characters, not {tag[:40]!r}"
             )

@@ -36,11 +36,12 @@ from agentic_ray.master.database import (
 from agentic_ray.master.jobs import JobRecord
 from agentic_ray.master.jsonvalues import loads_result
 from agentic_ray.master.ledger import Ledger
-from agentic_ray.master.records import COLUMNS, from_row, to_row
+from agentic_ray.master.records import COLUMNS, from_row, outline_of, to_row
 from agentic_ray.master.results import DirectoryResults, ResultStore, SignedResults, open_results
 from agentic_ray.master.store import Done, MemoryStore
 
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 
 _INSERT = (
     "INSERT INTO jobs (id, sequence, owner, idempotency_key, finished, finished_at, params, "
@@ -288,6 +289,21 @@ class Journal:
     def records(self) -> Iterator[JobRecord]:
         return self._front.records()
 
+    def page(self, before: int | None, owner: str | None, count: int) -> list[JobRecord]:
+        limits = [] if before is None else ["sequence < :before"]
+        limits += [] if owner is None else ["owner = :owner"]
+        where = f"WHERE {' AND '.join(limits)} " if limits else ""
+        rows = self._rows(
+            f"SELECT id, record FROM jobs {where}ORDER BY sequence DESC LIMIT :count",
+            {"before": before, "owner": owner, "count": count},
+        )
+        known = ((self._front.known(job_id), text) for job_id, text in rows)
+        return [self._decode(text, outline_of) if at is None else at for at, text in known]
+
+    def count(self, owner: str | None) -> int:
+        where = "" if owner is None else " WHERE owner = :owner"
+        return int(self._rows(f"SELECT COUNT(*) FROM jobs{where}", {"owner": owner})[0][0])
+
     def close(self) -> None:
         """Write what waits, let the lease go and close the database.
 
@@ -439,7 +455,7 @@ class Journal:
             old: list[str] = []
             for *row, job_id in found:
                 try:
-                    record = self._decode(tuple(row))
+                    record = self._decode(tuple(row), from_row)
                 except JournalCorruptError as error:
                     _logger.warning("job %s is not forgotten: %s", job_id, error)
                     continue
@@ -483,14 +499,14 @@ class Journal:
             return False
 
     def _read(self, statement: str, values: dict[str, Any] | None = None) -> list[JobRecord]:
-        return [self._decode(row) for row in self._rows(statement, values)]
+        return [self._decode(row, from_row) for row in self._rows(statement, values)]
 
     def _rows(self, statement: str, values: dict[str, Any] | None = None) -> list[Row]:
         return self._reads.call(lambda: self._database.read(statement, values))
 
-    def _decode(self, row: Row) -> JobRecord:
+    def _decode(self, row: _R, read: Callable[[_R], JobRecord]) -> JobRecord:
         try:
-            return from_row(row)
+            return read(row)
         except (InvalidArgumentError, KeyError, TypeError, ValueError) as error:
             raise JournalCorruptError(
                 f"journal {self.path or 'in PostgreSQL'}: a job's row cannot be read ({error}); "

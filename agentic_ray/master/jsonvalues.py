@@ -22,6 +22,7 @@ MAX_DEPTH: Final = 100
 """Levels of nesting that parameters and results may have."""
 
 _PLAIN: Final = frozenset({str, bool, type(None)})
+_SCALARS: Final = frozenset({str, bool, type(None), int, float})
 _SHOWN_CHARACTERS: Final = 60
 _PIECE: Final = 10_000
 _FEW: Final = 100
@@ -180,6 +181,40 @@ def loads(text: bytes | str) -> Any:
         raise InvalidArgumentError("not usable JSON: nested too deep") from None
     except ValueError as error:  # from the hooks, and integers of too many digits
         raise InvalidArgumentError(f"not usable JSON: {error}") from None
+
+
+def whole(value: Any) -> Any:
+    """``value``, where it is a float such as 5.0 as the integer: JSON has one kind of number."""
+    return int(value) if type(value) is float and value.is_integer() else value
+
+
+def check_depth(plain: Any, name: str) -> bool:
+    """Whether in each object of plain JSON types the names stand in order, so that its text is its
+    `canonical_text`.
+
+    Raises
+    ------
+    SerializationError
+        It is nested deeper than results and parameters may be.
+    """
+    in_order = True
+    level = [plain]
+    for _ in range(MAX_DEPTH + 1):
+        inner: list[Any] = []
+        for value in level:
+            if type(value) is dict:
+                in_order = in_order and (len(value) < 2 or list(value) == sorted(value))
+                parts: Any = value.values()
+            elif type(value) is list:
+                parts = value
+            else:
+                continue
+            if len(parts) < _FEW or not _SCALARS.issuperset(map(type, parts)):
+                inner += parts
+        if not inner:
+            return in_order
+        level = inner
+    raise SerializationError(f"{name} is nested deeper than {MAX_DEPTH} levels")
 
 
 def _refuse_constant(literal: str) -> NoReturn:

@@ -431,6 +431,24 @@ class Master:
         with self._changed:
             return sorted(self._store.records(), key=lambda record: record.sequence)
 
+    def page(self, before: int | None, owner: str | None, count: int) -> list[JobRecord]:
+        """Up to so many jobs, newest first, of all that are kept, in the journal too.
+
+        Those that are not at hand (see `jobs`) come without params and result.
+
+        Parameters
+        ----------
+        before : int or None
+            Only those whose ``sequence`` is less: the last of the page before.
+        owner : str or None
+            Only those of this user.
+        """
+        return self._store.page(before, owner, count)
+
+    def count(self, owner: str | None) -> int:
+        """Return how many jobs are kept, of all users or of one."""
+        return self._store.count(owner)
+
     def logs(self, job_id: str, first: int = 0) -> list[LogLine]:
         """Return the lines that the job has printed so far, from line number ``first`` on: the
         newest MiB.
@@ -446,8 +464,12 @@ class Master:
         self.record(job_id)
         return self._logs.lines(job_id, first)
 
-    def watch(self, watcher: Callable[[JobRecord], None]) -> None:
+    def watch(
+        self, watcher: Callable[[JobRecord], None], missed: Callable[[], None] = lambda: None
+    ) -> None:
         """Have ``watcher`` told of each step of each job, in order, once others can see it.
+
+        (``missed`` is for masters of another process, whose steps may be lost on the way.)
 
         It is called with the master's lock held, so it must return at once, raise nothing and ask
         the master nothing.

@@ -77,6 +77,21 @@ def from_row(row: Row) -> JobRecord:
     params, params_check, text, result, record_check = row
     if checksum(params) != params_check or checksum(text, result or "") != record_check:
         raise InvalidArgumentError("the checksum of a row differs")
+    return _record(text, JsonText(params), None if result is None else loads_result(result))
+
+
+def outline_of(text: str) -> JobRecord:
+    """The record of a job by its column ``record`` alone, for lists: without params and result.
+
+    Raises
+    ------
+    InvalidArgumentError
+        The text is not what was written.
+    """
+    return _record(text, JsonText("null"), None)
+
+
+def _record(text: str, params: JsonText, result: Any) -> JobRecord:
     kept = loads(text)
     error = kept.pop("error", None)
     state = JobState(kept.pop("state"))
@@ -87,7 +102,7 @@ def from_row(row: Row) -> JobRecord:
     return JobRecord(
         **known,
         state=state,
-        params=JsonText(params),
-        result=None if result is None else loads_result(result),
+        params=params,
+        result=result,
         error=None if error is None else JobFailure(*error),
     )

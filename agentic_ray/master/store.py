@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterator
+from heapq import nlargest
 from pathlib import Path
 from typing import Protocol
 
@@ -136,6 +137,23 @@ class JobStore(Protocol):
         """The records at hand, oldest job first; results that are stored apart are left out."""
         ...
 
+    def page(self, before: int | None, owner: str | None, count: int) -> list[JobRecord]:
+        """Up to so many jobs, newest first, of all that are kept; without params and results where
+        they are not at hand. Fewer than ``count``: there are no more.
+
+        Parameters
+        ----------
+        before : int or None
+            Only those whose ``sequence`` is less.
+        owner : str or None
+            Only those of this user.
+        """
+        ...
+
+    def count(self, owner: str | None) -> int:
+        """Return how many jobs are kept, of all users or of one."""
+        ...
+
     def close(self) -> None:
         """Write what is to be written, and let go."""
         ...
@@ -223,6 +241,17 @@ class MemoryStore:
 
     def records(self) -> Iterator[JobRecord]:
         return iter(tuple(self._records.values()))
+
+    def page(self, before: int | None, owner: str | None, count: int) -> list[JobRecord]:
+        fitting = (
+            record
+            for record in tuple(self._records.values())
+            if (before is None or record.sequence < before) and owner in (None, record.user)
+        )
+        return nlargest(count, fitting, key=lambda record: record.sequence)
+
+    def count(self, owner: str | None) -> int:
+        return sum(owner in (None, record.user) for record in tuple(self._records.values()))
 
     def close(self) -> None:
         """Nothing is held that would have to be let go."""

@@ -20,6 +20,7 @@ from pydantic import (
     PydanticUserError,
     TypeAdapter,
     ValidationError,
+    WithJsonSchema,
     with_config,
 )
 from typing_extensions import TypedDict
@@ -32,7 +33,7 @@ from agentic_ray.errors import (
     UnknownWorkloadError,
 )
 from agentic_ray.master.checks import check_limit
-from agentic_ray.master.jsonvalues import canonical_text, dumps, to_json
+from agentic_ray.master.jsonvalues import canonical_text, check_depth, dumps, to_json
 from agentic_ray.shown import cut_line
 
 DEFAULT: Final = "default"
@@ -64,6 +65,7 @@ class Workload:
     schema: Any = ""
     memory_bytes: int | None = None
     check_text: Callable[[str], Any] | None = None
+    check_read: Callable[[Any], Any] | None = None
 
     @property
     def description(self) -> str:
@@ -83,6 +85,12 @@ class Workload:
         if self.check_text is not None:
             return self._checked(self.check_text, text)
         return self._checked(self.check, json.loads(text))
+
+    def refuse(self, params: Any) -> None:
+        """Raise InvalidParametersError for plain JSON ``params`` that surely do not fit, without
+        making text of them. `prepare` has the last word."""
+        if self.check_read is not None:
+            self._checked(self.check_read, params)
 
     def prepare(self, params: Any) -> Any:
         """The argument of the function, made of plain JSON ``params`` by the schema.
@@ -140,6 +148,7 @@ class Registry:
         if memory_bytes is not None:
             check_limit("memory_bytes", memory_bytes)
         check, told, check_text = _checker(name, function, schema)
+        check_read = _reader_check(function) if builtin else None
         made = Workload(
             name,
             function,
@@ -151,6 +160,7 @@ class Registry:
             told,
             memory_bytes,
             check_text,
+            check_read,
         )
         with self._lock:
             known = self._workloads.get(name)
@@ -223,6 +233,14 @@ class Parameters:
         canonical = canonical_text(plain)
         return cls(text, text if canonical == text else canonical)
 
+    @classmethod
+    def of_read(cls, plain: Any) -> Parameters:
+        """As `of`, for what `jsonvalues.loads` has read."""
+        if check_depth(plain, "params"):
+            text = dumps(plain)
+            return cls(text, text)
+        return cls(dumps(plain), canonical_text(plain))
+
 
 def normalise(params: Any) -> tuple[Any, str]:
     """Parameters as plain JSON types, and their JSON text.
@@ -270,6 +288,13 @@ def _checker(
         return adapter.validate_json(text, strict=True)
 
     return (lambda params: check_text(dumps(params))), told, check_text
+
+
+def _reader_check(function: Function) -> _Check:
+    """The check of a built-in workload's parameters as they were read. (Their types are such that
+    it refuses nothing that the check of their text lets through.)"""
+    adapter = TypeAdapter(_parameter_hint(function))
+    return lambda params: adapter.validate_python(params, strict=True)
 
 
 def _is_plain_callable(schema: Any) -> bool:
@@ -345,11 +370,14 @@ def _number(value: Any) -> int | float:
     return value
 
 
+_Number = Annotated[int | float, PlainValidator(_number), WithJsonSchema({"type": "number"})]
+
+
 @with_config(ConfigDict(extra="forbid"))
 class DefaultParams(TypedDict):
     """Parameters of the default workload: finite numbers; integers are exact at any size."""
 
-    data: Annotated[list[Annotated[int | float, PlainValidator(_number)]], FailFast()]
+    data: Annotated[list[_Number], FailFast()]
 
 
 def square(x: Any) -> Any:

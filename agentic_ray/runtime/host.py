@@ -15,7 +15,8 @@ import socket
 import sys
 import threading
 import time
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 import ray
 
@@ -30,8 +31,17 @@ _SESSION_ENDED: Final = 3
 _ORPHANED: Final = 4
 
 
-def main(path: str, settings: dict[str, Any]) -> int:
-    """Start a session and lend it at ``path`` until nobody needs it; return the exit code."""
+class Closing(Protocol):
+    """Something that is closed in the end."""
+
+    def close(self) -> None: ...
+
+
+def main(path: str, settings: dict[str, Any], beside: Callable[[], Closing] | None = None) -> int:
+    """Start a session and lend it at ``path`` until nobody needs it; return the exit code.
+
+    ``beside`` makes what is served beside it, once it is there.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to deal with
     ready, orphaned = threading.Event(), threading.Event()
     threading.Thread(target=_await_parent, args=(ready, orphaned), daemon=True).start()
@@ -39,6 +49,7 @@ def main(path: str, settings: dict[str, Any]) -> int:
     try:
         session = init(address, progress=False, **settings)
         lender = Lender(get_session, path)
+        more = None if beside is None else beside()
     except (AgenticRayError, OSError) as error:
         _say(failed=str(error))
         return 1
@@ -48,6 +59,8 @@ def main(path: str, settings: dict[str, Any]) -> int:
     ready.set()
     _say(ready=session.name)
     orphaned.wait()
+    if more is not None:
+        more.close()
     lender.close()
     shutdown()
     return 0

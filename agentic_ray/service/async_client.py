@@ -10,6 +10,7 @@ import httpx
 
 from agentic_ray.service.calls import (
     Call,
+    Pages,
     Polls,
     answer_of,
     call,
@@ -76,12 +77,12 @@ class AsyncClient:
         """Submit again what an ended job was submitted with; returns the new identifier."""
         return str((await self._ask(call("POST", f"/retry/{quoted(task_id)}")))["task_id"])
 
-    async def jobs(self, **filters: Any) -> list[dict[str, Any]]:
+    async def jobs(self, *, limit: int = 100, **filters: Any) -> list[dict[str, Any]]:
         """The newest jobs, newest first. ``filters`` are those of `Client.jobs`."""
-        found: list[dict[str, Any]] = (await self._ask(call("GET", "/jobs", params=filters)))[
-            "jobs"
-        ]
-        return found
+        pages = Pages(filters, limit)
+        while not pages.over:
+            pages.add(await self._ask(call("GET", "/jobs", pages.query)))
+        return pages.jobs
 
     async def close(self) -> None:
         """Close the connection."""

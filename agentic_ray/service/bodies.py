@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from typing import Annotated, Any, Final
 
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from agentic_ray.errors import (
     IdempotencyError,
@@ -30,10 +31,12 @@ from agentic_ray.master.checks import (
     MOST_TAGS,
     PRIORITY_LIMIT,
     TAG_LENGTH,
+    TEXT_PATTERN,
 )
-from agentic_ray.master.jsonvalues import cut_name, dumps, loads, to_json
+from agentic_ray.master.jsonvalues import cut_name, dumps, loads, to_json, whole
+from agentic_ray.master.named import register
 from agentic_ray.master.named.uploads import UploadParams
-from agentic_ray.master.workloads import DEFAULT, Parameters
+from agentic_ray.master.workloads import DEFAULT, Parameters, Registry, sum_of_squares
 from agentic_ray.shown import cut_text
 
 STATUS_OF: Final[Mapping[type[Exception], int]] = {
@@ -119,7 +122,10 @@ def _title(kind: str) -> str:
     return words[:1] + words[1:].lower()
 
 
-Tag = Annotated[str, Field(min_length=1, max_length=TAG_LENGTH)]
+_SHOWN_TEXT: Final[dict[str, Any]] = {"pattern": TEXT_PATTERN}
+"""The pattern is for the description only: the master checks it, and says it in words."""
+Tag = Annotated[str, Field(min_length=1, max_length=TAG_LENGTH, json_schema_extra=_SHOWN_TEXT)]
+Name = Annotated[str, Field(min_length=1, max_length=KEY_LENGTH, json_schema_extra=_SHOWN_TEXT)]
 
 
 class SubmitBody(BaseModel):
@@ -130,11 +136,13 @@ class SubmitBody(BaseModel):
     data: Any = None
     workload: str = DEFAULT
     params: Any = None
-    priority: int = Field(default=0, ge=-PRIORITY_LIMIT, le=PRIORITY_LIMIT)
+    priority: Annotated[
+        int, Field(ge=-PRIORITY_LIMIT, le=PRIORITY_LIMIT), BeforeValidator(whole)
+    ] = 0
     timeout_seconds: float | None = Field(default=None, gt=0, le=LONGEST_SECONDS)
     deadline_seconds: float | None = Field(default=None, gt=0, le=LONGEST_SECONDS)
-    user: str | None = Field(default=None, min_length=1, max_length=KEY_LENGTH)
-    idempotency_key: str | None = Field(default=None, min_length=1, max_length=KEY_LENGTH)
+    user: Name | None = None
+    idempotency_key: Name | None = None
     cache: bool = True
     tags: list[Tag] = Field(default=[], max_length=MOST_TAGS)
 
@@ -169,8 +177,14 @@ def idempotency_key(header: str | None, body: str | None) -> str | None:
     return body if header is None else header
 
 
-def read_submission(body: bytes) -> Submission:
+def read_submission(body: bytes, builtin: Set[str] = frozenset()) -> Submission:
     """Parse and check the body of ``POST /submit``.
+
+    Parameters
+    ----------
+    builtin : set of str
+        The workloads that are those which every service has: parameters that do not fit them are
+        refused here already, before more is made of them.
 
     Raises
     ------
@@ -183,13 +197,11 @@ def read_submission(body: bytes) -> Submission:
         raise RequestError(400, str(error), "InvalidJson") from None
     if not isinstance(content, dict):
         raise RequestError(422, f"the body must be a JSON object, not {_json_name(content)}")
-    unknown = content.keys() - SubmitBody.model_fields.keys()
-    if unknown:
-        named = ", ".join(cut_name(name) for name in islice(content, _SHOWN) if name in unknown)
-        count = f"{len(unknown):,} fields that it cannot have: " if len(unknown) > 1 else ""
-        raise RequestError(
-            422, f"{count}{named or '...'}: not a field; there are {', '.join(_FIELDS)}"
-        )
+    strange = [*islice((name for name in content if name not in _FIELDS), _SHOWN)]
+    if strange:
+        more = ", ..." if len(strange) == _SHOWN else ""
+        named = ", ".join(map(cut_name, strange)) + more
+        raise RequestError(422, f"{named}: not a field; there are {', '.join(_FIELDS)}")
     params = _params_of(content)
     try:
         # (Not the parameters: they are anything, and may be large.)
@@ -202,9 +214,21 @@ def read_submission(body: bytes) -> Submission:
         ]
         raise RequestError(422, "; ".join(described[:_SHOWN])) from None
     try:
-        return Submission(Parameters.of(params), checked, _has_refs(params))
-    except InvalidParametersError as error:
-        raise RequestError(422, str(error), "InvalidParametersError") from None
+        has_refs = _has_refs(params)
+        if checked.workload in builtin and not has_refs:
+            _named().get(checked.workload).refuse(params)
+        return Submission(Parameters.of_read(params), checked, has_refs)
+    except (InvalidParametersError, SerializationError) as error:
+        raise RequestError(422, str(error), InvalidParametersError.__name__) from None
+
+
+@cache
+def _named() -> Registry:
+    """The workloads that every service has, in whatever process this is."""
+    made = Registry()
+    made.register(DEFAULT, sum_of_squares, builtin=True)
+    register(made)
+    return made
 
 
 def is_ref(value: Mapping[str, Any]) -> bool:

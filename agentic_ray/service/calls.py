@@ -30,6 +30,7 @@ from agentic_ray.master.workloads import DEFAULT, normalise
 _FIRST_POLL_SECONDS: Final = 0.01
 _LONGEST_POLL_SECONDS: Final = 0.5
 
+_PAGE: Final = 1000
 _TRIES: Final = 4
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 5.0
@@ -141,6 +142,41 @@ def submission(
 def quoted(text: str) -> str:
     """Text as part of a path."""
     return quote(text, safe="")
+
+
+class Pages:
+    """Pages of ``GET /jobs``, asked for until there are so many jobs, or no more.
+
+    Parameters
+    ----------
+    filters : mapping
+        Of the query.
+    limit : int
+        Jobs that are wanted.
+    """
+
+    def __init__(self, filters: Mapping[str, Any], limit: int) -> None:
+        self._filters = filters
+        self._limit = limit
+        self._cursor: str | None = None
+        self.jobs: list[dict[str, Any]] = []
+        self.over = False
+
+    @property
+    def query(self) -> dict[str, Any]:
+        """The query for the next page."""
+        most = min(self._left, _PAGE)
+        return {**self._filters, "limit": most, "cursor": self._cursor}
+
+    @property
+    def _left(self) -> int:
+        return self._limit - len(self.jobs)
+
+    def add(self, answer: Mapping[str, Any]) -> None:
+        """Take what the service has answered."""
+        self.jobs += answer["jobs"]
+        self._cursor = answer["next"]
+        self.over = self._cursor is None or self._left < 1
 
 
 class Polls:

@@ -17,6 +17,7 @@ import httpx
 from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.service.calls import (
     Call,
+    Pages,
     Polls,
     answer_of,
     call,
@@ -293,9 +294,11 @@ class Client:
         ------
         ServiceError
         """
-        query = {"state": state, "workload": workload, "user": user, "tag": tag, "limit": limit}
-        found: list[dict[str, Any]] = self._ask(call("GET", "/jobs", query))["jobs"]
-        return found
+        query = {"state": state, "workload": workload, "user": user, "tag": tag}
+        pages = Pages(query, limit)
+        while not pages.over:
+            pages.add(self._ask(call("GET", "/jobs", pages.query)))
+        return pages.jobs
 
     def cluster(self) -> dict[str, Any]:
         """The state of the service's cluster, as `ClusterState.to_dict`."""

@@ -24,6 +24,7 @@ _logger = logging.getLogger("agentic_ray")
 
 _REST_SECONDS: Final = 5.0
 _FILES_LEFT: Final = 128
+_INVALID: Final = "Invalid HTTP request received."
 _ACCEPT_FAILED: Final = "socket.accept() out of system resource"
 
 
@@ -121,13 +122,13 @@ class _Connection(H11Protocol):
         client = str(peer[0]) if isinstance(peer, tuple) and peer else "local"
         if not self.shared.enter(client):
             self.transport = transport
-            body = _json(
-                503, "TooManyConnections", "too many connections are open; try again later"
-            )
             transport.write(
-                b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n"
-                b"retry-after: 1\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s"
-                % (len(body), body)
+                _answer(
+                    503,
+                    "Service Unavailable",
+                    "TooManyConnections",
+                    "too many connections are open; try again later",
+                )
             )
             self._end()
             return
@@ -195,19 +196,44 @@ class _Connection(H11Protocol):
             self._write_timer = self.loop.call_later(_REST_SECONDS, self.transport.abort)
 
     def send_400_response(self, msg: str) -> None:
-        body = _json(400, "InvalidHttp", msg)
-        headers = [
-            (b"content-type", b"application/problem+json"),
-            (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
-        ]
-        for event in (
-            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
-            h11.Data(data=body),
-            h11.EndOfMessage(),
-        ):
-            self.transport.write(self.conn.send(event) or b"")
+        """Answer bytes that are not HTTP, unless they come after an answer has begun, and close.
+
+        A request whose body they break is told that its client has gone: it has its answer.
+        """
+        cycle, method = self.cycle, ""
+        begun = self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
+        if cycle is not None and not cycle.response_complete:
+            begun, method = begun or cycle.response_started, cycle.scope["method"]
+            cycle.disconnected = True
+            cycle.message_event.set()
+        if not begun:
+            self.transport.write(_answer(400, "Bad Request", "InvalidHttp", msg, method != "HEAD"))
         self._end()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nobody needs to know of it: whoever asks for another protocol gets this one."""
+
+
+class InvalidRequests(logging.Filter):
+    """Lets one line a second through about bytes that are not HTTP, which anybody can send."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._last = -1e9
+        self._left_out = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.msg != _INVALID:
+            return True
+        now = self._clock()
+        if now - self._last < 1.0:
+            self._left_out += 1
+            return False
+        if self._left_out:
+            record.msg = f"{_INVALID} ({self._left_out:,} times more since the last line)"
+        self._last, self._left_out = now, 0
+        return True
 
 
 class AcceptErrors:
@@ -231,5 +257,12 @@ class AcceptErrors:
         self._last, self._left_out = now, 0
 
 
-def _json(status: int, kind: str, message: str) -> bytes:
-    return json.dumps(error_body(kind, message, status)).encode("ascii")
+def _answer(status: int, phrase: str, kind: str, message: str, with_body: bool = True) -> bytes:
+    """A whole answer, after which the connection is closed."""
+    body = json.dumps(error_body(kind, message, status)).encode("ascii")
+    again = "retry-after: 1\r\n" if status == 503 else ""
+    head = (
+        f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/problem+json\r\n{again}"
+        f"connection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode("ascii") + (body if with_body else b"")

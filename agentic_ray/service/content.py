@@ -19,9 +19,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from agentic_ray.errors import AgenticRayError
-from agentic_ray.master import JobRecord, Master
+from agentic_ray.master import JobRecord
 from agentic_ray.master.jsonvalues import dumps, loads_result, to_json
 from agentic_ray.service.bodies import RequestError
+from agentic_ray.service.served import ServedMaster
 
 JSON: Final = "application/json"
 NPY: Final = "application/x-npy"
@@ -102,7 +103,7 @@ class ContentResponse(Response):
             self._content.file.close()
 
 
-def json_content(master: Master, record: JobRecord) -> Content:
+def json_content(master: ServedMaster, record: JobRecord) -> Content:
     """The result of a job as strict JSON."""
     stored = master.stored_result(record)
     if isinstance(stored, Path):
@@ -118,7 +119,7 @@ def json_content(master: Master, record: JobRecord) -> Content:
     return _kept(text.encode("ascii"))
 
 
-def status_content(master: Master, record: JobRecord) -> Content:
+def status_content(master: ServedMaster, record: JobRecord) -> Content:
     """Return the content of ``GET /status`` for a job, with its result."""
     content = json_content(master, record)
     told = dumps(to_json(record.to_dict(with_result=False), name="answer"))
@@ -127,7 +128,7 @@ def status_content(master: Master, record: JobRecord) -> Content:
     return content
 
 
-def result_content(master: Master, record: JobRecord, form: str) -> Content:
+def result_content(master: ServedMaster, record: JobRecord, form: str) -> Content:
     """The result of a job in one of `FORMS`.
 
     Raises
@@ -209,7 +210,7 @@ def span_of(header: str | None, size: int) -> tuple[int, int] | None:
     return start, end
 
 
-def _value(master: Master, record: JobRecord, stored: bytes | Path | None) -> Any:
+def _value(master: ServedMaster, record: JobRecord, stored: bytes | Path | None) -> Any:
     if stored is None:
         return record.result
     return loads_result(stored.read_bytes() if isinstance(stored, Path) else stored)

@@ -324,4 +324,6 @@ def _expected_digest(request: Request) -> str | None:
                 digest = base64.b64decode(value.strip().strip(":"), validate=True)
                 if len(digest) == hashlib.sha256().digest_size:
                     return digest.hex()
-    raise RequestError(400, "Content-Digest must be sha-256=:BASE64:", "WrongDigest")
+    raise RequestError(
+        409, "nothing to compare: Content-Digest must be sha-256=:BASE64:", "WrongChecksum"
+    )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, Final
 
 from agentic_ray.master import Workload
+from agentic_ray.master.checks import KEY_LENGTH, TEXT_PATTERN
 from agentic_ray.master.named.uploads import UploadParams
 from agentic_ray.master.workloads import DEFAULT
 from agentic_ray.service.bodies import SubmitBody
@@ -129,6 +130,29 @@ def submit_schema(workloads: Mapping[str, Workload]) -> dict[str, Any]:
     return {"oneOf": forms}
 
 
+def without_null(document: dict[str, Any]) -> None:
+    """Say in an OpenAPI document of parameters in queries what they are if they are there: a text
+    in a query cannot be null."""
+    for routes in document["paths"].values():
+        for route in routes.values():
+            for parameter in route.get("parameters", ()):
+                schema = parameter["schema"]
+                kinds = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
+                if len(kinds) == 1:
+                    del schema["anyOf"]
+                    schema |= kinds[0]
+
+
+def require_tokens(document: dict[str, Any], open_paths: Set[str]) -> None:
+    """Say in an OpenAPI document that every address but these needs a token."""
+    schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
+    schemes["token"] = {"type": "http", "scheme": "bearer"}
+    document["security"] = [{"token": []}]
+    for path in open_paths & document["paths"].keys():
+        for route in document["paths"][path].values():
+            route["security"] = []
+
+
 _OWN: Final = ("data", "workload", "params")
 
 
@@ -205,7 +229,12 @@ SUBMIT: Final = _route(
                 "in": "header",
                 "required": False,
                 "description": "The same submit with the same key is the same job.",
-                "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+                "schema": {
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": KEY_LENGTH,
+                    "pattern": TEXT_PATTERN,
+                },
             }
         ],
         "requestBody": {
@@ -247,9 +276,11 @@ RESULT: Final = _route(
 )
 RESULT["responses"][206] = {"description": "A part of it.", "content": _FORMS}
 _LIST: Final = _object(
-    jobs={"type": "array", "items": _JOB}, total=_COUNT, next={"type": ["string", "null"]}
+    jobs={"type": "array", "items": _JOB},
+    total={"type": ["integer", "null"]},
+    next={"type": ["string", "null"]},
 )
-JOBS: Final = _route("The jobs at hand, newest first, by pages", 200, _json(_LIST), 422)
+JOBS: Final = _route("The jobs, newest first, by pages", 200, _json(_LIST), 422)
 LOGS: Final = _route(
     "What a job printed, from a line on",
     200,

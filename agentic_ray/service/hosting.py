@@ -46,13 +46,23 @@ class SessionHost:
         As for `agentic_ray.init`.
     changed : callable
         Told of each new `state`, from a thread of this object's.
+    master : str, optional
+        The process passes calls to the master of this name, too: see `gateway`.
     """
 
-    def __init__(self, settings: dict[str, Any], changed: Callable[[State], None]) -> None:
-        self._settings = json.dumps(settings)
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        changed: Callable[[State], None],
+        master: str | None = None,
+    ) -> None:
+        told = json.dumps(settings)
+        self._command = ["agentic_ray.runtime.host", "", told]
+        if master is not None:
+            self._command = ["agentic_ray.master.gateway", "", told, master]
         self._changed = changed
         self._folder = tempfile.mkdtemp(prefix="agentic-ray-")
-        self.path = str(Path(self._folder, "session"))
+        self.path = self._command[1] = str(Path(self._folder, "session"))
         self.state: State = "starting"
         self.reason = ""
         self._process: subprocess.Popen[bytes] | None = None
@@ -122,7 +132,7 @@ class SessionHost:
             if self._closing.is_set():
                 raise SessionError("the service ends")
             self._process = process = subprocess.Popen(
-                [sys.executable, "-m", "agentic_ray.runtime.host", self.path, self._settings],
+                [sys.executable, "-m", *self._command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=clean_environment(_SECRETS),

@@ -23,11 +23,13 @@ from agentic_ray.service import described, exposition
 from agentic_ray.service.audit import Audit
 from agentic_ray.service.bodies import STATUS_OF, JsonResponse, RequestError, plain, problem
 from agentic_ray.service.data import DataShelf, add_data_routes
-from agentic_ray.service.guard import Guard
+from agentic_ray.service.guard import OPEN_PATHS, Guard
+from agentic_ray.service.oidc import OpenIdTokens
 from agentic_ray.service.page import Page, add_page
 from agentic_ray.service.queries import check_query
 from agentic_ray.service.reading import Reader
 from agentic_ray.service.routes import BodyBudget, Service, add_job_routes
+from agentic_ray.service.served import ServedMaster
 from agentic_ray.service.tokens import Keyring, TokenFile
 from agentic_ray.telemetry import ClusterState
 
@@ -37,10 +39,11 @@ _SHOWN_ERRORS: Final = 10
 
 
 def create_app(
-    master: Master,
+    master: ServedMaster,
     *,
     token: str | None = None,
     tokens: TokenFile | None = None,
+    openid: OpenIdTokens | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
     cluster: Callable[[], ClusterState] | None = None,
     health: Callable[[], tuple[str, str]] | None = None,
@@ -52,14 +55,16 @@ def create_app(
 
     Parameters
     ----------
-    master : Master
-        Runs the jobs. It gets the workloads of ``master.named``.
+    master : Master or DistantMaster
+        Runs the jobs. One of this process gets the workloads of ``master.named``.
     token : str, optional
         A token that may do all. With it or ``tokens`` every route but ``/healthz``, ``/readyz``
         and the page needs ``Authorization: Bearer TOKEN``. Without both only requests whose Host
         header names loopback are answered, and they may do all.
     tokens : TokenFile, optional
         The tokens of users, who see their own jobs only.
+    openid : OpenIdTokens, optional
+        Knows the tokens of an OpenID Connect provider.
     max_body_bytes : int
         Larger bodies are refused with 413.
     cluster : callable, optional
@@ -88,7 +93,9 @@ def create_app(
         if audit is not None:
             audit.refused(path, error.status)
 
-    keyring = None if token is None and tokens is None else Keyring(tokens, token)
+    keyring = None
+    if not (token is None and tokens is None and openid is None):
+        keyring = Keyring(tokens, token, others=openid)
     app.add_middleware(
         Guard,
         keyring=keyring,
@@ -97,7 +104,8 @@ def create_app(
         refused=refused,
     )
     _add_error_handlers(app)
-    register(master.workloads)
+    if isinstance(master, Master):
+        register(master.workloads)
     shelf = DataShelf() if data is None else data
     reader = Reader()
     service = Service(master, reader, BodyBudget(), max_body_bytes, shelf, audit)
@@ -111,6 +119,9 @@ def create_app(
         body = document["paths"]["/submit"]["post"]["requestBody"]["content"]
         schema = described.submit_schema(master.workloads.snapshot())
         body["application/json"]["schema"] = schema
+        described.without_null(document)
+        if keyring is not None:
+            described.require_tokens(document, OPEN_PATHS)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

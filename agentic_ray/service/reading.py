@@ -6,6 +6,7 @@ Two of them are used: one for large bodies (`read_body`), one for uploaded files
 from __future__ import annotations
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
@@ -31,8 +32,9 @@ class Reader:
     Safe to use from any thread; one call at a time runs, others wait.
     """
 
-    def __init__(self, seconds: float = _SECONDS) -> None:
+    def __init__(self, seconds: float = _SECONDS, start_seconds: float = _SECONDS) -> None:
         self._seconds = seconds
+        self._start_seconds = start_seconds
         self._turn = threading.Lock()
         self._pool: ProcessPoolExecutor | None = None
         self._pid = 0
@@ -84,9 +86,9 @@ class Reader:
                 if self._pool is None:
                     context = multiprocessing.get_context("spawn")
                     self._pool = ProcessPoolExecutor(1, mp_context=context, initializer=_begin)
-                self._pid = self._pool.submit(os.getpid).result()
+                self._pid = self._pool.submit(os.getpid).result(self._start_seconds)
                 return self._pool
-            except BrokenProcessPool:  # it died while it had nothing to do
+            except (BrokenProcessPool, TimeoutError):  # it died meanwhile, or does not begin
                 self._end()
         raise RequestError(503, "no process that reads could be started", "ReaderDied")
 
@@ -94,18 +96,19 @@ class Reader:
         pool, self._pool = self._pool, None
         if pool is None:
             return
-        if self._pid:
+        # (One that has not begun has told no number: the pool alone knows it.)
+        for number in {self._pid, *(pool._processes or ())} - {0}:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
+                os.kill(number, signal.SIGKILL)
         pool.shutdown(wait=False, cancel_futures=True)
         self._pid, self._uses = 0, 0
 
 
-def read_body(reader: Reader, body: bytes) -> Submission:
+def read_body(reader: Reader, body: bytes, builtin: frozenset[str] = frozenset()) -> Submission:
     """As `read_submission`; a large body is read apart."""
     if len(body) <= SMALL_BYTES:
-        return read_submission(body)
-    return reader.call(read_submission, body)
+        return read_submission(body, builtin)
+    return reader.call(read_submission, body, builtin)
 
 
 def _begin() -> None:
@@ -120,6 +123,7 @@ def _begin() -> None:
         os._exit(0)
 
     threading.Thread(target=follow, daemon=True).start()
+    gc.disable()  # JSON has no cycles and many parts; no process is used for long
     with contextlib.suppress(OSError):
         os.nice(5)  # who asks for a status goes first
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Final
@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from agentic_ray.errors import UnknownJobError
-from agentic_ray.master import JobRecord, JobState, Master
+from agentic_ray.master import JobRecord, JobState
 from agentic_ray.master.jsonvalues import cut_name
 from agentic_ray.master.workloads import DEFAULT
 from agentic_ray.service import described
@@ -38,11 +38,14 @@ from agentic_ray.service.content import (
 )
 from agentic_ray.service.data import DataShelf
 from agentic_ray.service.reading import Reader, read_body
+from agentic_ray.service.served import ServedMaster
 
 _BODY_SECONDS: Final = 60.0
 _BODIES_BYTES: Final = 512 << 20
 _LISTED: Final = 100
 _LISTED_MOST: Final = 1000
+_LOOKED_AT: Final = 20_000
+_AT_ONCE: Final = 2_000
 _LINES_MOST: Final = 1000
 _LARGE_BYTES: Final = 256 << 10
 _ON_UPLOADS: Final = {DEFAULT: "sum_of_squares"}
@@ -87,7 +90,7 @@ class _Share:
 class Service:
     """Parts that the routes work with."""
 
-    master: Master
+    master: ServedMaster
     reader: Reader
     budget: BodyBudget
     max_body_bytes: int
@@ -181,13 +184,18 @@ def add_job_routes(app: FastAPI, service: Service) -> None:
                 and (created_before is None or record.created_at < created_before)
             )
 
+        owner = user if caller.is_admin else caller.user
+        plain_list = not (state or workload or tag or created_after or created_before)
+        if user not in (None, owner):
+            return JsonResponse({"jobs": [], "total": 0, "next": None})
         before = None if cursor is None else int(cursor)
-        known = [record for record in reversed(master.jobs()) if fits(record)]
-        rest = [r for r in known if before is None or r.sequence < before]
-        page = rest[:limit]
-        following = str(page[-1].sequence) if len(rest) > limit else None
-        shown = [record.to_dict(with_result=False) for record in page]
-        return JsonResponse(plain({"jobs": shown, "total": len(known), "next": following}))
+        found, following = _page_of(master, fits, owner, before, limit)
+        total = len(found) if cursor is None and following is None else None
+        if plain_list:
+            total = master.count(owner)
+        shown = [record.to_dict(with_result=False) for record in found]
+        answer = {"jobs": shown, "total": total}
+        return JsonResponse(plain(answer | {"next": None if following is None else f"{following}"}))
 
     @app.get("/logs/{task_id}", **described.LOGS)
     def logs(
@@ -238,9 +246,38 @@ def add_job_routes(app: FastAPI, service: Service) -> None:
         return JsonResponse(plain({"workloads": shown}))
 
 
+def _page_of(
+    master: ServedMaster,
+    fits: Callable[[JobRecord], bool],
+    owner: str | None,
+    before: int | None,
+    limit: int,
+) -> tuple[list[JobRecord], int | None]:
+    """Jobs that fit, newest first, and where to go on; None: there are no more.
+
+    Looks at so many jobs at most, so that a filter that hardly any job passes costs no more: then
+    it may be few that are found, though there are more.
+    """
+    found: list[JobRecord] = []
+    looked = 0
+    while len(found) <= limit:
+        if looked >= _LOOKED_AT:
+            return found, before
+        count = max(limit + 1, _AT_ONCE if looked else 0)
+        records = master.page(before, owner, count)
+        looked += len(records)
+        found += filter(fits, records)
+        if len(records) < count and len(found) <= limit:
+            return found, None
+        before = records[-1].sequence
+    return found[:limit], found[limit - 1].sequence
+
+
 def _submit(service: Service, caller: Caller, raw: bytes, key: str | None) -> dict[str, Any]:
     """Parse, check and submit: in a thread, for a large body and the journal take their time."""
-    submission = read_body(service.reader, raw)
+    known = service.master.workloads.snapshot()
+    builtin = frozenset(name for name, each in known.items() if each.builtin)
+    submission = read_body(service.reader, raw, builtin)
     body = submission.body
     user = caller.user if body.user is None else body.user
     caller.may_act_for(user)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -13,22 +14,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 
 from agentic_ray.errors import SessionError
 from agentic_ray.master import JobStore, Journal, Master, load_workloads
 from agentic_ray.master.core import MAX_ATTEMPTS
+from agentic_ray.master.distant import DistantMaster
 from agentic_ray.master.journal import is_url, journal_file
 from agentic_ray.master.master import CACHE_BYTES
 from agentic_ray.master.queue import QUEUED_BYTES
 from agentic_ray.service.audit import Audit
-from agentic_ray.service.connections import AcceptErrors, ConnectionLimits, fitting, protocol
+from agentic_ray.service.connections import (
+    AcceptErrors,
+    ConnectionLimits,
+    InvalidRequests,
+    fitting,
+    protocol,
+)
 from agentic_ray.service.data import UPLOAD_BYTES, DataShelf
 from agentic_ray.service.guard import is_loopback
 from agentic_ray.service.hosting import SessionHost, State
 from agentic_ray.service.http import MAX_BODY_BYTES, create_app
+from agentic_ray.service.oidc import OpenIdSettings, OpenIdTokens
+from agentic_ray.service.served import ServedMaster
 from agentic_ray.service.tokens import TokenFile
 from agentic_ray.service.webhooks import Webhooks
 
@@ -77,6 +87,13 @@ class ServerSettings:
         URLs that are told of jobs that have ended.
     webhook_secret : str or None
         Signs what they are told.
+    master : str or None
+        The name of a master that runs in the cluster, see `start_master`, and has journal and
+        workloads; None: one of this process.
+    namespace : str or None
+        Where it has its name.
+    openid : OpenIdSettings or None
+        Which tokens of an OpenID Connect provider are taken.
     """
 
     host: str = "127.0.0.1"
@@ -108,6 +125,9 @@ class ServerSettings:
     max_connections: int = 1024
     webhooks: Sequence[str] = ()
     webhook_secret: str | None = None
+    master: str | None = None
+    namespace: str | None = None
+    openid: OpenIdSettings | None = None
 
 
 def check_exposure(
@@ -127,7 +147,7 @@ def check_exposure(
     if token is None and not tokens:
         raise SessionError(
             f"refusing to listen on {host}, where other machines can send work, without a token: "
-            "set AGENTIC_RAY_TOKEN or pass --tokens FILE, or listen on 127.0.0.1"
+            "set AGENTIC_RAY_TOKEN or pass --tokens FILE or --oidc-keys, or listen on 127.0.0.1"
         )
     if not tls and not proxy:
         raise SessionError(
@@ -183,11 +203,16 @@ def serve(settings: ServerSettings, announce: Callable[[str], None] = print) -> 
     check_exposure(
         settings.host,
         settings.token,
-        tokens=settings.tokens is not None,
+        tokens=settings.tokens is not None or settings.openid is not None,
         tls=settings.tls_cert is not None,
         proxy=settings.behind_proxy,
     )
     check_tls(settings.tls_cert, settings.tls_key)
+    if settings.master is not None and (settings.journal is not None or settings.workloads):
+        raise SessionError(
+            "the master that runs in the cluster has its journal and workloads already: "
+            "`agentic-ray master start` takes them"
+        )
     os.umask(0o077)  # what this process and its jobs write is nobody else's
     listener = _bind(settings.host, settings.port)
     url = _url(listener, tls=settings.tls_cert is not None)
@@ -226,30 +251,19 @@ def _serve_jobs(
             server.should_exit = True
 
     def session_changed(state: State) -> None:
-        master.begin() if state == "ok" else master.hold()
+        if isinstance(master, Master):
+            master.begin() if state == "ok" else master.hold()
 
-    host = SessionHost(
-        {"address": settings.address, "num_cpus": settings.num_cpus}, session_changed
-    )
+    # (A master of another process is in a cluster: there is none to be started.)
+    address = settings.address or (None if settings.master is None else "auto")
+    session: dict[str, Any] = {"address": address, "num_cpus": settings.num_cpus}
+    if settings.namespace is not None:
+        session["namespace"] = settings.namespace
+    host = SessionHost(session, session_changed, settings.master)
     webhooks = None
     if settings.webhooks:
         webhooks = Webhooks(settings.webhooks, settings.webhook_secret or "")
-    master = Master(
-        max_running=settings.max_running,
-        max_queued=settings.max_queued,
-        max_queued_bytes=settings.max_queued_bytes,
-        max_queued_per_user=settings.max_queued_per_user,
-        max_running_per_user=settings.max_running_per_user,
-        store=store,
-        cache_bytes=settings.cache_bytes,
-        on_lost=stop,
-        on_end=None if webhooks is None else webhooks.ended,
-        held=True,
-        runners=settings.runners,
-        memory_bytes=settings.memory_bytes,
-        max_attempts=settings.max_attempts,
-        session=lambda: host.path,
-    )
+    master = _master(settings, store, host, webhooks, stop)
 
     def start_host() -> None:
         try:
@@ -271,7 +285,7 @@ def _serve_jobs(
             server.run(sockets=[listener])
     finally:
         closing.set()
-        master.close(drain=False)
+        _close(master)
         server.close()
         if webhooks is not None:
             webhooks.close()
@@ -283,11 +297,60 @@ def _serve_jobs(
     return 130 if server.stopped_by == signal.SIGINT else 0
 
 
+def _master(
+    settings: ServerSettings,
+    store: JobStore | None,
+    host: SessionHost,
+    webhooks: Webhooks | None,
+    lost: Callable[[BaseException], None],
+) -> ServedMaster:
+    """The master that the settings ask for."""
+    if settings.master is not None:
+        distant = DistantMaster(f"{host.path}.master", settings.master)
+        if webhooks is not None:
+            told = webhooks.ended
+            distant.watch(lambda record: told(record) if record.state.finished else None)
+        return distant
+    return Master(
+        max_running=settings.max_running,
+        max_queued=settings.max_queued,
+        max_queued_bytes=settings.max_queued_bytes,
+        max_queued_per_user=settings.max_queued_per_user,
+        max_running_per_user=settings.max_running_per_user,
+        store=store,
+        cache_bytes=settings.cache_bytes,
+        on_lost=lost,
+        on_end=None if webhooks is None else webhooks.ended,
+        held=True,
+        runners=settings.runners,
+        memory_bytes=settings.memory_bytes,
+        max_attempts=settings.max_attempts,
+        session=lambda: host.path,
+    )
+
+
+def _close(master: ServedMaster, drain_seconds: float | None = None) -> None:
+    """Let jobs go on for so long, and end a master of this process; another goes on."""
+    if isinstance(master, Master):
+        master.close(drain=drain_seconds is not None, timeout_seconds=drain_seconds)
+    elif drain_seconds is None:
+        master.close()
+
+
 def _data_folder(settings: ServerSettings) -> str | None:
     """Where uploaded data is kept: beside the journal, unless told otherwise."""
     if settings.data is not None or settings.journal is None or is_url(settings.journal):
         return settings.data
     return f"{journal_file(settings.journal)}.data"
+
+
+def _health(master: ServedMaster, host: SessionHost, *, stopping: bool) -> tuple[str, str]:
+    """Return the state of the service, and why it is not ``ok``."""
+    if stopping:
+        return "draining", host.reason
+    if host.state == "ok" and isinstance(master, DistantMaster) and master.reason:
+        return "degraded", master.reason
+    return host.state, host.reason
 
 
 class _Server(uvicorn.Server):
@@ -296,7 +359,7 @@ class _Server(uvicorn.Server):
     def __init__(
         self,
         settings: ServerSettings,
-        master: Master,
+        master: ServedMaster,
         host: SessionHost,
         data: DataShelf,
         started: Callable[[], None],
@@ -307,16 +370,18 @@ class _Server(uvicorn.Server):
             )
         )
         self._audit = None if settings.audit is None else Audit(settings.audit)
+        self._openid = None if settings.openid is None else OpenIdTokens(settings.openid)
         app = create_app(
             master,
             token=settings.token,
             tokens=None if settings.tokens is None else TokenFile(settings.tokens),
+            openid=self._openid,
             data=data,
             audit=self._audit,
             origins=settings.origins,
             max_body_bytes=settings.max_body_bytes,
             cluster=host.cluster,
-            health=lambda: ("draining" if self.stopped_by else host.state, host.reason),
+            health=lambda: _health(master, host, stopping=self.stopped_by is not None),
         )
         super().__init__(
             uvicorn.Config(
@@ -344,12 +409,15 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().set_exception_handler(AcceptErrors())
+        logging.getLogger("uvicorn.error").addFilter(InvalidRequests())
         await super().startup(sockets)
         self._on_started()
 
     def close(self) -> None:
         """Let go what the application holds."""
         self._app.state.close()
+        if self._openid is not None:
+            self._openid.close()
         if self._audit is not None:
             self._audit.close()
 
@@ -362,7 +430,7 @@ class _Server(uvicorn.Server):
         threading.Thread(target=self._drain, name="drain", daemon=True).start()
 
     def _drain(self) -> None:
-        self._master.close(drain=True, timeout_seconds=self._drain_seconds)
+        _close(self._master, self._drain_seconds)
         self._page.close()
         self.should_exit = True
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from agentic_ray.errors import InvalidArgumentError, JournalError, ServiceError
 from agentic_ray.master.checks import check_text
@@ -160,6 +160,12 @@ class TokenFile:
             raise ServiceError(f"tokens in {self.path}: {error}") from error
 
 
+class Others(Protocol):
+    """Tells whose tokens of another form are."""
+
+    def caller(self, text: str) -> Caller: ...
+
+
 class Keyring:
     """Tells who has shown which token; safe to use from any thread.
 
@@ -168,6 +174,8 @@ class Keyring:
     file : TokenFile or None
     token : str or None
         One more token, which may do all.
+    others : OpenIdTokens or None
+        Knows tokens of another form.
     """
 
     def __init__(
@@ -175,8 +183,10 @@ class Keyring:
         file: TokenFile | None = None,
         token: str | None = None,
         clock: Callable[[], float] = time.time,
+        others: Others | None = None,
     ) -> None:
         self._file = file
+        self._others = others
         self._clock = clock
         self._lock = threading.Lock()
         self._fixed: dict[str, Token] = {}
@@ -203,6 +213,8 @@ class Keyring:
             digest = hash_of(text)
             token = self._fixed.get(digest) or self._known.get(digest)
             if token is None:
+                if self._others is not None and text.count(".") == 2:
+                    return self._others.caller(text)
                 raise unauthorized("this token is not known")
             now = self._clock()
             if token.expires_at is not None and now >= token.expires_at:

@@ -22,7 +22,8 @@ import pyarrow.parquet as parquet
 import pytest
 from starlette.testclient import TestClient
 
-from agentic_ray.master import Journal, Master, Registry
+from agentic_ray.master import Journal, Master, Registry, journal
+from agentic_ray.service import routes
 from agentic_ray.service.bodies import RequestError
 from agentic_ray.service.content import chosen_form, span_of
 from agentic_ray.service.data import DataShelf
@@ -248,6 +249,48 @@ def test_jobs_by_pages_and_filters(registry: Registry) -> None:
             assert client.get("/jobs", params={"cursor": cursor}).status_code == 422
 
 
+def test_jobs_are_listed_as_far_back_as_the_journal_goes(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_SHOWN_FINISHED", 5)
+    with Master(workloads=registry, journal=tmp_path) as master:
+        client = TestClient(create_app(master), base_url="http://127.0.0.1:8080")
+        made = [
+            submit(client, ("echo", "fail")[i % 10 == 0], i, tags=[f"t{i % 3}"], user=f"u{i % 2}")
+            for i in range(40)
+        ]
+        for task_id in made:
+            ended(client, task_id)
+        assert len(master.jobs()) == 5
+
+        def pages(**query: Any) -> list[str]:
+            found: list[str] = []
+            cursor: str | None = None
+            while True:
+                asked = query | ({} if cursor is None else {"cursor": cursor})
+                page = client.get("/jobs", params=asked).json()
+                found += [job["task_id"] for job in page["jobs"]]
+                cursor = page["next"]
+                if cursor is None:
+                    return found
+
+        assert pages(limit=7) == made[::-1]
+        assert client.get("/jobs?limit=7").json()["total"] == 40
+        assert client.get("/jobs?limit=7&user=u1").json()["total"] == 20
+        assert pages(limit=7, user="u1") == made[1::2][::-1]
+        assert pages(limit=3, workload="fail") == made[::10][::-1]
+        assert pages(limit=20, tag="t0", state="succeeded") == [
+            made[i] for i in range(39, -1, -1) if i % 3 == 0 and i % 10
+        ]
+        # A filter that few jobs pass is looked for a piece at a time.
+        monkeypatch.setattr(routes, "_LOOKED_AT", 10)
+        monkeypatch.setattr(routes, "_AT_ONCE", 5)
+        first = client.get("/jobs?limit=3&workload=fail").json()
+        assert len(first["jobs"]) < 3
+        assert (first["next"] is not None, first["total"]) == (True, None)
+        assert pages(limit=3, workload="fail") == made[::10][::-1]
+
+
 def test_retry_makes_a_new_job_of_the_same(client: TestClient) -> None:
     task_id = submit(client, "fail", {"a": 1}, priority=3, tags=["x"])
     ended(client, task_id)
@@ -312,6 +355,28 @@ def test_the_schema_of_bodies_has_a_form_for_each_workload(client: TestClient) -
         assert client.post("/submit", json=bad).status_code == 422
 
 
+def test_the_document_tells_of_tokens_limits_and_queries(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    queries = {each["name"]: each["schema"] for each in paths["/jobs"]["get"]["parameters"]}
+    assert queries["tag"]["type"] == "array"
+    assert queries["workload"]["type"] == "string"
+    assert "null" not in json.dumps(list(queries.values()))
+    body = paths["/submit"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    forms = {form["title"]: form["properties"] for form in body["oneOf"]}
+    assert forms["echo"]["priority"]["maximum"] == 1_000_000
+    assert forms["word_count"]["params"]["properties"]["most"]["minimum"] == 1
+    with Master() as master:
+        app = create_app(master, token="t")
+        document = app.openapi()
+        app.state.close()
+    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+    assert document["security"] == [{"token": []}]
+    assert document["paths"]["/healthz"]["get"]["security"] == []
+    numbers = document["paths"]["/submit"]["post"]["requestBody"]["content"]["application/json"]
+    data = next(form for form in numbers["schema"]["oneOf"] if form["title"] == "data")
+    assert data["properties"]["data"]["anyOf"][0]["items"] == {"type": "number"}
+
+
 def test_every_answer_that_the_document_tells_of_is_described(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     for path, methods in document["paths"].items():
@@ -366,8 +431,8 @@ def test_data_is_uploaded_listed_and_forgotten(client: TestClient) -> None:
         ("a.txt", b"\xff\xff", {}, 422),
         ("a.exe", b"x", {}, 415),
         ("a", b"x", {"Content-Type": "application/json"}, 415),
-        ("a.npy", npy([1]), {"Content-Digest": "sha-256=:AAAA:"}, 400),
-        ("a.npy", npy([1]), {"Content-Digest": "md5=:AAAA:"}, 400),
+        ("a.npy", npy([1]), {"Content-Digest": "sha-256=:AAAA:"}, 409),
+        ("a.npy", npy([1]), {"Content-Digest": "md5=:AAAA:"}, 409),
         (
             "a.npy",
             npy([1]),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentic_ray.errors import InvalidParametersError
+from agentic_ray.errors import InvalidArgumentError, InvalidParametersError
 from agentic_ray.master import Master, Registry
+from agentic_ray.master.checks import TEXT_PATTERN, check_text
 from agentic_ray.master.jsonvalues import canonical_text, dumps
-from agentic_ray.service.bodies import RequestError, SubmitBody, read_submission
+from agentic_ray.master.workloads import Parameters
+from agentic_ray.service import reading
+from agentic_ray.service.bodies import RequestError, Submission, SubmitBody, read_submission
 from agentic_ray.service.reading import SMALL_BYTES, Reader, read_body
 
 KINDS: dict[str, Callable[[int], str]] = {
@@ -133,6 +138,61 @@ def test_what_kills_its_reader_or_takes_for_ever_is_refused() -> None:
         assert reader.call(len, "abc") == 3
     finally:
         reader.close()
+
+
+def test_a_reader_that_does_not_begin_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = set(multiprocessing.active_children())
+    monkeypatch.setattr(reading, "_begin", signal.pause)
+    reader = Reader(start_seconds=0.5)
+    with pytest.raises(RequestError, match="no process that reads") as refused:
+        reader.call(len, "abc")
+    assert refused.value.status == 503
+    reader.close()
+    for _ in range(3000):
+        if not set(multiprocessing.active_children()) - before:
+            return
+        time.sleep(0.01)
+    raise AssertionError("a process is left")
+
+
+def test_what_fits_is_read_as_before_and_what_does_not_is_refused_early() -> None:
+    builtin = frozenset({"default", "word_count"})
+    body = b'{"workload": "word_count", "params": {"most": 2.0, "data": ["b a"]}}'
+    read = read_submission(body, builtin)
+    assert read == read_submission(body)
+    assert read.parameters.text == '{"most":2.0,"data":["b a"]}'
+    assert read.parameters.canonical == '{"data":["b a"],"most":2.0}'
+    for bad in (b'{"data": [1, true]}', b'{"workload": "word_count", "params": {"data": [1]}}'):
+        assert isinstance(read_submission(bad), Submission)  # the master is to refuse it
+        with pytest.raises(RequestError, match=r"params\.data") as refused:
+            read_submission(bad, builtin)
+        assert (refused.value.status, refused.value.kind) == (422, "InvalidParametersError")
+    uploaded = b'{"workload": "word_count", "params": {"data": {"ref": "a.txt"}}}'
+    assert read_submission(uploaded, builtin).has_refs
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+        lambda inner: (
+            st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4)
+        ),
+        max_leaves=20,
+    )
+)
+def test_parameters_that_were_read_are_those_of_any_value(value: object) -> None:
+    assert Parameters.of_read(value) == Parameters.of(value)
+
+
+@given(st.text(min_size=1, max_size=20) | st.text("\n\u202e\u200bab", min_size=1, max_size=3))
+def test_texts_are_those_that_the_document_describes(text: str) -> None:
+    described = re.search(TEXT_PATTERN, text) is not None and not text.endswith("\n")
+    try:
+        check_text("user", text)
+    except InvalidArgumentError:
+        assert not described
+    else:
+        assert described
 
 
 def test_many_values_that_do_not_fit_are_counted(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -22,6 +22,7 @@ from agentic_ray.service.connections import (
     AcceptErrors,
     ConnectionLimits,
     Counts,
+    InvalidRequests,
     fitting,
     protocol,
 )
@@ -30,7 +31,10 @@ from agentic_ray.service.connections import (
 @contextlib.contextmanager
 def serving(limits: ConnectionLimits) -> Iterator[tuple[str, int]]:
     async def hello(request: Request) -> Response:
-        return PlainTextResponse(f"{len(await request.body())}")
+        try:
+            return PlainTextResponse(f"{len(await request.body())}")
+        except ClientDisconnect:
+            return PlainTextResponse("gone", 400)
 
     async def large(request: Request) -> Response:
         async def pieces() -> object:
@@ -169,6 +173,47 @@ def test_bytes_that_are_not_http_are_told_so() -> None:
         assert b"400 Bad Request" in told
         assert b"problem+json" in told
         assert is_closed(connection)
+
+
+def test_a_body_that_breaks_is_answered_once_and_quietly(caplog: pytest.LogCaptureFixture) -> None:
+    broken = "POST {} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n\r\n"
+    with serving(ConnectionLimits()) as address, caplog.at_level(logging.WARNING):
+        for method, path in (("POST", "/"), ("HEAD", "/"), ("POST", "/large"), ("POST", "/none")):
+            connection = connected(address)
+            connection.sendall(broken.format(path).replace("POST", method).encode())
+            told = b""
+            with contextlib.suppress(ConnectionResetError):
+                while piece := connection.recv(1 << 16):
+                    told += piece
+            assert told.count(b"HTTP/1.1 ") <= 1
+            assert told.startswith(b"HTTP/1.1 4"), told[:100]
+            assert (b"urn:agentic-ray" in told) == (method == "POST")
+    assert {record.getMessage() for record in caplog.records} == {"Invalid HTTP request received."}
+
+
+def test_another_protocol_is_not_taken_up_and_nobody_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with serving(ConnectionLimits()) as address, caplog.at_level(logging.WARNING):
+        text = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        assert b"200 OK" in ask(connected(address), text)
+    assert not caplog.records
+
+
+def test_bytes_that_are_not_http_fill_no_log() -> None:
+    now = 0.0
+    rare = InvalidRequests(clock=lambda: now)
+
+    def line(text: str) -> logging.LogRecord:
+        return logging.LogRecord("uvicorn.error", logging.WARNING, "", 0, text, None, None)
+
+    said = [rare.filter(line("Invalid HTTP request received.")) for _ in range(1000)]
+    assert said == [True] + [False] * 999
+    assert rare.filter(line("something else"))
+    now = 1.5
+    last = line("Invalid HTTP request received.")
+    assert rare.filter(last)
+    assert "999 times more" in last.getMessage()
 
 
 def test_errors_of_accepting_are_logged_once_a_second(caplog: pytest.LogCaptureFixture) -> None:

@@ -141,6 +141,7 @@ def test_other_content_types_are_refused(client: TestClient, kind: str | None) -
         ('{"workload": 5, "params": 1}', 422, "workload: Input should be a valid string"),
         ('{"data": [], "priority": "1"}', 422, "priority"),
         ('{"data": [], "priority": 1.5}', 422, "priority"),
+        ('{"data": ["1"], "priority": 2.0}', 422, "params.data[0]"),
         ('{"data": [], "priority": 99999999}', 422, "priority: Input should be less than"),
         ('{"data": [], "timeout_seconds": -1}', 422, "timeout_seconds"),
         ('{"data": [], "timeout_seconds": 1e300}', 422, "timeout_seconds"),

@@ -9,10 +9,11 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NotRequired
 
-from pydantic import ConfigDict, Field, with_config
+from pydantic import BeforeValidator, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from agentic_ray.errors import InvalidParametersError
+from agentic_ray.master.jsonvalues import whole
 from agentic_ray.master.named.uploads import UploadParams, line_blocks, table_blocks
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class WordParams(TypedDict):
     """Parameters of ``word_count``: texts, or an uploaded text; only the ``most`` frequent."""
 
     data: list[str] | UploadParams
-    most: NotRequired[Annotated[int, Field(ge=1, le=_MOST_WORDS)]]
+    most: NotRequired[Annotated[int, Field(ge=1, le=_MOST_WORDS), BeforeValidator(whole)]]
 
 
 @with_config(ConfigDict(extra="forbid"))

@@ -88,6 +88,14 @@ class EventFeed:
                 self._owners.pop(record.id, None)
             self._wake()
 
+    def miss(self) -> None:
+        """Steps of jobs were missed: all who follow have to ask anew for what they know."""
+        with self._lock:
+            self._events.clear()
+            self._next += 1
+            self._owners.clear()
+            self._wake()
+
     def tell_progress(self, progress: dict[str, tuple[int, int]]) -> None:
         """Tell how far running jobs are: tasks done, and asked for so far."""
         with self._lock:
@@ -147,7 +155,7 @@ class EventFeed:
         progress_number = cluster_number = 0
         try:
             position, missed = self._begin(after)
-            ended = over()
+            ended = await asyncio.to_thread(over)
             kind = "reset" if missed else "hello"
             yield b"retry: 2000\n" + frame(kind, self._now(), self._id(position))
             while not self._closed:
@@ -156,6 +164,7 @@ class EventFeed:
                 events, position, lost = self._after(position)
                 if lost:
                     parts.append(frame("reset", self._now(), self._id(position)))
+                    ended = ended or await asyncio.to_thread(over)
                 if "job" in kinds:
                     for event in events:
                         record = event.record

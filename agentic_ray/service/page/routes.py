@@ -14,7 +14,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from agentic_ray.errors import UnknownJobError
-from agentic_ray.master import JobRecord, JobState, Master, Workload
+from agentic_ray.master import JobRecord, JobState, Workload
 from agentic_ray.master.jsonvalues import dumps_result, json_text
 from agentic_ray.service.bodies import JsonResponse, RequestError, plain
 from agentic_ray.service.described import EVENTS, EVENTS_OF
@@ -22,6 +22,7 @@ from agentic_ray.service.page.feed import KINDS, EventFeed, Kind
 from agentic_ray.service.page.files import INDEX, load_files
 from agentic_ray.service.page.shown import MOST_ROWS, Filter, Sees, Snapshot, listing, row
 from agentic_ray.service.page.telemetry import SAMPLE_SECONDS, Samples
+from agentic_ray.service.served import ServedMaster
 from agentic_ray.telemetry import ClusterState
 
 MOST_FOLLOWERS: Final = 1_000
@@ -54,7 +55,7 @@ class Page:
 
     Parameters
     ----------
-    master : Master
+    master : Master or DistantMaster
     cluster : callable
         Gives the state of the cluster.
     sees : callable
@@ -63,7 +64,7 @@ class Page:
 
     def __init__(
         self,
-        master: Master,
+        master: ServedMaster,
         cluster: Callable[[], ClusterState],
         sees: Callable[[Request], Sees] = seen_by,
     ) -> None:
@@ -75,7 +76,7 @@ class Page:
         self._snapshot = Snapshot([], "")
         self._due = 0.0
         self._listing = threading.Lock()
-        master.watch(self.feed.publish)
+        master.watch(self.feed.publish, self.feed.miss)
 
     def close(self) -> None:
         """End all streams: the server stops."""
