@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,10 @@ os.environ.setdefault("AGENTIC_RAY_KEEP_COSTS", "0")
 # Nor may it join a cluster that somebody has started on this machine with `ray start`, or that
 # another test has made: Ray's `cluster_utils.Cluster` leaves the same note.
 os.environ.setdefault("RAY_ADDRESS", "local")
+# Each Ray that a test starts has ten processes: without bytecode each of them would compile all of
+# Ray anew, which takes three seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ from ray._private import worker as ray_worker
 from agentic_ray.config import Settings
 from agentic_ray.errors import InvalidArgumentError, SessionError
 from agentic_ray.runtime import tokens
+from agentic_ray.runtime.embedded import init_embedded
 from agentic_ray.runtime.finding import (
     CHOICE,
     cluster_of_this_machine,
@@ -162,13 +163,7 @@ def _start(settings: Settings, until: float) -> None:
     for number in itertools.count(1):
         before = {child.pid for child in psutil.Process().children()}
         try:
-            ray.init(
-                address="local",
-                num_cpus=settings.num_cpus,
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                **options,
-            )
+            init_embedded(num_cpus=settings.num_cpus, logging_level=logging.ERROR, **options)
         except (ValueError, TypeError):
             raise  # an option that can never be met
         except Exception as error:  # Ray raises a plain Exception here
