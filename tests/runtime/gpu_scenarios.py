@@ -403,7 +403,7 @@ def no_gpu_at_all() -> None:
 SCENARIOS = (
     # (in the order of how many GPUs of Ray they want: so four Rays are enough)
     *(runs_on_gpus, lost_gpu),
-    *(ladder, admission, killed_executor, overlap, mig_instances, two_sessions),
+    *(mig_instances, ladder, admission, killed_executor, overlap, two_sessions),
     fewer_than_ray_counts,
     no_gpu_at_all,
 )

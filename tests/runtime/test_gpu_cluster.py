@@ -41,11 +41,11 @@ def scenarios(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenarios]:
     [
         "runs_on_gpus",
         "lost_gpu",
+        "mig_instances",
         "ladder",
         "admission",
         "killed_executor",
         "overlap",
-        "mig_instances",
         "two_sessions",
         "fewer_than_ray_counts",
         "no_gpu_at_all",

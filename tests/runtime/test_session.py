@@ -33,12 +33,19 @@ def test_unknown_settings_and_policies_are_refused_even_then(ray_session: ar.Ses
 def test_shutdown_and_again_and_nothing_left(program: Make) -> None:
     one = program(
         """
-        import operator, threading, ray
+        import operator, psutil, threading, ray
+        from ray._private import worker
         import agentic_ray as ar
         from agentic_ray.errors import SessionError
         ar.shutdown()  # without a session: nothing
         first = ar.init(num_cpus=1)
         assert ar.map_reduce(abs, [-1, 2], operator.add) == 3
+        parts = worker._global_node.all_processes
+        assert {"gcs_server", "raylet"} <= parts.keys()
+        assert not {"monitor", "dashboard"} & parts.keys()  # nobody would ask them anything
+        raylet = psutil.Process(parts["raylet"][0].process.pid)
+        agents = [child for child in raylet.children() if "Agent" in " ".join(child.cmdline())]
+        assert len(agents) == 2, agents
         errors = []
         def long():
             try:
@@ -53,6 +60,8 @@ def test_shutdown_and_again_and_nothing_left(program: Make) -> None:
         thread.join(20)
         assert not thread.is_alive() and isinstance(errors[0], SessionError), errors
         assert first.closed and not ray.is_initialized()
+        # the agents do not look for their Ray any longer
+        assert psutil.wait_procs(agents, timeout=20)[1] == []
         graph = ar.TaskGraph([], [])
         try:
             first.submit(graph)
