@@ -36,6 +36,7 @@ def scenarios(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenarios]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "name",
     [
@@ -52,4 +53,4 @@ def scenarios(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenarios]:
     ],
 )
 def test_scenario(name: str, scenarios: Scenarios) -> None:
-    scenarios.run(name)
+    scenarios.run(name, seconds=550)

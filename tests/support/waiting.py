@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], seconds: float = 90, about: str = "it") -> T:
+def until(condition: Callable[[], T], seconds: float = 240, about: str = "it") -> T:
     """Wait until ``condition`` gives something true, and return that."""
     deadline = time.monotonic() + seconds
     pause = 0.002
