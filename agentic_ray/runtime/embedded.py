@@ -42,7 +42,7 @@ def init_embedded(until: float = 0.0, **options: Any) -> None:
     for number in itertools.count(1):
         before = {child.pid for child in psutil.Process().children()}
         try:
-            with _fewer_processes():
+            with fewer_processes():
                 ray.init(address="local", include_dashboard=False, **options)
         except (ValueError, TypeError):
             raise  # an option that can never be met
@@ -83,7 +83,8 @@ class _Node(_ray_node.Node):  # type: ignore[misc]  # Ray has no types here
 
 
 @contextmanager
-def _fewer_processes() -> Iterator[None]:
+def fewer_processes() -> Iterator[None]:
+    """Context in which a head of a cluster that is started has neither of the two processes."""
     before = _ray_node.Node
     _ray_node.Node = _Node
     try:

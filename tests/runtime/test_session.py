@@ -172,8 +172,8 @@ def test_two_sessions_on_one_cluster_both_make_progress(program: Make, tmp_path:
         """
         import sys, time
         import ray
-        from ray.cluster_utils import Cluster
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+        from tests.support.clusters import start_head
+        cluster = start_head(2)
         print(cluster.address, flush=True)
         sys.stdin.read()
         cluster.shutdown()

@@ -124,24 +124,31 @@ def test_ctrl_c_in_a_codelet_ends_the_program_and_everything_it_started(program:
     assert one.leftovers() == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_signal_ends_everything(program: Make, number: signal.Signals) -> None:
-    one = program(LONG)
-    process = subprocess.Popen(
-        [sys.executable, str(one.path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=one.environment,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline().strip() == "working"
+def test_a_signal_ends_everything(program: Make) -> None:
+    """Two programs at a time, because of the wait at the end: an agent of Ray's that is told
+    nothing looks for its dead head for up to a minute."""
+    signals = (signal.SIGTERM, signal.SIGKILL)
+    programs = [program(LONG) for _ in signals]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(one.path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=one.environment,
+        )
+        for one in programs
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "working"
     time.sleep(0.5)
-    process.send_signal(number)
-    process.wait(timeout=60)
-    assert process.returncode != 0
-    # An agent of Ray's that was still starting looks for its dead head for half a minute.
-    assert one.leftovers(seconds=100) == []
+    for process, number in zip(processes, signals, strict=True):
+        process.send_signal(number)
+        process.wait(timeout=60)
+        assert process.returncode != 0
+    for one in programs:
+        assert one.leftovers(seconds=100) == []
 
 
 BAR = """

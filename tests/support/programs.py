@@ -35,7 +35,9 @@ class Program:
     @property
     def environment(self) -> dict[str, str]:
         # "local": see tests/conftest.py
-        return {**without_ray_settings(), "RAY_ADDRESS": "local", _MARK: self.mark}
+        inherited = without_ray_settings()
+        search = os.pathsep.join(filter(None, [str(ROOT), inherited.get("PYTHONPATH", "")]))
+        return {**inherited, "RAY_ADDRESS": "local", "PYTHONPATH": search, _MARK: self.mark}
 
     def run(self, timeout: float = 120, **environment: str) -> str:
         """Its standard output; it must end well."""
