@@ -15,14 +15,10 @@ START = """
     import numpy as np
     import ray
     from tests.support.clusters import FAST_DETECTION, start_head
+    from tests.support.waiting import until
     import agentic_ray as ar
     from agentic_ray.graph.task import Ref
     cluster = start_head(1, FAST_DETECTION)
-    def until(condition, seconds=90):
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, "waited too long"
-            time.sleep(0.05)
     def start(job):
         found = []
         def call():

@@ -19,7 +19,7 @@ from agentic_ray.cli.app import cli
 from agentic_ray.errors import CycleError, InvalidArgumentError
 from agentic_ray.graph import Ref, Task, TaskGraph
 from agentic_ray.schedule.bounds import lower_bound_seconds
-from agentic_ray.schedule.simulate import SimCluster, SimNode, mixed_cluster, simulate
+from agentic_ray.schedule.simulate import Costs, SimCluster, SimNode, mixed_cluster, simulate
 from agentic_ray.schedule.wfformat import parse_wfformat
 from agentic_ray.schedule.workloads import (
     WORKLOADS,
@@ -187,15 +187,16 @@ def seconds_and_bound(
     *,
     seed: int = 0,
     noise: float = 0.0,
-    costs: str = "given",
+    costs: Costs = "given",
 ) -> tuple[float, float]:
     """How long a workload takes on the mixed cluster of 64 nodes, and at least. Several tests
     compare with the same runs, each of which takes seconds."""
-    result = simulate(name, 64, policy, seed=seed, noise=noise, costs=costs)
+    result = simulate(name, 64, policy, seed=seed, noise=noise, costs=costs, timeline=False)
     return result.makespan_seconds, result.lower_bound_seconds
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("name", "options", "goal"),
     [
@@ -214,6 +215,7 @@ def test_predictive_comes_close_to_the_lower_bound(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("other", ["ray_hybrid", "round_robin", "load_balance"])
 def test_predictive_is_a_quarter_shorter_than_other_policies(other: str) -> None:
     ratios = [seconds_and_bound(name)[0] / seconds_and_bound(name, other)[0] for name in WORKLOADS]
