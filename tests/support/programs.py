@@ -39,7 +39,7 @@ class Program:
         search = os.pathsep.join(filter(None, [str(ROOT), inherited.get("PYTHONPATH", "")]))
         return {**inherited, "RAY_ADDRESS": "local", "PYTHONPATH": search, _MARK: self.mark}
 
-    def run(self, timeout: float = 120, **environment: str) -> str:
+    def run(self, timeout: float = 280, **environment: str) -> str:
         """Its standard output; it must end well."""
         done = subprocess.run(
             [sys.executable, str(self.path)],
