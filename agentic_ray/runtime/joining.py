@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import Any, Final
 
-import psutil
 import ray
 from ray._private import services
 from ray._private import worker as ray_worker
@@ -20,6 +18,7 @@ from ray._private import worker as ray_worker
 from agentic_ray.config import Settings
 from agentic_ray.errors import InvalidArgumentError, SessionError
 from agentic_ray.runtime import tokens
+from agentic_ray.runtime.embedded import init_embedded
 from agentic_ray.runtime.finding import (
     CHOICE,
     cluster_of_this_machine,
@@ -29,7 +28,6 @@ from agentic_ray.runtime.finding import (
 from agentic_ray.runtime.head import check_head
 
 _logger = logging.getLogger("agentic_ray")
-_STARTS: Final = 3
 _END_SECONDS: Final = 60.0
 # Ray ends a worker process that has had nothing to do for a second; the next task of a function
 # then waits seconds for a new one. An embedded Ray keeps its processes for a pause of the user's.
@@ -39,8 +37,6 @@ _NO_RAY_CLIENT: Final = (
     "a session cannot run through Ray Client; run the program on a node of the cluster, send it "
     "with `ray job submit`, or start `agentic-ray serve` there and submit jobs to it over HTTP"
 )
-_MARKS: Final = ("gcs_server", "raylet", "--gcs-address=")
-"""Texts in the command lines of the parts of an embedded Ray."""
 
 
 def connection() -> tuple[str, str] | None:
@@ -151,38 +147,14 @@ def refuse_ray_client() -> None:
 
 
 def _start(settings: Settings, until: float) -> None:
-    """Start an embedded Ray. On a busy machine a part of it may be too late for another, which then
-    ends; so the start is tried again."""
+    """Start an embedded Ray, again and again until the clock shows ``until``."""
     options: dict[str, Any] = {}
     if settings.object_store_memory_bytes is not None:
         options["object_store_memory"] = settings.object_store_memory_bytes
     if _IDLE_SETTING not in os.environ:
         options["_system_config"] = {_IDLE_SETTING.removeprefix("RAY_"): _IDLE_MILLISECONDS}
     tokens.give_own()
-    for number in itertools.count(1):
-        before = {child.pid for child in psutil.Process().children()}
-        try:
-            ray.init(
-                address="local",
-                num_cpus=settings.num_cpus,
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                **options,
-            )
-        except (ValueError, TypeError):
-            raise  # an option that can never be met
-        except Exception as error:  # Ray raises a plain Exception here
-            ray.shutdown()
-            _end_parts(before)
-            if number >= _STARTS and time.monotonic() > until:
-                raise SessionError(
-                    f"an embedded Ray did not come up in {number} tries, the last one: {error} "
-                    "Is the machine very busy, or /tmp full? Ray's own logs are in "
-                    "/tmp/ray/session_latest/logs"
-                ) from error
-            _logger.warning("Ray did not come up (%s); it is started once more", error)
-        else:
-            return
+    init_embedded(until, num_cpus=settings.num_cpus, logging_level=logging.ERROR, **options)
 
 
 def address_here() -> str:
@@ -254,15 +226,3 @@ class _Leaving:
 
     def remove_actor_handle_reference(self, actor_id: object) -> None:
         pass
-
-
-def _end_parts(before: Container[int]) -> None:
-    """End processes that a failed start of Ray has left: children newer than ``before``."""
-    for child in psutil.Process().children():
-        try:
-            line = " ".join(child.cmdline())
-            if child.pid not in before and any(mark in line for mark in _MARKS):
-                child.kill()
-                child.wait(5)
-        except psutil.Error:
-            continue  # it has ended by itself

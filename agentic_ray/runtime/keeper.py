@@ -80,6 +80,7 @@ class Keeper:
         self._may_watch = threading.Event()
         self._closed = False
         self._parts: list[Part] = []
+        self._agents: list[psutil.Process] = []
         outcome: Future[bool] = Future()
         if threading.current_thread() is threading.main_thread():
             outcome.set_result(connect())  # it lasts, and only it may set Ray's signal handlers
@@ -93,6 +94,15 @@ class Keeper:
     def watch(self) -> None:
         """Report deaths from now on."""
         self._may_watch.set()
+
+    def end_agents(self) -> None:
+        """End the agents of a raylet that has ended. By themselves they try for up to a minute to
+        tell a GCS that is not there."""
+        for agent in self._agents:
+            try:
+                agent.kill()
+            except psutil.NoSuchProcess:
+                continue  # it has ended
 
     def close(self) -> None:
         """End the thread, and with it the processes that it has started."""
@@ -129,6 +139,7 @@ class Keeper:
     def _await_death(self) -> str | None:
         """Wait until a part of the present Ray dies, and name it; None: `close` was called."""
         parts = self._parts = _parts()
+        self._agents = [part.process for part in parts if part.is_agent]
         if not parts:
             return None
         ends: dict[int, Part] = {}

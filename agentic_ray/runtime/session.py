@@ -298,6 +298,7 @@ class Session:
             self._request_resources(0, 0)  # it would stand until somebody else asks
         if self._started_ray and connected:
             ray.shutdown()
+            self._keeper.end_agents()
             tokens.take_back()
         self._stay.end()
         self._keeper.close()
@@ -360,6 +361,7 @@ class Session:
             try:
                 with self._loop.resting() as alone, self._nodes.resting() as node_ids:
                     leave_dead_ray()
+                    self._keeper.end_agents()
                     self._loop.ray_died(node_ids, what, alone=alone)
                     connect(self.settings, self.settings.no_node_seconds, start_again=True)
                     self._ray = connection()

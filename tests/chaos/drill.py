@@ -25,6 +25,7 @@ from ray.cluster_utils import Cluster
 
 import agentic_ray as ar
 import agentic_ray.array as xp
+from agentic_ray.runtime.embedded import fewer_processes
 from agentic_ray.runtime.processes import processes_of, session_name
 from agentic_ray.testing import Chaos, Kill
 
@@ -107,9 +108,10 @@ def main() -> None:
     options = parser.parse_args()
     kinds = options.kinds.split(",")
     os.environ["AGENTIC_RAY_POLL_SECONDS"] = "0.3"  # here and, inherited, on the nodes
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": FAST_DETECTION}
-    )
+    with fewer_processes():
+        cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": FAST_DETECTION}
+        )
     for _ in range(NODES):
         cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()

@@ -13,17 +13,16 @@ import doctest
 import io
 import json
 import os
-import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import SkipTest
@@ -35,6 +34,8 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.evaluators.skip import Skipper
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
+
+from tests.support.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 RUN_ELSEWHERE = {
@@ -99,11 +100,20 @@ class BlockError(AssertionError):
 class Runner:
     """Runs one page's blocks, Python in this process and shell lines in one bash.
 
-    Both work in a folder that is empty, or with ``checkout=True`` holds a copy of the checkout.
+    Both work in a folder that is empty, or with ``checkout=True`` holds a copy of the checkout. The
+    shell has ``environment`` in addition.
     """
 
-    def __init__(self, page: str, folder: Path, *, checkout: bool = False) -> None:
+    def __init__(
+        self,
+        page: str,
+        folder: Path,
+        *,
+        checkout: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._page = page
+        self._environment = environment or {}
         self._folder = folder
         self._work = folder / "work"
         if checkout:
@@ -169,7 +179,7 @@ class Runner:
 
     def _sh(self, example: Example) -> None:
         if self._shell is None:
-            self._shell = Shell(self._work, self._folder)
+            self._shell = Shell(self._work, self._folder, self._environment)
         self._printed = self._shell.run(example.parsed, f"{self._page}:{example.line}")
 
     def _output(self, example: Example) -> None:
@@ -208,11 +218,13 @@ class Shell:
     environment's packages instead of fetching them. The usual ports are replaced by free ones.
     """
 
-    def __init__(self, work: Path, folder: Path) -> None:
+    def __init__(
+        self, work: Path, folder: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._log = folder / "shell.log"
         self._done = folder / "shell.done"
         self._script = folder / "block.sh"
-        self._ports = dict(zip(_USUAL_PORTS, _free_ports(len(_USUAL_PORTS)), strict=True))
+        self._ports = dict(zip(_USUAL_PORTS, map(str, free_ports(len(_USUAL_PORTS))), strict=True))
         self._mark = uuid.uuid4().hex
         # Short, because Ray's sockets have long names inside and the limit is 107 characters.
         self._scratch = tempfile.mkdtemp(prefix="doc", dir="/tmp")
@@ -227,6 +239,7 @@ class Shell:
                     "RAY_TMPDIR": self._scratch,
                     # Where commands look that are told of no port.
                     "AGENTIC_RAY_URL": f"http://127.0.0.1:{self._ports['8080']}",
+                    **(environment or {}),
                 },
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -317,14 +330,3 @@ def copy_checkout(folder: Path) -> None:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         else:
             shutil.copy(source, target)
-
-
-def _free_ports(count: int) -> list[str]:
-    """Free ports that neither the kernel nor Ray hands out to others meanwhile."""
-    found: list[str] = []
-    while len(found) < count:
-        port = random.SystemRandom().randrange(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("0.0.0.0", port))
-            found.append(str(port))
-    return found

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from doc_pages import LANGUAGES, Runner, blocks, pages, skipped
+
+from tests.support.programs import without_ray_settings
 
 IN_A_CHECKOUT = {"README.md", "CONTRIBUTING.md", "docs/start.md"}
 """Their reader sits in the folder of the repository."""
@@ -28,8 +33,43 @@ WITH_BLOCKS = [
 ]
 
 
+ON_ONE_RAY = {
+    "docs/howto/what-if.md",
+    "docs/operations/backup.md",
+    "docs/operations/security.md",
+    "docs/reference/http.md",
+    "docs/tutorials/service.md",
+}
+"""Pages whose shell lines join one Ray; those of the others start an embedded one each."""
+
 LONG = {"docs/tutorials/cluster-job.md"}
 """Pages that start a cluster by `ray start`, which gives up on a busy machine."""
+
+
+START = """
+import sys, ray
+from agentic_ray.runtime.embedded import init_embedded
+init_embedded(num_cpus=2, logging_level="ERROR")
+print(ray.get_runtime_context().gcs_address, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module")
+def joining() -> Iterator[dict[str, str]]:
+    """The environment of shell lines that join one Ray."""
+    no_token = {"RAY_AUTH_MODE": "disabled"}
+    with subprocess.Popen(
+        [sys.executable, "-c", START],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**without_ray_settings(), **no_token},
+    ) as head:
+        assert head.stdin is not None
+        assert head.stdout is not None
+        yield {**no_token, "RAY_ADDRESS": head.stdout.readline().strip()}
+        head.stdin.close()
 
 
 @pytest.mark.slow
@@ -42,7 +82,8 @@ def test_the_blocks_of_a_page_run(
         pytest.skip("set AGENTIC_RAY_LONG=1")
     if any(kind == "python" for _, kind, _ in blocks(page)):
         request.getfixturevalue("ray_session")
-    ran = Runner(page, tmp_path, checkout=page in IN_A_CHECKOUT).run()
+    joined = request.getfixturevalue("joining") if page in ON_ONE_RAY else None
+    ran = Runner(page, tmp_path, checkout=page in IN_A_CHECKOUT, environment=joined).run()
     assert ran + len(skipped(page)) == len(blocks(page))
 
 

@@ -7,7 +7,6 @@ import operator
 import os
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,16 +34,9 @@ from agentic_ray.errors import (
 )
 from agentic_ray.master import JobState
 from agentic_ray.runtime.processes import processes_of, session_name
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("ray_session")
-
-
-def until(condition: Callable[[], Any], seconds: float = 90) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
-    return found
 
 
 @pytest.fixture

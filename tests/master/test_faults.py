@@ -22,6 +22,7 @@ from agentic_ray.errors import (
     UnknownJobError,
 )
 from agentic_ray.master import JobState, Journal, Master, Registry
+from tests.support.waiting import until
 
 from .faulty import FAULTS, FaultyDatabase
 from .postgres_server import Server
@@ -46,13 +47,6 @@ class Noted:
             self.ran[params] += 1
         assert self.gate.wait(60)
         return params
-
-
-def until(condition: Callable[[], Any], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from agentic_ray.errors import (
 )
 from agentic_ray.master import JobRecord, JobState, Journal, Master, Registry
 from agentic_ray.master.jobs import advance
+from tests.support.waiting import until
 
 
 class Work:
@@ -56,13 +57,6 @@ def work() -> Iterator[Work]:
     made = Work()
     yield made
     made.open.set()
-
-
-def until(condition: Any) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def put(journal: Journal, record: JobRecord, *, first: bool) -> None:

@@ -28,6 +28,7 @@ from agentic_ray.errors import (
 )
 from agentic_ray.master import JobState, Master, MemoryStore, Registry
 from agentic_ray.master import registry as process_registry
+from tests.support.waiting import until
 
 
 class Gate:
@@ -78,13 +79,6 @@ def master(registry: Registry, gate: Gate) -> Iterator[Master]:
     with Master(workloads=registry, max_running=2, max_queued=5) as made:
         yield made
         gate.open.set()
-
-
-def until(condition: Any) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def test_a_job_succeeds(master: Master) -> None:

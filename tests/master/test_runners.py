@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +26,7 @@ from agentic_ray.errors import (
     UnknownWorkloadError,
 )
 from agentic_ray.master import JobState, Master, Registry, load_workloads
-
-
-def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
-    return found
+from tests.support.waiting import until
 
 
 class Own(Exception):

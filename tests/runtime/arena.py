@@ -7,12 +7,14 @@ API standard fails; mixing host and device arrays is an error, as it is in CuPy.
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import threading
 import time
 import weakref
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import array_api_strict as strict
@@ -228,17 +230,20 @@ class Namespace:
 
 
 class ArenaDevice:
-    """The device of one arena. ``ARENA_BYTES`` in the environment is its default budget.
+    """The device of one arena.
 
-    A file named by ``ARENA_LOST`` makes it a lost device while it exists; ``ARENA_COPY_SECONDS``
-    is how long each upload takes beside other work.
+    A file that ``ARENA_SETTINGS`` in the environment names is read when a device is made: JSON with
+    ``budget_bytes``, and with ``copy_seconds``, which each upload takes beside other work.
     """
 
     kind = "gpu"
 
     def __init__(self, name: str = "GPU-arena", budget_bytes: int | None = None) -> None:
         self.name = name
-        self.arena = Arena(budget_bytes or int(os.environ.get("ARENA_BYTES", 64 * 2**20)))
+        path = os.environ.get("ARENA_SETTINGS")
+        settings = json.loads(Path(path).read_text()) if path else {}
+        self.arena = Arena(budget_bytes or settings.get("budget_bytes", 64 * 2**20))
+        self._copy_seconds: float = settings.get("copy_seconds", 0.0)
         self.xp = Namespace(self.arena)
         self.log: list[tuple[str, float, float]] = []
         self.frees = 0
@@ -254,7 +259,7 @@ class ArenaDevice:
 
         moved = map_leaves(value, _can_move, copy)
         if sizes:
-            time.sleep(float(os.environ.get("ARENA_COPY_SECONDS", "0")))
+            time.sleep(self._copy_seconds)
             self.log.append(("copy", before, time.perf_counter()))
         return Upload(moved, sum(sizes))
 
@@ -297,9 +302,6 @@ class ArenaDevice:
         self.frees += 1
 
     def _check(self) -> None:
-        marker = os.environ.get("ARENA_LOST")
-        if marker and os.path.exists(marker):
-            self.arena.lost = True
         if self.arena.lost:
             raise DeviceGoneError("the arena device is lost")
 

@@ -27,6 +27,8 @@ import standin_torch as torch
 
 import agentic_ray as ar
 from agentic_ray.runtime import Session
+from agentic_ray.runtime.embedded import init_embedded
+from tests.support.waiting import until
 
 MIB = 2**20
 TOTAL = 64 * MIB
@@ -52,7 +54,7 @@ def cards(count: int, cpus: int = 2) -> Iterator[Session]:
         }
         lines += [f"gpu.{i}.{field}={value}" for field, value in figures.items()]
     Path(os.environ["NVML_STANDIN_STATE"]).write_text("\n".join(lines) + "\n")
-    ray.init("local", num_cpus=cpus, num_gpus=count, include_dashboard=False, logging_level="ERROR")
+    init_embedded(num_cpus=cpus, num_gpus=count, logging_level="ERROR")
     try:
         yield ar.init(poll_seconds=0.2)
     finally:
@@ -87,13 +89,6 @@ BEGAN = time.monotonic()
 def stage(name: str) -> None:
     """Tell how long the scenario has taken so far."""
     print(f"{time.monotonic() - BEGAN:6.1f} s  {name}", flush=True)
-
-
-def until(condition: Any, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.05)
 
 
 # --- functions -----------------------------------------------------------------------------

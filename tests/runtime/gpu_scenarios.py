@@ -1,19 +1,21 @@
-"""Programs that the GPU tests run, each in a process of its own: ``gpu_scenarios.py NAME``.
+"""Functions that the GPU tests run in a process of their own, by name: see `Scenarios`.
 
 Ray is real, with made-up GPUs; NVML is the stand-in built from C, which ``State`` drives; the
-device is the arena. Each scenario checks what it claims and ends with an error otherwise.
+device is the arena. Each scenario has a session of its own, checks what it claims and ends with an
+error otherwise. Those that want as many GPUs of Ray share one Ray.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -23,6 +25,9 @@ import agentic_ray as ar
 from agentic_ray.config import Settings
 from agentic_ray.graph import Codelet, Ref, Resources, Task, TaskGraph
 from agentic_ray.runtime import Run, Session, gpu_nodes
+from agentic_ray.runtime.embedded import init_embedded
+from tests.support.programs import serve_scenarios
+from tests.support.waiting import until
 
 MIB = 2**20
 UUIDS = tuple(f"GPU-{i}{i}{i}{i}aaaa-0000-0000-0000-00000000000{i}" for i in range(2))
@@ -62,18 +67,26 @@ class State:
 
 @contextmanager
 def session(
-    gpus: int, ray_gpus: float | None = None, gpu_idle: float = 30.0, **figures: object
+    gpus: int,
+    ray_gpus: float | None = None,
+    gpu_idle: float = 30.0,
+    arena: Mapping[str, float] | None = None,
+    **figures: object,
 ) -> Iterator[tuple[Session, State]]:
-    """A session on a Ray of its own; ``figures`` are written to the state before it starts."""
+    """A session of its own; ``figures`` are written to the state, and ``arena`` to the settings of
+    the device, before it starts."""
     state = State(gpus)
     state.write(**figures)
+    Path(os.environ["ARENA_SETTINGS"]).write_text(json.dumps(arena or {}))
     count = gpus if ray_gpus is None else ray_gpus
-    ray.init("local", num_cpus=2, num_gpus=count, include_dashboard=False, logging_level="ERROR")
+    if ray.is_initialized() and ray.cluster_resources().get("GPU", 0.0) != count:
+        ray.shutdown()
+    if not ray.is_initialized():
+        init_embedded(num_cpus=2, num_gpus=count, logging_level="ERROR")
     try:
         yield ar.init(poll_seconds=0.2, gpu_idle_release_seconds=gpu_idle), state
     finally:
         ar.shutdown()
-        ray.shutdown()
 
 
 # --- kernels -------------------------------------------------------------------------------
@@ -119,13 +132,6 @@ def devices(run: Run) -> set[str]:
 
 def kinds(run: Run) -> list[str]:
     return [event.kind for event in run.events()]
-
-
-def until(condition: Callable[[], bool], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.1)
 
 
 def one(session: Session, codelet: Codelet, *args: Any, **options: Any) -> Run:
@@ -189,7 +195,7 @@ def _square_sum(block: Any, *, xp: Any) -> float:
 
 def ladder() -> None:
     """The arena has 16 MiB although NVML says 64: predictions are wrong, the ladder corrects."""
-    with session(1) as (s, _):
+    with session(1, arena={"budget_bytes": 16 * MIB}) as (s, _):
         free = Resources(gpu_memory_bytes=1)  # a declaration that is far too low
         whole = rows(2.0, 10)
         run = one(s, double, whole, resources=free)
@@ -313,7 +319,7 @@ _where_codelet = Codelet("where", _where, _where)
 
 def overlap() -> None:
     """A copy takes 0.2 s and computing 0.2 s: together they take little more than either."""
-    with session(1) as (s, _):
+    with session(1, arena={"copy_seconds": 0.2}) as (s, _):
         one(s, total, rows(0, 1)).result(60)
         stored = [ar.runtime.put(rows(i, 1)) for i in range(6)]
         tasks = [Task.of(slow, value, tag="gpu") for value in stored]
@@ -366,8 +372,8 @@ def two_sessions() -> None:
             long = [Task.of(slow_gpu, rows(i, 1), key=f"long{i}") for i in range(40)]  # 8 s
             busy = first.submit(TaskGraph(long, [task.key for task in long]), target_seconds=1e-9)
             until(lambda: busy.placements())
-            gpu_nodes.USUAL_START_SECONDS = 2.0  # type: ignore[misc]  # a submit waits no longer
-            waiting = one(second, gpu_only, rows(3, 1))
+            with mock.patch.object(gpu_nodes, "USUAL_START_SECONDS", 2.0):  # a submit waits so long
+                waiting = one(second, gpu_only, rows(3, 1))
             assert not busy.done
             assert not waiting.done
             assert waiting.result(60) == [3 * MIB / 8]
@@ -394,7 +400,14 @@ def no_gpu_at_all() -> None:
         assert time.perf_counter() - before < 2.0
 
 
+SCENARIOS = (
+    # (in the order of how many GPUs of Ray they want: so four Rays are enough)
+    *(runs_on_gpus, lost_gpu),
+    *(mig_instances, ladder, admission, killed_executor, overlap, two_sessions),
+    fewer_than_ray_counts,
+    no_gpu_at_all,
+)
+
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
-    globals()[sys.argv[1]]()
-    print("done")
+    serve_scenarios({scenario.__name__: scenario for scenario in SCENARIOS})

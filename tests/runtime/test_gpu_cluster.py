@@ -3,65 +3,54 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.nvml import build_standin
+from tests.support.programs import ROOT, Scenarios
+
 HERE = Path(__file__).parent
-STANDIN = HERE.parent / "telemetry" / "nvml_standin" / "nvml_standin.c"
 
 
-@pytest.fixture(scope="session")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the NVML stand-in."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("the NVML stand-in needs a C compiler (cc or gcc) and there is none")
-    folder = tmp_path_factory.mktemp("nvml")
-    library = folder / "libnvidia-ml.so.1"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(STANDIN)]
-    subprocess.run(command, check=True)
-    return folder
+@pytest.fixture(scope="module")
+def scenarios(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenarios]:
+    folder = tmp_path_factory.mktemp("gpus")
+    search = [str(build_standin(folder)), os.environ.get("LD_LIBRARY_PATH", "")]
+    made = Scenarios(
+        HERE / "gpu_scenarios.py",
+        {
+            "LD_LIBRARY_PATH": os.pathsep.join(filter(None, search)),
+            "NVML_STANDIN_STATE": str(folder / "state"),
+            "ARENA_SETTINGS": str(folder / "arena"),
+            "PYTHONPATH": os.pathsep.join(
+                filter(None, [str(HERE), str(ROOT), os.environ.get("PYTHONPATH", "")])
+            ),
+            "AGENTIC_RAY_GPU_DEVICE": "arena:ArenaDevice",
+        },
+        folder / "log",
+    )
+    yield made
+    made.close()
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("scenario", "environment"),
+    "name",
     [
-        ("runs_on_gpus", {}),
-        ("ladder", {"ARENA_BYTES": str(16 * 2**20)}),
-        ("admission", {}),
-        ("lost_gpu", {}),
-        ("killed_executor", {}),
-        ("overlap", {"ARENA_COPY_SECONDS": "0.2"}),
-        ("mig_instances", {}),
-        ("two_sessions", {}),
-        ("fewer_than_ray_counts", {}),
-        ("no_gpu_at_all", {}),
+        "runs_on_gpus",
+        "lost_gpu",
+        "mig_instances",
+        "ladder",
+        "admission",
+        "killed_executor",
+        "overlap",
+        "two_sessions",
+        "fewer_than_ray_counts",
+        "no_gpu_at_all",
     ],
 )
-def test_scenario(scenario: str, environment: dict[str, str], driver: Path, tmp_path: Path) -> None:
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    search = os.pathsep.join(filter(None, [str(driver), os.environ.get("LD_LIBRARY_PATH", "")]))
-    done = subprocess.run(
-        [sys.executable, str(HERE / "gpu_scenarios.py"), scenario],
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-        env={
-            **inherited,
-            "LD_LIBRARY_PATH": search,
-            "NVML_STANDIN_STATE": str(tmp_path / "state"),
-            "PYTHONPATH": os.pathsep.join(
-                filter(None, [str(HERE), os.environ.get("PYTHONPATH", "")])
-            ),
-            "AGENTIC_RAY_GPU_DEVICE": "arena:ArenaDevice",
-            **environment,
-        },
-    )
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-8000:]}"
-    assert "done" in done.stdout
+def test_scenario(name: str, scenarios: Scenarios) -> None:
+    scenarios.run(name, seconds=550)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from arena import ArenaDevice, DeviceArray
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,9 +17,6 @@ from agentic_ray.runtime.device_run import Job, run_job
 from agentic_ray.runtime.execute import Step
 from agentic_ray.runtime.oom import MOST_SPLITS, CannotSplitError, Note, climb
 from agentic_ray.runtime.resident import ValueAbsentError, ValueTable
-
-sys.path.insert(0, str(Path(__file__).parent))
-from arena import ArenaDevice, DeviceArray
 
 # --- the arena is honest --------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -15,15 +15,9 @@ import pytest
 
 from agentic_ray.runtime import keeper as module
 from agentic_ray.runtime.keeper import Keeper
+from tests.support.waiting import until
 
 WAIT_SECONDS = 60
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
 
 
 @pytest.fixture

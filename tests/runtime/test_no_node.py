@@ -16,10 +16,10 @@ def test_no_node_is_left(program: Make) -> None:
         """
         import operator, threading, time
         import ray
-        from ray.cluster_utils import Cluster
+        from tests.support.clusters import start_head
         import agentic_ray as ar
         from agentic_ray.errors import NoNodeError, PlacementError
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        cluster = start_head(0)
         ray.init(address=cluster.address, log_to_driver=False)
         session = ar.init(no_node_seconds=8, poll_seconds=0.3)
         began = time.monotonic()

@@ -17,11 +17,11 @@ def test_labels_and_custom_resources_choose_the_node(program: Make) -> None:
         import operator, threading, time
         import numpy as np
         import ray
-        from ray.cluster_utils import Cluster
+        from tests.support.clusters import start_head
         import agentic_ray as ar
         from agentic_ray.errors import InvalidTypeError, NoSuitableDeviceError
 
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+        cluster = start_head(2)
         ray.init(address=cluster.address, log_to_driver=False)
         edge = cluster.add_node(num_cpus=2, labels={"site": "edge"}, resources={"licence": 1})
         cluster.wait_for_nodes()

@@ -14,25 +14,11 @@ START = """
     import operator, threading, time
     import numpy as np
     import ray
-    from ray.cluster_utils import Cluster
+    from tests.support.clusters import FAST_DETECTION, start_head
+    from tests.support.waiting import until
     import agentic_ray as ar
     from agentic_ray.graph.task import Ref
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={
-            "num_cpus": 1,
-            "_system_config": {
-                "health_check_initial_delay_ms": 0,
-                "health_check_period_ms": 500,
-                "health_check_failure_threshold": 4,
-            },
-        },
-    )
-    def until(condition, seconds=90):
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, "waited too long"
-            time.sleep(0.05)
+    cluster = start_head(1, FAST_DETECTION)
     def start(job):
         found = []
         def call():

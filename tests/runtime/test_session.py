@@ -15,6 +15,7 @@ import agentic_ray as ar
 from agentic_ray.errors import InvalidArgumentError
 
 Make = Callable[[str], Any]
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_init_is_idempotent(ray_session: ar.Session) -> None:
@@ -33,12 +34,19 @@ def test_unknown_settings_and_policies_are_refused_even_then(ray_session: ar.Ses
 def test_shutdown_and_again_and_nothing_left(program: Make) -> None:
     one = program(
         """
-        import operator, threading, ray
+        import operator, psutil, threading, ray
+        from ray._private import worker
         import agentic_ray as ar
         from agentic_ray.errors import SessionError
         ar.shutdown()  # without a session: nothing
         first = ar.init(num_cpus=1)
         assert ar.map_reduce(abs, [-1, 2], operator.add) == 3
+        parts = worker._global_node.all_processes
+        assert {"gcs_server", "raylet"} <= parts.keys()
+        assert not {"monitor", "dashboard"} & parts.keys()  # nobody would ask them anything
+        raylet = psutil.Process(parts["raylet"][0].process.pid)
+        agents = [child for child in raylet.children() if "Agent" in " ".join(child.cmdline())]
+        assert len(agents) == 2, agents
         errors = []
         def long():
             try:
@@ -53,6 +61,8 @@ def test_shutdown_and_again_and_nothing_left(program: Make) -> None:
         thread.join(20)
         assert not thread.is_alive() and isinstance(errors[0], SessionError), errors
         assert first.closed and not ray.is_initialized()
+        # the agents do not look for their Ray any longer
+        assert psutil.wait_procs(agents, timeout=20)[1] == []
         graph = ar.TaskGraph([], [])
         try:
             first.submit(graph)
@@ -163,8 +173,8 @@ def test_two_sessions_on_one_cluster_both_make_progress(program: Make, tmp_path:
         """
         import sys, time
         import ray
-        from ray.cluster_utils import Cluster
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+        from tests.support.clusters import start_head
+        cluster = start_head(2)
         print(cluster.address, flush=True)
         sys.stdin.read()
         cluster.shutdown()
@@ -174,7 +184,7 @@ def test_two_sessions_on_one_cluster_both_make_progress(program: Make, tmp_path:
         import operator, time
         import agentic_ray as ar
         job = ar.map_reduce_job(lambda x: (time.sleep(0.05), x)[1], range(60), operator.add)
-        assert job.result(timeout=90) == sum(range(60))
+        assert job.result(timeout=240) == sum(range(60))
         session = ar.get_session()
         ar.shutdown()
         print("fine")
@@ -201,7 +211,7 @@ def test_two_sessions_on_one_cluster_both_make_progress(program: Make, tmp_path:
         for one in users
     ]
     for process in started:
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=280)
         assert process.returncode == 0, output
         assert "fine" in output
     serving.communicate("", timeout=30)

@@ -16,16 +16,11 @@ def test_a_stopped_executor_silences_its_node_until_it_goes_on(
         """
     import operator, os, signal, time
     import ray
-    from ray.cluster_utils import Cluster
     import agentic_ray as ar
+    from tests.support.clusters import start_head
+    from tests.support.waiting import until
 
-    def until(condition, seconds=90):
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, "waited too long"
-            time.sleep(0.1)
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster = start_head(1)
     second = cluster.add_node(num_cpus=1).node_id
     cluster.wait_for_nodes()
     ray.init(address=cluster.address, log_to_driver=False)

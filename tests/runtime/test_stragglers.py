@@ -22,10 +22,10 @@ def test_a_bundle_that_hangs_is_copied_to_another_node(program: Make, tmp_path: 
         """
     import operator, pathlib, time
     import ray
-    from ray.cluster_utils import Cluster
+    from tests.support.clusters import start_head
     import agentic_ray as ar
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster = start_head(1)
     cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     ray.init(address=cluster.address, log_to_driver=False)

@@ -11,7 +11,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from agentic_ray.errors import (
 from agentic_ray.stream import front
 from agentic_ray.stream.sinks import FolderSink
 from agentic_ray.tables import col
+from tests.support.waiting import until
 
 DEADLINE = 60
 
@@ -69,13 +70,6 @@ def wanted() -> list[dict[str, Any]]:
 
 def lines(rows: list[dict[str, Any]]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end, "nothing came in time"
-        time.sleep(0.01)
 
 
 def test_one_by_one_in_batches_or_from_files(tmp_path: Path, wanted: list[Any]) -> None:

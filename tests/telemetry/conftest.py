@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 import agentic_ray
+from tests.support.nvml import build_standin
 
 STANDIN = Path(__file__).parent / "nvml_standin"
 ROOT = Path(agentic_ray.__file__).parents[1]
@@ -106,27 +106,14 @@ class Standin:
                 self._child.stdout.close()
 
 
-def _build(folder: Path, *options: str) -> Path:
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("the NVML stand-in needs a C compiler (cc or gcc) and there is none")
-    library = folder / "libnvidia-ml.so.1"
-    source = STANDIN / "nvml_standin.c"
-    subprocess.run(
-        [compiler, "-shared", "-fPIC", "-O1", *options, "-o", str(library), str(source)],
-        check=True,
-    )
-    return folder
-
-
 @pytest.fixture(scope="session")
 def new_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _build(tmp_path_factory.mktemp("nvml_new"))
+    return build_standin(tmp_path_factory.mktemp("nvml_new"))
 
 
 @pytest.fixture(scope="session")
 def old_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _build(tmp_path_factory.mktemp("nvml_old"), "-DOLD_DRIVER")
+    return build_standin(tmp_path_factory.mktemp("nvml_old"), "-DOLD_DRIVER")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from agentic_ray.telemetry.nvml import NvmlProbe, throttle_names
+from tests.support.waiting import until
 
 UUID_0 = "GPU-0000aaaa-0000-0000-0000-000000000000"
 UUID_1 = "GPU-1111aaaa-0000-0000-0000-000000000001"
@@ -29,14 +29,6 @@ FIGURES = (
     "ecc_uncorrected",
     "throttle_reasons",
 )
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-    return value
 
 
 def gpu(reading: dict[str, Any], uuid: str) -> dict[str, Any]:
@@ -243,7 +235,7 @@ def test_another_user_of_the_process_shuts_nvml_down(standin: Any) -> None:
     standin.read()
     standin.set("xid.0", "1 79")
     standin.write()
-    wait_for(lambda: not gpu(standin.read(), UUID_1)["healthy"])
+    until(lambda: not gpu(standin.read(), UUID_1)["healthy"])
     standin.do("foreign_shutdown")
     assert not gpu(standin.read(), UUID_0)["healthy"]
     reading = standin.read()
@@ -291,14 +283,14 @@ def test_a_fatal_xid_quarantines_for_good(standin: Any) -> None:
     assert standin.do("threads") == ["MainThread", "agentic-ray-xid"]
     standin.set("xid.0", "0 79")
     standin.write()
-    first = wait_for(lambda: (gpu := standin.read()["gpus"][0])["xid"] and gpu)
+    first = until(lambda: (gpu := standin.read()["gpus"][0])["xid"] and gpu)
     assert (first["xid"], first["healthy"]) == (79, False)
     assert first["reason"] == "XID 79: GPU has fallen off the bus"
     assert gpu(standin.read(), UUID_1)["healthy"]
     standin.set("xid.1", "0 13")  # a later, harmless one does not hide it
     standin.set("xid.2", "1 31")
     standin.write()
-    second = wait_for(lambda: (found := gpu(standin.read(), UUID_1))["xid"] and found)
+    second = until(lambda: (found := gpu(standin.read(), UUID_1))["xid"] and found)
     assert (second["xid"], second["healthy"]) == (31, True)
     assert standin.read()["gpus"][0]["xid"] == 79
 
@@ -307,7 +299,7 @@ def test_an_xid_before_a_reset_is_forgotten_after_it(standin: Any) -> None:
     standin.read()
     standin.set("xid.0", "0 79")
     standin.write()
-    wait_for(lambda: not standin.read()["gpus"][0]["healthy"])
+    until(lambda: not standin.read()["gpus"][0]["healthy"])
     standin.set("gpu.0.error.*", 15)
     standin.write()
     assert "lost" in standin.read()["gpus"][0]["reason"]
@@ -326,11 +318,11 @@ def test_an_xid_of_one_mig_instance_spares_the_others(standin: Any) -> None:
     standin.read()
     standin.set("xid.0", "0 95 2 0")
     standin.write()
-    wait_for(lambda: not gpu(standin.read(), "MIG-1")["healthy"])
+    until(lambda: not gpu(standin.read(), "MIG-1")["healthy"])
     assert gpu(standin.read(), "MIG-0")["healthy"]
     standin.set("xid.1", "0 79")  # of the whole GPU
     standin.write()
-    wait_for(lambda: not gpu(standin.read(), "MIG-0")["healthy"])
+    until(lambda: not gpu(standin.read(), "MIG-0")["healthy"])
 
 
 @pytest.mark.parametrize("function", ["nvmlEventSetCreate", "nvmlDeviceRegisterEvents"])
@@ -344,12 +336,12 @@ def test_without_support_for_events_there_is_no_thread(standin: Any, function: s
 def test_an_event_wait_that_fails_starts_again(standin: Any) -> None:
     standin.read()
     standin.write(error__nvmlEventSetWait_v2=999)
-    wait_for(lambda: "agentic-ray-xid" not in standin.do("threads"))
+    until(lambda: "agentic-ray-xid" not in standin.do("threads"))
     standin.write(error__nvmlEventSetWait_v2=None)
     standin.read()
     standin.set("xid.0", "0 48")
     standin.write()
-    wait_for(lambda: not standin.read()["gpus"][0]["healthy"])
+    until(lambda: not standin.read()["gpus"][0]["healthy"])
 
 
 def test_close_ends_the_thread_and_read_starts_again(standin: Any) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -19,14 +18,7 @@ from agentic_ray.errors import InvalidArgumentError, SessionError
 from agentic_ray.runtime.processes import processes_of, session_name
 from agentic_ray.testing import Chaos, Kill
 from agentic_ray.testing.chaos import Kind
-
-
-def until(condition: Callable[[], Any], seconds: float = 90) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
-    return found
+from tests.support.waiting import until
 
 
 def roles() -> set[str]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from by_hand import X, Y, curve_by_hand, loop
 import agentic_ray as ar
 import agentic_ray.array as xp
 from agentic_ray.ml.training import front
+from tests.support.waiting import until
 
 with_torch = pytest.mark.skipif(
     front.find_spec("torch") is None, reason="training needs the extra torch"
@@ -87,13 +85,6 @@ def lease_books(session: ar.Session) -> Any:
     books = session._loop.dispatcher.lease_books
     until(lambda: not books())
     return books()
-
-
-def until(condition: Callable[[], bool], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        threading.Event().wait(0.05)
 
 
 # --- what is refused ---------------------------------------------------------------------------
