@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from agentic_ray.array.array_object import Array
-from agentic_ray.array.conversion import asarray
 from agentic_ray.array.core import chunks as grids
-from agentic_ray.array.core.build import leaf, operand
+from agentic_ray.array.core.build import leaf, operand, strict_operand
 from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import DType, Node, Op, make
 from agentic_ray.array.core.program import codelet
@@ -51,8 +50,8 @@ def isin(
     ValueError
         There is no such kind, or it does not go with these dtypes.
     """
-    node = asarray(x1)._node if isinstance(x1, list | tuple) else operand(x1)
-    test = asarray(x2)._node if isinstance(x2, list | tuple) else operand(x2)
+    node = strict_operand(x1) if isinstance(x1, list | tuple) else operand(x1)
+    test = strict_operand(x2) if isinstance(x2, list | tuple) else operand(x2)
     node, test = _array_of(node, test.dtype), _array_of(test, node.dtype)
     if kind not in (None, "sort", "table"):
         raise ValueError(f"Invalid kind: '{kind}'. Please use None, 'sort' or 'table'.")
@@ -130,7 +129,7 @@ _ISIN = Op("isin", "tasks", _isin_kernel, _lower_isin, weight=16)
 
 
 def _flat(x: Any) -> Node:
-    node = asarray(x)._node
+    node = strict_operand(x)
     return reshaped(node, (node.size,))
 
 
