@@ -17,6 +17,7 @@ from agentic_ray.array.creation import ones, zeros
 from agentic_ray.array.elementwise import logical_not
 from agentic_ray.array.manipulation import concatenate
 from agentic_ray.array.searching import are_many, counted_before
+from agentic_ray.array.small import by_numpy_if_small
 from agentic_ray.array.sorting import argsort, sort
 from agentic_ray.array.taking import take
 from agentic_ray.array.uniqueness import unique
@@ -24,6 +25,7 @@ from agentic_ray.array.uniqueness import unique
 # --- membership --------------------------------------------------------------------------
 
 
+@by_numpy_if_small
 def isin(
     x1: Any, x2: Any, /, assume_unique: bool = False, invert: bool = False, *,
     kind: str | None = None,
@@ -139,6 +141,7 @@ def _both(first: Node, second: Node) -> Array:
     return Array(concatenated([cast(first, dtype), cast(second, dtype)], 0))
 
 
+@by_numpy_if_small
 def union1d(x1: Any, x2: Any, /) -> Array:
     """Return the sorted unique elements of two arrays together.
 
@@ -152,6 +155,7 @@ def union1d(x1: Any, x2: Any, /) -> Array:
     return result
 
 
+@by_numpy_if_small
 def intersect1d(
     x1: Any, x2: Any, /, assume_unique: bool = False, return_indices: bool = False
 ) -> Any:
@@ -192,6 +196,7 @@ def intersect1d(
     return values, in_a, in_b
 
 
+@by_numpy_if_small
 def setdiff1d(x1: Any, x2: Any, /, assume_unique: bool = False) -> Array:
     """Return the unique elements of ``x1`` that are not in ``x2``; sorted, unless ``assume_unique``
     says that neither has an element twice."""
@@ -202,6 +207,7 @@ def setdiff1d(x1: Any, x2: Any, /, assume_unique: bool = False) -> Array:
     return result
 
 
+@by_numpy_if_small
 def setxor1d(x1: Any, x2: Any, /, assume_unique: bool = False) -> Array:
     """Return the sorted unique elements that are in one of the arrays only.
 

@@ -22,6 +22,7 @@ from agentic_ray.array.elementwise import imag, isnan, logical_not, real
 from agentic_ray.array.manipulation import broadcast_to
 from agentic_ray.array.samplesort import sorted_by, sorted_chunks, sorting_positions
 from agentic_ray.array.scans import cumulative_sum
+from agentic_ray.array.small import by_numpy_if_small
 from agentic_ray.array.taking import take_along_axis
 
 INDEX: DType = np.dtype(np.int64)
@@ -322,6 +323,7 @@ def _to_partition(
 # --- several keys ------------------------------------------------------------------------
 
 
+@by_numpy_if_small
 def lexsort(keys: Any, axis: int = -1) -> Array:
     """Return positions that sort by several keys, of which the last comes first.
 
