@@ -205,3 +205,14 @@ def test_functions_of_blocks_make_no_texts_and_objects(dtype: Any) -> None:
         with pytest.raises(InvalidTypeError, match=name):
             call()
     assert xp.full(2, dt.date(2024, 1, 1), dtype="M8[D]")[0] == np.datetime64("2024-01-01")
+
+
+@pytest.mark.parametrize("text", ["ii->i", "iij->ji", "iii->i"])
+def test_diagonals_of_einsum_are_read_only_not_copies(text: str) -> None:
+    shape = tuple([3 if name == "i" else 2 for name in text.partition("->")[0]])
+    values = np.arange(np.prod(shape)).reshape(shape)
+    for chunks in (-1, 2):
+        found = xp.einsum(text, xp.asarray(values, chunks=chunks))
+        np.testing.assert_array_equal(found, np.einsum(text, values))
+        with pytest.raises(ValueError, match="read-only"):
+            found[0] = 1
