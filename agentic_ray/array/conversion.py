@@ -14,6 +14,7 @@ from agentic_ray.array.core.build import check_numbers, without_arrays
 from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import NDArray, data
 from agentic_ray.array.core.views import rechunk
+from agentic_ray.array.operators import FUNCTIONS
 from agentic_ray.array.viewing import Reshape
 from agentic_ray.errors import InvalidTypeError
 
@@ -403,3 +404,6 @@ def sequence_of(values: Any) -> Sequence[Any]:
             'arrays to stack must be passed as a "sequence" type such as list or tuple.'
         )
     return list(values)
+
+
+FUNCTIONS["asarray"] = asarray

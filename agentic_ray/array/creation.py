@@ -108,7 +108,8 @@ def full(
     if isinstance(fill_value, Array):
         fill_value = fill_value.compute()
     value = np.asarray(fill_value)
-    check_numbers(value.dtype, fill_value)
+    if dtype is None:
+        check_numbers(value.dtype, fill_value)
     wanted = check_numbers(value.dtype if dtype is None else np.dtype(dtype))
     value = np.full(value.shape, fill_value, wanted)  # converted as NumPy does it here
     if not value.ndim:

@@ -27,6 +27,7 @@ def _along(axis: int, start: int | None, stop: int | None) -> tuple[slice, ...]:
     return (*(slice(None),) * axis, slice(start, stop))
 
 
+@by_numpy_if_small
 def diff(
     a: Any, n: int = 1, axis: int = -1, prepend: Any = NO_VALUE, append: Any = NO_VALUE
 ) -> Array:
@@ -88,6 +89,7 @@ def _edge(value: Any, node: Node, axis: int) -> Node:
     return edge
 
 
+@by_numpy_if_small
 def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Array:
     """Compute the differences of neighbours of all elements, between ``to_begin`` and ``to_end``.
 

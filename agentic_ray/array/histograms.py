@@ -141,6 +141,7 @@ def _sample(sample: Any) -> Array:
     raise ValueError("histogramdd takes points as rows of two axes")
 
 
+@by_numpy_if_small
 def histogramdd(
     sample: Any, bins: Any = 10, range: Any = None, density: bool | None = None,
     weights: Any = None,

@@ -16,9 +16,11 @@ from agentic_ray.array.core.node import NDArray, Node
 from agentic_ray.array.core.views import concatenated, permuted, reshaped
 from agentic_ray.array.gathering import gather
 from agentic_ray.array.manipulation import _window, concatenate, ravel
+from agentic_ray.array.small import by_numpy_if_small
 from agentic_ray.array.statistics import any as _any
 
 
+@by_numpy_if_small
 def append(arr: Any, values: Any, axis: int | None = None) -> Array:
     """Put ``values`` after ``arr``, both flattened if no axis is given.
 
@@ -51,6 +53,7 @@ def _places(obj: Any) -> tuple[Any, bool]:
     return found, found.ndim == 0
 
 
+@by_numpy_if_small
 def delete(arr: Any, obj: Any, axis: int | None = None) -> Array:
     """Remove the elements at ``obj`` along ``axis`` from ``arr``; flattened if that is None.
 
@@ -95,6 +98,7 @@ def delete(arr: Any, obj: Any, axis: int | None = None) -> Array:
     return Array(gather(node, (at,), (np.flatnonzero(keep),)))
 
 
+@by_numpy_if_small
 def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Array:
     """Put ``values`` in before the positions ``obj`` along ``axis``; flattened if that is None.
 

@@ -15,6 +15,7 @@ from agentic_ray.array.manipulation import (
     concatenate,
     split,
 )
+from agentic_ray.array.small import by_numpy_if_small
 
 __all__ = [
     "array_split",
@@ -57,11 +58,13 @@ def hstack(tup: Any, *, dtype: Any = None, casting: str = "same_kind") -> Array:
     return concatenate(parts, axis, dtype=dtype, casting=casting)
 
 
+@by_numpy_if_small
 def dstack(tup: Any) -> Array:
     """Join arrays one after the other along the third axis."""
     return concatenate([atleast_3d(x) for x in sequence_of(tup)], 2)
 
 
+@by_numpy_if_small
 def column_stack(tup: Any) -> Array:
     """Join vectors as the columns of a matrix; matrices are put beside each other.
 
@@ -100,6 +103,7 @@ def dsplit(ary: Any, indices_or_sections: Any) -> list[Array]:
 # --- blocks ------------------------------------------------------------------------------
 
 
+@by_numpy_if_small
 def block(arrays: Any) -> Array:
     """Put an array together from nested lists of blocks: the innermost lists along the last axis,
     those around them along the one before it, and so on.

@@ -203,7 +203,9 @@ def conjugate(self: Array) -> Any:
 
 def tobytes(self: Array, order: str = "C") -> bytes:
     """Return the values as bytes, in C order (or Fortran's)."""
-    return np.asarray(self).tobytes(order=check_order(order))  # type: ignore[arg-type]
+    order = check_order(order)
+    values = self._in_memory() if order == "A" else np.asarray(self)
+    return values.tobytes(order=order)  # type: ignore[arg-type]
 
 
 def tofile(self: Array, fid: Any, sep: str = "", format: str = "%s") -> None:

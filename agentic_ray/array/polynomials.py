@@ -21,6 +21,7 @@ from agentic_ray.array.linalg.products import matmul
 from agentic_ray.array.linalg.solvers import lstsq
 from agentic_ray.array.linalg.structure import vander
 from agentic_ray.array.linalg.vectors import outer
+from agentic_ray.array.small import by_numpy_if_small
 from agentic_ray.array.statistics import sum as _sum
 from agentic_ray.errors import InvalidTypeError
 
@@ -105,6 +106,7 @@ def polyint(p: Any, m: int = 1, k: Any = None) -> Array:
     return asarray(np.polyint(_coefficients(p), m, None if k is None else _coefficients(k)))
 
 
+@by_numpy_if_small
 def polyval(p: Any, x: Any) -> Array:
     """Evaluate a polynomial at ``x``, elementwise.
 

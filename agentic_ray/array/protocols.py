@@ -19,6 +19,7 @@ import numpy as np
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.linalg.decompositions import numpy_eig, numpy_eigvals
 from agentic_ray.array.mutation import ufunc_at
+from agentic_ray.array.operators import has_own_turn
 from agentic_ray.array.ufuncs import Ufunc
 from agentic_ray.errors import AgenticRayError
 
@@ -105,8 +106,7 @@ def array_ufunc(ufunc: Any, method: str, inputs: Sequence[Any], kwargs: Mapping[
 
 def _has_own_turn(value: Any) -> bool:
     """Whether ``value`` is of a type that handles ufuncs of our arrays itself."""
-    own = getattr(type(value), "__array_ufunc__", None)
-    return own is not None and not isinstance(value, Array | np.ndarray | np.generic)
+    return has_own_turn(value) and not isinstance(value, np.ma.MaskedArray)
 
 
 # --- functions ---------------------------------------------------------------------------

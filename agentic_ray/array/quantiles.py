@@ -32,7 +32,6 @@ from agentic_ray.array.core.chunks import single
 from agentic_ray.array.core.node import DType, Held, NDArray, Node, make
 from agentic_ray.array.core.program import host_only
 from agentic_ray.array.core.views import expanded, permuted, rechunk, reshaped
-from agentic_ray.array.creation import full
 from agentic_ray.array.elementwise import isnan, logical_not
 from agentic_ray.array.gathering import gather
 from agentic_ray.array.indexing import checked_positions
@@ -359,7 +358,7 @@ def _quantiles(
     heavy_dtype = None if heavy is None else heavy.dtype
     dtype = _quantile_dtype(node.dtype, level, method, heavy_dtype, skip_nan)
     if not node.size:
-        return delivered(_of_nothing(over, q, keepdims, dtype), out)
+        return delivered(_of_nothing(over, q, method, skip_nan, keepdims, dtype), out)
     flat = q.reshape(-1) if q.ndim else q
     if over.is_whole and heavy is None:
         result = reshaped(_of_all(node, flat, weak, method, skip_nan, dtype), (*flat.shape, *loop))
@@ -381,19 +380,20 @@ def _quantiles(
     return delivered(Array(result), out)
 
 
-def _of_nothing(over: _Reduced, q: NDArray, keepdims: bool, dtype: DType) -> Array:
-    """Return the quantiles of no elements: NaN, as in NumPy.
+def _of_nothing(
+    over: _Reduced, q: NDArray, method: str, skip_nan: bool, keepdims: bool, dtype: DType
+) -> Array:
+    """Return the quantiles of an array without elements: NumPy's.
 
     Raises
     ------
     IndexError
-        The dtype has no NaN.
+        NumPy's own: there is no quantile of no elements.
     """
-    kept = tuple([1 if a in over.axes else n for a, n in enumerate(over.node.shape)
-                  if keepdims or a not in over.axes])  # fmt: skip
-    if dtype.kind != "f" and np.prod(kept, dtype=np.int64):
-        raise IndexError("cannot take a quantile of no elements")
-    return full((*q.shape, *kept), np.nan if dtype.kind == "f" else 0, dtype=dtype)
+    nothing = np.empty(over.node.shape, over.node.dtype)
+    function = _lane_function(np, skip_nan)
+    found = function(nothing, q, axis=over.axes, method=method, keepdims=keepdims)
+    return Array(strict_operand(np.asarray(found).astype(dtype)))
 
 
 def _levels(q: Any) -> NDArray:

@@ -27,6 +27,7 @@ from agentic_ray.array.core.views import concatenated, expanded, reshaped
 from agentic_ray.array.creation import shape_of, zeros
 from agentic_ray.array.gathering import gather
 from agentic_ray.array.manipulation import _window
+from agentic_ray.array.small import by_numpy_if_small
 from agentic_ray.array.viewing import Broadcast
 
 
@@ -113,6 +114,7 @@ def tile(A: Any, reps: Any) -> Array:
     return Array(node)
 
 
+@by_numpy_if_small
 def resize(a: Any, new_shape: Any) -> Array:
     """Repeat the elements of ``a`` as often as needed, in another shape.
 
@@ -193,6 +195,7 @@ def _widths(pad_width: Any, ndim: int) -> list[list[int]]:
     return found
 
 
+@by_numpy_if_small
 def pad(array: Any, pad_width: Any, mode: str | Callable[..., Any] = "constant", **kwargs: Any) -> (
     Array
 ):  # fmt: skip

@@ -34,6 +34,7 @@ from agentic_ray.array.ranges import ARANGE, positions
 from agentic_ray.array.reducing import reduce_op
 from agentic_ray.array.samplesort import sorted_by, sorting_positions
 from agentic_ray.array.scans import cumulative_sum
+from agentic_ray.array.small import by_numpy_if_small
 from agentic_ray.array.statistics import any as any_
 from agentic_ray.array.statistics import count_nonzero
 
@@ -332,6 +333,7 @@ def _sorted_with(table: Node, sorter: Node) -> Node:
     return gather(table, (0,), (positions,))
 
 
+@by_numpy_if_small
 def digitize(x: Any, bins: Any, right: bool = False) -> Array:
     """Return the number of the bin that each element is in, as in NumPy.
 

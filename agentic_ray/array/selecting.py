@@ -13,8 +13,10 @@ from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import LITERAL, Op
 from agentic_ray.array.elementwise import where
 from agentic_ray.array.outputs import delivered, looked_at
+from agentic_ray.array.small import by_numpy_if_small
 
 
+@by_numpy_if_small
 def select(condlist: Sequence[Any], choicelist: Sequence[Any], default: Any = 0) -> Array:
     """Take for each element the choice whose condition is the first that holds.
 

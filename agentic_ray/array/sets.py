@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from agentic_ray.array.array_object import Array
-from agentic_ray.array.conversion import asarray
 from agentic_ray.array.core import chunks as grids
-from agentic_ray.array.core.build import leaf, operand
+from agentic_ray.array.core.build import leaf, operand, strict_operand
 from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import DType, Node, Op, make
 from agentic_ray.array.core.program import codelet
@@ -18,6 +17,7 @@ from agentic_ray.array.creation import ones, zeros
 from agentic_ray.array.elementwise import logical_not
 from agentic_ray.array.manipulation import concatenate
 from agentic_ray.array.searching import are_many, counted_before
+from agentic_ray.array.small import by_numpy_if_small
 from agentic_ray.array.sorting import argsort, sort
 from agentic_ray.array.taking import take
 from agentic_ray.array.uniqueness import unique
@@ -25,6 +25,7 @@ from agentic_ray.array.uniqueness import unique
 # --- membership --------------------------------------------------------------------------
 
 
+@by_numpy_if_small
 def isin(
     x1: Any, x2: Any, /, assume_unique: bool = False, invert: bool = False, *,
     kind: str | None = None,
@@ -51,8 +52,8 @@ def isin(
     ValueError
         There is no such kind, or it does not go with these dtypes.
     """
-    node = asarray(x1)._node if isinstance(x1, list | tuple) else operand(x1)
-    test = asarray(x2)._node if isinstance(x2, list | tuple) else operand(x2)
+    node = strict_operand(x1) if isinstance(x1, list | tuple) else operand(x1)
+    test = strict_operand(x2) if isinstance(x2, list | tuple) else operand(x2)
     node, test = _array_of(node, test.dtype), _array_of(test, node.dtype)
     if kind not in (None, "sort", "table"):
         raise ValueError(f"Invalid kind: '{kind}'. Please use None, 'sort' or 'table'.")
@@ -130,7 +131,7 @@ _ISIN = Op("isin", "tasks", _isin_kernel, _lower_isin, weight=16)
 
 
 def _flat(x: Any) -> Node:
-    node = asarray(x)._node
+    node = strict_operand(x)
     return reshaped(node, (node.size,))
 
 
@@ -140,6 +141,7 @@ def _both(first: Node, second: Node) -> Array:
     return Array(concatenated([cast(first, dtype), cast(second, dtype)], 0))
 
 
+@by_numpy_if_small
 def union1d(x1: Any, x2: Any, /) -> Array:
     """Return the sorted unique elements of two arrays together.
 
@@ -153,6 +155,7 @@ def union1d(x1: Any, x2: Any, /) -> Array:
     return result
 
 
+@by_numpy_if_small
 def intersect1d(
     x1: Any, x2: Any, /, assume_unique: bool = False, return_indices: bool = False
 ) -> Any:
@@ -193,6 +196,7 @@ def intersect1d(
     return values, in_a, in_b
 
 
+@by_numpy_if_small
 def setdiff1d(x1: Any, x2: Any, /, assume_unique: bool = False) -> Array:
     """Return the unique elements of ``x1`` that are not in ``x2``; sorted, unless ``assume_unique``
     says that neither has an element twice."""
@@ -203,6 +207,7 @@ def setdiff1d(x1: Any, x2: Any, /, assume_unique: bool = False) -> Array:
     return result
 
 
+@by_numpy_if_small
 def setxor1d(x1: Any, x2: Any, /, assume_unique: bool = False) -> Array:
     """Return the sorted unique elements that are in one of the arrays only.
 

@@ -37,10 +37,7 @@ def by_numpy_if_small(function: Function) -> Function:
     @functools.wraps(function)
     def choose(*args: Any, **kwargs: Any) -> Any:
         if (
-            args
-            and isinstance(args[0], Array)
-            and args[0]._node.small
-            and kwargs.keys() <= known
+            kwargs.keys() <= known
             and kwargs.get("out") is None
             and kwargs.get("copy", True)
             and (len(args) <= place or args[place] is None)
@@ -50,29 +47,53 @@ def by_numpy_if_small(function: Function) -> Function:
                 count = len(args)
                 options = dict(zip(kwargs, values[count:], strict=True))
                 try:
-                    return _result(own(*values[:count], **options))
+                    result = own(*values[:count], **options)
                 except ValueError:
                     function(*args, **kwargs)  # ours for chunks may raise a clearer error
                     raise
+                if not any(result is value for value in values):
+                    return _result(result)
         return function(*args, **kwargs)
 
     return cast(Function, choose)
 
 
+class _NotSmall(Exception):
+    """An array among the arguments is not small, or is not to be computed at the call."""
+
+
 def _values(given: tuple[Any, ...]) -> list[Any] | None:
-    """Replace arrays in arguments by NumPy's; None if an array is not small, or depends on a user's
-    function, which is called only when values are asked for."""
-    found: list[Any] = []
-    for value in given:
-        if isinstance(value, Array):
-            node = value._node
-            if not node.small or _is_of_user(node):
-                return None
-            value = evaluate.value(node)
-        elif isinstance(value, list | tuple) and any(isinstance(part, Array) for part in value):
-            return None
-        found.append(value)
-    return found
+    """Replace arrays in arguments, and in lists of them, by NumPy's; None if there is no array, or
+    one that is not small."""
+    try:
+        found = [_value(value) for value in given]
+    except _NotSmall:
+        return None
+    return found if any(new is not old for new, old in zip(found, given, strict=True)) else None
+
+
+def _value(value: Any) -> Any:
+    """Return NumPy's array for an array of ours, and for a list with such arrays a list of NumPy's;
+    other values as they are.
+
+    Raises
+    ------
+    _NotSmall
+        An array is large, or belongs on a GPU; or it depends on a user's function, which is called
+        only when values are asked for.
+    """
+    if isinstance(value, Array):
+        node = value._node
+        if not node.small or node.device != "cpu" or _is_of_user(node):
+            raise _NotSmall
+        return evaluate.value(node)
+    if isinstance(value, list | tuple) and not all(map(_is_plain, value)):
+        return type(value)(map(_value, value)) if type(value) in (list, tuple) else value
+    return value
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, int | float | np.generic | np.ndarray | str)
 
 
 def _is_of_user(node: Node) -> bool:
@@ -80,8 +101,8 @@ def _is_of_user(node: Node) -> bool:
 
 
 def _result(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return tuple(map(_result, value))
+    if isinstance(value, tuple | list):
+        return type(value)(map(_result, value))
     array = np.asarray(value)
     check_numbers(array.dtype)
     return Array(leaf(array))

@@ -11,7 +11,7 @@ from numpy.lib.array_utils import normalize_axis_index
 
 from agentic_ray.array.array_object import Array
 from agentic_ray.array.conversion import asarray
-from agentic_ray.array.core.build import along, blockwise_op, broadcast_shapes
+from agentic_ray.array.core.build import along, blockwise_op, broadcast_shapes, strict_operand
 from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import DType, Node
 from agentic_ray.array.core.standard import dtype_of
@@ -22,6 +22,7 @@ from agentic_ray.array.elementwise import imag, isnan, logical_not, real
 from agentic_ray.array.manipulation import broadcast_to
 from agentic_ray.array.samplesort import sorted_by, sorted_chunks, sorting_positions
 from agentic_ray.array.scans import cumulative_sum
+from agentic_ray.array.small import by_numpy_if_small
 from agentic_ray.array.taking import take_along_axis
 
 INDEX: DType = np.dtype(np.int64)
@@ -133,7 +134,9 @@ def sort(
     keeps = _keeps_order(kind, stable)
     if order is not None:
         positions = argsort(x, axis, kind, order, descending=descending, stable=stable)
-        lanes = asarray(x) if axis is not None else asarray(x).reshape(-1)
+        lanes = (
+            Array(strict_operand(x)) if axis is not None else Array(strict_operand(x)).reshape(-1)
+        )
         return take_along_axis(lanes, positions, -1 if axis is None else axis)
     node, at = _lanes(x, axis)
     if not is_long(node):
@@ -159,7 +162,7 @@ def argsort(
     """
     how = "stable" if _keeps_order(kind, stable) else "quicksort"
     if order is not None:
-        x, axis = _ranked_by_fields(asarray(x), axis, order)
+        x, axis = _ranked_by_fields(Array(strict_operand(x)), axis, order)
     node, at = _lanes(_at_least_1d(x), axis)
     if not is_long(node):
         params = (at, bool(descending), how)
@@ -221,7 +224,7 @@ def _keeps_order(kind: str | None, stable: bool | None) -> bool:
 
 
 def _lanes(x: Any, axis: int | None) -> tuple[Node, int]:
-    node = asarray(x)._node
+    node = strict_operand(x)
     if axis is None:
         return reshaped(node, (node.size,)), 0
     return node, normalize_axis_index(operator.index(axis), node.ndim)
@@ -229,8 +232,8 @@ def _lanes(x: Any, axis: int | None) -> tuple[Node, int]:
 
 def _at_least_1d(x: Any) -> Array:
     """Return an array with at least one axis: NumPy finds the position 0 in one without axes."""
-    array = asarray(x)
-    return array if array.ndim else Array(reshaped(array._node, (1,)))
+    node = strict_operand(x)
+    return Array(node if node.ndim else reshaped(node, (1,)))
 
 
 def is_long(node: Node) -> bool:
@@ -320,6 +323,7 @@ def _to_partition(
 # --- several keys ------------------------------------------------------------------------
 
 
+@by_numpy_if_small
 def lexsort(keys: Any, axis: int = -1) -> Array:
     """Return positions that sort by several keys, of which the last comes first.
 
@@ -352,7 +356,7 @@ def lexsort(keys: Any, axis: int = -1) -> Array:
     given = [keys[i] for i in range(keys.shape[0])] if isinstance(keys, Array) else list(keys)
     if not given:
         raise TypeError("need sequence of keys with len > 0 in lexsort")
-    arrays = [asarray(key) for key in given]
+    arrays = [Array(strict_operand(key)) for key in given]
     if any(array.shape != arrays[0].shape for array in arrays):
         shape = broadcast_shapes([array.shape for array in arrays], "lexsort")
         arrays = [broadcast_to(array, shape) for array in arrays]

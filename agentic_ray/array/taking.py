@@ -16,6 +16,7 @@ from agentic_ray.array.core.views import permuted, reshaped
 from agentic_ray.array.gathering import gather
 from agentic_ray.array.indexing import checked_positions, masked, positions_in
 from agentic_ray.array.outputs import returned
+from agentic_ray.array.small import by_numpy_if_small
 
 
 def take(
@@ -118,6 +119,7 @@ def _take_along_kernel(xp: Any, x: Any, indices: Any) -> Any:
 _TAKE_ALONG = gufunc_op("take_along_axis", _take_along_kernel)
 
 
+@by_numpy_if_small
 def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Array:
     """Take for each position along ``axis`` the element that ``indices`` names there.
 

@@ -18,6 +18,7 @@ from agentic_ray.array.core.views import broadcast
 from agentic_ray.array.creation import created, ones
 from agentic_ray.array.ranges import arange, positions
 from agentic_ray.array.searching import nonzero
+from agentic_ray.array.small import by_numpy_if_small
 
 
 def _tri_kernel(xp: Any, location: Location, k: int, dtype: Any) -> Any:
@@ -68,11 +69,13 @@ def _triangle(op: Op, m: Any, k: int) -> Array:
     return Array(elementwise(op, [node, rows, columns], (operator.index(k),)))
 
 
+@by_numpy_if_small
 def tril(m: Any, k: int = 0) -> Array:
     """Return the lower triangle of each matrix, up to the ``k``-th diagonal; zeros above."""
     return _triangle(_TRIL, m, k)
 
 
+@by_numpy_if_small
 def triu(m: Any, k: int = 0) -> Array:
     """Return the upper triangle of each matrix, from the ``k``-th diagonal; zeros below."""
     return _triangle(_TRIU, m, k)

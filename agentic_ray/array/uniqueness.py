@@ -18,7 +18,7 @@ from agentic_ray.array.array_object import Array
 from agentic_ray.array.conversion import asarray
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core import evaluate
-from agentic_ray.array.core.build import blockwise_op, leaf, reduction
+from agentic_ray.array.core.build import blockwise_op, leaf, reduction, strict_operand
 from agentic_ray.array.core.node import NDArray, Node, Op, make
 from agentic_ray.array.core.program import host_only
 from agentic_ray.array.core.views import permuted, rechunk, reshaped, without_empty
@@ -360,7 +360,7 @@ def unique(
     >>> values.compute(), counts.compute()
     (array([1, 3]), array([1, 2]))
     """
-    node = asarray(x)._node
+    node = strict_operand(x)
     at = None if axis is None else normalize_axis_index(operator.index(axis), node.ndim)
     if at is None or node.ndim == 1:
         values, first, counts, inverse = _unique(
@@ -395,7 +395,7 @@ def unique_all(x: Any, /) -> UniqueAllResult:
 
     Each NaN is a value of its own, in the order of their positions.
     """
-    node = asarray(x)._node
+    node = strict_operand(x)
     values, first, counts, inverse = _unique(node, False, True)
     assert inverse is not None
     return UniqueAllResult(values, first, _shaped(inverse, node.shape), counts)
@@ -403,14 +403,14 @@ def unique_all(x: Any, /) -> UniqueAllResult:
 
 def unique_counts(x: Any, /) -> UniqueCountsResult:
     """Sorted unique values and how often each comes; each NaN is a value of its own."""
-    values, _, counts, _ = _unique(asarray(x)._node, False, False, first=False)
+    values, _, counts, _ = _unique(strict_operand(x), False, False, first=False)
     return UniqueCountsResult(values, counts)
 
 
 def unique_inverse(x: Any, /) -> UniqueInverseResult:
     """Sorted unique values, and for each element the number of its value; each NaN is a value of
     its own, in the order of their positions."""
-    node = asarray(x)._node
+    node = strict_operand(x)
     values, _, _, inverse = _unique(node, False, True)
     assert inverse is not None
     return UniqueInverseResult(values, _shaped(inverse, node.shape))
@@ -418,4 +418,4 @@ def unique_inverse(x: Any, /) -> UniqueInverseResult:
 
 def unique_values(x: Any, /) -> Array:
     """Sorted unique values; each NaN is a value of its own."""
-    return _unique(asarray(x)._node, False, False, first=False)[0]
+    return _unique(strict_operand(x), False, False, first=False)[0]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from agentic_ray.array.array_object import Array
+from agentic_ray.array.core.build import check_numbers
 from agentic_ray.array.core.chunks import Shape
 from agentic_ray.array.core.node import DType, Node
 from agentic_ray.array.core.program import as_array
@@ -195,17 +196,16 @@ def numeric_dtype(operation: str, dtype: Any) -> DType:
     Raises
     ------
     InvalidTypeError
-        ``dtype`` is no dtype, or one of Python objects.
+        ``dtype`` is no dtype, or one of Python objects or texts.
     """
     try:
         found: DType = np.dtype(dtype)
     except TypeError as error:
         raise InvalidTypeError(f"{operation}: {error}") from None
-    if found.hasobject:
-        raise InvalidTypeError(
-            f"{operation}: arrays hold no Python objects; the function's result has dtype {found}"
-        )
-    return found
+    try:
+        return check_numbers(found)
+    except InvalidTypeError as error:
+        raise InvalidTypeError(f"{operation}: {error}") from None
 
 
 def checked(

@@ -72,6 +72,11 @@ def strict_operand(value: Any) -> Node:
 def _leaf_of(value: Any) -> Node:
     if isinstance(value, list | tuple):
         value = without_arrays(value)
+    elif isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise InvalidTypeError(
+            "this masked array hides values, and arrays have no mask: pass x.filled(numpy.nan) to "
+            "functions that skip NaN, or the mask as where="
+        )
     array = np.array(value)
     check_numbers(array.dtype, value)
     return leaf(array)

@@ -32,7 +32,7 @@ from agentic_ray.array.core.node import DATA, NDArray, Node, topological
 from agentic_ray.array.core.order import in_c_order
 from agentic_ray.array.core.program import as_array
 from agentic_ray.array.core.rules import optimize
-from agentic_ray.array.core.views import PERMUTE, permuted
+from agentic_ray.array.core.views import MOVES, PERMUTE, permuted
 from agentic_ray.blas import computing, one_thread
 from agentic_ray.errors import BlockResultError, LostDataError, SerializationError
 from agentic_ray.graph import Ref, Task, TaskGraph
@@ -99,7 +99,7 @@ def _direct(root: Node) -> None:
         stack.pop()
         if node.op.kind == "create":
             operands.append(((0,) * len(node.shape), node.shape))
-        if node.op.kind in _WITHOUT_BLAS and not node.op.of_user:
+        if (node.op.kind in _WITHOUT_BLAS and not node.op.of_user) or node.op in MOVES:
             result = node.op.kernel(np, *operands, *node.params)
         else:
             with computing, one_thread:
@@ -211,11 +211,17 @@ def persist(roots: Sequence[Node], *, for_one_step: bool = False) -> list[Node]:
     """
     held = [_under_transposes(root) for root in roots]
     wanted = [node for node in dict.fromkeys(held) if not _is_leaf(node)]
-    made: dict[Node, list[Any]] = {}
-    if wanted:
-        blocks = _compute(wanted, handles=True, may_stay=for_one_step)
-        made = dict(zip(wanted, blocks, strict=True))
-    leaves = {node: _leaf(node, kept(node, made[node])) for node in wanted}
+    leaves: dict[Node, Node] = {}
+    for node in wanted:
+        if node.small and node.device == "cpu":  # without a plan, as `value` computes it
+            leaves[node] = nodes.data(value(node), node.chunks)
+    planned = [node for node in wanted if node not in leaves]
+    if planned:
+        blocks = _compute(planned, handles=True, may_stay=for_one_step)
+        leaves.update(
+            (node, _leaf(node, kept(node, made)))
+            for node, made in zip(planned, blocks, strict=True)
+        )
     return [_over(root, leaves.get(node, node)) for root, node in zip(roots, held, strict=True)]
 
 

@@ -478,6 +478,8 @@ def _lower_reshape(node: Node, lowering: Any) -> list[Any]:
 
 
 RESHAPE = Op("reshape", "tasks", _reshape_kernel, _lower_reshape)
+MOVES = frozenset({RECHUNK, SLICE, PERMUTE, EXPAND, SQUEEZE, BROADCAST, CONCAT, RESHAPE})
+"""Operations that compute nothing: values are the operands' own, elsewhere."""
 
 
 # --- as readings -------------------------------------------------------------------------

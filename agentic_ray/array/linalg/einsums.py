@@ -16,7 +16,7 @@ from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import DType, Node
 from agentic_ray.array.core.views import permuted, reshaped
 from agentic_ray.array.linalg.products import product
-from agentic_ray.array.linalg.structure import diagonal_axes
+from agentic_ray.array.linalg.structure import diagonal, diagonal_axes
 from agentic_ray.array.outputs import delivered
 from agentic_ray.array.statistics import sum as _sum
 
@@ -122,6 +122,10 @@ def einsum(
     """
     text, nodes = _parsed(operands)
     check_order(order)
+    if len(nodes) == 1 and out is None and dtype is None:
+        seen = _as_view(operands[0] if not isinstance(operands[0], str) else operands[1], text)
+        if seen is not None:
+            return seen
     path = _contractions(text, tuple([(node.shape, node.dtype) for node in nodes]), _plan(optimize))
     inputs, result = _spelled_out(text, [node.ndim for node in nodes])
     natural = np.result_type(*[node.dtype for node in nodes])
@@ -146,6 +150,25 @@ def einsum(
     value, term = _reduced((value, term), set(result))
     made = Array(permuted(value._node, tuple([term.index(name) for name in result])))
     return delivered(made, out, casting)
+
+
+def _as_view(operand: Any, text: str) -> Array | None:
+    """Return the view that NumPy makes of one operand over whose axes nothing is summed: its axes
+    in another order, or a diagonal, which is read-only here. None for other subscripts."""
+    if not isinstance(operand, Array):
+        return None
+    _contractions(text, ((operand.shape, operand.dtype),), "greedy")  # NumPy checks the subscripts
+    (term,), result = _spelled_out(text, [operand.ndim])
+    if set(term) != set(result) or len(set(result)) != len(result):
+        return None
+    view = operand
+    for name in result:
+        while term.count(name) > 1:
+            first = term.index(name)
+            second = term.index(name, first + 1)
+            view = diagonal(view, 0, first, second)
+            term = term[:first] + term[first + 1 : second] + term[second + 1 :] + name
+    return view.transpose(tuple([term.index(name) for name in result]))  # type: ignore[no-any-return]
 
 
 def _plan(optimize: Any) -> Any:

@@ -26,6 +26,7 @@ from agentic_ray.array.core.views import (
 from agentic_ray.array.creation import eye, ones, zeros
 from agentic_ray.array.elementwise import where
 from agentic_ray.array.scans import cumprod
+from agentic_ray.array.small import by_numpy_if_small
 from agentic_ray.array.statistics import sum as _sum
 from agentic_ray.array.viewing import Broadcast
 
@@ -180,6 +181,7 @@ def diagflat(v: Any, k: int = 0) -> Array:
     return diag(Array(reshaped(node, (node.size,))), k)
 
 
+@by_numpy_if_small
 def vander(x: Any, N: int | None = None, increasing: bool = False) -> Array:
     """Return a matrix of powers of the elements of ``x``, each column one power.
 

@@ -19,6 +19,7 @@ from agentic_ray.array.elementwise import conj, multiply
 from agentic_ray.array.linalg import products
 from agentic_ray.array.manipulation import expand_dims, moveaxis, stack
 from agentic_ray.array.outputs import delivered
+from agentic_ray.array.small import by_numpy_if_small
 from agentic_ray.array.statistics import sum as _sum
 
 
@@ -367,6 +368,7 @@ def vector_outer(x1: Any, x2: Any, /) -> Array:
     return outer(Array(a), Array(b))  # type: ignore[no-any-return]
 
 
+@by_numpy_if_small
 def kron(a: Any, b: Any) -> Array:
     """Compute Kronecker's product: blocks of the second operand, each scaled by an element of the
     first.
@@ -387,6 +389,7 @@ def kron(a: Any, b: Any) -> Array:
     return Array(reshaped(made._node, shape))
 
 
+@by_numpy_if_small
 def cross(
     a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None
 ) -> Array:
