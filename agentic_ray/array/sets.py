@@ -25,7 +25,6 @@ from agentic_ray.array.uniqueness import unique
 # --- membership --------------------------------------------------------------------------
 
 
-@by_numpy_if_small
 def isin(
     x1: Any, x2: Any, /, assume_unique: bool = False, invert: bool = False, *,
     kind: str | None = None,
