@@ -175,7 +175,7 @@ class Pages:
     def add(self, answer: Mapping[str, Any]) -> None:
         """Take what the service has answered."""
         self.jobs += answer["jobs"]
-        self._cursor = answer["next"]
+        self._cursor = answer.get("next")  # a service of before has no pages
         self.over = self._cursor is None or self._left < 1
 
 
