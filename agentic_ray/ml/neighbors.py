@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import sklearn.neighbors as sk
+from scipy.sparse import issparse
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
@@ -15,6 +16,11 @@ from agentic_ray.errors import InvalidArgumentError
 from agentic_ray.ml.base import Distributed, begin, encode_labels, is_distributed
 from agentic_ray.ml.data import offsets, rows
 from agentic_ray.ml.passes import Passes, each_chunk
+
+SPARE = 4
+"""Further rows that are looked at: distances that differ in their last bits may change places."""
+AT_ONCE_ELEMENTS = 1 << 20
+"""Elements of differences that are in memory at a time."""
 
 
 def nearest_rows(
@@ -27,9 +33,29 @@ def nearest_rows(
         empty = np.zeros((queries.shape[0], 0))
         none = empty.astype(np.int64)
         return empty, none, None if y is None else y[:0][none], count
-    finder = sk.NearestNeighbors(n_neighbors=few, algorithm="brute", **options).fit(x)
+    more = min(few + SPARE, x.shape[0])
+    finder = sk.NearestNeighbors(n_neighbors=more, algorithm="brute", **options).fit(x)
     distances, positions = finder.kneighbors(queries)
+    if finder.effective_metric_ == "euclidean" and not (issparse(x) or issparse(queries)):
+        distances = _euclidean(queries, x, positions)
+        order = np.lexsort((positions, distances), axis=1)
+        distances, positions = (np.take_along_axis(a, order, 1) for a in (distances, positions))
+    distances, positions = distances[:, :few], positions[:, :few]
     return distances, positions + start, None if y is None else y[positions], count
+
+
+def _euclidean(queries: Any, x: Any, positions: Any) -> Any:
+    """Compute the distance of each query to the rows at its positions.
+
+    The search computes ``|a|² - 2ab + |b|²``, of which little is left for rows that are close: a
+    row's distance to itself is then not zero, on some processors, and its weight not infinite.
+    """
+    found = np.empty(positions.shape)
+    rows_at_once = max(AT_ONCE_ELEMENTS // max(positions.shape[1] * x.shape[1], 1), 1)
+    for low in range(0, len(positions), rows_at_once):
+        part = slice(low, low + rows_at_once)
+        found[part] = np.linalg.norm(queries[part, None, :] - x[positions[part]], axis=2)
+    return found
 
 
 def merged_nearest(left: Any, right: Any) -> Any:
