@@ -430,7 +430,8 @@ def test_a_cut_line_is_mended_and_nothing_is_missed(open_page: Open) -> None:
         app_page(master).feed._closed = False
         page.context.set_offline(False)
         expect(page.locator(".line")).to_have_text("Live", timeout=LONG)
-        expect(page.get_by_role("row").filter(has_text=job.id[:8])).to_contain_text("succeeded")
+        row = page.get_by_role("row").filter(has_text=job.id[:8])
+        expect(row).to_contain_text("succeeded", timeout=LONG)
 
 
 def test_each_gpu_is_shown(open_page: Open) -> None:
