@@ -12,6 +12,7 @@ Only plans that run in the caller's process are kept.
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,9 +26,10 @@ from agentic_ray.array.core.node import DATA, LITERAL, Held, NDArray, Node, exac
 from agentic_ray.array.core.order import in_c_order
 from agentic_ray.array.core.rules import optimize
 from agentic_ray.array.core.views import RECHUNK
-from agentic_ray.errors import AgenticRayError
 from agentic_ray.graph import Ref, Task, replace_refs
 from agentic_ray.recent import Recent
+
+_logger = logging.getLogger("agentic_ray")
 
 MOST_PLANS = 256
 """So many plans are kept, those that ran last."""
@@ -313,8 +315,9 @@ def _prepared(
     lowering = Lowering(place)
     try:
         rows = lowering.run(optimize([copies[root] for root in roots]))
-    except (KeyError, TypeError, ValueError, AttributeError, AgenticRayError):
-        return None  # an operation looks at the values when it is planned
+    except Exception as error:  # an operation looks at values when it is planned
+        _logger.debug("a plan is not kept: %s: %s", type(error).__name__, error)
+        return None
     if not all(type(block) is Ref for row in rows for block in row):
         return None
     plan = Prepared(lowering.tasks, rows, parts, len(form.numbers), stays)
