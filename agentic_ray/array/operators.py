@@ -54,8 +54,8 @@ def has_own_turn(value: object) -> bool:
 
 
 def _as_operand(value: Any) -> Any:
-    """Return the array of what NumPy reads as a sequence, such as a ``range`` or an
-    ``array.array``; None if ``value`` is none, or gets its own turn."""
+    """Convert a sequence such as a ``range`` or an ``array.array`` to NumPy's array. Return None if
+    NumPy does not read ``value`` as a sequence, or if its class computes with arrays itself."""
     kind = type(value)
     if hasattr(kind, "__array_ufunc__") or hasattr(kind, "__array_priority__"):
         return None

@@ -196,12 +196,12 @@ class DistantMaster:
                     watcher(record)
 
     def _call(self, method: str, *arguments: Any) -> Any:
-        """What the master answers.
+        """Call a method of the master through the gateway, and return its result.
 
         Raises
         ------
         SessionError
-            It does not. Whether it has done what was asked is not known then.
+            The master does not answer. It may have run the method all the same.
         """
         try:
             with self._lock:
@@ -252,7 +252,7 @@ def _stub(listed: Listed) -> Workload:
 
 
 def listed(workload: Workload) -> Listed:
-    """What is told of a workload to another process."""
+    """Describe a workload for a process that cannot run it."""
     schema = workload.schema if isinstance(workload.schema, str) else ""
     return Listed(
         workload.name,

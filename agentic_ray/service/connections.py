@@ -214,25 +214,40 @@ class _Connection(H11Protocol):
         """Nobody needs to know of it: whoever asks for another protocol gets this one."""
 
 
+class _OnceASecond:
+    """Says which of many equal lines of a log are written: one a second, with the number of those
+    that were left out since the line before."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._last = -1e9
+        self._left_out = 0
+
+    def told(self) -> str | None:
+        """Return the text that follows the line that is due now; None if the line is left out."""
+        now = self._clock()
+        if now - self._last < 1.0:
+            self._left_out += 1
+            return None
+        again = f" ({self._left_out:,} times more since the last line)" if self._left_out else ""
+        self._last, self._left_out = now, 0
+        return again
+
+
 class InvalidRequests(logging.Filter):
     """Lets one line a second through about bytes that are not HTTP, which anybody can send."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._clock = clock
-        self._last = -1e9
-        self._left_out = 0
+        self._lines = _OnceASecond(clock)
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.msg != _INVALID:
             return True
-        now = self._clock()
-        if now - self._last < 1.0:
-            self._left_out += 1
+        again = self._lines.told()
+        if again is None:
             return False
-        if self._left_out:
-            record.msg = f"{_INVALID} ({self._left_out:,} times more since the last line)"
-        self._last, self._left_out = now, 0
+        record.msg = f"{_INVALID}{again}"
         return True
 
 
@@ -240,21 +255,15 @@ class AcceptErrors:
     """Handles errors of the event loop: those of accepting are logged once a second at most."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._last = -1e9
-        self._left_out = 0
+        self._lines = _OnceASecond(clock)
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if context.get("message") != _ACCEPT_FAILED:
             loop.default_exception_handler(context)
             return
-        now = self._clock()
-        if now - self._last < 1.0:
-            self._left_out += 1
-            return
-        again = f" ({self._left_out:,} times more since the last line)" if self._left_out else ""
-        _logger.error("a connection cannot be accepted: %s%s", context.get("exception"), again)
-        self._last, self._left_out = now, 0
+        again = self._lines.told()
+        if again is not None:
+            _logger.error("a connection cannot be accepted: %s%s", context.get("exception"), again)
 
 
 def _answer(status: int, phrase: str, kind: str, message: str, with_body: bool = True) -> bytes:

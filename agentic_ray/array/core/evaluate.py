@@ -328,10 +328,9 @@ def _compute(
     """The blocks of each root: arrays, or with ``handles`` what tasks can be given. ``may_stay``:
     also more than a little work may be done in this process."""
     form = prepared.form_of(roots, LOCAL_BYTES)
-    if form is not None and (known := prepared.find(form)) is not None:
-        given = known.given(form)
-        if known.stays or (may_stay and _is_predicted_here(known, form)):
-            return _again(known, given)
+    known = None if form is None else prepared.find(form)
+    if form is not None and known is not None and _stays(known, form, may_stay):
+        return _again(known, known.given(form))
     deaths = 0
     while True:
         _see_to_stored(roots)
@@ -407,9 +406,12 @@ def _computed(
     return result if handles else [_fetched(row) for row in result]
 
 
-def _is_predicted_here(plan: prepared.Prepared, form: prepared.Form) -> bool:
-    """Whether a plan that was kept is predicted to end sooner in this process."""
-    if LOCAL_BYTES < 0:
+def _stays(plan: prepared.Prepared, form: prepared.Form, may_stay: bool) -> bool:
+    """Whether a plan that was kept runs in this process: it touches little data, or it may stay and
+    is predicted to end sooner here."""
+    if plan.stays:
+        return True
+    if not may_stay or LOCAL_BYTES < 0:
         return False
     if plan.is_due:
         unsent = sum(leaf.nbytes for leaf in form.leaves if leaf not in _placed)

@@ -11,7 +11,6 @@ Only plans that run in the caller's process are kept.
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -155,7 +154,8 @@ class Prepared:
         numbers: int,
         stays: bool,
     ) -> None:
-        given = {*parts, *_number_keys(numbers)}
+        self._numbers = _number_keys(numbers)
+        given = {*parts, *self._numbers}
         self.tasks = [_without(task, given) for task in tasks]
         self.outputs = list(dict.fromkeys(b.key for row in rows for b in row if b.key not in given))
         self.stays = self.here = stays
@@ -176,7 +176,7 @@ class Prepared:
         found = {key: part.of(form.leaves) for key, part in self._parts.items()}
         if self.stays:  # little data: no two tasks shall have to copy the same part
             found = {key: in_c_order(block) for key, block in found.items()}
-        found.update(zip(_number_keys(len(form.numbers)), form.numbers, strict=True))
+        found.update(zip(self._numbers, form.numbers, strict=True))
         return found
 
     def run(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -280,7 +280,7 @@ def _prepared(
     stays: bool,
 ) -> Prepared | None:
     """Plan again with references in place of the values; None if that is not the same plan."""
-    numbers = itertools.count()
+    numbers = iter(_number_keys(len(form.numbers)))
     copies: dict[Node, Node] = {}
     stand_ins: dict[int, int] = {}  # by the id of an array or a list of blocks: the leaf's number
     alive: list[Any] = []
@@ -288,8 +288,8 @@ def _prepared(
     for node in topological(roots):
         if node.op is LITERAL:
             kind, text, _ = node.params
-            key = f"number/{next(numbers)}"
-            copy = Node(LITERAL, (), (kind, text, Ref(key)), (), node.dtype, (), node.device)
+            reference = Ref(next(numbers))
+            copy = Node(LITERAL, (), (kind, text, reference), (), node.dtype, (), node.device)
         elif node in leaves:
             copy, stand_in = _stand_in(node, leaves[node])
             stand_ins[id(stand_in)] = leaves[node]
@@ -329,7 +329,8 @@ def _prepared(
 
 
 def _stand_in(node: Node, leaf: int) -> tuple[Node, Any]:
-    """Return a copy of a leaf without its values, and what is in place of them."""
+    """Return a copy of a leaf, and the array (or the blocks, of a persisted leaf) that stands in
+    the copy for the caller's values: an array that was never filled, or references."""
     if node.op is STORED:
         blocks = [Ref(f"stored/{leaf}/{i}") for i in range(node.blocks)]
         held = Kept(blocks)

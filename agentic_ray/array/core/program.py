@@ -249,7 +249,8 @@ class Program:
         return Inputs(blocks, arguments[first:last], arguments[last:], self._done)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Leave out what is kept for this process: hashes differ between processes."""
+        """Pickle the fields alone. The cached hash must not travel: another process gives the same
+        texts other hashes."""
         return Program, (self.located, self.scalars, self.steps, self.dtype, self.reducing)
 
     def __hash__(self) -> int:
