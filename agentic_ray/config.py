@@ -64,6 +64,10 @@ class Settings:
         so that one team's ``master`` is not the other's.
     record : str or None
         Folder in which each session writes a recording of its own, for ``agentic-ray replay``.
+    kept_events : int
+        How many of the scheduler's last events and decisions a session keeps in memory (counted
+        with the tasks and values in them; about 200 bytes each), for
+        `Session.write_last_events` and for internal errors. 0: none.
     full_tracebacks : bool
         Whether exceptions show the frames of this package too, and those of its executors.
     """
@@ -86,6 +90,7 @@ class Settings:
     gpu_device: str = "agentic_ray.runtime.devices:CupyDevice"
     namespace: str = "agentic_ray"
     record: str | None = None
+    kept_events: int = 50_000
     full_tracebacks: bool = False
 
     def __post_init__(self) -> None:
@@ -107,6 +112,7 @@ class Settings:
             "memory_wait_seconds",
             "max_failures",
             "max_user_retries",
+            "kept_events",
         ):
             if not getattr(self, name) >= 0:
                 raise InvalidArgumentError(f"{name} must be >= 0, not {getattr(self, name)}")

@@ -42,7 +42,8 @@ def replay(
 ) -> None:
     """Feed a recording to this version's scheduler and compare the decisions.
 
-    FILE comes from `session.record("run.jsonl")` or from the setting AGENTIC_RAY_RECORD=FOLDER.
+    FILE comes from `session.record("run.jsonl")`, from `session.write_last_events("run.jsonl")`,
+    from the setting AGENTIC_RAY_RECORD=FOLDER, or from a session that met an internal error.
     Ends with status 1 if a decision differs.
     """
     from agentic_ray.pictures import Timeline
@@ -68,6 +69,7 @@ def replay(
                 "about": recorded.about,
                 "policy": recorded.policy_name,
                 "events": events,
+                "dropped_events": recorded.dropped,
                 "graphs": len(summary.graphs),
                 "bundles": len(summary.spans),
                 "differences": [_told(step) for step in differing[:most]],
@@ -80,7 +82,12 @@ def replay(
         click.echo(f"{file.name}: {about}, policy {recorded.policy_name}")
         ran = f"{len(summary.spans)} bundles of {len(summary.graphs)} graphs ran"
         click.echo(f"{events} events; {ran}")
-        if not differing:
+        if recorded.dropped:
+            click.echo(
+                f"{recorded.dropped} earlier events are not in it: decisions are shown as they "
+                "were made, and not compared"
+            )
+        elif not differing:
             click.echo("this version decides the same, event by event")
         for step in differing[:most]:
             click.echo(_difference(step))

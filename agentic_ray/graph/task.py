@@ -144,7 +144,7 @@ class CostHint:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Codelet:
     """A named operation with an implementation per device kind, as in StarPU.
 

@@ -83,11 +83,13 @@ class BundleCancelled(BaseException):
     """Internal: raised inside a bundle that must stop; no user code should swallow it."""
 
 
-def internal_error(doing: str, error: BaseException) -> InternalError:
-    """Make the error for a fault of this package, caused by the raised exception."""
+def internal_error(doing: str, error: BaseException, note: str = "") -> InternalError:
+    """Make the error for a fault of this package, caused by the raised exception. ``note``: a
+    sentence that ends its text."""
     failure = InternalError(
         f"internal error of agentic_ray when {doing}: {type(error).__name__}: {text_of(error)}. "
         "Other work of the session goes on. Please report this with its traceback"
+        f"{'. ' if note else ''}{note}"
     )
     failure.__cause__ = error
     return failure

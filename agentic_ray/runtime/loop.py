@@ -71,7 +71,9 @@ from agentic_ray.schedule.events import (
     Tick,
     ValueLost,
 )
+from agentic_ray.schedule.noting import Noter
 from agentic_ray.schedule.recording import Recorder
+from agentic_ray.schedule.ring import LastEvents, Ring
 from agentic_ray.tracebacks import text_of
 
 _logger = logging.getLogger("agentic_ray")
@@ -80,15 +82,12 @@ _CANCEL_AFTER_SECONDS = 1.0
 """A task is not cancelled sooner after it was sent. Ray may forget such a task before it has queued
 it, run it all the same, and when it is done end the whole driver process ("Check failed: Tried to
 complete task that was not pending")."""
-_FOR_GOOD = (ray_errors.ActorDiedError, ray_errors.ActorUnschedulableError)
-_SETTLING_SECONDS = 10.0
 _REST_SECONDS = 5.0
 
 
 class Loop:
     """Owns the Dispatcher, the runs and the values between bundles.
 
-    An exception in dealing with one graph fails that graph alone. If it was the Dispatcher that
     An exception in dealing with one graph fails that graph alone. If the Dispatcher raised it, its
     state is in doubt: all its graphs fail, and a new one takes its place.
 
@@ -109,6 +108,10 @@ class Loop:
         Announces every node again, to a new Dispatcher.
     leased : callable
         Called with the grant of a lease, and with its end.
+    kept_events : int
+        Weight of the last events and decisions that are kept in memory, as in `Ring`; 0: none.
+    went_wrong : callable
+        Called with the last events when the Dispatcher has raised; returns a text for the error.
     """
 
     def __init__(
@@ -121,6 +124,8 @@ class Loop:
         reopened: Callable[[Run], None],
         announce: Callable[[], None],
         leased: Callable[[LeaseGranted | LeaseEnded], None],
+        kept_events: int,
+        went_wrong: Callable[[LastEvents], str],
     ) -> None:
         self.dispatcher = new_dispatcher()
         self._new_dispatcher = new_dispatcher
@@ -141,7 +146,12 @@ class Loop:
         self.lost_at = -math.inf
         self._notices = Notices()
         self._answering = Answering(self)
+        self._noter = Noter(self.dispatcher)
         self._recorder: Recorder | None = None
+        self._ring = Ring(self.dispatcher, kept_events) if kept_events else None
+        if self._ring is not None:
+            self._noter.add(self._ring.note)
+        self._on_wrong = went_wrong
         self._working = threading.Lock()
         self._ended: SessionError | None = None
         self._thread = threading.Thread(target=self._main, name="agentic-ray-loop", daemon=True)
@@ -249,6 +259,7 @@ class Loop:
                 return
             self._take_new_dispatcher()
             self._recorder = Recorder(recording.write, self.dispatcher, about)
+            self._noter.add(self._recorder.note)
             self._announce()
             began.set_result(None)
 
@@ -257,7 +268,15 @@ class Loop:
 
     def stop_recording(self) -> None:
         """Write nothing more."""
-        self._recorder = None
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            self._noter.remove(recorder.note)
+
+    def last_events(self) -> Future[LastEvents | None]:
+        """Return, by and by, the last events and decisions; None if none are kept."""
+        found: Future[LastEvents | None] = Future()
+        self._inbox.put(lambda: found.set_result(self._ring.copy() if self._ring else None))
+        return found
 
     def has_calls(self, graph_ids: Container[str]) -> bool:
         """Whether a call of one of these graphs is under way."""
@@ -365,14 +384,13 @@ class Loop:
 
     def _renew(self, error: BaseException, doing: str) -> None:
         """Replace a Dispatcher that raised, with all its graphs, by a new one."""
-        failure = internal_error(doing, error)
+        told = "" if self._ring is None else self._on_wrong(self._ring.copy())
+        failure = internal_error(doing, error, told)
         _logger.error("%s", failure, exc_info=error)
         self._abandon(failure)
         for lease_id in self.dispatcher.open_leases:
             self._on_lease(LeaseEnded(lease_id, str(failure), lost=True))
         self._take_new_dispatcher()
-        if self._recorder is not None:
-            self._recorder.renewed(self.dispatcher)
         for key in list(self.calls):
             self._carry_out_safely(Cancel(*key))
         self._announce()
@@ -381,10 +399,7 @@ class Loop:
         first_id = self.dispatcher.next_bundle_id
         self.dispatcher = self._new_dispatcher()
         self.dispatcher.next_bundle_id = first_id  # late answers must not match a new bundle
-
-    def _decide(self, event: Event) -> list[Command]:
-        recorder = self._recorder
-        return (self.dispatcher if recorder is None else recorder).handle(event)
+        self._noter.renewed(self.dispatcher)
 
     def handle(self, event: Event) -> None:
         pending = [self.sender.restored(event) if isinstance(event, GpuLost) else event]
@@ -392,7 +407,7 @@ class Loop:
             self.lost_at = event.time
         while pending:
             try:
-                commands = self._decide(pending.pop(0))
+                commands = self._noter.handle(pending.pop(0))
             except Exception as error:
                 self._renew(error, f"{type(event).__name__} was handled")
                 break
@@ -511,8 +526,7 @@ class Loop:
     def call_took(self, seconds: float) -> None:
         """Tell the cost model the seconds of a call by itself, beside the events."""
         self.dispatcher.model.observe_call(seconds)
-        if self._recorder is not None:
-            self._recorder.call_took(seconds)
+        self._noter.call_took(seconds)
 
     def executor_died(self, call: Call, reason: str) -> None:
         self._on_executor_died(call.placement.node_id, call.placement.device, call.executor, reason)

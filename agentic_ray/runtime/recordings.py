@@ -15,12 +15,16 @@ from typing import TextIO
 
 import ray
 
+from agentic_ray.config import cache_directory
 from agentic_ray.errors import InvalidArgumentError, SessionError
 from agentic_ray.schedule.recording import ENDED
+from agentic_ray.schedule.ring import LastEvents
 
 _logger = logging.getLogger("agentic_ray")
 MOST_BYTES = 2**30
 """A recording ends when its file would become larger than this."""
+MOST_FAULTS = 10
+"""Files of last events that are kept after internal errors of a user's sessions: the newest."""
 _BEGIN_SECONDS = 60.0
 
 
@@ -112,6 +116,8 @@ class Recordings:
         Makes the loop write to a recording; returns a future that is set when it has begun.
     stop : callable
         Makes the loop write nothing more.
+    last_events : callable
+        Asks the loop for the last events and decisions; returns a future.
     session : str
         Name of the session.
     """
@@ -120,10 +126,12 @@ class Recordings:
         self,
         record: Callable[[Recording, dict[str, str]], Future[None]],
         stop: Callable[[], None],
+        last_events: Callable[[], Future[LastEvents | None]],
         session: str,
     ) -> None:
         self._record = record
         self._stop = stop
+        self._last_events = last_events
         self._session = session
         self._present: Recording | None = None
 
@@ -138,15 +146,8 @@ class Recordings:
         if self._present is not None and not self._present.why_ended:
             recording.end("closed")
             raise SessionError(f"the session records already: {self._present!r}")
-        about = {
-            "session": self._session,
-            "host": socket.gethostname(),
-            "python": platform.python_version(),
-            "ray": ray.__version__,
-            "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        }
         recording.stops_by(self._stop)
-        began = self._record(recording, about)
+        began = self._record(recording, _about(self._session, "began"))
         if wait:
             try:
                 began.result(_BEGIN_SECONDS)
@@ -160,6 +161,63 @@ class Recordings:
         """End the recording that is under way, if there is one."""
         if self._present is not None:
             self._present.close()
+
+    def write_last(self, path: str | os.PathLike[str]) -> int:
+        """Write the last events to a file; return their number.
+
+        Raises
+        ------
+        SessionError
+            The session keeps none.
+        InvalidArgumentError
+            The file cannot be written.
+        """
+        last = self._last_events().result(_BEGIN_SECONDS)
+        if last is None:
+            raise SessionError("the session keeps no events: its setting kept_events is 0")
+        write_last(path, self._session, last)
+        return len(last.notes)
+
+
+def write_last(path: str | os.PathLike[str], session: str, last: LastEvents) -> None:
+    """Write the last events of a session to a file that only its owner may read.
+
+    Raises
+    ------
+    InvalidArgumentError
+        The file cannot be written.
+    """
+    try:
+        with os.fdopen(_opened_for_its_owner(Path(path)), "w", encoding="utf-8") as file:
+            file.writelines(last.lines(_about(session, "written")))
+    except OSError as error:
+        raise InvalidArgumentError(f"{path} cannot be recorded in: {error}") from error
+
+
+def after_a_fault(session: str, last: LastEvents) -> str:
+    """Write the last events before an internal error, in the user's cache directory; return a
+    sentence that tells where. Never raises, since other work goes on."""
+    folder = cache_directory() / "faults"
+    path = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{session}.jsonl"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_last(path, session, last)
+        for old in sorted(folder.glob("*.jsonl"))[:-MOST_FAULTS]:
+            old.unlink(missing_ok=True)
+    except Exception as error:
+        _logger.warning("the last events cannot be written to %s: %s", path, error)
+        return ""
+    return f"The last {len(last.notes)} events are in {path}, for agentic-ray replay"
+
+
+def _about(session: str, moment: str) -> dict[str, str]:
+    return {
+        "session": session,
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+        "ray": ray.__version__,
+        moment: time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
 
 
 def _opened_for_its_owner(path: Path) -> int:

@@ -44,7 +44,7 @@ from agentic_ray.runtime.keeper import Keeper
 from agentic_ray.runtime.leases import Lease, LeaseDesk, needs_of
 from agentic_ray.runtime.loop import Loop
 from agentic_ray.runtime.nodes import Nodes
-from agentic_ray.runtime.recordings import Recording, Recordings
+from agentic_ray.runtime.recordings import Recording, Recordings, after_a_fault
 from agentic_ray.runtime.run import Run
 from agentic_ray.runtime.scope import current_scope
 from agentic_ray.runtime.values import CodeletTable
@@ -124,6 +124,8 @@ class Session:
             lambda run: self._reopened(run),
             lambda: self._nodes.announce(),
             lambda command: self._lease_news(command),
+            settings.kept_events,
+            lambda last: after_a_fault(self._name, last),
         )
         self.leases = LeaseDesk(
             self._loop.post,
@@ -148,7 +150,9 @@ class Session:
             is_connected=lambda: not self.closed,
             on_gone=self._ray_left,
         )
-        self._recordings = Recordings(self._loop.record, self._loop.stop_recording, self._name)
+        self._recordings = Recordings(
+            self._loop.record, self._loop.stop_recording, self._loop.last_events, self._name
+        )
         if recording is not None:
             self._recordings.begin(recording, wait=False)
         self._loop.start()
@@ -332,6 +336,39 @@ class Session:
         [1, 2, 3]
         """
         return self._recordings.begin(Recording(path), wait=True)
+
+    def write_last_events(self, path: str | os.PathLike[str]) -> int:
+        """Write the scheduler's last events and decisions, which every session keeps in memory.
+
+        ``agentic-ray replay`` shows them. As long as the session has not dropped any (its setting
+        ``kept_events`` bounds them), it compares the decisions too. The file holds what one of
+        `record` does. After an internal error a session writes such a file by itself, in the
+        user's cache directory, and the error names it.
+
+        Parameters
+        ----------
+        path : str or path
+            A file; an old one is replaced. Only its owner may read it.
+
+        Returns
+        -------
+        int
+            Number of events, and of facts beside them, in the file.
+
+        Raises
+        ------
+        SessionError
+            ``kept_events`` is 0.
+        InvalidArgumentError
+            The file cannot be written.
+
+        Examples
+        --------
+        >>> import agentic_ray as ar
+        >>> ar.get_session().write_last_events("last.jsonl") > 0
+        True
+        """
+        return self._recordings.write_last(path)
 
     def drain(self, runs: Iterable[Run], timeout_seconds: float) -> bool:
         """Wait until no call of these runs is under way; False if the time was too short."""

@@ -26,18 +26,16 @@ from agentic_ray.schedule import events as ev
 from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.dispatcher import Dispatcher
-from agentic_ray.schedule.plain import Json
-from agentic_ray.schedule.policies import get_policy
-from agentic_ray.schedule.recording import (
+from agentic_ray.schedule.noting import (
     CODELET_FIELDS,
-    DEFAULT_PARTS,
-    FORMAT,
     MOST_TEXT,
-    PLAIN,
     RecordedError,
     RecordedRetry,
     told,
 )
+from agentic_ray.schedule.plain import Json
+from agentic_ray.schedule.policies import get_policy
+from agentic_ray.schedule.recording import DEFAULT_PARTS, FORMAT, PLAIN
 from agentic_ray.schedule.virtual import SimCluster, SimNode
 from agentic_ray.schedule.workloads import FLOPS_PER_SECOND, Workload
 
@@ -76,6 +74,12 @@ class Replay:
         Decides instead of the recorded one. Events that do not fit its decisions are taken for
         late reports, so only the first difference means something then.
 
+    Attributes
+    ----------
+    dropped : int
+        Notes before the first of this recording, which is of a session's last events. With any
+        dropped, steps hold the recorded decisions alone: how the scheduler stood is not known.
+
     Raises
     ------
     InvalidArgumentError
@@ -92,6 +96,7 @@ class Replay:
     lines: Iterable[str]
     policy: Policy | None = None
     about: dict[str, str] = field(default_factory=dict, init=False)
+    dropped: int = field(default=0, init=False)
     policy_name: str = field(default="", init=False)
     _rows: Iterator[dict[str, Json]] = field(init=False, repr=False)
     _dispatcher: Dispatcher = field(init=False, repr=False)
@@ -112,6 +117,7 @@ class Replay:
             )
         with _reading("the first line"):
             self.about = dict(self._header["about"])
+            self.dropped = int(self._header.get("dropped", 0))
             self.policy_name = str(self._header["policy"])
             self._begin(PLAIN.decode(self._header["model"]), self._header["next_bundle_id"])
 
@@ -166,6 +172,8 @@ class Replay:
             self._halves[tasks[-1].key] = tasks
 
     def _step(self, number: int, event: ev.Event, recorded: tuple[Json, ...], raised: str) -> Step:
+        if self.dropped:
+            return Step(number, event, recorded, recorded, raised, raised)
         replayed_raised = ""
         try:
             replayed = tuple([told(command) for command in self._dispatcher.handle(event)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from agentic_ray.errors import ExecutorLostError, InternalError, SessionError
 from agentic_ray.graph.task import Ref
 from agentic_ray.runtime import Run, Stored
 from agentic_ray.schedule.events import BundleFinished, Command, Event, GraphSubmitted
+from agentic_ray.schedule.replaying import Replay
 
 WAIT_SECONDS = 90
 
@@ -44,6 +46,13 @@ def begun_graph(session: ar.Session, seconds: float, mark: Path) -> Run:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     return run
+
+
+@pytest.fixture(autouse=True)
+def faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder in which sessions write their last events after an internal error."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    return tmp_path / "caches" / "agentic_ray" / "faults"
 
 
 def works(session: ar.Session) -> None:
@@ -157,7 +166,7 @@ def test_carrying_out_a_command_raises(
 
 @pytest.mark.parametrize("kind", [GraphSubmitted, BundleFinished, object])
 def test_the_dispatcher_itself_raises(
-    ray_session: ar.Session, monkeypatch: Any, kind: type, tmp_path: Path
+    ray_session: ar.Session, monkeypatch: Any, kind: type, tmp_path: Path, faults: Path
 ) -> None:
     """What it remembers is in doubt: all under way fails, and a new one takes over."""
     loop = ray_session._loop
@@ -177,9 +186,15 @@ def test_the_dispatcher_itself_raises(
         bad.release()
     else:
         internal(bad)
-    internal(under_way)
+    failure = internal(under_way)
     assert loop.dispatcher is not broken
     works(ray_session)
+    written = sorted(faults.glob("*.jsonl"))
+    assert any(str(path) in str(failure) for path in written)
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in written)
+    with written[0].open(encoding="utf-8") as lines:
+        steps = list(Replay(lines))
+    assert steps[-1].recorded_raised == "ZeroDivisionError: injected"
 
 
 def test_asking_the_dispatcher_for_its_next_wakeup_raises(

@@ -47,6 +47,8 @@ def loop(news: News) -> Iterator[Loop]:
         CodeletTable(),
         *(unused, unused, unused, unused, unused),
         leased=news.put,
+        kept_events=100,
+        went_wrong=lambda last: f"{len(last.notes)} events",
     )
     made.start()
     devices = (DeviceSlots("cpu", "cpu", 4), DeviceSlots("GPU-0", "gpu", 1))

@@ -6,6 +6,9 @@ import json
 import os
 import signal
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -74,6 +77,62 @@ def test_a_session_with_faults_is_replayed(ray_session: ar.Session, tmp_path: Pa
     held = [event["args"]["bytes"] for event in events if event["ph"] == "C"]
     assert max(held) >= 24_000_000, "the chunks that were persisted"
     assert held[-1] == 0, "their graph has been released"
+
+
+def test_the_last_events_are_written_when_asked_also_while_work_is_under_way(
+    ray_session: ar.Session, tmp_path: Path
+) -> None:
+    path, mark = tmp_path / "last.jsonl", tmp_path / "begun"
+
+    def slow() -> int:
+        mark.touch()
+        while not (tmp_path / "go").exists():
+            time.sleep(0.01)
+        return 1
+
+    graph = ar.TaskGraph([ar.Task.of(ar.Codelet("slow_one", cpu=slow), key="t")], ["t"])
+    run = ray_session.submit(graph)
+    while not mark.exists():
+        time.sleep(0.01)
+    count = ray_session.write_last_events(path)
+    (tmp_path / "go").touch()
+    assert run.result() == [1]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with path.open(encoding="utf-8") as lines:
+        steps = list(Replay(lines))
+    assert 0 < len(steps) <= count
+    begun = [command for step in steps for command in step.recorded if command[0] == "Start"]
+    assert begun[-1][4] == "t"
+    done = CliRunner().invoke(cli, ["replay", str(path), "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["differing_events"] == 0
+    with pytest.raises(InvalidArgumentError, match="cannot be recorded in"):
+        ray_session.write_last_events(tmp_path / "nowhere" / "last.jsonl")
+
+
+def test_a_session_of_its_own_begins_with_its_first_event(tmp_path: Path) -> None:
+    """Nothing is missing, so the decisions are compared; with the setting 0 none are kept."""
+    code = (
+        "import agentic_ray as ar\n"
+        "ar.map_reduce(abs, range(100))\n"
+        f"print(ar.get_session().write_last_events({str(tmp_path / 'last.jsonl')!r}))\n"
+    )
+    environ = {**os.environ, "AGENTIC_RAY_ADDRESS": "local", "AGENTIC_RAY_NUM_CPUS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout.split()[-1]) > 3
+    shown = CliRunner().invoke(cli, ["replay", str(tmp_path / "last.jsonl")])
+    assert "decides the same, event by event" in shown.output
+    none = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environ, "AGENTIC_RAY_KEPT_EVENTS": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "SessionError" in none.stderr
+    assert "kept_events" in none.stderr
 
 
 def test_nothing_is_recorded_while_results_are_held(

@@ -17,6 +17,7 @@ from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.described import describe_cluster
 from agentic_ray.schedule.dispatcher import Dispatcher
 from agentic_ray.schedule.forecast import Forecast, Together, Work, forecast, recorded_work
+from agentic_ray.schedule.noting import Noter
 from agentic_ray.schedule.policies import get_policy
 from agentic_ray.schedule.recording import Recorder
 from agentic_ray.schedule.recutting import Costs, Part, recut
@@ -213,7 +214,7 @@ def _recorded(nodes: str, *stages: Stage) -> tuple[list[str], float]:
     lines: list[str] = []
     cluster = describe_cluster(nodes).cluster(1e9)
     run = VirtualRun(stages, _Truth(), cluster, get_policy("predictive"), CostModel())
-    recorder = Recorder(lines.append, run.dispatcher, {"host": "made up"})
+    recorder = Noter(run.dispatcher, [Recorder(lines.append, run.dispatcher, {}).note])
     run.dispatcher = _Through(run.dispatcher, recorder.handle)  # type: ignore[assignment]
     run.run()
     return lines, run.now
@@ -253,7 +254,7 @@ def test_a_recorded_run_is_predicted_where_it_ran_and_elsewhere() -> None:
 def test_a_graph_that_failed_is_left_out_and_told() -> None:
     lines: list[str] = []
     dispatcher = Dispatcher(get_policy("predictive"), CostModel())
-    recorder = Recorder(lines.append, dispatcher, {})
+    recorder = Noter(dispatcher, [Recorder(lines.append, dispatcher, {}).note])
     slots = (ev.DeviceSlots("cpu", "cpu", 2),)
     recorder.handle(ev.NodeUp(0.0, NodeState("n0", "n0", 2.0, 2.0), slots))
     graph = _sent("a", 1)

@@ -14,6 +14,7 @@ from agentic_ray.graph.task import Bundle, Codelet, Task
 from agentic_ray.schedule import events as ev
 from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.dispatcher import Dispatcher
+from agentic_ray.schedule.noting import Noter
 from agentic_ray.schedule.policies import LoadBalance, get_policy
 from agentic_ray.schedule.recording import PLAIN, Recorder
 from agentic_ray.schedule.replaying import Replay, Summary, cluster_of
@@ -23,12 +24,17 @@ from agentic_ray.telemetry.state import NodeState
 BUILT_IN = {"predictive", "load_balance", "priority"}
 
 
+def recorded(dispatcher: Dispatcher, write: Callable[[str], None], about: dict[str, str]) -> Noter:
+    """What handles a Dispatcher's events, and writes them and its commands down."""
+    return Noter(dispatcher, [Recorder(write, dispatcher, about).note])
+
+
 class Recorded:
     """A Dispatcher whose events go through a Recorder."""
 
     def __init__(self, dispatcher: Dispatcher, write: Callable[[str], None]) -> None:
         self._dispatcher = dispatcher
-        self.handle = Recorder(write, dispatcher, {"session": "test"}).handle
+        self.handle = recorded(dispatcher, write, {"session": "test"}).handle
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._dispatcher, name)
@@ -67,7 +73,7 @@ def test_another_policy_is_seen_to_decide_otherwise() -> None:
 
 def _one_graph(write: Callable[[str], None], fail: bool = False) -> None:
     dispatcher = Dispatcher(get_policy("predictive"), CostModel())
-    recorder = Recorder(write, dispatcher, {"host": "here"})
+    recorder = recorded(dispatcher, write, {"host": "here"})
     state = NodeState("n0", "n0", 2.0, 2.0)
     recorder.handle(ev.NodeUp(0.0, state, (ev.DeviceSlots("cpu", "cpu", 2),)))
     code = Codelet("secret_free", cpu=lambda data: data)
