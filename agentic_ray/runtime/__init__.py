@@ -1,9 +1,10 @@
 """Sessions on Ray, executors, and the loop that carries the Dispatcher's commands out."""
 
-from agentic_ray.runtime.execute import Inline, check_cancelled, element_watcher, note
+from agentic_ray.runtime.execute import check_cancelled, element_watcher, note
 from agentic_ray.runtime.explain import explain, placement_table
 from agentic_ray.runtime.failures import BundleCancelled, ElementFailure
 from agentic_ray.runtime.joining import address_here
+from agentic_ray.runtime.outcomes import Inline
 from agentic_ray.runtime.run import Run, RunEvent
 from agentic_ray.runtime.scope import JobScope, job_scope
 from agentic_ray.runtime.session import (

@@ -9,7 +9,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from ray import exceptions as ray_errors
 
@@ -27,10 +27,20 @@ from agentic_ray.runtime.calls import (
     record_in,
     tells_overhead,
 )
-from agentic_ray.runtime.execute import Report
 from agentic_ray.runtime.failures import internal_error
 from agentic_ray.runtime.inquest import ask, is_short
 from agentic_ray.runtime.lines import LineBrokenError
+from agentic_ray.runtime.outcomes import (
+    Cancelled,
+    CardFull,
+    DeviceLost,
+    Died,
+    Failed,
+    Finished,
+    InputsMissing,
+    OutOfDeviceMemory,
+    Report,
+)
 from agentic_ray.runtime.payloads import Resident
 from agentic_ray.runtime.run import Run
 from agentic_ray.runtime.sending import Sender
@@ -135,31 +145,38 @@ class Answering:
             for kind, text in report.notes:
                 run.log(kind, call.bundle.key, report.node_id, text)
             if self._deal.dispatcher.expects(answer.bundle_id, answer.attempt):
-                finished = report.error is None and report.death is None
+                finished = isinstance(report.outcome, Finished)
                 run.hear(call.bundle.key, report.printed, finished=finished)
-        if report.device_lost is not None:
-            lost = ExecutorLostError(f"{call.placement.device} is lost: {report.device_lost}")
-            self._failed(answer, call, "system", lost)
-            self._deal.executor_died(call, report.device_lost)
-        elif report.death is not None:
-            self._failed(answer, call, "crash", poison_error(report.death))
-        elif report.card_full:
-            full = OutOfDeviceMemoryError(report.card_full)
-            self._failed(answer, call, "card_full", full)
-        elif report.missing:
-            for key in report.missing:
-                held = self._deal.sender.values.get((call.graph_id, key))
-                if isinstance(held, Resident) and held.executor is call.executor:
-                    self._deal.handle(ValueLost(now, call.graph_id, key))
-            gone = SessionError(f"{len(report.missing)} values kept on a GPU are gone")
-            self._failed(answer, call, "input_lost", gone)
-        elif report.cancelled:
-            self._failed(answer, call, "system", TaskError("cancelled"))
-        elif report.error is not None:
-            cause = "memory" if report.out_of_memory and call.placement.device != "cpu" else "user"
-            self._failed(answer, call, cause, report.error.rebuild(), report.device_peaks)
-        else:
-            self._finished(answer, call, report, now)
+        match report.outcome:
+            case Finished():
+                self._finished(answer, call, report, now)
+            case Failed(packed):
+                self._failed(answer, call, "user", packed.rebuild(), report.device_peaks)
+            case OutOfDeviceMemory(packed):
+                self._failed(answer, call, "memory", packed.rebuild(), report.device_peaks)
+            case CardFull(holders):
+                self._failed(answer, call, "card_full", OutOfDeviceMemoryError(holders))
+            case DeviceLost(why):
+                lost = ExecutorLostError(f"{call.placement.device} is lost: {why}")
+                self._failed(answer, call, "system", lost)
+                self._deal.executor_died(call, why)
+            case InputsMissing(keys):
+                self._lose_missing(call, keys, now)
+                gone = SessionError(f"{len(keys)} values kept on a GPU are gone")
+                self._failed(answer, call, "input_lost", gone)
+            case Cancelled():
+                self._failed(answer, call, "system", TaskError("cancelled"))
+            case Died() as death:
+                self._failed(answer, call, "crash", poison_error(death))
+            case other:
+                assert_never(other)
+
+    def _lose_missing(self, call: Call, keys: tuple[str, ...], now: float) -> None:
+        """Give up values that are thought to be on the GPU of a call's executor, and are not."""
+        for key in keys:
+            held = self._deal.sender.values.get((call.graph_id, key))
+            if isinstance(held, Resident) and held.executor is call.executor:
+                self._deal.handle(ValueLost(now, call.graph_id, key))
 
     def _finished(self, answer: Answer, call: Call, report: Report, now: float) -> None:
         infos: list[ValueInfo] = []

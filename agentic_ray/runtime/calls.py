@@ -11,9 +11,10 @@ from ray import exceptions as ray_errors
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from agentic_ray.graph.task import Bundle
-from agentic_ray.runtime.execute import Payload, Report
+from agentic_ray.runtime.execute import Payload
 from agentic_ray.runtime.executors import process_lane, watched_lane
 from agentic_ray.runtime.failures import NotKeptError
+from agentic_ray.runtime.outcomes import Report
 from agentic_ray.runtime.run import Run
 from agentic_ray.runtime.transfers import Moved
 from agentic_ray.schedule.events import Start

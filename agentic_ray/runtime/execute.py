@@ -1,4 +1,4 @@
-"""A bundle as it is sent, the report that comes back, and how a bundle runs in host memory.
+"""A bundle as it is sent, and how it runs in host memory.
 
 Used by executor threads and worker processes; bundles on a GPU run in ``device_run``. No Ray
 calls except fetching a large codelet; no scheduling.
@@ -23,22 +23,17 @@ from agentic_ray.graph.task import Codelet, replace_refs
 from agentic_ray.recent import Recent
 from agentic_ray.runtime.devices import Device, HostDevice
 from agentic_ray.runtime.failures import BundleCancelled, PackedError
-from agentic_ray.runtime.printed import Piece, Taken, taking
+from agentic_ray.runtime.outcomes import (
+    Cancelled,
+    Failed,
+    Finished,
+    Inline,
+    Outcome,
+    Output,
+    Report,
+)
+from agentic_ray.runtime.printed import Taken, taking
 from agentic_ray.schedule.events import INLINE_BYTES
-
-
-@dataclass(frozen=True, slots=True)
-class Inline:
-    """Pickled bytes of a small value; the caller holds them, so no node's death loses the value.
-
-    ``plain`` says that neither unpickling nor computing with the value runs code of the user's.
-    """
-
-    data: bytes
-    plain: bool = False
-
-    def load(self) -> Any:
-        return cloudpickle.loads(self.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,69 +78,6 @@ class Payload:
     parts: int = 1
     function: str = ""
     cpus: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """A value that leaves the bundle. ``inline`` None: the value is a return value of the call or,
-    with ``on_device``, kept by the executor."""
-
-    key: str
-    size_bytes: int
-    inline: Inline | None
-    on_device: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Death:
-    """Death of a watched process: the task and element it was at, the exit code as `subprocess`
-    gives it, and descriptions of the inputs (see `describe`). ``out_of_memory``: the kernel counts
-    a process that it killed for want of memory."""
-
-    codelet: str
-    chunk: int | None
-    element: int | None
-    exit_code: int
-    inputs: tuple[str, ...]
-    out_of_memory: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Outcome of a bundle. ``seconds`` excludes waiting and transport; ``waited_seconds`` is how
-    long the bundle waited for a slot when its inputs were there.
-
-    ``notes`` are steps for the events of the run, (kind, text). ``missing`` are resident inputs
-    that the executor does not hold, ``kept`` inputs that it keeps from now on. ``device_lost`` says
-    why it can no longer use its device. ``printed`` is the text that the tasks wrote to the
-    streams. ``device_peaks`` are the numbers of items that a function was called with on a card,
-    each with the bytes that its process came to hold there, as far as NVML tells. ``card_full``
-    says who holds the memory that a function was admitted for; it was not called then.
-    """
-
-    node_id: str
-    pid: int
-    seconds: float
-    task_seconds: tuple[float, ...]
-    outputs: tuple[Output, ...]
-    error: PackedError | None = None
-    out_of_memory: bool = False
-    cancelled: bool = False
-    ray_attempt: int = 0
-    notes: tuple[tuple[str, str], ...] = ()
-    missing: tuple[str, ...] = ()
-    kept: tuple[str, ...] = ()
-    device_lost: str | None = None
-    death: Death | None = None
-    waited_seconds: float = 0.0
-    printed: tuple[Piece, ...] = ()
-    device_peaks: tuple[tuple[int, int], ...] = ()
-    card_full: str = ""
-
-    @property
-    def is_small(self) -> bool:
-        """Whether all values that leave the bundle are in the report itself."""
-        return all(output.inline is not None for output in self.outputs)
 
 
 _MOST_NOTES = 1000
@@ -280,17 +212,15 @@ def _run_steps(
     codelet_name = "?"
     notes: list[tuple[str, str]] = []
 
-    def report(**rest: Any) -> tuple[Any, ...]:
+    nothing = (None,) * len(payload.outputs)
+
+    def report(outcome: Outcome, *, waited_seconds: float = 0.0) -> Report:
         seconds = time.perf_counter() - started
-        nothing = (None,) * len(payload.outputs)
-        return (
-            Report(
-                *(node_id, pid, seconds, tuple(task_seconds), ()),
-                ray_attempt=ray_attempt,
-                notes=tuple(notes),
-                **rest,
-            ),
-            *nothing,
+        return Report(
+            *(node_id, pid, seconds, tuple(task_seconds), outcome),
+            ray_attempt=ray_attempt,
+            notes=tuple(notes),
+            waited_seconds=waited_seconds,
         )
 
     try:
@@ -311,21 +241,10 @@ def _run_steps(
                 task_seconds.append(time.perf_counter() - before)
         outputs, large = pack_outputs(payload.outputs, values)
     except BundleCancelled:
-        return report(cancelled=True)
+        return (report(Cancelled()), *nothing)
     except BaseException as error:  # also SystemExit and the like: this process goes on
-        return report(error=PackedError.pack(error, codelet_name))
-    seconds = time.perf_counter() - started
-    done = Report(
-        node_id,
-        pid,
-        seconds,
-        tuple(task_seconds),
-        tuple(outputs),
-        ray_attempt=ray_attempt,
-        waited_seconds=waited_seconds,
-        notes=tuple(notes),
-    )
-    return (done, *large)
+        return (report(Failed(PackedError.pack(error, codelet_name))), *nothing)
+    return (report(Finished(tuple(outputs)), waited_seconds=waited_seconds), *large)
 
 
 def with_printed(report: Report, taken: Taken) -> Report:

@@ -22,21 +22,24 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from agentic_ray.errors import NoSuitableDeviceError, OutOfDeviceMemoryError
 from agentic_ray.runtime.device_run import Job, root_of, run_job
 from agentic_ray.runtime.devices import Device, DeviceMemory, device_factory
-from agentic_ray.runtime.execute import (
-    Output,
-    Payload,
-    Report,
-    cancellable,
-    load_codelet,
-    pack_value,
-    with_printed,
-)
+from agentic_ray.runtime.execute import Payload, cancellable, load_codelet, pack_value, with_printed
 from agentic_ray.runtime.executors import CONTROL_GROUP, CancelledTokens, answer, control
 from agentic_ray.runtime.failures import BundleCancelled, PackedError
 from agentic_ray.runtime.functions.carry import run_function
 from agentic_ray.runtime.functions.pool import FunctionPool
 from agentic_ray.runtime.leases import leased_bytes, leases_in_use
 from agentic_ray.runtime.oom import Note
+from agentic_ray.runtime.outcomes import (
+    Cancelled,
+    DeviceLost,
+    Failed,
+    Finished,
+    InputsMissing,
+    Outcome,
+    OutOfDeviceMemory,
+    Output,
+    Report,
+)
 from agentic_ray.runtime.printed import install, taking
 from agentic_ray.runtime.resident import Key, ValueAbsentError, ValueTable
 from agentic_ray.schedule.admission import budget_bytes
@@ -242,7 +245,7 @@ class GpuExecutor:
         gpu = self._gpu(self._uuid)
         if gpu is not None and not gpu.healthy:
             why = gpu.reason or "the GPU is not healthy"
-            report = Report(self._node_id, os.getpid(), 0.0, (), (), device_lost=why)
+            report = Report(self._node_id, os.getpid(), 0.0, (), DeviceLost(why))
             return (report, *(None,) * len(payload.outputs))
         return run_function(
             payload,
@@ -260,7 +263,7 @@ class GpuExecutor:
         graph_id = payload.graph_id
         job: Job | None = None
 
-        def report(**rest: Any) -> Report:
+        def report(outcome: Outcome) -> Report:
             job_seconds = () if job is None else tuple(job.seconds.get(s.key, 0.0) for s in steps)
             seconds = time.perf_counter() - started
             return Report(
@@ -268,9 +271,8 @@ class GpuExecutor:
                 os.getpid(),
                 seconds,
                 job_seconds,
-                rest.pop("outputs", ()),
+                outcome,
                 notes=tuple((note.kind, note.text) for note in notes),
-                **rest,
             )
 
         nothing = (None,) * len(payload.outputs)
@@ -295,22 +297,23 @@ class GpuExecutor:
                 finally:
                     self._unstage(job)
                 outputs, large = self._outputs(payload, job)
-                return (report(outputs=tuple(outputs)), *large)
+                return (report(Finished(tuple(outputs))), *large)
         except BundleCancelled:
-            return (report(cancelled=True), *nothing)
+            return (report(Cancelled()), *nothing)
         except ValueAbsentError as absent:
             keys = tuple(key for _, key in absent.args[0])
-            return (report(missing=keys), *nothing)
+            return (report(InputsMissing(keys)), *nothing)
         except DeviceLostError as error:
-            return (report(device_lost=str(error)), *nothing)
+            return (report(DeviceLost(str(error))), *nothing)
         except BaseException as error:  # also SystemExit and the like: this process goes on
             root = root_of(error)
-            lost = str(root) if self._device.is_lost(root) else None
-            no_memory = isinstance(error, OutOfDeviceMemoryError)
-            no_memory = no_memory or self._device.is_out_of_memory(root)
+            if self._device.is_lost(root):
+                return (report(DeviceLost(str(root))), *nothing)
             packed = PackedError.pack(error, "?" if job is None else job.running)
-            failed = report(error=packed, out_of_memory=no_memory, device_lost=lost)
-            return (failed, *nothing)
+            short = isinstance(error, OutOfDeviceMemoryError)
+            if short or self._device.is_out_of_memory(root):
+                return (report(OutOfDeviceMemory(packed)), *nothing)
+            return (report(Failed(packed)), *nothing)
 
     def _job(
         self,

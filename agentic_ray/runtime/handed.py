@@ -20,8 +20,9 @@ import numpy as np
 import ray
 
 from agentic_ray.graph.task import Bundle
-from agentic_ray.runtime.execute import Payload, Report
+from agentic_ray.runtime.execute import Payload
 from agentic_ray.runtime.failures import NotKeptError
+from agentic_ray.runtime.outcomes import Report
 from agentic_ray.runtime.values import Stored
 from agentic_ray.schedule.events import INLINE_BYTES
 

@@ -22,16 +22,9 @@ import ray
 
 from agentic_ray.graph.captured import Captured
 from agentic_ray.graph.task import Bundle, Ref, replace_refs
-from agentic_ray.runtime.execute import (
-    HOST,
-    Inline,
-    Output,
-    Report,
-    call_codelet,
-    is_plain,
-    pack_outputs,
-)
+from agentic_ray.runtime.execute import HOST, call_codelet, is_plain, pack_outputs
 from agentic_ray.runtime.failures import PackedError
+from agentic_ray.runtime.outcomes import Failed, Finished, Inline, Outcome, Report
 from agentic_ray.schedule.placement import Placement
 
 MOST_SECONDS = 5e-4
@@ -123,8 +116,7 @@ def run_now(
     started = time.perf_counter()
     answer: Future[Report] = Future()
     refs: list[Any] = [None]
-    outputs: list[Output] = []
-    error: PackedError | None = None
+    outcome: Outcome
     name = "?"
     try:
         values = {key: inline.load() for key, inline in inputs.items()}
@@ -135,8 +127,9 @@ def run_now(
             values[task.key] = call_codelet(task.codelet, HOST, args, kwargs)
         outputs, large = pack_outputs(bundle.outputs, values)
         refs.extend(None if value is None else ray.put(value) for value in large)
+        outcome = Finished(tuple(outputs))
     except Exception as raised:
-        outputs, error = [], PackedError.pack(raised, name)
+        outcome = Failed(PackedError.pack(raised, name))
     seconds = time.perf_counter() - started
-    answer.set_result(Report(node_id, os.getpid(), seconds, (), tuple(outputs), error))
+    answer.set_result(Report(node_id, os.getpid(), seconds, (), outcome))
     return answer, refs

@@ -23,7 +23,8 @@ import ray
 
 from agentic_ray.errors import SessionError
 from agentic_ray.runtime.carried import take
-from agentic_ray.runtime.execute import Inline, pack_value
+from agentic_ray.runtime.execute import pack_value
+from agentic_ray.runtime.outcomes import Inline
 from agentic_ray.runtime.run import Run, ValueGone
 from agentic_ray.runtime.session import Session
 from agentic_ray.runtime.values import Stored, fetch

@@ -27,7 +27,8 @@ from agentic_ray.graph.passes import cull
 from agentic_ray.graph.task import TaskGraph
 from agentic_ray.runtime.carried import Carried, make
 from agentic_ray.runtime.connection import Stay, await_ray, begin
-from agentic_ray.runtime.execute import Inline, is_plain
+from agentic_ray.runtime.execute import is_plain
+from agentic_ray.runtime.outcomes import Inline
 from agentic_ray.runtime.run import Run, Tidings, ValueGone
 from agentic_ray.runtime.scope import current_scope
 from agentic_ray.runtime.session import lend_to_this_process, taken

@@ -26,7 +26,8 @@ import ray
 from ray import cloudpickle
 
 from agentic_ray.graph.task import Bundle
-from agentic_ray.runtime.execute import Payload, Report
+from agentic_ray.runtime.execute import Payload
+from agentic_ray.runtime.outcomes import Report
 from agentic_ray.schedule.events import INLINE_BYTES
 
 CALL_BYTES = 320 * 1024

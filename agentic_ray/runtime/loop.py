@@ -35,13 +35,13 @@ from agentic_ray.runtime.calls import (
     retry_note,
     token_of,
 )
-from agentic_ray.runtime.execute import Inline
 from agentic_ray.runtime.failures import (
     INPUT_LOST,
     SYSTEM,
     internal_error,
 )
 from agentic_ray.runtime.notices import Notices
+from agentic_ray.runtime.outcomes import Inline
 from agentic_ray.runtime.recordings import Recording
 from agentic_ray.runtime.run import Run, ValueGone
 from agentic_ray.runtime.sending import Sender

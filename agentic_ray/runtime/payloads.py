@@ -15,7 +15,8 @@ from ray import exceptions as ray_errors
 
 from agentic_ray.errors import SerializationError
 from agentic_ray.graph.task import Ref
-from agentic_ray.runtime.execute import Inline, Payload, Step
+from agentic_ray.runtime.execute import Payload, Step
+from agentic_ray.runtime.outcomes import Inline
 from agentic_ray.runtime.values import CodeletTable, Stored
 from agentic_ray.schedule.events import Start
 

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 from agentic_ray.errors import JobTimeoutError
 from agentic_ray.graph.task import Bundle
 from agentic_ray.pictures import HeldBytes, Timeline
-from agentic_ray.runtime.execute import Inline
 from agentic_ray.runtime.explain import placement_table
+from agentic_ray.runtime.outcomes import Inline
 from agentic_ray.runtime.printed import Piece, write_out
 from agentic_ray.schedule.metrics import Metrics, PlacementRecord, summarise
 from agentic_ray.schedule.spans import timeline_of

@@ -12,10 +12,10 @@ from typing import Any
 import ray
 
 from agentic_ray.runtime.calls import Call, look_at, send_by_ray, stored_keys, token_of
-from agentic_ray.runtime.execute import Inline
 from agentic_ray.runtime.handed import Handed
 from agentic_ray.runtime.here import fits_here, run_now
 from agentic_ray.runtime.lines import Lines
+from agentic_ray.runtime.outcomes import Inline
 from agentic_ray.runtime.payloads import Resident, make_payload
 from agentic_ray.runtime.run import Run
 from agentic_ray.runtime.transfers import Copies

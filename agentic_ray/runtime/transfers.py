@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from agentic_ray.runtime.execute import Report
+from agentic_ray.runtime.outcomes import Report
 from agentic_ray.schedule.events import Location, Transfer
 
 LEAST_BYTES: Final = 4 << 20

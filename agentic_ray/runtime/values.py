@@ -22,7 +22,8 @@ from agentic_ray.graph.keys import content_key
 from agentic_ray.graph.task import Codelet
 from agentic_ray.recent import Recent
 from agentic_ray.runtime.connection import Stay, await_ray, check_process, current
-from agentic_ray.runtime.execute import Inline, pack_value
+from agentic_ray.runtime.execute import pack_value
+from agentic_ray.runtime.outcomes import Inline
 from agentic_ray.schedule.events import INLINE_BYTES
 
 _LOOK_SECONDS = 1.0

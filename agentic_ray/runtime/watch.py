@@ -21,14 +21,8 @@ import ray
 from ray import cloudpickle
 
 from agentic_ray.errors import OutOfHostMemoryError, PoisonTaskError
-from agentic_ray.runtime.execute import (
-    Death,
-    Payload,
-    Report,
-    describe,
-    run_payload,
-    with_printed,
-)
+from agentic_ray.runtime.execute import Payload, describe, run_payload, with_printed
+from agentic_ray.runtime.outcomes import Died, Report
 from agentic_ray.runtime.printed import Taken, take_files
 from agentic_ray.telemetry.host import oom_kills
 
@@ -63,11 +57,11 @@ def run_watched(payload: Payload, inputs: Sequence[Any], *, node_id: str) -> tup
         try:
             here.send_bytes(cloudpickle.dumps((payload, tuple(inputs), node_id)))
             report, *large = _listen(here, child, len(payload.outputs), node_id)
-            if report.death is not None and report.death.exit_code == -signal.SIGKILL:
+            death = report.outcome
+            if isinstance(death, Died) and death.exit_code == -signal.SIGKILL:
                 killed = oom_kills()
                 if killed is not None and killed_before is not None and killed > killed_before:
-                    death = replace(report.death, out_of_memory=True)
-                    report = replace(report, death=death)
+                    report = replace(report, outcome=replace(death, out_of_memory=True))
         finally:
             child.kill()
         take_files(taken, {"stdout": stdout, "stderr": stderr})
@@ -98,12 +92,12 @@ def _listen(
             element = said[0]
     code = child.wait()
     shapes = arguments if element is None else (element[1],)
-    death = Death(codelet, chunk, None if element is None else element[0], code, shapes)
-    report = Report(node_id, child.pid, 0.0, (), (), death=death)
+    death = Died(codelet, chunk, None if element is None else element[0], code, shapes)
+    report = Report(node_id, child.pid, 0.0, (), death)
     return (report, *(None,) * outputs)
 
 
-def poison_error(death: Death) -> PoisonTaskError | OutOfHostMemoryError:
+def poison_error(death: Died) -> PoisonTaskError | OutOfHostMemoryError:
     """Make the caller's error for a bundle that dies under watch too."""
     name = signal.Signals(-death.exit_code).name if death.exit_code < 0 else None
     how = f"was killed by {name}" if name else f"ended with exit code {death.exit_code}"

@@ -19,9 +19,10 @@ import agentic_ray as ar
 import agentic_ray.array as xp
 from agentic_ray.graph.task import Bundle, Codelet, CostHint, Ref, Task
 from agentic_ray.runtime import handed
-from agentic_ray.runtime.execute import Payload, Report
+from agentic_ray.runtime.execute import Payload
 from agentic_ray.runtime.failures import NotKeptError, is_of_an_input
 from agentic_ray.runtime.handed import Handed, KeptArrays
+from agentic_ray.runtime.outcomes import Finished, Report
 from agentic_ray.runtime.values import Stored
 
 
@@ -119,7 +120,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> KeptArrays:
     return KeptArrays()
 
 
-_REPORT = Report("node", 1, 0.0, (), ())
+_REPORT = Report("node", 1, 0.0, (), Finished())
 
 
 def test_inputs_are_in_order_wherever_they_come_from(kept: KeptArrays) -> None:

@@ -21,8 +21,9 @@ from agentic_ray.graph.reduce import Fold
 from agentic_ray.graph.task import Bundle, Codelet, Ref, Task
 from agentic_ray.mapreduce import map_reduce_job
 from agentic_ray.mapreduce.kernels import Optional
-from agentic_ray.runtime.execute import Inline, is_plain, pack_value
+from agentic_ray.runtime.execute import is_plain, pack_value
 from agentic_ray.runtime.here import fits_here, is_of_libraries, run_now
+from agentic_ray.runtime.outcomes import Failed, Inline
 from agentic_ray.runtime.values import Stored
 from agentic_ray.schedule.metrics import CALLER
 from agentic_ray.schedule.placement import Placement
@@ -172,9 +173,9 @@ def test_a_large_value_made_here_goes_to_the_object_store(ray_session: Any) -> N
 def test_what_a_step_raises_here_is_in_the_report() -> None:
     bundle = _bundle(Codelet("add", operator.add), "text")
     future, _ = run_now(bundle, dict(zip("ab", _inputs(), strict=True)), "node")
-    error = future.result(timeout=0).error
-    assert error is not None
-    assert isinstance(error.rebuild(), TypeError)
+    outcome = future.result(timeout=0).outcome
+    assert isinstance(outcome, Failed)
+    assert isinstance(outcome.error.rebuild(), TypeError)
 
 
 @pytest.mark.parametrize("again", range(3))

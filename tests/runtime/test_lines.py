@@ -23,10 +23,11 @@ import agentic_ray as ar
 from agentic_ray.errors import JobCancelledError
 from agentic_ray.graph.task import Bundle, Codelet, CostHint, Ref, Task
 from agentic_ray.runtime import lines
-from agentic_ray.runtime.execute import Inline, Output, Payload, Report
+from agentic_ray.runtime.execute import Payload
 from agentic_ray.runtime.lines import Line, LineBrokenError, LineEnd, Lines
+from agentic_ray.runtime.outcomes import Finished, Inline, Output, Report
 
-_REPORT = Report("node", 1, 0.0, (), ())
+_REPORT = Report("node", 1, 0.0, (), Finished())
 
 
 def _payload(*inputs: str, held: tuple[str, ...] = (), steps: bytes = b"") -> Payload:
@@ -266,8 +267,8 @@ def test_what_a_codelet_writes_is_learnt_where_nobody_said() -> None:
     def takes() -> bool:
         return known.send(executor, "1.0", _payload(), unknown) is not None
 
-    small = replace(_REPORT, outputs=(Output("s", 8, Inline(b"")),))
-    large = replace(_REPORT, outputs=(Output("s", 10**6, None),))
+    small = replace(_REPORT, outcome=Finished((Output("s", 8, Inline(b"")),)))
+    large = replace(_REPORT, outcome=Finished((Output("s", 10**6, None),)))
     assert not takes()
     known.learn(_payload(), small)
     assert takes()

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from agentic_ray.runtime.execute import Report
+from agentic_ray.runtime.outcomes import Finished, Report
 from agentic_ray.runtime.transfers import LEAST_BYTES, Copies, Moved, timed
 from agentic_ray.schedule.events import Location, Transfer
 
 BIG = LEAST_BYTES
-REPORT = Report("b", 1, 2.0, (2.0,), ())
+REPORT = Report("b", 1, 2.0, (2.0,), Finished())
 MOVED = Moved("a", "b", BIG)
 
 

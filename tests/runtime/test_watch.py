@@ -15,7 +15,8 @@ from ray import cloudpickle
 from agentic_ray.errors import OutOfHostMemoryError, PoisonTaskError
 from agentic_ray.graph.task import Codelet, Ref
 from agentic_ray.mapreduce.kernels import chunk_codelet
-from agentic_ray.runtime.execute import Payload, Report, Step, describe
+from agentic_ray.runtime.execute import Payload, Step, describe
+from agentic_ray.runtime.outcomes import Failed, Finished, Report
 from agentic_ray.runtime.watch import poison_error, run_watched
 
 
@@ -42,15 +43,14 @@ def test_what_lives_gives_its_values() -> None:
     tasks = (("a", DOUBLE, [Ref("x")]), ("b", DOUBLE, [Ref("a")]))
     report, value = watched(*tasks, inputs={"x": data})
     assert isinstance(report, Report)
-    assert report.death is None
-    assert report.error is None
+    assert isinstance(report.outcome, Finished)
     assert np.array_equal(value, 4 * data)
 
 
 def test_an_exception_is_no_death() -> None:
     report, _ = watched(("a", DOUBLE, [None]), inputs={})
-    assert report.death is None
-    assert isinstance(report.error.rebuild(), TypeError)
+    assert isinstance(report.outcome, Failed)
+    assert isinstance(report.outcome.error.rebuild(), TypeError)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_death_is_told_with_its_task_and_signal(end: Any, code: int, name: str
     tasks = (("a", DOUBLE, [Ref("x")]), ("b", dying(end), [Ref("a")]))
     report, value = watched(*tasks, inputs={"x": np.zeros((3, 4))})
     assert value is None
-    error = poison_error(report.death)
+    error = poison_error(report.outcome)
     assert isinstance(error, PoisonTaskError)
     assert (error.task, error.exit_code, error.exit_signal) == ("die", code, name)
     assert error.inputs == ("ndarray of float64 (3, 4)",)
@@ -82,7 +82,7 @@ def test_a_process_that_the_kernel_killed_for_want_of_memory_is_no_poison(
     told = itertools.chain(counts, itertools.repeat(counts[-1]))
     monkeypatch.setattr("agentic_ray.runtime.watch.oom_kills", lambda: next(told))
     kill = dying(lambda: os.kill(os.getpid(), signal.SIGKILL))
-    error = poison_error(watched(("a", kill, [np.zeros(3)]), inputs={})[0].death)
+    error = poison_error(watched(("a", kill, [np.zeros(3)]), inputs={})[0].outcome)
     assert isinstance(error, OutOfHostMemoryError if memory else PoisonTaskError)
     assert ("needs more memory than there is" in str(error)) is memory
     assert "float64 (3,)" in str(error)
@@ -91,7 +91,7 @@ def test_a_process_that_the_kernel_killed_for_want_of_memory_is_no_poison(
 def chunk(map_fn: Any, reduce_fn: Any = None) -> Any:
     codelet = chunk_codelet(map_fn, reduce_fn)
     pieces = [(list(range(100, 200)), 0, 50, None), (list(range(100, 200)), 50, 100, None)]
-    return watched(("c", codelet, [7, 100, pieces]), inputs={})[0].death
+    return watched(("c", codelet, [7, 100, pieces]), inputs={})[0].outcome
 
 
 def test_a_chunk_names_the_element() -> None:

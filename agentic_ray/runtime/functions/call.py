@@ -15,8 +15,9 @@ import numpy as np
 
 from agentic_ray.errors import BlockResultError
 from agentic_ray.graph import loaded
-from agentic_ray.runtime.execute import Inline, check_cancelled
+from agentic_ray.runtime.execute import check_cancelled
 from agentic_ray.runtime.failures import BundleCancelled, ElementFailure
+from agentic_ray.runtime.outcomes import Inline
 
 MOST_SETUPS: Final = 2
 """Values of setups that a worker process on a CPU keeps: of the functions called last."""

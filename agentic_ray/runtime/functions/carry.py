@@ -16,15 +16,7 @@ from ray import cloudpickle
 
 from agentic_ray.errors import OutOfDeviceMemoryError
 from agentic_ray.graph.task import replace_refs
-from agentic_ray.runtime.execute import (
-    Death,
-    Inline,
-    Output,
-    Payload,
-    Report,
-    Step,
-    describe,
-)
+from agentic_ray.runtime.execute import Payload, Step, describe
 from agentic_ray.runtime.failures import BundleCancelled, PackedError
 from agentic_ray.runtime.functions.call import Results, joined
 from agentic_ray.runtime.functions.pool import (
@@ -36,6 +28,18 @@ from agentic_ray.runtime.functions.pool import (
     threads_of,
 )
 from agentic_ray.runtime.oom import Note, Work, climb
+from agentic_ray.runtime.outcomes import (
+    Cancelled,
+    CardFull,
+    Died,
+    Failed,
+    Finished,
+    Inline,
+    Outcome,
+    OutOfDeviceMemory,
+    Output,
+    Report,
+)
 from agentic_ray.runtime.printed import Piece
 from agentic_ray.schedule.events import INLINE_BYTES
 
@@ -141,7 +145,7 @@ def run_function(
     def elapsed() -> float:
         return time.perf_counter() - began
 
-    def report(**rest: Any) -> Report:
+    def report(outcome: Outcome) -> Report:
         # The seconds of a batch do not include the start of its process and the setup.
         seconds = batch.seconds if batch is not None and batch.answers else elapsed()
         return Report(
@@ -149,11 +153,10 @@ def run_function(
             pid,
             seconds,
             () if batch is None else (batch.seconds,),
-            rest.pop("outputs", ()),
+            outcome,
             notes=tuple((note.kind, note.text) for note in notes),
             device_peaks=() if batch is None else tuple(batch.peaks),
             printed=tuple(printed),
-            **rest,
         )
 
     nothing = (None,) * len(payload.outputs)
@@ -193,22 +196,22 @@ def run_function(
                 parts=payload.parts,
             )
     except BundleCancelled:
-        return (report(cancelled=True), *nothing)
+        return (report(Cancelled()), *nothing)
     except CardFullError as error:
-        return (report(card_full=str(error)), *nothing)
+        return (report(CardFull(str(error))), *nothing)
     except ProcessDiedError as died:
         shapes = tuple(map(describe, args))
-        death = Death(label, None, None, died.exit_code, shapes)
         pid = died.pid
-        return (report(death=death), *nothing)
+        return (report(Died(label, None, None, died.exit_code, shapes)), *nothing)
     except RaisedError as error:
-        return (report(error=error.packed, out_of_memory=error.short), *nothing)
+        outcome = OutOfDeviceMemory(error.packed) if error.short else Failed(error.packed)
+        return (report(outcome), *nothing)
     except OutOfDeviceMemoryError as error:
-        return (report(error=PackedError.pack(error, label), out_of_memory=True), *nothing)
+        return (report(OutOfDeviceMemory(PackedError.pack(error, label))), *nothing)
     answers = [batch.answers[start] for start in sorted(batch.answers)]
     size = sum(len(answer.data) for answer in answers)
     (key,) = payload.outputs
     if len(answers) == 1 and size <= INLINE_BYTES:
         inline = Inline(answers[0].data, answers[0].plain)
-        return report(outputs=(Output(key, size, inline),)), None
-    return report(outputs=(Output(key, size, None),)), Sealed([a.data for a in answers])
+        return report(Finished((Output(key, size, inline),))), None
+    return report(Finished((Output(key, size, None),))), Sealed([a.data for a in answers])
