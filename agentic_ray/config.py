@@ -64,6 +64,12 @@ class Settings:
         so that one team's ``master`` is not the other's.
     record : str or None
         Folder in which each session writes a recording of its own, for ``agentic-ray replay``.
+    in_process_transport : bool
+        Whether the last small steps of a reduction are done in this process at once. They are sent
+        to executors otherwise.
+    socket_transport : bool
+        Whether small bundles go to executors on this machine over sockets. All go through Ray
+        otherwise.
     kept_events : int
         How many of the scheduler's last events and decisions a session keeps in memory (counted
         with the tasks and values in them; about 200 bytes each), for
@@ -90,6 +96,8 @@ class Settings:
     gpu_device: str = "agentic_ray.runtime.devices:CupyDevice"
     namespace: str = "agentic_ray"
     record: str | None = None
+    in_process_transport: bool = True
+    socket_transport: bool = True
     kept_events: int = 50_000
     full_tracebacks: bool = False
 

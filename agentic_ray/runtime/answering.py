@@ -41,10 +41,10 @@ from agentic_ray.runtime.outcomes import (
     OutOfDeviceMemory,
     Report,
 )
-from agentic_ray.runtime.payloads import Resident
 from agentic_ray.runtime.run import Run
 from agentic_ray.runtime.sending import Sender
 from agentic_ray.runtime.transfers import timed
+from agentic_ray.runtime.value_store import Resident
 from agentic_ray.runtime.verdicts import judge
 from agentic_ray.runtime.watch import poison_error
 from agentic_ray.schedule.dispatcher import Dispatcher
@@ -188,7 +188,7 @@ class Answering:
             if device is not None:
                 held = Resident(report.node_id, device, call.executor)
             if wanted:
-                self._deal.sender.keep(call.graph_id, output.key, held, output.size_bytes)
+                self._deal.sender.values.keep((call.graph_id, output.key), held, output.size_bytes)
             elif call.executor is not None and device is not None:
                 call.executor.drop.remote(((call.graph_id, output.key),))
             infos.append(ValueInfo(output.key, output.size_bytes, node_id, device))

@@ -1,11 +1,11 @@
-"""The thin adapter between the Dispatcher and Ray: commands become calls, answers become events.
+"""The thin adapter between the Dispatcher and Ray: ``commands`` become calls, answers become events
+(``answering``), and other threads ask for ``results``.
 
 One thread owns the Dispatcher; everything else talks to it through its inbox.
 """
 
 from __future__ import annotations
 
-import heapq
 import logging
 import math
 import queue
@@ -16,72 +16,38 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
-import ray
-from ray import exceptions as ray_errors
-
-from agentic_ray.errors import (
-    AgenticRayError,
-    ExecutorLostError,
-    JobCancelledError,
-    LostDataError,
-    SerializationError,
-    SessionError,
-)
+from agentic_ray.errors import SessionError
 from agentic_ray.graph.task import Bundle
 from agentic_ray.runtime.answering import Answering
-from agentic_ray.runtime.calls import (
-    Answer,
-    Call,
-    retry_note,
-    token_of,
-)
-from agentic_ray.runtime.failures import (
-    INPUT_LOST,
-    SYSTEM,
-    internal_error,
-)
+from agentic_ray.runtime.calls import Answer, Call
+from agentic_ray.runtime.commands import Commands
+from agentic_ray.runtime.failures import internal_error
 from agentic_ray.runtime.notices import Notices
-from agentic_ray.runtime.outcomes import Inline
 from agentic_ray.runtime.recordings import Recording
-from agentic_ray.runtime.run import Run, ValueGone
-from agentic_ray.runtime.sending import Sender
-from agentic_ray.runtime.values import CodeletTable, Stored, get
+from agentic_ray.runtime.results import Results
+from agentic_ray.runtime.run import Run
+from agentic_ray.runtime.sending import Sender, Switches
+from agentic_ray.runtime.values import CodeletTable
 from agentic_ray.schedule.dispatcher import Dispatcher
 from agentic_ray.schedule.events import (
     BundleFailed,
     Cancel,
-    CancelRequested,
-    Cause,
-    Command,
     Event,
-    FailGraph,
-    FinishGraph,
     GpuLost,
     GraphReleased,
     GraphSubmitted,
     LeaseEnded,
     LeaseGranted,
     NodeLost,
-    Quarantine,
-    Recompute,
-    Release,
-    RequestResources,
-    Split,
-    Start,
     Tick,
     ValueLost,
 )
 from agentic_ray.schedule.noting import Noter
 from agentic_ray.schedule.recording import Recorder
 from agentic_ray.schedule.ring import LastEvents, Ring
-from agentic_ray.tracebacks import text_of
 
 _logger = logging.getLogger("agentic_ray")
 _TICK_SECONDS = 1.0
-_CANCEL_AFTER_SECONDS = 1.0
-"""A task is not cancelled sooner after it was sent. Ray may forget such a task before it has queued
-it, run it all the same, and when it is done end the whole driver process ("Check failed: Tried to
-complete task that was not pending")."""
 _REST_SECONDS = 5.0
 
 
@@ -97,6 +63,8 @@ class Loop:
         Makes a Dispatcher that knows of no node and no graph.
     executor : callable
         Returns an executor's handle, as in `Sender`.
+    switches : Switches
+        Transports that may be used.
     request_resources : callable
         Called with ``(cpus, gpus)`` when waiting work could use more than there is.
     executor_died : callable
@@ -119,6 +87,7 @@ class Loop:
         new_dispatcher: Callable[[], Dispatcher],
         codelets: CodeletTable,
         executor: Callable[[str, str], Any],
+        switches: Switches,
         request_resources: Callable[[int, int], None],
         executor_died: Callable[[str, str, Any, str], None],
         reopened: Callable[[Run], None],
@@ -129,9 +98,7 @@ class Loop:
     ) -> None:
         self.dispatcher = new_dispatcher()
         self._new_dispatcher = new_dispatcher
-        self._on_request = request_resources
         self._on_executor_died = executor_died
-        self._on_reopened = reopened
         self._announce = announce
         self._on_lease = leased
         self._inbox: queue.SimpleQueue[Event | Answer | Callable[[], None] | None] = (
@@ -140,12 +107,17 @@ class Loop:
         self.runs: dict[str, Run] = {}
         self.calls: dict[tuple[int, int], Call] = {}
         self.sender = Sender(
-            codelets, executor, self._inbox.put, lambda *key: self.dispatcher.value_info(*key)
+            codelets,
+            executor,
+            self._inbox.put,
+            lambda *key: self.dispatcher.value_info(*key),
+            switches,
         )
-        self._cancels: list[tuple[float, int, int]] = []  # heap: when due, bundle, attempt
         self.lost_at = -math.inf
         self._notices = Notices()
         self._answering = Answering(self)
+        self._commands = Commands(self, request_resources, leased)
+        self.results = Results(self, reopened)
         self._noter = Noter(self.dispatcher)
         self._recorder: Recorder | None = None
         self._ring = Ring(self.dispatcher, kept_events) if kept_events else None
@@ -153,7 +125,7 @@ class Loop:
             self._noter.add(self._ring.note)
         self._on_wrong = went_wrong
         self._working = threading.Lock()
-        self._ended: SessionError | None = None
+        self.ended: SessionError | None = None
         self._thread = threading.Thread(target=self._main, name="agentic-ray-loop", daemon=True)
 
     # --- from other threads ------------------------------------------------------------
@@ -171,70 +143,15 @@ class Loop:
             self.runs[run.graph_id] = run
             self.handle(event)
 
-        if self._ended is not None:
-            raise self._ended
+        if self.ended is not None:
+            raise self.ended
         self._inbox.put(begin)
-        if self._ended is not None:  # meanwhile, perhaps after the last look into the inbox
-            run.settle(self._ended)
+        if self.ended is not None:  # meanwhile, perhaps after the last look into the inbox
+            run.settle(self.ended)
 
-    def fetch(self, graph_id: str, key: str) -> Any:
-        """Return the value of a finished graph's output; raise ValueGone if it must be made
-        again."""
-        if self._ended is not None:
-            raise self._ended
-        held = self.sender.values.get((graph_id, key))
-        try:
-            if held is None:
-                raise ValueGone
-            return held.load() if isinstance(held, Inline) else get(held)
-        except (*INPUT_LOST, *SYSTEM, ValueGone, LostDataError) as error:
-            self._make_again(graph_id, key, error)
-            raise ValueGone from error
-        except AgenticRayError:
-            raise
-        except Exception as error:  # Ray wraps exceptions of a value's own hooks, pickle does not
-            raise SerializationError(f"a result cannot be unpickled here: {error}") from error
-
-    def peek(self, graph_id: str, key: str) -> Any:
-        """Return a finished graph's output as it is held; None if it is lost."""
-        return self.sender.values.get((graph_id, key))
-
-    def held(self, graph_id: str, key: str) -> Any:
-        """Return the value of a finished graph's output if it is small, else `Stored`; raise
-        ValueGone if it must be made again."""
-        if self._ended is not None:
-            raise self._ended
-        value = self.sender.values.get((graph_id, key))
-        if value is None:
-            self._make_again(graph_id, key, ValueGone())
-            raise ValueGone
-        if isinstance(value, Inline):
-            return value.load()
-        return Stored(value, self.sender.size_of(graph_id, key))
-
-    def _make_again(self, graph_id: str, key: str, error: BaseException) -> None:
-        run = self.runs.get(graph_id)
-        if run is None:
-            raise JobCancelledError(f"the values of {graph_id} were given up") from error
-        _logger.warning("value %s is lost (%s); it is computed again", key, text_of(error))
-        run.reopen()
-        self._on_reopened(run)
-
-        def lose() -> None:
-            if self.dispatcher.knows(graph_id):
-                self.handle(ValueLost(time.monotonic(), graph_id, key))
-            else:
-                run.settle(LostDataError(f"value {key} is lost, and so is how it was made"))
-
-        self._inbox.put(lose)
-        if self._ended is not None:
-            run.settle(self._ended)
-
-    def request_cancel(self, graph_id: str) -> None:
-        self._inbox.put(CancelRequested(time.monotonic(), graph_id))
-
-    def release(self, graph_id: str) -> None:
-        self._inbox.put(GraphReleased(time.monotonic(), graph_id))
+    def answered(self, answer: Answer) -> None:
+        """Take in an answer."""
+        self._inbox.put(answer)
 
     def later(self, work: Callable[[], None]) -> None:
         """Call ``work`` in the loop's thread, after everything it was told before."""
@@ -306,7 +223,7 @@ class Loop:
         """Take in that Ray and all its nodes are gone: lost work is done again, on the nodes that
         are announced from now on. To be called while the loop is resting."""
         self.calls.clear()
-        self._cancels.clear()
+        self._commands.ray_died()
         self.sender.begin_anew()
         for run in list(self.runs.values()):
             run.log("Ray died", text=reason)
@@ -337,7 +254,7 @@ class Loop:
             _logger.exception("the dispatch loop has ended")
         finally:
             self._end(why)
-            self._abandon(self._ended or why)
+            self._abandon(self.ended or why)
             self.calls.clear()
 
     def _next(self, next_tick: float) -> float:
@@ -350,16 +267,14 @@ class Loop:
             wakeup = None
         if wakeup is not None:
             until = min(until, wakeup)
-        if self._cancels:
-            until = min(until, self._cancels[0][0])
+        if self._commands.next_due is not None:
+            until = min(until, self._commands.next_due)
         return until - time.monotonic()
 
     def _take(self, item: Event | Answer | Callable[[], None]) -> None:
         """Handle one item of the inbox; never raise."""
         try:
-            while self._cancels and self._cancels[0][0] <= time.monotonic():
-                _, bundle_id, attempt = heapq.heappop(self._cancels)
-                self._carry_out_safely(Cancel(bundle_id, attempt))
+            self._commands.carry_out_due()
             if isinstance(item, Answer):
                 self._answering.take(item)
             elif not callable(item):
@@ -374,8 +289,8 @@ class Loop:
                 _logger.exception("a part of the session could not do what it had put off")
 
     def _end(self, why: SessionError) -> None:
-        if self._ended is None:
-            self._ended = why
+        if self.ended is None:
+            self.ended = why
 
     def _abandon(self, error: BaseException) -> None:
         for run in list(self.runs.values()):
@@ -392,7 +307,7 @@ class Loop:
             self._on_lease(LeaseEnded(lease_id, str(failure), lost=True))
         self._take_new_dispatcher()
         for key in list(self.calls):
-            self._carry_out_safely(Cancel(*key))
+            self._commands.carry_out(Cancel(*key))
         self._announce()
 
     def _take_new_dispatcher(self) -> None:
@@ -402,7 +317,9 @@ class Loop:
         self._noter.renewed(self.dispatcher)
 
     def handle(self, event: Event) -> None:
-        pending = [self.sender.restored(event) if isinstance(event, GpuLost) else event]
+        if isinstance(event, GpuLost):
+            event = self.sender.values.restored(event)
+        pending = [event]
         if isinstance(event, NodeLost | ValueLost):
             self.lost_at = event.time
         while pending:
@@ -412,121 +329,22 @@ class Loop:
                 self._renew(error, f"{type(event).__name__} was handled")
                 break
             for command in commands:
-                answer = self._carry_out_safely(command)
+                answer = self._commands.carry_out(command)
                 if answer is not None:
                     pending.append(answer)
         if isinstance(event, GraphReleased):
             self.runs.pop(event.graph_id, None)
             self.sender.forget_graph(event.graph_id)
 
-    def _carry_out_safely(self, command: Command) -> Event | None:
-        """Carry a command out; if that raises, fail its graph and return the event that says so."""
-        try:
-            return self._carry_out(command)
-        except Exception as error:
-            graph_id = self._graph_of(command)
-            name, run = type(command).__name__, self.runs.get(graph_id)
-            _logger.warning("%s cannot be carried out", name, exc_info=error)
-            if run is None or run.done:
-                return None
-            run.settle(internal_error(f"{name} was carried out", error))
-            return CancelRequested(time.monotonic(), graph_id)
-
-    def _graph_of(self, command: Command) -> str:
-        if isinstance(command, Cancel):
-            call = self.calls.get((command.bundle_id, command.attempt))
-            return "" if call is None else call.graph_id
-        return getattr(command, "graph_id", "")
-
-    def _carry_out(self, command: Command) -> Event | None:
-        if isinstance(command, Start):
-            return self._start(command)
-        if isinstance(command, Cancel):
-            self._cancel(command.bundle_id, command.attempt)
-        elif isinstance(command, Release | Recompute):
-            self.sender.forget([(command.graph_id, key) for key in command.keys])
-            if run := self.runs.get(command.graph_id):
-                run.memory.drop(time.monotonic(), command.keys)
-                if isinstance(command, Recompute):
-                    run.log("recompute", text=f"{len(command.keys)} lost values are computed again")
-        elif isinstance(command, Split):
-            if run := self.runs.get(command.graph_id):
-                run.bundles_total += 1
-                run.log("split", command.second.key, text="its node ran out of memory: two bundles")
-        elif isinstance(command, FinishGraph):
-            if run := self.runs.get(command.graph_id):
-                run.log("finished")
-                run.settle(None)
-        elif isinstance(command, FailGraph):
-            if run := self.runs.get(command.graph_id):
-                at_fault = command.bundle.key if command.bundle else ""
-                run.log("failed", at_fault, text=text_of(command.error))
-                run.settle(command.error)
-        elif isinstance(command, Quarantine):
-            _logger.warning("device %s is not used: %s", command.device, command.reason)
-        elif isinstance(command, LeaseGranted | LeaseEnded):
-            self._on_lease(command)
-        elif isinstance(command, RequestResources):
-            self._on_request(command.cpus, command.gpus)
-        return None
-
-    def _start(self, command: Start) -> Event | None:
-        """Send a bundle to its executor; return the event of a refusal if it cannot be sent."""
-        now = time.monotonic()
-        run = self.runs.get(command.graph_id)
-        cause: Cause = "user"
-        reason: BaseException
-        try:
-            call, future = self.sender.send(command, run, now, alone=not self.calls)
-        except (ExecutorLostError, ray_errors.RayError) as error:
-            cause, reason = "node_lost", error  # it had no part in it; the loss is told next
-        except (AgenticRayError, TypeError) as error:
-            reason = error
-        except Exception as error:  # an error of any kind must end this graph, and no other
-            reason = internal_error(f"bundle {command.bundle.key} was sent", error)
-        else:
-            self.calls[command.bundle_id, command.attempt] = call
-            if command.attempt and run is not None:
-                run.log(*retry_note(command))
-            self._await(command, future)
-            return None
-        return BundleFailed(now, command.bundle_id, command.attempt, cause, reason, begun=False)
-
-    def _await(self, command: Start, future: Any) -> None:
-        bundle_id, attempt = command.bundle_id, command.attempt
-        future.add_done_callback(lambda done: self._inbox.put(Answer(bundle_id, attempt, done)))
-
-    def send_again(self, call: Call, *, after_death: bool) -> BundleFailed | None:
-        """Send a call through Ray and with all its inputs."""
-        command = call.command
-        try:
-            future = self.sender.send_again(call, after_death=after_death)
-        except ray_errors.RayError as error:
-            now = time.monotonic()
-            return BundleFailed(
-                now, command.bundle_id, command.attempt, "node_lost", error, begun=after_death
-            )
-        self.calls[command.bundle_id, command.attempt] = call
-        self._await(command, future)
-        return None
-
-    def _cancel(self, bundle_id: int, attempt: int) -> None:
-        call = self.calls.get((bundle_id, attempt))
-        if call is None or call.here:
-            return
-        if call.executor is not None:
-            call.executor.cancel.remote(token_of(bundle_id, attempt))
-            return
-        due = call.started + _CANCEL_AFTER_SECONDS
-        if due > time.monotonic():
-            heapq.heappush(self._cancels, (due, bundle_id, attempt))
-        else:
-            ray.cancel(call.refs[0], force=True)
-
     def call_took(self, seconds: float) -> None:
         """Tell the cost model the seconds of a call by itself, beside the events."""
         self.dispatcher.model.observe_call(seconds)
         self._noter.call_took(seconds)
 
+    def send_again(self, call: Call, *, after_death: bool) -> BundleFailed | None:
+        """Send a call through Ray and with all its inputs."""
+        return self._commands.send_again(call, after_death=after_death)
+
     def executor_died(self, call: Call, reason: str) -> None:
+        """Tell that the executor of a call is dead for good, or has lost its device."""
         self._on_executor_died(call.placement.node_id, call.placement.device, call.executor, reason)

@@ -1,56 +1,26 @@
-"""A bundle made ready to be sent: pickled steps, and where each of its inputs comes from.
-
-Also the records of values that stay on a GPU. Used by the loop only.
-"""
+"""A bundle made ready to be sent: pickled steps, and where each of its inputs comes from."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
 
-import ray
 from ray import cloudpickle
-from ray import exceptions as ray_errors
 
 from agentic_ray.errors import SerializationError
 from agentic_ray.graph.task import Ref
 from agentic_ray.runtime.execute import Payload, Step
 from agentic_ray.runtime.outcomes import Inline
+from agentic_ray.runtime.value_store import Resident, ValueStore
 from agentic_ray.runtime.values import CodeletTable, Stored
 from agentic_ray.schedule.events import Start
-
-
-@dataclass(slots=True)
-class Resident:
-    """A value that the executor of a GPU keeps there, and its copy on the host if one was made.
-
-    ``copied`` is True's ObjectRef once the copy ``ref`` is there, an error's if it cannot be.
-    """
-
-    node_id: str
-    device: str
-    executor: Any
-    copied: Any = None
-    ref: Any = None
-
-    def copy(self) -> Literal["none", "coming", "there", "broken"]:
-        """Return the state of the host copy."""
-        if self.copied is None:
-            return "none"
-        if not ray.wait([self.copied], timeout=0)[0]:
-            return "coming"
-        try:
-            ray.get(self.copied)
-        except ray_errors.RayError:
-            return "broken"
-        return "there"
 
 
 def make_payload(
     command: Start,
     executor: Any,
-    values: Mapping[tuple[str, str], Any],
+    values: ValueStore,
     codelet_table: CodeletTable,
     wanted: Collection[str],
 ) -> tuple[Payload, dict[str, Any], dict[str, Stored]]:

@@ -47,6 +47,7 @@ from agentic_ray.runtime.nodes import Nodes
 from agentic_ray.runtime.recordings import Recording, Recordings, after_a_fault
 from agentic_ray.runtime.run import Run
 from agentic_ray.runtime.scope import current_scope
+from agentic_ray.runtime.sending import Switches
 from agentic_ray.runtime.values import CodeletTable
 from agentic_ray.schedule.contract import Policy
 from agentic_ray.schedule.cost_model import CALL_BOUNDS_SECONDS, CostModel
@@ -119,6 +120,7 @@ class Session:
             lambda: Dispatcher(chosen, self.model, retry, speculation=copies),
             self._codelets,
             lambda node_id, device: self._nodes.executor(node_id, device),
+            Switches(settings.in_process_transport, settings.socket_transport),
             self._request_resources,
             lambda *place: self._nodes.executor_died(*place),
             lambda run: self._reopened(run),
@@ -248,7 +250,7 @@ class Session:
         self._hold(graph_id, on_gpus)
         items = sum(task.cost.items for task in graph)
         run = Run(
-            self._loop,
+            self._loop.results,
             graph_id,
             graph.outputs,
             bundles,

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ray import exceptions as ray_errors
 
 from agentic_ray.errors import SessionError, TaskError
 from agentic_ray.runtime.calls import Call
 from agentic_ray.runtime.failures import cause_of, is_of_an_input
-from agentic_ray.runtime.payloads import Resident
+from agentic_ray.runtime.value_store import Resident, ValueStore
 from agentic_ray.schedule.events import Cause
 
 
@@ -24,13 +22,13 @@ class Verdict:
     lost: tuple[str, ...] = ()
 
 
-def judge(call: Call, error: BaseException, values: Mapping[tuple[str, str], Any]) -> Verdict:
+def judge(call: Call, error: BaseException, values: ValueStore) -> Verdict:
     """Find the cause of a failed call and the inputs that are lost.
 
     Parameters
     ----------
-    values : mapping
-        Values as they are held now, by graph id and key. If a lost one is on a GPU, its host copy
+    values : ValueStore
+        If a lost one is on a GPU, its host copy
         is forgotten, so that another can be made.
     """
     reason = error

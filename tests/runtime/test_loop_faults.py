@@ -135,8 +135,8 @@ def number_of(what: Any) -> int:
 def test_carrying_out_a_command_raises(
     ray_session: ar.Session, monkeypatch: Any, command: str
 ) -> None:
-    loop = ray_session._loop
-    carry_out = loop._carry_out
+    commands = ray_session._loop._commands
+    carry_out = commands._carried_out
     armed = True
 
     def once(what: Any) -> Any:
@@ -148,7 +148,7 @@ def test_carrying_out_a_command_raises(
         return carry_out(what)
 
     beside = ray_session.submit(slow_graph(2.0))
-    monkeypatch.setattr(loop, "_carry_out", once)
+    monkeypatch.setattr(commands, "_carried_out", once)
     if command == "Cancel":
         bad = ray_session.submit(slow_graph(3.0))
         bad.cancel()

@@ -13,6 +13,7 @@ import pytest
 from agentic_ray.errors import SessionError
 from agentic_ray.runtime.loop import Loop
 from agentic_ray.runtime.recordings import Recording
+from agentic_ray.runtime.sending import Switches
 from agentic_ray.runtime.values import CodeletTable
 from agentic_ray.schedule import Dispatcher, get_policy
 from agentic_ray.schedule.events import (
@@ -45,7 +46,9 @@ def loop(news: News) -> Iterator[Loop]:
     made = Loop(
         lambda: Dispatcher(get_policy("predictive")),
         CodeletTable(),
-        *(unused, unused, unused, unused, unused),
+        unused,
+        Switches(),
+        *(unused, unused, unused, unused),
         leased=news.put,
         kept_events=100,
         went_wrong=lambda last: f"{len(last.notes)} events",
