@@ -366,6 +366,8 @@ def unify(shape: Shape, grids: Sequence[tuple[Shape, Chunks, int]]) -> Chunks:
     grids : sequence of (shape, chunks, bytes)
         Of each operand.
     """
+    if not shape:
+        return ()
     result = _unified(shape, grids, prefer_cut=True)
     most = max((block_count(own) for _, own, _ in grids), default=1)
     if block_count(result) > MOST_PIECES * max(most, 32):

@@ -23,8 +23,10 @@ from agentic_ray.array.core.lineage import STORED, Kept, is_here
 from agentic_ray.array.core.lower import Lowering
 from agentic_ray.array.core.node import DATA, LITERAL, Held, NDArray, Node, exact, topological
 from agentic_ray.array.core.order import in_c_order
+from agentic_ray.array.core.program import Call, Program
 from agentic_ray.array.core.rules import optimize
 from agentic_ray.array.core.views import RECHUNK
+from agentic_ray.array.core.windows import Cut, is_reading
 from agentic_ray.graph import Ref, Task, replace_refs
 from agentic_ray.recent import Recent
 
@@ -183,10 +185,8 @@ class Prepared:
         """Run the tasks in this thread, in the order in which they are listed; return the values
         that are wanted, by key. Others are dropped after their last use."""
         made = dict(given)
-        for key, function, args, kwargs, refers, done in self._steps:
-            if refers:
-                args = [replace_refs(arg, made.__getitem__) for arg in args]
-            made[key] = function(*in_c_order(args), **kwargs, xp=np)
+        for key, function, readers, kwargs, done in self._steps:
+            made[key] = function(*[read(made) for read in readers], **kwargs, xp=np)
             for other in done:
                 del made[other]
         return made
@@ -196,7 +196,9 @@ class Prepared:
         return [[made[b.key] if b.key in made else given[b.key] for b in row] for row in self._rows]
 
 
-_Step = tuple[str, Callable[..., Any], Sequence[Any], Mapping[str, Any], bool, list[str]]
+_Reader = Callable[[Mapping[str, Any]], Any]
+"""Returns an argument of a task, given the values that were made so far."""
+_Step = tuple[str, Callable[..., Any], Sequence[_Reader], Mapping[str, Any], list[str]]
 
 
 def _steps(tasks: Sequence[Task], kept: set[str]) -> list[_Step]:
@@ -208,9 +210,42 @@ def _steps(tasks: Sequence[Task], kept: set[str]) -> list[_Step]:
         assert function is not None
         done = [key for key in task.dependencies if key not in later]
         later.update(done)
-        refers = bool(task.dependencies)
-        found.append((task.key, function, list(task.args), task.kwargs, refers, done))
+        readers = [_reader(argument, function) for argument in task.args]
+        found.append((task.key, function, readers, task.kwargs, done))
     return found[::-1]
+
+
+def _reader(argument: Any, function: Callable[..., Any]) -> _Reader:
+    """Return what reads an argument of a function: all that depends on the plan alone is looked up
+    here, once."""
+    if type(argument) is Ref:
+        key = argument.key
+        return lambda made: in_c_order(made[key])
+    if is_reading(argument) and len(argument) == 2 and type(argument[1]) is Ref:
+        cut, key = argument[0], argument[1].key
+        view = cut.view(0) if type(cut) is Cut else None
+        if view is not None and _takes_views(function):
+            return lambda made: view(in_c_order(made[key]))
+        if view is not None and type(function) is Call:
+            return lambda made: in_c_order(view(in_c_order(made[key])))
+    if not _names_values(argument):
+        value = in_c_order(argument)
+        return lambda _: value
+    return lambda made: in_c_order(replace_refs(argument, made.__getitem__))
+
+
+def _takes_views(function: Callable[..., Any]) -> bool:
+    """Whether a task's function takes a view where a task is given a cut and its block."""
+    return type(function) is Program or (
+        type(function) is Call and getattr(function.kernel, "takes_views", False)
+    )
+
+
+def _names_values(argument: Any) -> bool:
+    """Whether values are to be put in place of references in an argument."""
+    found: list[str] = []
+    replace_refs(argument, found.append)
+    return bool(found)
 
 
 def _without(task: Task, given: set[str]) -> Task:

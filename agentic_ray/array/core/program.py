@@ -297,9 +297,10 @@ class Program:
             for block, located in zip(blocks, self.located, strict=True)
         ]
         first = shapes[0] if shapes else ()
-        if all(shape == first for shape in shapes):
-            return tuple(first)
-        return np.broadcast_shapes(*shapes)
+        for shape in shapes:
+            if shape != first:
+                return _broadcast(tuple(shapes))
+        return tuple(first)
 
     def _cut(self, blocks: Sequence[Any], region: tuple[slice, ...], shape: Shape) -> list[Any]:
         """The parts of ``blocks`` that broadcast to ``region``."""
@@ -465,6 +466,12 @@ class Program:
             return value
         count, *params = filled((reducing.count, *reducing.params), inputs.given)
         return finish(xp, value, reducing.steps, reducing.axes, reducing.keepdims, count, *params)
+
+
+@functools.lru_cache(maxsize=1024)
+def _broadcast(shapes: tuple[Shape, ...]) -> Shape:
+    """Return the shape that these broadcast to. (NumPy's own function takes 5 to 10 µs.)"""
+    return np.broadcast_shapes(*shapes)
 
 
 def _runs(values: Any, region: Sequence[slice], shape: Shape) -> Iterator[tuple[Any, int]]:

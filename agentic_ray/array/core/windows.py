@@ -13,7 +13,8 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -301,6 +302,28 @@ class Cut:
 
     def part(self, number: int, block: Any) -> Any:
         """The view of the piece of this number, with the axes of the view."""
+        seen = block[self._index(number)]
+        places = [place for place in self.order if place >= 0]
+        if places != sorted(places):
+            seen = _permuted(seen, tuple(places))
+        if len(places) < len(self.order):
+            seen = seen[tuple([slice(None) if place >= 0 else None for place in self.order])]
+        return seen
+
+    def view(self, number: int) -> Callable[[Any], Any] | None:
+        """Return a function that does what `part` does, with little left to find out; None where
+        axes change places."""
+        places = [place for place in self.order if place >= 0]
+        if places != sorted(places):
+            return None
+        index = self._index(number)
+        if len(places) == len(self.order):
+            return operator.itemgetter(index)
+        # (An index of integers and slices gives the kept axes in their order.)
+        new = tuple([slice(None) if place >= 0 else None for place in self.order])
+        return lambda block: block[index][new]
+
+    def _index(self, number: int) -> tuple[Any, ...]:
         index: list[Any] = []
         found = self.pieces[number]
         for axis, (step, kept) in enumerate(zip(self.steps, self.kept, strict=True)):
@@ -310,13 +333,7 @@ class Cut:
                 continue
             stop: int | None = low + count * step
             index.append(slice(low, None if step < 0 and low + count * step < 0 else stop, step))
-        seen = block[tuple(index)]
-        places = [place for place in self.order if place >= 0]
-        if places != sorted(places):
-            seen = _permuted(seen, tuple(places))
-        if len(places) < len(self.order):
-            seen = seen[tuple([slice(None) if place >= 0 else None for place in self.order])]
-        return seen
+        return tuple(index)
 
     def regions(self) -> Iterator[tuple[slice, ...]]:
         """Where each piece lies in the block."""

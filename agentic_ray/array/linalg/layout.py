@@ -8,6 +8,7 @@ cut and summed in a tree, gives work to the other slots.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -55,6 +56,7 @@ def own(left: Chunks, right: Chunks, left_bytes: int, right_bytes: int, blocks: 
     return Layout((left[-2], inner[0]), (inner[1], right[-1]))
 
 
+@functools.lru_cache(maxsize=64)
 def chosen(
     left: Chunks, right: Chunks, itemsize: int, chunk_elements: int, rates: Calibration
 ) -> Layout:

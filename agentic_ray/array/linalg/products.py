@@ -6,6 +6,7 @@ import itertools
 import math
 import operator
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from agentic_ray.array.array_object import Array
 from agentic_ray.array.core import chunks as grids
 from agentic_ray.array.core import sharing
 from agentic_ray.array.core.build import broadcast_shapes, strict_operand
-from agentic_ray.array.core.node import Node, Op, make
+from agentic_ray.array.core.chunks import Shape
+from agentic_ray.array.core.node import DType, Node, Op, make
 from agentic_ray.array.core.program import codelet
 from agentic_ray.array.core.views import expanded, permuted, rechunk, reshaped, squeezed
 from agentic_ray.array.elementwise import multiply
@@ -202,13 +204,22 @@ def matmul(x1: Any, x2: Any, /) -> Array:
     return Array(squeezed(result, gone) if gone else result)
 
 
+@lru_cache(maxsize=256)
+def _dtype_of(left: DType, right: DType) -> DType:
+    """The dtype of a product of matrices."""
+    found: DType = np.matmul(np.empty((0, 0), left), np.empty((0, 0), right)).dtype
+    return found
+
+
 def product(a: Node, b: Node) -> Node:
     """The product of two stacks of matrices."""
     found = over_rows(a, b)
     if found is not None:
         return found
-    dtype = np.matmul(np.empty((0, 0), a.dtype), np.empty((0, 0), b.dtype)).dtype
-    loop = broadcast_shapes([a.shape[:-2], b.shape[:-2]], "matmul")
+    dtype = _dtype_of(a.dtype, b.dtype)
+    loop: Shape = ()
+    if a.ndim > 2 or b.ndim > 2:
+        loop = broadcast_shapes([a.shape[:-2], b.shape[:-2]], "matmul")
     cut = grids.unify(loop, [(node.shape[:-2], node.chunks[:-2], node.nbytes) for node in (a, b)])
     if dtype.kind not in "fciub":
         raise TypeError(f"matmul: only numbers can be multiplied, not {dtype}")
