@@ -216,7 +216,7 @@ def test_digitize_refuses_what_numpy_refuses() -> None:
 
 
 def test_values_alone_are_sorted_without_positions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether the values are merged in tables or sorted, with and without what else is asked for."""
+    """They are those that come with positions, and NumPy's."""
     monkeypatch.setattr(uniqueness, "TABLE_ELEMENTS", 0)
     rng = np.random.default_rng(0)
     floats = rng.random(400).round(2)
