@@ -22,6 +22,7 @@ from agentic_ray.array.core.chunks import Chunks, Shape
 from agentic_ray.array.core.elements import cast
 from agentic_ray.array.core.node import SMALL_ELEMENTS, DType, NDArray, Node, data, make
 from agentic_ray.array.core.views import rechunk
+from agentic_ray.array.flags import Flags
 from agentic_ray.array.interchange import (
     arrow_array,
     arrow_c_array,
@@ -138,8 +139,9 @@ class Array:
 
     @property
     def flags(self) -> Any:
-        """Whether the elements lie in C or Fortran order, and may be assigned to."""
-        return self._layout.flags
+        """Whether the elements lie in C or Fortran order, and may be assigned to. They cannot be
+        set."""
+        return Flags(self._layout.flags)
 
     @property
     def _is_record(self) -> bool:

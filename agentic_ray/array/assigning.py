@@ -56,6 +56,8 @@ def setitem(array: Array, key: Any, value: Any) -> None:
         dtype, inner = element_of(node.dtype[key])
         array._node = step.write(node, fitted(converted(value, dtype), node.shape + inner))
         return
+    if node.dtype.names is not None and isinstance(value, list | tuple):
+        value = np.array(without_arrays(value), node.dtype)  # a tuple is one record
     mask = key[0] if isinstance(key, tuple) and len(key) == 1 else key
     if getattr(mask, "dtype", None) == np.bool_ and mask.ndim == node.ndim and np.ndim(value) > 1:
         raise TypeError(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dis
 import sys
+from types import FrameType
 
 from numpy.lib.stride_tricks import as_strided
+
+from agentic_ray import tracebacks
 
 _STATEMENTS = frozenset({"STORE_SUBSCR", "STORE_SLICE"})
 
@@ -16,7 +19,11 @@ def is_statement(depth: int) -> bool:
     If not, it was called as a function, by Python or by native code. Native code has no frame: the
     frame above then belongs to the caller of that code.
     """
-    frame = sys._getframe(depth + 1)
+    frame: FrameType | None = sys._getframe(depth + 1)
+    while frame is not None and frame.f_code.co_filename == tracebacks.__file__:
+        frame = frame.f_back  # of the wrapper that methods have (`tracebacks.entry_methods`)
+    if frame is None:
+        return False
     return dis.opname[frame.f_code.co_code[frame.f_lasti]] in _STATEMENTS
 
 

@@ -271,9 +271,10 @@ def put_right(
     high_ends = np.asarray(edges[1:]) + np.asarray([*[off] * (len(parts) - 1), 0])
     plans = []
     cut: list[tuple[Any, ...]] = []
-    for low, high in itertools.pairwise(grids.offsets(node.chunks[0])):
-        first = int(np.searchsorted(high_ends, low, side="right"))
-        last = int(np.searchsorted(low_ends, high, side="left"))
+    wanted = grids.offsets(node.chunks[0])
+    firsts = np.searchsorted(high_ends, wanted[:-1], side="right").tolist()
+    lasts = np.searchsorted(low_ends, wanted[1:], side="left").tolist()
+    for (low, high), first, last in zip(itertools.pairwise(wanted), firsts, lasts, strict=True):
         touched = range(first, last)
         main = max(touched, key=lambda i: min(high, edges[i + 1]) - max(low, edges[i]))
         others = [i for i in touched if i != main]

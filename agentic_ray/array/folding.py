@@ -20,7 +20,7 @@ from agentic_ray.array.core.build import reduction
 from agentic_ray.array.core.node import DType, Node, Op, make
 from agentic_ray.array.core.views import expanded, permuted, reshaped
 from agentic_ray.array.reducing import reduce_op, unchanged
-from agentic_ray.array.scans import scan_lower
+from agentic_ray.array.scans import line_bytes, scan_lower
 
 ASSOCIATIVE = frozenset(
     str.split(
@@ -169,12 +169,18 @@ def _lines(node: Node, axis: int) -> Any:
 def _lower_in_order(node: Node, lowering: Any) -> list[Any]:
     (source,) = node.inputs
     blocks = lowering.blocks(source)
-    first, *rest = _lines(source, node.params[1]).tolist()
-    found = lowering.call(node, _in_order_kernel, [(blocks[i],) for i in first],
-                          params=node.params, label=".0")  # fmt: skip
+    axis = node.params[1]
+    first, *rest = _lines(source, axis).tolist()
+    found = lowering.call(
+        node, _in_order_kernel, [(blocks[i],) for i in first], params=node.params, label=".0",
+        read_bytes=line_bytes(source, axis, 0),
+    )  # fmt: skip
     for place, line in enumerate(rest, 1):
         rows = [(before, blocks[i]) for before, i in zip(found, line, strict=True)]
-        found = lowering.call(node, _go_on, rows, params=node.params, label=f".{place}")
+        found = lowering.call(
+            node, _go_on, rows, params=node.params, label=f".{place}",
+            read_bytes=node.nbytes + line_bytes(source, axis, place),
+        )  # fmt: skip
     return list(found)
 
 
@@ -230,13 +236,19 @@ def _lower_scan_in_order(node: Node, lowering: Any) -> list[Any]:
     blocks, axis = lowering.blocks(source), node.params[1]
     first, *rest = _lines(source, axis).tolist()
     result: list[Any] = [None] * len(blocks)
-    found = lowering.call(node, _scan_kernel, [(blocks[i],) for i in first],
-                          params=node.params, label=".0")  # fmt: skip
+    found = lowering.call(
+        node, _scan_kernel, [(blocks[i],) for i in first], params=node.params, label=".0",
+        read_bytes=line_bytes(source, axis, 0), written_bytes=line_bytes(node, axis, 0),
+    )  # fmt: skip
     for i, made in zip(first, found, strict=True):
         result[i] = made
     for place, line in enumerate(rest, 1):
         rows = [(before, blocks[i]) for before, i in zip(found, line, strict=True)]
-        found = lowering.call(node, _scan_on, rows, params=node.params, label=f".{place}")
+        found = lowering.call(
+            node, _scan_on, rows, params=node.params, label=f".{place}",
+            read_bytes=line_bytes(node, axis, place - 1) + line_bytes(source, axis, place),
+            written_bytes=line_bytes(node, axis, place),
+        )  # fmt: skip
         for i, made in zip(line, found, strict=True):
             result[i] = made
     return result

@@ -39,6 +39,11 @@ def _shift_prod(xp: Any, x: Any, before: Any) -> Any:
     return x * before
 
 
+def line_bytes(node: Node, axis: int, place: int) -> int:
+    """Bytes of all blocks that have this place along ``axis``."""
+    return node.nbytes // node.shape[axis] * node.chunks[axis][place]
+
+
 def scan_lower(combine: Callable[..., Any]) -> Callable[[Node, Any], list[Any]]:
     """Scan each block, then the blocks' totals one after the other, then add them on."""
 
@@ -54,7 +59,8 @@ def scan_lower(combine: Callable[..., Any]) -> Callable[[Node, Any], list[Any]]:
             return list(scanned)
         order = np.moveaxis(np.arange(len(blocks)).reshape(counts), axis, 0)
         order = order.reshape(counts[axis], -1)
-        small = node.nbytes // grids.offsets(node.chunks[axis])[-1] * counts[axis]
+        one = node.nbytes // node.shape[axis]
+        small = one * counts[axis]
         result = list(scanned)
         totals = lowering.call(
             node, _last, [(ref,) for ref in scanned], params=node.params, label=".last",
@@ -63,10 +69,11 @@ def scan_lower(combine: Callable[..., Any]) -> Callable[[Node, Any], list[Any]]:
         before = [totals[i] for i in order[0]]
         for place in range(1, counts[axis]):
             row = order[place].tolist()
+            size = line_bytes(node, axis, place)
             made = lowering.call(
                 node, combine,
                 [(scanned[i], head) for i, head in zip(row, before, strict=True)],
-                label=f".{place}",
+                label=f".{place}", read_bytes=size, written_bytes=size,
             )  # fmt: skip
             for i, ref in zip(row, made, strict=True):
                 result[i] = ref
@@ -74,7 +81,7 @@ def scan_lower(combine: Callable[..., Any]) -> Callable[[Node, Any], list[Any]]:
                 before = lowering.call(
                     node, combine,
                     [(totals[i], head) for i, head in zip(row, before, strict=True)],
-                    label=f".total{place}", read_bytes=small, written_bytes=small,
+                    label=f".total{place}", read_bytes=one, written_bytes=one,
                 )  # fmt: skip
         return result
 

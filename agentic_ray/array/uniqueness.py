@@ -65,6 +65,8 @@ def _unique(node: Node, equal_nan: bool, inverse: bool, *, first: bool = True) -
     if flat.blocks == 1:
         return _of_one_block(evaluate.value(flat), None, equal_nan)
     if node.size > TABLE_ELEMENTS and _different(flat) > TABLE_ELEMENTS:
+        if not first and not inverse:
+            return _values_by_sorting(flat, equal_nan)
         return _by_sorting(flat, equal_nan, inverse)
     if not first and not inverse and flat.dtype.kind in "iu":
         values, counts = evaluate.table(reduction(_COUNTED, [flat], (0,), True, flat.dtype))
@@ -147,13 +149,26 @@ def _by_sorting(flat: Node, equal_nan: bool, inverse: bool) -> Found:
     values, order = evaluate.persist(
         [sorted_chunks(flat), sorting_positions(flat)], for_one_step=True
     )
-    new = is_new(Array(values), nan="equal" if equal_nan else "different")
-    mask = evaluate.persist([rechunk(new._node, flat.chunks)], for_one_step=True)[0]
-    at = make(ARANGE, (), (0, 1, INDEX, 0), flat.shape, INDEX, flat.chunks)
-    starts = Array(masked(at, mask))
-    counts = diff(starts, append=asarray(np.array([flat.size])))
+    mask, counts = _first_of_each(values, equal_nan)
     numbers = back_in_place(order, Array(mask)) if inverse else None
     return Array(masked(values, mask)), Array(masked(order, mask)), counts, numbers
+
+
+def _values_by_sorting(flat: Node, equal_nan: bool) -> Found:
+    """As `_by_sorting`, without positions: they would have to be sorted too."""
+    (values,) = evaluate.persist([sorted_chunks(without_empty(flat))], for_one_step=True)
+    mask, counts = _first_of_each(values, equal_nan)
+    return Array(masked(values, mask)), Array(leaf(np.zeros(0, INDEX))), counts, None
+
+
+def _first_of_each(values: Node, equal_nan: bool) -> tuple[Node, Array]:
+    """Return the mask of the first element of each value in a sorted vector, and how often each
+    value comes."""
+    new = is_new(Array(values), nan="equal" if equal_nan else "different")
+    mask = evaluate.persist([rechunk(new._node, values.chunks)], for_one_step=True)[0]
+    at = make(ARANGE, (), (0, 1, INDEX, 0), values.shape, INDEX, values.chunks)
+    counts = diff(Array(masked(at, mask)), append=asarray(np.array([values.size])))
+    return mask, counts
 
 
 def _unique_partial(xp: Any, x: Any, at: Any, axes: tuple[int, ...], equal_nan: bool) -> Any:

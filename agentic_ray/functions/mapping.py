@@ -14,10 +14,11 @@ import numpy as np
 from agentic_ray.errors import InvalidTypeError
 from agentic_ray.functions.declared import Function
 from agentic_ray.graph import CostHint, Task, TaskGraph
-from agentic_ray.runtime import Run, get_session, pack
+from agentic_ray.runtime import Run, get_session, pack, writable
 from agentic_ray.runtime.functions.call import Results
 from agentic_ray.schedule.batches import BatchSizer, best_known
 from agentic_ray.schedule.load import MOST_PROCESSES
+from agentic_ray.sources.frames import sequence_of
 from agentic_ray.telemetry.state import ClusterState
 
 AHEAD: Final = 2
@@ -49,7 +50,7 @@ class Map(Iterator[Any]):
         while True:
             for result in self._results:
                 return result
-            self._results = iter(next(self._blocks))
+            self._results = iter(writable(next(self._blocks)))
 
     def blocks(self) -> Iterator[Results]:
         """Yield the results of whole batches as they came, lists or arrays, in order."""
@@ -141,19 +142,22 @@ def map(function: Function | Callable[..., Any], items: Iterable[Any], *, priori
         See `function`; a plain callable takes one item, on a CPU.
     items : iterable
         Items that can be pickled. An array, of NumPy or of `agentic_ray.array`, is mapped along its
-        first axis; a function of batches gets slices of it.
+        first axis; a function of batches gets slices of it. A pandas, polars or Arrow table is
+        mapped by its rows, each a dict by column, and a column by its values.
     priority : int
         Work of higher priority goes first.
 
     Returns
     -------
     Map
-        An iterator.
+        An iterator. Arrays that it gives can be written to, whatever their size.
 
     Raises
     ------
     InvalidTypeError
-        The items cannot be iterated over.
+        The items cannot be iterated over, or are a table of a kind that gives its columns.
+    InvalidArgumentError
+        Two columns of a table have the same name.
     NoSuitableDeviceError
         The function needs a GPU, has no version for CPUs, and the cluster has none.
     ImpossibleResourcesError
@@ -172,10 +176,16 @@ def map(function: Function | Callable[..., Any], items: Iterable[Any], *, priori
     >>> list(ar.map(abs, range(-2, 2)))
     [2, 1, 0, 1]
     """
-    if isinstance(items, str | bytes):
+    if isinstance(items, str):
         raise InvalidTypeError(
-            f"cannot map over {type(items).__name__}; use list(items) for its elements"
+            f"cannot map over the str {items[:40]!r}: it could mean its characters or a file; pass "
+            "list(text) for the characters, and for a file what reading it gives"
         )
+    if isinstance(items, bytes):
+        raise InvalidTypeError("cannot map over bytes; use list(items) for its numbers")
+    table = sequence_of(items)
+    if table is not None:
+        items = table
     if not isinstance(items, Iterable) or getattr(items, "ndim", 1) == 0:
         raise InvalidTypeError(f"cannot map over {type(items).__name__}")
     known = function if isinstance(function, Function) else Function(function)

@@ -14,7 +14,7 @@ from agentic_ray.functions.declared import Function
 from agentic_ray.functions.mapping import batch_sizer
 from agentic_ray.graph import CostHint, Task, TaskGraph
 from agentic_ray.pictures import Timeline
-from agentic_ray.runtime import Run, RunEvent, get_session, pack
+from agentic_ray.runtime import Run, RunEvent, get_session, pack, writable
 from agentic_ray.runtime.functions.call import Arguments, joined
 from agentic_ray.schedule.metrics import Metrics, PlacementRecord
 from agentic_ray.tracebacks import entry
@@ -44,7 +44,7 @@ class FunctionJob:
 
     @entry
     def result(self, timeout: float | None = None) -> Any:
-        """Wait for the value.
+        """Wait for the value. Arrays in it can be written to, whatever their size.
 
         Parameters
         ----------
@@ -66,9 +66,9 @@ class FunctionJob:
                 raise JobTimeoutError(f"{self._name} took longer than it may") from None
             raise
         if self._batched:
-            return joined(parts)
+            return writable(joined(parts))
         ((value,),) = parts
-        return value
+        return writable(value)
 
     @property
     def done(self) -> bool:

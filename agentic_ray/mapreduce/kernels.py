@@ -33,7 +33,6 @@ from agentic_ray.graph import (
 )
 from agentic_ray.mapreduce.folding import FoldLeaf, own, position_of
 from agentic_ray.mapreduce.retries import NO_RETRIES, Retries
-from agentic_ray.mapreduce.tables import Rows
 from agentic_ray.runtime import (
     BundleCancelled,
     ElementFailure,
@@ -42,6 +41,7 @@ from agentic_ray.runtime import (
     element_watcher,
 )
 from agentic_ray.sources import Part
+from agentic_ray.sources.frames import Rows
 
 
 class Nothing:

@@ -16,10 +16,10 @@ import numpy as np
 
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SerializationError
 from agentic_ray.graph import content_key
-from agentic_ray.mapreduce.tables import Column, Rows, sequence_of
 from agentic_ray.runtime import is_object_ref, pack, stored
 from agentic_ray.sources import Part, Source, open_source
 from agentic_ray.sources._text import TextLines
+from agentic_ray.sources.frames import Column, Rows, sequence_of
 
 BLOCK_BYTES = 1 << 21
 """Size of a block given to a codelet: it and its temporaries stay in the caches."""

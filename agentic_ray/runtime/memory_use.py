@@ -60,7 +60,7 @@ def _of_ray() -> Iterable[int]:
 def _named(holder: Holder) -> Holder:
     """Return ``holder`` with its command instead of its mere name, where it can be read."""
     try:
-        line = " ".join(psutil.Process(holder.pid).cmdline()).strip()
+        line = " ".join(" ".join(psutil.Process(holder.pid).cmdline()).split())
     except psutil.Error:
         line = ""
     return holder._replace(name=(line or holder.name)[:_NAME_LENGTH])

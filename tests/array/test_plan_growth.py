@@ -1,4 +1,5 @@
-"""Plans grow with the chunks as c log c, in tasks and in what these are given.
+"""Plans grow with the chunks as c log c, in tasks, in what these are given, and in the bytes that
+they are said to read, write and hold.
 
 Every function is planned over some chunks of a few elements and over 16 times as many. What
 computes at the call is computed; what does not is only planned. The quotient of the two counts is
@@ -8,8 +9,8 @@ below 29 for c log c, 64 where work grows as c^1.5, and 256 for the square.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import pytest
 import agentic_ray.array as xp
 from agentic_ray.array.core import evaluate
 from agentic_ray.array.core.lower import Lowering
+from agentic_ray.graph import Task
 
 FEW = 32
 FEW_IN_STAGES = 128
@@ -30,10 +32,20 @@ LONG = 32
 
 @dataclass
 class Counted:
-    """Tasks of all plans that were made, and values given to them."""
+    """Tasks of all plans that were made, values given to them, and bytes said to be moved."""
 
     tasks: int = 0
     edges: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
+    memory_bytes: int = 0
+
+    def add(self, tasks: Sequence[Task]) -> None:
+        self.tasks += len(tasks)
+        self.edges += sum(len(task.dependencies) for task in tasks)
+        self.read_bytes += sum(task.cost.read_bytes for task in tasks)
+        self.written_bytes += sum(task.cost.written_bytes for task in tasks)
+        self.memory_bytes += sum(task.resources.memory_bytes for task in tasks)
 
 
 @pytest.fixture
@@ -44,8 +56,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
 
     def counting(self: Lowering, roots: Any) -> Any:
         blocks = run(self, roots)
-        found.tasks += len(self.tasks)
-        found.edges += sum(len(task.dependencies) for task in self.tasks)
+        found.add(self.tasks)
         return blocks
 
     monkeypatch.setattr(Lowering, "run", counting)
@@ -176,6 +187,9 @@ CASES: dict[str, Case] = {
         for shape in SHAPES
         for axis in (0, -1)
     },
+    "differences one after the other": lambda d: np.subtract.reduce(d.v),
+    "quotients one after the other": lambda d: np.divide.accumulate(d.v),
+    "largest so far": lambda d: np.maximum.accumulate(d.tall),
     "many quantiles": lambda d: xp.quantile(d.v, np.linspace(0, 1, 101)),
     "lexsort": lambda d: xp.lexsort((d.i, d.v)),
     "union1d": lambda d: xp.union1d(d.i, d.j),
@@ -251,6 +265,9 @@ IN_STAGES = {
 AS_THEIR_WORK = {"matmul", "cholesky", "solve", "outer of short"}
 """Products of matrices in blocks, and what is made of them: their work grows as c^1.5."""
 
+OF_SQUARES = {"rows plus columns", "rows plus their transpose"}
+"""Of arrays that have the square of the chunks' number of elements, and so many bytes."""
+
 
 def _nodes(result: Any) -> list[Any]:
     if isinstance(result, xp.Array):
@@ -263,11 +280,12 @@ def _nodes(result: Any) -> list[Any]:
 def _count(case: Case, chunks: int, counted: Counted) -> Counted:
     with xp.config(chunk_elements=EACH), np.errstate(all="ignore"):
         data = Data(chunks)
-        counted.tasks = counted.edges = 0
+        for entry in fields(counted):
+            setattr(counted, entry.name, 0)
         nodes = [node for node in _nodes(case(data)) if node.value is None]
         if nodes:
             evaluate.plan(nodes)
-    return Counted(counted.tasks, counted.edges)
+    return replace(counted)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -280,3 +298,7 @@ def test_as_c_log_c(name: str, counted: Counted) -> None:
         most = TIMES**1.5
     assert many.tasks <= 1.4 * most * max(few.tasks, small)
     assert many.edges <= 1.4 * most * max(few.edges, small)
+    if name in OF_SQUARES:
+        most *= TIMES
+    for what in ("read_bytes", "written_bytes", "memory_bytes"):
+        assert getattr(many, what) <= 1.4 * most * max(getattr(few, what), LONG * 8 * small), what

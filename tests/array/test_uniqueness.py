@@ -213,3 +213,25 @@ def test_digitize_refuses_what_numpy_refuses() -> None:
         xp.digitize([1], [1, 3, 2])
     with pytest.raises(TypeError, match="complex"):
         xp.digitize([1j], [1, 3])
+
+
+def test_values_alone_are_sorted_without_positions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are those that come with positions, and NumPy's."""
+    monkeypatch.setattr(uniqueness, "TABLE_ELEMENTS", 0)
+    rng = np.random.default_rng(0)
+    floats = rng.random(400).round(2)
+    for data in (
+        rng.integers(0, 50, 400),
+        np.where(rng.random(400) < 0.1, np.nan, floats),
+        floats + 1j * rng.random(400).round(1),
+        rng.random(400) < 0.5,
+    ):
+        x = xp.asarray(data, chunks=37)
+        nan = data.dtype.kind in "fc"
+        counted, wanted = xp.unique_counts(x), np.unique_counts(data)
+        assert np.array_equal(counted.values.compute(), wanted.values, equal_nan=nan)
+        assert np.array_equal(counted.counts.compute(), wanted.counts)
+        assert np.array_equal(xp.unique_values(x).compute(), wanted.values, equal_nan=nan)
+        assert np.array_equal(xp.unique(x).compute(), np.unique(data), equal_nan=nan)
+        with_positions = xp.unique(x, return_index=True)[0]
+        assert np.array_equal(with_positions.compute(), np.unique(data), equal_nan=nan)

@@ -203,3 +203,39 @@ def test_what_is_no_function_and_what_has_no_items() -> None:
         ar.ml.predict(ar.function(abs), [1], batch_size=3)
     with pytest.raises(InvalidArgumentError, match="said where it is made"):
         ar.map_reduce(ar.function(abs), [1], tag="gpu")
+
+
+def test_a_table_is_mapped_by_its_rows_and_a_column_by_its_values() -> None:
+    pd, pa = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    frame = pd.DataFrame({"a": [1, 2, 3], "b": ["x", "y", "z"]}, index=[5, 6, 7])
+    rows = [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}, {"a": 3, "b": "z"}]
+
+    def same(row: Any) -> Any:
+        return row
+
+    assert list(ar.map(same, frame)) == rows
+    assert list(ar.map(same, pa.Table.from_pandas(frame, preserve_index=False))) == rows
+    assert list(ar.map(ar.function(len, batch_size=None), frame)) == [2, 2, 2]
+    assert ar.map_reduce(ar.function(same), frame) == rows
+    assert list(ar.map(same, frame["b"])) == ["x", "y", "z"]
+    with pytest.raises(InvalidArgumentError, match="several columns named 'a'"):
+        ar.map(same, pd.DataFrame(np.eye(2), columns=["a", "a"]))
+    with pytest.raises(InvalidTypeError, match="gives its columns"):
+        ar.map(same, pa.Table.from_pandas(frame).to_reader())
+
+
+def test_a_text_is_refused_and_both_readings_are_named() -> None:
+    with pytest.raises(InvalidTypeError, match=r"'abc'.*its characters or a file"):
+        ar.map(abs, "abc")
+
+
+@pytest.mark.parametrize("length", [3, 1_000_000])
+def test_results_can_be_written_to_whatever_their_size(length: int) -> None:
+    def made(_: int) -> Any:
+        return {"ones": np.ones(length)}
+
+    (one,) = ar.map(made, [0])
+    one["ones"][0] = 5.0
+    two = ar.submit(ar.function(made), 0).result()
+    two["ones"][0] = 5.0
+    assert one["ones"].sum() == two["ones"].sum() == length + 4

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import agentic_ray as ar
 import agentic_ray.array as xp
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
-from agentic_ray.mapreduce.tables import Column, Rows, sequence_of
+from agentic_ray.sources.frames import Column, Rows, sequence_of
 
 COLUMNS = {"count": [1, 2, 3, 4, 5], "name": ["a", "b", None, "d", ""]}
 ROWS = [dict(zip(COLUMNS, row, strict=True)) for row in zip(*COLUMNS.values(), strict=True)]

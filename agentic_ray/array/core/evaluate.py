@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from agentic_ray.array.core.assignment import (
     pending,
 )
 from agentic_ray.array.core.chunks import block_slices
+from agentic_ray.array.core.collection import collection_put_off
 from agentic_ray.array.core.lineage import STORED, Kept, is_here, kept, origin_of
 from agentic_ray.array.core.lower import Lowering
 from agentic_ray.array.core.node import DATA, NDArray, Node, topological
@@ -170,8 +171,10 @@ def _check_plan(graph: TaskGraph, session: Any) -> None:
     MemoryError
         With the sizes.
     """
-    if sum(task.cost.written_bytes for task in graph) > SURELY_FITS_BYTES:
-        _refuse(memory.predict(graph), session)
+    written = sum(task.cost.written_bytes for task in graph)
+    if written > SURELY_FITS_BYTES:
+        # Most plans fit even if nothing was given up: the rest are looked at task by task.
+        _refuse(memory.PlanMemory(written, written, 0), session, lambda: memory.predict(graph))
 
 
 def _check_least(roots: Sequence[Node]) -> None:
@@ -189,10 +192,17 @@ def _check_least(roots: Sequence[Node]) -> None:
         _refuse(need, get_session())
 
 
-def _refuse(need: memory.PlanMemory, session: Any) -> None:
-    nodes = session.cluster().alive_nodes
+def _refuse(
+    need: memory.PlanMemory,
+    session: Any,
+    exactly: Callable[[], memory.PlanMemory] | None = None,
+) -> None:
+    """Raise MemoryError if so much does not fit, and what is needed ``exactly`` does not either."""
+    stores = [node.store_total_bytes for node in session.cluster().alive_nodes]
     free = psutil.disk_usage(tempfile.gettempdir()).free  # Ray spills there
-    text = memory.refusal(need, [n.store_total_bytes for n in nodes], free)
+    text = memory.refusal(need, stores, free)
+    if text is not None and exactly is not None:
+        text = memory.refusal(exactly(), stores, free)
     if text is not None:
         raise MemoryError(text)
 
@@ -444,7 +454,8 @@ class _Plan:
     def __init__(self, roots: Sequence[Node], *, local: bool) -> None:
         self._raw: dict[Node, Sequence[Any]] = {}
         lowering = Lowering(_keep if local else self._noted)
-        self.blocks = lowering.run(roots)
+        with collection_put_off():
+            self.blocks = lowering.run(roots)
         self.tasks = lowering.tasks
         self.keys = list(dict.fromkeys(b.key for row in self.blocks for b in row if type(b) is Ref))
         self._there: dict[int, Any] = {}
@@ -505,7 +516,8 @@ def _by_session(
     session = get_session()
 
     def finish() -> Run:
-        graph = TaskGraph(planned.tasks, planned.keys)
+        with collection_put_off():
+            graph = TaskGraph(planned.tasks, planned.keys)
         _check_plan(graph, session)
         run = session.submit(graph)
         with ProgressBar("array", run.items_total, progress, session.settings) as bar:

@@ -175,19 +175,12 @@ class Lowering:
         cost: CostHint = _TINY,
         resources: Resources | None = None,
         device: str = "cpu",
+        known: dict[int, tuple[str, ...]] | None = None,
     ) -> Ref:
         """Add one task; Refs directly among ``args``, in a list there, or in a reading in such a
-        list, are its dependencies."""
-        dependencies: dict[str, None] = {}
-        for arg in args:
-            if type(arg) is Ref:
-                dependencies[arg.key] = None
-            elif type(arg) is list:
-                for element in arg:
-                    if type(element) is Ref:
-                        dependencies[element.key] = None
-                    elif type(element) is list:  # a reading
-                        dependencies.update((e.key, None) for e in element if type(e) is Ref)
+        list, are its dependencies. ``known``: keys in lists seen so far, by `id`; many tasks of an
+        exchange are given the same list."""
+        dependencies = _dependencies(args, {} if known is None else known)
         self._edges += len(dependencies)
         self.tasks.append(
             Task(
@@ -195,7 +188,7 @@ class Lowering:
                 code,
                 args,
                 {},
-                tuple(dependencies),
+                dependencies,
                 "gpu" if device == "gpu" else "any",
                 resources or Resources(),
                 cost,
@@ -218,7 +211,9 @@ class Lowering:
         """Make a task ``kernel(xp, *row, *params)`` for each row of arguments.
 
         ``read_bytes`` and ``written_bytes`` are of all tasks together; by default what the
-        node reads and what it is.
+        node reads and what it is. ``label`` tells the tasks from others of the node; a number at
+        its end, of a step or a stage, is left out of the codelet's name, under which costs are
+        learnt.
         """
         call, given = Call.of(kernel, params)
         table = [(*row, *given) for row in rows]
@@ -226,7 +221,7 @@ class Lowering:
             read_bytes = sum(source.nbytes for source in node.inputs)
         if written_bytes is None:
             written_bytes = node.nbytes
-        code = codelet(node.op.name + label, call)
+        code = codelet(node.op.name + label.rstrip("0123456789."), call)
         return self._tasks(node, code, table, label, read_bytes, written_bytes, flops)
 
     def work(self, node: Node) -> float:
@@ -251,8 +246,9 @@ class Lowering:
         resources = Resources(memory_bytes=(read_bytes + 2 * written_bytes) // each)
         prefix = f"{node.name}{label}/"
         made: list[Any] = []
+        known: dict[int, tuple[str, ...]] = {}  # the table keeps the lists, and so their ids
         for i, row in enumerate(table):
-            made.append(self.emit(f"{prefix}{i}", code, row, cost, resources, node.device))
+            made.append(self.emit(f"{prefix}{i}", code, row, cost, resources, node.device, known))
             if not i % 4096:  # a single operation may be the one that has too many
                 self._check_size(node)
         return made
@@ -556,6 +552,32 @@ class Lowering:
         if len(values) == 1:
             return values * grid.blocks
         return [values[i] for i in blocks_under(counts, wanted)]
+
+
+def _dependencies(args: Sequence[Any], known: dict[int, tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the keys of the Refs in a task's arguments, each once."""
+    parts: list[tuple[str, ...]] = []
+    for arg in args:
+        if type(arg) is Ref:
+            parts.append((arg.key,))
+        elif type(arg) is list:
+            keys = known.get(id(arg))
+            if keys is None:
+                keys = known[id(arg)] = _keys_in(arg)
+            parts.append(keys)
+    if len(parts) == 1:
+        return parts[0]
+    return tuple(dict.fromkeys(itertools.chain.from_iterable(parts)))
+
+
+def _keys_in(given: list[Any]) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for element in given:
+        if type(element) is Ref:
+            found[element.key] = None
+        elif type(element) is list:  # a reading
+            found.update((e.key, None) for e in element if type(e) is Ref)
+    return tuple(found)
 
 
 def _partials(node: Node) -> tuple[Any, ...]:
