@@ -163,6 +163,8 @@ from agentic_ray.cli import options
     help="Serve a master that runs in the cluster (`agentic-ray master start NAME`), and may be "
     "restarted apart from this process. It has the journal, the workloads and the limits of jobs.",
 )
+@options.log_format
+@options.otel
 @options.namespace
 @options.session
 @click.pass_context
@@ -200,6 +202,8 @@ def serve(
     memory_bytes: int | None,
     max_attempts: int,
     master: str | None,
+    log_format: str | None,
+    otel: bool | None,
     namespace: str | None,
     address: str | None,
     num_cpus: int | None,
@@ -256,5 +260,7 @@ def serve(
         master=master,
         namespace=namespace,
         openid=openid,
+        log_format=log_format,
+        otel=otel,
     )
     context.exit(serve_until_signal(settings, lambda line: click.echo(line)))

@@ -104,6 +104,8 @@ class Master:
     session : callable, optional
         With ``runners``: gives the path at which a session is lent to them (`lending.Lender`).
         Default: this process's session is.
+    tracer : opentelemetry.trace.Tracer, optional
+        Makes a span of each job, with its graphs and bundles in it; see `spans.Tracing`.
     clock, steady_clock : callable
         The wall clock, which dates records, and the one that everything is decided by.
 
@@ -141,6 +143,7 @@ class Master:
         max_attempts: int = MAX_ATTEMPTS,
         memory_bytes: int | None = None,
         session: Callable[[], str] | None = None,
+        tracer: Any = None,
         clock: Callable[[], float] = time.time,
         steady_clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -199,6 +202,7 @@ class Master:
             lambda job_id: Job(self, job_id),
             on_lost,
             on_end,
+            tracer,
         )
         self._core, self._changed = self._operations.core, self._operations.changed
         self._submitters: Counter[str] = Counter()

@@ -28,6 +28,7 @@ from agentic_ray.errors import (
     SessionError,
 )
 from agentic_ray.graph.task import Bundle
+from agentic_ray.ids import marked
 from agentic_ray.runtime.answering import Answering
 from agentic_ray.runtime.calls import (
     Answer,
@@ -206,7 +207,8 @@ class Loop:
         run = self.runs.get(graph_id)
         if run is None:
             raise JobCancelledError(f"the values of {graph_id} were given up") from error
-        _logger.warning("value %s is lost (%s); it is computed again", key, text_of(error))
+        with marked(run.ids):
+            _logger.warning("value %s is lost (%s); it is computed again", key, text_of(error))
         run.reopen()
         self._on_reopened(run)
 
@@ -411,7 +413,9 @@ class Loop:
         except Exception as error:
             graph_id = self._graph_of(command)
             name, run = type(command).__name__, self.runs.get(graph_id)
-            _logger.warning("%s cannot be carried out", name, exc_info=error)
+            bundle = command.bundle.key if isinstance(command, Start) else ""
+            with marked(None if run is None else run.ids, bundle=bundle):
+                _logger.warning("%s cannot be carried out", name, exc_info=error)
             if run is None or run.done:
                 return None
             run.settle(internal_error(f"{name} was carried out", error))

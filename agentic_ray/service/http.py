@@ -24,6 +24,7 @@ from agentic_ray.service.audit import Audit
 from agentic_ray.service.bodies import STATUS_OF, JsonResponse, RequestError, plain, problem
 from agentic_ray.service.data import DataShelf, add_data_routes
 from agentic_ray.service.guard import OPEN_PATHS, Guard
+from agentic_ray.service.identity import Identified
 from agentic_ray.service.oidc import OpenIdTokens
 from agentic_ray.service.page import Page, add_page
 from agentic_ray.service.queries import check_query
@@ -50,6 +51,7 @@ def create_app(
     data: DataShelf | None = None,
     audit: Audit | None = None,
     origins: Collection[str] = (),
+    tracer: Any = None,
 ) -> FastAPI:
     """The ASGI application. Call ``app.state.close()`` when it is over.
 
@@ -78,6 +80,8 @@ def create_app(
         Told of what is submitted, cancelled and repeated, and of what is refused for its token.
     origins : collection of str
         Sites whose pages may send requests, such as ``"https://jobs.example.org"``.
+    tracer : opentelemetry.trace.Tracer, optional
+        Makes spans of requests.
     """
     app = FastAPI(
         title="agentic_ray",
@@ -103,6 +107,7 @@ def create_app(
         origins=origins,
         refused=refused,
     )
+    app.add_middleware(Identified, tracer=tracer)
     _add_error_handlers(app)
     if isinstance(master, Master):
         register(master.workloads)
@@ -218,8 +223,3 @@ def _add_error_handlers(app: FastAPI) -> None:
         if error.status_code == 405:  # several routes may have this address
             headers["Allow"] = ", ".join(_methods(app, request))
         return problem(RequestError(error.status_code, text, headers=headers))
-
-    @app.exception_handler(Exception)
-    async def broken(_: Request, error: Exception) -> Response:
-        # The server's log has the traceback; the client learns that it is not at fault.
-        return problem(RequestError(500, "internal error; see the log", "InternalError"))

@@ -19,12 +19,14 @@ from typing import Any, Final
 import uvicorn
 
 from agentic_ray.errors import SessionError
+from agentic_ray.logged import set_up
 from agentic_ray.master import JobStore, Journal, Master, load_workloads
 from agentic_ray.master.core import MAX_ATTEMPTS
 from agentic_ray.master.distant import DistantMaster
 from agentic_ray.master.journal import is_url, journal_file
 from agentic_ray.master.master import CACHE_BYTES
 from agentic_ray.master.queue import QUEUED_BYTES
+from agentic_ray.master.spans import Tracing, asked_for
 from agentic_ray.service.audit import Audit
 from agentic_ray.service.connections import (
     AcceptErrors,
@@ -94,6 +96,12 @@ class ServerSettings:
         Where it has its name.
     openid : OpenIdSettings or None
         Which tokens of an OpenID Connect provider are taken.
+    log_format : str or None
+        ``"json"`` or ``"text"``: lines of the log carry the ids of request, job and bundle, and
+        lines that jobs print are among them. None: warnings only, as Python writes them.
+    otel : bool or None
+        Whether to make spans of requests and jobs; None: if OpenTelemetry's variables of the
+        environment ask for them.
     """
 
     host: str = "127.0.0.1"
@@ -128,6 +136,8 @@ class ServerSettings:
     master: str | None = None
     namespace: str | None = None
     openid: OpenIdSettings | None = None
+    log_format: str | None = None
+    otel: bool | None = None
 
 
 def check_exposure(
@@ -213,6 +223,8 @@ def serve(settings: ServerSettings, announce: Callable[[str], None] = print) -> 
             "the master that runs in the cluster has its journal and workloads already: "
             "`agentic-ray master start` takes them"
         )
+    if settings.log_format is not None:
+        set_up(settings.log_format, (settings.token or "", settings.webhook_secret or ""))
     os.umask(0o077)  # what this process and its jobs write is nobody else's
     listener = _bind(settings.host, settings.port)
     url = _url(listener, tls=settings.tls_cert is not None)
@@ -259,11 +271,13 @@ def _serve_jobs(
     session: dict[str, Any] = {"address": address, "num_cpus": settings.num_cpus}
     if settings.namespace is not None:
         session["namespace"] = settings.namespace
+    wanted = asked_for(os.environ) if settings.otel is None else settings.otel
+    tracing = Tracing() if wanted else None
     host = SessionHost(session, session_changed, settings.master)
     webhooks = None
     if settings.webhooks:
         webhooks = Webhooks(settings.webhooks, settings.webhook_secret or "")
-    master = _master(settings, store, host, webhooks, stop)
+    master = _master(settings, store, host, webhooks, stop, tracing)
 
     def start_host() -> None:
         try:
@@ -277,7 +291,7 @@ def _serve_jobs(
         ray.start()  # not before: what it starts takes the processors for seconds
 
     closing = threading.Event()
-    server = _Server(settings, master, host, shelf, serving)
+    server = _Server(settings, master, host, shelf, serving, tracing)
     ray = threading.Thread(target=start_host, name="start Ray")
     servers.append(server)
     try:
@@ -289,6 +303,8 @@ def _serve_jobs(
         server.close()
         if webhooks is not None:
             webhooks.close()
+        if tracing is not None:
+            tracing.close()
         host.close()
         if ray.ident is not None:
             ray.join()
@@ -303,6 +319,7 @@ def _master(
     host: SessionHost,
     webhooks: Webhooks | None,
     lost: Callable[[BaseException], None],
+    tracing: Tracing | None,
 ) -> ServedMaster:
     """The master that the settings ask for."""
     if settings.master is not None:
@@ -326,6 +343,7 @@ def _master(
         memory_bytes=settings.memory_bytes,
         max_attempts=settings.max_attempts,
         session=lambda: host.path,
+        tracer=None if tracing is None else tracing.tracer,
     )
 
 
@@ -363,6 +381,7 @@ class _Server(uvicorn.Server):
         host: SessionHost,
         data: DataShelf,
         started: Callable[[], None],
+        tracing: Tracing | None,
     ) -> None:
         limits = fitting(
             ConnectionLimits(
@@ -381,6 +400,7 @@ class _Server(uvicorn.Server):
             origins=settings.origins,
             max_body_bytes=settings.max_body_bytes,
             cluster=host.cluster,
+            tracer=None if tracing is None else tracing.tracer,
             health=lambda: _health(master, host, stopping=self.stopped_by is not None),
         )
         super().__init__(
