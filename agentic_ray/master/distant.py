@@ -98,6 +98,10 @@ class DistantMaster:
         found: JobRecord = self._call("outline", job_id)
         return found
 
+    def at_hand(self, job_id: str) -> JobRecord | None:
+        """As `Master.at_hand`: nothing is, in this process."""
+        return None
+
     def stored_result(self, record: JobRecord) -> bytes | Path | None:
         """As `Master.stored_result`; its content."""
         if record.result_reference is None:

@@ -403,6 +403,11 @@ class Master:
         """As `record`, without a result that is stored apart."""
         return self._store.outline(job_id)
 
+    def at_hand(self, job_id: str) -> JobRecord | None:
+        """The job as others see it now, without a result that is stored apart; None if it has to be
+        looked up in the journal, or there is none. Takes no lock and waits for nothing."""
+        return self._store.known(job_id)
+
     def stored_result(self, record: JobRecord) -> bytes | Path | None:
         """The text of a result that is stored apart, as it is kept: its file, or its content.
 
