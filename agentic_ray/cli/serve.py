@@ -102,6 +102,13 @@ from agentic_ray.cli import options
     envvar="AGENTIC_RAY_WEBHOOK_SECRET",
     help="By which receivers know us. Better given as $AGENTIC_RAY_WEBHOOK_SECRET.",
 )
+@click.option(
+    "--webhook-state",
+    type=click.Path(),
+    metavar="FILE",
+    help="Remembers which ends were told, so that those that were missed are told when the service "
+    "comes back.  [default: beside the journal]",
+)
 @options.workload_files
 @click.option("--max-running", default=8, show_default=True, type=click.IntRange(min=1))
 @click.option("--max-queued", default=10_000, show_default=True, type=click.IntRange(min=1))
@@ -189,6 +196,7 @@ def serve(
     max_connections: int,
     webhooks: tuple[str, ...],
     webhook_secret: str | None,
+    webhook_state: str | None,
     files: tuple[str, ...],
     max_running: int,
     max_queued: int,
@@ -243,6 +251,7 @@ def serve(
         max_connections=max_connections,
         webhooks=webhooks,
         webhook_secret=webhook_secret,
+        webhook_state=webhook_state,
         workloads=files,
         address=address,
         num_cpus=num_cpus,

@@ -39,6 +39,7 @@ from agentic_ray.service.data import UPLOAD_BYTES, DataShelf
 from agentic_ray.service.guard import is_loopback
 from agentic_ray.service.hosting import SessionHost, State
 from agentic_ray.service.http import MAX_BODY_BYTES, create_app
+from agentic_ray.service.missed import MissedEnds
 from agentic_ray.service.oidc import OpenIdSettings, OpenIdTokens
 from agentic_ray.service.served import ServedMaster
 from agentic_ray.service.tokens import TokenFile
@@ -89,6 +90,9 @@ class ServerSettings:
         URLs that are told of jobs that have ended.
     webhook_secret : str or None
         Signs what they are told.
+    webhook_state : str or None
+        File by which ends that were missed are told later. Default: beside the journal, if it is a
+        file.
     master : str or None
         The name of a master that runs in the cluster, see `start_master`, and has journal and
         workloads; None: one of this process.
@@ -133,6 +137,7 @@ class ServerSettings:
     max_connections: int = 1024
     webhooks: Sequence[str] = ()
     webhook_secret: str | None = None
+    webhook_state: str | None = None
     master: str | None = None
     namespace: str | None = None
     openid: OpenIdSettings | None = None
@@ -276,7 +281,9 @@ def _serve_jobs(
     host = SessionHost(session, session_changed, settings.master)
     webhooks = None
     if settings.webhooks:
-        webhooks = Webhooks(settings.webhooks, settings.webhook_secret or "")
+        webhooks = Webhooks(
+            settings.webhooks, settings.webhook_secret or "", state=_webhook_state(settings)
+        )
     master = _master(settings, store, host, webhooks, stop, tracing)
 
     def start_host() -> None:
@@ -288,11 +295,14 @@ def _serve_jobs(
 
     def serving() -> None:
         started()
+        if webhooks is not None:
+            missed.append(MissedEnds(webhooks, master))
         ray.start()  # not before: what it starts takes the processors for seconds
 
     closing = threading.Event()
     server = _Server(settings, master, host, shelf, serving, tracing)
     ray = threading.Thread(target=start_host, name="start Ray")
+    missed: list[MissedEnds] = []
     servers.append(server)
     try:
         if not failures:
@@ -301,6 +311,8 @@ def _serve_jobs(
         closing.set()
         _close(master)
         server.close()
+        for looking in missed:
+            looking.close()
         if webhooks is not None:
             webhooks.close()
         if tracing is not None:
@@ -323,11 +335,7 @@ def _master(
 ) -> ServedMaster:
     """The master that the settings ask for."""
     if settings.master is not None:
-        distant = DistantMaster(f"{host.path}.master", settings.master)
-        if webhooks is not None:
-            told = webhooks.ended
-            distant.watch(lambda record: told(record) if record.state.finished else None)
-        return distant
+        return DistantMaster(f"{host.path}.master", settings.master)
     return Master(
         max_running=settings.max_running,
         max_queued=settings.max_queued,
@@ -353,6 +361,14 @@ def _close(master: ServedMaster, drain_seconds: float | None = None) -> None:
         master.close(drain=drain_seconds is not None, timeout_seconds=drain_seconds)
     elif drain_seconds is None:
         master.close()
+
+
+def _webhook_state(settings: ServerSettings) -> str | None:
+    """Where it is kept which ends were told: beside the journal, unless told otherwise."""
+    journal = settings.journal
+    if settings.webhook_state is not None or journal is None or is_url(journal):
+        return settings.webhook_state
+    return f"{journal_file(journal)}.webhooks"
 
 
 def _data_folder(settings: ServerSettings) -> str | None:
