@@ -13,8 +13,10 @@ from typing import Any, Final
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
+from starlette.types import Receive, Scope, Send
 
 from agentic_ray.errors import AgenticRayError, JournalError, QueueFullError
 from agentic_ray.master import Master
@@ -83,7 +85,7 @@ def create_app(
     tracer : opentelemetry.trace.Tracer, optional
         Makes spans of requests.
     """
-    app = FastAPI(
+    app = _Application(
         title="agentic_ray",
         description="Jobs on a cluster. Errors are problem details (RFC 9457).",
         docs_url=None,
@@ -137,13 +139,14 @@ def create_app(
 
     app.state.close = close
 
+    # (In the event loop: no probe waits for a thread.)
     @app.get("/healthz", **described.HEALTH)
-    def healthz() -> Response:
+    async def healthz() -> Response:
         # Neither starting nor being without Ray is a reason to be restarted: jobs are accepted.
         return JsonResponse(_health())
 
     @app.get("/readyz", **described.READY)
-    def readyz() -> Response:
+    async def readyz() -> Response:
         found = _health()
         return JsonResponse(found, 200 if found["status"] == "ok" else 503)
 
@@ -176,6 +179,14 @@ def create_app(
     app.state.page = Page(master, cluster_now)
     add_page(app, app.state.page)
     return app
+
+
+class _Application(FastAPI):
+    """FastAPI without its own telemetry: asking whether it is wanted takes a tenth of the time of a
+    request, and spans of requests are made in ``identity``."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Starlette.__call__(self, scope, receive, send)
 
 
 def _session_cluster() -> ClusterState:
