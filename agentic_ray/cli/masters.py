@@ -40,6 +40,8 @@ def master() -> None:
     metavar="FOLDER",
     help="Where `agentic-ray serve --master NAME --data FOLDER` keeps what users upload.",
 )
+@options.log_format
+@click.option("--otel", is_flag=True, help="As of `agentic-ray serve`, by the cluster's variables.")
 @_address
 @options.namespace
 def start(
@@ -48,6 +50,8 @@ def start(
     files: tuple[str, ...],
     max_running: int | None,
     data: str | None,
+    log_format: str | None,
+    otel: bool,
     address: str,
     namespace: str | None,
 ) -> None:
@@ -55,6 +59,7 @@ def start(
     from agentic_ray.master.actor import start_master
 
     given: dict[str, Any] = {"max_running": max_running, "data": data and os.path.abspath(data)}
+    given |= {"log_format": log_format, "otel": otel or None}
     further = {option: value for option, value in given.items() if value is not None}
     with _cluster(address, namespace):
         made = start_master(name, journal=journal, workloads=files, **further)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from agentic_ray.logged import FORMATS, VARIABLE
+
 if TYPE_CHECKING:
     from agentic_ray.pictures import Timeline
 
@@ -31,6 +33,23 @@ namespace = click.option(
     envvar="AGENTIC_RAY_NAMESPACE",
     show_envvar=True,
     help="Ray's namespace in which the masters have their names; teams may take one each.",
+)
+
+log_format = click.option(
+    "--log-format",
+    type=click.Choice(FORMATS),
+    envvar=VARIABLE,
+    show_envvar=True,
+    help="Write the log in this format, each line with the ids of its request, job and bundle, and "
+    "the lines that jobs print too.  [default: warnings only]",
+)
+
+otel = click.option(
+    "--otel/--no-otel",
+    default=None,
+    help="Send spans of requests, jobs, graphs and bundles by OpenTelemetry (agentic-ray[otel]), "
+    "as its variables OTEL_... say.  [default: if OTEL_EXPORTER_OTLP_ENDPOINT or "
+    "OTEL_TRACES_EXPORTER is set]",
 )
 
 

@@ -102,6 +102,13 @@ from agentic_ray.cli import options
     envvar="AGENTIC_RAY_WEBHOOK_SECRET",
     help="By which receivers know us. Better given as $AGENTIC_RAY_WEBHOOK_SECRET.",
 )
+@click.option(
+    "--webhook-state",
+    type=click.Path(),
+    metavar="FILE",
+    help="Remembers which ends were told, so that those that were missed are told when the service "
+    "comes back.  [default: beside the journal]",
+)
 @options.workload_files
 @click.option("--max-running", default=8, show_default=True, type=click.IntRange(min=1))
 @click.option("--max-queued", default=10_000, show_default=True, type=click.IntRange(min=1))
@@ -163,6 +170,8 @@ from agentic_ray.cli import options
     help="Serve a master that runs in the cluster (`agentic-ray master start NAME`), and may be "
     "restarted apart from this process. It has the journal, the workloads and the limits of jobs.",
 )
+@options.log_format
+@options.otel
 @options.namespace
 @options.session
 @click.pass_context
@@ -187,6 +196,7 @@ def serve(
     max_connections: int,
     webhooks: tuple[str, ...],
     webhook_secret: str | None,
+    webhook_state: str | None,
     files: tuple[str, ...],
     max_running: int,
     max_queued: int,
@@ -200,6 +210,8 @@ def serve(
     memory_bytes: int | None,
     max_attempts: int,
     master: str | None,
+    log_format: str | None,
+    otel: bool | None,
     namespace: str | None,
     address: str | None,
     num_cpus: int | None,
@@ -239,6 +251,7 @@ def serve(
         max_connections=max_connections,
         webhooks=webhooks,
         webhook_secret=webhook_secret,
+        webhook_state=webhook_state,
         workloads=files,
         address=address,
         num_cpus=num_cpus,
@@ -256,5 +269,7 @@ def serve(
         master=master,
         namespace=namespace,
         openid=openid,
+        log_format=log_format,
+        otel=otel,
     )
     context.exit(serve_until_signal(settings, lambda line: click.echo(line)))

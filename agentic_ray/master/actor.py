@@ -33,6 +33,8 @@ from agentic_ray.errors import (
     SessionError,
     WorkloadFileError,
 )
+from agentic_ray.ids import Ids, current_ids, marked
+from agentic_ray.logged import set_up
 from agentic_ray.master.described import Description, digests, file_digests
 from agentic_ray.master.distant import Listed, listed
 from agentic_ray.master.handle import Job
@@ -42,6 +44,7 @@ from agentic_ray.master.logs import LogLine
 from agentic_ray.master.master import Master
 from agentic_ray.master.named import register
 from agentic_ray.master.named.uploads import FOLDER
+from agentic_ray.master.spans import Tracing
 from agentic_ray.master.statistics import Statistics
 from agentic_ray.master.steps import Position, Steps, outline
 from agentic_ray.master.traces import Trace
@@ -54,6 +57,7 @@ from agentic_ray.schedule.metrics import PlacementRecord
 _CALLS = 32
 _WAITS = 128
 _WAIT_SECONDS = 2.0
+_NO_IDS = Ids()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,9 @@ class MasterActor:
         self._options = dict(options)
         if (data := self._options.get("data")) is not None:
             os.environ[FOLDER] = str(data)  # (before there are processes of jobs)
+        if (form := self._options.get("log_format")) is not None:
+            set_up(form)
+        self._tracing: Tracing | None = None
         self._steps = Steps()
         self._lock = threading.Lock()
         self._opened: Master | None = None
@@ -128,14 +135,21 @@ class MasterActor:
         self._master()
         return os.getpid()
 
-    def submit(self, workload: str, params: Any, options: Mapping[str, Any]) -> str:
-        return self._master().submit(workload, params, **options).id
+    def submit(
+        self, workload: str, params: Any, options: Mapping[str, Any], ids: Ids = _NO_IDS
+    ) -> str:
+        with marked(ids):
+            return self._master().submit(workload, params, **options).id
 
-    def accept(self, workload: str, params: Any, options: Mapping[str, Any]) -> JobRecord:
-        return outline(self._master().submit(workload, params, **options).record)
+    def accept(
+        self, workload: str, params: Any, options: Mapping[str, Any], ids: Ids = _NO_IDS
+    ) -> JobRecord:
+        with marked(ids):
+            return outline(self._master().submit(workload, params, **options).record)
 
-    def retry(self, job_id: str) -> JobRecord:
-        return outline(self._master().retry(job_id).record)
+    def retry(self, job_id: str, ids: Ids = _NO_IDS) -> JobRecord:
+        with marked(ids):
+            return outline(self._master().retry(job_id).record)
 
     def record(self, job_id: str) -> JobRecord:
         return without_exception(self._master().record(job_id))
@@ -188,7 +202,10 @@ class MasterActor:
         return self._master().statistics()
 
     def close(self, drain: bool, timeout_seconds: float | None) -> bool:
-        return self._master().close(drain, timeout_seconds)
+        stopped = self._master().close(drain, timeout_seconds)
+        if self._tracing is not None:
+            self._tracing.close()
+        return stopped
 
     def _master(self) -> Master:
         with self._lock:
@@ -196,7 +213,11 @@ class MasterActor:
                 raise self._refused
             if self._opened is None:
                 options = {"runners": 2, **self._options}
-                options.pop("data", None)
+                for own in ("data", "log_format", "otel"):
+                    options.pop(own, None)
+                if self._options.get("otel"):
+                    self._tracing = self._tracing or Tracing("agentic-ray-master")
+                    options["tracer"] = self._tracing.tracer
                 self._opened = Master(journal=self._journal, workloads=self._workloads, **options)
                 self._opened.watch(self._steps.add)
             return self._opened
@@ -261,7 +282,7 @@ class RemoteMaster:
         if not isinstance(workload, str):
             workload = registry.name_of(workload)
         options["idempotency_key"] = idempotency_key or f"call-{uuid.uuid4().hex}"
-        return RemoteJob(self, self._call("submit", workload, params, options))
+        return RemoteJob(self, self._call("submit", workload, params, options, current_ids()))
 
     def submit_task(self, task_data: Mapping[str, Any]) -> str:
         """As `Master.submit_task`."""
@@ -388,7 +409,8 @@ def start_master(
         Files to load there, see `load_workloads`. What this program has registered is sent along.
     **options
         Further arguments of `Master`, and ``data``: the folder of the files that users have
-        uploaded to services of this master, on its node. Functions run in processes of their own
+        uploaded to services of this master, on its node; ``log_format`` and ``otel`` as of
+        `ServerSettings`. Functions run in processes of their own
         unless ``runners=0`` is given.
 
     Raises

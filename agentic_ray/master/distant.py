@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agentic_ray.errors import AgenticRayError, SessionError
+from agentic_ray.ids import current_ids
 from agentic_ray.master.jobs import JobRecord
 from agentic_ray.master.logs import LogLine
 from agentic_ray.master.statistics import Statistics
@@ -79,12 +80,12 @@ class DistantMaster:
 
     def submit(self, workload: str, params: Any, **options: Any) -> Accepted:
         """As `Master.submit`."""
-        record: JobRecord = self._call("accept", workload, params, options)
+        record: JobRecord = self._call("accept", workload, params, options, current_ids())
         return Accepted(record.id, record)
 
     def retry(self, job_id: str) -> Accepted:
         """As `Master.retry`."""
-        record: JobRecord = self._call("retry", job_id)
+        record: JobRecord = self._call("retry", job_id, current_ids())
         return Accepted(record.id, record)
 
     def record(self, job_id: str) -> JobRecord:
@@ -96,6 +97,10 @@ class DistantMaster:
         """As `Master.outline`."""
         found: JobRecord = self._call("outline", job_id)
         return found
+
+    def at_hand(self, job_id: str) -> JobRecord | None:
+        """As `Master.at_hand`: nothing is, in this process."""
+        return None
 
     def stored_result(self, record: JobRecord) -> bytes | Path | None:
         """As `Master.stored_result`; its content."""

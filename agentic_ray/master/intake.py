@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agentic_ray.errors import IdempotencyError
+from agentic_ray.ids import current_ids
 from agentic_ray.master.checks import check_priority, check_seconds, check_tags, check_text
 from agentic_ray.master.core import MasterCore
 from agentic_ray.master.jobs import JobRecord
@@ -70,6 +71,7 @@ def read_submission(
     read = params if isinstance(params, Parameters) else Parameters.of(params)
     workload.prepare_text(read.text)
     digest = digest_of(read.canonical)
+    ids = current_ids()
     record = JobRecord(
         id=uuid.uuid4().hex,
         workload=workload.name,
@@ -86,6 +88,8 @@ def read_submission(
         effects=workload.effects,
         tags=tags,
         retry_of=retry_of,
+        request_id=ids.request,
+        traceparent=ids.trace,
     )
     digests: frozenset[str] = frozenset()
     if idempotency_key is not None:

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from agentic_ray.errors import InvalidArgumentError, JobCancelledError, TaskError
+from agentic_ray.ids import Ids
 from agentic_ray.shown import cut_line, cut_text
 from agentic_ray.tracebacks import text_of
 
@@ -133,6 +134,9 @@ class JobRecord:
         Words by which its user finds it.
     retry_of : str
         The job of which this one is a repetition; empty if of none.
+    request_id, traceparent : str
+        The request that submitted it, and the span that this was part of (W3C Trace Context);
+        empty if there was none.
     """
 
     id: str
@@ -162,6 +166,13 @@ class JobRecord:
     deaths: int = 0
     tags: tuple[str, ...] = ()
     retry_of: str = ""
+    request_id: str = ""
+    traceparent: str = ""
+
+    @property
+    def ids(self) -> Ids:
+        """What lines of the log about the job carry."""
+        return Ids(self.request_id, self.id, "", self.traceparent)
 
     def __repr__(self) -> str:
         """In one line, without params and result, which may be large."""
@@ -192,6 +203,7 @@ class JobRecord:
             "cancel_requested": self.cancel_requested,
             "tags": list(self.tags),
             "retry_of": self.retry_of or None,
+            "request_id": self.request_id or None,
             "error": None if self.error is None else self.error.to_dict(),
             "metrics": None if self.metrics is None else dict(self.metrics),
         }

@@ -9,13 +9,16 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from agentic_ray.ids import Ids
+from agentic_ray.logged import PRINTED, tells_of_jobs
 from agentic_ray.master.private import open_private, private_folder
 
 _logger = logging.getLogger("agentic_ray")
+_printed = logging.getLogger(PRINTED)
 
 KEPT_BYTES: Final = 1 << 20
 """Of what one job prints so much is kept, the newest."""
@@ -40,6 +43,9 @@ class LogLine:
         Whose it is, the host it was printed on, and ``"stdout"`` or ``"stderr"``.
     text : str
         Without its end.
+    request, bundle : str
+        The request that submitted the job, and the bundle that printed the line; empty if there is
+        none. ``node`` is then the id of the bundle's node.
     """
 
     number: int
@@ -48,27 +54,36 @@ class LogLine:
     node: str
     stream: str
     text: str
+    request: str = ""
+    bundle: str = ""
 
 
 class JobLog:
     """The lines of one job. Written to by its thread."""
 
-    def __init__(self, shelf: LogShelf, job_id: str) -> None:
+    def __init__(self, shelf: LogShelf, ids: Ids) -> None:
         self._shelf = shelf
-        self._job_id = job_id
-        self._open = {"stdout": b"", "stderr": b""}
+        self._ids = ids
+        self._open: dict[str, bytes] = {}
+        self._told = 0
         self.lines: deque[LogLine] = deque()
         self.bytes = 0
         self.number = 0
 
     def write(self, stream: str, data: bytes) -> None:
         """Keep what was printed; a line is complete with its end, or when it is very long."""
-        *whole, rest = (self._open[stream] + data).split(b"\n")
+        *whole, rest = (self._open.get(stream, b"") + data).split(b"\n")
         while len(rest) > _LINE_CHARACTERS:
             whole.append(rest[:_LINE_CHARACTERS])
             rest = rest[_LINE_CHARACTERS:]
         self._open[stream] = rest
         self._add(stream, whole)
+
+    def write_of(self, bundle: str, node: str, pieces: Iterable[tuple[str, bytes]]) -> None:
+        """Keep what a bundle has printed, as lines of their own."""
+        for stream, data in pieces:
+            if data:
+                self._add(stream, data.removesuffix(b"\n").split(b"\n"), bundle, node)
 
     def end(self) -> None:
         """The job is over: what has no end is a line too."""
@@ -77,17 +92,33 @@ class JobLog:
                 self._add(stream, [rest])
                 self._open[stream] = b""
 
-    def _add(self, stream: str, texts: Iterable[bytes]) -> None:
-        now, node = time.time(), self._shelf.node
+    def _add(self, stream: str, texts: Iterable[bytes], bundle: str = "", node: str = "") -> None:
+        now, node = time.time(), node or self._shelf.node
+        job, request = self._ids.job, self._ids.request
         made = []
         for text in texts:
             shown = text.decode("utf-8", "replace").removesuffix("\r")
             if len(shown) > _LINE_CHARACTERS:
                 shown = f"{shown[:_LINE_CHARACTERS]} [... {len(shown) - _LINE_CHARACTERS:,} more]"
-            made.append(LogLine(self.number, now, self._job_id, node, stream, shown))
+            made.append(LogLine(self.number, now, job, node, stream, shown, request, bundle))
             self.number += 1
         if made:
-            self._shelf.keep(self, self._job_id, made)
+            self._shelf.keep(self, job, made)
+            if tells_of_jobs():
+                self._tell(made)
+
+    def _tell(self, lines: Iterable[LogLine]) -> None:
+        """Write lines to the log of this process too: what one job prints must not fill it."""
+        for line in lines:
+            before, self._told = self._told, self._told + _size(line)
+            if before > KEPT_BYTES:
+                return
+            ids = replace(self._ids, bundle=line.bundle)
+            about = {"ids": ids, "node": line.node, "stream": line.stream}
+            _printed.info("%s", line.text, extra=about)
+            if self._told > KEPT_BYTES:
+                about = {"ids": self._ids}
+                _logger.warning("what job %s prints more is not in this log", ids.job, extra=about)
 
 
 class LogShelf:
@@ -109,9 +140,9 @@ class LogShelf:
         self._warned = False
         self._lock = threading.Lock()
 
-    def of(self, job_id: str) -> JobLog:
+    def of(self, ids: Ids) -> JobLog:
         """Where a job that begins to run prints to; after what its earlier runs have printed."""
-        log = JobLog(self, job_id)
+        job_id, log = ids.job, JobLog(self, ids)
         with self._lock:
             earlier = self._logs.get(job_id)
             log.number = earlier.number if earlier is not None else self._last(job_id) + 1

@@ -104,6 +104,8 @@ class Master:
     session : callable, optional
         With ``runners``: gives the path at which a session is lent to them (`lending.Lender`).
         Default: this process's session is.
+    tracer : opentelemetry.trace.Tracer, optional
+        Makes a span of each job, with its graphs and bundles in it; see `spans.Tracing`.
     clock, steady_clock : callable
         The wall clock, which dates records, and the one that everything is decided by.
 
@@ -141,6 +143,7 @@ class Master:
         max_attempts: int = MAX_ATTEMPTS,
         memory_bytes: int | None = None,
         session: Callable[[], str] | None = None,
+        tracer: Any = None,
         clock: Callable[[], float] = time.time,
         steady_clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -199,6 +202,7 @@ class Master:
             lambda job_id: Job(self, job_id),
             on_lost,
             on_end,
+            tracer,
         )
         self._core, self._changed = self._operations.core, self._operations.changed
         self._submitters: Counter[str] = Counter()
@@ -398,6 +402,11 @@ class Master:
     def outline(self, job_id: str) -> JobRecord:
         """As `record`, without a result that is stored apart."""
         return self._store.outline(job_id)
+
+    def at_hand(self, job_id: str) -> JobRecord | None:
+        """The job as others see it now, without a result that is stored apart; None if it has to be
+        looked up in the journal, or there is none. Takes no lock and waits for nothing."""
+        return self._store.known(job_id)
 
     def stored_result(self, record: JobRecord) -> bytes | Path | None:
         """The text of a result that is stored apart, as it is kept: its file, or its content.

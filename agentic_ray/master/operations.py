@@ -12,16 +12,19 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from agentic_ray.errors import JobMemoryError, JournalError, SessionError
+from agentic_ray.ids import marked
 from agentic_ray.master.alarms import Alarms
 from agentic_ray.master.cache import ResultCache
 from agentic_ray.master.clock import Clock
 from agentic_ray.master.core import Command, MasterCore, Show, Start, Stop, Write
 from agentic_ray.master.handle import Job, UnderWay
-from agentic_ray.master.jobs import JobEvent, JobRecord, JobState
-from agentic_ray.master.outcome import Died
+from agentic_ray.master.jobs import JobEvent, JobFailure, JobRecord, JobState
+from agentic_ray.master.outcome import Died, Done
 from agentic_ray.master.running import Workplace, run_job
+from agentic_ray.master.spans import JobSpan
 from agentic_ray.master.stages import StageShelf
 from agentic_ray.master.statistics import Tally
 from agentic_ray.master.store import JobStore, Receipt
@@ -51,6 +54,8 @@ class Operations:
         Makes the handle of a job.
     on_lost, on_end : callable, optional
         As of `Master`.
+    tracer : opentelemetry.trace.Tracer, optional
+        Makes spans of jobs.
 
     Attributes
     ----------
@@ -78,6 +83,7 @@ class Operations:
         new_handle: Callable[[str], Job],
         on_lost: Callable[[JournalError], None] | None,
         on_end: Callable[[JobRecord], None] | None,
+        tracer: Any = None,
     ) -> None:
         self.core = core
         self.clock = clock
@@ -97,6 +103,7 @@ class Operations:
         self._new_handle = new_handle
         self._on_lost = on_lost
         self._on_end = on_end
+        self._tracer = tracer
 
     def recover(self) -> itertools.count[int]:
         """Go on with the jobs that the store has; return the numbers for new ones.
@@ -193,7 +200,8 @@ class Operations:
             return
         if record.error is not None and record.state is JobState.FAILED:
             shown = record.error.traceback
-            _logger.warning("job %s (%s) failed:\n%s", record.id, record.workload, shown)
+            with marked(record.ids):
+                _logger.warning("job %s (%s) failed:\n%s", record.id, record.workload, shown)
         self.tally.finished(record.state)
         if self._on_end is not None:
             self._on_end(record)
@@ -216,17 +224,37 @@ class Operations:
 
     def _run(self, record: JobRecord) -> None:
         """Run a job to its end, in its own thread."""
-        ended = run_job(
-            record,
-            self._workloads,
-            self.workplace,
-            self.stages,
-            self._cache,
-            lambda under_way: self._entered(record, under_way),
-        )
+        span = None if self._tracer is None else JobSpan(self._tracer, record)
+        trace = record.traceparent if span is None else span.traceparent
+        with marked(record.ids, trace=trace):
+            _logger.info("job %s (%s) runs", record.id, record.workload)
+            ended = run_job(
+                record,
+                self._workloads,
+                self.workplace,
+                self.stages,
+                self._cache,
+                lambda under_way: self._entered(record, under_way),
+            )
+            if span is not None:
+                self._end_span(span, record.id, ended)
+            if isinstance(ended, Died):
+                self._died(record, ended)
+            else:
+                self._done(record, ended)
+            _logger.info("job %s (%s) runs no more", record.id, record.workload)
+
+    def _end_span(self, span: JobSpan, job_id: str, ended: Done | Died) -> None:
+        with self.changed:
+            under_way = self.under_way.get(job_id)
+        graphs = [] if under_way is None else under_way.placements_by_graph()
         if isinstance(ended, Died):
-            self._died(record, ended)
-            return
+            span.end(graphs, JobFailure("Died", ended.how), None)
+        else:
+            span.end(graphs, ended.failure, ended.metrics)
+
+    def _done(self, record: JobRecord, ended: Done) -> None:
+        """The function of a job has come to its end."""
         reference = None if ended.failure is not None else self._keep(record, ended.text)
         self._keep_trace(record.id)
         with self.changed:

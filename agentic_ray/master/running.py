@@ -15,6 +15,7 @@ import cloudpickle
 
 from agentic_ray.errors import SerializationError, UnknownWorkloadError
 from agentic_ray.graph import capture
+from agentic_ray.ids import current_ids
 from agentic_ray.master.cache import ResultCache, cache_key
 from agentic_ray.master.handle import UnderWay
 from agentic_ray.master.jobs import JobEvent, JobFailure, JobRecord
@@ -85,6 +86,9 @@ class _InScope:
 
     def placements(self) -> list[PlacementRecord]:
         return self._scope.placements()
+
+    def placements_by_graph(self) -> list[list[PlacementRecord]]:
+        return [list(one.records) for one in self._scope.fresh({})]
 
     def graphs(self) -> list[dict[str, Any]]:
         return [asdict(shape) for shape in self._scope.shapes()]
@@ -172,12 +176,14 @@ class InRunners:
                 digest=None if file is None else file.digest,
                 session=self._session(),
                 memory_bytes=workload.memory_bytes or self._memory_bytes,
+                request_id=record.request_id,
+                traceparent=current_ids().trace,
             )
             runner = self._pool.take()
         except Exception as error:
             return Done(failure=JobFailure.of(error))
-        log = self._logs.of(record.id)
-        assignment = Assignment(runner, stages, log.write)
+        log = self._logs.of(current_ids())
+        assignment = Assignment(runner, stages, log)
         try:
             entered(assignment)
             return assignment.work(order)

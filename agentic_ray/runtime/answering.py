@@ -19,6 +19,7 @@ from agentic_ray.errors import (
     SessionError,
     TaskError,
 )
+from agentic_ray.ids import marked
 from agentic_ray.runtime.calls import (
     Answer,
     Call,
@@ -107,7 +108,9 @@ class Answering:
             self._answered(answer, call)
         except Exception as error:
             failure = internal_error(f"the answer of {call.bundle.key} was read", error)
-            _logger.error("%s", failure, exc_info=error)
+            run = self._deal.runs.get(call.graph_id)
+            with marked(None if run is None else run.ids, bundle=call.bundle.key):
+                _logger.error("%s", failure, exc_info=error)
             ids = (answer.bundle_id, answer.attempt)
             self._deal.handle(BundleFailed(time.monotonic(), *ids, "user", failure))
 
@@ -146,7 +149,7 @@ class Answering:
                 run.log(kind, call.bundle.key, report.node_id, text)
             if self._deal.dispatcher.expects(answer.bundle_id, answer.attempt):
                 finished = isinstance(report.outcome, Finished)
-                run.hear(call.bundle.key, report.printed, finished=finished)
+                run.hear(call.bundle.key, report.printed, report.node_id, finished=finished)
         match report.outcome:
             case Finished():
                 self._finished(answer, call, report, now)

@@ -15,6 +15,7 @@ import ray
 from ray import exceptions as ray_errors
 
 from agentic_ray.errors import AgenticRayError, ExecutorLostError
+from agentic_ray.ids import marked
 from agentic_ray.runtime.calls import Answer, Call, retry_note, token_of
 from agentic_ray.runtime.failures import internal_error
 from agentic_ray.runtime.run import Run
@@ -104,7 +105,9 @@ class Commands:
         except Exception as error:
             graph_id = self._graph_of(command)
             name, run = type(command).__name__, self._loop.runs.get(graph_id)
-            _logger.warning("%s cannot be carried out", name, exc_info=error)
+            bundle = command.bundle.key if isinstance(command, Start) else ""
+            with marked(None if run is None else run.ids, bundle=bundle):
+                _logger.warning("%s cannot be carried out", name, exc_info=error)
             if run is None or run.done:
                 return None
             run.settle(internal_error(f"{name} was carried out", error))

@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 import ray
 
 from agentic_ray.errors import AgenticRayError
+from agentic_ray.logged import set_up_as_told
 from agentic_ray.runtime.joining import connection
 from agentic_ray.runtime.lending import Lender
 from agentic_ray.runtime.session import Session, get_session, init, shutdown
@@ -43,6 +44,7 @@ def main(path: str, settings: dict[str, Any], beside: Callable[[], Closing] | No
     ``beside`` makes what is served beside it, once it is there.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to deal with
+    set_up_as_told()
     ready, orphaned = threading.Event(), threading.Event()
     threading.Thread(target=_await_parent, args=(ready, orphaned), daemon=True).start()
     address = settings.pop("address", None)

@@ -22,6 +22,7 @@ import cloudpickle
 import ray
 
 from agentic_ray.errors import SessionError
+from agentic_ray.ids import Ids, marked
 from agentic_ray.runtime.carried import take
 from agentic_ray.runtime.execute import pack_value
 from agentic_ray.runtime.outcomes import Inline
@@ -184,12 +185,13 @@ class _Borrower:
     def _submit(self, head: Any, parts: Any) -> Any:
         number = int(head["run"])
         graph = _Unpickler(io.BytesIO(parts[0]), self._stored).load()
-        run = self._session().submit(
-            graph,
-            priority=head["priority"],
-            asked=head["asked"],
-            target_seconds=head["target_seconds"],
-        )
+        with marked(Ids(*head["ids"])):
+            run = self._session().submit(
+                graph,
+                priority=head["priority"],
+                asked=head["asked"],
+                target_seconds=head["target_seconds"],
+            )
         with self._changed:
             over = self._over
             if not over:

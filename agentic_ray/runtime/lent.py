@@ -17,6 +17,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple
 from typing import Any, Final
 
 import cloudpickle
@@ -25,6 +26,7 @@ from agentic_ray.config import Settings
 from agentic_ray.errors import LostDataError, SerializationError, SessionError
 from agentic_ray.graph.passes import cull
 from agentic_ray.graph.task import TaskGraph
+from agentic_ray.ids import current_ids
 from agentic_ray.runtime.carried import Carried, make
 from agentic_ray.runtime.connection import Stay, await_ray, begin
 from agentic_ray.runtime.execute import is_plain
@@ -180,6 +182,7 @@ class LentSession:
             "priority": priority,
             "asked": asked,
             "target_seconds": target_seconds,
+            "ids": list(astuple(current_ids())),
         }
         items = sum(task.cost.items for task in graph)
         run = Run(

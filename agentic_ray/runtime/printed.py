@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, Any, Final, Literal, NamedTuple, TextIO
 
@@ -29,6 +29,14 @@ class Piece(NamedTuple):
 
     stream: StreamName
     text: str
+
+
+class Printed(NamedTuple):
+    """Text that one run of a bundle has printed, and where: the key, the node's id."""
+
+    bundle: str
+    node_id: str
+    pieces: tuple[Piece, ...]
 
 
 class Taken:
@@ -215,6 +223,24 @@ def take_files(taken: Taken, files: dict[StreamName, IO[bytes]]) -> None:
 
 
 # --- where they were asked for ------------------------------------------------------------------
+
+Teller = Callable[[Printed], bool]
+"""Tells somebody of text with the bundle that printed it; False: write it to the streams."""
+
+_teller: Teller | None = None
+
+
+def tell_instead(teller: Teller | None) -> None:
+    """Have ``teller`` told of text of tasks in this process, which is one of ours, before it is
+    written to the streams."""
+    global _teller
+    _teller = teller
+
+
+def show(printed: Printed) -> None:
+    """Tell of text that tasks printed elsewhere, or write it to this process's streams."""
+    if _teller is None or not _teller(printed):
+        write_out(printed.pieces)
 
 
 def write_out(pieces: Sequence[Piece]) -> None:

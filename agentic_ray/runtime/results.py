@@ -14,6 +14,7 @@ from agentic_ray.errors import (
     SerializationError,
     SessionError,
 )
+from agentic_ray.ids import marked
 from agentic_ray.runtime.failures import INPUT_LOST, SYSTEM
 from agentic_ray.runtime.outcomes import Inline
 from agentic_ray.runtime.run import Run, ValueGone
@@ -98,7 +99,8 @@ class Results:
         run = self._loop.runs.get(graph_id)
         if run is None:
             raise JobCancelledError(f"the values of {graph_id} were given up") from error
-        _logger.warning("value %s is lost (%s); it is computed again", key, text_of(error))
+        with marked(run.ids):
+            _logger.warning("value %s is lost (%s); it is computed again", key, text_of(error))
         run.reopen()
         self._on_reopened(run)
 

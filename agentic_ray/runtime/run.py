@@ -15,10 +15,11 @@ from typing import Any, Protocol
 
 from agentic_ray.errors import JobTimeoutError
 from agentic_ray.graph.task import Bundle
+from agentic_ray.ids import current_ids
 from agentic_ray.pictures import HeldBytes, Timeline
 from agentic_ray.runtime.explain import placement_table
 from agentic_ray.runtime.outcomes import Inline
-from agentic_ray.runtime.printed import Piece, write_out
+from agentic_ray.runtime.printed import Piece, Printed, show
 from agentic_ray.schedule.metrics import Metrics, PlacementRecord, summarise
 from agentic_ray.schedule.spans import timeline_of
 
@@ -52,7 +53,7 @@ class Tidings:
 
     records: tuple[PlacementRecord, ...]
     events: tuple[RunEvent, ...]
-    printed: tuple[tuple[Piece, ...], ...]
+    printed: tuple[Printed, ...]
     failed: frozenset[str]
     recovered: frozenset[str]
     note: str
@@ -86,6 +87,7 @@ class Run:
         self.asked = asked
         self.slots = slots
         self.on_gpus = on_gpus
+        self.ids = current_ids()
         self.created_seconds = time.monotonic()
         self.finished_seconds: float | None = None
         self.records: list[PlacementRecord] = []
@@ -102,7 +104,7 @@ class Run:
         self._lock = threading.Lock()
         self._callbacks: list[Callable[[], None]] = []
         self._listeners: list[Callable[[], object]] = []
-        self._printed: deque[tuple[Piece, ...]] = deque()
+        self._printed: deque[Printed] = deque()
         self._heard: set[str] = set()
 
     # --- for the loop ------------------------------------------------------------------
@@ -110,11 +112,13 @@ class Run:
     def log(self, kind: str, bundle: str = "", node_id: str = "", text: str = "") -> None:
         self.history.append(RunEvent(time.time(), kind, bundle, node_id, text))
 
-    def hear(self, bundle: str, pieces: tuple[Piece, ...], *, finished: bool) -> None:
+    def hear(
+        self, bundle: str, pieces: tuple[Piece, ...], node_id: str = "", *, finished: bool
+    ) -> None:
         """Take in text that tasks of a bundle printed. Once the bundle has finished, the text that
         it prints when it is run again, to make a lost value anew, is dropped as known."""
         if bundle not in self._heard and pieces:
-            self._printed.append(pieces)
+            self._printed.append(Printed(bundle, node_id, pieces))
         if finished:
             self._heard.add(bundle)
 
@@ -239,10 +243,10 @@ class Run:
         thread: in a notebook the thread decides which cell it belongs to."""
         while self._printed:
             try:
-                pieces = self._printed.popleft()
+                printed = self._printed.popleft()
             except IndexError:  # another thread was quicker
                 return
-            write_out(pieces)
+            show(printed)
 
     def release(self) -> None:
         """Give the values up: nobody will ask for the result (again)."""

@@ -78,6 +78,7 @@ _JOB: Final = {
         "cancel_requested": {"type": "boolean"},
         "tags": {"type": "array", "items": {"type": "string"}},
         "retry_of": {"type": ["string", "null"]},
+        "request_id": {"type": ["string", "null"]},
         "error": {
             "type": ["object", "null"],
             "properties": {"type": {"type": "string"}, "message": {"type": "string"}},

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from agentic_ray.errors import SessionError
+from agentic_ray.logged import PRINTED, tells_of_jobs
 from agentic_ray.master.runners.process import clean_environment
 from agentic_ray.telemetry import ClusterState
 from agentic_ray.wire import Wire
@@ -145,7 +146,7 @@ class SessionHost:
                 said = json.loads(line)
                 break
             except ValueError:  # Ray prints too
-                sys.stdout.buffer.write(line)
+                _pass_on(line)
         if "ready" not in said:
             process.wait()
             raise SessionError(said.get("failed", "the process with the session has ended"))
@@ -184,8 +185,7 @@ class SessionHost:
             try:
                 head = json.loads(line)["head"]
             except (ValueError, KeyError, TypeError):
-                sys.stdout.buffer.write(line)
-                sys.stdout.flush()
+                _pass_on(line)
                 continue
             if head == "away":
                 self.reason = "the head of the Ray cluster does not answer"
@@ -198,3 +198,13 @@ class SessionHost:
     def _become(self, state: State) -> None:
         self.state = state
         self._changed(state)
+
+
+def _pass_on(line: bytes) -> None:
+    """Write what the process has printed: into the log, if that has a format, else as it is."""
+    if tells_of_jobs():
+        text = line.decode("utf-8", "replace").rstrip()
+        logging.getLogger(PRINTED).info("%s", text, extra={"stream": "stdout"})
+        return
+    sys.stdout.buffer.write(line)
+    sys.stdout.flush()

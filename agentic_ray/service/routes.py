@@ -102,6 +102,11 @@ class Service:
         if self.audit is not None:
             self.audit.note(caller.user, caller.token_id, action, what, details)
 
+    def at_hand(self, caller: Caller, job_id: str) -> JobRecord | None:
+        """As `job`, if the master knows it without having to wait; else None."""
+        record = self.master.at_hand(job_id)
+        return record if record is not None and caller.may_see(record.user) else None
+
     def job(self, caller: Caller, job_id: str) -> JobRecord:
         """A job that this caller may see, without a result that is stored apart.
 
@@ -133,12 +138,20 @@ def add_job_routes(app: FastAPI, service: Service) -> None:
             answer = await run_in_threadpool(_submit, service, caller_of(request), raw, key)
         return JsonResponse(answer, 202, {"Location": f"/status/{answer['task_id']}"})
 
-    @app.get("/status/{task_id}", **described.STATUS)
-    def status(request: Request, task_id: str) -> Response:
-        record = service.job(caller_of(request), task_id)
-        if record.result_reference is None and record.size_bytes < _LARGE_BYTES:
+    def status_of(record: JobRecord) -> Response:
+        if _is_small(record):
             return JsonResponse(plain(record.to_dict()))
         return ContentResponse(status_content(master, record), "application/json", {})
+
+    @app.get("/status/{task_id}", **described.STATUS)
+    async def status(request: Request, task_id: str) -> Response:
+        # Here, in the event loop, unless it may take long: a thread would have to be waited for,
+        # and these are busy with submits that wait for the journal.
+        caller = caller_of(request)
+        record = service.at_hand(caller, task_id)
+        if record is not None and _is_small(record):
+            return status_of(record)
+        return await run_in_threadpool(lambda: status_of(service.job(caller, task_id)))
 
     @app.get("/result/{task_id}", **described.RESULT)
     def result(request: Request, task_id: str) -> Response:
@@ -214,7 +227,7 @@ def add_job_routes(app: FastAPI, service: Service) -> None:
         record = service.job(caller, task_id)
         master.cancel(record.id)
         service.note(caller, "cancel", record.id)
-        return status(request, record.id)
+        return status_of(service.job(caller, record.id))
 
     @app.post("/retry/{task_id}", **described.RETRY)
     def retry(request: Request, task_id: str) -> Response:
@@ -319,6 +332,10 @@ async def _read_body(request: Request, limit_bytes: int, share: _Share) -> bytes
     except ClientDisconnect:
         raise RequestError(400, "the connection ended within the body") from None
     return b"".join(parts)
+
+
+def _is_small(record: JobRecord) -> bool:
+    return record.result_reference is None and record.size_bytes < _LARGE_BYTES
 
 
 def _without_result(record: JobRecord) -> RequestError:

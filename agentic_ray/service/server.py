@@ -19,12 +19,14 @@ from typing import Any, Final
 import uvicorn
 
 from agentic_ray.errors import SessionError
+from agentic_ray.logged import set_up
 from agentic_ray.master import JobStore, Journal, Master, load_workloads
 from agentic_ray.master.core import MAX_ATTEMPTS
 from agentic_ray.master.distant import DistantMaster
 from agentic_ray.master.journal import is_url, journal_file
 from agentic_ray.master.master import CACHE_BYTES
 from agentic_ray.master.queue import QUEUED_BYTES
+from agentic_ray.master.spans import Tracing, asked_for
 from agentic_ray.service.audit import Audit
 from agentic_ray.service.connections import (
     AcceptErrors,
@@ -37,6 +39,7 @@ from agentic_ray.service.data import UPLOAD_BYTES, DataShelf
 from agentic_ray.service.guard import is_loopback
 from agentic_ray.service.hosting import SessionHost, State
 from agentic_ray.service.http import MAX_BODY_BYTES, create_app
+from agentic_ray.service.missed import MissedEnds
 from agentic_ray.service.oidc import OpenIdSettings, OpenIdTokens
 from agentic_ray.service.served import ServedMaster
 from agentic_ray.service.tokens import TokenFile
@@ -87,6 +90,9 @@ class ServerSettings:
         URLs that are told of jobs that have ended.
     webhook_secret : str or None
         Signs what they are told.
+    webhook_state : str or None
+        File by which ends that were missed are told later. Default: beside the journal, if it is a
+        file.
     master : str or None
         The name of a master that runs in the cluster, see `start_master`, and has journal and
         workloads; None: one of this process.
@@ -94,6 +100,12 @@ class ServerSettings:
         Where it has its name.
     openid : OpenIdSettings or None
         Which tokens of an OpenID Connect provider are taken.
+    log_format : str or None
+        ``"json"`` or ``"text"``: lines of the log carry the ids of request, job and bundle, and
+        lines that jobs print are among them. None: warnings only, as Python writes them.
+    otel : bool or None
+        Whether to make spans of requests and jobs; None: if OpenTelemetry's variables of the
+        environment ask for them.
     """
 
     host: str = "127.0.0.1"
@@ -125,9 +137,12 @@ class ServerSettings:
     max_connections: int = 1024
     webhooks: Sequence[str] = ()
     webhook_secret: str | None = None
+    webhook_state: str | None = None
     master: str | None = None
     namespace: str | None = None
     openid: OpenIdSettings | None = None
+    log_format: str | None = None
+    otel: bool | None = None
 
 
 def check_exposure(
@@ -213,6 +228,8 @@ def serve(settings: ServerSettings, announce: Callable[[str], None] = print) -> 
             "the master that runs in the cluster has its journal and workloads already: "
             "`agentic-ray master start` takes them"
         )
+    if settings.log_format is not None:
+        set_up(settings.log_format, (settings.token or "", settings.webhook_secret or ""))
     os.umask(0o077)  # what this process and its jobs write is nobody else's
     listener = _bind(settings.host, settings.port)
     url = _url(listener, tls=settings.tls_cert is not None)
@@ -259,11 +276,15 @@ def _serve_jobs(
     session: dict[str, Any] = {"address": address, "num_cpus": settings.num_cpus}
     if settings.namespace is not None:
         session["namespace"] = settings.namespace
+    wanted = asked_for(os.environ) if settings.otel is None else settings.otel
+    tracing = Tracing() if wanted else None
     host = SessionHost(session, session_changed, settings.master)
     webhooks = None
     if settings.webhooks:
-        webhooks = Webhooks(settings.webhooks, settings.webhook_secret or "")
-    master = _master(settings, store, host, webhooks, stop)
+        webhooks = Webhooks(
+            settings.webhooks, settings.webhook_secret or "", state=_webhook_state(settings)
+        )
+    master = _master(settings, store, host, webhooks, stop, tracing)
 
     def start_host() -> None:
         try:
@@ -274,11 +295,14 @@ def _serve_jobs(
 
     def serving() -> None:
         started()
+        if webhooks is not None:
+            missed.append(MissedEnds(webhooks, master))
         ray.start()  # not before: what it starts takes the processors for seconds
 
     closing = threading.Event()
-    server = _Server(settings, master, host, shelf, serving)
+    server = _Server(settings, master, host, shelf, serving, tracing)
     ray = threading.Thread(target=start_host, name="start Ray")
+    missed: list[MissedEnds] = []
     servers.append(server)
     try:
         if not failures:
@@ -287,8 +311,12 @@ def _serve_jobs(
         closing.set()
         _close(master)
         server.close()
+        for looking in missed:
+            looking.close()
         if webhooks is not None:
             webhooks.close()
+        if tracing is not None:
+            tracing.close()
         host.close()
         if ray.ident is not None:
             ray.join()
@@ -303,14 +331,11 @@ def _master(
     host: SessionHost,
     webhooks: Webhooks | None,
     lost: Callable[[BaseException], None],
+    tracing: Tracing | None,
 ) -> ServedMaster:
     """The master that the settings ask for."""
     if settings.master is not None:
-        distant = DistantMaster(f"{host.path}.master", settings.master)
-        if webhooks is not None:
-            told = webhooks.ended
-            distant.watch(lambda record: told(record) if record.state.finished else None)
-        return distant
+        return DistantMaster(f"{host.path}.master", settings.master)
     return Master(
         max_running=settings.max_running,
         max_queued=settings.max_queued,
@@ -326,6 +351,7 @@ def _master(
         memory_bytes=settings.memory_bytes,
         max_attempts=settings.max_attempts,
         session=lambda: host.path,
+        tracer=None if tracing is None else tracing.tracer,
     )
 
 
@@ -335,6 +361,14 @@ def _close(master: ServedMaster, drain_seconds: float | None = None) -> None:
         master.close(drain=drain_seconds is not None, timeout_seconds=drain_seconds)
     elif drain_seconds is None:
         master.close()
+
+
+def _webhook_state(settings: ServerSettings) -> str | None:
+    """Where it is kept which ends were told: beside the journal, unless told otherwise."""
+    journal = settings.journal
+    if settings.webhook_state is not None or journal is None or is_url(journal):
+        return settings.webhook_state
+    return f"{journal_file(journal)}.webhooks"
 
 
 def _data_folder(settings: ServerSettings) -> str | None:
@@ -363,6 +397,7 @@ class _Server(uvicorn.Server):
         host: SessionHost,
         data: DataShelf,
         started: Callable[[], None],
+        tracing: Tracing | None,
     ) -> None:
         limits = fitting(
             ConnectionLimits(
@@ -381,6 +416,7 @@ class _Server(uvicorn.Server):
             origins=settings.origins,
             max_body_bytes=settings.max_body_bytes,
             cluster=host.cluster,
+            tracer=None if tracing is None else tracing.tracer,
             health=lambda: _health(master, host, stopping=self.stopped_by is not None),
         )
         super().__init__(

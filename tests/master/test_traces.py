@@ -49,6 +49,9 @@ class UnderWay:
     def placements(self) -> list[PlacementRecord]:
         return self._records
 
+    def placements_by_graph(self) -> list[list[PlacementRecord]]:
+        return [self._records]
+
     def graphs(self) -> list[dict[str, Any]]:
         return []
 

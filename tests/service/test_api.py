@@ -510,3 +510,13 @@ def test_a_reference_cannot_be_forged(client: TestClient) -> None:
     answer = client.post("/submit", json=body)
     assert answer.status_code == 404
     assert json.loads(answer.text)["error"]["type"] == "UnknownData"
+
+
+def test_expressions_of_unknown_functions_are_refused_at_once(client: TestClient) -> None:
+    params = {"arrays": {"x": [1, 2]}, "expression": ["frobnicate", "x"]}
+    body = {"workload": "array_expression", "params": params}
+    answer = client.post("/submit", json=body)
+    assert answer.status_code == 422
+    told = answer.json()["error"]
+    assert told["type"] == "InvalidParametersError"
+    assert "there is no function 'frobnicate'" in told["message"]

@@ -27,6 +27,7 @@ from agentic_ray.errors import (
     UnknownJobError,
     UnknownWorkloadError,
 )
+from agentic_ray.ids import Ids
 from agentic_ray.master import distant
 from agentic_ray.master.distant import DistantMaster
 from agentic_ray.master.jobs import JobRecord
@@ -271,3 +272,22 @@ def test_who_waits_for_a_step_is_woken() -> None:
     start, _, _ = steps.after(None, 0)
     threading.Timer(0.1, steps.add, [record(1)]).start()
     assert [one.sequence for one in steps.after(start, 30)[1]] == [1]
+
+
+def test_ids_of_a_request_reach_the_master_and_its_jobs(machine: Machine) -> None:
+    parent = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    with machine.service() as (url, master):
+        until(lambda: not master.reason)
+        answer = httpx.post(
+            f"{url}/submit",
+            json={"workload": "letters", "params": 2},
+            headers={"X-Request-ID": "far", "traceparent": parent},
+        )
+        assert answer.headers["X-Request-ID"] == "far"
+        task_id = answer.json()["task_id"]
+        until(lambda: master.outline(task_id).state.finished)
+        assert master.outline(task_id).ids == Ids("far", task_id, "", parent)
+        lines = httpx.get(f"{url}/logs/{task_id}").json()["lines"]
+        assert [(line["text"], line["request"]) for line in lines] == [("some letters", "far")]
+        again = httpx.post(f"{url}/retry/{task_id}", headers={"X-Request-ID": "again"}).json()
+        assert master.outline(again["task_id"]).request_id == "again"

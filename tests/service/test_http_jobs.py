@@ -143,3 +143,17 @@ def test_the_client_raises_what_the_master_would(
     assert (sent[0]["user"], sent[0]["deadline_seconds"], sent[0]["cache"]) == ("ada", 5, False)
     if isinstance(caught.value, QueueFullError):
         assert caught.value.retry_after_seconds == 7
+
+
+def test_status_waits_for_no_thread_and_no_lock(http: TestClient, master: Master) -> None:
+    task_id = http.post("/submit", json={"workload": "plain", "params": 5}).json()["task_id"]
+    assert master.job(task_id).result(60) == 5
+    with master._changed:  # as while a job is accepted
+        told: list[int] = []
+        asking = threading.Thread(
+            target=lambda: told.append(http.get(f"/status/{task_id}").status_code)
+        )
+        asking.start()
+        asking.join(30)
+    assert told == [200]
+    assert http.get("/status/none").status_code == 404

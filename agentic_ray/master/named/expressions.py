@@ -6,11 +6,12 @@ An expression is a number, the name of an array, or a list of a function's name 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+import sys
+from collections.abc import Callable, Collection, Mapping
+from typing import Annotated, Any, Final
 
 import numpy as np
-from pydantic import ConfigDict, with_config
+from pydantic import AfterValidator, ConfigDict, with_config
 from typing_extensions import TypedDict
 
 from agentic_ray.errors import InvalidParametersError
@@ -28,6 +29,7 @@ _ALL_OF: Final = ("sum", "mean", "min", "max", "std", "var", "prod")
 
 _MOST_NODES: Final = 1000
 _DEEPEST: Final = 50
+_LARGEST: Final = sys.float_info.max
 _MOST_ELEMENTS: Final = 10_000_000
 """Of a result, which is sent as JSON."""
 
@@ -48,7 +50,59 @@ class MatmulParams(TypedDict):
     b: list[Any] | UploadParams
 
 
-def array_expression(params: ExpressionParams) -> Any:
+def check_expression(node: Any, arrays: Collection[str]) -> None:
+    """Refuse what is no expression over arrays of these names, whatever the arrays hold. Pure.
+
+    Raises
+    ------
+    InvalidParametersError
+        Says which function, array or number of arguments is wrong.
+    """
+    left = [(node, 0)]
+    seen = 0
+    while left:
+        node, depth = left.pop()
+        seen += 1
+        if seen > _MOST_NODES or depth > _DEEPEST:
+            raise InvalidParametersError(
+                f"an expression has up to {_MOST_NODES} parts, nested {_DEEPEST} deep"
+            )
+        if isinstance(node, bool) or node is None or isinstance(node, dict):
+            raise InvalidParametersError(f"not an expression: {str(node)[:60]}")
+        if isinstance(node, str):
+            if node not in arrays:
+                raise InvalidParametersError(f"no array {node[:60]!r} is given")
+        elif isinstance(node, list):
+            if not node or not isinstance(node[0], str):
+                raise InvalidParametersError("a list must begin with the name of a function")
+            left += [(each, depth + 1) for each in _arguments(node[0], node[1:])]
+        elif not -_LARGEST <= node <= _LARGEST:
+            raise InvalidParametersError("a number is out of range")
+
+
+def _arguments(name: str, given: list[Any]) -> list[Any]:
+    """The arguments of a function that are expressions, if it has as many as it takes."""
+    if name in _ALL_OF:
+        if len(given) not in (1, 2):
+            raise InvalidParametersError(f"{name} has an array and, if wished, an axis")
+        axis = given[1] if len(given) == 2 else None
+        if axis is not None and (isinstance(axis, bool) or not isinstance(axis, int)):
+            raise InvalidParametersError(f"{name}: an axis is a whole number")
+        return given[:1]
+    wanted = 1 if name in _ONE or name == "transpose" else 2 if name in _TWO else 3
+    if wanted == 3 and name != "where":
+        raise InvalidParametersError(f"there is no function {name[:60]!r}")
+    if len(given) != wanted:
+        raise InvalidParametersError(f"{name} has {wanted} arguments, not {len(given)}")
+    return given
+
+
+def _sound(params: ExpressionParams) -> ExpressionParams:
+    check_expression(params["expression"], params["arrays"])
+    return params
+
+
+def array_expression(params: Annotated[ExpressionParams, AfterValidator(_sound)]) -> Any:
     """Evaluate an expression over arrays: a number, or an array as lists.
 
     Functions of one argument: abs, negative, sqrt, square, exp, expm1, log, log1p, log2, log10,
@@ -63,7 +117,7 @@ def array_expression(params: ExpressionParams) -> Any:
     arrays = {
         name: xp.asarray(_floats(whole_array(given))) for name, given in params["arrays"].items()
     }
-    made = _Evaluation(xp, arrays).value(params["expression"], 0)
+    made = _Evaluation(xp, arrays).value(params["expression"])
     if not hasattr(made, "shape"):
         return made
     if int(np.prod(made.shape, dtype=np.int64)) > _MOST_ELEMENTS:
@@ -86,41 +140,21 @@ def matmul(params: MatmulParams) -> Any:
 
 
 class _Evaluation:
-    """The evaluation of an expression, with a count of its steps. Each name is looked up in a fixed
-    list."""
+    """The evaluation of an expression that was checked. Each name is looked up in a fixed list."""
 
     def __init__(self, xp: Any, arrays: Mapping[str, Any]) -> None:
         self._xp = xp
         self._arrays = arrays
-        self._nodes = 0
 
-    def value(self, node: Any, depth: int) -> Any:
-        self._nodes += 1
-        if self._nodes > _MOST_NODES or depth > _DEEPEST:
-            raise InvalidParametersError(
-                f"an expression has up to {_MOST_NODES} parts, nested {_DEEPEST} deep"
-            )
-        if isinstance(node, bool) or node is None or isinstance(node, dict):
-            raise InvalidParametersError(f"not an expression: {str(node)[:60]}")
-        if isinstance(node, int | float):
-            return float(node)
+    def value(self, node: Any) -> Any:
         if isinstance(node, str):
-            if node not in self._arrays:
-                raise InvalidParametersError(f"no array {node[:60]!r} is given")
             return self._arrays[node]
-        if not node or not isinstance(node[0], str):
-            raise InvalidParametersError("a list must begin with the name of a function")
-        return self._call(node[0], node[1:], depth)
-
-    def _call(self, name: str, arguments: list[Any], depth: int) -> Any:
+        if not isinstance(node, list):
+            return float(node)
+        name, arguments = node[0], node[1:]
         if name in _ALL_OF:
-            return self._reduced(name, arguments, depth)
-        wanted = 1 if name in _ONE or name == "transpose" else 2 if name in _TWO else 3
-        if wanted == 3 and name != "where":
-            raise InvalidParametersError(f"there is no function {name[:60]!r}")
-        if len(arguments) != wanted:
-            raise InvalidParametersError(f"{name} has {wanted} arguments, not {len(arguments)}")
-        values = [self.value(each, depth + 1) for each in arguments]
+            return self._reduced(name, arguments)
+        values = [self.value(each) for each in arguments]
         if not any(hasattr(each, "shape") for each in values):
             values[0] = self._xp.asarray(values[0])
         if name == "transpose":
@@ -131,13 +165,9 @@ class _Evaluation:
         except (ValueError, TypeError) as error:
             raise InvalidParametersError(f"{name}: {error}") from error
 
-    def _reduced(self, name: str, arguments: list[Any], depth: int) -> Any:
-        if len(arguments) not in (1, 2):
-            raise InvalidParametersError(f"{name} has an array and, if wished, an axis")
+    def _reduced(self, name: str, arguments: list[Any]) -> Any:
         axis = arguments[1] if len(arguments) == 2 else None
-        if axis is not None and (isinstance(axis, bool) or not isinstance(axis, int)):
-            raise InvalidParametersError(f"{name}: an axis is a whole number")
-        array = self.value(arguments[0], depth + 1)
+        array = self.value(arguments[0])
         array = array if hasattr(array, "shape") else self._xp.asarray(array)
         if axis is not None and not -array.ndim <= axis < array.ndim:
             raise InvalidParametersError(f"{name}: there is no axis {axis} of {array.ndim}")

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, Protocol
 
@@ -32,6 +32,8 @@ GRACE_SECONDS: Final = 1.0
 _END_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 0.05
 _READ_BYTES: Final = 1 << 16
+_KEY: Final = 500
+"""Characters of a key or an id that are kept."""
 
 
 class Stages(Protocol):
@@ -62,6 +64,8 @@ class Order:
         Where the session is lent.
     memory_bytes : int or None
         By which the process may grow.
+    request_id, traceparent : str
+        The request that submitted the job, and the span that its work is part of; may be empty.
     """
 
     job_id: str
@@ -74,10 +78,18 @@ class Order:
     digest: str | None
     session: str
     memory_bytes: int | None = None
+    request_id: str = ""
+    traceparent: str = ""
 
 
-Log = Callable[[str, bytes], None]
-"""Told of what the job printed: the name of the stream, and bytes."""
+class Log(Protocol):
+    """Told of what the job printed."""
+
+    def write(self, stream: str, data: bytes) -> None:
+        """The function of the job printed this."""
+
+    def write_of(self, bundle: str, node: str, pieces: Sequence[tuple[str, bytes]]) -> None:
+        """Tasks of a bundle printed this, on a node of the cluster."""
 
 
 class Assignment:
@@ -118,6 +130,10 @@ class Assignment:
     def placements(self) -> list[PlacementRecord]:
         """Where its bundles ran, as it told a moment ago."""
         return [record for records in list(self._placements.values()) for record in records]
+
+    def placements_by_graph(self) -> list[list[PlacementRecord]]:
+        """The same, for each graph in the order of submission."""
+        return [list(records) for _, records in sorted(self._placements.items())]
 
     def graphs(self) -> list[dict[str, Any]]:
         """The shapes of its graphs."""
@@ -199,6 +215,8 @@ class Assignment:
             "token": order.token,
             "session": order.session,
             "stages": self._stages is not None,
+            "request": order.request_id,
+            "trace": order.traceparent,
         }
         if not runner.knows_path:
             head["path"] = list(sys.path)
@@ -230,6 +248,11 @@ class Assignment:
         op = head["op"]
         if op == "told":
             self._hear(head)
+        elif op == "printed":
+            self._read_all()  # what the function has printed before comes first
+            streams = [_stream(name) for name in head["streams"]]
+            texts = zip(streams, map(bytes, parts), strict=True)
+            self._log.write_of(_text(head["bundle"])[:_KEY], _text(head["node"])[:_KEY], [*texts])
         elif op == "stage_get":
             kept = None if self._stages is None else self._stages.get(_text(head["name"]))
             self._answer([] if kept is None else [kept])
@@ -281,7 +304,7 @@ class Assignment:
             return True
         if not data:
             return False
-        self._log(stream, data)
+        self._log.write(stream, data)
         return True
 
     def _read_all(self) -> None:
@@ -318,6 +341,12 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise InvalidArgumentError(f"text, not {type(value).__name__}")
     return value
+
+
+def _stream(value: Any) -> str:
+    if value not in ("stdout", "stderr"):
+        raise InvalidArgumentError("the name of a stream")
+    return str(value)
 
 
 def _count(value: Any) -> int:

@@ -27,6 +27,7 @@ from typing import Any, Final, NoReturn
 import cloudpickle
 
 from agentic_ray.errors import JobCancelledError, SerializationError, UnknownWorkloadError
+from agentic_ray.ids import Ids, marked
 from agentic_ray.master.jobs import JobFailure
 from agentic_ray.master.jsonvalues import dumps_result, loads, to_json
 from agentic_ray.master.named import register
@@ -35,6 +36,7 @@ from agentic_ray.master.workloads import Workload, registry
 from agentic_ray.runtime import JobScope, Stages, job_scope
 from agentic_ray.runtime.carried import take
 from agentic_ray.runtime.lent import borrow
+from agentic_ray.runtime.printed import Printed, tell_instead
 from agentic_ray.schedule.metrics import PlacementRecord
 from agentic_ray.tracebacks import text_of
 from agentic_ray.wire import Bytes, Frame, Wire, readable
@@ -90,6 +92,25 @@ class _Runner:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         gc.freeze()  # what was there before the fork need not be looked through, nor copied
         borrow(lambda: self._session_path)
+        streams = sys.stdout, sys.stderr
+
+        def tell(printed: Printed) -> bool:
+            """Tell the master of text with its bundle, unless the job has put other streams in
+            place: then it is for these."""
+            if (sys.stdout, sys.stderr) != streams:
+                return False
+            _flush()
+            head = {
+                "op": "printed",
+                "bundle": printed.bundle,
+                "node": printed.node_id,
+                "streams": [piece.stream for piece in printed.pieces],
+            }
+            texts = [piece.text.encode("utf-8", "replace") for piece in printed.pieces]
+            self._wire.send(head, texts)
+            return True
+
+        tell_instead(tell)
         threading.Thread(target=self._listen, name="agentic-ray-master", daemon=True).start()
         while True:
             self._run(self._orders.get())
@@ -107,7 +128,10 @@ class _Runner:
         try:
             if "path" in head:
                 sys.path[:] = head["path"]
-            with job_scope(head["job"], priority=head["priority"]) as scope:
+            if head["trace"]:  # by which libraries of OpenTelemetry know where they are
+                os.environ["TRACEPARENT"] = head["trace"]
+            ids = Ids(head["request"], head["job"], "", head["trace"])
+            with marked(ids), job_scope(head["job"], priority=head["priority"]) as scope:
                 if head["stages"]:
                     scope.stages = Stages(_MastersStages(self), scope.log)
                 self._told, self._seen, self._graphs = (0, 0), {}, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -300,6 +301,29 @@ def test_expressions_that_are_refused(run: Any, expression: Any, says: str) -> N
     arrays = {"x": [1, 2, 3], "w": [1, 2]}
     with pytest.raises(InvalidParametersError, match=says):
         run("array_expression", {"arrays": arrays, "expression": expression})
+
+
+@pytest.mark.parametrize(
+    ("expression", "says"),
+    [
+        (["frobnicate", "x"], "there is no function 'frobnicate'"),
+        (["add", "x", ["square", ["__import__", "os"]]], "there is no function '__import__'"),
+        (["sum", ["add", "x", "z"]], "no array 'z'"),
+        (["add", "x"], "add has 2 arguments, not 1"),
+        (["where", "x", "x"], "where has 3 arguments, not 2"),
+        (["sum", "x", 0.5], "an axis is a whole number"),
+        (["add", "x", 10**400], "a number is out of range"),
+        ([], "must begin with the name of a function"),
+    ],
+)
+def test_what_is_no_expression_is_refused_when_it_is_submitted(
+    workloads: Registry, expression: Any, says: str
+) -> None:
+    params = {"arrays": {"x": [1, 2]}, "expression": expression}
+    workload = workloads.get("array_expression")
+    for refuse in (workload.prepare, lambda each: workload.prepare_text(json.dumps(each))):
+        with pytest.raises(InvalidParametersError, match=says):
+            refuse(params)
 
 
 def test_expressions_are_bounded(run: Any) -> None:
