@@ -28,6 +28,7 @@ _PLACES = {
         "HistGradientBoostingClassifier",
         "HistGradientBoostingRegressor",
     ),
+    "cluster.bisecting": ("BisectingKMeans",),
     "cluster.density": ("DBSCAN",),
     "cluster.kmeans": ("KMeans",),
     "compose": ("ColumnTransformer", "FeatureUnion"),
