@@ -33,6 +33,7 @@ _PLACES = {
     "cluster.kmeans": ("KMeans",),
     "compose": ("ColumnTransformer", "FeatureUnion"),
     "decomposition.components": ("PCA", "FactorAnalysis", "TruncatedSVD"),
+    "decomposition.nmf": ("NMF",),
     "ensemble": (
         "ExtraTreesClassifier",
         "ExtraTreesRegressor",

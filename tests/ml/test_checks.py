@@ -50,6 +50,7 @@ ESTIMATORS: list[Any] = [
     ml.MiniBatchKMeans(n_clusters=3, n_init=2),
     ml.MultiTaskElasticNet(max_iter=20),
     ml.MultinomialNB(),
+    ml.NMF(max_iter=500),
     ml.NearestNeighbors(),
     ml.Normalizer(),
     ml.OneHotEncoder(handle_unknown="ignore"),
