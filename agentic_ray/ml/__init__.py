@@ -57,6 +57,8 @@ _PLACES = {
     "linear.vectors": ("LinearSVC", "LinearSVR"),
     "mixture": ("GaussianMixture",),
     "neighbors": ("KNeighborsClassifier", "KNeighborsRegressor", "NearestNeighbors"),
+    "onnx": ("to_onnx",),
+    "onnx_model": ("OnnxModel",),
     "preprocessing.ranks": (
         "KBinsDiscretizer",
         "PowerTransformer",

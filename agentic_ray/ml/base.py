@@ -132,6 +132,12 @@ class Distributed:
         twin.__dict__.update({name: as_sklearn(value) for name, value in vars(self).items()})
         return twin
 
+    def to_onnx(self, sample: Any = None) -> Any:
+        """Return the fitted estimator as an ONNX model: `agentic_ray.ml.to_onnx`."""
+        from agentic_ray.ml.onnx import to_onnx
+
+        return to_onnx(self, sample)
+
     def _for_steps(self) -> Any:
         """Return a copy for the chunks, without the facts about the rows it was fitted on."""
         light = type(self).__new__(type(self))
