@@ -421,6 +421,7 @@ def _target(y: Any, data: Rows, target: str, multi_output: bool) -> Rows:
             y = column_or_1d(y, warn=True)
         y = np.asarray(y)
         if target == "numeric":
+            y = y.astype(np.float64) if y.dtype.kind in "OUS" else y
             y = check_array(y, ensure_2d=False, dtype="numeric", input_name="y")
         y = _plain(y)
     made = aligned(y, data.lengths, "y")
