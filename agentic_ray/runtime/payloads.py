@@ -14,7 +14,7 @@ from ray import cloudpickle
 from ray import exceptions as ray_errors
 
 from agentic_ray.errors import SerializationError
-from agentic_ray.graph.task import Ref
+from agentic_ray.graph.task import Ref, is_named_tuple
 from agentic_ray.runtime.execute import Inline, Payload, Step
 from agentic_ray.runtime.values import CodeletTable, Stored
 from agentic_ray.schedule.events import Start
@@ -128,4 +128,6 @@ def _name_stored(value: Any, own: dict[str, Stored]) -> Any:
         return type(value)(_name_stored(element, own) for element in value)
     if type(value) is dict:
         return {name: _name_stored(element, own) for name, element in value.items()}
+    if is_named_tuple(value):
+        return type(value)._make(_name_stored(element, own) for element in value)
     return value
