@@ -292,7 +292,7 @@ def find_refs(value: Any) -> Iterator[str]:
     values."""
     if isinstance(value, Ref):
         yield value.key
-    elif type(value) in (list, tuple) or _is_named_tuple(value):
+    elif type(value) in (list, tuple) or is_named_tuple(value):
         for element in value:
             yield from find_refs(element)
     elif type(value) is dict:
@@ -310,12 +310,13 @@ def replace_refs(value: Any, lookup: Callable[[str], Any]) -> Any:
         return tuple(replace_refs(element, lookup) for element in value)
     if type(value) is dict:
         return {name: replace_refs(element, lookup) for name, element in value.items()}
-    if _is_named_tuple(value):
+    if is_named_tuple(value):
         return type(value)._make(replace_refs(element, lookup) for element in value)
     return value
 
 
-def _is_named_tuple(value: Any) -> bool:
+def is_named_tuple(value: Any) -> bool:
+    """Whether ``value`` is of a class that `typing.NamedTuple` makes."""
     return isinstance(value, tuple) and hasattr(type(value), "_make")
 
 

@@ -28,10 +28,12 @@ _PLACES = {
         "HistGradientBoostingClassifier",
         "HistGradientBoostingRegressor",
     ),
+    "cluster.bisecting": ("BisectingKMeans",),
     "cluster.density": ("DBSCAN",),
     "cluster.kmeans": ("KMeans",),
     "compose": ("ColumnTransformer", "FeatureUnion"),
     "decomposition.components": ("PCA", "FactorAnalysis", "TruncatedSVD"),
+    "decomposition.nmf": ("NMF",),
     "ensemble": (
         "ExtraTreesClassifier",
         "ExtraTreesRegressor",
@@ -55,6 +57,8 @@ _PLACES = {
     "linear.vectors": ("LinearSVC", "LinearSVR"),
     "mixture": ("GaussianMixture",),
     "neighbors": ("KNeighborsClassifier", "KNeighborsRegressor", "NearestNeighbors"),
+    "onnx": ("to_onnx",),
+    "onnx_model": ("OnnxModel",),
     "preprocessing.ranks": (
         "KBinsDiscretizer",
         "PowerTransformer",

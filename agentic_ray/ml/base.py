@@ -132,6 +132,12 @@ class Distributed:
         twin.__dict__.update({name: as_sklearn(value) for name, value in vars(self).items()})
         return twin
 
+    def to_onnx(self, sample: Any = None) -> Any:
+        """Return the fitted estimator as an ONNX model: `agentic_ray.ml.to_onnx`."""
+        from agentic_ray.ml.onnx import to_onnx
+
+        return to_onnx(self, sample)
+
     def _for_steps(self) -> Any:
         """Return a copy for the chunks, without the facts about the rows it was fitted on."""
         light = type(self).__new__(type(self))
@@ -415,6 +421,7 @@ def _target(y: Any, data: Rows, target: str, multi_output: bool) -> Rows:
             y = column_or_1d(y, warn=True)
         y = np.asarray(y)
         if target == "numeric":
+            y = y.astype(np.float64) if y.dtype.kind in "OUS" else y
             y = check_array(y, ensure_2d=False, dtype="numeric", input_name="y")
         y = _plain(y)
     made = aligned(y, data.lengths, "y")

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from agentic_ray.array import Array
 from agentic_ray.array.core import evaluate
-from agentic_ray.errors import SourceError
+from agentic_ray.errors import LostDataError, SourceError
 from agentic_ray.graph import Ref, Task
 from agentic_ray.sources import Part
 
@@ -25,11 +25,22 @@ Step: TypeAlias = Callable[[Any], Any]
 @dataclass(frozen=True, eq=False)
 class Given:
     """Chunks that tasks can be given as they are: in memory, in the object store, or a `Part`,
-    which a task reads."""
+    which a task reads.
+
+    Parameters
+    ----------
+    chunks : tuple
+    nbytes : int
+    is_here : bool
+        Whether they are in the caller's memory.
+    again : callable, optional
+        Makes chunks anew that were lost with the object store; it is given their positions.
+    """
 
     chunks: tuple[Any, ...]
     nbytes: int
     is_here: bool
+    again: Callable[[Sequence[int]], list[Any]] | None = None
     _placed: list[Any] = field(default_factory=list, init=False, repr=False)
 
     def arguments(self, local: bool) -> tuple[list[Task], list[Any]]:
@@ -39,11 +50,62 @@ class Given:
             return [], list(self.chunks)
         from agentic_ray.runtime import Stored, get_session, put
 
+        if self.again is not None:
+            return [], self._kept(self.again)
         stay = get_session().stay
         if not self._placed or self._placed[0] is not stay:  # a store ends with its stay
             kept = (Part, Stored)
             self._placed[:] = [stay, [c if isinstance(c, kept) else put(c) for c in self.chunks]]
         return [], list(self._placed[1])
+
+    def _kept(self, again: Callable[[Sequence[int]], list[Any]]) -> list[Any]:
+        """The chunks, those made anew that are lost."""
+        if not self._placed:
+            self._placed[:] = [None, list(self.chunks)]
+        held = self._placed[1]
+        lost = [at for at, chunk in enumerate(held) if _is_lost(chunk)]
+        if lost:
+            for at, chunk in zip(lost, again(lost), strict=True):
+                held[at] = chunk
+        return list(held)
+
+    def take(self, which: Sequence[int]) -> Given:
+        """Only some of the chunks."""
+        share = len(which) / max(len(self.chunks), 1)
+        chunks = tuple([self.chunks[at] for at in which])
+        again = self.again
+        own = None if again is None else Again(again, tuple(which))
+        return Given(chunks, int(self.nbytes * share), self.is_here, own)
+
+
+@dataclass(frozen=True)
+class Again:
+    """Makes chunks anew of which some of the chunks were taken."""
+
+    again: Callable[[Sequence[int]], list[Any]]
+    which: tuple[int, ...]
+
+    def __call__(self, positions: Sequence[int]) -> list[Any]:
+        return self.again([self.which[at] for at in positions])
+
+
+def _is_lost(chunk: Any) -> bool:
+    """Whether a chunk was in an object store that has died.
+
+    Raises
+    ------
+    SessionError
+        The session in which it was kept was ended.
+    """
+    from agentic_ray.runtime import Stored
+
+    if not isinstance(chunk, Stored):
+        return False
+    try:
+        chunk.check()
+    except LostDataError:
+        return True
+    return False
 
 
 @dataclass(frozen=True, eq=False)

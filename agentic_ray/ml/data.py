@@ -207,9 +207,7 @@ class Rows:
             part = Rows(self.source.source, self.lengths, self.sample).take_chunks(which)
             source = Chosen(part.source, tuple([self.source.positions[i] for i in which]))
         else:
-            share = len(which) / max(len(self.lengths), 1)
-            chunks = tuple([self.source.chunks[i] for i in which])
-            source = Given(chunks, int(self.source.nbytes * share), self.source.is_here)
+            source = self.source.take(which)
         return replace(self, source=source, lengths=tuple([self.lengths[i] for i in which]))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
@@ -228,6 +226,38 @@ class Rows:
         from agentic_ray.ml.passes import each_chunk
 
         return joined(each_chunk([self], first))
+
+    def persist(self) -> Rows:
+        """Read and compute all chunks now, and keep them where that is done: in the object store,
+        or in this process if they are small.
+
+        A fit of many passes then reads files once. What is kept takes as much memory as the chunks
+        do; columns that are not needed are left out before (``rows[["a", "b"]].persist()``). Chunks
+        that are lost with a machine are made again.
+
+        Returns
+        -------
+        Rows
+            With the same chunks; these rows stay as they are.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from agentic_ray import ml
+        >>> data = ml.rows(np.arange(6.0).reshape(3, 2)).map(np.sqrt).persist()
+        >>> data.steps, float(data.compute()[0, 1])
+        ((), 1.0)
+        """
+        from agentic_ray.ml.passes import kept_chunks, size_of
+
+        if isinstance(self.source, OfArray) and not self.steps:
+            self.source.array.persist()
+            return self
+        held = kept_chunks(self)
+        here = self.is_here
+        nbytes = sum(map(size_of, held))
+        again = None if here else functools.partial(_kept_again, self)
+        return replace(self, source=Given(tuple(held), nbytes, here, again), steps=())
 
     def array(self, dtype: Any = np.float64) -> Array:
         """Return the values as an `agentic_ray.array` array, chunk by chunk.
@@ -264,6 +294,12 @@ class Rows:
                 chunks=(self.lengths, *((n,) for n in shape)),
             )
         chunks = (self.lengths, *((n,) for n in shape))
+        if isinstance(self.source, Given) and not all(
+            isinstance(chunk, Part) for chunk in self.source.chunks
+        ):
+            made = self.then(AsMatrix(np.dtype(dtype))).persist()
+            like = xp.empty(made.shape, dtype=dtype, chunks=chunks)._node
+            return Array(evaluate.stored(like, made.source.arguments(False)[1]))
         call = functools.partial(_numbered, self.then(AsMatrix(np.dtype(dtype))))
         return xp.map_blocks(call, chunks=chunks, dtype=dtype)
 
@@ -283,6 +319,12 @@ class Rows:
     def __repr__(self) -> str:
         chunks = "1 chunk" if len(self.lengths) == 1 else f"{len(self.lengths)} chunks"
         return f"<Rows of shape {self.shape} in {chunks}>"
+
+
+def _kept_again(data: Rows, which: Sequence[int]) -> list[Any]:
+    from agentic_ray.ml.passes import kept_chunks
+
+    return kept_chunks(data.take_chunks(which))
 
 
 def _numbered(data: Rows, block_id: tuple[int, ...]) -> Any:
@@ -494,6 +536,15 @@ def together(parts: Sequence[Rows]) -> Rows:
     """Rows that are cut alike side by side: a chunk is a tuple of one of each."""
     source = Together(tuple([part.source for part in parts]), tuple([part.steps for part in parts]))
     return Rows(source, parts[0].lengths, tuple([part.sample for part in parts]))
+
+
+def held_rows(held: Sequence[Any], lengths: Sequence[int], sample: Any) -> Rows:
+    """Rows of chunks that a pass has left where they were made."""
+    from agentic_ray.ml.passes import size_of
+    from agentic_ray.runtime import Stored
+
+    here = not any(isinstance(chunk, Stored) for chunk in held)
+    return Rows(Given(tuple(held), sum(map(size_of, held)), here), tuple(lengths), sample)
 
 
 def numbered_rows(numbers: Any, lengths: Sequence[int]) -> Rows:

@@ -215,7 +215,14 @@ class _Neighbours(Distributed):
             data = rows(X)
             queries = [data.take_chunks([i]).compute() for i in range(len(data.lengths))]
         else:
-            queries = [validate_data(self, X, reset=False, accept_sparse="csr", order="C")]
+            queries = [X]
+        least = 0 if is_distributed(X) else 1
+        queries = [
+            validate_data(
+                self, block, reset=False, accept_sparse="csr", order="C", ensure_min_samples=least
+            )
+            for block in queries
+        ]
         options = {
             "metric": self.metric,
             "p": self.p,

@@ -35,7 +35,7 @@ from agentic_ray.graph import (
 )
 from agentic_ray.ml.checkpoints import Log
 from agentic_ray.ml.chunks import Chosen, Together, Unreadable, loaded
-from agentic_ray.ml.data import Rows
+from agentic_ray.ml.data import Rows, first
 from agentic_ray.ml.progress import Progress
 
 Statistics: TypeAlias = Any
@@ -246,6 +246,25 @@ def each_chunk(
     return submitted(lambda: _graph(columns, code, check, params))
 
 
+def kept_chunks(data: Rows) -> list[Any]:
+    """Handles on the chunks of rows after their steps: `Stored`, or the chunk if it is small or in
+    this process. They stay where they were made."""
+    if data.is_here:
+        return each_chunk([data], first)
+    from agentic_ray.runtime import get_session
+
+    code = _codelet(first, ChunkMap)
+    check = Check(dtype=None, as_table=True)
+    for left in reversed(range(evaluate.MOST_DEATHS)):
+        try:
+            tasks, outputs = _graph([data], code, check, ())
+            return get_session().submit(TaskGraph(tasks, outputs)).handles()
+        except LostDataError:
+            if not left:
+                raise
+    raise AssertionError("the last round raises")
+
+
 def _local(
     columns: Sequence[Rows | None], check: Check, params: tuple[Any, ...]
 ) -> Iterator[tuple[Any, ...]]:
@@ -265,14 +284,17 @@ def _all_loaded(chunks: Sequence[Any], steps: Any) -> list[Any] | None:
     found, size = [], 0
     for chunk in chunks:
         made = loaded(chunk, steps)
-        size += _size_of(made)
+        size += size_of(made)
         if size > _MOST_KEPT:
             return None
         found.append(made)
     return found
 
 
-def _size_of(block: Any) -> int:
+def size_of(block: Any) -> int:
+    """About the bytes of a chunk, here or in the object store."""
+    if hasattr(block, "size_bytes"):
+        return int(block.size_bytes)
     if sp.issparse(block):
         return int(block.data.nbytes * 2)
     if hasattr(block, "memory_usage"):
@@ -400,20 +422,60 @@ class Passes:
     def _here(
         self, code: Codelet, params: tuple[Any, ...], combine: Any, numbered: Sequence[Any] | None
     ) -> Statistics:
+        with computing:
+            return fold(combine, self._values_here(code, params, numbered))
+
+    def _values_here(
+        self, code: Codelet, params: tuple[Any, ...], numbered: Sequence[Any] | None
+    ) -> Iterator[Any]:
+        """What a kernel gives of each chunk of data in this process."""
         function: Any = code.cpu
         taken = [self._taken(at, column) for at, column in enumerate(self.columns)]
         steps = tuple([own for _, own in taken])
-        with computing:
-            values = (
-                function(
-                    list(given),
-                    steps,
-                    self.check,
-                    params if numbered is None else (*params, numbered[i]),
-                )
-                for i, given in enumerate(zip(*[own for own, _ in taken], strict=True))
-            )
-            return fold(combine, values)
+        for i, given in enumerate(zip(*[own for own, _ in taken], strict=True)):
+            own = params if numbered is None else (*params, numbered[i])
+            yield function(list(given), steps, self.check, own)
+
+    def keep(
+        self,
+        kernel: Callable[..., tuple[Any, Statistics]],
+        *params: Any,
+        numbered: Sequence[Any],
+        combine: Callable[[Statistics, Statistics], Statistics] = add,
+    ) -> tuple[list[Any], Statistics]:
+        """``kernel(x, y, weight, *params, own)`` gives of each chunk something that stays where it
+        was made, and statistics, which are combined. No checkpoint keeps them.
+
+        Parameters
+        ----------
+        numbered : sequence
+            ``own`` of each chunk: what such a pass left there before, for example.
+
+        Returns
+        -------
+        kept : list
+            Of each chunk a handle, for ``numbered`` of a pass to come: `Stored`, or the thing
+            itself if it is small or in this process.
+        statistics
+
+        Raises
+        ------
+        LostDataError
+            What is in ``numbered`` was lost.
+        """
+        code = _codelet(kernel, ChunkCall)
+        if self.is_here:
+            kept = []
+            with computing:
+                sums = []
+                for one, own in self._values_here(code, params, numbered):
+                    kept.append(one)
+                    sums.append(own)
+                found = fold(combine, sums)
+        else:
+            kept, found = _submitted_keeping(self, code, params, combine, numbered)
+        self.check = replace(self.check, finite=False)
+        return kept, found
 
     def chain(self, kernel: Callable[..., Any], state: Any, *params: Any) -> Any:
         """``state = kernel(x, y, weight, state, *params)`` over the chunks, one after the other.
@@ -452,6 +514,39 @@ class Passes:
             return _with_numbers(tasks, keys, numbered), keys
 
         return submitted(make)
+
+
+def first_part(pair: Any) -> Any:
+    """The first of two."""
+    return pair[0]
+
+
+def second_part(pair: Any) -> Any:
+    """The second of two."""
+    return pair[1]
+
+
+def _submitted_keeping(
+    run: Passes, code: Codelet, params: tuple[Any, ...], combine: Any, numbered: Sequence[Any]
+) -> tuple[list[Any], Statistics]:
+    """Handles on the first parts of what a kernel gives, and the second parts combined."""
+    from agentic_ray.runtime import Stored, fetch, get_session
+
+    tasks, keys = _graph(run.columns, code, run.check, params)
+    tasks = _with_numbers(tasks, keys, numbered)
+    cost = CostHint(flops=1e4, items=0)
+    parts: dict[Any, list[str]] = {first_part: [], second_part: []}
+    for key in keys:
+        for part, names in parts.items():
+            names.append(f"{key}/{part.__name__}")
+            tasks.append(Task.of(combining(part), Ref(key), key=names[-1], cost=cost))
+    root = parts[second_part][0]
+    if len(keys) > 1:
+        more, root = tree_reduce(parts[second_part], combining(combine), prefix=root, cost=cost)
+        tasks += more
+    handles = get_session().submit(TaskGraph(tasks, [*parts[first_part], root])).handles()
+    found = handles.pop()
+    return handles, fetch(found) if isinstance(found, Stored) else found
 
 
 def _chained(

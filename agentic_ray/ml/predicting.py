@@ -10,6 +10,7 @@ import numpy as np
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError
 from agentic_ray.functions import Function
 from agentic_ray.functions import map as function_map
+from agentic_ray.ml.onnx_model import OnnxModel, is_onnx
 
 
 class _Method:
@@ -38,13 +39,16 @@ def predict(
 
     Parameters
     ----------
-    model : Function, object with a method of this name, or callable
+    model : Function, object with a method of this name, callable, or ONNX model
         A `Function` (see `agentic_ray.function`) runs on the devices it asks for; its ``setup``
         loads the model once a process. Any other model is sent to worker processes on CPUs as it
-        is: a fitted estimator of scikit-learn, for example, or a function of a batch of rows.
-    data : array or iterable
+        is: a fitted estimator of scikit-learn, for example, or a function of a batch of rows. An
+        ONNX model is a ``ModelProto`` or the path of an ``.onnx`` file (see `OnnxModel`).
+    data : array, table, Rows or iterable
         A NumPy array or one of `agentic_ray.array`, by its rows: only the batches that are under
-        way are in the memory of this process. Of any other iterable each element is a row.
+        way are in the memory of this process. Tables (pandas, polars, Arrow) and `ml.rows`, whose
+        batches are their chunks, as tables; not for a `Function`. Of any other iterable each
+        element is a row.
     method : str
         Method of the model to call with a batch of rows.
     batch_size : int, optional
@@ -72,7 +76,14 @@ def predict(
     >>> ar.ml.predict(lambda rows: rows.sum(axis=1), np.ones((5, 3)))
     array([3., 3., 3., 3., 3.])
     """
+    is_table = any(hasattr(data, name) for name in ("iloc", "to_pandas", "take_chunks"))
+    if is_table and not isinstance(model, Function):
+        return _of_table(_callable(model, method), data, batch_size)
     if isinstance(model, Function):
+        if is_table:
+            raise InvalidTypeError(
+                f"a Function is given rows of arrays, not of a {type(data).__name__}"
+            )
         if batch_size is not None:
             raise InvalidArgumentError("the batch_size of a Function is said where it is made")
         function = model
@@ -89,7 +100,20 @@ def predict(
     return [result for block in blocks for result in block]
 
 
+def _of_table(call: Callable[[Any], Any], data: Any, batch_size: int | None) -> Any:
+    """Predict the rows of tables, chunk by chunk where they are."""
+    from agentic_ray.ml.data import rows  # needs pandas, as tables do
+
+    chunks = rows(data, chunk_rows=None if hasattr(data, "take_chunks") else batch_size)
+    found = chunks.then(call).compute()
+    if len(found) != len(chunks):
+        raise InvalidArgumentError(f"{len(found)} predictions were made of {len(chunks)} rows")
+    return found
+
+
 def _callable(model: Any, method: str) -> Callable[[Any], Any]:
+    if is_onnx(model):
+        model = OnnxModel(model)
     if hasattr(model, method):
         return _Method(model, method)
     if not callable(model):

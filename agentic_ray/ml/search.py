@@ -2,7 +2,7 @@
 
 Models of data in memory are fitted beside each other in worker processes of the session; the data
 are put in the object store once. Models of data in chunks are fitted one after the other, each of
-them on all cores.
+them on all cores; their folds are cut once.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from agentic_ray.graph import Codelet, CostHint, Task, TaskGraph
 from agentic_ray.ml.base import is_distributed
 from agentic_ray.ml.data import rows
 from agentic_ray.ml.scoring import for_chunks
+from agentic_ray.ml.shared_folds import folded
 
 _WORTH_BYTES = 64 << 10
 """Larger arguments are put in the object store once, and not sent with each call."""
@@ -215,7 +216,7 @@ class _Search:
         """
         kind = next(k for k in type(self).__mro__ if k.__module__.startswith("sklearn."))
         if is_distributed(X):
-            X = X if isinstance(X, Array) else rows(X)
+            X = folded(rows(X))
             y = rows(y).compute() if is_distributed(y) else y
             own = self.scoring, self.cv
             self.scoring, self.cv = _scoring(self.scoring), InOrder(self.cv, self.estimator)
@@ -224,6 +225,7 @@ class _Search:
                     return kind.fit(self, X, y, **params)  # type: ignore[attr-defined]
             finally:
                 self.scoring, self.cv = own
+                X.let_go()
         if _in_chunks(X) or self.n_jobs == 1:
             with joblib.parallel_config(backend="sequential"):
                 return kind.fit(self, X, y, **params)  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from typing import Any
 from ray import cloudpickle
 
 from agentic_ray.errors import SerializationError
-from agentic_ray.graph.task import Ref
+from agentic_ray.graph.task import Ref, is_named_tuple
 from agentic_ray.runtime.execute import Payload, Step
 from agentic_ray.runtime.outcomes import Inline
 from agentic_ray.runtime.value_store import Resident, ValueStore
@@ -99,4 +99,6 @@ def _name_stored(value: Any, own: dict[str, Stored]) -> Any:
         return type(value)(_name_stored(element, own) for element in value)
     if type(value) is dict:
         return {name: _name_stored(element, own) for name, element in value.items()}
+    if is_named_tuple(value):
+        return type(value)._make(_name_stored(element, own) for element in value)
     return value

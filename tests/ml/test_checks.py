@@ -18,6 +18,7 @@ EVERY_CHECK = "AGENTIC_RAY_LONG" in os.environ
 ESTIMATORS: list[Any] = [
     ml.BernoulliNB(),
     ml.Binarizer(),
+    ml.BisectingKMeans(n_clusters=3),
     ml.DBSCAN(),
     ml.ElasticNet(),
     ml.ElasticNetCV(cv=3, alphas=5, max_iter=20),
@@ -49,6 +50,7 @@ ESTIMATORS: list[Any] = [
     ml.MiniBatchKMeans(n_clusters=3, n_init=2),
     ml.MultiTaskElasticNet(max_iter=20),
     ml.MultinomialNB(),
+    ml.NMF(max_iter=500),
     ml.NearestNeighbors(),
     ml.Normalizer(),
     ml.OneHotEncoder(handle_unknown="ignore"),
@@ -84,6 +86,7 @@ _WEIGHTS = {
 }
 _BINS = "rows that are repeated are counted when bins and leaves are made, as by theirs"
 FAILS = {
+    "BisectingKMeans": _WEIGHTS,
     "HistGradientBoostingClassifier": dict.fromkeys(_WEIGHTS, _BINS),
     "HistGradientBoostingRegressor": dict.fromkeys(_WEIGHTS, _BINS),
     "IsolationForest": _WEIGHTS,

@@ -36,6 +36,7 @@ FITS: list[tuple[Any, Any, tuple[str, ...]]] = [
     (ml.LogisticRegression(max_iter=500), TWO, ("coef_", "intercept_", "n_iter_")),
     (ml.PoissonRegressor(), np.abs(Y).round(), ("coef_", "intercept_", "n_iter_")),
     (ml.KMeans(4, tol=0), None, ("cluster_centers_", "inertia_", "n_iter_")),  # no seed is given
+    (ml.BisectingKMeans(12, tol=0), None, ("cluster_centers_", "inertia_")),
     (
         ml.GaussianMixture(2, tol=0, max_iter=6, init_params="random_from_data"),
         None,

@@ -162,7 +162,8 @@ def merged_draw(left: Any, right: Any) -> Any:
     return keys[order], np.concatenate([left[1], right[1]])[order], count
 
 
-def _distances(x: Any, centres: Any) -> Any:
+def distances_to(x: Any, centres: Any) -> Any:
+    """The squared distance of each row to the nearest of ``centres``."""
     squares = (centres * centres).sum(axis=1)
     parts = []
     for rows in row_blocks(x, 1 << 17):
@@ -175,13 +176,13 @@ def _distances(x: Any, centres: Any) -> Any:
 
 def cost(x: Any, y: Any, w: Any, centres: Any) -> Any:
     """The sum of squared distances to the nearest of ``centres``."""
-    distances = _distances(x, centres)
+    distances = distances_to(x, centres)
     return float(distances.sum() if w is None else distances @ w)
 
 
 def oversample(x: Any, y: Any, w: Any, centres: Any, factor: float, seed: Any) -> Any:
     """Rows taken with a probability of ``factor`` times their squared distance."""
-    distances = _distances(x, centres)
+    distances = distances_to(x, centres)
     chance = distances * factor if w is None else distances * w * factor
     at = np.flatnonzero(generator(seed).random(x.shape[0]) < chance)
     return x[at].toarray() if sp.issparse(x) else np.asarray(x[at], dtype=np.float64)

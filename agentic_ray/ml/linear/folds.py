@@ -165,7 +165,7 @@ class _Path(Distributed):
         self.coef_, self.dual_gap_, self.n_iter_ = model.coef_, model.dual_gap_, model.n_iter_
         self.intercept_ = 0.0
         if self.fit_intercept:
-            self.intercept_ = float(means[-1] - self.coef_ @ means[:-1])
+            self.intercept_ = np.float64(means[-1] - self.coef_ @ means[:-1])
         if type(self).__name__ == "LassoCV":
             del self.l1_ratio_
         return self
@@ -307,7 +307,7 @@ class RidgeCV(Distributed, sk.RidgeCV):
         self.intercept_ = 0.0
         if self.fit_intercept:
             intercept = mean[run.p :] - coef @ mean[: run.p]
-            self.intercept_ = float(intercept[0]) if run.y.ndim == 1 else intercept
+            self.intercept_ = intercept[0] if run.y.ndim == 1 else intercept
         return self
 
     def _by_folds(self, sums: Summaries, alphas: Any) -> Any:

@@ -23,16 +23,28 @@ from agentic_ray.ml.progress import Progress
 
 
 def column_of(x: Any, at: int) -> Any:
-    """Return a column of a chunk as an array."""
-    return x.iloc[:, at].to_numpy() if hasattr(x, "iloc") else np.asarray(x)[:, at]
+    """Return a column of a chunk as an array: pandas' nullable numbers as floats, with NaN."""
+    if not hasattr(x, "iloc"):
+        return np.asarray(x)[:, at]
+    column = x.iloc[:, at]
+    kind = getattr(column.dtype, "numpy_dtype", column.dtype)
+    if not isinstance(column.dtype, np.dtype) and getattr(kind, "kind", "O") in "biuf":
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    return column.to_numpy()
 
 
-def categories(x: Any, y: Any, w: Any) -> Any:
-    """For each column its distinct values and how often each is there."""
+def categories(x: Any, y: Any, w: Any, with_missing: bool) -> Any:
+    """For each column its distinct values and how often each is there.
+
+    Parameters
+    ----------
+    with_missing : bool
+        Whether pandas' NA is taken, as NaN; else it is an error, as in scikit-learn's encoders.
+    """
     found = []
     for at in range(x.shape[1]):
         column = column_of(x, at)
-        if column.dtype.kind == "O":
+        if with_missing and column.dtype.kind == "O":
             column = np.array([_plain(value) for value in column], dtype=object)
         values, counts = _unique(column, return_counts=True)
         found.append((values, counts.astype(np.float64)))
@@ -107,7 +119,7 @@ class _Encoder(Distributed):
             return self._sklearn_class.fit(self, X, y)
         self._validate_params()
         data = rows(X)
-        found = table_pass(data, self).run(categories, combine=merged_categories)
+        found = table_pass(data, self).run(categories, False, combine=merged_categories)
         limits = {"min_frequency": self.min_frequency, "max_categories": self.max_categories}
         limited = any(value is not None for value in limits.values())
         self.set_params(**dict.fromkeys(limits))
@@ -264,7 +276,7 @@ class SimpleImputer(Distributed, imputing.SimpleImputer):
             if self.strategy == "median":
                 mean = quantiles(bare, [0.5])[0]
             return list(np.where(weight > 0, mean, np.nan)), weight < run.n
-        found = run.run(categories, combine=merged_categories)
+        found = run.run(categories, True, combine=merged_categories)
         values, missing = [], []
         for distinct, counts in found:
             there = [not self._is_missing(value) for value in distinct]
@@ -274,7 +286,7 @@ class SimpleImputer(Distributed, imputing.SimpleImputer):
         return values, np.array(missing)
 
     def _is_missing(self, value: Any) -> bool:
-        blank = self.missing_values
+        blank = _plain(self.missing_values)
         if isinstance(blank, float) and blank != blank:
             return bool(value != value)
         return value is None if blank is None else bool(value == blank)
@@ -287,7 +299,10 @@ class Blanked:
         self._blank = blank
 
     def __call__(self, block: Any) -> Any:
-        made = np.array(block, dtype=np.float64)
+        made = np.empty(block.shape) if hasattr(block, "iloc") else np.array(block, np.float64)
+        if hasattr(block, "iloc"):
+            for at in range(block.shape[1]):
+                made[:, at] = column_of(block, at)
         if self._blank is not None and self._blank == self._blank:
             made[made == self._blank] = np.nan
         return made

@@ -279,7 +279,7 @@ class TargetEncoder(Distributed, sk.TargetEncoder):
                     "are supported."
                 )
         self.target_type_ = kind
-        found = run.run(categories, combine=merged_categories)
+        found = run.run(categories, False, combine=merged_categories)
         small = table_of([values for values, _ in found], data.columns)
         self._fit(small, handle_unknown="ignore", ensure_all_finite="allow-nan")
         self.classes_ = None

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from agentic_ray.errors import InvalidArgumentError
+from agentic_ray.graph.task import is_named_tuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,4 +181,6 @@ def map_leaves(value: Any, is_leaf: Callable[[Any], bool], convert: Callable[[An
         return type(value)(map_leaves(element, is_leaf, convert) for element in value)
     if type(value) is dict:
         return {name: map_leaves(element, is_leaf, convert) for name, element in value.items()}
+    if is_named_tuple(value):
+        return type(value)._make(map_leaves(element, is_leaf, convert) for element in value)
     return value
