@@ -48,6 +48,10 @@ class Settings:
     gpu_idle_release_seconds : float
         Seconds without work after which the session gives its GPUs back, on a cluster that it
         joined. Longer than for CPUs, because getting a GPU again takes seconds.
+    node_idle_release_seconds : float
+        Seconds without work after which the session ends its executors, on a cluster that it
+        joined: then Ray's autoscaler can take the nodes down. The next work starts executors again,
+        which takes a second or two.
     keep_costs : bool
         Whether learnt costs are kept for later sessions, in the user's cache directory.
     no_node_seconds : float
@@ -90,6 +94,7 @@ class Settings:
     max_user_retries: int = 3
     second_copies: bool = True
     gpu_idle_release_seconds: float = 30.0
+    node_idle_release_seconds: float = 300.0
     keep_costs: bool = True
     no_node_seconds: float = 300.0
     memory_wait_seconds: float = 300.0
@@ -115,6 +120,7 @@ class Settings:
         for name in (
             "idle_release_seconds",
             "gpu_idle_release_seconds",
+            "node_idle_release_seconds",
             "progress_after_seconds",
             "no_node_seconds",
             "memory_wait_seconds",

@@ -56,7 +56,7 @@ def setitem(array: Array, key: Any, value: Any) -> None:
         dtype, inner = element_of(node.dtype[key])
         array._node = step.write(node, fitted(converted(value, dtype), node.shape + inner))
         return
-    if node.dtype.names is not None and isinstance(value, list | tuple):
+    if node.dtype.names is not None and _names_records(value):
         value = np.array(without_arrays(value), node.dtype)  # a tuple is one record
     mask = key[0] if isinstance(key, tuple) and len(key) == 1 else key
     if getattr(mask, "dtype", None) == np.bool_ and mask.ndim == node.ndim and np.ndim(value) > 1:
@@ -83,6 +83,13 @@ def setitem(array: Array, key: Any, value: Any) -> None:
                 f"region of shape {shape}"
             )
         array._node = region.write(node, fitted(new, shape))
+
+
+def _names_records(value: Any) -> bool:
+    """Whether a value is a record, or a list of records or of such lists."""
+    while isinstance(value, list) and value:
+        value = value[0]
+    return isinstance(value, tuple)
 
 
 def _is_own_part(array: Array, region: Region, value: Any) -> bool:

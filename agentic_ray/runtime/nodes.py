@@ -75,6 +75,9 @@ class Nodes:
         Fraction of each node's CPUs to take; None: all that are free.
     idle_release_seconds, gpu_idle_release_seconds : float
         Seconds without work after which CPUs and GPUs go back to Ray.
+    node_idle_release_seconds : float
+        Seconds without work after which executors end, so that no process of ours is on a node:
+        otherwise Ray's autoscaler would take it for busy and never take it down.
     is_idle, needs_gpus : callable
         Return whether there is no work, and whether some of it may run on a GPU.
     gpu_device : str
@@ -93,6 +96,7 @@ class Nodes:
         poll_seconds: float,
         idle_release_seconds: float,
         gpu_idle_release_seconds: float,
+        node_idle_release_seconds: float,
         is_idle: Callable[[], bool],
         needs_gpus: Callable[[], bool],
         gpu_device: str,
@@ -105,6 +109,7 @@ class Nodes:
         self._poll_seconds = poll_seconds
         self._idle_release_seconds = idle_release_seconds
         self._gpu_idle_release_seconds = gpu_idle_release_seconds
+        self._node_idle_release_seconds = node_idle_release_seconds
         self._is_idle = is_idle
         self._needs_gpus = needs_gpus
         self._gpu_device = gpu_device
@@ -120,6 +125,8 @@ class Nodes:
         self._busy_until = 0.0
         self._gpus_until = time.monotonic() + gpu_idle_release_seconds
         self._gpus_rest = False
+        self._last_work = time.monotonic()
+        self._asleep = False
         self._reserved = False
         self._state = ClusterState((), time.time())
         self._thread = threading.Thread(target=self._main, name="agentic-ray-nodes", daemon=True)
@@ -167,13 +174,15 @@ class Nodes:
                 return
             if device != "cpu":
                 node.gpus.died(device, executor, reason)
-            elif node.cpu is executor:
+            elif node.cpu is executor and executor is not None:
                 self._lose(node_id, reason)  # and begin anew with the node
 
     def reserve(self) -> None:
         """Hold CPUs for work about to be submitted; cheap while they are held."""
         with self._lock:
-            self._busy_until = time.monotonic() + self._idle_release_seconds
+            self._last_work = time.monotonic()
+            self._busy_until = self._last_work + self._idle_release_seconds
+            self._wake()
             if self._reserved:
                 return
             self._reserved = True
@@ -183,8 +192,10 @@ class Nodes:
         """Reserve the GPUs for work about to be submitted: wait until every GPU that Ray counts has
         an executor, or a reason is known why not, or others seem to hold it."""
         with self._lock:
-            self._gpus_until = time.monotonic() + self._gpu_idle_release_seconds
+            self._last_work = time.monotonic()
+            self._gpus_until = self._last_work + self._gpu_idle_release_seconds
             self._gpus_rest = False
+            self._wake()
             for node in self._nodes.values():
                 node.gpus.wake()
         self._await_gpus()
@@ -270,7 +281,7 @@ class Nodes:
                 self._lose(node_id)
             for node_id, state in alive.items():
                 known = self._nodes.get(node_id)
-                if known is not None and _is_stuck(known):
+                if known is not None and known.cpu is not None and _is_stuck(known):
                     self._lose(node_id, "its executor does not come back")
                     known = None
                 if known is None:
@@ -294,7 +305,8 @@ class Nodes:
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
             with self._lock:
-                silent = [node for node in self._nodes.values() if node.report is None]
+                awake = [node for node in self._nodes.values() if node.cpu is not None]
+                silent = [node for node in awake if node.report is None]
                 for node in silent:
                     self._ask_report(node)
             if not silent:
@@ -331,10 +343,10 @@ class Nodes:
             gpus.rest()
         node = _Node(state, max(1, wanted), gpus)
         node.slots = node.wanted_slots
-        threads = max(2, int(state.cpus_total)) + 2
-        node.cpu = start_cpu_executor(state.node_id, node.slots, threads)
         self._nodes[state.node_id] = node
-        self._answers.when(node.cpu.calibrate.remote(), self._calibrated)
+        if not self._asleep:
+            _start_executor(node)
+            self._answers.when(node.cpu.calibrate.remote(), self._calibrated)
         if self._reserved:
             self._hold(node, 0.0)
         self._announce(node)
@@ -365,20 +377,24 @@ class Nodes:
     def _lose(self, node_id: str, why: str = "") -> None:
         node = self._nodes.pop(node_id)
         reason = f"node {node_id[:12]} ({node.state.host}) is {f'lost: {why}' if why else 'gone'}"
-        _logger.warning("%s; its work goes elsewhere", reason)
+        if self._asleep:
+            _logger.info("%s; nothing was under way", reason)
+        else:
+            _logger.warning("%s; its work goes elsewhere", reason)
         self._post(NodeLost(time.monotonic(), node_id, reason))
         self._let_go(node)
         node.gpus.close()
-        ray.kill(node.cpu)
+        if node.cpu is not None:
+            ray.kill(node.cpu)
 
     def _ask_report(self, node: _Node) -> None:
-        if node.report_pending:
+        if node.report_pending or node.cpu is None:
             return
         node.report_pending = True
 
         def received(future: Any) -> None:
             node.report_pending = False
-            report = None if future.exception() else future.result()
+            report = None if future.exception() or node.cpu is None else future.result()
             last = -1 if node.report is None else node.report.sequence
             # The same sample again is no sign of life; a lower number is a new executor's.
             if report is not None and report.sequence != last:
@@ -399,15 +415,39 @@ class Nodes:
                 self._gpus_rest = True
                 for node in self._nodes.values():
                     node.gpus.rest()
+            idle = self._is_idle()
+            if not idle:
+                self._last_work = now
+            elif now >= self._last_work + self._node_idle_release_seconds and self._gpus_rest:
+                self._fall_asleep()
             if not self._reserved:
                 return
-            if not self._is_idle():
+            if not idle:
                 self._busy_until = now + self._idle_release_seconds
                 self._hold_more(wait_seconds=0.0)
             elif now >= self._busy_until:
                 for node in self._nodes.values():
                     self._let_go(node)
                 self._reserved = False
+
+    def _fall_asleep(self) -> None:
+        """End the executors: the session's nodes stay known, with no process of ours on them."""
+        if self._asleep:
+            return
+        self._asleep = True
+        for node in self._nodes.values():
+            self._let_go(node)
+            executor, node.cpu, node.report = node.cpu, None, None
+            ray.kill(executor)
+        self._reserved = False
+
+    def _wake(self) -> None:
+        """Start executors again."""
+        if not self._asleep:
+            return
+        self._asleep = False
+        for node in self._nodes.values():
+            _start_executor(node)
 
     def _hold_more(self, wait_seconds: float) -> None:
         if any(node.held_cpus < node.wanted_slots for node in self._nodes.values()):
@@ -437,7 +477,7 @@ class Nodes:
             else:
                 remove_placement_group(group)  # somebody else was quicker
         slots = max(1, node.held_cpus)
-        if slots != node.slots:
+        if slots != node.slots and node.cpu is not None:
             node.slots = slots
             node.cpu.set_slots.remote(slots)
             self._announce(node)
@@ -447,6 +487,12 @@ class Nodes:
             remove_placement_group(group)
         node.held.clear()
         node.held_cpus = 0
+
+
+def _start_executor(node: _Node) -> None:
+    threads = max(2, int(node.state.cpus_total)) + 2
+    node.cpu = start_cpu_executor(node.state.node_id, node.slots, threads)
+    node.started_at, node.report_pending = time.time(), False
 
 
 def _is_stuck(node: _Node) -> bool:

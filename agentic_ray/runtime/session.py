@@ -145,6 +145,9 @@ class Session:
             gpu_idle_release_seconds=math.inf
             if self._started_ray
             else settings.gpu_idle_release_seconds,
+            node_idle_release_seconds=math.inf
+            if self._started_ray
+            else settings.node_idle_release_seconds,
             is_idle=lambda: not (self._runs or self._leased),
             needs_gpus=lambda: bool(self._gpu_runs) or any(list(self._leased.values())),
             gpu_device=settings.gpu_device,
