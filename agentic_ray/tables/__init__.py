@@ -9,6 +9,7 @@ frames: tables come in and go out as Arrow's.
 [{'shop': 'north', 'price_sum': 8}, {'shop': 'south', 'price_sum': 4}]
 """
 
+from agentic_ray.tables.datasets import from_ray
 from agentic_ray.tables.reading import (
     col,
     from_arrow,
@@ -33,6 +34,7 @@ __all__ = [
     "WrittenFile",
     "col",
     "from_arrow",
+    "from_ray",
     "read_csv",
     "read_ipc",
     "read_json",

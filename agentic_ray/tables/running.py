@@ -138,17 +138,23 @@ class PartCall:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A part that is in memory: ``held[place]`` is its rows as Arrow's stream, or a table."""
+    """A part that is in memory: ``held[place]`` is its rows as Arrow's stream, or a table.
+
+    ``fit``: columns and types that the rows are fitted to, if they have others.
+    """
 
     place: int
     rows: int | None
     bytes: int
     label: str
+    fit: pa.Schema | None = None
 
     def read(self, held: Sequence[Any], columns: Sequence[str] | None, filter: Any) -> pa.Table:
         """Return the rows."""
         value = held[self.place]
         table = as_rows(value.value if isinstance(value, Outcome) else value)
+        if self.fit is not None:
+            table = table.select(self.fit.names).cast(self.fit)
         if filter is not None:
             table = table.filter(filter)
         return table if columns is None else table.select(list(columns))

@@ -220,6 +220,28 @@ class Table:
         """Bring all rows here, as a frame of pandas."""
         return self.to_arrow().to_pandas()
 
+    def to_ray(self) -> Any:
+        """Return the rows as a Ray Dataset, in this order; they do not come to this process.
+
+        Each part is a block, in the object store of the cluster; parts of no rows are left out.
+        The Dataset lives no longer than the session. Ray Data's tasks wait until the session does
+        not hold the CPUs: at most ``idle_release_seconds`` after its last work.
+
+        Returns
+        -------
+        ray.data.MaterializedDataset
+
+        Raises
+        ------
+        ModuleNotFoundError
+            Ray Data is not installed; ``pip install "agentic-ray[ray-data]"``.
+        SessionError
+            A master has lent the session to this job: it has no Ray of its own.
+        """
+        from agentic_ray.tables.datasets import to_ray  # it makes tables, too
+
+        return to_ray(self)
+
     def head(self, rows: int = 5) -> pa.Table:
         """Bring the first rows here; parts are read one after the other until there are enough."""
         if rows < 0:
