@@ -10,6 +10,7 @@ frames: tables come in and go out as Arrow's.
 """
 
 from agentic_ray.tables.datasets import from_ray
+from agentic_ray.tables.manifests import Written, WrittenFile
 from agentic_ray.tables.reading import (
     col,
     from_arrow,
@@ -23,7 +24,6 @@ from agentic_ray.tables.reading import (
 from agentic_ray.tables.running import Report
 from agentic_ray.tables.scans import Skipped
 from agentic_ray.tables.table import Grouped, Table
-from agentic_ray.tables.writing import Written, WrittenFile
 
 __all__ = [
     "Grouped",

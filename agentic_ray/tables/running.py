@@ -25,6 +25,7 @@ from agentic_ray.runtime import Run, check_cancelled, get_session
 from agentic_ray.tables.pieces import Pack, Piece
 from agentic_ray.tables.scans import Skipped
 from agentic_ray.tables.steps import Join, Map, Step
+from agentic_ray.tables.stores import reaching
 from agentic_ray.tables.travel import as_rows, sent
 
 MOST_DEATHS = 8
@@ -111,7 +112,9 @@ class PartCall:
                 if isinstance(one, Held):
                     tables.append(one.read(held, self.columns, self.filter))
                 else:
-                    tables.append(one.reader.read(self.columns, self.filter))
+                    origin = getattr(one.reader, "origin", None)
+                    with reaching(origin and origin.filesystem, one.path):
+                        tables.append(one.reader.read(self.columns, self.filter))
                 size += one.bytes
             except (SourceError, FileNotFoundError) as error:
                 if not self.skip:
