@@ -47,11 +47,10 @@ def from_ray(dataset: Any) -> Table:
 
     Examples
     --------
-    >>> import agentic_ray as ar, ray
-    >>> session = ar.init()
-    >>> ids = ray.data.range(1000).filter(expr="id % 2 == 0")  # doctest: +SKIP
-    >>> ar.tables.from_ray(ids).agg(most=("id", "max")).to_pylist()  # doctest: +SKIP
-    [{'most': 998}]
+    >>> import agentic_ray as ar
+    >>> dataset = ar.tables.from_arrow({"id": range(1000)}).to_ray()  # or of ray.data
+    >>> ar.tables.from_ray(dataset).agg(most=("id", "max")).to_pylist()
+    [{'most': 999}]
     """
     if not is_dataset(dataset):
         raise InvalidTypeError(f"from_ray takes a ray.data.Dataset, not {type(dataset).__name__}")
