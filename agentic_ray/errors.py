@@ -57,6 +57,10 @@ class SourceError(AgenticRayError, ValueError):
     """A file is damaged, has changed, or does not hold the data that was declared or inferred."""
 
 
+class StorageError(AgenticRayError, OSError):
+    """An object store cannot be reached, refuses the credentials, or has no such bucket."""
+
+
 class SumOverflowError(AgenticRayError, OverflowError):
     """A sum of integers or decimals is larger than its type can hold."""
 

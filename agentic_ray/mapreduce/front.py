@@ -15,7 +15,7 @@ from agentic_ray.graph import Kernel, Resources, Tag
 from agentic_ray.mapreduce.folding import FoldLeaf, pickled_state
 from agentic_ray.mapreduce.job import MISSING, MapReduce
 from agentic_ray.mapreduce.leaves import GroupLeaves, IteratorGroups, fold_leaves
-from agentic_ray.runtime import get_session
+from agentic_ray.runtime import get_session, is_dataset
 from agentic_ray.sources import Source, open_source
 from agentic_ray.tracebacks import entry
 
@@ -101,11 +101,13 @@ def map_reduce(
         a source, in threads beside the data, on CPUs or GPUs. A `Function` (see
         `agentic_ray.function`) is called as `agentic_ray.map` calls it; its ``data`` is an
         iterable of items.
-    data : sequence, range, array, table, iterator, path, source, or ObjectRef(s) of arrays
+    data : sequence, range, array, table, iterator, path, source, Ray Dataset, ObjectRefs
         An array is mapped along its first axis; a pandas, polars or Arrow table by its rows, each
         a dict by column; a column by its values. A `pathlib.Path` is read by its suffix: CSV and
         Parquet as tables, anything else as lines of text. A str is refused, because it could
-        mean its characters or a file. An iterator is read as it is needed.
+        mean its characters or a file. An iterator is read as it is needed. ObjectRefs
+        hold arrays. Of a Ray Dataset ``map_fn`` gets each block where it is, as a
+        ``pyarrow.Table``.
     reduce_fn : callable, optional
         ``reduce_fn(left, right)``, associative; order is kept, so it need not be commutative.
         Without it the result is the list of mapped values, in order.
@@ -196,9 +198,9 @@ def fold(
 
     Parameters
     ----------
-    data : sequence, range, array, table, iterator, path or source
+    data : sequence, range, array, table, iterator, path, source or Ray Dataset
         As for `map_reduce`. Of files of text an element is a line; of CSV and Parquet files it is
-        the ``pyarrow.Table`` of one part.
+        the ``pyarrow.Table`` of one part, of a Ray Dataset that of one block.
     step : callable
         ``step(state, element) -> state``, in a worker process. It may change ``state`` and return
         it.
@@ -257,7 +259,9 @@ def fold(
         data = open_source(os.fspath(data))
     state = pickled_state(initial)
     # A source's parts are all of one unit; a part of a table is one element.
-    whole = isinstance(data, Source) and any(part.unit == "block" for part in data.parts())
+    whole = is_dataset(data) or (
+        isinstance(data, Source) and any(part.unit == "block" for part in data.parts())
+    )
     leaves = fold_leaves(data, size)
     if leaves.count == 0:
         return pickle.loads(state)

@@ -16,7 +16,7 @@ import numpy as np
 
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SerializationError
 from agentic_ray.graph import content_key
-from agentic_ray.runtime import is_object_ref, pack, stored
+from agentic_ray.runtime import blocks_of, is_dataset, is_object_ref, pack, stored
 from agentic_ray.sources import Part, Source, open_source
 from agentic_ray.sources._text import TextLines
 from agentic_ray.sources.frames import Column, Rows, sequence_of
@@ -165,6 +165,26 @@ class PartLeaves:
         return content_key("parts", self._parts)
 
 
+class DatasetLeaves:
+    """Blocks of a Ray Dataset, a leaf each: tables that are used where they are."""
+
+    again = False
+    optional = False
+
+    def __init__(self, dataset: Any) -> None:
+        self._blocks = blocks_of(dataset)
+        self.count: int | None = len(self._blocks)
+        self.bytes_per_leaf = sum(block.bytes for block in self._blocks) / max(self.count, 1)
+
+    def cut(self, start: int, stop: int) -> Cut:
+        blocks = self._blocks[start:stop]
+        pieces = tuple([([block.held], 0, 1, None) for block in blocks])
+        return Cut(pieces, len(blocks), sum(block.bytes for block in blocks), len(blocks))
+
+    def __content_key__(self) -> str:
+        raise SerializationError("what is in the object store is not read for its content")
+
+
 class GroupLeaves:
     """Elements of a sequence, ``size`` of them to a leaf; a fold goes through a leaf in order."""
 
@@ -235,12 +255,14 @@ def fold_leaves(data: Any, size: int | None) -> Leaves:
     """
     if isinstance(data, os.PathLike):
         data = open_source(os.fspath(data))
-    if isinstance(data, Source):
+    if isinstance(data, Source) or is_dataset(data):
         if size is not None:
             raise InvalidArgumentError(
                 "leaf_size goes with elements; the leaves of files are the parts of their source, "
-                "which part_bytes of the source sets"
+                "which part_bytes of the source sets, and those of a Ray Dataset its blocks"
             )
+        if is_dataset(data):
+            return DatasetLeaves(data)
         if isinstance(data, TextLines):
             data = data.in_parts(_GROUPS)
         # Each part is handed over whole; its elements are gone through there.
@@ -274,7 +296,7 @@ def leaves_of(data: Any, *, blocks: bool, block_rows: int | None, gpu: bool) -> 
     FileNotFoundError
         A path leads nowhere.
     """
-    if isinstance(data, GroupLeaves | IteratorGroups | PartLeaves):
+    if isinstance(data, GroupLeaves | IteratorGroups | PartLeaves | DatasetLeaves):
         return data
     if isinstance(data, str):
         raise InvalidTypeError(
@@ -286,6 +308,8 @@ def leaves_of(data: Any, *, blocks: bool, block_rows: int | None, gpu: bool) -> 
         return PartLeaves(open_source(os.fspath(data)).parts())
     if isinstance(data, Source):
         return PartLeaves(data.parts())
+    if is_dataset(data):
+        return DatasetLeaves(data)
     if is_object_ref(data):
         data = [data]
     if isinstance(data, list | tuple) and data and all(is_object_ref(item) for item in data):

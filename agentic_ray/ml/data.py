@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 import agentic_ray.array as xp
-from agentic_ray import sources
+from agentic_ray import sources, tables
 from agentic_ray.array import Array
 from agentic_ray.array.core import evaluate
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SourceError
@@ -37,6 +37,7 @@ from agentic_ray.ml.chunks import (
     loaded,
 )
 from agentic_ray.sources import Part, Source
+from agentic_ray.tables.table import Memory
 
 CHUNK_BYTES = 32 << 20
 """Tables and sparse matrices in the caller's memory are cut in chunks of about this size."""
@@ -521,15 +522,13 @@ def _first_row(parts: Sequence[Part]) -> Any:
 
 def _of_dataset(dataset: Any) -> Rows:
     """A Ray Dataset by its blocks, as Arrow tables in the object store."""
-    from agentic_ray.runtime import get_session, stored
-
-    get_session()
-    held = [stored(ref) for ref in dataset.to_arrow_refs()]
-    tables = [(one, table) for one, table in held if table.num_rows] or held[:1]
-    source = Given(tuple([one for one, _ in tables]), sum(t.nbytes for _, t in tables), False)
-    lengths = tuple([table.num_rows for _, table in tables])
-    raw = Rows(source, lengths, tables[0][1].slice(0, 1))
-    return raw.then(as_frame)
+    table = tables.from_ray(dataset)
+    assert isinstance(table.source, Memory), "blocks are in memory"
+    parts = table.source.parts
+    lengths = tuple([part.rows or 0 for part in parts])
+    blocks = table.held if any(lengths) else (table.to_arrow(),)
+    source = Given(tuple(blocks), sum(part.bytes for part in parts), False)
+    return Rows(source, lengths, table.head(1)).then(as_frame)
 
 
 def together(parts: Sequence[Rows]) -> Rows:

@@ -1,5 +1,6 @@
 """Sessions on Ray, executors, and the loop that carries the Dispatcher's commands out."""
 
+from agentic_ray.runtime.datasets import blocks_of, dataset_of, is_dataset, schema_of
 from agentic_ray.runtime.execute import check_cancelled, element_watcher, note
 from agentic_ray.runtime.explain import explain, placement_table
 from agentic_ray.runtime.failures import BundleCancelled, ElementFailure
@@ -38,13 +39,16 @@ __all__ = [
     "Stages",
     "Stored",
     "address_here",
+    "blocks_of",
     "check_cancelled",
     "cluster",
+    "dataset_of",
     "element_watcher",
     "explain",
     "fetch",
     "get_session",
     "init",
+    "is_dataset",
     "is_object_ref",
     "job_scope",
     "note",
@@ -53,6 +57,7 @@ __all__ = [
     "put",
     "recorded",
     "reserve",
+    "schema_of",
     "shutdown",
     "stage",
     "stored",

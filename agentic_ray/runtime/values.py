@@ -102,14 +102,30 @@ def stored(ref: Any) -> tuple[Stored, Any]:
     if _put_elsewhere is not None:
         value = ray.get(ref)  # of a cluster that this process has joined by itself
         return _put_elsewhere(value), value
+    check_known(ref)
+    value = get(ref)
+    return Stored(ref, int(getattr(value, "nbytes", 0))), value
+
+
+def is_held_elsewhere() -> bool:
+    """Whether another process, which has lent its session, keeps large values for this one."""
+    return _put_elsewhere is not None
+
+
+def check_known(ref: Any) -> None:
+    """Check that a user's ObjectRef is of the cluster that this process is on.
+
+    Raises
+    ------
+    SessionError
+        It is of a cluster that this process has left.
+    """
     await_ray()
     try:
         # (`ray.get` waits for ever for some references that it does not know)
         ray_worker.global_worker.core_worker.get_owner_address(ref)
     except ValueError as error:
         raise of_other_cluster(ref) from error
-    value = get(ref)
-    return Stored(ref, int(getattr(value, "nbytes", 0))), value
 
 
 def fetch(held: Stored) -> Any:

@@ -184,11 +184,6 @@ def _refuse_other_tables(data: Any) -> None:
             "iterating it gives the names of its variables; pass one of them, data['name'], to go "
             "along its first axis, or data.to_dataframe().reset_index() to go over rows"
         )
-    elif hasattr(data, "iter_rows") and hasattr(data, "iter_batches"):
-        advice = (
-            "Ray Data would wait for the CPUs that this session holds; call its to_pandas(), or "
-            "write it to Parquet and pass agentic_ray.sources.parquet(path)"
-        )
     elif not _is(data, "xarray", "DataArray") and (
         hasattr(data, "__dataframe__")
         or hasattr(data, "__arrow_c_stream__")

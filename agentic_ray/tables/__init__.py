@@ -9,6 +9,8 @@ frames: tables come in and go out as Arrow's.
 [{'shop': 'north', 'price_sum': 8}, {'shop': 'south', 'price_sum': 4}]
 """
 
+from agentic_ray.tables.datasets import from_ray
+from agentic_ray.tables.manifests import Written, WrittenFile
 from agentic_ray.tables.reading import (
     col,
     from_arrow,
@@ -22,7 +24,6 @@ from agentic_ray.tables.reading import (
 from agentic_ray.tables.running import Report
 from agentic_ray.tables.scans import Skipped
 from agentic_ray.tables.table import Grouped, Table
-from agentic_ray.tables.writing import Written, WrittenFile
 
 __all__ = [
     "Grouped",
@@ -33,6 +34,7 @@ __all__ = [
     "WrittenFile",
     "col",
     "from_arrow",
+    "from_ray",
     "read_csv",
     "read_ipc",
     "read_json",

@@ -25,6 +25,7 @@ from agentic_ray.runtime import Run, check_cancelled, get_session
 from agentic_ray.tables.pieces import Pack, Piece
 from agentic_ray.tables.scans import Skipped
 from agentic_ray.tables.steps import Join, Map, Step
+from agentic_ray.tables.stores import reaching
 from agentic_ray.tables.travel import as_rows, sent
 
 MOST_DEATHS = 8
@@ -111,7 +112,9 @@ class PartCall:
                 if isinstance(one, Held):
                     tables.append(one.read(held, self.columns, self.filter))
                 else:
-                    tables.append(one.reader.read(self.columns, self.filter))
+                    origin = getattr(one.reader, "origin", None)
+                    with reaching(origin and origin.filesystem, one.path):
+                        tables.append(one.reader.read(self.columns, self.filter))
                 size += one.bytes
             except (SourceError, FileNotFoundError) as error:
                 if not self.skip:
@@ -138,17 +141,23 @@ class PartCall:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A part that is in memory: ``held[place]`` is its rows as Arrow's stream, or a table."""
+    """A part that is in memory: ``held[place]`` is its rows as Arrow's stream, or a table.
+
+    ``fit``: columns and types that the rows are fitted to, if they have others.
+    """
 
     place: int
     rows: int | None
     bytes: int
     label: str
+    fit: pa.Schema | None = None
 
     def read(self, held: Sequence[Any], columns: Sequence[str] | None, filter: Any) -> pa.Table:
         """Return the rows."""
         value = held[self.place]
         table = as_rows(value.value if isinstance(value, Outcome) else value)
+        if self.fit is not None:
+            table = table.select(self.fit.names).cast(self.fit)
         if filter is not None:
             table = table.filter(filter)
         return table if columns is None else table.select(list(columns))

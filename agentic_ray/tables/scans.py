@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.ipc as ipc
 import pyarrow.orc as paorc
 
-from agentic_ray.errors import InvalidArgumentError, SourceError
+from agentic_ray.errors import InvalidArgumentError, SourceError, StorageError
 from agentic_ray.sources import csv as csv_source
 from agentic_ray.sources import text_lines
 from agentic_ray.sources._csv import CsvRange
@@ -40,6 +40,7 @@ from agentic_ray.tables.pieces import (
     parquet_format,
     parsed_json,
 )
+from agentic_ray.tables.stores import reaching
 
 OnError = Literal["raise", "skip"]
 Format = Literal["parquet", "csv", "json", "ipc", "orc", "text"]
@@ -154,7 +155,10 @@ class Scan:
     def _skipping(self, origin: Origin, skipped: list[Skipped]) -> Iterator[None]:
         """Turn errors about a file into one that names it, or into an entry of ``skipped``."""
         try:
-            yield
+            with reaching(origin.filesystem, origin.path):
+                yield
+        except StorageError:
+            raise
         except (SourceError, FileNotFoundError, *UNREADABLE) as error:
             problem = (
                 error
@@ -455,7 +459,10 @@ def _inferred(
     for item in files:
         origin = item[0]
         try:
-            own = _schema_of(format, origin, options)
+            with reaching(origin.filesystem, origin.path):
+                own = _schema_of(format, origin, options)
+        except StorageError:
+            raise
         except (SourceError, FileNotFoundError, *UNREADABLE) as error:
             problem = error if isinstance(error, SourceError) else _damaged(origin, format, error)
             if on_error == "raise":

@@ -51,7 +51,7 @@ from agentic_ray.tables.travel import packed
 if TYPE_CHECKING:
     import pandas as pd
 
-    from agentic_ray.tables.writing import Written
+    from agentic_ray.tables.manifests import Written
 
 _JOIN_BYTES = 1 << 30
 
@@ -220,6 +220,28 @@ class Table:
         """Bring all rows here, as a frame of pandas."""
         return self.to_arrow().to_pandas()
 
+    def to_ray(self) -> Any:
+        """Return the rows as a Ray Dataset, in this order; they do not come to this process.
+
+        Each part is a block, in the object store of the cluster; parts of no rows are left out.
+        The Dataset lives no longer than the session. Ray Data's tasks wait until the session does
+        not hold the CPUs: at most ``idle_release_seconds`` after its last work.
+
+        Returns
+        -------
+        ray.data.MaterializedDataset
+
+        Raises
+        ------
+        ModuleNotFoundError
+            Ray Data is not installed; ``pip install "agentic-ray[ray-data]"``.
+        SessionError
+            A master has lent the session to this job: it has no Ray of its own.
+        """
+        from agentic_ray.tables.datasets import to_ray  # it makes tables, too
+
+        return to_ray(self)
+
     def head(self, rows: int = 5) -> pa.Table:
         """Bring the first rows here; parts are read one after the other until there are enough."""
         if rows < 0:
@@ -341,6 +363,7 @@ class Table:
         mode: str = "error",
         job: str | None = None,
         compression: str = "snappy",
+        filesystem: Any = None,
     ) -> Written:
         """Write the rows as Parquet files in a folder, all or nothing.
 
@@ -350,7 +373,9 @@ class Table:
         Parameters
         ----------
         path : str or os.PathLike
-            A local folder, the same on every node.
+            A local folder, the same on every node, or a URL such as ``s3://bucket/folder``. An
+            object store has no folders to put in place: there the manifest, written last, says
+            which files count, and `read_parquet` and its siblings go by it.
         partition_by : str or sequence of str
             Columns whose values become names of folders, such as ``year=2013``.
         mode : {"error", "overwrite"}
@@ -359,6 +384,8 @@ class Table:
             Name of the job, for the manifest; by default a new one.
         compression : str
             As of ``pyarrow.parquet``.
+        filesystem : pyarrow.fs.FileSystem or fsspec file system, optional
+            Where ``path`` is; by default local, or as its URL says.
 
         Returns
         -------
@@ -368,11 +395,14 @@ class Table:
         Raises
         ------
         TargetExistsError
-            The folder is there, and ``mode`` is "error".
+            The folder is there, and ``mode`` is "error"; or another job has written it meanwhile.
+        StorageError
+            An object store cannot be reached, or refuses.
         """
         from agentic_ray.tables.writing import write  # it makes work of tables
 
-        return write(self, path, "parquet", partition_by, mode, job, {"compression": compression})
+        options = {"compression": compression}
+        return write(self, path, "parquet", partition_by, mode, job, options, filesystem)
 
     def write_csv(
         self,
@@ -382,11 +412,13 @@ class Table:
         mode: str = "error",
         job: str | None = None,
         delimiter: str = ",",
+        filesystem: Any = None,
     ) -> Written:
         """Write the rows as CSV files in a folder, all or nothing; as `write_parquet`."""
         from agentic_ray.tables.writing import write  # it makes work of tables
 
-        return write(self, path, "csv", partition_by, mode, job, {"delimiter": delimiter})
+        options = {"delimiter": delimiter}
+        return write(self, path, "csv", partition_by, mode, job, options, filesystem)
 
     @property
     def report(self) -> Report:

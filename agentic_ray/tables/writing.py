@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-import json
 import os
 import shutil
 import time
@@ -22,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.dataset as ds
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from agentic_ray.errors import (
@@ -32,40 +32,16 @@ from agentic_ray.errors import (
 )
 from agentic_ray.sources._files import sync
 from agentic_ray.tables.columns import plain
+from agentic_ray.tables.files import MANIFEST, as_filesystem, of_url
+from agentic_ray.tables.manifests import Written, WrittenFile, empty_file
 from agentic_ray.tables.running import outcomes
+from agentic_ray.tables.store_writing import Store
+from agentic_ray.tables.stores import is_far, reaching
 from agentic_ray.tables.table import Table
 from agentic_ray.tables.travel import packed
 
-MANIFEST = "_manifest.json"
 _EXCHANGE = 2  # of renameat2: both names change places in one step
 _AT_FDCWD = -100
-
-
-@dataclass(frozen=True, slots=True)
-class WrittenFile:
-    """A file that was written: its path in the folder, its rows and bytes."""
-
-    path: str
-    rows: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """Manifest of a folder: what was written, by which job, when (seconds since 1970)."""
-
-    path: str
-    job: str
-    format: str
-    written_at: float
-    columns: tuple[str, ...]
-    partition_by: tuple[str, ...]
-    files: tuple[WrittenFile, ...]
-
-    @property
-    def rows(self) -> int:
-        """Rows of all files."""
-        return sum(file.rows for file in self.files)
 
 
 @dataclass(frozen=True)
@@ -76,10 +52,17 @@ class WritePart:
     format: str
     partition_by: tuple[str, ...]
     options: tuple[tuple[str, Any], ...]
+    filesystem: Any = None
 
     def __call__(self, table: pa.Table, number: int) -> tuple[Any, ...]:
-        folder = os.path.join(self.staging, f"{number}-{uuid.uuid4().hex}")
-        os.mkdir(folder)  # fails for an attempt so late that all is over
+        with reaching(self.filesystem, self.staging):
+            return self._written(table, number)
+
+    def _written(self, table: pa.Table, number: int) -> tuple[Any, ...]:
+        folder = f"{self.staging}/{number}-{uuid.uuid4().hex}"
+        filesystem = self.filesystem or pafs.LocalFileSystem()
+        if self.filesystem is None:
+            os.mkdir(folder)  # fails for an attempt so late that all is over
         schema = packed(table.schema.empty_table())
         for name in self.partition_by:
             if name not in table.column_names:
@@ -94,13 +77,13 @@ class WritePart:
         written: list[WrittenFile] = []
 
         def visit(file: Any) -> None:
-            path = os.path.relpath(file.path, folder)
-            written.append(WrittenFile(path, 0, os.path.getsize(file.path)))
+            written.append(WrittenFile(os.path.relpath(file.path, folder), 0, file.size))
 
         file_format, options = _format(self.format, dict(self.options))
         ds.write_dataset(
             table,
             folder,
+            filesystem=filesystem,
             format=file_format,
             file_options=options,
             basename_template=f"part-{number:06d}-{{i}}.{self.format}",
@@ -115,7 +98,11 @@ class WritePart:
             dataclasses.replace(
                 file,
                 rows=_rows_of(
-                    os.path.join(folder, file.path), self.format, table.column_names, delimiter
+                    filesystem,
+                    f"{folder}/{file.path}",
+                    self.format,
+                    table.column_names,
+                    delimiter,
                 ),
             )
             for file in sorted(written, key=lambda file: file.path)
@@ -123,7 +110,7 @@ class WritePart:
         total = sum(file.rows for file in counted)
         if total != table.num_rows:
             raise SourceError(f"{total} of {table.num_rows} rows were written to {folder}")
-        for file in counted:
+        for file in counted if self.filesystem is None else ():
             sync(os.path.join(folder, file.path))
         return folder, counted, schema
 
@@ -142,15 +129,20 @@ def _format(name: str, options: dict[str, Any]) -> tuple[Any, Any]:
     return csv_format, csv_format.make_write_options(**options)
 
 
-def _rows_of(path: str, format: str, columns: Sequence[str], delimiter: str) -> int:
+def _rows_of(
+    filesystem: Any, path: str, format: str, columns: Sequence[str], delimiter: str
+) -> int:
     if format == "parquet":
-        return int(ds.dataset(path, format="parquet").count_rows())
-    with pacsv.open_csv(
-        path,
-        read_options=pacsv.ReadOptions(use_threads=False),
-        parse_options=pacsv.ParseOptions(newlines_in_values=True, delimiter=delimiter),
-        convert_options=pacsv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string())),
-    ) as reader:
+        return int(pq.read_metadata(path, filesystem=filesystem).num_rows)
+    with (
+        filesystem.open_input_stream(path) as stream,
+        pacsv.open_csv(
+            stream,
+            read_options=pacsv.ReadOptions(use_threads=False),
+            parse_options=pacsv.ParseOptions(newlines_in_values=True, delimiter=delimiter),
+            convert_options=pacsv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string())),
+        ) as reader,
+    ):
         return sum(batch.num_rows for batch in reader)
 
 
@@ -162,9 +154,18 @@ def write(
     mode: str,
     job: str | None,
     options: Mapping[str, Any],
+    filesystem: Any = None,
 ) -> Written:
     """Write a table; see `Table.write_parquet`."""
-    target = _checked_target(path, mode)
+    if mode not in ("error", "overwrite"):
+        raise InvalidArgumentError(f"mode must be 'error' or 'overwrite', not {mode!r}")
+    if not isinstance(path, str | os.PathLike):
+        raise InvalidTypeError(f"a path must be a str or os.PathLike, not {path!r}")
+    path = os.fspath(path)
+    if filesystem is not None:
+        filesystem = as_filesystem(filesystem)
+    elif "://" in path:
+        filesystem, path = of_url(path)
     names = (partition_by,) if isinstance(partition_by, str) else tuple(partition_by)
     table._check(names)
     schema = table.schema
@@ -172,33 +173,37 @@ def write(
         raise InvalidArgumentError("every column would be a name of folders, and no file has any")
     _check_options(format, options)
     job = job or uuid.uuid4().hex
+    if is_far(filesystem):
+        store = Store(filesystem, path.rstrip("/"), mode, job)
+        return store.write(
+            format,
+            names,
+            lambda staging: _parts_of(
+                table, WritePart(staging, format, names, tuple(options.items()), filesystem)
+            ),
+        )
+    target = _checked_target(path, mode)
     staging = target.with_name(f".{target.name}.{uuid.uuid4().hex}.writing")
     staging.mkdir(parents=True)
     try:
         make = WritePart(str(staging), format, names, tuple(options.items()))
-        work = table._work(make, None)
-        found = outcomes(work)
-        table._tell(work, found)
-        written = _gathered(
-            [outcome.value for outcome in found], staging, target, format, names, job
-        )
+        written = _gathered(_parts_of(table, make), staging, target, format, names, job)
         _put_in_place(staging / "all", target, mode)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return written
 
 
-def _checked_target(path: str | os.PathLike[str], mode: str) -> Path:
-    if not isinstance(path, str | os.PathLike):
-        raise InvalidTypeError(f"a path must be a str or os.PathLike, not {path!r}")
-    if mode not in ("error", "overwrite"):
-        raise InvalidArgumentError(f"mode must be 'error' or 'overwrite', not {mode!r}")
-    if "://" in os.fspath(path):
-        raise InvalidArgumentError(
-            f"{os.fspath(path)} is a URL; tables are written to local folders, which can be put in "
-            "place in one step"
-        )
-    target = Path(os.path.abspath(os.path.expanduser(os.fspath(path))))
+def _parts_of(table: Table, make: WritePart) -> list[Any]:
+    """Write the parts; return what each attempt that counts has written."""
+    work = table._work(make, None)
+    found = outcomes(work)
+    table._tell(work, found)
+    return [outcome.value for outcome in found]
+
+
+def _checked_target(path: str, mode: str) -> Path:
+    target = Path(os.path.abspath(os.path.expanduser(path)))
     if target.exists():
         if mode == "error":
             raise TargetExistsError(f"{target} is there; mode='overwrite' replaces all of it")
@@ -245,18 +250,14 @@ def _gathered(
             files.append(file)
     schema = pa.ipc.open_stream(parts[0][2]).schema
     if not files:  # no rows: one file that has the columns
-        kept = pa.schema([entry for entry in schema if entry.name not in partition_by])
-        only = whole / f"part-000000-0.{format}"
-        if format == "parquet":
-            pq.write_table(kept.empty_table(), only)
-        else:
-            pacsv.write_csv(kept.empty_table(), only)
-        files = [WrittenFile(only.name, 0, only.stat().st_size)]
+        only = empty_file(schema, partition_by, format)
+        (whole / only[0]).write_bytes(only[1])
+        files = [WrittenFile(only[0], 0, len(only[1]))]
     found = Written(
         str(target), job, format, time.time(), tuple(schema.names), partition_by, tuple(files)
     )
     manifest = whole / MANIFEST
-    manifest.write_text(json.dumps(dataclasses.asdict(found), indent=1) + "\n")
+    manifest.write_bytes(found.json())
     sync(manifest)
     return found
 

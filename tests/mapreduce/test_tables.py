@@ -141,17 +141,9 @@ class OtherTable:
         return iter(self.columns)
 
 
-class RayData(OtherTable):
-    def iter_rows(self) -> Any: ...
-    def iter_batches(self) -> Any: ...
-
-
-@pytest.mark.parametrize(
-    ("data", "text"), [(OtherTable(), "pyarrow.Table"), (RayData(), "Ray Data")]
-)
-def test_other_tables_are_refused_with_advice(data: Any, text: str) -> None:
-    with pytest.raises(InvalidTypeError, match=text):
-        sequence_of(data)
+def test_other_tables_are_refused_with_advice() -> None:
+    with pytest.raises(InvalidTypeError, match=r"pyarrow\.Table"):
+        sequence_of(OtherTable())
 
 
 def test_a_lazy_frame_and_a_dataset_say_what_to_do() -> None:

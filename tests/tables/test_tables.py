@@ -277,8 +277,8 @@ def test_a_job_that_fails_leaves_the_old_data(folder: Path, tmp_path: Path) -> N
     (tmp_path / "mine" / "thesis.txt").touch()
     with pytest.raises(TargetExistsError, match="move it away"):
         table.write_parquet(tmp_path / "mine", mode="overwrite")
-    with pytest.raises(InvalidArgumentError, match="URL"):
-        table.write_parquet("s3://bucket/x")
+    with pytest.raises(InvalidArgumentError, match="nosuch"):
+        table.write_parquet("nosuch://bucket/x")
 
 
 def damage(path: Path, row_group: int) -> None:
