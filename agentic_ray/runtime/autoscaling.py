@@ -29,6 +29,15 @@ class Autoscaling:
     demands: tuple[tuple[dict[str, float], int], ...] = ()
 
 
+def request(cpus: int, gpus: int) -> None:
+    """Ask the autoscaler to bring the cluster to so many CPUs and GPUs, instead of what was asked
+    before; (0, 0): of nothing."""
+    # Not above: it loads the autoscaler's own modules, which few sessions need.
+    from ray.autoscaler import sdk
+
+    sdk.request_resources(num_cpus=cpus or None, bundles=[{"GPU": 1}] * gpus or None)
+
+
 def autoscaling(timeout_seconds: float = 5.0) -> Autoscaling:
     """Ask the cluster that this process has joined for the state of its autoscaler.
 

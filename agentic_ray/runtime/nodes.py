@@ -86,6 +86,8 @@ class Nodes:
         Called with the measured rates of a node, once for every node.
     is_connected, on_gone : callable
         Returns whether this process is still on the cluster; called once when it is not.
+    on_look : callable
+        Called after each look at the nodes, in the same thread.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Nodes:
         on_rates: Callable[[HostRates], None],
         is_connected: Callable[[], bool],
         on_gone: Callable[[], None],
+        on_look: Callable[[], None],
     ) -> None:
         self._post = post
         self._share = share
@@ -116,6 +119,7 @@ class Nodes:
         self._on_rates = on_rates
         self._is_connected = is_connected
         self._on_gone = on_gone
+        self._on_look = on_look
         self._generation = 0
         self._resting = False
         self._answers = Answers("agentic-ray-answers")
@@ -264,6 +268,7 @@ class Nodes:
             try:
                 self.refresh()
                 self._balance()
+                self._on_look()
             except Exception as error:
                 # When Ray goes away under us, that is no news; any other error must be seen.
                 if self._is_connected() and generation == self._generation:
