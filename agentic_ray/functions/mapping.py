@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -39,18 +40,20 @@ class Map(Iterator[Any]):
     """The results of a function for many items; made by `map`. Iterate over it once.
 
     It reads items only as results are taken from it. `close` stops what is under way; so does
-    dropping it.
+    dropping it. Several threads may take results from it: each result goes to one of them.
     """
 
     def __init__(self, function: Function, items: Iterable[Any], *, priority: int = 0) -> None:
         self._blocks = _blocks(function, _cutter(items), priority)
         self._results: Iterator[Any] = iter(())
+        self._taking = threading.Lock()
 
     def __next__(self) -> Any:
-        while True:
-            for result in self._results:
-                return result
-            self._results = iter(writable(next(self._blocks)))
+        with self._taking:
+            while True:
+                for result in self._results:
+                    return result
+                self._results = iter(writable(next(self._blocks)))
 
     def blocks(self) -> Iterator[Results]:
         """Yield the results of whole batches as they came, lists or arrays, in order."""
@@ -68,7 +71,11 @@ class Map(Iterator[Any]):
         self.close()
 
 
-def _cutter(items: Iterable[Any]) -> Callable[[int], Any]:
+_Read = tuple[Any, Exception | None]
+"""Items, and what their iterable raised after them."""
+
+
+def _cutter(items: Iterable[Any]) -> Callable[[int], _Read]:
     """Return a function that takes the next items, at most so many; nothing of them at the end.
 
     Of an array, ours included, it takes slices of rows: they travel as one piece.
@@ -77,15 +84,24 @@ def _cutter(items: Iterable[Any]) -> Callable[[int], Any]:
         array: Any = items
         at = 0
 
-        def cut(most: int) -> Any:
+        def cut(most: int) -> _Read:
             nonlocal at
             rows = np.asarray(array[at : at + most])
             at += len(rows)
-            return rows
+            return rows, None
 
         return cut
     iterator = iter(items)
-    return lambda most: list(itertools.islice(iterator, most))
+
+    def read(most: int) -> _Read:
+        found: list[Any] = []
+        try:
+            found.extend(itertools.islice(iterator, most))
+        except Exception as error:  # an iterable may raise anything
+            return found, error
+        return found, None
+
+    return read
 
 
 def _blocks(
@@ -100,12 +116,13 @@ def _blocks(
     under_way: deque[_Sent] = deque()
     first = 0
     more = True
+    failed: Exception | None = None
     try:
         while more or under_way:
             while more and len(under_way) < window:
-                batch = cut(sizer.size)
+                batch, failed = cut(sizer.size)
+                more = failed is None and len(batch) > 0
                 if not len(batch):
-                    more = False
                     break
                 task = Task(
                     f"{name}-{first}",
@@ -123,6 +140,8 @@ def _blocks(
                 (results,) = under_way[0].run.result()
                 _learn(sizer, under_way.popleft())
                 yield results
+        if failed is not None:
+            raise failed
     finally:
         for sent in under_way:
             sent.run.cancel()
@@ -168,7 +187,8 @@ def map(function: Function | Callable[..., Any], items: Iterable[Any], *, priori
         The function, an item or a result cannot be pickled.
     The user's own exception
         Exception that the function or its setup raised, with ``element_index`` where it takes one
-        item, and ``remote_traceback``.
+        item, and ``remote_traceback``. An exception of ``items`` comes after the results of the
+        items that were read before it.
 
     Examples
     --------

@@ -132,7 +132,10 @@ class MapChunk:
                     for low in range(start, stop, step):
                         index += 1
                         check_cancelled()
-                        yield function(_block(data[low : min(low + step, stop)]))
+                        leaf = data[low : min(low + step, stop)]
+                        # A fold goes through the rows of a table, a codelet takes the table.
+                        through = size > 0 and isinstance(leaf, Rows)
+                        yield function(leaf if through else _block(leaf))
         except (BundleCancelled, GeneratorExit):
             raise
         except BaseException as error:  # also SystemExit: on an executor it only ends the chunk

@@ -281,7 +281,7 @@ def _added_to_fixed(
     admitted = inside & (ends > marks[:, None])
     rows, places = np.nonzero(admitted)  # by rows: each window has its rows in order
     late = int((used & ~admitted.any(axis=1)).sum())
-    more = table.take(pa.array(rows)).append_column(_START, pa.array(starts[rows, places]))
+    more = _started(table, rows, starts[rows, places])
     blocks = (open_.rows + rows) // BLOCK_ROWS
     full = (open_.rows + len(times)) // BLOCK_ROWS  # blocks before this one are full
     pending, state = open_.pending, open_.state
@@ -303,10 +303,18 @@ def _added_to_fixed(
 def _added_to_sessions(open_: Open, table: pa.Table, times: Ints, used: Any, marks: Ints) -> Open:
     """Keep the rows. A row behind the watermark is late: its session may have ended."""
     admitted = used & (times >= marks)
-    more = table.filter(pa.array(admitted)).append_column(_START, pa.array(times[admitted]))
+    more = _started(table, np.flatnonzero(admitted), times[admitted])
     pending = more if open_.pending is None else _joined(open_.pending, more)
     late = int((used & ~admitted).sum())
     return replace(open_, late=open_.late + late, pending=pending)
+
+
+def _started(table: pa.Table, rows: Any, starts: Ints) -> pa.Table:
+    """Return rows with the starts of their windows. (Where only sizes are asked for, the table has
+    no columns, and pyarrow takes no rows from it.)"""
+    if not table.num_columns:
+        return pa.table({_START: starts})
+    return table.take(pa.array(rows)).append_column(_START, pa.array(starts))
 
 
 def _joined(left: pa.Table, right: pa.Table) -> pa.Table:

@@ -88,14 +88,14 @@ def named_aggregates(
         several = [functions] if isinstance(functions, str) else functions
         if not isinstance(several, Sequence):
             raise InvalidTypeError(f"{column!r} needs the name of a function, not {functions!r}")
-        found += [Aggregate(f"{column}_{name}", column, name) for name in several]
+        found += [_aggregate(f"{column}_{name}", column, name) for name in several]
     for output, pair in named.items():
         if pair == "size":
             found.append(Aggregate(output, None, "size"))
             continue
         if not (isinstance(pair, tuple) and len(pair) == 2):
             raise InvalidTypeError(f"{output} must be (column, function) or 'size', not {pair!r}")
-        found.append(Aggregate(output, None if pair[1] == "size" else pair[0], pair[1]))
+        found.append(_aggregate(output, *pair))
     for aggregate in found:
         if aggregate.function not in FUNCTIONS:
             raise InvalidArgumentError(
@@ -111,6 +111,11 @@ def named_aggregates(
     if twice:
         raise InvalidArgumentError(f"two aggregates are named {', '.join(twice)}")
     return tuple(found)
+
+
+def _aggregate(output: str, column: str, function: str) -> Aggregate:
+    """Return an aggregate of a column; the size of a group is the same for each of them."""
+    return Aggregate(output, None if function == "size" else column, function)
 
 
 def check_outputs(aggregates: Sequence[Aggregate], keys: Sequence[str]) -> None:

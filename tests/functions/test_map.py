@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -239,3 +241,24 @@ def test_results_can_be_written_to_whatever_their_size(length: int) -> None:
     two = ar.submit(ar.function(made), 0).result()
     two["ones"][0] = 5.0
     assert one["ones"].sum() == two["ones"].sum() == length + 4
+
+
+@pytest.mark.parametrize("read", [0, 1, 300])
+def test_items_that_raise_lose_no_result_before_them(read: int) -> None:
+    def numbers() -> Iterator[int]:
+        yield from range(read)
+        raise KeyError("unread")
+
+    results = ar.map(abs, numbers())
+    found: list[int] = []
+    with pytest.raises(KeyError, match="unread"):
+        found.extend(results)
+    assert found == list(range(read))
+    assert list(results) == []
+
+
+def test_threads_share_the_results() -> None:
+    results = ar.map(abs, range(300))
+    with ThreadPoolExecutor(4) as threads:
+        taken = list(threads.map(list, [results] * 4))
+    assert sorted(itertools.chain(*taken)) == list(range(300))

@@ -51,6 +51,16 @@ def test_a_table_goes_over_its_rows(make: Callable[..., Any], chunk_size: Any) -
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("make", TABLES)
+@pytest.mark.parametrize("leaf_size", ["auto", 2, 100])
+def test_a_fold_goes_through_the_rows(make: Callable[..., Any], leaf_size: Any) -> None:
+    found = ar.fold(
+        make(COLUMNS), lambda rows, row: [*rows, row], operator.add, [], leaf_size=leaf_size
+    )
+    assert found == ROWS
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("make", TABLES)
 def test_a_codelet_is_given_blocks_of_the_table(make: Callable[..., Any]) -> None:
     @ar.codelet
     def block(part: Any) -> tuple[str, int]:

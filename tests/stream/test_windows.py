@@ -205,3 +205,25 @@ def test_arguments_are_checked() -> None:
         added(Open(), pa.table({"k": ["a"], "x": [1]}), rules(tumbling(1)))
     with pytest.raises(InvalidTypeError, match="string"):
         added(Open(), pa.table({"t": ["a"], "k": ["a"], "x": [1]}), rules(tumbling(1)))
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 3, 100])
+@pytest.mark.parametrize("window", [tumbling(5), sliding(6, 3), session(2)])
+def test_sizes_alone_need_no_column(window: Any, rows_at_once: int) -> None:
+    times = [0, 1, 7, 8, 2, 30, 0, 31]
+    table = pa.table({"t": times, "x": list(range(len(times)))})
+    counted, summed = (
+        Rules(window, Grouping((), named_aggregates(None, given)), "t", 0, 0, 10**6, False)
+        for given in ({"n": "size"}, {"n": "size", "total": ("x", "sum")})
+    )
+    found = []
+    for rules_ in (counted, summed):
+        open_ = Open()
+        for at in range(0, len(times), rows_at_once):
+            open_ = added(open_, table.slice(at, rows_at_once), rules_)
+        open_, windows_ = closed(open_, rules_, final=True)
+        assert windows_ is not None
+        names = ["window_start", "window_end", "n"]
+        found.append((open_.late, windows_.select(names).to_pylist()))
+    assert found[0] == found[1]
+    assert sum(row["n"] for row in found[0][1]) > 0

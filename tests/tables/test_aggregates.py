@@ -302,3 +302,12 @@ def test_many_groups_of_two_keys_come_in_the_order_of_their_first_rows() -> None
     by = table.to_pandas().groupby(["a", "b"], sort=False)["x"].var().reset_index()
     assert found[["a", "b"]].equals(by[["a", "b"]])
     np.testing.assert_allclose(found["v"], by["x"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("keys", [(), ("k",)])
+@pytest.mark.parametrize("functions", ["size", ["size"], ["size", "sum"]])
+def test_the_size_of_a_column_is_that_of_its_group(keys: tuple[str, ...], functions: Any) -> None:
+    table = pa.table({"k": ["a", "b", "a"], "x": [1, None, 3]})
+    grouping = Grouping(keys, named_aggregates({"x": functions}, {}))
+    answer = finish(partial(table, grouping), grouping)
+    assert answer["x_size"].to_pylist() == ([2, 1] if keys else [3])

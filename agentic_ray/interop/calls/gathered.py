@@ -59,10 +59,14 @@ class Gathered:
         self._taken = 0
         self._cancelled = False
         self._error: BaseException | None = None
+        self._unread: Exception | None = None
         self.feed()
 
     def feed(self) -> None:
         """Queue calls until the window is full.
+
+        With a window the exceptions below are raised by `next`, after the results of the calls that
+        were read before.
 
         Raises
         ------
@@ -81,9 +85,11 @@ class Gathered:
             for number, args in enumerate(itertools.islice(self._left, room), first):
                 packed = pack_arguments(args, {})
                 made.append(Call(self._function, packed, self, number, self._chunk))
-        except BaseException:
+        except BaseException as error:
             self._left = None
-            raise
+            if self._window is None or not isinstance(error, Exception):
+                raise
+            self._unread = error
         if room is None or len(made) < room:
             self._left = None
         with self._changed:
@@ -164,10 +170,12 @@ class Gathered:
             There is no further call.
         TimeoutError
             ``deadline``, a time of `time.monotonic`, has passed.
+        What ended the reading of the calls.
         """
         self.feed()
         if self._taken == len(self._states):
-            raise StopIteration
+            error, self._unread = self._unread, None
+            raise error or StopIteration
         index = self._taken
 
         def ready() -> bool:

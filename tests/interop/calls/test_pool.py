@@ -129,3 +129,20 @@ def test_initializer(ray_session: ar.Session) -> None:
 
     with ar.Pool(initializer=begin, initargs=("hello",)) as pool:
         assert set(pool.map(lambda _: os.environ["POOL_SAYS"], range(20))) == {"hello"}
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("read", [0, 1, 20, 20_000])
+def test_an_iterable_that_raises_loses_nothing_before_it(
+    pool: ar.Pool, read: int, ordered: bool
+) -> None:
+    def numbers() -> Iterator[int]:
+        yield from range(read)
+        raise KeyError("unread")
+
+    results = (pool.imap if ordered else pool.imap_unordered)(abs, numbers())
+    found: list[int] = []
+    with pytest.raises(KeyError, match="unread"):
+        found.extend(results)
+    assert sorted(found) == list(range(read))
+    assert next(results, None) is None
