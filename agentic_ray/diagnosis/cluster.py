@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from agentic_ray.diagnosis.findings import Check, judge_clock, judge_versions
+from agentic_ray.diagnosis.findings import (
+    Check,
+    judge_autoscaling,
+    judge_clock,
+    judge_reach,
+    judge_versions,
+)
 from agentic_ray.diagnosis.machine import COMPARED, check_machine, version
 from agentic_ray.mapreduce import map_reduce
 from agentic_ray.runtime import Session, init, shutdown
-from agentic_ray.runtime.everywhere import Heard, call_everywhere
+from agentic_ray.runtime.autoscaling import autoscaling
+from agentic_ray.runtime.everywhere import (
+    Heard,
+    addresses_of_nodes,
+    call_everywhere,
+    unreached,
+)
 from agentic_ray.telemetry import NodeState
 
 _NODE_SECONDS: Final = 60.0
@@ -77,6 +90,7 @@ def _nodes(session: Session) -> Iterator[Check]:
             "no node has a CPU, so work waits for ever",
             "start workers, or let the autoscaler: look at `ray status`",
         )
+    yield from _autoscaler()
     heard = call_everywhere(examine_self, list(nodes), _NODE_SECONDS)
     names = {node_id: _name(node, nodes) for node_id, node in nodes.items()}
     versions = {}
@@ -92,12 +106,42 @@ def _nodes(session: Session) -> Iterator[Check]:
         clock = _clock(name, answer)
         if clock is not None:
             yield clock
+    if len(nodes) > 1:
+        yield from _ports(names)
     differing = judge_versions(versions)
     yield from differing
     if len(versions) > 1 and not differing:
         yield Check("versions", "ok", f"the same on {len(versions)} nodes")
 
 
+def _autoscaler() -> Iterator[Check]:
+    try:
+        found = autoscaling()
+    except Exception as error:  # whatever it is, it is the finding
+        text = f"{type(error).__name__}: {error}"
+        yield Check("autoscaler", "warn", text, "look at monitor.log of the head")
+        return
+    if found.runs:
+        yield judge_autoscaling(found.pending, found.failures, found.demands)
+
+
+def _ports(names: Mapping[str, str]) -> Iterator[Check]:
+    """Let each node try the ports of its next neighbours, in a ring: all are tried by some."""
+    addresses = addresses_of_nodes()
+    ring = [node_id for node_id in names if node_id in addresses]
+    found = []
+    for at, node_id in enumerate(ring):
+        others = [ring[(at + step) % len(ring)] for step in range(1, min(_NEIGHBOURS, len(ring)))]
+        targets = [address for other in others for address in addresses[other]]
+        try_them = functools.partial(unreached, targets)
+        answer = call_everywhere(try_them, [node_id], _NODE_SECONDS)[node_id]
+        check = None if answer.error else judge_reach(names[node_id], answer.value)
+        if check is not None:
+            found.append(check)
+    yield from found or [Check("ports", "ok", f"{len(ring)} nodes reach each other")]
+
+
+_NEIGHBOURS: Final = 5
 _SILENT: Final = "is its raylet overloaded? Look at `ray status` and at the node's logs"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -141,6 +141,35 @@ def judge_leftovers(count: int, size_bytes: int) -> Check:
         advice = "agentic-ray doctor --fix removes those that are older than an hour"
         return Check("leftovers", "warn", found, advice)
     return Check("leftovers", "ok", found)
+
+
+def judge_autoscaling(
+    pending: Sequence[str], failures: Sequence[str], waiting: Sequence[tuple[dict[str, float], int]]
+) -> Check:
+    """Judge an autoscaler by the nodes that it starts, those that failed, and what work waits for:
+    resources, and how many times."""
+    demand = ", ".join(
+        f"{count} × {' '.join(f'{name} {amount:g}' for name, amount in what.items())}"
+        for what, count in waiting
+    )
+    coming = f"on their way: {', '.join(pending)}" if pending else "no node is on its way"
+    if failures:
+        last = "; ".join(failures[-3:])
+        advice = "look at the reason, and at the limits of your cloud account"
+        return Check("autoscaler", "fail", f"could not start {last}; {coming}", advice)
+    if waiting and not pending:
+        advice = "raise max_workers, or add a node type that has what is asked for"
+        return Check("autoscaler", "warn", f"work waits for {demand}, and {coming}", advice)
+    return Check("autoscaler", "ok", f"{coming}{f'; work waits for {demand}' if demand else ''}")
+
+
+def judge_reach(node: str, unreached: Sequence[str]) -> Check | None:
+    """Judge which addresses of the other nodes a node does not reach."""
+    if not unreached:
+        return None
+    shown = ", ".join(unreached[:5]) + (" and others" if len(unreached) > 5 else "")
+    advice = "open these ports between the nodes; a firewall or security group may close them"
+    return Check("ports", "fail", f"does not reach {shown}", advice, node)
 
 
 def judge_clock(node: str, behind: float, error: float) -> Check | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,3 +71,27 @@ def call_everywhere(
         heard[node_id] = Heard(None, silent, sent_at, time.time())
         ray.cancel(ref, force=True)
     return heard
+
+
+def addresses_of_nodes() -> dict[str, list[tuple[str, int]]]:
+    """Return the addresses at which other nodes must reach each living node, by node id: those of
+    its raylet and its object manager."""
+    return {
+        row["NodeID"]: [
+            (row["NodeManagerAddress"], row["NodeManagerPort"]),
+            (row["NodeManagerAddress"], row["ObjectManagerPort"]),
+        ]
+        for row in ray.nodes()
+        if row["Alive"]
+    }
+
+
+def unreached(targets: Sequence[tuple[str, int]], timeout_seconds: float = 2.0) -> list[str]:
+    """Try to connect from this machine; return those addresses at which nobody answers."""
+    found = []
+    for host, port in targets:
+        try:
+            socket.create_connection((host, port), timeout_seconds).close()
+        except OSError as error:
+            found.append(f"{host}:{port} ({error})")
+    return found

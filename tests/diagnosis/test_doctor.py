@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import pytest
 from agentic_ray.cli.app import run_cli
 from agentic_ray.diagnosis import findings, leftovers
 from agentic_ray.runtime import Session
-from agentic_ray.runtime.everywhere import call_everywhere
+from agentic_ray.runtime.everywhere import addresses_of_nodes, call_everywhere, unreached
 from agentic_ray.telemetry import GpuState
 
 GIB = 1 << 30
@@ -58,6 +59,10 @@ ILL = GpuState("u", 0, "A", healthy=False, reason="XID 79")
         (findings.judge_tokens("", Path("/h/auth_token"), 0o644), "warn", "chmod 600"),
         (findings.judge_leftovers(3, GIB // 2), "ok", ""),
         (findings.judge_leftovers(3, 2 * GIB), "warn", "--fix"),
+        (findings.judge_autoscaling((), (), ()), "ok", "no node is on its way"),
+        (findings.judge_autoscaling(("2 × gpu",), (), (({"GPU": 1.0}, 3),)), "ok", "3 × GPU 1"),
+        (findings.judge_autoscaling((), (), (({"GPU": 1.0}, 3),)), "warn", "max_workers"),
+        (findings.judge_autoscaling((), ("1 × gpu: no quota",), ()), "fail", "no quota"),
     ],
 )
 def test_what_the_doctor_makes_of_what_it_finds(
@@ -93,6 +98,29 @@ def test_clocks_are_judged_by_what_is_certain() -> None:
     assert "38 s or more behind" in late.found
     assert early is not None
     assert "ahead" in early.found
+
+
+def test_ports_that_a_node_does_not_reach_are_named() -> None:
+    assert findings.judge_reach("n", []) is None
+    check = findings.judge_reach("n", [f"10.0.0.{i}:80 (refused)" for i in range(7)])
+    assert check is not None
+    assert (check.level, check.node) == ("fail", "n")
+    assert "10.0.0.4:80" in check.found
+    assert "and others" in check.found
+    with socket.socket() as closed, socket.socket() as listens:
+        closed.bind(("127.0.0.1", 0))
+        listens.bind(("127.0.0.1", 0))
+        listens.listen()
+        there, gone = listens.getsockname(), closed.getsockname()
+        (found,) = unreached([there, gone])
+    assert found.startswith(f"127.0.0.1:{gone[1]}")
+
+
+def test_the_living_nodes_have_addresses_that_answer(ray_session: Session) -> None:
+    (node,) = ray_session.cluster().alive_nodes
+    addresses = addresses_of_nodes()[node.node_id]
+    assert len(addresses) == 2
+    assert unreached(addresses) == []
 
 
 def test_versions_that_differ_are_named_by_node() -> None:
