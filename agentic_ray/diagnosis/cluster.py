@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -133,12 +132,18 @@ def _ports(names: Mapping[str, str]) -> Iterator[Check]:
     for at, node_id in enumerate(ring):
         others = [ring[(at + step) % len(ring)] for step in range(1, min(_NEIGHBOURS, len(ring)))]
         targets = [address for other in others for address in addresses[other]]
-        try_them = functools.partial(unreached, targets)
-        answer = call_everywhere(try_them, [node_id], _NODE_SECONDS)[node_id]
+        answer = call_everywhere(_trying(targets), [node_id], _NODE_SECONDS)[node_id]
         check = None if answer.error else judge_reach(names[node_id], answer.value)
         if check is not None:
             found.append(check)
     yield from found or [Check("ports", "ok", f"{len(ring)} nodes reach each other")]
+
+
+def _trying(targets: list[tuple[str, int]]) -> Callable[[], list[str]]:
+    def try_them() -> list[str]:  # Ray takes nothing but functions
+        return unreached(targets)
+
+    return try_them
 
 
 _NEIGHBOURS: Final = 5

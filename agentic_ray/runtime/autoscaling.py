@@ -1,10 +1,15 @@
-"""Reads what Ray's autoscaler has done and failed to do."""
+"""What is asked of Ray's autoscaler, and what it has done and failed to do."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import ray
+
+from agentic_ray.runtime.asking import Asking
+from agentic_ray.telemetry.state import ClusterState
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +84,47 @@ def autoscaling(timeout_seconds: float = 5.0) -> Autoscaling:
         (*failed, *gone),
         tuple(waiting),
     )
+
+
+class Requests:
+    """The requests of one session.
+
+    Parameters
+    ----------
+    scales : bool
+        Whether there may be an autoscaler; without one nothing is asked.
+    """
+
+    def __init__(self, *, scales: bool) -> None:
+        self._scales = scales
+        self._asking = Asking()
+        self._requested = (0, 0)
+
+    def waits(self, cpus: int, gpus: int, slots: Mapping[tuple[str, str], int]) -> None:
+        """Take in how many CPUs and GPUs work could use, those that it uses included.
+
+        Parameters
+        ----------
+        slots : mapping
+            Slots that the session has, by node and device.
+        """
+        used = sum(count for (_, device), count in slots.items() if device == "cpu")
+        cards = sum(1 for _, device in slots if device != "cpu")
+        self._asking.waits(max(0, cpus - used), max(0, gpus - cards))
+
+    def tend(self, cluster: ClusterState) -> None:
+        """Ask for what waiting work could use. To be called every second or so."""
+        if not self._scales or not (self._asking.is_waiting or any(self._requested)):
+            return
+        nodes = cluster.alive_nodes
+        have = int(sum(n.cpus_total for n in nodes)), sum(len(n.gpus) for n in nodes)
+        coming = self._asking.is_waiting and bool(autoscaling().pending)
+        wanted = self._asking.decide(time.monotonic(), have, coming=coming)
+        if wanted != self._requested:
+            self._requested = wanted
+            request(*wanted)
+
+    def close(self) -> None:
+        """Ask for nothing any more: a request would stand until somebody else asks."""
+        if any(self._requested):
+            request(0, 0)

@@ -24,8 +24,7 @@ from agentic_ray.graph.passes import cull
 from agentic_ray.graph.task import CARD, Task, TaskGraph, capture_codelet
 from agentic_ray.pictures.wording import counted
 from agentic_ray.runtime import tokens
-from agentic_ray.runtime.asking import Asking
-from agentic_ray.runtime.autoscaling import autoscaling, request
+from agentic_ray.runtime.autoscaling import Requests
 from agentic_ray.runtime.calibrate import HostCalls, HostRates, host_calls, keep_host_calls
 from agentic_ray.runtime.connection import (
     Stay,
@@ -93,8 +92,6 @@ class Session:
         if self._costs is not None:
             self._costs.load(self.model)
             self._expect_calls(host_calls())
-        self._asking = Asking()
-        self._requested = (0, 0)
         self._keeper = Keeper(lambda: connect(settings), self._ray_died)
         self._started_ray = self._keeper.started
         self._ray = connection()
@@ -119,12 +116,13 @@ class Session:
         self._closed = False
         self._failure: SessionError | None = None
         self._restarting = threading.Lock()
+        self._requests = Requests(scales=not self._started_ray)  # nobody scales an embedded Ray
         self._loop = Loop(
             lambda: Dispatcher(chosen, self.model, retry, speculation=copies),
             self._codelets,
             lambda node_id, device: self._nodes.executor(node_id, device),
             Switches(settings.in_process_transport, settings.socket_transport),
-            self._request_resources,
+            lambda cpus, gpus: self._requests.waits(cpus, gpus, self._nodes.slots_by_device()),
             lambda *place: self._nodes.executor_died(*place),
             lambda run: self._reopened(run),
             lambda: self._nodes.announce(),
@@ -157,7 +155,7 @@ class Session:
             on_rates=self._calibrated,
             is_connected=lambda: not self.closed,
             on_gone=self._ray_left,
-            on_look=self._ask_autoscaler,
+            on_look=lambda: self._requests.tend(self._nodes.state),
         )
         self._recordings = Recordings(
             self._loop.record, self._loop.stop_recording, self._loop.last_events, self._name
@@ -307,8 +305,8 @@ class Session:
             measured = self.model.measured_call_seconds
             if measured is not None:
                 keep_host_calls(HostCalls(measured))
-        if any(self._requested) and connected:
-            request(0, 0)  # it would stand until somebody else asks
+        if connected:
+            self._requests.close()
         if self._started_ray and connected:
             ray.shutdown()
             self._keeper.end_agents()
@@ -530,33 +528,6 @@ class Session:
         except (ExecutorLostError, ray_errors.RayError):
             return None
         return found
-
-    def _request_resources(self, cpus: int, gpus: int) -> None:
-        """Take in the CPUs and GPUs that work could use, with those it uses."""
-        if self._started_ray:
-            return  # nobody scales an embedded Ray
-        slots = self._nodes.slots_by_device()
-        used = sum(count for (_, device), count in slots.items() if device == "cpu")
-        self._asking.waits(max(0, cpus - used), max(0, gpus - (len(slots) - _cpu_devices(slots))))
-
-    def _ask_autoscaler(self) -> None:
-        """Ask the autoscaler for what waiting work could use. In the thread that watches nodes."""
-        if self._started_ray or not (self._asking.is_waiting or any(self._requested)):
-            return
-        nodes = self._nodes.state.alive_nodes
-        have = (
-            int(sum(node.cpus_total for node in nodes)),
-            sum(len(node.gpus) for node in nodes),
-        )
-        coming = self._asking.is_waiting and bool(autoscaling().pending)
-        wanted = self._asking.decide(time.monotonic(), have, coming=coming)
-        if wanted != self._requested:
-            self._requested = wanted
-            request(*wanted)
-
-
-def _cpu_devices(slots: Mapping[tuple[str, str], int]) -> int:
-    return sum(1 for _, device in slots if device == "cpu")
 
 
 _session: Session | None = None

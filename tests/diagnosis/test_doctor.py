@@ -17,6 +17,7 @@ from agentic_ray.diagnosis import findings, leftovers
 from agentic_ray.runtime import Session
 from agentic_ray.runtime.everywhere import addresses_of_nodes, call_everywhere, unreached
 from agentic_ray.telemetry import GpuState
+from tests.support.programs import ROOT, without_ray_settings
 
 GIB = 1 << 30
 ILL = GpuState("u", 0, "A", healthy=False, reason="XID 79")
@@ -88,6 +89,31 @@ def test_the_doctor_starts_ray_and_gets_an_answer() -> None:
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     ray = json.loads(done.stdout)[-1]
     assert (ray["name"], ray["level"]) == ("ray", "ok"), ray
+
+
+@pytest.mark.slow
+def test_the_doctor_looks_at_all_nodes_and_between_them() -> None:
+    """In a process of its own, which joins a cluster of two raylets."""
+    code = """
+import sys
+from tests.support.clusters import start_head
+cluster = start_head(1)
+cluster.add_node(num_cpus=1)
+cluster.wait_for_nodes()
+from agentic_ray.cli.app import run_cli
+code = run_cli(["doctor", "--address", cluster.address, "--json"])
+cluster.shutdown()
+sys.exit(code)
+"""
+    program = [sys.executable, "-c", code]
+    done = subprocess.run(
+        program, capture_output=True, text=True, check=False, env=without_ray_settings(), cwd=ROOT
+    )
+    checks = json.loads(done.stdout)
+    found = {check["name"]: check for check in checks if not check["node"]}
+    assert found["ports"]["found"] == "2 nodes reach each other", done.stderr
+    assert found["versions"]["found"] == "the same on 2 nodes"
+    assert "autoscaler" not in found, "there is none"
 
 
 def test_clocks_are_judged_by_what_is_certain() -> None:
