@@ -32,7 +32,7 @@ _CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32)
 
 
 class _Formatter(logging.Formatter):
-    """What both formats share: the ids, the length, and no secrets."""
+    """Base of both formats: adds the ids, cuts long texts and hides secrets."""
 
     def __init__(self, secrets: Collection[str] = ()) -> None:
         super().__init__()

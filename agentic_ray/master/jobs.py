@@ -171,7 +171,7 @@ class JobRecord:
 
     @property
     def ids(self) -> Ids:
-        """What lines of the log about the job carry."""
+        """Ids that lines of the log about this job carry."""
         return Ids(self.request_id, self.id, "", self.traceparent)
 
     def __repr__(self) -> str:

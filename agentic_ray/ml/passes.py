@@ -428,7 +428,7 @@ class Passes:
     def _values_here(
         self, code: Codelet, params: tuple[Any, ...], numbered: Sequence[Any] | None
     ) -> Iterator[Any]:
-        """What a kernel gives of each chunk of data in this process."""
+        """Yield the value of a kernel for each chunk, computed in this process."""
         function: Any = code.cpu
         taken = [self._taken(at, column) for at, column in enumerate(self.columns)]
         steps = tuple([own for _, own in taken])

@@ -83,7 +83,7 @@ class Told:
             return True
 
     def done(self, job_id: str) -> None:
-        """One was told of an end, or it is given up."""
+        """Note that one receiver was told of the end of a job, or was given up."""
         with self._lock:
             known = self._open[job_id]
             known[1] -= 1
