@@ -38,6 +38,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
 
 @pytest.fixture
 def bucket(store: ObjectStore, request: pytest.FixtureRequest) -> str:
+    store.shut.unlink(missing_ok=True)  # whatever a test before has left
     name = f"bucket-{abs(hash(request.node.name))}"
     store.filesystem(buckets=True).create_dir(name)
     return name
@@ -148,11 +149,12 @@ def test_wrong_credentials_are_told(tmp_path: Path) -> None:
         assert "secret" not in str(raised.value)
 
 
-def shutting(shut: Path) -> Any:
-    """Return a function that lets the store go away when it is given the last rows."""
+def shutting(armed: Path, shut: Path) -> Any:
+    """Return a function that lets the store go away when it is given the last rows, as long as
+    there is a file ``armed``: a task that is run again may come late."""
 
     def function(rows: pa.Table) -> pa.Table:
-        if 999 in rows["id"].to_pylist():
+        if 999 in rows["id"].to_pylist() and armed.exists():
             shut.touch()
         return rows
 
@@ -166,12 +168,15 @@ def test_a_store_that_goes_away_while_it_is_written_keeps_the_old_table(
     target = f"{bucket}/out"
     table = ar.tables.from_arrow(ROWS, part_rows=300)
     old = table.select("id").write_parquet(target, filesystem=filesystem)
-    failing = table.map(shutting(store.shut))
+    armed = store.shut.with_name("armed")
+    failing = table.map(shutting(armed, store.shut))
     for folder, mode in ((target, "overwrite"), (f"{bucket}/first", "error")):
+        armed.touch()
         try:
             with pytest.raises(StorageError, match="cannot be reached"):
                 failing.write_parquet(folder, mode=mode, filesystem=filesystem)
         finally:
+            armed.unlink()
             store.shut.unlink(missing_ok=True)
     kept = ar.tables.read_parquet(target, filesystem=filesystem)
     assert kept.to_arrow().equals(ROWS.select(["id"]))
