@@ -60,7 +60,7 @@ def export(work: Any, name: str = "agentic_ray work", *, tracer: Any = None) -> 
         start_time=nanoseconds(min(one.started_seconds for one in records) + offset),
         attributes=named(figures(getattr(work, "metrics", None))),
     )
-    add_bundles(tracer, trace.set_span_in_context(whole), records)
+    add_bundles(tracer, trace.set_span_in_context(whole), records, offset)
     whole.end(nanoseconds(max(one.finished_seconds for one in records) + offset))
 
 

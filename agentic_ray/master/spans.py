@@ -167,7 +167,7 @@ class JobSpan:
                 ),
                 attributes=self._spans.named({"graph": number, "bundles": len(records)}),
             )
-            self._spans.add_bundles(self._tracer, trace.set_span_in_context(graph), records)
+            self._spans.add_bundles(self._tracer, trace.set_span_in_context(graph), records, offset)
             graph.end(
                 self._spans.nanoseconds(max(one.finished_seconds for one in records) + offset)
             )

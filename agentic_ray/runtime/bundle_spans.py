@@ -32,9 +32,12 @@ def named(facts: dict[str, Any]) -> dict[str, Any]:
     return {f"{NAME}.{name}": value for name, value in facts.items() if value is not None}
 
 
-def add_bundles(tracer: Tracer, inside: Context, records: Sequence[PlacementRecord]) -> None:
-    """Make a span of each bundle, as a child of the span of ``inside``; of the first thousand."""
-    offset = session_offset()
+def add_bundles(
+    tracer: Tracer, inside: Context, records: Sequence[PlacementRecord], offset: float
+) -> None:
+    """Make a span of each bundle, as a child of the span of ``inside``; of the first thousand.
+    ``offset`` is the `session_offset` by which the parent's times were made: both clocks drift, and
+    a child lies within its parent."""
     for one in records[:MOST_SPANS]:
         begin = max(one.started_seconds, one.finished_seconds - one.actual_seconds)
         facts = {
