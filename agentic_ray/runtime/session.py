@@ -35,6 +35,7 @@ from agentic_ray.runtime.connection import (
     is_forked,
 )
 from agentic_ray.runtime.cost_store import CostStore
+from agentic_ray.runtime.finding import check_reachable
 from agentic_ray.runtime.joining import (
     call_before_leaving,
     connect,
@@ -295,6 +296,8 @@ class Session:
                 return
             connected = not self.closed
             self._closed = True
+        if connected and not self._started_ray:
+            connected = _cluster_answers()
         self.leases.close("the session was shut down")
         # (An embedded Ray ends with everything on it; a dead Ray would not answer.)
         self._nodes.close(connected=connected and not self._started_ray)
@@ -528,6 +531,16 @@ class Session:
         except (ExecutorLostError, ray_errors.RayError):
             return None
         return found
+
+
+def _cluster_answers() -> bool:
+    """Whether the cluster is still there. Calls of Ray's to one that has ended, as it may have when
+    this program ends, would try for a minute and then end the process with an error."""
+    try:
+        check_reachable(ray.get_runtime_context().gcs_address)
+    except OSError:
+        return False
+    return True
 
 
 _session: Session | None = None
