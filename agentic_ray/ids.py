@@ -50,7 +50,7 @@ _current: ContextVar[Ids] = ContextVar("agentic_ray_ids", default=Ids())  # noqa
 
 
 def current_ids() -> Ids:
-    """Return the ids of what this thread or task works for."""
+    """Return the ids of the request, job and bundle that this thread or task works for."""
     return _current.get()
 
 

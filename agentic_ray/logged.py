@@ -1,4 +1,4 @@
-"""Lines of the log of our own processes: JSON or text, each with the ids of what it is about.
+"""Formats the logs of our own processes, as JSON or text, with the ids of request, job and bundle.
 
 `set_up` is for processes that are the project's own (the service, the master's actor, the process
 with the session): a library must not say where the lines of a user's program go.

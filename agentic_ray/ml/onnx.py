@@ -20,7 +20,8 @@ from agentic_ray.ml.onnx_model import OnnxModel, needed
 _PROBES = 64
 """Rows on which a converted model is compared with the one it was made of."""
 _CLOSE = {"float64": 1e-6, "float32": 1e-3}
-"""How far its numbers may be from the model's, relative to the greatest."""
+"""Largest difference between predictions of the ONNX model and of ours, relative to the largest
+prediction."""
 _MOST_OTHERS = 0.02
 """Share of labels that may be others: of rows that lie on a border, which rounding decides."""
 _OPSETS = (None, {"": 18, "ai.onnx.ml": 3})

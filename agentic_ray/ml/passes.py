@@ -529,7 +529,8 @@ def second_part(pair: Any) -> Any:
 def _submitted_keeping(
     run: Passes, code: Codelet, params: tuple[Any, ...], combine: Any, numbered: Sequence[Any]
 ) -> tuple[list[Any], Statistics]:
-    """Handles on the first parts of what a kernel gives, and the second parts combined."""
+    """Call a kernel that returns a pair for each chunk; return handles on the first members, which
+    stay where they were made, and the second members combined."""
     from agentic_ray.runtime import Stored, fetch, get_session
 
     tasks, keys = _graph(run.columns, code, run.check, params)

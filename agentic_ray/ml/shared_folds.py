@@ -12,7 +12,7 @@ import psutil
 from agentic_ray.ml.data import Rows
 
 _SHARE = 0.25
-"""Of the object stores, or of the free memory of this process: so much is taken for folds."""
+"""Share of the object stores (of free memory, if kept in this process) that folds may take."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -197,7 +197,15 @@ def _refuse(
     session: Any,
     exactly: Callable[[], memory.PlanMemory] | None = None,
 ) -> None:
-    """Raise MemoryError if so much does not fit, and what is needed ``exactly`` does not either."""
+    """Raise MemoryError if a plan does not fit.
+
+    Parameters
+    ----------
+    need : PlanMemory
+        At least as much as the plan needs.
+    exactly : callable, optional
+        Returns what it needs; called only if ``need`` does not fit, since it takes long.
+    """
     stores = [node.store_total_bytes for node in session.cluster().alive_nodes]
     free = psutil.disk_usage(tempfile.gettempdir()).free  # Ray spills there
     text = memory.refusal(need, stores, free)

@@ -51,7 +51,7 @@ class MatmulParams(TypedDict):
 
 
 def check_expression(node: Any, arrays: Collection[str]) -> None:
-    """Refuse what is no expression over arrays of these names, whatever the arrays hold. Pure.
+    """Check an expression before any array is read: its functions, names and numbers. Pure.
 
     Raises
     ------

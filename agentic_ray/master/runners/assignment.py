@@ -83,10 +83,10 @@ class Order:
 
 
 class Log(Protocol):
-    """Told of what the job printed."""
+    """Receiver of the text that a job prints."""
 
     def write(self, stream: str, data: bytes) -> None:
-        """The function of the job printed this."""
+        """Take in bytes that the job's function wrote to a stream."""
 
     def write_of(self, bundle: str, node: str, pieces: Sequence[tuple[str, bytes]]) -> None:
         """Tasks of a bundle printed this, on a node of the cluster."""

@@ -24,7 +24,7 @@ _TRIALS = 2
 
 @dataclass(eq=False)
 class Leaf:
-    """A cluster of the tree, with what is known of its two halves.
+    """A cluster of the tree that bisecting makes, and its two halves once they were computed.
 
     Attributes
     ----------

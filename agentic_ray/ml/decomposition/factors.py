@@ -20,7 +20,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 from agentic_ray.ml.cluster.lloyd import generator
 
 _SMALL = 1e-6
-"""Of a start by singular vectors: what is less becomes 0, as scikit-learn has it."""
+"""Entries of the starting factors that are less than this become 0, as in scikit-learn's NNDSVD."""
 _TINY = float(np.finfo(np.float64).eps)
 
 

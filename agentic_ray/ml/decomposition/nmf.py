@@ -285,9 +285,10 @@ def _singular(run: Passes, count: int, init: str, mean: float, seed: int) -> tup
 
 
 class HeldRows:
-    """W: of each chunk its rows stay where they are made. If they are lost, or what was made of
-    them is known from a checkpoint, they are made anew when they are needed: where the fit starts,
-    and by the updates that were since."""
+    """The factor W. The rows of W for a chunk of data stay on the node that computed them.
+
+    Rows that were lost, or that a resumed fit has not got, are computed anew when they are needed,
+    from the start of the fit, by all updates since."""
 
     def __init__(self, run: Passes, start: Any, components: int) -> None:
         # Only the start needs what the user gave.
