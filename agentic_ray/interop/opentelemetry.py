@@ -11,7 +11,7 @@ from opentelemetry import trace
 
 from agentic_ray.errors import InvalidTypeError, NothingRanError
 from agentic_ray.interop.reporting import Reports, figures
-from agentic_ray.runtime.bundle_spans import NAME, add_bundles, named, nanoseconds, session_offset
+from agentic_ray.runtime.bundle_spans import NAME, add_work, named, nanoseconds, session_offset
 
 if TYPE_CHECKING:
     from agentic_ray.master.jobs import JobRecord
@@ -54,14 +54,8 @@ def export(work: Any, name: str = "agentic_ray work", *, tracer: Any = None) -> 
     if not records:
         raise NothingRanError(f"{name}: there is no record of work that has run")
     tracer = trace.get_tracer(NAME) if tracer is None else tracer
-    offset = session_offset()
-    whole = tracer.start_span(
-        name,
-        start_time=nanoseconds(min(one.started_seconds for one in records) + offset),
-        attributes=named(figures(getattr(work, "metrics", None))),
-    )
-    add_bundles(tracer, trace.set_span_in_context(whole), records, offset)
-    whole.end(nanoseconds(max(one.finished_seconds for one in records) + offset))
+    facts = figures(getattr(work, "metrics", None))
+    add_work(tracer, name, None, records, facts, session_offset())
 
 
 def on_end(tracer: Any = None) -> Reports:

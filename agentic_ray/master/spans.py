@@ -156,21 +156,12 @@ class JobSpan:
         from opentelemetry import trace
 
         offset = self._spans.session_offset()
+        inside = trace.set_span_in_context(self._span)
         for number, records in enumerate(graphs):
-            if not records:
-                continue
-            graph = self._tracer.start_span(
-                f"graph {number}",
-                trace.set_span_in_context(self._span),
-                start_time=self._spans.nanoseconds(
-                    min(one.started_seconds for one in records) + offset
-                ),
-                attributes=self._spans.named({"graph": number, "bundles": len(records)}),
-            )
-            self._spans.add_bundles(self._tracer, trace.set_span_in_context(graph), records, offset)
-            graph.end(
-                self._spans.nanoseconds(max(one.finished_seconds for one in records) + offset)
-            )
+            if records:
+                facts = {"graph": number, "bundles": len(records)}
+                name = f"graph {number}"
+                self._spans.add_work(self._tracer, name, inside, records, facts, offset)
         self._span.set_attributes(self._spans.named(dict(metrics or {})))
         if failure is not None:
             self._span.set_status(trace.Status(trace.StatusCode.ERROR, failure.line))

@@ -6,6 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, Final
 
+from opentelemetry import trace
+
 from agentic_ray.pictures.wording import short_name
 from agentic_ray.schedule.metrics import PlacementRecord
 
@@ -32,12 +34,34 @@ def named(facts: dict[str, Any]) -> dict[str, Any]:
     return {f"{NAME}.{name}": value for name, value in facts.items() if value is not None}
 
 
-def add_bundles(
+def add_work(
+    tracer: Tracer,
+    name: str,
+    inside: Context | None,
+    records: Sequence[PlacementRecord],
+    facts: dict[str, Any],
+    offset: float,
+) -> None:
+    """Make a span called ``name`` over all of ``records``, of which there is at least one, and in
+    it a span of each bundle.
+
+    ``inside`` is the context of the parent, None for the program's own. ``offset`` is the
+    `session_offset` of the whole trace: both clocks drift, and a child must lie within its parent.
+    """
+    whole = tracer.start_span(
+        name,
+        inside,
+        start_time=nanoseconds(min(one.started_seconds for one in records) + offset),
+        attributes=named(facts),
+    )
+    _add_bundles(tracer, trace.set_span_in_context(whole), records, offset)
+    whole.end(nanoseconds(max(one.finished_seconds for one in records) + offset))
+
+
+def _add_bundles(
     tracer: Tracer, inside: Context, records: Sequence[PlacementRecord], offset: float
 ) -> None:
-    """Make a span of each bundle, as a child of the span of ``inside``; of the first thousand.
-    ``offset`` is the `session_offset` by which the parent's times were made: both clocks drift, and
-    a child lies within its parent."""
+    """Make a span of each of the first `MOST_SPANS` bundles."""
     for one in records[:MOST_SPANS]:
         begin = max(one.started_seconds, one.finished_seconds - one.actual_seconds)
         facts = {
