@@ -11,7 +11,7 @@ import pytest
 
 import agentic_ray as ar
 from agentic_ray.master.workloads import registry
-from agentic_ray.runtime.session import current_session
+from agentic_ray.runtime.current import current_session
 
 # No test may depend on what the one before it cost; programs that tests start inherit it.
 os.environ.setdefault("AGENTIC_RAY_KEEP_COSTS", "0")

@@ -12,7 +12,7 @@ from agentic_ray.master.jobs import JobRecord
 from agentic_ray.pictures.meters import meter
 from agentic_ray.pictures.wording import counted, seconds_text
 from agentic_ray.runtime import cluster
-from agentic_ray.runtime.session import current_session
+from agentic_ray.runtime.current import current_session
 from agentic_ray.telemetry.state import ClusterState
 
 _MOST_JOBS = 10

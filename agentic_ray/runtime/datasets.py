@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 from agentic_ray.errors import InvalidTypeError, SessionError
 from agentic_ray.graph import Codelet, CostHint, Task, TaskGraph
 from agentic_ray.runtime import values
-from agentic_ray.runtime.session import get_session
+from agentic_ray.runtime.current import get_session
 from agentic_ray.runtime.values import Stored
 
 

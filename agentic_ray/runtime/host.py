@@ -22,9 +22,10 @@ import ray
 
 from agentic_ray.errors import AgenticRayError
 from agentic_ray.logged import set_up_as_told
+from agentic_ray.runtime.current import get_session, init, shutdown
 from agentic_ray.runtime.joining import connection
 from agentic_ray.runtime.lending import Lender
-from agentic_ray.runtime.session import Session, get_session, init, shutdown
+from agentic_ray.runtime.session import Session
 
 _LOOK_SECONDS: Final = 1.0
 _AWAY_LOOKS: Final = 3

@@ -29,11 +29,12 @@ from agentic_ray.graph.task import TaskGraph
 from agentic_ray.ids import current_ids
 from agentic_ray.runtime.carried import Carried, make
 from agentic_ray.runtime.connection import Stay, await_ray, begin
+from agentic_ray.runtime.current import lend_to_this_process
 from agentic_ray.runtime.execute import is_plain
 from agentic_ray.runtime.outcomes import Inline
 from agentic_ray.runtime.run import Run, Tidings, ValueGone
 from agentic_ray.runtime.scope import current_scope
-from agentic_ray.runtime.session import lend_to_this_process, taken
+from agentic_ray.runtime.session import taken
 from agentic_ray.runtime.values import Stored, hold_elsewhere
 from agentic_ray.telemetry.state import ClusterState
 from agentic_ray.wire import Bytes, Frame, Wire, packed, unpacked

@@ -20,8 +20,9 @@ from agentic_ray.graph.task import Task, TaskGraph
 from agentic_ray.runtime.calibrate import host_calls, unstored_host_rates
 from agentic_ray.runtime.connection import Stay
 from agentic_ray.runtime.cost_store import CostStore
+from agentic_ray.runtime.current import lend_to_this_process
 from agentic_ray.runtime.run import Run
-from agentic_ray.runtime.session import lend_to_this_process, taken
+from agentic_ray.runtime.session import taken
 from agentic_ray.runtime.values import Stored, hold_elsewhere
 from agentic_ray.schedule.calibration import Calibration
 from agentic_ray.schedule.cost_model import CostModel, size_of

@@ -19,7 +19,7 @@ from blake3 import blake3
 
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SkippedDataWarning
 from agentic_ray.graph import capture, content_key
-from agentic_ray.runtime.session import current_session
+from agentic_ray.runtime.current import current_session
 from agentic_ray.tables.conversion import as_arrow, together
 from agentic_ray.tables.grouping import Aggregate, Grouping, check_outputs, named_aggregates
 from agentic_ray.tables.joining import HOW, check_join

@@ -116,7 +116,7 @@ def test_the_example_of_client(ray_session: ar.Session) -> None:
 
 
 def test_the_example_of_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentic_ray.runtime.session._session", None)
+    monkeypatch.setattr("agentic_ray.runtime.current._session", None)
     run(inspect.getdoc(ar.shutdown) or "", "agentic_ray.shutdown")
 
 

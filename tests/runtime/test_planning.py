@@ -15,8 +15,8 @@ import agentic_ray.array as xp
 from agentic_ray.config import Settings
 from agentic_ray.errors import SerializationError
 from agentic_ray.graph.task import Codelet, Task, TaskGraph
+from agentic_ray.runtime.current import current_session
 from agentic_ray.runtime.planning import PlanningSession, planning
-from agentic_ray.runtime.session import current_session
 from agentic_ray.schedule.described import describe_cluster
 from agentic_ray.schedule.forecast import forecast
 from agentic_ray.unknown import NeedsValue, NotSendable, Unknown

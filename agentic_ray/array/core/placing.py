@@ -203,7 +203,7 @@ def prospect(tasks: Sequence[Task], outputs: Sequence[str], *, put_bytes: int) -
 
 def _session() -> Any:
     """The session if there is one; starts nothing."""
-    runtime = sys.modules.get("agentic_ray.runtime.session")
+    runtime = sys.modules.get("agentic_ray.runtime.current")
     return None if runtime is None else runtime.current_session()
 
 

@@ -80,7 +80,7 @@ _of_session: weakref.WeakKeyDictionary[Any, Surroundings] = weakref.WeakKeyDicti
 def surroundings() -> Surroundings:
     """The cluster of this process's session as it was when first asked, so that nodes that come
     and go change no chunks; this machine while there is no session. Starts nothing."""
-    runtime = sys.modules.get("agentic_ray.runtime.session")
+    runtime = sys.modules.get("agentic_ray.runtime.current")
     session = None if runtime is None else runtime.current_session()
     if session is None:
         return _of_host()
