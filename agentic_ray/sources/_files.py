@@ -109,8 +109,8 @@ def find_files(paths: Paths, suffixes: Iterable[str] = ()) -> list[str]:
     ----------
     paths : path or sequence of paths
         Files, directories (searched to any depth, leaving out names that start with ``.`` or
-        ``_``) and patterns as understood by `glob.glob` with ``**``. The order is that of
-        ``paths``, and by name within a directory or pattern.
+        ``_``, but not ``_column=value``) and patterns as understood by `glob.glob` with ``**``.
+        The order is that of ``paths``, and by name within a directory or pattern.
     suffixes : iterable of str
         Files in a directory count when their lower-case name ends in one of these; any when empty.
 
@@ -134,6 +134,12 @@ def find_files(paths: Paths, suffixes: Iterable[str] = ()) -> list[str]:
     return found
 
 
+def is_hidden_name(name: str) -> bool:
+    """Whether files and folders of this name are left out: those that begin with ``.`` or ``_``,
+    but ``_column=value``, which has the rows of a value."""
+    return name.startswith(".") or (name.startswith("_") and "=" not in name)
+
+
 def _expand(path: str, endings: tuple[str, ...]) -> list[str]:
     if os.path.isdir(path):
         above = len(Path(path).parts)
@@ -141,7 +147,7 @@ def _expand(path: str, endings: tuple[str, ...]) -> list[str]:
             str(file)
             for file in sorted(Path(path).rglob("*"))
             if (not endings or file.name.lower().endswith(endings))
-            and not any(name.startswith((".", "_")) for name in file.parts[above:])
+            and not any(map(is_hidden_name, file.parts[above:]))
             and file.is_file()
         ]
         if not inside:

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SourceError
-from agentic_ray.sources._files import Paths, find_files
+from agentic_ray.sources._files import Paths, find_files, is_hidden_name
 from agentic_ray.tables.stores import reaching, store_error
 
 MANIFEST = "_manifest.json"
@@ -207,8 +206,8 @@ def _expanded(filesystem: Any, path: str, suffixes: tuple[str, ...]) -> list[Ori
 
 
 def is_hidden(path: str, folder: str) -> bool:
-    """Whether a name in the path, from ``folder`` on, begins with ``.`` or ``_``."""
-    return any(name.startswith((".", "_")) for name in path[len(folder) :].split("/"))
+    """Whether a name in the path, from ``folder`` on, is hidden."""
+    return any(is_hidden_name(name) for name in path[len(folder) :].split("/"))
 
 
 def absent_bucket(filesystem: Any, path: str) -> str:
@@ -257,34 +256,3 @@ def _pattern(path: str) -> str:
     parts = re.split(r"(\*\*/|\*)", path)
     known = {"**/": "(?:.*/)?", "*": "[^/]*"}
     return "".join(known.get(part, re.escape(part)) for part in parts)
-
-
-def partition_values(origins: Sequence[Origin]) -> tuple[pa.Schema, list[Any]]:
-    """Return columns that names of folders such as ``year=2013`` stand for, and for each file the
-    expression of their values."""
-    paths = [origin.path for origin in origins]
-    if not any("=" in part for path in paths for part in path.split("/")[:-1]):
-        return pa.schema([]), [None] * len(paths)
-    names = [part.partition("=")[0] for part in paths[0].split("/")[:-1] if "=" in part]
-    as_text = pa.schema([(name, pa.string()) for name in names])
-    texts = [ds.get_partition_keys(ds.HivePartitioning(as_text).parse(path)) for path in paths]
-    kinds = [(name, _folder_type([text.get(name) for text in texts])) for name in names]
-    schema = pa.schema(kinds)
-    partitioning = ds.HivePartitioning(schema)
-    found = []
-    for path in paths:
-        keys = ds.get_partition_keys(partitioning.parse(path))
-        missing = [name for name in schema.names if name not in keys]
-        if missing:
-            raise SourceError(
-                f"{path} is in no folder {missing[0]}=…, as other files are; read them apart"
-            )
-        found.append(partitioning.parse(path))
-    return schema, found
-
-
-def _folder_type(texts: Sequence[str | None]) -> pa.DataType:
-    """Return the type of the values in folders' names: whole numbers, or else text."""
-    known = [text for text in texts if text is not None]
-    whole = all(re.fullmatch(r"-?(0|[1-9]\d{0,17})", text) for text in known)
-    return pa.int64() if known and whole else pa.string()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -32,6 +31,8 @@ class Written:
     columns: tuple[str, ...]
     partition_by: tuple[str, ...]
     files: tuple[WrittenFile, ...]
+    arrow_schema: str = ""
+    """The columns' types, by which names of folders are read: Arrow's message in base64."""
 
     @property
     def rows(self) -> int:
@@ -43,9 +44,10 @@ class Written:
         return (json.dumps(dataclasses.asdict(self), indent=1) + "\n").encode()
 
 
-def empty_file(schema: pa.Schema, partition_by: Sequence[str], format: str) -> tuple[str, bytes]:
-    """Return name and content of the file of a table without rows: it has the columns."""
-    kept = pa.schema([entry for entry in schema if entry.name not in partition_by]).empty_table()
+def empty_file(schema: pa.Schema, format: str) -> tuple[str, bytes]:
+    """Return name and content of the file of a table without rows: it has all columns, since no
+    name of a folder has any."""
+    kept = schema.empty_table()
     sink = pa.BufferOutputStream()
     if format == "parquet":
         pq.write_table(kept, sink)

@@ -43,8 +43,10 @@ def read_parquet(
 ) -> Table:
     """Read Parquet files as a table, by row groups.
 
-    Names of folders such as ``year=2013`` become columns. Only the columns that are used are read,
-    and only row groups whose statistics allow rows that pass the filter.
+    Names of folders such as ``year=2013`` become columns. Their types are those of ``schema``, else
+    those that `Table.write_parquet` has kept in its manifest, else int64 if all values are whole
+    numbers, else text; ``__HIVE_DEFAULT_PARTITION__`` is null. Only the columns that are used are
+    read, and only row groups whose statistics allow rows that pass the filter.
 
     Parameters
     ----------
@@ -57,8 +59,9 @@ def read_parquet(
     filesystem : pyarrow.fs.FileSystem or fsspec file system, optional
         Where ``path`` is.
     schema : pyarrow.Schema, optional
-        Columns and types to which the files are fitted: absent columns are null, values are cast
-        where that loses nothing. By default all files must have those of the first.
+        Columns and types to which the files are fitted, and types of folders' names: absent columns
+        are null, values are cast where that loses nothing. By default all files must have those of
+        the first.
     on_error : {"raise", "skip"}
         What to do about a file or row group that cannot be read: raise `SourceError`, which names
         it, or leave it out, with a warning; `Table.report` lists what was left out.

@@ -21,7 +21,8 @@ from agentic_ray.sources import csv as csv_source
 from agentic_ray.sources import text_lines
 from agentic_ray.sources._csv import CsvRange
 from agentic_ray.sources._text import LineRange
-from agentic_ray.tables.files import Origin, partition_values
+from agentic_ray.tables.files import Origin
+from agentic_ray.tables.partitions import partition_values
 from agentic_ray.tables.pieces import (
     UNREADABLE,
     Batches,
@@ -422,7 +423,7 @@ def scan_of(
     """
     if on_error not in ("raise", "skip"):
         raise InvalidArgumentError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
-    folders, partitions = partition_values(origins)
+    folders, partitions = partition_values(origins, schema)
     skipped: list[Skipped] = []
     good = list(zip(origins, partitions, strict=True))
     found = schema

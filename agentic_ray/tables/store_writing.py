@@ -22,6 +22,7 @@ import pyarrow.fs as pafs
 from agentic_ray.errors import SourceError, TargetExistsError
 from agentic_ray.tables.files import MANIFEST, absent_bucket
 from agentic_ray.tables.manifests import Written, WrittenFile, empty_file
+from agentic_ray.tables.partitions import schema_text
 from agentic_ray.tables.stores import reaching
 
 _MOVES = 8
@@ -165,7 +166,7 @@ class Store:
                 raise SourceError(f"{info.path} has {info.size} bytes, not {file.bytes} as written")
         files = [file for _, file in moves]
         if not files:  # no rows
-            name, content = empty_file(schema, partition_by, format)
+            name, content = empty_file(schema, format)
             only = WrittenFile(_named(name, number), 0, len(content))
             moved.append(f"{self.folder}/{only.path}")
             with self.filesystem.open_output_stream(moved[-1]) as stream:
@@ -179,6 +180,7 @@ class Store:
             tuple(schema.names),
             partition_by,
             tuple(files),
+            schema_text(schema),
         )
 
     # --- what is left ----------------------------------------------------------------------

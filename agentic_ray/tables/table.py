@@ -377,7 +377,8 @@ class Table:
             object store has no folders to put in place: there the manifest, written last, says
             which files count, and `read_parquet` and its siblings go by it.
         partition_by : str or sequence of str
-            Columns whose values become names of folders, such as ``year=2013``.
+            Columns whose values become names of folders, such as ``year=2013``. The manifest keeps
+            their types. A value that would be read back as another one is refused.
         mode : {"error", "overwrite"}
             What to do if the folder is there: refuse, or replace all of it.
         job : str, optional
@@ -398,6 +399,8 @@ class Table:
             The folder is there, and ``mode`` is "error"; or another job has written it meanwhile.
         StorageError
             An object store cannot be reached, or refuses.
+        InvalidArgumentError, InvalidTypeError
+            An argument cannot be used; a value, or a type, cannot be the name of a folder.
         """
         from agentic_ray.tables.writing import write  # it makes work of tables
 

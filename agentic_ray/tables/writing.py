@@ -34,6 +34,7 @@ from agentic_ray.sources._files import sync
 from agentic_ray.tables.columns import plain
 from agentic_ray.tables.files import MANIFEST, as_filesystem, of_url
 from agentic_ray.tables.manifests import Written, WrittenFile, empty_file
+from agentic_ray.tables.partitions import check_partitions, schema_text
 from agentic_ray.tables.running import outcomes
 from agentic_ray.tables.store_writing import Store
 from agentic_ray.tables.stores import is_far, reaching
@@ -63,7 +64,6 @@ class WritePart:
         filesystem = self.filesystem or pafs.LocalFileSystem()
         if self.filesystem is None:
             os.mkdir(folder)  # fails for an attempt so late that all is over
-        schema = packed(table.schema.empty_table())
         for name in self.partition_by:
             if name not in table.column_names:
                 raise InvalidArgumentError(
@@ -72,6 +72,8 @@ class WritePart:
                 )
             at = table.column_names.index(name)
             table = table.set_column(at, name, plain(table[name]))
+        check_partitions(table, self.partition_by)
+        schema = packed(table.schema.empty_table())
         if table.num_rows == 0:
             return folder, (), schema
         written: list[WrittenFile] = []
@@ -250,11 +252,18 @@ def _gathered(
             files.append(file)
     schema = pa.ipc.open_stream(parts[0][2]).schema
     if not files:  # no rows: one file that has the columns
-        only = empty_file(schema, partition_by, format)
+        only = empty_file(schema, format)
         (whole / only[0]).write_bytes(only[1])
         files = [WrittenFile(only[0], 0, len(only[1]))]
     found = Written(
-        str(target), job, format, time.time(), tuple(schema.names), partition_by, tuple(files)
+        str(target),
+        job,
+        format,
+        time.time(),
+        tuple(schema.names),
+        partition_by,
+        tuple(files),
+        schema_text(schema),
     )
     manifest = whole / MANIFEST
     manifest.write_bytes(found.json())
