@@ -417,7 +417,17 @@ class Table:
         delimiter: str = ",",
         filesystem: Any = None,
     ) -> Written:
-        """Write the rows as CSV files in a folder, all or nothing; as `write_parquet`."""
+        """Write the rows as CSV files in a folder, all or nothing; as `write_parquet`.
+
+        The files say neither types nor what is null: `read_csv` finds types anew, unless it is
+        given the ``schema``, and reads null in a column of text as "" (with ``null_values=[""]``
+        it reads both as null). Parquet keeps all of it.
+
+        Raises
+        ------
+        InvalidTypeError
+            A column, such as one of lists, cannot be text.
+        """
         from agentic_ray.tables.writing import write  # it makes work of tables
 
         options = {"delimiter": delimiter}

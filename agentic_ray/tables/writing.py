@@ -82,18 +82,23 @@ class WritePart:
             written.append(WrittenFile(os.path.relpath(file.path, folder), 0, file.size))
 
         file_format, options = _format(self.format, dict(self.options))
-        ds.write_dataset(
-            table,
-            folder,
-            filesystem=filesystem,
-            format=file_format,
-            file_options=options,
-            basename_template=f"part-{number:06d}-{{i}}.{self.format}",
-            partitioning=self._partitioning(table.schema),
-            file_visitor=visit,
-            use_threads=False,
-            max_partitions=max(table.num_rows, 1),
-        )
+        try:
+            ds.write_dataset(
+                table,
+                folder,
+                filesystem=filesystem,
+                format=file_format,
+                file_options=options,
+                basename_template=f"part-{number:06d}-{{i}}.{self.format}",
+                partitioning=self._partitioning(table.schema),
+                file_visitor=visit,
+                use_threads=False,
+                max_partitions=max(table.num_rows, 1),
+            )
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise InvalidTypeError(
+                f"the rows cannot be written as {self.format}: {error}"
+            ) from error
         # Rows are counted in what was written, not in what was meant to be.
         delimiter = dict(self.options).get("delimiter", ",")
         counted = tuple(

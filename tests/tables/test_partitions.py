@@ -170,6 +170,15 @@ def test_tables_with_other_types_are_not_mixed(tmp_path: Path) -> None:
         ar.tables.read_parquet([tmp_path / "text", tmp_path / "number"])
 
 
+@pytest.mark.parametrize(
+    "column", [pa.array([[1]]), pa.array([{"a": 1}]), pa.array([b"\xff"], pa.binary())]
+)
+def test_what_csv_cannot_hold_is_refused(tmp_path: Path, column: pa.Array) -> None:
+    with pytest.raises(InvalidTypeError, match="cannot be written as csv"):
+        ar.tables.from_arrow({"x": column}).write_csv(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_other_readers_read_what_was_written(tmp_path: Path) -> None:
     table = keyed(["1", "a/b", None], pa.string())
     write(table, tmp_path / "out")
