@@ -155,7 +155,6 @@ screenshots: $(VENV)/.installed
 	$(BIN)/python web/take_pictures.py
 
 notebooks: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dask]'
 	$(BIN)/python tests/notebook/keep_outputs.py
 
 clean:

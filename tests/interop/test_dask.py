@@ -8,10 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask
+import dask.array as da
+import dask.bag as db
+import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from dask._task_spec import Alias, DataNode, List, Task, TaskRef
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -25,13 +30,6 @@ from agentic_ray.errors import (
     PoisonTaskError,
 )
 from agentic_ray.runtime import Stored
-
-dask = pytest.importorskip("dask", reason="needs the extra agentic-ray[dask]")
-
-import dask.array as da  # noqa: E402
-import dask.bag as db  # noqa: E402
-import dask.dataframe as dd  # noqa: E402
-from dask._task_spec import Alias, DataNode, List, Task, TaskRef  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -6,7 +6,6 @@ would take most of the time.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,11 +21,6 @@ pytestmark = pytest.mark.slow
 BOOKS = {
     path.stem: path for path in sorted((Path(__file__).parents[2] / "examples").glob("*.ipynb"))
 }
-_NEEDS = {"dask_unchanged": "dask"}
-
-
-def _here(name: str) -> bool:
-    return name not in _NEEDS or importlib.util.find_spec(_NEEDS[name]) is not None
 
 
 def _code(book: Any) -> list[Any]:
@@ -39,8 +33,6 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     cells: list[Any] = []
     parts: dict[str, tuple[int, int]] = {}
     for name, path in BOOKS.items():
-        if not _here(name):
-            continue
         folder = str(tmp_path_factory.mktemp(name))
         start = f"%reset -f\nimport os\nos.chdir({folder!r})\ndel os"
         cells.append(nbformat.v4.new_code_cell(start))
@@ -71,8 +63,6 @@ def _shown(cell: Any) -> Iterator[tuple[str, ...]]:
 def test_a_notebook_runs_and_shows_what_its_file_keeps(
     ran: dict[str, list[Any]], name: str
 ) -> None:
-    if not _here(name):
-        pytest.skip(f"needs the extra agentic-ray[{_NEEDS[name]}]")
     kept = _code(nbformat.read(BOOKS[name], 4))
     assert all(cell.execution_count for cell in kept), "make notebooks"
     for cell, before in zip(ran[name], kept, strict=True):
