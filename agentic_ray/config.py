@@ -56,7 +56,8 @@ class Settings:
         Whether learnt costs are kept for later sessions, in the user's cache directory.
     no_node_seconds : float
         Seconds that work waits while no node of the cluster takes any, before it fails with
-        NoNodeError. An embedded Ray that has died is started anew for as long.
+        NoNodeError. An embedded Ray that has died is started anew for as long, and a GPU that the
+        cluster's autoscaler may bring is waited for as long.
     memory_wait_seconds : float
         Seconds for which a bundle that was killed for want of memory is tried again while programs
         that are not ours hold that memory, before it fails with OutOfHostMemoryError.

@@ -56,7 +56,7 @@ class Asking:
         now : float
             Seconds, by a steady clock.
         have : tuple of int
-            CPUs and GPUs that the cluster has.
+            CPUs and GPUs that the cluster has, as Ray counts them.
         coming : bool
             Whether nodes are on their way.
         """
@@ -77,8 +77,9 @@ class Asking:
             if self._step >= len(sizes):
                 self._step = 0
                 self._patience = min(2 * self._patience, LONGEST_SECONDS)
-        cpus, gpus = sizes[min(self._step, len(sizes) - 1)]
-        return have[0] + cpus, have[1] + gpus
+        more = sizes[min(self._step, len(sizes) - 1)]
+        # (A kind that nothing waits for is not asked for: a node of it might be started.)
+        return have[0] + more[0] if more[0] else 0, have[1] + more[1] if more[1] else 0
 
 
 def _sizes(cpus: int, gpus: int) -> list[tuple[int, int]]:

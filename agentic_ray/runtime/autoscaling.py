@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import ray
 
 from agentic_ray.runtime.asking import Asking
-from agentic_ray.telemetry.state import ClusterState
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +85,14 @@ def autoscaling(timeout_seconds: float = 5.0) -> Autoscaling:
     )
 
 
+def has_autoscaler() -> bool:
+    """Whether the cluster that this process has joined is known to have an autoscaler."""
+    try:
+        return autoscaling().runs
+    except RuntimeError:
+        return False
+
+
 class Requests:
     """The requests of one session.
 
@@ -112,12 +119,13 @@ class Requests:
         cards = sum(1 for _, device in slots if device != "cpu")
         self._asking.waits(max(0, cpus - used), max(0, gpus - cards))
 
-    def tend(self, cluster: ClusterState) -> None:
+    def tend(self) -> None:
         """Ask for what waiting work could use. To be called every second or so."""
         if not self._scales or not (self._asking.is_waiting or any(self._requested)):
             return
-        nodes = cluster.alive_nodes
-        have = int(sum(n.cpus_total for n in nodes)), sum(len(n.gpus) for n in nodes)
+        # (Ray may have been told of fewer GPUs than there are: those of the head, for instance.)
+        there = ray.cluster_resources()
+        have = int(there.get("CPU", 0)), int(there.get("GPU", 0))
         coming = self._asking.is_waiting and bool(autoscaling().pending)
         wanted = self._asking.decide(time.monotonic(), have, coming=coming)
         if wanted != self._requested:

@@ -22,7 +22,7 @@ from agentic_ray.graph.passes import cull
 from agentic_ray.graph.task import CARD, Task, TaskGraph, capture_codelet
 from agentic_ray.pictures.wording import counted
 from agentic_ray.runtime import tokens
-from agentic_ray.runtime.autoscaling import Requests
+from agentic_ray.runtime.autoscaling import Requests, has_autoscaler
 from agentic_ray.runtime.calibrate import HostCalls, HostRates, host_calls, keep_host_calls
 from agentic_ray.runtime.connection import (
     Stay,
@@ -101,6 +101,7 @@ class Session:
             max_user_retries=settings.max_user_retries,
             no_node_seconds=settings.no_node_seconds,
             memory_wait_seconds=settings.memory_wait_seconds,
+            may_grow=not self._started_ray and has_autoscaler(),
         )
         copies = SpeculationRules(enabled=settings.second_copies)
         self._codelets = CodeletTable()
@@ -152,7 +153,7 @@ class Session:
             on_rates=self._calibrated,
             is_connected=lambda: not self.closed,
             on_gone=self._ray_left,
-            on_look=lambda: self._requests.tend(self._nodes.state),
+            on_look=lambda: self._requests.tend(),
         )
         self._recordings = Recordings(
             self._loop.record, self._loop.stop_recording, self._loop.last_events, self._name

@@ -200,7 +200,7 @@ class Dispatcher:
         self._waiting.give_up()
         if isinstance(event, Tick):
             self._restraint.ease()
-            self._waiting.request_resources()
+            self._waiting.request_resources(self._leases.wanted_gpus)
         return commands
 
     def _take(self, event: Event) -> None:

@@ -41,7 +41,8 @@ class Graphs:
             bundles, ranks, lambda own, rank: order(event.priority + own, rank, event.time)
         )
         books.next_bundle_id += count
-        refused = refusal(zip(bundles, graph.traits, strict=True), books.view)
+        may_grow = books.retry.may_grow
+        refused = refusal(zip(bundles, graph.traits, strict=True), books.view, may_grow=may_grow)
         if refused is not None:
             self.fail(graph, *refused)
             return

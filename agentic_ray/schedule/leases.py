@@ -113,6 +113,11 @@ class Leases:
             return
         self._queue.append(_Lease(event))
 
+    @property
+    def wanted_gpus(self) -> int:
+        """GPUs that requests wait for."""
+        return sum(one.request.cards * one.request.nodes for one in self._queue)
+
     def release(self, event: LeaseReleased) -> None:
         """End a lease, or forget its request."""
         self._queue = [one for one in self._queue if one.request.lease_id != event.lease_id]
@@ -288,7 +293,10 @@ class Leases:
         return Resources(gpus=request.share, gpu_memory_bytes=size)
 
     def _impossible(self, request: LeaseRequested) -> str:
-        """Return why no cluster like this one can grant a request; empty if it may."""
+        """Return why no cluster like this one can grant a request; empty if it may, as one that an
+        autoscaler makes larger may."""
+        if self._books.retry.may_grow:
+            return ""
         if not request.cards:
             # (how many CPUs a node has for this session changes with what others do there)
             count = len(self._hosts())

@@ -55,6 +55,9 @@ class RetryRules:
         its graph fails.
     no_node_seconds : float
         Seconds that work waits for a node while there is none at all.
+    may_grow : bool
+        Whether an autoscaler may bring kinds of devices that the cluster lacks. Work that needs one
+        is then not refused; it waits for ``no_node_seconds``.
     memory_wait_seconds : float
         Seconds for which a bundle that was killed for want of memory is tried again while other
         programs hold that memory.
@@ -69,6 +72,12 @@ class RetryRules:
     patience_seconds: float = 30.0
     no_node_seconds: float = 300.0
     memory_wait_seconds: float = 300.0
+    may_grow: bool = False
+
+    @property
+    def device_wait_seconds(self) -> float:
+        """Seconds that work waits for a kind of device that the cluster lacks."""
+        return self.no_node_seconds if self.may_grow else self.patience_seconds
 
     def delay_seconds(self, key: str, failures: int) -> float:
         plain = min(self.cap_seconds, self.base_seconds * 2.0 ** min(failures - 1, 64))

@@ -24,12 +24,12 @@ _ON_GPUS = (("gpu",), (CARD,))
 
 
 def refusal(
-    bundles: Iterable[tuple[Bundle, Traits]], view: ClusterView
+    bundles: Iterable[tuple[Bundle, Traits]], view: ClusterView, *, may_grow: bool
 ) -> tuple[PlacementError, Bundle] | None:
     """Return the error for the first bundle that this cluster can never run, and the bundle.
 
     Alike bundles are checked once. Before the first node is known only bundles that no cluster can
-    run are refused.
+    run are refused. If the cluster ``may_grow``, a kind of device that it lacks may come.
     """
     alike: dict[tuple[tuple[str, ...], Resources, bool], Bundle] = {}
     last = None
@@ -52,6 +52,8 @@ def refusal(
     for (kinds, need, splits), bundle in alike.items():
         names = codelet_names(bundle)
         if not view.has(kinds):
+            if may_grow:
+                continue
             return no_device(bundle, view), bundle
         if need.cpus > max(cpus, 1):
             text = f"{names} asks for {need.cpus:g} CPUs, the largest node has {cpus:g}"

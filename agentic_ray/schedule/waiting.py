@@ -44,13 +44,21 @@ class Waiting:
         if self._nodeless_since is not None:
             seconds = self._rules.no_node_seconds
             return f"no node of the cluster takes work; one is waited for, {seconds:.0f} s at most"
+        if self._stranded and self._rules.may_grow:
+            kinds = sorted(
+                {"GPU" if k in ("gpu", CARD) else k for ks, _ in self._stranded for k in ks}
+            )
+            return (
+                f"no node has {' or '.join(kinds)}; the autoscaler was asked, and one is waited "
+                f"for, {self._rules.no_node_seconds:.0f} s at most"
+            )
         return self._scarcity.text() if self._starving else None
 
     @property
     def next_end_seconds(self) -> float | None:
         """Time at which waiting work is looked at again."""
         rules = self._rules
-        due = [since + rules.patience_seconds for since in self._stranded.values()]
+        due = [since + rules.device_wait_seconds for since in self._stranded.values()]
         if self._scarcity.node_ids:  # else it may be tried now, and fails if it is killed again
             due += [
                 record.starved_at + rules.memory_wait_seconds
@@ -130,7 +138,7 @@ class Waiting:
         for (kinds, _, where), queue in self._queues.lanes.items():
             if queue and kinds_here and not view.has(kinds, where):
                 since = self._stranded.get((kinds, where), now)
-                if now < since + self._rules.patience_seconds:
+                if now < since + self._rules.device_wait_seconds:
                     waiting[kinds, where] = since
                     continue
                 while (record := queue.take({})) is not None:
@@ -140,20 +148,22 @@ class Waiting:
                         self._graphs.fail(record.graph, error, record.bundle)
         self._stranded = waiting
 
-    def request_resources(self) -> None:
-        """Tell the adapter which capacity waiting work could use, when that has changed."""
+    def request_resources(self, leased_gpus: int) -> None:
+        """Tell the adapter which capacity waiting work, and requests for leases of so many GPUs,
+        could use, when that has changed."""
         lanes, pools = self._queues.lanes, self._view.pools
-        cpus = gpus = 0
+        cpus, gpus = 0, leased_gpus
         for (kinds, _, _), heap in lanes.items():
             if kinds in (("gpu",), (CARD,)):
                 gpus += len(heap)
             else:
                 cpus += len(heap)
-        waiting = gpus
+        planned = 0
         if any(kinds == ("gpu",) for kinds, _, _ in lanes):
             for executor in self._plans.planning:
-                gpus += sum(record.lane[0] == ("gpu",) for record in executor.plan.bundles)
-        cpus += self._plans.count - (gpus - waiting)
+                planned += sum(record.lane[0] == ("gpu",) for record in executor.plan.bundles)
+        gpus += planned
+        cpus += self._plans.count - planned
         if cpus:
             cpus += pools["cpu"].slots if "cpu" in pools else 0
         if gpus:

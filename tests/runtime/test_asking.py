@@ -55,6 +55,14 @@ def test_a_request_that_is_granted_stands_until_the_nodes_are_there() -> None:
     assert asking.decide(700.0, (12, 0), coming=False) == (0, 0)
 
 
+def test_a_kind_that_nothing_waits_for_is_not_asked_for() -> None:
+    asking = Asking()
+    asking.waits(3, 0)
+    assert asking.decide(0.0, (2, 1), coming=False) == (5, 0)
+    asking.waits(0, 1)
+    assert asking.decide(1.0, (2, 1), coming=False) == (0, 2)
+
+
 def test_a_cluster_that_is_full_is_asked_ever_less_often() -> None:
     asking, changes, last = Asking(), [], (0, 0)
     asking.waits(100, 0)

@@ -42,9 +42,15 @@ def bundle_of(key: str, *inputs: str, codelet: Codelet = ADD, **options: Any) ->
 class Bench:
     """A Dispatcher with a clock, and short names for what an adapter would report."""
 
-    def __init__(self, policy: Policy | None = None, *, nodes: Sequence[str] = ("n1",)) -> None:
+    def __init__(
+        self,
+        policy: Policy | None = None,
+        *,
+        nodes: Sequence[str] = ("n1",),
+        retry: RetryRules = BACK_OFF,
+    ) -> None:
         self.now = 0.0
-        self.dispatcher = Dispatcher(policy or LoadBalance(), retry=BACK_OFF)
+        self.dispatcher = Dispatcher(policy or LoadBalance(), retry=retry)
         for node in nodes:
             self.node_up(node)
 
@@ -327,6 +333,25 @@ def test_work_for_a_gpu_that_went_away_fails_after_some_patience() -> None:
     failed = only(bench.tick_until_due(), ev.FailGraph)
     assert isinstance(failed.error, NoSuitableDeviceError)
     assert bench.now >= BACK_OFF.patience_seconds
+
+
+def test_a_gpu_is_waited_for_where_an_autoscaler_may_bring_one() -> None:
+    bench = Bench(retry=replace(BACK_OFF, may_grow=True, no_node_seconds=100.0))
+    assert bench.submit(bundle_of("a", codelet=GPU_ONLY)) == []
+    assert bench.send(ev.Tick) == [ev.RequestResources(0, 1)]
+    assert "no node has GPU; the autoscaler was asked" in str(bench.dispatcher.obstacle)
+    bench.node_up("n1", gpus=["GPU-1"])
+    assert bench.dispatcher.obstacle is None
+
+
+def test_a_gpu_that_no_autoscaler_brings_is_an_error_in_the_end() -> None:
+    bench = Bench(retry=replace(BACK_OFF, may_grow=True, no_node_seconds=100.0))
+    bench.submit(bundle_of("a", codelet=GPU_ONLY))
+    begun = bench.now
+    bench.send(ev.Tick)
+    failed = only(bench.tick_until_due(), ev.FailGraph)
+    assert isinstance(failed.error, NoSuitableDeviceError)
+    assert bench.now - begun >= 100
 
 
 def test_what_needs_a_gpu_waits_while_others_hold_one() -> None:

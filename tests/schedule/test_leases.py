@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agentic_ray.graph import Bundle, Codelet, CostHint, Resources, Task
-from agentic_ray.schedule import Dispatcher
+from agentic_ray.schedule import Dispatcher, RetryRules
 from agentic_ray.schedule import events as ev
 from agentic_ray.schedule.admission import reserve_bytes
 from agentic_ray.schedule.policies import get_policy
@@ -35,9 +35,12 @@ def batch(key: str, memory: int) -> Bundle:
 class Bench:
     """A Dispatcher with nodes of empty cards, and a clock."""
 
-    def __init__(self, *cards: int, links: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, *cards: int, links: dict[str, Any] | None = None, may_grow: bool = False
+    ) -> None:
         self.now = 0.0
-        self.dispatcher = Dispatcher(get_policy("predictive"))
+        retry = RetryRules(may_grow=may_grow)
+        self.dispatcher = Dispatcher(get_policy("predictive"), retry=retry)
         for number, count in enumerate(cards):
             self.up(f"n{number}", count, (links or {}).get(f"n{number}", ()))
 
@@ -146,6 +149,17 @@ def test_what_no_node_has_is_refused_at_once(needs: dict[str, Any], text: str) -
     refused = ended(Bench(2, 2).ask("a", **needs))["a"]
     assert refused.impossible
     assert text in refused.reason
+
+
+def test_an_autoscaler_is_asked_for_cards_that_are_not_there() -> None:
+    bench = Bench(0, may_grow=True)
+    assert ended(bench.ask("a", cards=2, share=1.0, until_seconds=50.0)) == {}
+    assert bench.send(ev.Tick) == [ev.RequestResources(0, 2)]
+    assert granted(bench.up("n1", 2)) == {"a": (("n1", "n1-0"), ("n1", "n1-1"))}
+    assert bench.send(ev.Tick) == [ev.RequestResources(0, 0)]
+    bench.ask("b", cards=3, share=1.0, until_seconds=50.0)
+    bench.now = 50.0
+    assert ended(bench.send(ev.Tick))["b"].timed_out
 
 
 def test_a_lease_ends_with_its_card() -> None:
