@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -39,9 +43,46 @@ class Written:
         """Rows of all files."""
         return sum(file.rows for file in self.files)
 
+    @classmethod
+    def now(
+        cls,
+        path: str,
+        job: str,
+        format: str,
+        schema: pa.Schema,
+        partition_by: tuple[str, ...],
+        files: Sequence[WrittenFile],
+    ) -> Written:
+        """Return the manifest of what has been written just now."""
+        message = schema.remove_metadata().serialize().to_pybytes()
+        return cls(
+            path,
+            job,
+            format,
+            time.time(),
+            tuple(schema.names),
+            partition_by,
+            tuple(files),
+            base64.b64encode(message).decode(),
+        )
+
     def json(self) -> bytes:
         """Return the content of the manifest's file."""
         return (json.dumps(dataclasses.asdict(self), indent=1) + "\n").encode()
+
+
+def schema_in(manifest: Any) -> pa.Schema | None:
+    """Return the columns' types that a manifest tells; None of an earlier version's.
+
+    Raises
+    ------
+    ValueError, TypeError, AttributeError, pyarrow.ArrowException
+        It is no manifest.
+    """
+    text = manifest.get("arrow_schema")
+    if not text:
+        return None
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text, validate=True)))
 
 
 def empty_file(schema: pa.Schema, format: str) -> tuple[str, bytes]:

@@ -6,7 +6,6 @@ package has written keeps the types. Other folders' types are given by the calle
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import os
@@ -22,6 +21,7 @@ import pyarrow.fs as pafs
 from agentic_ray.errors import InvalidArgumentError, InvalidTypeError, SourceError
 from agentic_ray.shown import cut_line
 from agentic_ray.tables.files import MANIFEST, Origin
+from agentic_ray.tables.manifests import schema_in
 from agentic_ray.tables.stores import reaching
 
 _LONGEST_NAME: Final = 255
@@ -86,11 +86,6 @@ def _same(one: pa.Scalar, other: pa.Scalar) -> bool:
         both_nan = math.isnan(first) and math.isnan(second)
         return both_nan or (first == second and math.copysign(1, first) == math.copysign(1, second))
     return bool(one.equals(other))
-
-
-def schema_text(schema: pa.Schema) -> str:
-    """Return a schema as text: Arrow's own message, in base64."""
-    return base64.b64encode(schema.remove_metadata().serialize().to_pybytes()).decode()
 
 
 # --- reading ----------------------------------------------------------------------------------
@@ -219,9 +214,6 @@ def _between(top: str, folders: Sequence[str]) -> Iterator[str]:
 def _types_in(filesystem: Any, path: str) -> pa.Schema | None:
     try:
         with filesystem.open_input_stream(path) as stream:
-            text = json.loads(stream.read()).get("arrow_schema")
-        if not text:  # an earlier version's
-            return None
-        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text, validate=True)))
+            return schema_in(json.loads(stream.read()))
     except (ValueError, AttributeError, TypeError, pa.ArrowException) as error:
         raise SourceError(f"{path} is no manifest of this package: {error}") from error

@@ -9,7 +9,6 @@ there is none yet, one that says "pending" keeps readers away from the first fil
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,6 @@ import pyarrow.fs as pafs
 from agentic_ray.errors import SourceError, TargetExistsError
 from agentic_ray.tables.files import MANIFEST, absent_bucket
 from agentic_ray.tables.manifests import Written, WrittenFile, empty_file
-from agentic_ray.tables.partitions import schema_text
 from agentic_ray.tables.stores import reaching
 
 _MOVES = 8
@@ -172,16 +170,7 @@ class Store:
             with self.filesystem.open_output_stream(moved[-1]) as stream:
                 stream.write(content)
             files = [only]
-        return Written(
-            self.folder,
-            self.job,
-            format,
-            time.time(),
-            tuple(schema.names),
-            partition_by,
-            tuple(files),
-            schema_text(schema),
-        )
+        return Written.now(self.folder, self.job, format, schema, partition_by, files)
 
     # --- what is left ----------------------------------------------------------------------
     # (Readers pass over all of it: where the store does not answer, it may stay.)

@@ -11,7 +11,6 @@ import ctypes
 import dataclasses
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from agentic_ray.sources._files import sync
 from agentic_ray.tables.columns import plain
 from agentic_ray.tables.files import MANIFEST, as_filesystem, of_url
 from agentic_ray.tables.manifests import Written, WrittenFile, empty_file
-from agentic_ray.tables.partitions import check_partitions, schema_text
+from agentic_ray.tables.partitions import check_partitions
 from agentic_ray.tables.running import outcomes
 from agentic_ray.tables.store_writing import Store
 from agentic_ray.tables.stores import is_far, reaching
@@ -260,16 +259,7 @@ def _gathered(
         only = empty_file(schema, format)
         (whole / only[0]).write_bytes(only[1])
         files = [WrittenFile(only[0], 0, len(only[1]))]
-    found = Written(
-        str(target),
-        job,
-        format,
-        time.time(),
-        tuple(schema.names),
-        partition_by,
-        tuple(files),
-        schema_text(schema),
-    )
+    found = Written.now(str(target), job, format, schema, partition_by, files)
     manifest = whole / MANIFEST
     manifest.write_bytes(found.json())
     sync(manifest)

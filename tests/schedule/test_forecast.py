@@ -24,6 +24,7 @@ from agentic_ray.schedule.recutting import Costs, Part, recut
 from agentic_ray.schedule.replaying import Replay
 from agentic_ray.schedule.virtual import SentGraph, Stage, VirtualRun
 from agentic_ray.telemetry.state import NodeState
+from tests.support.noted import Noted
 
 
 def _nothing(*_: Any) -> None:
@@ -214,21 +215,10 @@ def _recorded(nodes: str, *stages: Stage) -> tuple[list[str], float]:
     lines: list[str] = []
     cluster = describe_cluster(nodes).cluster(1e9)
     run = VirtualRun(stages, _Truth(), cluster, get_policy("predictive"), CostModel())
-    recorder = Noter(run.dispatcher, [Recorder(lines.append, run.dispatcher, {}).note])
-    run.dispatcher = _Through(run.dispatcher, recorder.handle)  # type: ignore[assignment]
+    recorder = Recorder(lines.append, run.dispatcher, {})
+    run.dispatcher = Noted(run.dispatcher, recorder.note)  # type: ignore[assignment]
     run.run()
     return lines, run.now
-
-
-class _Through:
-    """A Dispatcher whose events go through a recorder."""
-
-    def __init__(self, dispatcher: Dispatcher, handle: Any) -> None:
-        self._dispatcher = dispatcher
-        self.handle = handle
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._dispatcher, name)
 
 
 def _sent(name: str, count: int) -> SentGraph:

@@ -14,37 +14,28 @@ from agentic_ray.graph.task import Bundle, Codelet, Task
 from agentic_ray.schedule import events as ev
 from agentic_ray.schedule.cost_model import CostModel
 from agentic_ray.schedule.dispatcher import Dispatcher
-from agentic_ray.schedule.noting import Noter
 from agentic_ray.schedule.policies import LoadBalance, get_policy
 from agentic_ray.schedule.recording import PLAIN, Recorder
 from agentic_ray.schedule.replaying import Replay, Summary, cluster_of
 from agentic_ray.schedule.simulate import simulate
 from agentic_ray.telemetry.state import NodeState
+from tests.support.noted import Noted
 
 BUILT_IN = {"predictive", "load_balance", "priority"}
 
 
-def recorded(dispatcher: Dispatcher, write: Callable[[str], None], about: dict[str, str]) -> Noter:
-    """What handles a Dispatcher's events, and writes them and its commands down."""
-    return Noter(dispatcher, [Recorder(write, dispatcher, about).note])
-
-
-class Recorded:
-    """A Dispatcher whose events go through a Recorder."""
-
-    def __init__(self, dispatcher: Dispatcher, write: Callable[[str], None]) -> None:
-        self._dispatcher = dispatcher
-        self.handle = recorded(dispatcher, write, {"session": "test"}).handle
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._dispatcher, name)
+def recorded(dispatcher: Dispatcher, write: Callable[[str], None], about: dict[str, str]) -> Noted:
+    """The Dispatcher, with a recorder that writes down its events and commands."""
+    return Noted(dispatcher, Recorder(write, dispatcher, about).note)
 
 
 def _recorded(seed: int) -> tuple[list[str], str]:
     """The lines of a simulated run with faults, and the name of its policy."""
     run = simulation.Simulation(seed)
     lines: list[str] = []
-    run.dispatcher = Recorded(run.dispatcher, lines.append)  # type: ignore[assignment]
+    run.dispatcher = recorded(  # type: ignore[assignment]
+        run.dispatcher, lines.append, {"session": "test"}
+    )
     run.run()
     return lines, run.policy.name
 

@@ -19,21 +19,14 @@ from agentic_ray.schedule.recording import Lines
 from agentic_ray.schedule.replaying import Replay, Summary
 from agentic_ray.schedule.ring import Ring
 from agentic_ray.telemetry.state import NodeState
+from tests.support.noted import Noted
 
 
 def _simulated(seed: int, most: int) -> tuple[Ring, str]:
     """The ring of a simulated run with faults, and the name of its policy."""
     run = simulation.Simulation(seed)
     ring = Ring(run.dispatcher, most)
-    noter, dispatcher = Noter(run.dispatcher, [ring.note]), run.dispatcher
-
-    class Noted:
-        handle = noter.handle
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(dispatcher, name)
-
-    run.dispatcher = Noted()  # type: ignore[assignment]
+    run.dispatcher = Noted(run.dispatcher, ring.note)  # type: ignore[assignment]
     run.run()
     return ring, run.policy.name
 
