@@ -19,7 +19,6 @@ NOT_RUN = {
     "CONTRIBUTING.md": 4,
     "docs/functions.md": 1,
     "docs/gpu.md": 1,
-    "docs/howto/executors.md": 1,
     "docs/howto/nodes.md": 2,
     "docs/howto/share.md": 1,
     "docs/tables.md": 1,
