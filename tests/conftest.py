@@ -26,6 +26,7 @@ sys.dont_write_bytecode = False
 
 LONGEST = (
     "docs/test_blocks.py",
+    "test_ray_job.py",
     "array/test_bits.py",
     "runtime/test_ray_dies.py",
     "runtime/test_gpu_cluster.py",
@@ -36,6 +37,8 @@ LONGEST = (
     "runtime/test_session.py",
     "schedule/test_simulate.py",
     "test_examples.py",
+    "test_cli.py",
+    "notebook/test_examples.py",
 )
 """Files that take minutes. They come first, so that at the end no process is left with one while
 the other has nothing to do."""
