@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import ray
 
 from agentic_ray.runtime.asking import Asking
+from agentic_ray.telemetry.state import ClusterState, NodeState
+
+JOINING_SECONDS: Final = 60.0
+"""A node that has taken no work for so long after it came is not one that will take some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,9 @@ class Requests:
         self._scales = scales
         self._asking = Asking()
         self._requested = (0, 0)
+        self._wanted = (0, 0)
+        self._slots: frozenset[tuple[str, str]] = frozenset()
+        self._seen: dict[str, float] = {}
 
     def waits(self, cpus: int, gpus: int, slots: Mapping[tuple[str, str], int]) -> None:
         """Take in how many CPUs and GPUs work could use, those that it uses included.
@@ -117,11 +125,16 @@ class Requests:
         """
         used = sum(count for (_, device), count in slots.items() if device == "cpu")
         cards = sum(1 for _, device in slots if device != "cpu")
-        self._asking.waits(max(0, cpus - used), max(0, gpus - cards))
+        self._wanted = max(0, cpus - used), max(0, gpus - cards)
+        self._slots = frozenset(slots)
 
-    def tend(self) -> None:
+    def tend(self, cluster: ClusterState) -> None:
         """Ask for what waiting work could use. To be called every second or so."""
-        if not self._scales or not (self._asking.is_waiting or any(self._requested)):
+        if not self._scales:
+            return
+        joining = self._joining(cluster.alive_nodes)
+        self._asking.waits(*(max(0, w - j) for w, j in zip(self._wanted, joining, strict=True)))
+        if not (self._asking.is_waiting or any(self._requested)):
             return
         # (Ray may have been told of fewer GPUs than there are: those of the head, for instance.)
         there = ray.cluster_resources()
@@ -131,6 +144,18 @@ class Requests:
         if wanted != self._requested:
             self._requested = wanted
             request(*wanted)
+
+    def _joining(self, nodes: Sequence[NodeState]) -> tuple[int, int]:
+        """Return the CPUs and GPUs of nodes that have just come, on which this session has nothing
+        yet: work that waits will be run there, so it needs no further nodes."""
+        now = time.monotonic()
+        self._seen = {node.node_id: self._seen.get(node.node_id, now) for node in nodes}
+        new = [n for n in nodes if n.cpus_total and now - self._seen[n.node_id] < JOINING_SECONDS]
+        with_cards = {node_id for node_id, device in self._slots if device != "cpu"}
+        return (
+            int(sum(n.cpus_total for n in new if (n.node_id, "cpu") not in self._slots)),
+            sum(len(n.gpus) for n in new if n.node_id not in with_cards),
+        )
 
     def close(self) -> None:
         """Ask for nothing any more: a request would stand until somebody else asks."""

@@ -153,7 +153,7 @@ class Session:
             on_rates=self._calibrated,
             is_connected=lambda: not self.closed,
             on_gone=self._ray_left,
-            on_look=lambda: self._requests.tend(),
+            on_look=lambda: self._requests.tend(self._nodes.state),
         )
         self._recordings = Recordings(
             self._loop.record, self._loop.stop_recording, self._loop.last_events, self._name

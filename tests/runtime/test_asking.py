@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from agentic_ray.runtime.asking import LONGEST_SECONDS, Asking, _sizes
+from agentic_ray.runtime.autoscaling import Requests
+from agentic_ray.telemetry.state import NodeState
 
 
 class Granting:
@@ -80,3 +82,10 @@ def test_sizes_fall_to_one_and_each_kind_is_tried_alone() -> None:
     assert _sizes(20, 0) == [(20, 0), (5, 0), (2, 0), (1, 0)]
     assert _sizes(4, 2) == [(4, 2), (1, 1), (4, 0), (1, 0), (0, 2), (0, 1)]
     assert _sizes(0, 1) == [(0, 1)]
+
+
+def test_nodes_that_have_just_come_are_counted_until_they_have_slots() -> None:
+    requests, node = Requests(scales=True), NodeState("n", "n", 4.0, 4.0, 0)
+    assert requests._joining([node]) == (4, 0)
+    requests.waits(9, 0, {("n", "cpu"): 4})
+    assert requests._joining([node]) == (0, 0)
