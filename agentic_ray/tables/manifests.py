@@ -53,7 +53,8 @@ class Written:
         partition_by: tuple[str, ...],
         files: Sequence[WrittenFile],
     ) -> Written:
-        """Return the manifest of what has been written just now."""
+        """Return the manifest of a folder whose files a job has written: with the present time, and
+        with the types of the columns of ``schema``."""
         message = schema.remove_metadata().serialize().to_pybytes()
         return cls(
             path,
@@ -72,7 +73,8 @@ class Written:
 
 
 def schema_in(manifest: Any) -> pa.Schema | None:
-    """Return the columns' types that a manifest tells; None of an earlier version's.
+    """Return the schema that a manifest keeps; None if an earlier version of this package, which
+    kept none, has written the manifest.
 
     Raises
     ------
